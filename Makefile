@@ -1,0 +1,32 @@
+# make demo   install into .venv and run the whole job on the embedded corpus
+# make test   install into .venv, lint, type-check and run the tests
+# make clean  remove what the two made
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)
+	$(BIN)/reaugkd demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# mypy cannot follow an editable install's import hooks: it gets the package's name as a link
+	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
+	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \
+		-m reaugkd -m reaugkd.cli -m reaugkd.errors -p reaugkd.kb -p reaugkd.runtime -p reaugkd.export
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,75 @@
+"""Retrieval-augmented distilled text classifiers for the CPU (ReAugKD).
+
+The names below load on first use, so that ``import reaugkd`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import (
+        BundleError,
+        BundleIntegrityError,
+        BundleVersionError,
+        ColumnError,
+        DataError,
+        DependencyError,
+        LabelError,
+        ModelError,
+        OutputExistsError,
+        QualityError,
+        ReaugkdError,
+        RecipeError,
+        StorageError,
+        TextError,
+        UsageError,
+    )
+    from .kb.knowledge_base import KnowledgeBase
+    from .runtime.engine import Runtime
+    from .runtime.prediction import Neighbour, Prediction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BundleError",
+    "BundleIntegrityError",
+    "BundleVersionError",
+    "ColumnError",
+    "DataError",
+    "DependencyError",
+    "KnowledgeBase",
+    "LabelError",
+    "ModelError",
+    "Neighbour",
+    "OutputExistsError",
+    "Prediction",
+    "QualityError",
+    "ReaugkdError",
+    "RecipeError",
+    "Runtime",
+    "StorageError",
+    "TextError",
+    "UsageError",
+    "__version__",
+]
+
+_HOMES = {
+    "KnowledgeBase": ".kb.knowledge_base",
+    "Neighbour": ".runtime.prediction",
+    "Prediction": ".runtime.prediction",
+    "Runtime": ".runtime.engine",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, ".errors"), __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

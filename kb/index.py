@@ -1,0 +1,280 @@
+"""The vector index: usearch's HNSW graph with every choice made explicitly, and its result types made one.
+
+What is settled here because usearch leaves it to the caller or to the machine: the scalar type (its default depends on
+the CPU that builds), the metric, the number of threads (0 would mean every core of the host), and the expansion, which
+is *not* stored in the file and so has to come from the manifest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, BundleIntegrityError, UsageError
+from .files import atomic_write
+
+METRICS = ("cos",)
+DTYPES = ("f32", "f16", "bf16", "i8")
+_BLOCK = 1024  # rows added between two progress reports
+_MIN_FILE_BYTES = 112  # an index of no rows
+_MOST = 1_000_000  # of dimensions, edges and breadth: usearch allocates what it is told
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """How the index is built and searched.
+
+    Attributes:
+        ndim: dimensions of a key.
+        metric: ``"cos"``; similarities are cosines. (usearch's i8 is right for cosine only.)
+        dtype: how keys are stored: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"i8"``.
+        connectivity: edges per node of the graph (HNSW's M).
+        expansion_add: breadth of the search at insertion (efConstruction).
+        expansion_search: breadth of the search at a query (ef); larger finds more of the true neighbours, slower.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+
+    ndim: int
+    metric: str = "cos"
+    dtype: str = "f16"
+    connectivity: int = 16
+    expansion_add: int = 128
+    expansion_search: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("ndim", "connectivity", "expansion_add", "expansion_search"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
+                expected = f"a whole number from 1 to {_MOST:,}"
+                raise UsageError(f"the index's {name} is unusable", found=value, expected=expected)
+        if self.metric not in METRICS:
+            raise UsageError("the index's metric is unknown", found=self.metric, expected=", ".join(METRICS))
+        if self.dtype not in DTYPES:
+            raise UsageError("the index's dtype is unknown", found=self.dtype, expected=", ".join(DTYPES))
+
+
+class VectorIndex:
+    """Rows of unit vectors, searched by cosine. Keys of the graph are row numbers.
+
+    Searches from several Python threads are safe: one index searches one query at a time (a lock), because every
+    caller uses the same scratch slot of the graph.
+    """
+
+    def __init__(self, index: Any, config: IndexConfig) -> None:
+        self.config = config
+        self._index = index  # owns the memory map; its end is the map's end
+        self._search_many = index._compiled.search_many  # always 2-D results, where Index.search returns two types
+        self._size = len(index)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def build(
+        cls,
+        keys: NDArray[np.float32],
+        config: IndexConfig,
+        *,
+        progress: Callable[[int, int], bool] | None = None,
+        threads: int = 1,
+    ) -> VectorIndex:
+        """Index ``keys`` [n, d]. With ``threads=1`` the same keys give the same bytes on every run.
+
+        Args:
+            keys: finite rows of non-zero length.
+            config: the index's parameters; ``config.ndim`` equals d.
+            progress: called with (rows done, rows in all); returning False stops the build.
+            threads: threads that insert; more than one makes the graph depend on their timing.
+
+        Raises:
+            UsageError: keys of another shape, not finite, or of zero length.
+            RuntimeError: ``progress`` returned False.
+        """
+        keys = _checked_keys(keys, config)
+        index = _empty_index(config)
+        total = len(keys)
+        for start in range(0, total, _BLOCK):
+            stop = min(start + _BLOCK, total)
+            index.add(np.arange(start, stop, dtype=np.uint64), keys[start:stop], threads=threads)
+            if progress is not None and progress(stop, total) is False:
+                raise RuntimeError("building the index was stopped by its progress callback")
+        return cls(index, config)
+
+    def save(self, path: Path) -> None:
+        """Write the index to ``path`` atomically.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        with atomic_write(path, "wb") as file:
+            file.write(self._index.save(None))
+
+    @classmethod
+    def view(cls, path: Path, config: IndexConfig) -> VectorIndex:
+        """Map the index at ``path`` into memory, unread until it is searched.
+
+        The file's content is trusted: usearch has no checksum, so verify the file's hash first (`Bundle.open` does).
+
+        Raises:
+            BundleIntegrityError: the file is missing or is no index.
+            BundleError: the file's dimensions, metric or dtype are not those of ``config``.
+        """
+        metadata = _metadata(path)
+        found = (metadata["dimensions"], metadata["kind_metric"].name.lower(), metadata["kind_scalar"].name.lower())
+        expected = (config.ndim, config.metric, config.dtype)
+        if found != expected:
+            raise BundleError(
+                "the index is not the one that the manifest describes",
+                path=path,
+                found=_words(found),
+                expected=_words(expected),
+            )
+        index = _empty_index(config)
+        try:
+            index.view(str(path))
+        except (RuntimeError, ValueError) as error:
+            raise _unreadable(path, str(error)) from error
+        if len(index) != metadata["count_present"]:
+            raise _unreadable(path, f"{len(index)} rows where its header says {metadata['count_present']}")
+        return cls(index, config)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the index as a file."""
+        return int(self._index.serialized_length)
+
+    def search(self, query: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The ``min(k, len(self))`` rows most similar to ``query`` [d], best first.
+
+        Returns:
+            rows int64 [k] and cosine similarities float32 [k].
+        """
+        wanted = k if k < self._size else self._size
+        if wanted == 0:
+            return _no_rows(), _no_similarities()
+        query = query[np.newaxis]
+        try:
+            with self._lock:
+                keys, distances, counts, _, _ = self._search_many(query, wanted, False, 1)
+                if counts[0] != wanted:
+                    keys, distances, counts, _, _ = self._search_many(query, wanted, True, 1)
+        except RuntimeError as error:
+            raise _interrupt(error) from None
+        return keys[0].view(np.int64), 1.0 - distances[0]
+
+    def search_many(
+        self, queries: NDArray[np.float32], k: int, threads: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """`search` for every row of ``queries`` [n, d], with the same answers.
+
+        Returns:
+            rows int64 [n, min(k, len(self))] and cosine similarities float32 of the same shape.
+        """
+        wanted = min(k, self._size)
+        if wanted <= 0 or len(queries) == 0:
+            shape = (len(queries), max(wanted, 0))
+            return np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        queries = np.ascontiguousarray(queries, np.float32)
+        try:
+            with self._lock:
+                keys, distances, counts, _, _ = self._search_many(queries, wanted, False, threads)
+                for row in np.flatnonzero(counts != wanted):
+                    # The graph walk met a dead end (it can when k is near the size): look at every key instead.
+                    exact = self._search_many(queries[row : row + 1], wanted, True, 1)
+                    keys[row], distances[row] = exact[0][0], exact[1][0]
+        except RuntimeError as error:
+            raise _interrupt(error) from None
+        return keys.view(np.int64), 1.0 - distances
+
+
+def _checked_keys(keys: NDArray[np.float32], config: IndexConfig) -> NDArray[np.float32]:
+    keys = np.ascontiguousarray(keys, np.float32)
+    if keys.ndim != 2 or keys.shape[1] != config.ndim:
+        raise UsageError("keys of the wrong shape", found=str(keys.shape), expected=f"(rows, {config.ndim})")
+    if len(keys):
+        norms = np.linalg.norm(keys, axis=1)
+        bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+        if len(bad):
+            raise UsageError(
+                "a key has no direction",
+                row=int(bad[0]) + 1,
+                found=f"length {norms[bad[0]]}, in {len(bad)} of {len(keys)} keys",
+                expected="finite values, not all zero",
+            )
+    return keys
+
+
+def _usearch_index() -> Any:
+    """The Index class, imported.
+
+    usearch's wheel loaded before onnxruntime's (seen with 2.26.6 and 1.31.1) makes the latter's import crash the
+    process, whichever program imports it; with tokenizers, which every runtime loads anyway, before both, it does not.
+    """
+    import tokenizers  # noqa: F401
+    from usearch.index import Index
+
+    return Index
+
+
+def _empty_index(config: IndexConfig) -> Any:
+    return _usearch_index()(
+        ndim=config.ndim,
+        metric=config.metric,
+        dtype=config.dtype,
+        connectivity=config.connectivity,
+        expansion_add=config.expansion_add,
+        expansion_search=config.expansion_search,
+        multi=False,
+        # Rows are only ever reached through the graph: without the hash table, opening costs neither time nor memory.
+        enable_key_lookups=False,
+    )
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BundleIntegrityError("the file is missing", path=path, expected="a usearch index")
+    if path.stat().st_size < _MIN_FILE_BYTES:
+        raise _unreadable(path, f"{path.stat().st_size} bytes")
+    try:
+        metadata = _usearch_index().metadata(str(path))
+    except (RuntimeError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    if metadata is None:
+        raise _unreadable(path, "no usearch header")
+    return dict(metadata)
+
+
+def _unreadable(path: Path, found: str) -> BundleIntegrityError:
+    return BundleIntegrityError(
+        "the index cannot be read",
+        path=path,
+        found=found,
+        expected="a usearch index",
+        remedy="Export the bundle again.",
+    )
+
+
+def _interrupt(error: RuntimeError) -> BaseException:
+    """Usearch turns what a signal's handler raises during a search into a RuntimeError: taken for a Ctrl-C."""
+    return KeyboardInterrupt() if "terminated" in str(error) else error
+
+
+def _words(found: tuple[int, str, str]) -> str:
+    return f"{found[0]} dimensions, {found[1]}, {found[2]}"
+
+
+def _no_rows() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
+def _no_similarities() -> NDArray[np.float32]:
+    return np.zeros(0, np.float32)

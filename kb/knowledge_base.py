@@ -1,0 +1,292 @@
+"""The teacher's knowledge: keys in an index, a soft label a row, and where a row came from.
+
+On disk, a folder of
+
+    index.usearch     the keys (`VectorIndex`)
+    soft_labels.npy   float16 [n, c], already tempered: softmax(teacher logits / T_kb)
+    rows.npy          a table [n] of ``id`` (u8), ``label`` (i4, the gold label, -1 for none) and ``text_end`` (u8)
+    texts.jsonl       optional: one JSON value a line, ``"text"`` or ``["text", "pair"]``; ``text_end`` is where a
+                      row's line ends, in bytes, and all zero where texts are not kept
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, BundleIntegrityError, UsageError
+from .files import atomic_write
+from .index import IndexConfig, VectorIndex
+
+INDEX_FILE = "index.usearch"
+SOFT_LABELS_FILE = "soft_labels.npy"
+ROWS_FILE = "rows.npy"
+TEXTS_FILE = "texts.jsonl"
+ROW_DTYPE = np.dtype([("id", "<u8"), ("label", "<i4"), ("text_end", "<u8")])
+
+
+class Neighbours(NamedTuple):
+    """What a search finds: ``rows`` int64 [k] and their cosine ``similarities`` float32 [k], descending."""
+
+    rows: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+
+
+class KnowledgeBase:
+    """Keys and soft labels of n rows over c labels. Made by `build` or `open`; not changed afterwards.
+
+    Attributes:
+        soft_labels: float16 [n, c], the teacher's tempered probabilities.
+    """
+
+    def __init__(
+        self, index: VectorIndex, soft_labels: NDArray[np.float16], rows: NDArray[np.void], texts: bytes | mmap.mmap
+    ) -> None:
+        self._index = index
+        self.soft_labels = soft_labels
+        self._rows = rows
+        self._texts = texts
+
+    @classmethod
+    def build(
+        cls,
+        keys: NDArray[np.float32],
+        soft_labels: NDArray[np.floating],
+        *,
+        config: IndexConfig,
+        gold: NDArray[np.integer] | None = None,
+        ids: NDArray[np.integer] | None = None,
+        texts: Sequence[str | tuple[str, str]] | None = None,
+        progress: Callable[[int, int], bool] | None = None,
+        threads: int = 1,
+    ) -> KnowledgeBase:
+        """Make a knowledge base in memory; with ``threads=1`` the same input gives the same bytes.
+
+        Args:
+            keys: float32 [n, d], finite, not zero; their length does not matter (cosine).
+            soft_labels: [n, c], rows that sum to 1 (within 1 %, for float16); stored as float16.
+            config: the index's parameters.
+            gold: [n] gold labels as indices into the labels, -1 for none. Default: none.
+            ids: [n] the rows' identities, for the user. Default: 0 .. n-1.
+            texts: [n] the rows' texts or pairs; leave out for privacy.
+            progress: called with (rows done, rows in all); returning False stops.
+            threads: threads that insert.
+
+        Raises:
+            UsageError: shapes that do not fit each other, or values out of range.
+        """
+        soft = np.ascontiguousarray(soft_labels, np.float16)
+        rows = len(keys)
+        if soft.ndim != 2 or len(soft) != rows:
+            raise UsageError("soft labels of the wrong shape", found=str(soft.shape), expected=f"({rows}, labels)")
+        _check_distributions(soft)
+        table = np.zeros(rows, ROW_DTYPE)
+        table["id"] = _column("ids", np.arange(rows) if ids is None else ids, rows)
+        table["label"] = _column("gold labels", np.full(rows, -1) if gold is None else gold, rows)
+        _check_gold(table["label"], soft.shape[1])
+        lines = b""
+        if texts is not None:
+            encoded = [_text_line(text) for text in texts]
+            table["text_end"] = np.cumsum(_column("texts", np.array([len(line) for line in encoded], np.int64), rows))
+            lines = b"".join(encoded)
+        return cls(VectorIndex.build(keys, config, progress=progress, threads=threads), soft, table, lines)
+
+    def save(self, folder: Path) -> None:
+        """Write the files into ``folder`` (made if need be), each atomically.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        self._index.save(folder / INDEX_FILE)
+        _save_npy(folder / SOFT_LABELS_FILE, self.soft_labels)
+        _save_npy(folder / ROWS_FILE, self._rows)
+        if self._has_texts():
+            with atomic_write(folder / TEXTS_FILE, "wb") as file:
+                file.write(self._texts)
+
+    @classmethod
+    def open(cls, folder: Path, config: IndexConfig) -> KnowledgeBase:
+        """Map a saved knowledge base into memory; reading happens when rows are looked at.
+
+        Raises:
+            BundleIntegrityError: a file is missing or unreadable.
+            BundleError: the files do not fit each other or ``config``.
+        """
+        soft = _open_npy(folder / SOFT_LABELS_FILE)
+        rows = _open_npy(folder / ROWS_FILE)
+        if soft.dtype != np.float16 or soft.ndim != 2:
+            raise _misfit(folder / SOFT_LABELS_FILE, f"{soft.dtype} {soft.shape}", "float16 (rows, labels)")
+        if rows.dtype != ROW_DTYPE or rows.shape != (len(soft),):
+            raise _misfit(folder / ROWS_FILE, f"{rows.dtype} {rows.shape}", f"{ROW_DTYPE} ({len(soft)},)")
+        if len(rows) and not (rows["label"].min() >= -1 and rows["label"].max() < soft.shape[1]):
+            raise _misfit(folder / ROWS_FILE, "gold labels out of range", f"-1 to {soft.shape[1] - 1}")
+        index = VectorIndex.view(folder / INDEX_FILE, config)
+        if len(index) != len(soft):
+            raise _misfit(folder / INDEX_FILE, f"{len(index)} rows", f"{len(soft)} as in {SOFT_LABELS_FILE}")
+        text_bytes = int(rows["text_end"][-1]) if len(rows) else 0
+        return cls(index, soft, rows, _open_texts(folder / TEXTS_FILE, text_bytes))
+
+    def search(self, query: NDArray[np.float32], k: int) -> Neighbours:
+        """The ``min(k, n)`` rows whose keys are most similar to ``query`` float32 [d], best first."""
+        return Neighbours(*self._index.search(query, k))
+
+    def search_many(
+        self, queries: NDArray[np.float32], k: int, threads: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """`search` for each of ``queries`` [n, d]: rows int64 and similarities float32, both [n, min(k, len(self))]."""
+        return self._index.search_many(queries, k, threads)
+
+    def with_soft_labels(self, soft_labels: NDArray[np.floating]) -> KnowledgeBase:
+        """The same rows under other soft labels [n, c], e.g. of another temperature; the index is shared.
+
+        Raises:
+            UsageError: another shape, or rows that are no distributions.
+        """
+        soft = np.ascontiguousarray(soft_labels, np.float16)
+        if soft.shape != self.soft_labels.shape:
+            raise UsageError(
+                "soft labels of the wrong shape", found=str(soft.shape), expected=str(self.soft_labels.shape)
+            )
+        _check_distributions(soft)
+        return KnowledgeBase(self._index, soft, self._rows, self._texts)
+
+    def label(self, row: int) -> int:
+        """The row's gold label as an index into the labels, -1 for none."""
+        return int(self._rows["label"][row])
+
+    def id(self, row: int) -> int:
+        """The row's identity, as it was given when building."""
+        return int(self._rows["id"][row])
+
+    def text(self, row: int) -> str | tuple[str, str] | None:
+        """The row's text or pair; None where texts are not kept.
+
+        Raises:
+            BundleError: the stored line is damaged (only where the bundle was opened unverified).
+        """
+        if not self._has_texts():
+            return None
+        ends = self._rows["text_end"]
+        start = int(ends[row - 1]) if row > 0 else 0
+        try:
+            value = json.loads(self._texts[start : int(ends[row])])
+        except ValueError as error:
+            raise BundleError("a text cannot be read", path=TEXTS_FILE, row=row + 1, found=str(error)) from error
+        return (value[0], value[1]) if isinstance(value, list) else str(value)
+
+    def __len__(self) -> int:
+        return len(self.soft_labels)
+
+    @property
+    def config(self) -> IndexConfig:
+        """The index's parameters."""
+        return self._index.config
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions of a key."""
+        return self._index.config.ndim
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels, c."""
+        return int(self.soft_labels.shape[1])
+
+    def nbytes(self) -> dict[str, int]:
+        """Bytes of each part: ``index``, ``soft_labels``, ``rows``, ``texts``."""
+        return {
+            "index": self._index.nbytes,
+            "soft_labels": self.soft_labels.nbytes,
+            "rows": self._rows.nbytes,
+            "texts": len(self._texts),
+        }
+
+    def _has_texts(self) -> bool:
+        return len(self._texts) > 0
+
+
+def _column(name: str, values: NDArray[np.integer], rows: int) -> NDArray[np.integer]:
+    values = np.asarray(values)
+    if values.shape != (rows,):
+        raise UsageError(f"{name} of the wrong shape", found=str(values.shape), expected=f"({rows},)")
+    return values
+
+
+def _check_distributions(soft: NDArray[np.float16]) -> None:
+    sums = soft.sum(axis=1, dtype=np.float32)
+    bad = np.flatnonzero(~((soft.min(axis=1, initial=0) >= 0) & (np.abs(sums - 1) < 0.01)))
+    if len(bad):
+        raise UsageError(
+            "a soft label is no distribution",
+            row=int(bad[0]) + 1,
+            found=f"sum {sums[bad[0]]}",
+            expected="probabilities from 0 that sum to 1",
+        )
+
+
+def _check_gold(gold: NDArray[np.int32], labels: int) -> None:
+    bad = np.flatnonzero((gold < -1) | (gold >= labels))
+    if len(bad):
+        raise UsageError(
+            "a gold label is out of range",
+            row=int(bad[0]) + 1,
+            found=int(gold[bad[0]]),
+            expected=f"-1 (none) to {labels - 1}",
+        )
+
+
+def _text_line(text: str | tuple[str, str]) -> bytes:
+    try:
+        return (json.dumps(text, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # a lone surrogate: legal in Python and JSON, not in UTF-8
+        return (json.dumps(text) + "\n").encode()
+
+
+def _save_npy(path: Path, array: NDArray[np.generic]) -> None:
+    header = np.lib.format.header_data_from_array_1_0(array)
+    with atomic_write(path, "wb") as file:
+        # Not np.save: on a full disk it raises an OSError that does not say so.
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.tobytes())
+
+
+def _open_npy(path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        raise BundleIntegrityError("the file is missing", path=path, expected="a NumPy array")
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise BundleIntegrityError(
+            "the array cannot be read", path=path, found=str(error), remedy="Export the bundle again."
+        ) from error
+    if not isinstance(mapped, np.ndarray):
+        raise _misfit(path, "an archive of arrays", "one array")
+    return mapped.view(np.ndarray)  # a plain array: indexing np.memmap costs several times as much
+
+
+def _open_texts(path: Path, size: int) -> bytes | mmap.mmap:
+    if size == 0:
+        return b""
+    if not path.is_file():
+        raise BundleIntegrityError("the file is missing", path=path, expected=f"{size} bytes of texts")
+    found = path.stat().st_size
+    if found != size:
+        raise _misfit(path, f"{found} bytes", f"{size} as in {ROWS_FILE}")
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _misfit(path: Path, found: str, expected: str) -> BundleError:
+    return BundleError(
+        "the knowledge base's files do not fit each other",
+        path=path,
+        found=found,
+        expected=expected,
+        remedy="Export the bundle again.",
+    )

@@ -1,0 +1,137 @@
+"""A bundle on disk: found, checked file by file, and only then used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BundleError, BundleIntegrityError
+from ..kb.files import sha256_file
+from ..kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE
+from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_entry
+
+MODEL_FILE = "student/model.onnx"
+TOKENIZER_FILE = "student/tokenizer.json"
+KB_FOLDER = "kb"
+REQUIRED_FILES = (
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    *(f"{KB_FOLDER}/{name}" for name in (INDEX_FILE, SOFT_LABELS_FILE, ROWS_FILE)),
+)
+_AGAIN = "Copy the bundle again, or export it again."
+_SEAL_BYTES = len(seal_entry(b""))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle.
+
+    Attributes:
+        path: the bundle's folder, absolute.
+        manifest: what it says about itself.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = True) -> Bundle:
+        """Read the manifest and check every file it names; files that it does not name are ignored.
+
+        Args:
+            path: the bundle's folder.
+            verify: compare SHA-256 sums as well; without it only existence and sizes are looked at.
+
+        Raises:
+            BundleIntegrityError: a file is missing, truncated or altered.
+            BundleVersionError: the bundle was written by a newer reaugkd.
+            BundleError: this is no bundle.
+        """
+        folder = Path(path).absolute()
+        manifest = _read_manifest(folder, verify)
+        for name in REQUIRED_FILES:
+            if name not in manifest.files:
+                raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
+        for name, record in manifest.files.items():
+            _check_file(folder / name, record, verify)
+        return cls(folder, manifest)
+
+    @property
+    def model_path(self) -> Path:
+        """The student."""
+        return self.path / MODEL_FILE
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The student's tokenizer."""
+        return self.path / TOKENIZER_FILE
+
+    @property
+    def kb_folder(self) -> Path:
+        """The knowledge base's folder."""
+        return self.path / KB_FOLDER
+
+
+def _read_manifest(folder: Path, verify: bool) -> Manifest:
+    path = folder / MANIFEST_FILE
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise BundleError("there is no bundle here", path=folder, found=found, expected="a folder")
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleIntegrityError(
+            "the manifest cannot be read",
+            path=path,
+            found=error.strerror,
+            expected="a bundle's manifest",
+            remedy="Give the folder that `reaugkd export` wrote.",
+        ) from error
+    try:
+        obj = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleIntegrityError("the manifest is no JSON", path=path, found=str(error), remedy=_AGAIN) from error
+    manifest = Manifest.from_json(obj, path)
+    if verify and raw[-_SEAL_BYTES:] != seal_entry(raw[:-_SEAL_BYTES]):
+        raise BundleIntegrityError(
+            "the manifest was altered after export",
+            path=path,
+            found="other content than its seal stands for",
+            expected="the manifest as it was exported",
+            remedy=f"{_AGAIN} To use an edited manifest nevertheless, open the bundle without verification.",
+        )
+    return manifest
+
+
+def _check_file(path: Path, record: FileRecord, verify: bool) -> None:
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise IsADirectoryError
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise BundleIntegrityError(
+            "the file is missing", path=path, expected=f"{record.bytes} bytes", remedy=_AGAIN
+        ) from error
+    if size != record.bytes:
+        raise BundleIntegrityError(
+            "the file was truncated or extended",
+            path=path,
+            found=f"{size} bytes",
+            expected=f"{record.bytes} bytes",
+            remedy=_AGAIN,
+        )
+    if not verify:
+        return
+    try:
+        digest = sha256_file(path)
+    except OSError as error:
+        raise BundleIntegrityError("the file cannot be read", path=path, found=error.strerror) from error
+    if digest != record.sha256:
+        raise BundleIntegrityError(
+            "the file was altered",
+            path=path,
+            found=f"sha256 {digest}",
+            expected=f"sha256 {record.sha256}",
+            remedy=_AGAIN,
+        )

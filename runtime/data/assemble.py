@@ -1,0 +1,182 @@
+"""From rows to a checked data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+from ...errors import ColumnError, DataError, LabelError, UsageError
+from .cells import check_label, check_text
+from .columns import Chosen, choose_columns
+from .dataset import SPLIT_NAMES, Columns, Dataset, Split, label_indices, sort_labels
+from .delimited import empty_source
+from .rows import BadRow, Row, Table
+
+
+def dataset_from_rows(
+    name: str,
+    splits: Mapping[str, Iterable[Mapping[str, object]]],
+    columns: Columns = Columns(),  # noqa: B008  (frozen)
+    label_names: Sequence[str] | None = None,
+    source_names: Sequence[str] | None = None,
+) -> Dataset:
+    """A data set from rows that something else has read.
+
+    Args:
+        name: of the data set; messages name ``NAME[SPLIT]``.
+        splits: ``"train"``, ``"dev"``, ``"test"`` -> rows, column name -> cell; the first row has every column.
+        columns: the columns to use, None = found by themselves.
+        label_names: the classes that the caller expects, in order (those of a bundle).
+        source_names: the classes as the source gives them, in order; without either those of the labels found.
+
+    Raises:
+        DataError: as ``load_dataset``.
+    """
+    read = {}
+    for split, rows in splits.items():
+        table = Table(None, (Row(number, dict(row)) for number, row in enumerate(rows, 1)))
+        read[split] = read_split(table, f"{name}[{split}]", columns, label=split != "test")
+    return assemble(name, read, label_names, source_names)
+
+
+def read_split(table: Table, source: str, columns: Columns, *, label: bool) -> Split:
+    """Read all rows of a table into a split; the first bad one is raised.
+
+    Args:
+        table: the rows.
+        source: the file's name, for messages.
+        columns: the columns to use.
+        label: whether labels must be there.
+
+    Raises:
+        DataError: no row at all, or a row that cannot be used (its kinds: ColumnError, LabelError, TextError).
+    """
+    header, rows = _header_of(table, source)
+    chosen = choose_columns(header, columns, source, label=label)
+    pairs: list[str] | None = None if chosen.pair is None else []
+    labels: list[str] | None = None if chosen.label is None else []
+    split = Split([], pairs, labels, source, [], chosen.label)
+    for row in rows:
+        _append(split, _usable(row, source), chosen)
+    if not len(split):
+        raise empty_source(source)
+    return split
+
+
+def _append(split: Split, row: tuple[int, Mapping[str, object]], chosen: Chosen) -> None:
+    number, cells = row
+    split.texts.append(check_text(cells.get(chosen.text), split.source, number, chosen.text))
+    if split.pairs is not None and chosen.pair is not None:
+        split.pairs.append(check_text(cells.get(chosen.pair), split.source, number, chosen.pair))
+    if split.labels is not None and chosen.label is not None:
+        split.labels.append(check_label(cells.get(chosen.label), split.source, number, chosen.label))
+    split.rows.append(number)
+
+
+def _header_of(table: Table, source: str) -> tuple[tuple[str, ...], Iterator[Row | BadRow]]:
+    """The column names (of the first row, where each row brings its own) and all rows."""
+    if table.header is not None:
+        return table.header, table.rows
+    first = next(table.rows, None)
+    if first is None:
+        raise empty_source(source)
+    _, cells = _usable(first, source)
+    return tuple(cells), chain([first], table.rows)
+
+
+def _usable(row: Row | BadRow, source: str) -> tuple[int, Mapping[str, object]]:
+    if isinstance(row, BadRow):
+        raise row.error
+    if not isinstance(row.value, dict):
+        raise ColumnError(
+            "the row has no named columns",
+            path=source,
+            row=row.number,
+            found=repr(row.value),
+            expected='an object, {"text": ..., "label": ...}',
+            remedy="Write every row as a JSON object.",
+        )
+    return row.number, row.value
+
+
+def assemble(
+    name: str,
+    splits: Mapping[str, Split],
+    label_names: Sequence[str] | None,
+    source_names: Sequence[str] | None = None,
+) -> Dataset:
+    """Check splits against each other and fix the classes.
+
+    Args:
+        name: of the data set.
+        splits: as read.
+        label_names: the classes the caller expects (those of a bundle); train is then not asked to be trainable.
+        source_names: the classes and their order as the source gives them.
+
+    Raises:
+        ColumnError: some splits are pairs, others single texts.
+        LabelError: a label is none of the classes; or train has but one class.
+        DataError: train has a single row.
+        UsageError: a class is named twice.
+    """
+    splits = _without_placeholder_labels({key: splits[key] for key in SPLIT_NAMES if key in splits})
+    _require_same_kind(name, splits)
+    train = splits.get("train")
+    if label_names is None and train is not None:
+        _require_trainable(train)
+    names = tuple(label_names or source_names or _found_labels(splits))
+    if len(set(names)) < len(names):
+        twice = next(one for one in names if names.count(one) > 1)
+        raise UsageError("a class is named twice", path=name, found=repr(twice), expected="every class once")
+    for split in splits.values():
+        if split.labels is not None:
+            label_indices(split, names)
+    return Dataset(name, dict(splits), names)
+
+
+def _without_placeholder_labels(splits: Mapping[str, Split]) -> Mapping[str, Split]:
+    """GLUE's test sets come from the hub with the label -1 in every row, which stands for no label."""
+    test, train = splits.get("test"), splits.get("train")
+    if test is None or test.labels is None or set(test.labels) != {"-1"}:
+        return splits
+    if train is not None and "-1" in (train.labels or ()):
+        return splits
+    return {**splits, "test": Split(test.texts, test.pairs, None, test.source, test.rows)}
+
+
+def _require_same_kind(name: str, splits: Mapping[str, Split]) -> None:
+    if len({split.pairs is None for split in splits.values()}) > 1:
+        kinds = ", ".join(f"{key}: {'single' if one.pairs is None else 'pairs'}" for key, one in splits.items())
+        raise ColumnError(
+            "some splits are pairs of texts, others single texts",
+            path=name,
+            found=kinds,
+            expected="the same columns in every split",
+            remedy="Name the columns with --text-column and --text-pair-column.",
+        )
+
+
+def _require_trainable(train: Split) -> None:
+    if len(train) < 2:
+        raise DataError(
+            "too few rows to train on",
+            path=train.source,
+            found="1 row",
+            expected="at least 2, of 2 classes",
+            remedy="Bring more labelled rows.",
+        )
+    labels = set(train.labels or ())
+    if len(labels) == 1:
+        raise LabelError(
+            "there is only one class",
+            path=train.source,
+            found=f"{labels.pop()!r} in all {len(train):,} rows",
+            expected="at least 2 classes",
+            remedy="Check that --label-column names the right column.",
+        )
+
+
+def _found_labels(splits: Mapping[str, Split]) -> tuple[str, ...]:
+    """Train's classes, in which the other splits must find theirs; without a train split those of all."""
+    looked_at = [splits["train"]] if "train" in splits else splits.values()
+    return sort_labels({label for split in looked_at for label in split.labels or ()})

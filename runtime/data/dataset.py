@@ -1,0 +1,149 @@
+"""What a data set is once it is read: texts, labels and the place each row came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import LabelError
+
+SPLIT_NAMES = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns to read, by the exact names of the source; None = found by itself.
+
+    Attributes:
+        text: the column of the text, or of the first text of a pair.
+        pair: the column of the second text of a pair. With ``text`` given and this None the rows are single texts.
+        label: the column of the label.
+    """
+
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split, in the order of the source.
+
+    Attributes:
+        texts: the texts, exactly as in the source (never empty, at most 1,000,000 characters each).
+        pairs: the second texts, or None for single texts.
+        labels: the labels as strings, exactly as in the source, or None for an unlabelled split.
+        source: the file they came from, for messages.
+        rows: 1-based row in the source, the header counted where there is one.
+        label_column: the column the labels came from, for messages.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[str] | None
+    source: str
+    rows: list[int]
+    label_column: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "labels", "rows"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.texts):
+                raise ValueError(f"{len(self.texts)} texts, but {len(column)} {name}")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Split:
+        """The rows at ``indices`` (0-based, in that order) as a new split of the same source."""
+        chosen = [int(index) for index in indices]
+        return replace(
+            self,
+            texts=[self.texts[index] for index in chosen],
+            pairs=None if self.pairs is None else [self.pairs[index] for index in chosen],
+            labels=None if self.labels is None else [self.labels[index] for index in chosen],
+            rows=[self.rows[index] for index in chosen],
+        )
+
+    def inputs(self) -> list[str | tuple[str, str]]:
+        """The texts as the runtime takes them: a string, or a tuple of two for a pair."""
+        if self.pairs is None:
+            return list(self.texts)
+        return list(zip(self.texts, self.pairs, strict=True))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set.
+
+    Attributes:
+        name: the task's name, or that of the folder or file.
+        splits: ``"train"``, ``"dev"`` and ``"test"``, as far as there are; all single texts or all pairs.
+        label_names: the classes in a fixed order: the source's own, else numeric where every label is a whole
+            number, else lexicographic.
+    """
+
+    name: str
+    splits: dict[str, Split]
+    label_names: tuple[str, ...]
+
+    @property
+    def text_pair(self) -> bool:
+        """Whether the rows are pairs of texts."""
+        return any(split.pairs is not None for split in self.splits.values())
+
+
+def label_indices(split: Split, label_names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The labels of a split as class indices.
+
+    Args:
+        split: rows with labels.
+        label_names: the classes, in order.
+
+    Returns:
+        int64 [n], the position of each row's label in ``label_names``.
+
+    Raises:
+        LabelError: the split has no labels, or a row's label is not one of ``label_names``; it names the row.
+    """
+    if split.labels is None:
+        raise LabelError(
+            "the rows have no labels",
+            path=split.source,
+            expected="a label for every row",
+            remedy="Use a labelled split, or name its column with --label-column.",
+        )
+    positions = {name: position for position, name in enumerate(label_names)}
+    found = [positions.get(label, -1) for label in split.labels]
+    if -1 in found:
+        row = found.index(-1)
+        raise LabelError(
+            "unknown label",
+            path=split.source,
+            row=split.rows[row],
+            column=split.label_column,
+            found=repr(split.labels[row]),
+            expected=_one_of(label_names),
+            remedy="Correct the row, or train on data that holds this class.",
+        )
+    return np.asarray(found, dtype=np.int64)
+
+
+def sort_labels(labels: set[str]) -> tuple[str, ...]:
+    """Labels in a fixed order: numeric where every one is a plain whole number, else lexicographic."""
+    if all(_is_whole(label) for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
+
+
+def _is_whole(label: str) -> bool:
+    digits = label.removeprefix("-")
+    return digits.isascii() and digits.isdigit()
+
+
+def _one_of(names: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return f"one of {shown}" + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,69 @@
+"""Does this machine compute what the exporting one did?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import BundleError, TextError
+from .bundle import Bundle
+from .manifest import Golden
+from .student import StudentSession
+from .text import checked_input
+from .tokenizer import TextTokenizer
+
+
+def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSession) -> None:
+    """Run the golden texts, and check the shapes of what comes out.
+
+    int8 arithmetic is right on one CPU and saturates on another (u8s8 without VNNI); tokenizers differ between
+    versions. Both change labels silently, so both are proved here.
+
+    Raises:
+        BundleError: token ids, logits or shapes differ.
+    """
+    manifest = bundle.manifest
+    for golden in manifest.golden:
+        try:
+            encoding = tokenizer.encode(*checked_input(golden.text, manifest.text_pair))
+        except TextError as error:
+            raise BundleError("a golden text is unusable", path=bundle.path, found=str(error)) from error
+        if tuple(encoding.ids) != golden.token_ids:
+            raise BundleError(
+                "a golden text is split into other tokens than at export",
+                path=bundle.tokenizer_path,
+                found=encoding.ids,
+                expected=str(list(golden.token_ids)),
+                remedy="Install the tokenizers version that the manifest names, or export the bundle again.",
+            )
+        logits, embedding = student.run(encoding)
+        _check_shapes(bundle, logits.shape, embedding.shape)
+        _check_logits(bundle, golden, logits)
+
+
+def _check_shapes(bundle: Bundle, logits: tuple[int, ...], embedding: tuple[int, ...]) -> None:
+    manifest = bundle.manifest
+    expected = ((len(manifest.labels),), (manifest.kb.ndim,))
+    if (logits, embedding) != expected:
+        raise BundleError(
+            "the student does not fit the manifest's labels and the knowledge base",
+            path=bundle.model_path,
+            found=f"logits {logits}, embedding {embedding}",
+            expected=f"logits {expected[0]}, embedding {expected[1]}",
+            remedy="Export the bundle again.",
+        )
+
+
+def _check_logits(bundle: Bundle, golden: Golden, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+    if len(golden.logits) != len(logits):
+        expected = f"{len(logits)} logits"
+        raise BundleError("a golden text is unusable", path=bundle.path, found=len(golden.logits), expected=expected)
+    worst = float(np.abs(logits.astype(np.float64) - np.array(golden.logits)).max())
+    if not worst <= golden.tolerance:  # so that NaN is refused
+        target = bundle.manifest.quantization.get("target", "none")
+        raise BundleError(
+            "this CPU computes other answers than the one that exported",
+            path=bundle.model_path,
+            found=f"a logit {worst:.4g} away, with a model quantized for {target}",
+            expected=f"at most {golden.tolerance:.4g} away",
+            remedy="Export the bundle for this CPU: `reaugkd export --target avx2|avx512_vnni|arm64`, or auto on it.",
+        )

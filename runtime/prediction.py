@@ -1,0 +1,165 @@
+"""What the runtime answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kb.knowledge_base import KnowledgeBase
+
+
+class Timings(NamedTuple):
+    """Microseconds spent in each stage of one prediction; 0 for a stage that did not run."""
+
+    tokenize_us: float
+    run_us: float
+    search_us: float
+    blend_us: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbour:
+    """A row of the knowledge base that a prediction looked up.
+
+    Attributes:
+        row: its number in the knowledge base, from 0.
+        id: its identity, as given when the knowledge base was built.
+        similarity: cosine to the query.
+        weight: its share of the retrieved probabilities; a prediction's weights sum to 1.
+        label: the label that the teacher gives it.
+        gold_label: the label that the data gave it, None where unknown.
+        soft_label: the teacher's probabilities, float32 [c].
+        text: its text or pair, None where the knowledge base keeps no texts.
+    """
+
+    row: int
+    id: int
+    similarity: float
+    weight: float
+    label: str
+    gold_label: str | None
+    soft_label: NDArray[np.float32] = field(repr=False)
+    text: str | tuple[str, str] | None
+
+    def as_record(self) -> dict[str, Any]:
+        """The neighbour as JSON values, without its soft label."""
+        names = ("row", "id", "similarity", "weight", "label", "gold_label", "text")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """What was looked up for one text; `Prediction.neighbours` makes it readable when it is asked for."""
+
+    kb: KnowledgeBase
+    rows: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+    def neighbours(self, labels: Sequence[str]) -> tuple[Neighbour, ...]:
+        """Every neighbour with its names and text, best first."""
+        return tuple(self._neighbour(rank, int(row), labels) for rank, row in enumerate(self.rows))
+
+    def _neighbour(self, rank: int, row: int, labels: Sequence[str]) -> Neighbour:
+        soft_label = self.kb.soft_labels[row].astype(np.float32)
+        gold = self.kb.label(row)
+        return Neighbour(
+            row=row,
+            id=self.kb.id(row),
+            similarity=float(self.similarities[rank]),
+            weight=float(self.weights[rank]),
+            label=labels[int(soft_label.argmax())],
+            gold_label=labels[gold] if gold >= 0 else None,
+            soft_label=soft_label,
+            text=self.kb.text(row),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """One text's answer.
+
+    Two predictions are equal when every number in them but the timings is the same, bit for bit.
+
+    Attributes:
+        label: the most probable label.
+        probability: its probability.
+        probabilities: float32 [c], the blend, in the order of ``labels``.
+        student_probabilities: float32 [c], the student's own.
+        retrieval_probabilities: float32 [c], the neighbours' own; None where nothing was retrieved.
+        retrieved: whether neighbours had a part in the answer.
+        student_weight: the student's share of this answer, 0 to 1; 1.0 where nothing was retrieved.
+        timings: microseconds a stage.
+        labels: the labels' names.
+    """
+
+    label: str
+    probability: float
+    probabilities: NDArray[np.float32] = field(repr=False)
+    student_probabilities: NDArray[np.float32] = field(repr=False)
+    retrieval_probabilities: NDArray[np.float32] | None = field(repr=False)
+    retrieved: bool
+    student_weight: float
+    timings: Timings
+    labels: tuple[str, ...] = field(repr=False)
+    _found: Retrieval | tuple[Neighbour, ...] = field(default=(), repr=False)
+
+    @property
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        """The neighbours, best first; looked up in the knowledge base at the first call."""
+        found = self._found
+        if isinstance(found, Retrieval):
+            found = found.neighbours(self.labels)
+            object.__setattr__(self, "_found", found)
+        return found
+
+    def as_record(self, explain: bool = False) -> dict[str, Any]:
+        """The answer as JSON values: label, probability, probabilities (label to number), retrieved.
+
+        Args:
+            explain: add the student's share, its own and the retrieved probabilities, and the neighbours.
+        """
+        record: dict[str, Any] = {
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": self._named(self.probabilities),
+            "retrieved": self.retrieved,
+        }
+        if explain:
+            retrieved = self.retrieval_probabilities
+            record["student_weight"] = self.student_weight
+            record["student_probabilities"] = self._named(self.student_probabilities)
+            record["retrieval_probabilities"] = None if retrieved is None else self._named(retrieved)
+            record["neighbours"] = [neighbour.as_record() for neighbour in self.neighbours]
+        return record
+
+    def _named(self, probabilities: NDArray[np.float32]) -> dict[str, float]:
+        return dict(zip(self.labels, probabilities.tolist(), strict=True))
+
+    def _key(self) -> tuple[object, ...]:
+        retrieved = self.retrieval_probabilities
+        return (
+            self.label,
+            self.retrieved,
+            self.student_weight,
+            self.probabilities.tobytes(),
+            self.student_probabilities.tobytes(),
+            None if retrieved is None else retrieved.tobytes(),
+            tuple((near.row, near.similarity, near.weight) for near in self.neighbours),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Prediction) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The knowledge base stays behind: what was looked up travels along.
+        names = ("label", "probability", "probabilities", "student_probabilities", "retrieval_probabilities")
+        rest = ("retrieved", "student_weight", "timings", "labels", "neighbours")
+        return (Prediction, tuple(getattr(self, name) for name in (*names, *rest)))

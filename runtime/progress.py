@@ -1,0 +1,66 @@
+"""A progress line on stderr with the time left, without a library: the edge has none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+_SHOW_AFTER = 2.0
+_EVERY = 0.5
+
+
+class ProgressLine:
+    """Call it with (done, total): after two seconds it keeps one line up to date, and removes it at the end.
+
+    Args:
+        label: what is under way.
+        unit: what is counted.
+        out: where to; nothing is shown unless it is a terminal, so that logs stay readable.
+        columns: of the terminal; a longer line is cut, since one that wraps could not be removed.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self, label: str, unit: str, out: TextIO, columns: int = 80, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._label, self._unit, self._out, self._columns, self._clock = label, unit, out, columns, clock
+        self._begun = clock()
+        self._shown_at = self._begun + _SHOW_AFTER - _EVERY
+        self._width = 0
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """``done`` of ``total`` units are done; None = nobody knows how many there are."""
+        if total is not None and done >= total:
+            self.clear()
+            return
+        now = self._clock()
+        if now - self._shown_at >= _EVERY and self._out.isatty():
+            self._show(done, total, now)
+
+    def clear(self) -> None:
+        """Remove the line: at the end, and before anything else is said."""
+        if self._width:
+            self._out.write("\r" + " " * self._width + "\r")
+            self._out.flush()
+            self._width = 0
+
+    def _show(self, done: int, total: int | None, now: float) -> None:
+        took = now - self._begun
+        if total is None:
+            line = f"{self._label}: {done:,} {self._unit}s, {done / took:,.0f} a second"
+        else:
+            left = duration(took / done * (total - done)) if done else "?"
+            line = f"{self._label}: {done:,}/{total:,} {self._unit}s, {left} left"
+        line = line[: self._columns - 1]
+        self._out.write("\r" + line.ljust(self._width))
+        self._out.flush()
+        self._width, self._shown_at = len(line), now
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: ``42 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

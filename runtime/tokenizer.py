@@ -1,0 +1,52 @@
+"""Texts to token ids, through the `tokenizers` library alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+
+from ..errors import BundleError, TextError
+
+
+class TextTokenizer:
+    """A ``tokenizer.json`` with the truncation of the manifest and no padding, whatever the file says.
+
+    One text at a time: the library's own batch mode starts a thread pool of the host's size, which a fork then breaks.
+
+    Args:
+        path: the ``tokenizer.json``.
+        max_length: tokens a text, or a pair together, is cut to, special tokens counted; the longer text of a pair is
+            cut first.
+
+    Raises:
+        BundleError: the file is no tokenizer.
+    """
+
+    def __init__(self, path: Path, max_length: int) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(max_length, strategy="longest_first")
+        except Exception as error:  # the library raises bare Exception
+            raise BundleError(
+                "the tokenizer cannot be read",
+                path=path,
+                found=str(error),
+                expected="a tokenizer.json",
+                remedy="Export the bundle again, or upgrade the tokenizers library.",
+            ) from error
+
+    def encode(self, text: str, pair: str | None = None) -> Encoding:
+        """The text's (or the pair's) token ids with special tokens, cut to ``max_length``.
+
+        Raises:
+            TextError: the text is not valid Unicode, or nothing is left of it.
+        """
+        try:
+            encoding = self._tokenizer.encode(text, pair)
+        except (TypeError, UnicodeError) as error:
+            raise TextError("the text is not valid Unicode", found=ascii(text[:60]), expected="UTF-8") from error
+        if len(encoding) == 0:
+            raise TextError("the tokenizer leaves nothing of the text", found=ascii(text[:60]))
+        return encoding

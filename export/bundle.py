@@ -1,0 +1,277 @@
+"""Writing a bundle: int8 student, knowledge base, tuned blend and the proof of quality, sealed by hashes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Encoding
+
+from ..kb.files import atomic_directory, refuse_existing
+from ..kb.knowledge_base import KnowledgeBase
+from ..runtime.bundle import KB_FOLDER
+from ..runtime.data import Split, drop_duplicates_of, label_indices
+from ..runtime.manifest import BlendConfig, Golden, Manifest, seal
+from ..runtime.student import StudentSession
+from ..runtime.tokenizer import TextTokenizer
+from .encoder import EncoderClassifier
+from .onnx import Quantization, QuantizedNodes, Target, export_float32, quantize, require_same_answers
+from .progress import progress
+from .quality import Answers, Floors, QualityReport, answers_of, compare, require
+from .recipe import RetrievalRecipe
+from .retrieval import Knowledge, Store, build_kb, tune
+from .run import RunFolder, read_json
+from .source import RunSource
+from .tokens import token_rows
+from .tuning import Tuning, soft_labels
+
+VERSIONS_OF = ("reaugkd", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "usearch", "numpy")
+CALIBRATION_ROWS = 200
+GOLDEN_TEXTS = (
+    "No.",
+    "Where is my parcel? I ordered it on May 3rd, paid $25.90, and it's STILL not here.",
+    "The café on the corner of Müller Street, which the two of us had walked past every morning for eleven years "
+    "without once going in, turned out to have the best coffee in town; so we sat down, asked for the menu (there was "
+    "none) and stayed until they closed at 10:30 p.m. - by then we knew the owner, her dog and most of the regulars.",
+)
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """How to export.
+
+    Args:
+        target: the processor family whose int8 preset is used.
+        quantization: ``dynamic``, ``static`` or ``none``.
+        floors: of the quality gate.
+        allow_quality_loss: write the bundle even below the floors.
+        store: how the knowledge base is written.
+        retrieval: what it holds and how it is asked; None for the run's own recipe.
+        extra: rows for it beside the run's train rows, labelled by the teacher.
+    """
+
+    target: Target
+    quantization: Quantization = "dynamic"
+    floors: Floors = Floors()
+    allow_quality_loss: bool = False
+    store: Store = Store()
+    retrieval: RetrievalRecipe | None = None
+    extra: Split | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to.
+
+    Args:
+        manifest: as sealed.
+        quality: the gate's report.
+        tuning: of the blend, on the student that is in the bundle.
+    """
+
+    manifest: Manifest
+    quality: QualityReport
+    tuning: Tuning
+
+
+def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
+    """Make the bundle ``out`` from a finished run; nothing is left there if it fails.
+
+    Raises:
+        DataError: the run is not finished.
+        OutputExistsError: ``out`` exists.
+        QualityError: quantization cost too much.
+        StorageError: the disk refused.
+    """
+    refuse_existing(out)
+    run = RunFolder(run_path)
+    source = RunSource.read(run)
+    recipe = job.retrieval or source.recipe.retrieval
+    heldout_gold = label_indices(source.heldout, source.labels)
+    max_length = source.recipe.max_length
+    with atomic_directory(out) as folder:
+        student = folder / "student"
+        student.mkdir()
+        # Inside, so that a kill leaves one temporary and no more.
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            counted = write_student(source, source.student(recipe), job, student, Path(scratch))
+            sessions = {
+                "float32": StudentSession(Path(scratch) / "model.onnx"),
+                "quantized": StudentSession(student / "model.onnx"),
+            }
+        tokenizer = TextTokenizer(student / "tokenizer.json", max_length)
+        answers = {
+            name: ask(session, tokenizer, source.heldout.inputs(), f"quality gate, {name}")
+            for name, session in sessions.items()
+        }
+        quantized = sessions["quantized"]
+        made = make_kb(
+            source, recipe, job, lambda items, label: ask(quantized, tokenizer, items, label), answers["quantized"]
+        )
+        tuning = made.tuning
+        made.kb.save(folder / KB_FOLDER)
+        report = compare(answers["float32"], answers["quantized"], heldout_gold, made.tuned_on, tuning.blend.k)
+        if not job.allow_quality_loss:
+            require(report, job.floors)
+        manifest = Manifest(
+            labels=source.labels,
+            max_length=max_length,
+            pooling=read_json(run.student / "heads.json", "the student's heads")["pooling"],
+            text_pair=source.heldout.pairs is not None,
+            blend=tuning.blend,
+            kb=made.kb.config,
+            kb_rows=len(made.kb),
+            golden=_golden(sessions["quantized"], tokenizer, source.heldout.pairs is not None),
+            quantization={"kind": job.quantization, "target": job.target, **asdict(counted)},
+            quality={**report.as_dict(), "floors": asdict(job.floors), "tuning": tuning.as_dict()},
+            versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
+            created_from=_created_from(source.description, recipe, len(made.tuned_on) - len(source.train)),
+        )
+        manifest = seal(folder, manifest)
+    return Exported(manifest, report, tuning)
+
+
+def write_student(
+    source: RunSource, model: EncoderClassifier, job: ExportJob, student: Path, scratch: Path
+) -> QuantizedNodes:
+    """The float32 model into ``scratch``, the quantized one and what belongs to it into ``student``."""
+    folder, max_length = source.run.student, source.recipe.max_length
+    float32 = export_float32(model, source.labels, max_length, scratch)
+    shutil.copyfile(folder / "tokenizer.json", scratch / "tokenizer.json")
+    shown = token_rows(
+        folder, source.heldout.take(range(min(8, len(source.heldout)))), model.encoder.config, max_length
+    )
+    require_same_answers(model, float32, shown.batch(range(len(shown))))
+    calibration = []
+    if job.quantization == "static":
+        session = StudentSession(float32)
+        tokenizer = TextTokenizer(scratch / "tokenizer.json", max_length)
+        chosen = np.linspace(0, len(source.train) - 1, min(CALIBRATION_ROWS, len(source.train))).astype(int)
+        for item in source.train.take(chosen).inputs():
+            feeds = session.feeds(_encode(tokenizer, item))
+            calibration.append({name: value[0].tolist() for name, value in feeds.items()})
+    counted = quantize(float32, job.target, job.quantization, calibration, student)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(scratch / name, student / name)
+    return counted
+
+
+def _created_from(description: dict[str, Any], recipe: RetrievalRecipe, extra_rows: int) -> dict[str, Any]:
+    """Where the bundle comes from, without the layout of the disk it was made on."""
+    teacher = description["teacher"]
+    name = Path(teacher).name if Path(teacher).is_absolute() else teacher
+    run = {key: description[key] for key in ("data", "versions")}
+    retrieval = json.loads(json.dumps(asdict(recipe)))  # as it is read again: lists in place of tuples
+    made = {**description["recipe"], "retrieval": retrieval}
+    return {"teacher": name, "recipe": made, **run, "extra_rows": extra_rows}
+
+
+def ask(
+    session: StudentSession, tokenizer: TextTokenizer, inputs: Sequence[str | tuple[str, str]], label: str
+) -> Answers:
+    """A student's answers to rows, with progress."""
+    with progress(label, len(inputs), "row") as advance:
+        return answers_of(session, tokenizer, inputs, advance)
+
+
+@dataclass(frozen=True)
+class MadeKb:
+    """A knowledge base with its blend.
+
+    Args:
+        kb: as it goes into the bundle.
+        tuned_on: as it was when the blend was tuned: without the held-out rows.
+        tuning: the blend.
+    """
+
+    kb: KnowledgeBase
+    tuned_on: KnowledgeBase
+    tuning: Tuning
+
+
+def make_kb(
+    source: RunSource,
+    recipe: RetrievalRecipe,
+    job: ExportJob,
+    ask_student: Callable[[Sequence[str | tuple[str, str]], str], Answers],
+    heldout_answers: Answers,
+) -> MadeKb:
+    """The knowledge base of a run, and the blend tuned on what the bundle's student finds in it.
+
+    Args:
+        source: the run.
+        recipe: what is stored and chosen from.
+        job: how it is stored; extra rows.
+        ask_student: (inputs, label of the progress line) to the exported student's answers.
+        heldout_answers: the exported student's to the held-out rows.
+    """
+    of_students = recipe.keys != "teacher"
+    rows = source.of_train(ask_student(source.train.inputs(), "keys").queries if of_students else None, recipe)
+    heldout = source.of_heldout(heldout_answers.queries if of_students else None)
+    later = heldout if recipe.keep_heldout else None
+    if job.extra is not None and len(extra := new_rows(job.extra, source)):
+        queries = ask_student(extra.inputs(), "keys of the extra rows").queries if of_students else None
+        added = source.of_extra(extra, queries)
+        groups = heldout.joined(added).groups()
+        related = np.isin(groups[len(heldout) :], groups[: len(heldout)])
+        rows = rows.joined(added.take(~related))
+        # What the blend is tuned on must not find its like, which may still be of use afterwards.
+        later = later and later.joined(added.take(related))
+    plain = BlendConfig(1, 1.0, 1.0)
+    with _building(rows) as report:
+        kb = build_kb(rows, recipe, plain, job.store, report)
+    tuning = tune(kb, rows, heldout, heldout_answers, recipe)
+    if later is not None:
+        everything = rows.joined(later)
+        with _building(everything) as report:
+            return MadeKb(build_kb(everything, recipe, tuning.blend, job.store, report), kb, tuning)
+    blend = tuning.blend
+    # The search depends on the keys alone, so what the labels were tuned to is put in afterwards.
+    labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
+    return MadeKb(kb.with_soft_labels(labels), kb, tuning)
+
+
+def new_rows(extra: Split, source: RunSource) -> Split:
+    """The extra rows that the run does not hold already, in train or held out."""
+    return extra.take(drop_duplicates_of(extra, [source.train, source.heldout]))
+
+
+@contextmanager
+def _building(rows: Knowledge) -> Iterator[Callable[[int, int], bool]]:
+    with progress("knowledge base", len(rows), "row") as advance:
+        done = 0
+
+        def report(count: int, _total: int) -> bool:
+            nonlocal done
+            advance(count - done)
+            done = count
+            return True
+
+        yield report
+
+
+def _golden(session: StudentSession, tokenizer: TextTokenizer, pair: bool) -> tuple[Golden, ...]:
+    """What this machine computes for texts that are nobody's data, a short one, a middling one and a long one.
+
+    The tolerance is a twentieth of the logits' spread: rounding moves a logit by far less, the saturation of u8s8
+    on a processor without VNNI by more.
+    """
+    found = []
+    for number, text in enumerate(GOLDEN_TEXTS):
+        item = (text, GOLDEN_TEXTS[number - 1]) if pair else text
+        encoding = _encode(tokenizer, item)
+        logits = session.run(encoding)[0]
+        found.append(Golden(item, tuple(encoding.ids), tuple(logits.tolist()), 0.05 * float(np.ptp(logits))))
+    return tuple(found)
+
+
+def _encode(tokenizer: TextTokenizer, item: str | tuple[str, str]) -> Encoding:
+    return tokenizer.encode(item) if isinstance(item, str) else tokenizer.encode(*item)

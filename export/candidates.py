@@ -1,0 +1,135 @@
+"""Every setting of the neighbours that the tuner tries, and which of them is best together with the student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .groups import grouped_folds, mean_and_error
+
+Floats = NDArray[np.float64]
+
+FOLDS = 5
+PARTITIONS = 4
+FEWEST_ROWS = 20
+_FOLD_SEED = 40
+_HALVINGS = 20  # of [0, 1]: the weight to 1e-6
+_TINY = 1e-12
+
+
+class Setting(NamedTuple):
+    """One point of the grids; see `BlendConfig`."""
+
+    k: int
+    tau: float
+    label_temperature: float
+    gold_share: float
+
+
+class Best(NamedTuple):
+    """A setting with the student's best weight.
+
+    ``number`` is the setting's, ``weight`` the student's; ``nll`` and ``retrieval_nll`` are the mean negative
+    log-likelihoods of the blend and of its neighbours alone.
+    """
+
+    number: int
+    weight: float
+    nll: float
+    retrieval_nll: float
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """m settings on n held-out rows.
+
+    Args:
+        settings: m of them.
+        of_gold: [m, n], what the neighbours give each row's gold label under each.
+    """
+
+    settings: Sequence[Setting]
+    of_gold: Floats
+
+    def best(self, student: Floats) -> Best:
+        """The setting whose blend with the student is likeliest; among equals that of the best neighbours.
+
+        Args:
+            student: [n], the student's probability of each row's gold label.
+        """
+        weights = fit_weights(student, self.of_gold)
+        nlls = _nlls(blended(student, self.of_gold, weights[:, None]))
+        alone = _nlls(self.of_gold)
+        number = int(np.lexsort((alone, nlls))[0])
+        return Best(number, float(weights[number]), float(nlls[number]), float(alone[number]))
+
+    def pays(self, student: Floats, groups: NDArray[np.integer] | None = None) -> bool:
+        """Whether the best blend beats the student on rows that it was not chosen on, by more than a standard error.
+
+        By five-fold cross-validation of the whole choice, setting and weight, with four different partitions. Hundreds
+        of settings on a few hundred rows always find some gain, also where there is none. Below ``FEWEST_ROWS`` rows
+        nothing can be told: False.
+
+        Args:
+            student: [n], as of ``best``.
+            groups: [n], the rows' groups (`related_rows`): one fold each, and one vote. Default: no two are related.
+        """
+        if len(student) < FEWEST_ROWS:
+            return False
+        groups = np.arange(len(student)) if groups is None else groups
+        partitions = [self._unseen_gains(student, groups, _FOLD_SEED + number) for number in range(PARTITIONS)]
+        gain, error = mean_and_error(np.mean(partitions, axis=0), groups)
+        return gain > error
+
+    def _unseen_gains(self, student: Floats, groups: NDArray[np.integer], seed: int) -> Floats:
+        """[n], the log-likelihood that the blend of the other folds gains on each row over the student."""
+        folds = grouped_folds(groups, FOLDS, seed)
+        gains = np.zeros(len(student))
+        for fold in np.unique(folds):
+            known, unknown = folds != fold, folds == fold
+            if not known.any():
+                continue  # all rows are related: no gain can be shown
+            best = Candidates(self.settings, self.of_gold[:, known]).best(student[known])
+            mixed = blended(student[unknown], self.of_gold[best.number, unknown], best.weight)
+            gains[unknown] = np.log(np.maximum(mixed, _TINY)) - np.log(np.maximum(student[unknown], _TINY))
+        return gains
+
+
+def blended(student: Floats, retrieved: Floats, weight: float | Floats) -> Floats:
+    """``weight * student + (1 - weight) * retrieved``."""
+    mixed: Floats = weight * student + (1 - weight) * retrieved
+    return mixed
+
+
+def fit_weights(student: Floats, retrieved: Floats) -> Floats:
+    """The w in [0, 1] that minimises mean -log(w student + (1 - w) retrieved), for each of m: it is convex in w.
+
+    Args:
+        student: [n], the student's probability of each gold label.
+        retrieved: [m, n], the neighbours'.
+
+    Returns:
+        [m], to four digits.
+    """
+    gap = student - retrieved
+
+    def slopes(weights: Floats) -> Floats:
+        found: Floats = -(gap / np.maximum(retrieved + weights[:, None] * gap, _TINY)).mean(axis=1)
+        return found
+
+    low, high = np.zeros(len(retrieved)), np.ones(len(retrieved))
+    at_zero, at_one = slopes(low) >= 0, slopes(high) <= 0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        rising = slopes(middle) > 0
+        low, high = np.where(rising, low, middle), np.where(rising, middle, high)
+    return np.where(at_zero, 0.0, np.where(at_one, 1.0, np.round((low + high) / 2, 4)))
+
+
+def _nlls(of_gold: Floats) -> Floats:
+    found: Floats = -np.log(np.maximum(of_gold, _TINY)).mean(axis=1)
+    return found

@@ -1,0 +1,183 @@
+"""The student: where it starts, and its distillation (ReAugKD, step 2)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..errors import ModelError
+from . import objectives
+from .encoder import Detailed, EncoderClassifier, HeadConfig, keep_layers, load_encoder
+from .fit import FitJob, Forward, Step, fit, in_precision
+from .processes import processes
+from .projection import Head
+from .recipe import Pooling, Recipe, StudentRecipe
+from .teacher import FineTunedTeacher
+from .tokens import TokenRows
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the student is to learn of n rows.
+
+    Args:
+        teacher_logits: [n, c].
+        teacher_embeddings: [n, hidden].
+        keys: [n, d], L2-normalised.
+        labels: [n], int64, gold.
+    """
+
+    teacher_logits: Tensor
+    teacher_embeddings: Tensor
+    keys: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on a device."""
+        return Targets(
+            self.teacher_logits.to(device),
+            self.teacher_embeddings.to(device),
+            self.keys.to(device),
+            self.labels.to(device),
+        )
+
+
+def default_layers(count: int) -> tuple[int, ...]:
+    """Every second of ``count`` layers, the last among them: 0-based."""
+    return tuple(range(1 - count % 2, count, 2)) if count > 1 else (0,)
+
+
+def start_student(teacher: nn.Module, projection: Head, num_labels: int, recipe: StudentRecipe) -> EncoderClassifier:
+    """The student before its distillation.
+
+    From the teacher's layers it inherits their weights, and the classifier and projection head where the teacher has
+    them in the same shape; from a model of its own only the encoder.
+
+    Args:
+        teacher: with an ``encoder``.
+        projection: the keys' head; the student's has a bias where this one has.
+        num_labels: c.
+        recipe: layers or model.
+    """
+    if recipe.model:
+        encoder = load_encoder(recipe.model)
+    else:
+        source: PreTrainedModel = teacher.encoder
+        encoder = keep_layers(copy.deepcopy(source), recipe.layers or default_layers(source.config.num_hidden_layers))
+    pooling = recipe.pooling if recipe.model else pooling_of(teacher)
+    dim, bias = len(projection.weight), projection.bias is not None
+    student = EncoderClassifier(encoder, HeadConfig(num_labels, pooling, dim, recipe.dropout, bias))
+    if not recipe.model:
+        _inherit_heads(student, teacher, projection)
+    return student
+
+
+def pooling_of(teacher: nn.Module) -> Pooling:
+    """How a teacher of either kind pools its token states."""
+    if isinstance(teacher, EncoderClassifier):
+        return teacher.head.pooling
+    assert isinstance(teacher, FineTunedTeacher)
+    return teacher.pooling
+
+
+def _inherit_heads(student: EncoderClassifier, teacher: nn.Module, projection: Head) -> None:
+    assert student.projection is not None
+    with torch.no_grad():
+        if student.projection.weight.shape == projection.weight.shape:
+            student.projection.weight.copy_(projection.weight)
+            if projection.bias is not None:
+                student.projection.bias.copy_(projection.bias)
+        if isinstance(teacher, EncoderClassifier):
+            student.classifier.load_state_dict(teacher.classifier.state_dict())
+
+
+def distil(
+    student: EncoderClassifier,
+    load_teacher: Callable[[], nn.Module],
+    rows: TokenRows,
+    targets: Targets,
+    recipe: Recipe,
+    job: FitJob,
+) -> None:
+    """Fit the student, in place, by the recipe's objectives.
+
+    Args:
+        student: as ``start_student`` gives it.
+        load_teacher: called where an objective asks the teacher live, on inputs that are no rows of the data.
+        rows: n rows of tokens.
+        targets: what the teacher said of them.
+        recipe: its objectives.
+        job: see fit.
+    """
+    total = objectives.build(recipe.objectives)
+    device = processes().device
+    here = targets.to(device)
+    teacher = load_teacher() if total.needs & {"teacher", "attentions"} else None
+    if teacher is not None:
+        teacher.requires_grad_(False).to(device).eval()
+    with _attention_maps(student, teacher, "attentions" in total.needs):
+        forward = None if teacher is None else in_precision(teacher, job.precision, device)
+        total.begin(objectives.Distillation(student.to(device), teacher, forward, here, recipe.seed, job.precision))
+        fit(student, rows, _Loss(total, here, forward), job, total)
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """The objectives' view of a step of the fit."""
+
+    total: objectives.WeightedSum
+    targets: Targets
+    teacher: Forward | None
+
+    def __call__(self, step: Step) -> Tensor:
+        asked = {"output_attentions": True} if "attentions" in self.total.needs else {}
+        found: Detailed = step.forward(detailed=True, **step.inputs, **asked)
+        taught: tuple[Tensor, ...] = ()
+        if asked and self.teacher is not None:
+            with torch.no_grad():
+                taught = self.teacher(detailed=True, **step.inputs, **asked).attentions
+            if not found.attentions or not taught:
+                raise ModelError(
+                    "the models do not show their attention maps",
+                    found="none",
+                    expected="maps of every layer, of student and teacher",
+                    remedy="Leave out the objective that needs them, or take other models.",
+                )
+        return self.total(
+            objectives.DistillationStep(
+                number=step.number,
+                rows=step.rows,
+                inputs=step.inputs,
+                student=step.forward,
+                student_logits=found.logits,
+                student_embedding=found.embedding,
+                student_projection=found.projection,
+                student_attentions=found.attentions,
+                teacher_logits=self.targets.teacher_logits[step.rows],
+                teacher_embedding=self.targets.teacher_embeddings[step.rows],
+                teacher_attentions=taught,
+                keys=self.targets.keys[step.rows],
+                labels=self.targets.labels[step.rows],
+            )
+        )
+
+
+@contextmanager
+def _attention_maps(student: EncoderClassifier, teacher: nn.Module | None, wanted: bool) -> Iterator[None]:
+    """Let both encoders compute attention the plain way, which alone shows its maps, for as long as they are asked."""
+    encoders: list[Any] = [model.encoder for model in (student, teacher) if model is not None and wanted]
+    before = [encoder.config._attn_implementation for encoder in encoders]
+    for encoder in encoders:
+        encoder.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        for encoder, implementation in zip(encoders, before, strict=True):
+            encoder.set_attn_implementation(implementation)

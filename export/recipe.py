@@ -1,0 +1,230 @@
+"""The recipe of a run: every choice of the training stage, in small frozen dataclasses (recipe_file.py reads them)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..errors import RecipeError
+
+Pooling = Literal["mean", "cls"]
+Precision = Literal["auto", "fp32", "bf16"]
+KeyMethod = Literal["supcon", "pca"]
+Query = Literal["layers", "distilled"]
+Keys = Literal["student", "teacher", "both"]
+LabelSource = Literal["teacher", "cross_fitted"]
+Weighting = Literal["auto", "constant", "buckets", "logistic"]  # the forms of weighting.py
+
+
+def require(condition: bool, name: str, found: Any, expected: str) -> None:
+    """Raise RecipeError unless ``condition`` holds."""
+    if not condition:
+        raise RecipeError(
+            f"{name} is out of range", found=found, expected=expected, remedy="Correct the recipe or option."
+        )
+
+
+@dataclass(frozen=True)
+class FitRecipe:
+    """One fit by AdamW with linear warm-up and decay.
+
+    Args:
+        epochs: passes over the rows, at least 0.
+        batch_size: rows a step.
+        learning_rate: of the encoder, at its peak.
+        head_learning_rate: of the freshly initialised layers, at its peak.
+        warmup: share of the steps spent warming up.
+        weight_decay: on matrices, not on biases and norms.
+        clip: largest norm of the gradient.
+        freeze_word_embeddings: leave the word embeddings as they were pretrained. They are most of a small encoder's
+            parameters and most of the optimiser's time, and few of them are seen in a small data set.
+    """
+
+    epochs: int = 4
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    freeze_word_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (the relational loss compares rows)")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        require(self.head_learning_rate > 0, "head_learning_rate", self.head_learning_rate, "above 0")
+        require(0 <= self.warmup < 1, "warmup", self.warmup, "a share in [0, 1)")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(self.clip > 0, "clip", self.clip, "above 0")
+
+
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """The teacher: its encoder's pooling and its fine-tuning."""
+
+    pooling: Pooling = "mean"
+    dropout: float = 0.1
+    fit: FitRecipe = FitRecipe()
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "a share in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ProjectionRecipe:
+    """The head on the frozen teacher that makes the keys.
+
+    Args:
+        method: ``supcon``, fitted by supervised contrastive loss (ReAugKD, step 1), or ``pca``, the embeddings'
+            principal components (SEA), for which only embedding_dim counts.
+        embedding_dim: components of a key and of the student's query; for ``pca`` at most the teacher's hidden size.
+        temperature: tau of the supervised contrastive loss.
+        epochs: passes over the cached embeddings; they cost seconds.
+        batch_size: rows a step; positives are the other rows of the class in it.
+        learning_rate: Adam's.
+    """
+
+    method: KeyMethod = "supcon"
+    embedding_dim: int = 128
+    temperature: float = 0.07
+    epochs: int = 10
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.embedding_dim >= 2, "embedding_dim", self.embedding_dim, "2 or more")
+        require(self.temperature > 0, "temperature", self.temperature, "above 0")
+        require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (the loss compares rows)")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+
+
+@dataclass(frozen=True)
+class StudentRecipe:
+    """The student: where it starts and its distillation.
+
+    Args:
+        layers: the teacher's layers to start from, 0-based, in order; empty for every second one.
+        model: a model to start from in their place (hub id or folder), or empty.
+        pooling: how token states become one vector; the teacher's where the student starts from its layers.
+        dropout: on the pooled vector, while training.
+        fit: the distillation.
+    """
+
+    layers: tuple[int, ...] = ()
+    model: str = ""
+    pooling: Pooling = "mean"
+    dropout: float = 0.1
+    fit: FitRecipe = FitRecipe(epochs=5, learning_rate=2e-4)
+
+    def __post_init__(self) -> None:
+        if self.layers and self.model:
+            raise RecipeError(
+                "a student starts from the teacher's layers or from a model of its own, not both",
+                found=f"layers {list(self.layers)} and model {self.model!r}",
+                remedy="Give --student-layers or --student, not both.",
+            )
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "a share in [0, 1)")
+        ordered = list(self.layers) == sorted(set(self.layers)) and all(layer >= 0 for layer in self.layers)
+        require(ordered, "layers", list(self.layers), "ascending 0-based layer numbers")
+
+
+@dataclass(frozen=True)
+class ObjectiveRecipe:
+    """One term of the student's loss: its name in the registry, its weight, its own settings."""
+
+    name: str
+    weight: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RetrievalRecipe:
+    """The knowledge base and the blend: what can be chosen again at export, without training, but for cross-fitting.
+
+    Args:
+        query: what the student asks with: ``layers``, a head on all of its layers that is fitted after the
+            distillation (export/query.py), or ``distilled``, the head that the objectives trained.
+        keys: what it finds: the ``student``'s own embeddings of the rows, as the exported model computes them, the
+            ``teacher``'s (the paper), or ``both``, their normalised mean. A query by layers finds the student's only.
+        labels: the ``teacher``'s soft labels, or ``cross_fitted`` ones: of each row by a teacher that was fitted
+            without it.
+        folds: teachers that are fitted for ``cross_fitted``.
+        label_temperatures: that the tuner may soften the labels by.
+        gold_shares: that the tuner may mix into the soft label of a row that has a gold one.
+        weight: the student's share: ``constant``, or a function of the text (`runtime.weight`), or ``auto``: whichever
+            cross-validation on the held-out rows prefers.
+        cautious: retrieve only where cross-validation on the held-out rows sees it help; else the student answers
+            alone.
+        keep_heldout: add the held-out rows once the blend is tuned: knowledge that the student was not trained on.
+    """
+
+    query: Query = "layers"
+    keys: Keys = "student"
+    labels: LabelSource = "teacher"
+    folds: int = 3
+    label_temperatures: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0)
+    gold_shares: tuple[float, ...] = (0.0, 0.5, 1.0)
+    weight: Weighting = "auto"
+    cautious: bool = True
+    keep_heldout: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.folds >= 2, "folds", self.folds, "2 or more")
+        temperatures, shares = self.label_temperatures, self.gold_shares
+        usable = bool(temperatures) and all(1e-6 <= t <= 1e6 for t in temperatures)  # as a bundle's blend has it
+        require(usable, "label_temperatures", list(temperatures), "numbers from 1e-6 to 1e6")
+        require(bool(shares) and all(0 <= s <= 1 for s in shares), "gold_shares", list(shares), "shares in [0, 1]")
+        if self.query == "layers" and self.keys != "student":
+            raise RecipeError(
+                "a query by layers cannot find the teacher's keys, which are of another space",
+                found=f"query 'layers', keys {self.keys!r}",
+                expected="keys 'student', or query 'distilled'",
+                remedy="Correct the recipe or option.",
+            )
+
+
+# The loss of ReAugKD (methods: soft-label cross-entropy + relational KL) with the hard labels that the issue adds.
+REAUGKD = (
+    ObjectiveRecipe("soft_labels", 1.0),
+    ObjectiveRecipe("hard_labels", 0.5),
+    ObjectiveRecipe("relation", 1.0),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run's result besides its data and its teacher.
+
+    Args:
+        seed: of the splits, the initial weights, the order of rows and dropout.
+        max_length: tokens a text is cut to.
+        heldout_share: share of the train rows kept from the teacher's fit and the knowledge base, on which the blend
+            is tuned and the int8 student is judged.
+        heldout_max: at most about so many of them (related rows stay together).
+        precision: ``bf16`` mixed precision, ``fp32``, or ``auto``: bf16 where the processor has it in hardware.
+    """
+
+    seed: int = 0
+    max_length: int = 128
+    heldout_share: float = 0.1
+    heldout_max: int = 6000
+    precision: Precision = "auto"
+    teacher: TeacherRecipe = TeacherRecipe()
+    projection: ProjectionRecipe = ProjectionRecipe()
+    student: StudentRecipe = StudentRecipe()
+    objectives: tuple[ObjectiveRecipe, ...] = REAUGKD
+    retrieval: RetrievalRecipe = RetrievalRecipe()
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, "seed", self.seed, "a number in [0, 2^63)")
+        require(self.max_length >= 8, "max_length", self.max_length, "8 or more")
+        require(0 < self.heldout_share < 0.5, "heldout_share", self.heldout_share, "a share in (0, 0.5)")
+        require(self.heldout_max >= 1, "heldout_max", self.heldout_max, "1 or more")
+        require(bool(self.objectives), "objectives", [], "at least one [[objectives]] table")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as JSON-ready values."""
+        return asdict(self)

@@ -1,0 +1,127 @@
+"""Recipes from TOML and from nested tables, and changing single keys of one."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+from ..errors import RecipeError
+from .recipe import FitRecipe, ObjectiveRecipe, Recipe, RetrievalRecipe, StudentRecipe, require
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from TOML; what it does not name keeps its default.
+
+    Raises:
+        RecipeError: the file is missing, is no TOML, or names a key or value that a recipe does not have.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError("the recipe cannot be read", path=path, found=error.strerror) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError("the recipe is no valid TOML", path=path, found=str(error)) from error
+    try:
+        return recipe_from_dict(tables)
+    except RecipeError as error:
+        raise RecipeError(
+            error.message, path=path, found=error.found, expected=error.expected, remedy=error.remedy
+        ) from None
+
+
+def recipe_from_dict(tables: Mapping[str, Any]) -> Recipe:
+    """A recipe from nested tables, as TOML or `Recipe.as_dict` give them; unknown keys are refused."""
+    return _build(Recipe, tables, "")
+
+
+def retrieval_from_dict(table: Mapping[str, Any]) -> RetrievalRecipe:
+    """A recipe's ``[retrieval]`` table alone; unknown keys are refused."""
+    return _build(RetrievalRecipe, table, "retrieval.")
+
+
+def override(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with dotted fields replaced, e.g. ``student__fit__epochs=3``; None leaves a field as it is."""
+    for name, value in changes.items():
+        if value is not None:
+            recipe = _replace_nested(recipe, name.split("__"), value)
+    return recipe
+
+
+def with_start(student: StudentRecipe, layers: tuple[int, ...] | None, model: str | None) -> StudentRecipe:
+    """The student's recipe with the start that the command line names, which replaces the recipe file's.
+
+    Raises:
+        RecipeError: both are named.
+    """
+    if layers is None and model is None:
+        return student
+    return replace(student, layers=layers or (), model=model or "")
+
+
+_T = TypeVar("_T")
+
+
+def _replace_nested(target: _T, path: list[str], value: Any) -> _T:
+    if len(path) > 1:
+        value = _replace_nested(getattr(target, path[0]), path[1:], value)
+    return replace(target, **{path[0]: value})  # type: ignore[type-var]
+
+
+def _build(kind: type[_T], table: Mapping[str, Any], where: str) -> _T:
+    hints = get_type_hints(kind)
+    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in known:
+            raise RecipeError(
+                f"unknown key {where + name!r}",
+                expected=f"one of {', '.join(sorted(known))}",
+                remedy="Correct the key.",
+            )
+        values[name] = _convert(hints[name], value, where + name)
+    # Missing fields take the defaults of this dataclass, not those of the field in its parent.
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    if hasattr(hint, "__dataclass_fields__"):
+        require(isinstance(value, Mapping), name, value, "a table")
+        return _build(hint, _with_parent_defaults(hint, name, value), name + ".")
+    if name == "objectives":
+        require(isinstance(value, list | tuple), name, value, "[[objectives]] tables")
+        return tuple(_objective(item) for item in value)
+    if options := get_args(hint) if getattr(hint, "__origin__", None) is Literal else ():
+        require(value in options, name, value, f"one of {', '.join(options)}")
+        return value
+    if getattr(hint, "__origin__", None) is tuple:
+        item = get_args(hint)[0]
+        numbers = isinstance(value, list | tuple) and all(type(number) in (int, item) for number in value)
+        require(numbers, name, value, "a list of numbers")
+        return tuple(map(item, value))
+    if hint is float and type(value) is int:
+        return float(value)
+    require(type(value) is hint, name, value, f"a value of type {hint.__name__}")
+    return value
+
+
+def _with_parent_defaults(hint: Any, name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The student's fit has defaults of its own, which a recipe naming one field of it must not lose."""
+    if hint is FitRecipe and name == "student.fit":
+        return {**asdict(StudentRecipe().fit), **value}
+    return value
+
+
+def _objective(table: Any) -> ObjectiveRecipe:
+    require(
+        isinstance(table, Mapping) and isinstance(table.get("name"), str), "objectives", table, "a table with a name"
+    )
+    # In TOML an objective's settings stand beside its name; as_dict nests them.
+    nested = table.get("settings", {})
+    require(isinstance(nested, Mapping), "objectives.settings", nested, "a table")
+    settings = {name: value for name, value in table.items() if name not in ("name", "weight", "settings")}
+    weight = table.get("weight", 1.0)
+    require(type(weight) in (int, float) and weight >= 0, "objectives.weight", weight, "0 or more")
+    return ObjectiveRecipe(table["name"], float(weight), {**nested, **settings})

@@ -1,0 +1,98 @@
+"""Which rows play which part: train, heldout (the blend's), dev and test (the scores')."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DataError
+from ..runtime.data import Dataset, Split, carve, drop_duplicates_of, with_dev_split
+from .groups import related_rows
+from .recipe import Recipe
+
+_HELDOUT_SEED, _LIMIT_SEED = 1, 2
+
+
+@dataclass(frozen=True)
+class RunSplits:
+    """The rows of a run.
+
+    Args:
+        train: what the teacher is fitted on, the student distilled on, and the knowledge base made of; no row of the
+            other splits is in it.
+        heldout: labelled rows carved out of the data's train split, on which the blend is tuned and int8 is judged.
+        scored: the ``dev`` and ``test`` splits, looked at for a score only.
+        beyond: the train rows that a limit leaves out; none of the other splits' rows is among them.
+        label_names: the labels in order.
+        name: the data's name.
+    """
+
+    train: Split
+    heldout: Split
+    scored: dict[str, Split]
+    beyond: Split
+    label_names: tuple[str, ...]
+    name: str
+
+
+def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
+    """Carve and clean the splits.
+
+    The seeds are fixed: two runs of different seeds differ in their training, not in their rows. Where the data has no
+    dev split, one is carved out of train, stratified. The held-out rows are always a carve of their own, so that
+    neither dev nor test is looked at before its score; related rows (``related_rows``) are held out together, so that
+    their number is near the share, not exact. Rows that repeat a row they must not know are dropped: train rows of any
+    other split's, held-out rows of a scored split's.
+
+    Args:
+        dataset: as read; ``train`` must be there and labelled.
+        recipe: the held-out share.
+        limit: at most so many train rows, stratified; None for all.
+
+    Raises:
+        DataError: no train split, or too few rows to hold any out.
+    """
+    if "train" not in dataset.splits:
+        raise DataError("there is no train split", path=dataset.name, found=", ".join(dataset.splits) or "no split")
+    dataset = with_dev_split(dataset)
+    train = dataset.splits["train"]
+    scored = {name: split for name, split in dataset.splits.items() if name != "train"}
+    beyond = train.take([])
+    if limit is not None and limit < len(train):
+        left, chosen = carve(train, dataset.label_names, limit, _LIMIT_SEED)
+        train, beyond = train.take(chosen), train.take(left)
+    heldout, train = _hold_out(train, dataset.label_names, recipe)
+    heldout = heldout.take(drop_duplicates_of(heldout, scored.values()))
+    train = train.take(drop_duplicates_of(train, [heldout, *scored.values()]))
+    _require_classes(train, dataset)
+    if not len(heldout):
+        raise DataError("every held-out row repeats a row of dev or test", path=dataset.name, found="0 rows left")
+    beyond = beyond.take(drop_duplicates_of(beyond, [train, heldout, *scored.values()]))
+    return RunSplits(train, heldout, scored, beyond, dataset.label_names, dataset.name)
+
+
+def _hold_out(train: Split, label_names: tuple[str, ...], recipe: Recipe) -> tuple[Split, Split]:
+    """Held-out rows and the rest: whole groups of related rows, stratified by the label of each group's first row.
+
+    A group of more than a quarter of the rows that are wanted is never held out: it would decide everything.
+    """
+    groups = related_rows(train)
+    firsts, sizes = np.unique(groups, return_counts=True)
+    count = min(round(len(train) * recipe.heldout_share), recipe.heldout_max)
+    small = sizes <= max(1, count // 4)
+    firsts, sizes = firsts[small], sizes[small]
+    groups_wanted = max(1, round(count / sizes.mean())) if len(sizes) else 1
+    _, held = carve(train.take(firsts), label_names, groups_wanted, _HELDOUT_SEED)
+    is_held = np.isin(groups, firsts[held])
+    return train.take(np.flatnonzero(is_held)), train.take(np.flatnonzero(~is_held))
+
+
+def _require_classes(train: Split, dataset: Dataset) -> None:
+    if len(set(train.labels or ())) < 2:
+        raise DataError(
+            "fewer than two classes are left to train on, once rows that other splits hold too are dropped",
+            path=train.source,
+            found=f"{len(train)} rows",
+            expected=f"rows of at least 2 of {len(dataset.label_names)} classes",
+        )

@@ -1,0 +1,238 @@
+"""One cell of a study: train, quantize, and measure every way to retrieve on the int8 student's own answers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from ...errors import OutputExistsError
+from ...kb.files import atomic_directory
+from ...runtime.blend import softmax_many
+from ...runtime.data import Columns, Dataset, Split, choose_split, label_indices, load_dataset
+from ...runtime.evaluate import BLEND, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER
+from ...runtime.fidelity import shifted_split
+from ...runtime.metrics import score
+from ...runtime.student import StudentSession
+from ...runtime.tokenizer import TextTokenizer
+from ..bundle import ExportJob, ask, make_kb, write_student
+from ..encoder import EncoderClassifier
+from ..fit import outputs_of
+from ..onnx import detect_target
+from ..quality import Answers
+from ..recipe import RetrievalRecipe
+from ..recipe_file import retrieval_from_dict
+from ..retrieval import Blends, blend_many
+from ..run import RunFolder, made_from, read_json
+from ..source import RunSource
+from ..splits import assign
+from ..tokens import token_rows
+from ..train import TrainJob, train
+from .checks import Table, a_switch, a_text
+from .out_of_domain import out_of_domain_accuracy
+from .plan import KB_REST, Cell, Plan, located
+from .results import CellResult, SystemResult, system_result
+
+Floats = NDArray[np.float64]
+
+Load = Callable[[str, str | None, Columns], Dataset]
+"""(path or hub id, GLUE task or hub subset, columns) to the data set."""
+
+
+def load_local(data: str, task: str | None, columns: Columns) -> Dataset:
+    """A data set that lies on the disk."""
+    return load_dataset(Path(data), columns, task)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The study's ``[options]`` as this cell reads them.
+
+    Args:
+        shifted: also score the rows with typing errors.
+        out_of_domain: a data set on which the embeddings are tried as they are; empty for none.
+    """
+
+    shifted: bool = True
+    out_of_domain: str = ""
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Options:
+        """Check the table.
+
+        Raises:
+            RecipeError: an unknown key, or a value of another type.
+        """
+        given = Table("options.", table, "shifted out_of_domain")
+        return cls(given.take("shifted", a_switch, True), given.take("out_of_domain", a_text, ""))
+
+
+def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = load_local) -> CellResult:
+    """Train the cell's student and score it, alone and with every variant of retrieval.
+
+    Args:
+        cell: what to train.
+        plan: the study.
+        out: the study's folder; runs and shared teachers are kept there.
+        data_dir: where relative data paths count from.
+        load: reads a data set.
+    """
+    options = Options.read(plan.options)
+    own = asdict(cell.settings.retrieval)
+    # Read before the training, so that a misspelt one is told now.
+    variants = {variant.name: retrieval_from_dict({**own, **variant.settings}) for variant in plan.variants}
+    task = cell.task
+    columns = Columns(task.text_column, task.text_pair_column, task.label_column)
+    dataset = load(task.located(data_dir), task.task, columns)
+    other = load(located(options.out_of_domain, data_dir), None, Columns()) if options.out_of_domain else None
+    run = RunFolder(out / "runs" / task.name / f"{cell.recipe}-{cell.seed}", out / "teachers")
+    teacher = plan.located(plan.teacher)
+    train(dataset, TrainJob(teacher, cell.settings, task.limit, redo=True, shared=run.shared), run.path)
+    with tempfile.TemporaryDirectory(prefix="reaugkd-") as scratch:
+        measured = _Measured(run, dataset, task.split, options, Path(scratch))
+        systems = [*measured.models(), *measured.retrieval("", cell.settings.retrieval)]
+        for name, recipe in variants.items():
+            systems += measured.retrieval(name, recipe)
+        if task.kb_rest:
+            beyond = assign(dataset, cell.settings, task.limit).beyond
+            systems += measured.retrieval(KB_REST, cell.settings.retrieval, beyond)
+    if other is not None:
+        systems = _with_out_of_domain(systems, run, other)
+    return CellResult(tuple(systems))
+
+
+class _Measured:
+    """A finished run on the rows to be scored; whatever several variants ask for is computed once."""
+
+    def __init__(self, run: RunFolder, dataset: Dataset, split: str | None, options: Options, scratch: Path) -> None:
+        self.run, self.source, self.scratch = run, RunSource.read(run), scratch
+        self.split: Split = choose_split(dataset, split)[1]
+        self.gold = label_indices(self.split, self.source.labels)
+        self.shifted = shifted_split(self.split) if options.shifted else None
+        self.teacher = self._teacher()
+        self._students: dict[str, _Quantized] = {}
+
+    def models(self) -> list[SystemResult]:
+        """The teacher and the float32 student."""
+        rows = self._tokens(self.run.student, self.split)
+        student = outputs_of(EncoderClassifier.load(self.run.student), rows, "student on scored").logits.numpy()
+        found = {TEACHER: self.teacher["clean"], STUDENT_FP32: softmax_many(student.astype(np.float64))}
+        more: dict[str, dict[str, Any]] = {TEACHER: self._more(self.teacher.get("shifted")), STUDENT_FP32: {}}
+        teacher = self.teacher["clean"]
+        return [system_result(name, p, self.gold, teacher, "", **more[name]) for name, p in found.items()]
+
+    def retrieval(self, variant: str, recipe: RetrievalRecipe, extra: Split | None = None) -> list[SystemResult]:
+        """The int8 student, its neighbours and the blend, by one way to retrieve; ``extra`` as of ExportJob."""
+        student = self._quantized(recipe)
+        job = ExportJob(detect_target(), extra=extra)
+        made = make_kb(self.source, recipe, job, student.ask, student.heldout())
+        blend = made.tuning.blend
+        blends = blend_many(made.kb, blend, student.ask(self.split.inputs(), "scored"))
+        shifted = None
+        if self.shifted is not None:
+            shifted = blend_many(made.kb, blend, student.ask(self.shifted.inputs(), "shifted"))
+        told = {
+            "k": blend.k,
+            "tau": blend.tau,
+            "student_weight": blend.student_weight,
+            "weight": "constant" if blend.weight is None else blend.weight.kind,
+            "student_temperature": blend.student_temperature,
+            "label_temperature": blend.label_temperature,
+            "gold_share": blend.gold_share,
+            "kb_rows": len(made.kb),
+            **{f"heldout_nll_{name}": value for name, value in made.tuning.nll.items()},
+        }
+        return [
+            system_result(
+                name,
+                of(blends),
+                self.gold,
+                self.teacher["clean"],
+                variant,
+                **(told if name == BLEND else {}),
+                **(self._more(of(shifted)) if shifted is not None else {}),
+            )
+            for name, of in _SYSTEMS.items()
+        ]
+
+    def _more(self, shifted: Floats | None) -> dict[str, Any]:
+        """The figures on the rows with typing errors."""
+        if shifted is None:
+            return {}
+        found = score(shifted, self.gold, self.teacher["shifted"]).as_dict()
+        return {f"shifted_{name}": found[name] for name in ("accuracy", "nll", "ece", "teacher_agreement")}
+
+    def _quantized(self, recipe: RetrievalRecipe) -> _Quantized:
+        if recipe.query not in self._students:
+            self._students[recipe.query] = _Quantized(self.source, recipe, self.scratch / recipe.query)
+        return self._students[recipe.query]
+
+    def _teacher(self) -> dict[str, Floats]:
+        """The teacher's probabilities [n, c] of the scored rows; kept beside the teacher for the other recipes."""
+        splits = {"clean": self.split, **({} if self.shifted is None else {"shifted": self.shifted})}
+        teacher_stage = read_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
+        made = made_from(teacher_stage, {name: split.inputs() for name, split in splits.items()})
+        assert self.run.shared is not None
+        folder = self.run.shared / f"scored-{made[:24]}"
+        if not folder.is_dir():
+            teacher = self.source.teacher()
+            found = {
+                name: outputs_of(teacher, self._tokens(self.run.teacher, split), f"teacher on {name} rows").logits
+                for name, split in splits.items()
+            }
+            with suppress(OutputExistsError), atomic_directory(folder) as temporary:  # another cell was quicker
+                save_file({name: logits.numpy() for name, logits in found.items()}, temporary / "logits.safetensors")
+        logits = load_file(folder / "logits.safetensors")
+        return {name: softmax_many(value.astype(np.float64)) for name, value in logits.items()}  # type: ignore[misc]
+
+    def _tokens(self, folder: Path, split: Split) -> Any:
+        config = EncoderClassifier.load(folder).encoder.config
+        return token_rows(folder, split, config, self.source.recipe.max_length)
+
+
+_SYSTEMS: Mapping[str, Callable[[Blends], Floats]] = {
+    STUDENT: lambda blends: blends.student,
+    RETRIEVAL: lambda blends: blends.retrieval,
+    BLEND: lambda blends: blends.blend,
+}
+
+
+class _Quantized:
+    """The int8 student, asked as the runtime asks: row by row. Answers are kept."""
+
+    def __init__(self, source: RunSource, recipe: RetrievalRecipe, folder: Path) -> None:
+        self._source = source
+        student, scratch = folder / "student", folder / "scratch"
+        student.mkdir(parents=True)
+        scratch.mkdir()
+        write_student(source, source.student(recipe), ExportJob(detect_target()), student, scratch)
+        self._session = StudentSession(student / "model.onnx")
+        self._tokenizer = TextTokenizer(student / "tokenizer.json", source.recipe.max_length)
+        self._kept: dict[str, Answers] = {}
+
+    def ask(self, inputs: Sequence[str | tuple[str, str]], label: str) -> Answers:
+        key = made_from(inputs)
+        if key not in self._kept:
+            self._kept[key] = ask(self._session, self._tokenizer, inputs, label)
+        return self._kept[key]
+
+    def heldout(self) -> Answers:
+        return self.ask(self._source.heldout.inputs(), "heldout")
+
+
+def _with_out_of_domain(systems: list[SystemResult], run: RunFolder, other: Dataset) -> list[SystemResult]:
+    """The teacher's and the student's lines with the accuracy of their embeddings on another data set."""
+    found = out_of_domain_accuracy(run, other)
+    return [
+        replace(system, metrics={**system.metrics, "out_of_domain": found[system.system]})
+        if system.system in found
+        else system
+        for system in systems
+    ]

@@ -1,0 +1,163 @@
+"""The comparisons of a study: any two systems, on one task or on average over all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ...runtime.evaluate import BLEND, STUDENT, STUDENT_FP32, TEACHER
+from ...runtime.metrics import Floats
+from ...runtime.significance import Interval, McNemar
+from .checks import AVERAGE
+from .plan import Plan
+from .results import Found, SystemResult
+from .statistics import Draws, SeedTest, Spread, difference_interval, pooled_mcnemar, resampled, seed_test, spread
+
+__all__ = ["BLEND", "MAIN", "STUDENT", "STUDENT_FP32", "TEACHER", "Analysis", "Comparison", "Who"]
+
+MAIN = "main"
+"""The metric that each task chooses, accuracy or mcc."""
+
+
+class Who(NamedTuple):
+    """One system of one recipe, with one way to retrieve."""
+
+    recipe: str
+    system: str
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``first`` minus ``second``.
+
+    Attributes:
+        task: its name, or ``AVERAGE``.
+        first: a system.
+        second: the one it is compared with.
+        metric: what of.
+        value: the mean over the seeds that both have; of ``AVERAGE`` the mean of the tasks' values.
+        over_seeds: at the same seeds; of ``AVERAGE`` the tasks' mean at each seed that all tasks have.
+        over_rows: the paired bootstrap's interval; None where the metric is no sum over rows, or the rows differ.
+        mcnemar: rows that only the first or only the second has right, all seeds together; None for ``AVERAGE``.
+    """
+
+    task: str
+    first: Who
+    second: Who
+    metric: str
+    value: float
+    over_seeds: SeedTest | None
+    over_rows: Interval | None
+    mcnemar: McNemar | None
+
+
+class Analysis:
+    """The finished cells of a study, to be asked for means and differences.
+
+    Args:
+        plan: the study.
+        found: its finished cells.
+    """
+
+    def __init__(self, plan: Plan, found: Found) -> None:
+        self.plan, self.found = plan, found
+        self._metrics = {task.name: str(task.metric) for task in plan.tasks}
+        self._draws: dict[str, dict[tuple[Who, int], Draws]] = {}
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks' names, in the order of the study."""
+        return list(self._metrics)
+
+    def metric_of(self, task: str, metric: str = MAIN) -> str:
+        """The metric's name in the results."""
+        return self._metrics[task] if metric == MAIN else metric
+
+    def student_of(self, recipe: str, variant: str) -> Who:
+        """The student that a way to retrieve is compared with: its own, if it has one, else the recipe's."""
+        own = any(name == recipe and cell.find(STUDENT, variant) for (_, name, _), cell in self.found.items())
+        return Who(recipe, STUDENT, variant if own else "")
+
+    def values(self, task: str, who: Who, metric: str = MAIN) -> dict[int, float]:
+        """The metric at each seed that has it."""
+        found = {seed: one.metric(self.metric_of(task, metric)) for seed, one in self._results(task, who).items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def spread(self, task: str, who: Who, metric: str = MAIN) -> Spread | None:
+        """The metric over the seeds; of ``AVERAGE`` the mean of the tasks' means, if all have one."""
+        if task == AVERAGE:
+            spreads = [one for name in self.tasks if (one := self.spread(name, who, metric)) is not None]
+            if len(spreads) < len(self.tasks):
+                return None
+            return Spread(min(one.n for one in spreads), float(np.mean([one.mean for one in spreads])), None)
+        values = self.values(task, who, metric)
+        return spread(list(values.values())) if values else None
+
+    def compare(self, task: str, first: Who, second: Who, metric: str = MAIN) -> Comparison | None:
+        """``first`` minus ``second``; None where no seed has both, or for ``AVERAGE`` a task is missing."""
+        if task == AVERAGE:
+            return self._average(first, second, metric)
+        differences = self._differences(task, first, second, metric)
+        if not differences:
+            return None
+        seeds = list(differences)
+        draws = [self._paired_draws(task, who, seeds, metric) for who in (first, second)]
+        interval = difference_interval(draws[0], draws[1]) if draws[0] and draws[1] else None
+        results = [self._results(task, who) for who in (first, second)]
+        test = seed_test(list(differences.values()))
+        tested = pooled_mcnemar([(results[0][seed], results[1][seed]) for seed in seeds])
+        return Comparison(task, first, second, metric, test.mean, test, interval, tested)
+
+    def _average(self, first: Who, second: Who, metric: str) -> Comparison | None:
+        by_task = {task: self._differences(task, first, second, metric) for task in self.tasks}
+        if not all(by_task.values()):
+            return None
+        value = float(np.mean([np.mean(list(values.values())) for values in by_task.values()]))
+        common = sorted(set.intersection(*(set(values) for values in by_task.values())))
+        test = (
+            seed_test([float(np.mean([values[seed] for values in by_task.values()])) for seed in common])
+            if common
+            else None
+        )
+        draws = [
+            [self._paired_draws(task, who, list(seeds), metric) for task, seeds in by_task.items()]
+            for who in (first, second)
+        ]
+        interval = None
+        if all(map(all, draws)):
+            interval = difference_interval(*([np.mean(part, axis=0) for part in parts] for parts in draws))
+        return Comparison(AVERAGE, first, second, metric, value, test, interval, None)
+
+    def _differences(self, task: str, first: Who, second: Who, metric: str) -> dict[int, float]:
+        ones, others = (self.values(task, who, metric) for who in (first, second))
+        return {seed: ones[seed] - others[seed] for seed in sorted(ones.keys() & others.keys())}
+
+    def _results(self, task: str, who: Who) -> dict[int, SystemResult]:
+        found = {
+            seed: cell.find(who.system, who.variant)
+            for (name, recipe, seed), cell in self.found.items()
+            if (name, recipe) == (task, who.recipe)
+        }
+        return {seed: one for seed, one in found.items() if one is not None}
+
+    def _paired_draws(self, task: str, who: Who, seeds: Sequence[int], metric: str) -> list[Floats]:
+        """The metric's draws at each of the seeds; empty where one of them has none."""
+        name = self.metric_of(task, metric)
+        draws = [self._drawn(task).get((who, seed), {}).get(name) for seed in seeds]
+        return [one for one in draws if one is not None] if all(one is not None for one in draws) else []
+
+    def _drawn(self, task: str) -> dict[tuple[Who, int], Draws]:
+        if task not in self._draws:
+            systems = {
+                (Who(recipe, one.system, one.variant), seed): one
+                for (name, recipe, seed), cell in self.found.items()
+                if name == task
+                for one in cell.systems
+            }
+            teachers = {key: self.found[task, key[0].recipe, key[1]].find(TEACHER) for key in systems}
+            self._draws[task] = resampled(task, systems, teachers, with_mcc=self._metrics[task] == "mcc")
+        return self._draws[task]

@@ -1,0 +1,247 @@
+"""The plan of a study, read from TOML: which recipes on which tasks with which seeds.
+
+    teacher = "models/all-MiniLM-L6-v2"     # hub id or folder
+    seeds = [0, 1, 2]
+    recipes = ["kd", "reaugkd"]             # recipes/NAME.toml beside the study, NAME.toml, or a path
+    baseline = "kd"                         # which the others are compared with; default: the first recipe
+
+    [student]                               # of all recipes; default: what each recipe says
+    layers = [0, 2, 5]
+
+    [[tasks]]
+    name = "CoLA"
+    data = "data/CoLA"                      # relative to the study, or to --data
+    metric = "mcc"                          # default: accuracy
+    seeds = [0, 1, 2, 3, 4]                 # default: the study's
+
+    [[variants]]                            # ways to retrieve, each evaluated on every trained student
+    name = "k8"
+    k = 8
+
+    [options]
+    shifted = true                          # also score rows with typing errors; default
+    out_of_domain = "clinc150"              # a data set to try the embeddings on as they are; default: none
+
+A cell of the study is one task, one recipe, one seed. A relative path counts from the study's folder; what is not there
+is left as it is: an id on the hub.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import RecipeError
+from ..recipe import Recipe
+from ..recipe_file import load_recipe, override, with_start
+from .checks import (
+    REMEDY,
+    Metric,
+    Table,
+    a_limit,
+    a_metric,
+    a_name,
+    a_switch,
+    a_table,
+    a_text,
+    require,
+    some_layers,
+    some_seeds,
+    some_tables,
+    some_texts,
+)
+
+KB_REST = "kb_rest"
+"""The variant that a task's ``kb_rest`` adds."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set to study on.
+
+    Args:
+        name: of the task in files and tables.
+        data: a path or hub id as the study writes it; see ``located``.
+        seeds: of its cells.
+        metric: what its tables show first.
+        task: a GLUE task's name, clinc150, or a hub subset, as ``reaugkd train --task`` takes it.
+        limit: at most so many train rows, stratified; None for all.
+        split: to score on; None for test if it has labels, else dev.
+        text_column: of the texts; None for the usual names, as with the other two.
+        text_pair_column: of the pairs' second texts.
+        label_column: of the labels.
+        kb_rest: also measure retrieval from a knowledge base with the train rows beyond the limit in it, labelled by
+            the teacher: variant ``kb_rest``.
+    """
+
+    name: str
+    data: str
+    seeds: tuple[int, ...]
+    metric: Metric = "accuracy"
+    task: str | None = None
+    limit: int | None = None
+    split: str | None = None
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    label_column: str | None = None
+    kb_rest: bool = False
+
+    def located(self, data_dir: Path) -> str:
+        """The data's path where there is something at it, else as written: a hub id."""
+        return located(self.data, data_dir)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to retrieve: keys of a recipe's ``[retrieval]`` table, which stand in place of the recipe's own."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the study and all that is measured on it.
+
+    Args:
+        task: the data.
+        recipe: its name.
+        seed: the run's.
+        settings: the recipe with this seed and the study's student.
+    """
+
+    task: Task
+    recipe: str
+    seed: int
+    settings: Recipe
+
+    @property
+    def name(self) -> str:
+        """``TASK.RECIPE.SEED``, as in the names of its files."""
+        return f"{self.task.name}.{self.recipe}.{self.seed}"
+
+    @property
+    def pair(self) -> tuple[str, int]:
+        """Task and seed: cells that agree in both share a teacher."""
+        return self.task.name, self.seed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study.
+
+    Args:
+        folder: of the study's file, where relative paths count from.
+        teacher: hub id or folder, as the study writes it; see ``located``.
+        tasks: in the order of the tables.
+        recipes: by name, in the order of the tables, with the study's student.
+        baseline: the recipe that the others are compared with.
+        variants: ways to retrieve.
+        options: for the cell, which checks them.
+    """
+
+    folder: Path
+    teacher: str
+    tasks: tuple[Task, ...]
+    recipes: Mapping[str, Recipe]
+    baseline: str
+    variants: tuple[Variant, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def located(self, model: str) -> str:
+        """The path of a model where there is something at it, else as written: a hub id."""
+        return located(model, self.folder)
+
+    def cells(self) -> list[Cell]:
+        """Every cell, in the order of work: task, seed, recipe."""
+        return [
+            Cell(task, name, seed, self._settings(recipe, seed))
+            for task in self.tasks
+            for seed in task.seeds
+            for name, recipe in self.recipes.items()
+        ]
+
+    def _settings(self, recipe: Recipe, seed: int) -> Recipe:
+        student = replace(recipe.student, model=self.located(recipe.student.model))
+        return override(recipe, seed=seed, student=student)
+
+
+def located(name: str, folder: Path) -> str:
+    """A path counted from ``folder`` where there is something at it, else ``name`` as it is."""
+    path = folder / Path(name).expanduser() if name else folder
+    return str(path) if name and path.exists() else name
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a study.
+
+    Raises:
+        RecipeError: the file or one of its recipes is missing, is no TOML, or names a key or value that it cannot have.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError("the study cannot be read", path=path, found=error.strerror) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError("the study is no valid TOML", path=path, found=str(error)) from error
+    try:
+        return _plan(tables, path.absolute().parent)
+    except RecipeError as error:
+        raise error if error.path else error.at(path=path) from None
+
+
+def _plan(tables: Mapping[str, Any], folder: Path) -> Plan:
+    study = Table("", tables, "teacher seeds recipes baseline student tasks variants options")
+    seeds = study.take("seeds", some_seeds, (0, 1, 2))
+    start = Table("student.", study.take("student", a_table, {}), "layers model")
+    layers = start.take("layers", some_layers, None)
+    model = start.take("model", a_text, None)
+    recipes = {}
+    for entry in study.take("recipes", some_texts):
+        name, file = _recipe_file(entry, folder)
+        require(name not in recipes, "recipes", name, "each recipe's name once")
+        recipe = load_recipe(file)
+        recipes[name] = replace(recipe, student=with_start(recipe.student, layers, model))
+    baseline = study.take("baseline", a_text, next(iter(recipes)))
+    require(baseline in recipes, "baseline", baseline, f"one of {', '.join(recipes)}")
+    tasks = tuple(_task(table, seeds) for table in study.take("tasks", some_tables))
+    variants = tuple(_variant(table) for table in study.take("variants", some_tables, ()))
+    for what, named in (("tasks", tasks), ("variants", variants)):
+        names = [item.name for item in named]
+        require(len(set(names)) == len(names), what, names, "each name once")
+    options = study.take("options", a_table, {})
+    return Plan(folder, study.take("teacher", a_text), tasks, recipes, baseline, variants, options)
+
+
+def _recipe_file(entry: str, folder: Path) -> tuple[str, Path]:
+    """The recipe's name and file; a bare name is looked for in recipes/ beside the study, then in its folder."""
+    bare = "/" not in entry and not entry.endswith(".toml")
+    places = [folder / "recipes" / f"{entry}.toml", folder / f"{entry}.toml"] if bare else [folder / entry]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        expected = " or ".join(map(str, places))
+        raise RecipeError("there is no such recipe", found=entry, expected=expected, remedy=REMEDY)
+    return a_name(found.stem, "recipes"), found
+
+
+def _task(table: Mapping[str, Any], seeds: tuple[int, ...]) -> Task:
+    texts = ("task", "split", "text_column", "text_pair_column", "label_column")
+    given = Table("tasks.", table, "name data seeds metric limit kb_rest", *texts)
+    return Task(
+        given.take("name", a_name),
+        given.take("data", a_text),
+        given.take("seeds", some_seeds, seeds),
+        given.take("metric", a_metric, "accuracy"),
+        limit=given.take("limit", a_limit, None),
+        kb_rest=given.take("kb_rest", a_switch, False),
+        **{name: given.take(name, a_text, None) for name in texts},
+    )
+
+
+def _variant(table: Mapping[str, Any]) -> Variant:
+    settings = {name: value for name, value in table.items() if name != "name"}
+    named = {name: value for name, value in table.items() if name == "name"}
+    return Variant(Table("variants.", named, "name").take("name", a_name), settings)

@@ -1,0 +1,241 @@
+"""The tables of a study as Markdown: means, differences to the baseline, what each way of retrieving adds, tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ...runtime.significance import Interval
+from .checks import AVERAGE
+from .compare import BLEND, MAIN, STUDENT, STUDENT_FP32, TEACHER, Analysis, Comparison, Who
+from .plan import KB_REST
+from .statistics import CONFIDENCE, RESAMPLES, Spread
+
+NAMES = {
+    "accuracy": "accuracy",
+    "mcc": "MCC",
+    "nll": "NLL",
+    "ece": "ECE",
+    "teacher_agreement": "agreement",
+    "shifted_accuracy": "accuracy on rows with typing errors",
+    "shifted_teacher_agreement": "agreement with the teacher on rows with typing errors",
+    "out_of_domain": "nearest-neighbour accuracy of the embeddings on another data set",
+}
+ADDED = (MAIN, "nll", "ece", "teacher_agreement")
+"""The metrics of what retrieval adds."""
+
+SHIFTED = "shifted_accuracy"
+
+OWN = "the recipe's own"
+_NONE = "-"
+
+
+def summary(analysis: Analysis) -> str:
+    """The tables that tell most, as Markdown."""
+    done, planned = len(analysis.found), len(analysis.plan.cells())
+    told = [f"{done} of {planned} cells", f"baseline {analysis.plan.baseline}", f"teacher {analysis.plan.teacher}"]
+    parts = [
+        "# Study",
+        "; ".join(told)
+        + ". Accuracy, MCC, ECE and agreement in points; NLL in nats; mean ± standard deviation over the seeds.",
+        "## Means",
+        means(analysis),
+        "## Differences to the baseline",
+        f"In brackets the {CONFIDENCE:.0%} interval over rows: the paired bootstrap, {RESAMPLES:,} resamples, the same "
+        "rows for all seeds.",
+        differences(analysis),
+        "## What each way of retrieving adds to the student alone",
+        f"{BLEND} minus {STUDENT}, the same student; {AVERAGE} over the tasks.",
+        added_on_average(analysis),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def report(analysis: Analysis) -> str:
+    """Every table of the study, as Markdown."""
+    parts = [summary(analysis).rstrip()]
+    for metric in ADDED:
+        name = NAMES.get(metric, "the task's metric")
+        parts += [f"## What each way of retrieving adds, by task: {name}", added(analysis, metric)]
+    if _is_measured(analysis, SHIFTED):
+        name = NAMES[SHIFTED]
+        parts += [f"## What each way of retrieving adds, by task: {name}", added(analysis, SHIFTED)]
+    for metric in (SHIFTED, "shifted_teacher_agreement", "out_of_domain"):
+        if _is_measured(analysis, metric):
+            parts += [f"## Means: {NAMES[metric]}", means(analysis, metric)]
+    parts += [
+        "## Tests",
+        f"Over seeds: the mean difference at the same seed, its {CONFIDENCE:.0%} interval by the t distribution, the "
+        "p-values of the t test and of the exact sign-flip test. Over rows: the bootstrap's interval; McNemar's exact "
+        "test on the answers of all seeds together (rows that only the first, only the second has right).",
+        tests(analysis),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _is_measured(analysis: Analysis, metric: str) -> bool:
+    return any(one.metric(metric) is not None for cell in analysis.found.values() for one in cell.systems)
+
+
+def means(analysis: Analysis, metric: str = MAIN) -> str:
+    """Recipe x task: a metric of teacher, student and student with retrieval; systems without it are left out."""
+    systems = [Who(analysis.plan.baseline, TEACHER)]
+    own = (STUDENT, BLEND) if metric == MAIN else (STUDENT_FP32, STUDENT, BLEND)
+    systems += [Who(recipe, system) for recipe in analysis.plan.recipes for system in own]
+    rows = []
+    for who in systems:
+        cells = [
+            spread_cell(analysis.spread(task, who, metric), analysis.metric_of(task, metric), len(seeds))
+            for task, seeds in ((task.name, task.seeds) for task in analysis.plan.tasks)
+        ]
+        if metric != MAIN and all(cell == _NONE for cell in cells):
+            continue
+        average = analysis.spread(AVERAGE, who, metric)
+        last = _NONE if average is None else number(average.mean, "accuracy" if metric == MAIN else metric)
+        rows.append([_NONE if who.system == TEACHER else who.recipe, who.system, *cells, last])
+    return markdown(["recipe", "system", *_task_headings(analysis, metric), AVERAGE], rows)
+
+
+def differences(analysis: Analysis) -> str:
+    """Recipe x task: what a recipe has over the baseline."""
+    rows = []
+    for name, first, second in baseline_pairs(analysis):
+        compared = (analysis.compare(task, first, second) for task in [*analysis.tasks, AVERAGE])
+        rows.append([first.recipe, name, *(difference_cell(one, analysis) for one in compared)])
+    return markdown(["recipe", "minus the baseline", *_task_headings(analysis), AVERAGE], rows)
+
+
+def baseline_pairs(analysis: Analysis) -> Iterator[tuple[str, Who, Who]]:
+    """What is compared with the baseline: in words, the first system, the baseline's."""
+    baseline = analysis.plan.baseline
+    for recipe in analysis.plan.recipes:
+        if recipe != baseline:
+            yield "student alone", Who(recipe, STUDENT), Who(baseline, STUDENT)
+            yield "both with retrieval", Who(recipe, BLEND), Who(baseline, BLEND)
+        yield "with retrieval, baseline without", Who(recipe, BLEND), Who(baseline, STUDENT)
+
+
+def retrieval_pairs(analysis: Analysis) -> Iterator[tuple[str, Who, Who]]:
+    """Every way to retrieve: its name, the blend, the student alone of the same recipe."""
+    for recipe in analysis.plan.recipes:
+        more = [KB_REST] if any(task.kb_rest for task in analysis.plan.tasks) else []
+        for variant in ("", *(variant.name for variant in analysis.plan.variants), *more):
+            yield variant or OWN, Who(recipe, BLEND, variant), analysis.student_of(recipe, variant)
+
+
+def added_on_average(analysis: Analysis) -> str:
+    """Way of retrieving x metric, on average over the tasks."""
+    rows = []
+    for variant, first, second in retrieval_pairs(analysis):
+        compared = (analysis.compare(AVERAGE, first, second, metric) for metric in ADDED)
+        rows.append([first.recipe, variant, *(difference_cell(one, analysis) for one in compared)])
+    return markdown(["recipe", "retrieval", *(NAMES.get(metric, "metric") for metric in ADDED)], rows)
+
+
+def added(analysis: Analysis, metric: str) -> str:
+    """Way of retrieving x task, on one metric."""
+    rows = []
+    for variant, first, second in retrieval_pairs(analysis):
+        compared = (analysis.compare(task, first, second, metric) for task in [*analysis.tasks, AVERAGE])
+        rows.append([first.recipe, variant, *(difference_cell(one, analysis) for one in compared)])
+    return markdown(["recipe", "retrieval", *_task_headings(analysis), AVERAGE], rows)
+
+
+def tests(analysis: Analysis) -> str:
+    """Every test of the recipes against the baseline and of retrieval against the student alone, in long form."""
+    header = ["recipe", "comparison", "task", "seeds", "over seeds", "interval", "t p", "flip p"]
+    header += ["interval over rows", "McNemar", "p"]
+    retrieval = [
+        (f"retrieval ({name}) over the student", first, second) for name, first, second in retrieval_pairs(analysis)
+    ]
+    pairs = [(f"{name}, over the baseline", first, second) for name, first, second in baseline_pairs(analysis)]
+    rows = []
+    for name, first, second in [*pairs, *retrieval]:
+        for task in [*analysis.tasks, AVERAGE]:
+            compared = analysis.compare(task, first, second)
+            if compared is not None:
+                rows.append([first.recipe, name, task, *_test_cells(compared, analysis)])
+    return markdown(header, rows)
+
+
+def _test_cells(compared: Comparison, analysis: Analysis) -> list[str]:
+    metric = _shown_metric(compared, analysis)
+    seeds, tested = compared.over_seeds, compared.mcnemar
+    over_seeds = [_NONE] * 5
+    if seeds is not None:
+        over_seeds = [
+            str(seeds.n),
+            spread_cell(Spread(seeds.n, seeds.mean, seeds.sd), metric, seeds.n, signed=True),
+            interval_cell(seeds.interval, metric),
+            p_value(seeds.t_p_value),
+            p_value(seeds.flip_p_value),
+        ]
+    counts = _NONE if tested is None else f"{tested.first_only} : {tested.second_only}"
+    p = p_value(None if tested is None else tested.p_value)
+    return [*over_seeds, interval_cell(compared.over_rows, metric), counts, p]
+
+
+def _task_headings(analysis: Analysis, metric: str = MAIN) -> list[str]:
+    """The tasks with their metric, rows and seeds; a metric that the table's title names is left out."""
+    headings = []
+    for task in analysis.plan.tasks:
+        counts = {
+            int(one.metrics["n"] or 0)
+            for (name, _, _), cell in analysis.found.items()
+            if name == task.name and (one := cell.find(STUDENT)) is not None
+        }
+        rows = f", {'/'.join(f'{count:,}' for count in sorted(counts))} rows" if counts else ""
+        plural = "s" * (len(task.seeds) > 1)
+        told = f"{NAMES[task.metric]}{rows}, " if metric == MAIN else ""
+        headings.append(f"{task.name} ({told}{len(task.seeds)} seed{plural})")
+    return headings
+
+
+def _shown_metric(compared: Comparison, analysis: Analysis) -> str:
+    if compared.metric != MAIN:
+        return compared.metric
+    return "accuracy" if compared.task == AVERAGE else analysis.metric_of(compared.task)
+
+
+def difference_cell(compared: Comparison | None, analysis: Analysis) -> str:
+    """``+0.52 [-0.10, +1.12]``, or a dash where there is nothing to compare."""
+    if compared is None:
+        return _NONE
+    metric = _shown_metric(compared, analysis)
+    value = number(compared.value, metric, signed=True)
+    return value if compared.over_rows is None else f"{value} {interval_cell(compared.over_rows, metric)}"
+
+
+def interval_cell(interval: Interval | None, metric: str) -> str:
+    """``[-0.10, +1.12]``, or a dash."""
+    return _NONE if interval is None else f"[{', '.join(number(end, metric, signed=True) for end in interval)}]"
+
+
+def spread_cell(spread: Spread | None, metric: str, seeds: int, signed: bool = False) -> str:
+    """``88.15 ± 0.31``, with the number of seeds where it is not the expected one; a dash for None."""
+    if spread is None:
+        return _NONE
+    text = number(spread.mean, metric, signed)
+    if spread.sd is not None:
+        text += f" ± {number(spread.sd, metric)}"
+    return text if spread.n == seeds else f"{text} (n = {spread.n})"
+
+
+def number(value: float, metric: str, signed: bool = False) -> str:
+    """In points with two decimals; nats with four."""
+    sign = "+" if signed else ""
+    text = f"{value:{sign}.4f}" if metric == "nll" else f"{100 * value:{sign}.2f}"
+    # What rounds to zero has no side.
+    return text.replace("-", sign) if signed and not float(text) else text
+
+
+def p_value(value: float | None) -> str:
+    """Three decimals, or a dash."""
+    if value is None:
+        return _NONE
+    return f"{value:.3f}" if value >= 0.0005 else "<0.001"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,62 @@
+"""The front door of `reaugkd study`, thin as the other commands in cli.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import resumable, train_extra
+from .datasource import go_offline_if_unreachable, load
+
+if TYPE_CHECKING:
+    from .export.study.plan import Cell, Plan
+    from .export.study.results import CellResult
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(short_help="Recipes against each other: tasks, seeds, tests, plots. *")
+@click.argument("plan", metavar="STUDY.toml", type=_PATH)
+@click.option("--out", required=True, type=_PATH, metavar="OUT", help="The study's folder, made or gone on with.")
+@click.option(
+    "--data", type=_PATH, metavar="DIR", help="Where relative data paths count from.  [default: the study's folder]"
+)
+@click.option("--teacher", metavar="MODEL", help="In place of the study's: hub id or folder.")
+@click.option(
+    "--processes", type=click.IntRange(1), metavar="N", help="Cells at once.  [default: one for each GPU, or else core]"
+)
+@click.option("--report-only", is_flag=True, help="Run nothing: tables and plots of the cells that are done.")
+def study(
+    plan: Path, out: Path, data: Path | None, teacher: str | None, processes: int | None, report_only: bool
+) -> int:
+    """Train and measure every recipe on every task with every seed; killed and called again, it goes on.
+
+    Tables go to stdout and OUT/report.md, plots beside it, every figure and every answer into two Parquet files.
+    """
+    with train_extra("a study"):
+        from .export.study.command import StudyJob
+        from .export.study.command import study as run_study
+        from .export.study.plan import load_plan
+    planned = load_plan(plan)
+    if teacher is not None:
+        planned = replace(planned, teacher=str(Path(teacher).absolute()) if Path(teacher).exists() else teacher)
+    data_dir = data or planned.folder
+    models = [planned.teacher, *(recipe.student.model for recipe in planned.recipes.values())]
+    data_sets = [task.located(data_dir) for task in planned.tasks]
+    go_offline_if_unreachable(*map(planned.located, models), *data_sets)
+    job = StudyJob(planned, out, run_cell, data_dir, processes, report_only)
+    with resumable():
+        failures = run_study(job, click.echo, lambda line: click.echo(line, err=True))
+    for failure in failures:
+        click.echo(f"{failure.cell} failed: {failure.reason} (see {failure.log})", err=True)
+    return 1 if failures else 0
+
+
+def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
+    """The cell of a real study, in a worker: torch is imported here, and data may come from the hub."""
+    from .export.study.cell import run_cell as run
+
+    return run(cell, plan, out, data_dir, load)

@@ -1,0 +1,55 @@
+"""What every test shares: the folder of real data and models, where there is one; a tiny bundle; a tiny training."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from workshop import Workshop
+
+HERE = Path(__file__).resolve().parent
+SHARED = HERE.parents[1] / "shared"
+
+# The same examples at every run, so that a test fails for the change that broke it and not by the draw.
+# pytest --hypothesis-profile explore   draws anew
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data sets and models beside the checkout; skips where there is none."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("../shared is not here: tests on the real data sets and encoder were skipped")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def edge_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of single texts with the labels a, b and c, to be looked at and not to be changed."""
+    from tinybundle import build_tiny_bundle
+
+    return build_tiny_bundle(tmp_path_factory.mktemp("edge") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of pairs."""
+    from tinybundle import build_tiny_bundle
+
+    return build_tiny_bundle(tmp_path_factory.mktemp("edge") / "pairs", pairs=True)
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """A tiny teacher, 240 train and 60 test rows, the finished run and its bundle; not to be changed."""
+    sys.path.insert(0, str(HERE / "export"))  # for tinymodels
+    from workshop import build_workshop
+
+    return build_workshop(tmp_path_factory.mktemp("workshop"))

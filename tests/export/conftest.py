@@ -1,0 +1,70 @@
+"""Fixtures of the training stage's tests, made once a session where they cost more than a moment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import tinymodels
+import torch
+from runs import QUICK, Finished
+
+from reaugkd.export.bundle import Exported, ExportJob, export
+from reaugkd.export.train import TrainJob, train
+from reaugkd.export.tuning import Tuning
+from reaugkd.runtime.data import Dataset
+
+# On a machine with a GPU too: what is compared bit by bit is compared on the processor.
+os.environ["ACCELERATE_USE_CPU"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small are slower on several threads, and the machine's other cores are not ours."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random four-layer BERT and its tokenizer."""
+    return tinymodels.write_bert(tmp_path_factory.mktemp("tiny") / "bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset() -> Dataset:
+    """240 train and 60 test rows of three classes, no dev split."""
+    return tinymodels.make_dataset()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    tiny_bert: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Tuning, TrainJob]:
+    """A finished run, to be looked at and not to be changed; its tuning; the job that made it."""
+    path = tmp_path_factory.mktemp("tiny") / "run"
+    job = TrainJob(str(tiny_bert), tinymodels.tiny_recipe())
+    return path, train(tiny_dataset, job, path), job
+
+
+@pytest.fixture(scope="session")
+def small_dataset() -> Dataset:
+    """84 train and 9 test rows of three classes."""
+    return tinymodels.make_dataset(rows=84, test=9)
+
+
+@pytest.fixture(scope="session")
+def quick_run(tiny_bert: Path, small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run of a few steps, to be compared with and not to be changed."""
+    path = tmp_path_factory.mktemp("quick") / "run"
+    job = TrainJob(str(tiny_bert), QUICK)
+    return path, train(small_dataset, job, path), job
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tiny_run: tuple[Path, Tuning, TrainJob], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Exported]:
+    """The run as a bundle, dynamically quantized, to be looked at and not to be changed."""
+    path = tmp_path_factory.mktemp("tiny") / "bundle"
+    return path, export(tiny_run[0], path, ExportJob("avx2", allow_quality_loss=True))

@@ -1,0 +1,260 @@
+"""Comparisons against sums by hand, the tables to the letter, the plots as far as a program can see them."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from studycells import make_result, write_study
+
+from reaugkd.export.study import tables
+from reaugkd.export.study.checks import AVERAGE
+from reaugkd.export.study.compare import BLEND, STUDENT, Analysis, Who
+from reaugkd.export.study.plan import Plan, load_plan
+from reaugkd.export.study.plots import draw
+from reaugkd.export.study.results import CellResult, SystemResult
+from reaugkd.export.study.statistics import Spread, resampled, seed_test
+
+KD, BETTER = Who("kd", STUDENT), Who("better", STUDENT)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return load_plan(write_study(tmp_path / "study"))
+
+
+@pytest.fixture
+def analysis(plan: Plan) -> Analysis:
+    return Analysis(plan, {key(cell): make_result(*key(cell)) for cell in plan.cells()})
+
+
+def key(cell: object) -> tuple[str, str, int]:
+    return cell.task.name, cell.recipe, cell.seed  # type: ignore[attr-defined]
+
+
+def of(analysis: Analysis, task: str, who: Who, seed: int) -> SystemResult:
+    found = analysis.found[task, who.recipe, seed].find(who.system, who.variant)
+    assert found is not None
+    return found
+
+
+class TestComparisons:
+    def test_one_task(self, analysis: Analysis) -> None:
+        one = analysis.compare("one", BETTER, KD, "nll")
+        assert one is not None and one.over_seeds is not None
+        differences = [
+            of(analysis, "one", BETTER, s).metrics["nll"] - of(analysis, "one", KD, s).metrics["nll"] for s in range(3)
+        ]  # type: ignore[operator]
+        assert one.value == pytest.approx(sum(differences) / 3)
+        assert one.over_seeds == seed_test(differences)
+        # The interval again, from draws of single systems.
+        draws = {}
+        for who in (BETTER, KD):
+            systems = {seed: of(analysis, "one", who, seed) for seed in range(3)}
+            draws[who] = sum(part["nll"] for part in resampled("one", systems, {}).values()) / 3
+        assert one.over_rows == pytest.approx(tuple(np.quantile(draws[BETTER] - draws[KD], [0.025, 0.975])))
+        assert one.over_rows is not None and one.over_rows[0] < one.value < one.over_rows[1]
+        rights = {who: np.concatenate([of(analysis, "one", who, s).right for s in range(3)]) for who in (BETTER, KD)}
+        assert one.mcnemar is not None
+        assert one.mcnemar.first_only == int(np.sum(rights[BETTER] & ~rights[KD]))
+        assert one.mcnemar.second_only == int(np.sum(rights[KD] & ~rights[BETTER]))
+
+    def test_each_task_has_its_metric(self, analysis: Analysis) -> None:
+        first, second = (analysis.compare(task, BETTER, KD) for task in ("one", "two"))
+        assert first == replace(analysis.compare("one", BETTER, KD, "accuracy"), metric="main")  # type: ignore[type-var]
+        assert second == replace(analysis.compare("two", BETTER, KD, "mcc"), metric="main")  # type: ignore[type-var]
+        assert second is not None and second.over_seeds is not None
+        assert second.over_rows is not None and second.over_seeds.interval is None  # one seed
+
+    def test_the_average_gives_every_task_the_same_weight(self, analysis: Analysis) -> None:
+        parts = [analysis.compare(task, BETTER, KD) for task in ("one", "two")]
+        average = analysis.compare(AVERAGE, BETTER, KD)
+        assert average is not None and average.mcnemar is None
+        assert average.value == pytest.approx(sum(part.value for part in parts if part) / 2)
+        assert average.over_seeds is None  # no seed that both tasks have
+        draws = 0.0
+        for task, seeds, metric in (("one", range(3), "accuracy"), ("two", [5], "mcc")):
+            systems = {(who, seed): of(analysis, task, who, seed) for who in (BETTER, KD) for seed in seeds}
+            found = resampled(task, systems, {}, with_mcc=True)
+            for who, sign in ((BETTER, 1), (KD, -1)):
+                draws += sign * np.mean([found[who, seed][metric] for seed in seeds], axis=0) / 2
+        assert average.over_rows == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
+
+    def test_seeds_that_all_tasks_have_are_averaged_too(self, analysis: Analysis) -> None:
+        again = Analysis(
+            analysis.plan,
+            {
+                ("two" if task == "two" else task, recipe, 0 if task == "two" else seed): cell
+                for (task, recipe, seed), cell in analysis.found.items()
+            },
+        )
+        average = again.compare(AVERAGE, BETTER, KD)
+        assert average is not None and average.over_seeds is not None and average.over_seeds.n == 1
+        parts = [again.values(task, who)[0] for task in ("one", "two") for who in (BETTER, KD)]
+        assert average.over_seeds.mean == pytest.approx((parts[0] - parts[1] + parts[2] - parts[3]) / 2)
+
+    def test_means(self, analysis: Analysis) -> None:
+        accuracies = [float(of(analysis, "one", KD, seed).metrics["accuracy"]) for seed in range(3)]  # type: ignore[arg-type]
+        found = analysis.spread("one", KD)
+        assert found == Spread(3, pytest.approx(np.mean(accuracies)), pytest.approx(np.std(accuracies, ddof=1)))  # type: ignore[arg-type]
+        mcc = of(analysis, "two", KD, 5).metrics["mcc"]
+        average = analysis.spread(AVERAGE, KD)
+        assert average is not None and average.mean == pytest.approx((np.mean(accuracies) + mcc) / 2)  # type: ignore[operator]
+
+    def test_what_is_missing_is_told_as_missing(self, analysis: Analysis) -> None:
+        found = {
+            key: cell
+            for key, cell in analysis.found.items()
+            if key[:2] != ("two", "better") and key != ("one", "kd", 1)
+        }
+        part = Analysis(analysis.plan, found)
+        one = part.compare("one", BETTER, KD)
+        assert one is not None and one.over_seeds is not None and one.over_seeds.n == 2
+        assert part.compare("two", BETTER, KD) is None and part.compare(AVERAGE, BETTER, KD) is None
+        assert part.spread(AVERAGE, BETTER) is None and part.spread(AVERAGE, KD) is not None
+        assert part.compare("one", Who("kd", BLEND, "other"), KD) is None
+        assert part.compare("one", BETTER, KD, "colour") is None
+
+    def test_a_variant_with_a_student_of_its_own_is_compared_with_it(self, analysis: Analysis) -> None:
+        assert analysis.student_of("kd", "k8") == analysis.student_of("kd", "") == KD
+        cell = analysis.found["one", "kd", 0]
+        own = replace(cell.systems[0], system=STUDENT, variant="k8")
+        again = Analysis(analysis.plan, {**analysis.found, ("one", "kd", 0): CellResult((*cell.systems, own))})
+        assert again.student_of("kd", "k8") == Who("kd", STUDENT, "k8")
+        assert again.student_of("better", "k8") == BETTER and again.student_of("kd", "") == KD
+
+    def test_kl_has_no_interval_over_rows(self, analysis: Analysis) -> None:
+        one = analysis.compare("one", BETTER, KD, "teacher_kl")
+        assert one is not None and one.over_rows is None and one.over_seeds is not None
+
+    def test_other_rows_have_no_interval(self, analysis: Analysis) -> None:
+        found = {**analysis.found, ("one", "kd", 0): make_result("two", "kd", 0)}
+        one = Analysis(analysis.plan, found).compare("one", BETTER, KD)
+        assert one is not None and one.over_rows is None and one.mcnemar is None
+
+
+def fixed(accuracy: float, nll: float, answers: str, system: str, variant: str = "") -> SystemResult:
+    """A system with figures chosen for the tables; its rows' labels are all 0."""
+    predicted = np.array([int(answer) for answer in answers], np.int16)
+    metrics = {"n": len(answers), "accuracy": accuracy, "nll": nll, "ece": 0.02, "teacher_agreement": 0.9}
+    half = np.full(len(answers), 0.5, np.float32)
+    return SystemResult(system, variant, metrics, np.zeros(len(answers), np.int16), predicted, half, half)
+
+
+class TestTables:
+    @pytest.fixture
+    def small(self, tmp_path: Path) -> Analysis:
+        text = (
+            'teacher = "bert"\nseeds = [0, 1]\nrecipes = ["kd", "better"]\n[[tasks]]\nname = "one"\ndata = "one.csv"\n'
+        )
+        plan = load_plan(write_study(tmp_path / "small", text))
+        found = {}
+        for recipe, gain in (("kd", 0.0), ("better", 0.01)):
+            for seed in (0, 1):
+                accuracy = 0.8 + gain + 0.01 * seed
+                systems = (
+                    fixed(0.9, 0.25, "0000", "teacher"),
+                    fixed(accuracy, 0.5, "0000", "student"),
+                    fixed(accuracy + 0.005, 0.475, "0000", "student+retrieval"),
+                )
+                found["one", recipe, seed] = CellResult(systems)
+        del found["one", "better", 1]
+        return Analysis(plan, found)
+
+    def test_means(self, small: Analysis) -> None:
+        assert tables.means(small).splitlines() == [
+            "| recipe | system | one (accuracy, 4 rows, 2 seeds) | average |",
+            "| --- | --- | --- | --- |",
+            "| - | teacher | 90.00 ± 0.00 | 90.00 |",
+            "| kd | student | 80.50 ± 0.71 | 80.50 |",
+            "| kd | student+retrieval | 81.00 ± 0.71 | 81.00 |",
+            "| better | student | 81.00 (n = 1) | 81.00 |",
+            "| better | student+retrieval | 81.50 (n = 1) | 81.50 |",
+        ]
+
+    def test_differences(self, small: Analysis) -> None:
+        assert tables.differences(small).splitlines() == [
+            "| recipe | minus the baseline | one (accuracy, 4 rows, 2 seeds) | average |",
+            "| --- | --- | --- | --- |",
+            "| kd | with retrieval, baseline without | +0.50 [+0.00, +0.00] | +0.50 [+0.00, +0.00] |",
+            "| better | student alone | +1.00 [+0.00, +0.00] | +1.00 [+0.00, +0.00] |",
+            "| better | both with retrieval | +1.00 [+0.00, +0.00] | +1.00 [+0.00, +0.00] |",
+            "| better | with retrieval, baseline without | +1.50 [+0.00, +0.00] | +1.50 [+0.00, +0.00] |",
+        ]
+
+    def test_what_retrieval_adds(self, small: Analysis) -> None:
+        zero = "[+0.00, +0.00]"
+        added = f"+0.50 {zero} | -0.0250 [+0.0000, +0.0000] | +0.00 {zero} | +0.00 {zero} |"
+        assert tables.added_on_average(small).splitlines() == [
+            "| recipe | retrieval | metric | NLL | ECE | agreement |",
+            "| --- | --- | --- | --- | --- | --- |",
+            f"| kd | the recipe's own | {added}",
+            f"| better | the recipe's own | {added}",
+        ]
+
+    def test_tests(self, small: Analysis) -> None:
+        lines = tables.tests(small).splitlines()
+        assert lines[0] == (
+            "| recipe | comparison | task | seeds | over seeds | interval | t p | flip p "
+            "| interval over rows | McNemar | p |"
+        )
+        assert lines[2] == (
+            "| kd | with retrieval, baseline without, over the baseline | one | 2 | +0.50 ± 0.00 | - | - | - | "
+            "[+0.00, +0.00] | 0 : 0 | 1.000 |"
+        )
+        assert lines[3].endswith("| average | 2 | +0.50 ± 0.00 | - | - | - | [+0.00, +0.00] | - | - |")
+
+    def test_the_report_holds_every_variant_and_metric(self, analysis: Analysis) -> None:
+        text = tables.report(analysis)
+        assert text.startswith(tables.summary(analysis).rstrip())
+        assert "8 of 8 cells; baseline kd; teacher teacher" in text
+        for name in ("the task's metric", "NLL", "ECE", "agreement"):
+            assert f"by task: {name}\n" in text
+        assert text.count("| better | k8 |") == 5
+        for block in text.split("\n\n"):
+            lines = block.splitlines()
+            if lines[0].startswith("|"):
+                assert len({line.count("|") for line in lines}) == 1
+        assert tables.report(Analysis(analysis.plan, analysis.found)) == text
+
+    @pytest.mark.parametrize(
+        ("value", "metric", "signed", "text"),
+        [
+            (0.88149, "accuracy", False, "88.15"),
+            (-0.001, "mcc", True, "-0.10"),
+            (0.001, "ece", True, "+0.10"),
+            (-0.00001, "accuracy", True, "+0.00"),
+            (0.0, "accuracy", True, "+0.00"),
+            (0.30961, "nll", False, "0.3096"),
+            (-0.00003, "nll", True, "+0.0000"),
+        ],
+    )
+    def test_numbers(self, value: float, metric: str, signed: bool, text: str) -> None:
+        assert tables.number(value, metric, signed) == text
+
+    def test_p_values(self) -> None:
+        assert [tables.p_value(value) for value in (1.0, 0.0312, 0.0004, None)] == ["1.000", "0.031", "<0.001", "-"]
+
+
+class TestPlots:
+    def test_a_mark_for_every_figure(self, analysis: Analysis, tmp_path: Path) -> None:
+        written = draw(analysis, tmp_path)
+        assert [path.name for path in written] == ["retrieval.svg", "variants.kd.svg", "variants.better.svg"]
+        for path in written:
+            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        text = written[0].read_text()
+        assert all(f">{word}<" in text for word in ("kd", "better", "one (accuracy)", "two (MCC)", "average", "points"))
+        text = written[1].read_text()
+        assert all(f">{word}<" in text for word in ("the recipe's own", "k8", "points over the student alone"))
+
+    def test_the_same_figures_give_the_same_bytes(self, analysis: Analysis, tmp_path: Path) -> None:
+        first, second = ([path.read_bytes() for path in draw(analysis, tmp_path / name)] for name in ("a", "b"))
+        assert first == second
+
+    def test_a_study_half_done(self, plan: Plan, tmp_path: Path) -> None:
+        half = Analysis(plan, {("one", "kd", 0): make_result("one", "kd", 0)})
+        assert len(draw(half, tmp_path)) == 3
+        assert "1 of 8 cells" in tables.report(half)

@@ -1,0 +1,395 @@
+"""Folders and files of every kind become the same data set."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reaugkd import ColumnError, DataError, DependencyError, LabelError, UsageError
+from reaugkd.runtime.data import Columns, dataset_from_rows, label_indices, load_dataset
+
+TRAIN = [("turn it on", "on"), ("turn it off, please", "off"), ('say "hi"\nto me', "on")]
+
+
+def write_csv(path: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def write_jsonl(path: Path, rows: list[object]) -> Path:
+    path.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    return path
+
+
+def write_tsv(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+def objects(rows: list[tuple[str, str]]) -> list[object]:
+    return [{"text": text, "label": label} for text, label in rows]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
+def test_every_format_reads_the_same_rows(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"rows.{kind}"
+    if kind == "csv":
+        write_csv(path, TRAIN)
+    elif kind == "jsonl":
+        write_jsonl(path, objects(TRAIN))
+    elif kind == "json":
+        path.write_text(json.dumps(objects(TRAIN), indent=1))
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        texts, labels = zip(*TRAIN, strict=True)
+        parquet.write_table(pyarrow.table({"text": list(texts), "label": list(labels)}), path, row_group_size=2)
+    dataset = load_dataset(path)
+    assert list(dataset.splits) == ["train"]
+    assert dataset.name == "rows"
+    assert dataset.label_names == ("off", "on")
+    train = dataset.splits["train"]
+    assert list(zip(train.texts, train.labels or [], strict=True)) == TRAIN
+    assert train.rows == ([2, 3, 4] if kind == "csv" else [1, 2, 3])
+    assert train.source == str(path)
+
+
+@pytest.mark.parametrize("dev", ["dev", "val", "valid", "validation"])
+def test_a_folder_of_split_files_in_a_fixed_order(tmp_path: Path, dev: str) -> None:
+    write_csv(tmp_path / "test.csv", [("c", "on")])
+    write_jsonl(tmp_path / f"{dev}.jsonl", objects([("b", "off")]))
+    write_csv(tmp_path / "train.csv", TRAIN)
+    (tmp_path / "notes.txt").write_text("not a split")
+    dataset = load_dataset(tmp_path)
+    assert [(name, len(split)) for name, split in dataset.splits.items()] == [("train", 3), ("dev", 1), ("test", 1)]
+    assert dataset.name == tmp_path.name
+
+
+def test_labels_of_all_kinds_become_strings(tmp_path: Path) -> None:
+    rows = [{"text": "x", "label": value} for value in (True, 10, 2.0, "on")]
+    train = load_dataset(write_jsonl(tmp_path / "a.jsonl", rows)).splits["train"]
+    assert train.labels == ["true", "10", "2", "on"]
+
+
+def test_whole_number_labels_sort_as_numbers(tmp_path: Path) -> None:
+    rows = [{"text": "x", "label": value} for value in (10, 9, -1)]
+    assert load_dataset(write_jsonl(tmp_path / "a.jsonl", rows)).label_names == ("-1", "9", "10")
+
+
+def test_categories_file_gives_the_order_of_the_classes(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", TRAIN, ("text", "category"))
+    (tmp_path / "categories.json").write_text('["on", "unused", "off"]')
+    dataset = load_dataset(tmp_path)
+    assert dataset.label_names == ("on", "unused", "off")
+    assert label_indices(dataset.splits["train"], dataset.label_names).tolist() == [0, 2, 0]
+
+
+def test_glue_tsv_has_no_quoting_and_a_byte_order_mark(tmp_path: Path) -> None:
+    text = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    text += '1\t7\t8\t" open quote\ta\u2028b\r c \n0\t9\t10\tx\t"y"\n'
+    write_tsv(tmp_path / "train.tsv", text)
+    write_tsv(tmp_path / "test.tsv", "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tfirst\tsecond\n")
+    dataset = load_dataset(tmp_path, task="MRPC")
+    assert dataset.name == "mrpc"
+    assert dataset.text_pair
+    assert dataset.splits["train"].inputs() == [('" open quote', "a\u2028b\r c "), ("x", '"y"')]
+    assert dataset.splits["train"].labels == ["1", "0"]
+    assert dataset.splits["test"].labels is None
+    assert dataset.splits["test"].inputs() == [("first", "second")]
+
+
+def test_cola_has_no_header(tmp_path: Path) -> None:
+    write_tsv(tmp_path / "train.tsv", "gj04\t1\t\tThey sailed.\nks08\t0\t*\tThey sail clear rocks the.")
+    train = load_dataset(tmp_path).splits["train"]
+    assert (train.texts, train.labels, train.rows) == (
+        ["They sailed.", "They sail clear rocks the."],
+        ["1", "0"],
+        [1, 2],
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "row", "text", "label"),
+    [
+        ("sst2", "sentence label", "good 1", "good", "1"),
+        ("rte", "index sentence1 sentence2 label", "0 a b entailment", ("a", "b"), "entailment"),
+        ("wnli", "index sentence1 sentence2 label", "0 a b 1", ("a", "b"), "1"),
+        ("qnli", "index question sentence label", "0 a b entailment", ("a", "b"), "entailment"),
+        ("qqp", "id qid1 qid2 question1 question2 is_duplicate", "0 1 2 a b 0", ("a", "b"), "0"),
+        (
+            "mnli",
+            "index promptID pairID genre sentence1_parse sentence2_parse sentence1 sentence2 label1 gold_label",
+            "0 1 2 fiction (a) (b) a b entailment neutral",
+            ("a", "b"),
+            "neutral",
+        ),
+    ],
+)
+@pytest.mark.parametrize("told", [True, False])
+def test_glue_headers(
+    tmp_path: Path, task: str, header: str, row: str, text: str | tuple[str, str], label: str, told: bool
+) -> None:
+    cells = row.split()
+    other = [*cells[:-1], "other"]
+    lines = "\n".join("\t".join(line) for line in (header.split(), cells, other)) + "\n"
+    write_tsv(tmp_path / "train.tsv", lines)
+    write_tsv(tmp_path / "dev_matched.tsv", lines)
+    write_tsv(tmp_path / "dev_mismatched.tsv", "not read")
+    dataset = load_dataset(tmp_path, task=task if told else None)
+    assert dataset.splits["train"].inputs()[0] == text
+    assert (dataset.splits["dev"].labels or [])[0] == label
+
+
+def test_windows_line_ends_of_a_tsv_are_no_part_of_the_label(tmp_path: Path) -> None:
+    write_tsv(tmp_path / "train.tsv", "sentence\tlabel\r\na\t1\r\nb\t0\r\n")
+    assert load_dataset(tmp_path).label_names == ("0", "1")
+
+
+def test_a_task_chooses_its_folder_within_glue(tmp_path: Path) -> None:
+    for name in ("SST-2", "CoLA"):
+        (tmp_path / name).mkdir()
+    write_tsv(tmp_path / "SST-2" / "train.tsv", "sentence\tlabel\na\t1\nb\t0\n")
+    assert load_dataset(tmp_path, task="SST2").name == "sst2"
+    with pytest.raises(DataError, match=r"no split files.*found CoLA, SST-2"):
+        load_dataset(tmp_path)
+
+
+CLINC = {
+    "train": [["a", "x"], ["b", "y"]],
+    "val": [["c", "x"]],
+    "test": [["d", "y"]],
+    "oos_train": [["e", "oos"]],
+    "oos_val": [["f", "oos"]],
+    "oos_test": [["g", "oos"], ["h", "oos"]],
+}
+
+
+@pytest.mark.parametrize("indent", [None, 4])
+def test_clinc_with_and_without_out_of_scope(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "data_full.json"
+    path.write_text(json.dumps(CLINC, indent=indent))
+    plain = load_dataset(tmp_path)
+    assert (plain.name, plain.label_names) == ("clinc150", ("x", "y"))
+    assert [len(split) for split in plain.splits.values()] == [2, 1, 1]
+    for whole in (load_dataset(path, task="clinc150_oos"), load_dataset(path, label_names=("x", "y", "oos"))):
+        assert set(whole.label_names) == {"x", "y", "oos"}
+        assert [len(split) for split in whole.splits.values()] == [3, 2, 3]
+    assert len(load_dataset(path, task="clinc150", label_names=("x", "y", "oos")).splits["test"]) == 1
+
+
+def test_explicit_columns_win_over_found_ones(tmp_path: Path) -> None:
+    path = write_csv(
+        tmp_path / "a.csv", [("1", "2", "3", "on"), ("4", "5", "6", "off")], ("text", "label", "note", "mood")
+    )
+    train = load_dataset(path, Columns(text="note", label="mood")).splits["train"]
+    assert (train.texts, train.labels, train.pairs) == (["3", "6"], ["on", "off"], None)
+    train = load_dataset(path, Columns("note", "text", "mood")).splits["train"]
+    assert train.inputs() == [("3", "1"), ("6", "4")]
+
+
+def test_a_partner_is_found_for_a_named_second_text(tmp_path: Path) -> None:
+    rows = [("a", "b", "c", "on"), ("d", "e", "f", "off")]
+    path = write_csv(tmp_path / "a.csv", rows, ("premise", "hypothesis", "text", "label"))
+    with pytest.raises(ColumnError, match="several columns could be the text"):
+        load_dataset(path)
+    train = load_dataset(path, Columns(pair="hypothesis")).splits["train"]
+    assert train.inputs() == [("a", "b"), ("d", "e")]
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "message"),
+    [
+        (("body of it", "label"), Columns(), "no text column; columns found: 'body of it', 'label'"),
+        (("text", "query", "label"), Columns(), "several columns could be the text: 'text', 'query'"),
+        (("text", "label", "category"), Columns(), "several columns could be the label: 'label', 'category'"),
+        (("text", "mood"), Columns(), "no label column; columns found: 'text', 'mood'"),
+        (("text", "label"), Columns(text="txt"), "column 'txt': there is no such column; columns found: 'text'"),
+        (("text", "label"), Columns(label="mood"), "column 'mood': there is no such column; columns found: 'text'"),
+        (("text", "label"), Columns("text", "b"), "column 'b': there is no such column"),
+        (("text", "text", "label"), Columns(), "column 'text': the column stands twice"),
+        (("sentence1", "sentence2", "premise", "hypothesis"), Columns(), "several columns could be the text"),
+        (("text;label",), Columns(), "set apart by another sign"),
+    ],
+)
+def test_columns_that_cannot_be_told(tmp_path: Path, header: tuple[str, ...], columns: Columns, message: str) -> None:
+    path = write_csv(tmp_path / "a.csv", [tuple("x" * len(header))], header)
+    with pytest.raises(ColumnError) as caught:
+        load_dataset(path, columns)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_dev_without_labels_is_refused_and_test_is_not(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", TRAIN)
+    write_csv(tmp_path / "test.csv", [("c",)], ("text",))
+    assert load_dataset(tmp_path).splits["test"].labels is None
+    assert load_dataset(tmp_path, Columns(label="label")).splits["test"].labels is None
+    write_csv(tmp_path / "dev.csv", [("c",)], ("text",))
+    with pytest.raises(ColumnError, match=r"dev\.csv: no label column"):
+        load_dataset(tmp_path)
+
+
+def test_placeholder_labels_of_a_test_split_are_none() -> None:
+    rows = {
+        "train": [{"sentence": "a", "label": 0}, {"sentence": "b", "label": 1}],
+        "test": [{"sentence": "c", "label": -1}],
+    }
+    dataset = dataset_from_rows("glue", rows)
+    assert dataset.splits["test"].labels is None
+    assert dataset.splits["train"].source == "glue[train]"
+
+
+def test_a_label_outside_the_classes_names_its_row(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", TRAIN)
+    path = write_csv(tmp_path / "dev.csv", [("a", "on"), ("b", "dim")])
+    with pytest.raises(LabelError) as caught:
+        load_dataset(tmp_path)
+    error = caught.value
+    assert (error.path, error.row, error.column) == (str(path), 3, "label")
+    assert (error.found, error.expected) == ("'dim'", "one of 'off', 'on'")
+    assert load_dataset(tmp_path, label_names=("dim", "off", "on")).label_names == ("dim", "off", "on")
+
+
+def test_train_must_be_trainable_unless_the_classes_are_given(tmp_path: Path) -> None:
+    one_class = write_csv(tmp_path / "a.csv", [("x", "on"), ("y", "on")])
+    with pytest.raises(LabelError, match="only one class; found 'on' in all 2 rows"):
+        load_dataset(one_class)
+    one_row = write_csv(tmp_path / "b.csv", [("x", "on")])
+    with pytest.raises(DataError, match=r"b\.csv: too few rows to train on; found 1 row"):
+        load_dataset(one_row)
+    for path in (one_class, one_row):
+        assert load_dataset(path, label_names=("on", "off")).label_names == ("on", "off")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", b""), ("a.csv", b"text,label\n"), ("a.tsv", b""), ("a.tsv", b"text\tlabel\n"), ("a.jsonl", b"\n")],
+)
+def test_no_rows(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: the file is empty; found 0 rows"):
+        load_dataset(tmp_path / name)
+
+
+def test_paths_that_hold_no_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        load_dataset(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="found an empty folder"):
+        load_dataset(tmp_path)
+    (tmp_path / "a.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"unknown kind of file; found \.xlsx"):
+        load_dataset(tmp_path / "a.xlsx")
+    with pytest.raises(UsageError, match="unknown task; found 'sst5'"):
+        load_dataset(tmp_path, task="sst5")
+    write_csv(tmp_path / "dev.csv", TRAIN)
+    write_csv(tmp_path / "val.csv", TRAIN)
+    with pytest.raises(DataError, match=r"several files could be the dev split; found dev\.csv, val\.csv"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the JSON file holds no rows; found nothing"),
+        ("5", "found a JSON int"),
+        ('[{"text": "a"},', "at line 1, character"),
+        ("[]", "the file is empty"),
+        ('["a"]', "row 1: the row has no named columns; found 'a'"),
+        ('{"train": [["a"]]}', "row 1: malformed row; found ['a']; expected [text, label]"),
+        ('{"rows": [["a", "b"]]}', "does not hold splits; found rows"),
+        ('{"text": "a", "label": "x"}\n{"text"\n', "row 2: malformed JSON"),
+    ],
+)
+def test_json_that_is_no_data_set(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError) as caught:
+        load_dataset(tmp_path / "a.json")
+    assert message in str(caught.value)
+
+
+def test_splits_must_be_alike(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", TRAIN)
+    write_csv(tmp_path / "dev.csv", [("a", "b", "on")], ("sentence1", "sentence2", "label"))
+    with pytest.raises(ColumnError, match="train: single, dev: pairs"):
+        load_dataset(tmp_path)
+
+
+def test_bad_categories_and_repeated_classes(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", TRAIN)
+    (tmp_path / "categories.json").write_text('{"on": 1}')
+    with pytest.raises(DataError, match=r"categories\.json: the file does not name the classes"):
+        load_dataset(tmp_path)
+    (tmp_path / "categories.json").write_text('["on", "off", "on"]')
+    with pytest.raises(UsageError, match="a class is named twice; found 'on'"):
+        load_dataset(tmp_path)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(DependencyError, match=r"pip install 'reaugkd\[train\]'"):
+        load_dataset(tmp_path / "a.parquet")
+
+
+def test_damaged_parquet_and_null_cells(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(DataError, match="the Parquet file cannot be read"):
+        load_dataset(path)
+    parquet.write_table(pyarrow.table({"text": ["a", None, "c"], "label": [0, 1, 1]}), path)
+    with pytest.raises(DataError, match="row 2, column 'text': the text is missing; found null"):
+        load_dataset(path)
+
+
+# Round trips: what csv and json write is read back equal, for every text that is not blank and can be encoded.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
+    lambda text: bool(text.strip()) and text.strip().lower() not in ("nan", "<na>")
+)
+ROWS = st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=2, max_size=8).filter(lambda rows: len({r[2] for r in rows}) > 1)
+ROUND_TRIP = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@ROUND_TRIP
+@given(rows=ROWS)
+def test_csv_round_trip(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
+    path = tmp_path / "a.csv"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("text_a", "text_b", "label"), *rows])
+    train = load_dataset(path).splits["train"]
+    assert list(zip(train.texts, train.pairs or [], train.labels or [], strict=True)) == rows
+
+
+@ROUND_TRIP
+@given(rows=ROWS, ascii_only=st.booleans())
+def test_jsonl_round_trip(tmp_path: Path, rows: list[tuple[str, str, str]], ascii_only: bool) -> None:
+    path = tmp_path / "a.jsonl"
+    names = ("premise", "hypothesis", "intent")
+    lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=ascii_only) for row in rows]
+    path.write_bytes("\n".join(lines).encode("utf-8"))
+    train = load_dataset(path).splits["train"]
+    assert list(zip(train.texts, train.pairs or [], train.labels or [], strict=True)) == rows
+
+
+@ROUND_TRIP
+@given(rows=ROWS)
+def test_tsv_round_trip(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
+    rows = [(a.translate(NO_TABS) + ".", b.translate(NO_TABS) + ".", c.translate(NO_TABS) + ".") for a, b, c in rows]
+    rows.append(("a", "b", "one class more"))
+    rows.append(("a", "b", "and another"))
+    path = tmp_path / "a.tsv"
+    header = ("sentence1", "sentence2", "label")
+    path.write_bytes("".join("\t".join(row) + "\n" for row in [header, *rows]).encode("utf-8"))
+    train = load_dataset(path).splits["train"]
+    assert list(zip(train.texts, train.pairs or [], train.labels or [], strict=True)) == rows
+
+
+NO_TABS = {ord("\t"): " ", ord("\n"): " "}

@@ -1,0 +1,144 @@
+"""What the package promises of itself: its names, its layers, its folders, what the edge may import."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import reaugkd
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("kb", "runtime", "export")  # a layer imports itself and those before it
+NOT_PACKAGES = {"tests", "docs", "recipes", "build", "dist"}
+EDGE = {"numpy", "onnxruntime", "usearch", "tokenizers", "click"}
+LONGEST = 400
+
+
+def sources() -> list[Path]:
+    folders = [ROOT, *(ROOT / layer for layer in LAYERS)]
+    return sorted(
+        file for folder in folders for file in (folder.glob("*.py") if folder == ROOT else folder.rglob("*.py"))
+    )
+
+
+def layer_of(file: Path) -> str:
+    """kb, runtime or export; "" for the files at the root."""
+    first = file.relative_to(ROOT).parts[0]
+    return first if first in LAYERS else ""
+
+
+def imports(file: Path) -> Iterator[tuple[str, bool]]:
+    """Every module that a file imports anywhere, by its absolute name, and whether only for the type checker."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    package = ["reaugkd", *file.relative_to(ROOT).parts[:-1]]
+    only_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in only_types) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module, id(node) in only_types
+            yield from ((f"{module}.{alias.name}", id(node) in only_types) for alias in node.names)
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert {layer_of(file) for file in sources()} == {"", *LAYERS}
+    assert ("reaugkd.kb.files", False) in list(imports(ROOT / "export" / "run.py"))
+    assert ("reaugkd.errors", True) in list(imports(ROOT / "__init__.py"))
+
+
+def test_all_names_can_be_imported_and_no_other() -> None:
+    for name in reaugkd.__all__:
+        assert getattr(reaugkd, name) is not None
+    assert dir(reaugkd) == sorted(reaugkd.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        reaugkd.nonsense  # noqa: B018
+
+
+def test_every_error_is_public_and_says_what_to_return() -> None:
+    errors = importlib.import_module("reaugkd.errors")
+    tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert tree <= set(reaugkd.__all__)
+    for name in tree:
+        assert issubclass(getattr(reaugkd, name), reaugkd.ReaugkdError)
+        assert getattr(reaugkd, name).exit_code in (1, 2)
+
+
+def test_what_the_type_checker_sees_is_what_is_exported() -> None:
+    names = {alias.rpartition(".")[2] for alias, only_types in imports(ROOT / "__init__.py") if only_types}
+    modules = {"errors", "knowledge_base", "engine", "prediction"}
+    assert names - modules == set(reaugkd.__all__) - {"__version__"}
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_one_way(file: Path) -> None:
+    layer = layer_of(file)
+    if not layer:
+        return  # the front door may open every room
+    later = LAYERS[LAYERS.index(layer) + 1 :]
+    wrong = [name for name, _ in imports(file) if any(f"{name}.".startswith(f"reaugkd.{other}.") for other in later)]
+    wrong += [name for name, _ in imports(file) if name in ("reaugkd.cli", "reaugkd.console", "reaugkd.datasource")]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_edge_imports_nothing_but_its_five_libraries(file: Path) -> None:
+    if layer_of(file) == "export":
+        return
+    roots = {name.partition(".")[0] for name, _ in imports(file)}
+    assert roots - EDGE - {"reaugkd", "__future__"} - set(sys.stdlib_module_names) == set()
+
+
+def test_no_import_is_hidden_in_a_string_but_that_of_pyarrow() -> None:
+    hidden = {}
+    for file in sources():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+                hidden[str(file.relative_to(ROOT))] = ast.unparse(node.args[0])
+    hidden.pop("__init__.py")  # its own names, loaded on first use
+    assert hidden == {"runtime/data/parquet.py": "'pyarrow.parquet'"}
+
+
+def test_pyproject_lists_every_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {
+        file.parent.relative_to(ROOT)
+        for file in ROOT.rglob("__init__.py")
+        if not any(part.startswith(".") or part in NOT_PACKAGES for part in file.relative_to(ROOT).parts)
+    }
+    folders = {folder for folder in folders if folder.parts[:1] in [(), *((layer,) for layer in LAYERS)]}
+    expected = {".".join(["reaugkd", *folder.parts]): folder.as_posix() for folder in folders}
+    assert settings["package-dir"] == expected
+    assert sorted(settings["packages"]) == sorted(expected)
+    assert (ROOT / "py.typed").is_file() and "py.typed" in settings["package-data"]["reaugkd"]
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    folders = {file.parent for file in sources()}
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_the_edge_depends_on_five_libraries_and_the_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {entry.partition(">")[0] for entry in project["dependencies"]} == EDGE
+    assert project["version"] == reaugkd.__version__
+    assert project["scripts"] == {"reaugkd": "reaugkd.cli:main"}
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_file_grows_too_long(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) < LONGEST

@@ -24,7 +24,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--data", type=_PATH, metavar="DIR", help="Where relative data paths count from.  [default: the study's folder]"
 )
-@click.option("--teacher", metavar="MODEL", help="In place of the study's: hub id or folder.")
+@click.option("--teacher", metavar="MODEL", help="Where the study's is here, or another: hub id or folder.")
 @click.option(
     "--processes", type=click.IntRange(1), metavar="N", help="Cells at once.  [default: one for each GPU, or else core]"
 )
@@ -42,11 +42,12 @@ def study(
         from .export.study.plan import load_plan
     planned = load_plan(plan)
     if teacher is not None:
-        planned = replace(planned, teacher=str(Path(teacher).absolute()) if Path(teacher).exists() else teacher)
+        # Beside the name that the study gives it: results carried to another machine are still this study's.
+        planned = replace(planned, here=str(Path(teacher).absolute()) if Path(teacher).exists() else teacher)
     data_dir = data or planned.folder
-    models = [planned.teacher, *(recipe.student.model for recipe in planned.recipes.values())]
+    models = [planned.model, *(planned.located(recipe.student.model) for recipe in planned.recipes.values())]
     data_sets = [task.located(data_dir) for task in planned.tasks]
-    go_offline_if_unreachable(*map(planned.located, models), *data_sets)
+    go_offline_if_unreachable(*models, *data_sets)
     job = StudyJob(planned, out, run_cell, data_dir, processes, report_only)
     with resumable():
         failures = run_study(job, click.echo, lambda line: click.echo(line, err=True))

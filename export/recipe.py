@@ -204,7 +204,7 @@ class Recipe:
         heldout_share: share of the train rows kept from the teacher's fit and the knowledge base, on which the blend
             is tuned and the int8 student is judged.
         heldout_max: at most about so many of them (related rows stay together).
-        precision: ``bf16`` mixed precision, ``fp32``, or ``auto``: bf16 where the processor has it in hardware.
+        precision: ``bf16`` mixed precision, ``fp32``, or ``auto``: bf16 where the processor is faster at it.
     """
 
     seed: int = 0

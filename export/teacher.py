@@ -51,9 +51,16 @@ class FineTunedTeacher(nn.Module):
 
 
 def is_classifier(model: str) -> bool:
-    """Whether the model (hub id or folder) says of itself that it already classifies sequences."""
+    """Whether the model (hub id or folder) already classifies: by its own words, or as the teacher of a run."""
+    if is_ours(model):
+        return True
     architectures = load_config(model).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in architectures)
+
+
+def is_ours(folder_or_model: Path | str) -> bool:
+    """Whether a run wrote this."""
+    return (Path(folder_or_model) / "heads.json").is_file()
 
 
 def load_fine_tuned(model: str, pooling: Pooling, label_names: Sequence[str]) -> FineTunedTeacher:
@@ -94,7 +101,7 @@ def match_labels(model: str, config: Any, label_names: Sequence[str]) -> list[in
 
 
 def fine_tune(
-    model: str, recipe: TeacherRecipe, rows: TokenRows, labels: Tensor, num_labels: int, job: FitJob
+    model: str, recipe: TeacherRecipe, rows: TokenRows, labels: Tensor, label_names: Sequence[str], job: FitJob
 ) -> EncoderClassifier:
     """Fit an encoder and a fresh classifier on gold labels.
 
@@ -103,13 +110,15 @@ def fine_tune(
         recipe: the teacher's part of the recipe.
         rows: n rows of tokens.
         labels: [n], int64.
-        num_labels: c.
+        label_names: [c]; the encoder's config keeps them, so that the teacher can be another run's.
         job: see fit.
     """
     torch.manual_seed(job.seed)  # of what the checkpoint lacks
     encoder = load_encoder(model)
+    encoder.config.id2label = dict(enumerate(label_names))
+    encoder.config.label2id = {name: number for number, name in enumerate(label_names)}
     torch.manual_seed(job.seed)
-    teacher = EncoderClassifier(encoder, HeadConfig(num_labels, recipe.pooling, None, recipe.dropout))
+    teacher = EncoderClassifier(encoder, HeadConfig(len(label_names), recipe.pooling, None, recipe.dropout))
 
     def loss(step: Step) -> Tensor:
         return cross_entropy(step.forward(**step.inputs).logits, targets[step.rows])
@@ -120,7 +129,16 @@ def fine_tune(
 
 
 def load_teacher(folder_or_model: Path | str, pooling: Pooling, label_names: Sequence[str]) -> nn.Module:
-    """The teacher again: ours from its run folder, or the fine-tuned one from where it came."""
-    if (Path(folder_or_model) / "heads.json").is_file():
-        return EncoderClassifier.load(Path(folder_or_model))
-    return load_fine_tuned(str(folder_or_model), pooling, label_names)
+    """The teacher again: one that a run fitted from its folder, or another fine-tuned one from where it came.
+
+    Raises:
+        ModelError: its labels are not these.
+    """
+    if not is_ours(folder_or_model):
+        return load_fine_tuned(str(folder_or_model), pooling, label_names)
+    teacher = EncoderClassifier.load(Path(folder_or_model))
+    order = match_labels(str(folder_or_model), teacher.encoder.config, label_names)
+    with torch.no_grad():
+        for parameter in teacher.classifier.parameters():
+            parameter.copy_(parameter[order].clone())
+    return teacher

@@ -176,9 +176,8 @@ class _Pipeline:
                     rows = self._tokens(folder, self.splits.train, load_config(self.model))
                     labels = torch.from_numpy(label_indices(self.splits.train, self.splits.label_names))
                     job = self._fit_job("teacher", self.recipe.teacher.fit)
-                    fine_tune(self.model, self.recipe.teacher, rows, labels, len(self.splits.label_names), job).save(
-                        folder
-                    )
+                    names = self.splits.label_names
+                    fine_tune(self.model, self.recipe.teacher, rows, labels, names, job).save(folder)
 
     def load_teacher(self) -> nn.Module:
         source = self.model if self.fine_tuned else self.run.teacher
@@ -222,7 +221,7 @@ class _Pipeline:
             self.recipe.teacher,
             rows,
             labels[known],
-            len(self.splits.label_names),
+            self.splits.label_names,
             self._fit_job(self.run.cross_fit(fold).name, job),
         )
         found = outputs_of(teacher, self._tokens(self.run.teacher, train.take(unknown), config), f"fold {fold}")

@@ -93,8 +93,7 @@ def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = loa
     dataset = load(task.located(data_dir), task.task, columns)
     other = load(located(options.out_of_domain, data_dir), None, Columns()) if options.out_of_domain else None
     run = RunFolder(out / "runs" / task.name / f"{cell.recipe}-{cell.seed}", out / "teachers")
-    teacher = plan.located(plan.teacher)
-    train(dataset, TrainJob(teacher, cell.settings, task.limit, redo=True, shared=run.shared), run.path)
+    train(dataset, TrainJob(plan.model, cell.settings, task.limit, redo=True, shared=run.shared), run.path)
     with tempfile.TemporaryDirectory(prefix="reaugkd-") as scratch:
         measured = _Measured(run, dataset, task.split, options, Path(scratch))
         systems = [*measured.models(), *measured.retrieval("", cell.settings.retrieval)]

@@ -45,7 +45,7 @@ class Inputs:
 
     def key(self, cell: Cell) -> str:
         """The hash of what a cell starts from."""
-        models = (self._plan.located(self._plan.teacher), cell.settings.student.model)
+        models = (self._plan.model, cell.settings.student.model)
         other = located(str(self._plan.options.get("out_of_domain", "")), self._data_dir)
         return made_from([self._fingerprint(name) for name in (cell.task.located(self._data_dir), *models, other)])
 

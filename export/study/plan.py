@@ -135,12 +135,13 @@ class Plan:
 
     Args:
         folder: of the study's file, where relative paths count from.
-        teacher: hub id or folder, as the study writes it; see ``located``.
+        teacher: hub id or folder, as the study writes it; see ``model``.
         tasks: in the order of the tables.
         recipes: by name, in the order of the tables, with the study's student.
         baseline: the recipe that the others are compared with.
         variants: ways to retrieve.
         options: for the cell, which checks them.
+        here: the teacher's hub id or folder on this machine; None for the one written.
     """
 
     folder: Path
@@ -150,19 +151,26 @@ class Plan:
     baseline: str
     variants: tuple[Variant, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    here: str | None = None
+
+    @property
+    def model(self) -> str:
+        """The teacher to load."""
+        return self.here or self.located(self.teacher)
 
     def located(self, model: str) -> str:
         """The path of a model where there is something at it, else as written: a hub id."""
         return located(model, self.folder)
 
     def cells(self) -> list[Cell]:
-        """Every cell, in the order of work: task, seed, recipe."""
-        return [
-            Cell(task, name, seed, self._settings(recipe, seed))
+        """Every cell, in the order of work: each task's first seed, then each one's second, and so on."""
+        ranked = [
+            (rank, Cell(task, name, seed, self._settings(recipe, seed)))
             for task in self.tasks
-            for seed in task.seeds
+            for rank, seed in enumerate(task.seeds)
             for name, recipe in self.recipes.items()
         ]
+        return [cell for _, cell in sorted(ranked, key=lambda pair: pair[0])]
 
     def _settings(self, recipe: Recipe, seed: int) -> Recipe:
         student = replace(recipe.student, model=self.located(recipe.student.model))

@@ -136,7 +136,7 @@ def test_a_folds_teacher_has_not_seen_it(
     def fitted(chosen: np.ndarray) -> np.ndarray:
         shown = tinymodels.tokens_of([rows.texts[row] for row in chosen], tiny_bert)
         fit = FitJob("by hand", recipe.fit, QUICK.seed, "fp32", tmp_path / "never.pt")
-        teacher = fine_tune(str(tiny_bert), recipe, shown, gold[chosen], 3, fit)
+        teacher = fine_tune(str(tiny_bert), recipe, shown, gold[chosen], LABELS, fit)
         asked = tinymodels.tokens_of([rows.texts[row] for row in unknown], tiny_bert)
         return outputs_of(teacher, asked, "").logits.numpy()
 

@@ -289,7 +289,14 @@ def test_the_gradient_is_clipped(rows: TokenRows, tmp_path: Path) -> None:
 def test_precision_follows_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert uses_bf16("bf16") and not uses_bf16("fp32")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for capability, expected in ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False):
+    intel = {"cpu_name": "Intel Xeon", "avx512_bf16": True}
+    for capability, expected in (
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"avx2": True}, False),
+        (intel, False),
+        ({**intel, "amx_bf16": True}, True),
+    ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capability: found)
         assert uses_bf16("auto") is expected
 

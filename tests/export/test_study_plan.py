@@ -130,16 +130,20 @@ class TestLoading:
 
 
 class TestCells:
-    def test_tasks_then_seeds_then_recipes(self, tmp_path: Path) -> None:
+    def test_every_task_has_its_first_seed_before_any_has_its_second(self, tmp_path: Path) -> None:
         plan = plan_of(tmp_path, STUDY)
-        names = [f"one.{recipe}.{seed}" for seed in (0, 1, 2) for recipe in ("kd", "better")]
-        assert [cell.name for cell in plan.cells()] == [*names, "two.kd.5", "two.better.5"]
-        assert [cell.settings.seed for cell in plan.cells()] == [0, 0, 1, 1, 2, 2, 5, 5]
+        names = ["one.0", "two.5", "one.1", "one.2"]
+        names = [
+            f"{task}.{recipe}.{seed}" for task, seed in (n.split(".") for n in names) for recipe in ("kd", "better")
+        ]
+        assert [cell.name for cell in plan.cells()] == names
+        assert [cell.settings.seed for cell in plan.cells()] == [0, 0, 5, 5, 1, 1, 2, 2]
         assert {cell.settings.max_length for cell in plan.cells() if cell.recipe == "better"} == {32}
 
     def test_paths_count_from_the_study_and_ids_stay(self, tmp_path: Path) -> None:
         plan = plan_of(tmp_path, STUDY.replace('name = "two"', 'name = "two"\nlabel_column = "y"'))
-        assert plan.located(plan.teacher) == str(tmp_path / "study" / "teacher")
+        assert plan.model == str(tmp_path / "study" / "teacher")
+        assert replace(plan, here="elsewhere").model == "elsewhere"
         assert plan.located("org/model") == "org/model" and plan.located("") == ""
         task = plan.tasks[0]
         assert task.located(plan.folder) == str(tmp_path / "study" / "one.csv")

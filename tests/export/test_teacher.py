@@ -20,6 +20,7 @@ from reaugkd.export.teacher import (
     load_teacher,
     match_labels,
 )
+from reaugkd.export.tokens import TokenRows
 from reaugkd.runtime.data import Dataset, label_indices
 
 TEXTS = ["the song", "rain tomorrow please", "wake me at seven"]
@@ -99,7 +100,10 @@ def test_a_fine_tuned_classifier_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_loading_tells_ours_from_others(tmp_path: Path) -> None:
     ours = tmp_path / "ours"
-    tinymodels.tiny_student(embedding_dim=None).save(ours)
+    model = tinymodels.tiny_student(embedding_dim=None)
+    model.encoder.config.id2label = dict(enumerate(LABELS))
+    model.save(ours)
+    assert is_classifier(str(ours))
     assert isinstance(load_teacher(ours, "mean", LABELS), EncoderClassifier)
     assert isinstance(load_teacher(classifier(tmp_path / "other", *LABELS), "mean", LABELS), FineTunedTeacher)
 
@@ -112,7 +116,7 @@ def test_fine_tuning_learns_and_repeats(tiny_bert: Path, tiny_dataset: Dataset, 
     def tuned(seed: int) -> EncoderClassifier:
         recipe = TeacherRecipe(fit=tinymodels.fast_fit(4))
         job = FitJob("teacher", recipe.fit, seed, "fp32", tmp_path / "never" / "teacher.pt")
-        return fine_tune(str(tiny_bert), recipe, rows, labels, 3, job)
+        return fine_tune(str(tiny_bert), recipe, rows, labels, LABELS, job)
 
     teacher = tuned(0)
     answers = outputs_of(teacher, rows, "teacher").logits.argmax(dim=1)
@@ -121,4 +125,16 @@ def test_fine_tuning_learns_and_repeats(tiny_bert: Path, tiny_dataset: Dataset, 
     torch.rand(5)  # whatever was drawn before
     assert tinymodels.same_states(teacher.state_dict(), tuned(0).state_dict())
     assert not tinymodels.same_states(teacher.state_dict(), tuned(1).state_dict())
+    check_that_it_can_teach_another_run(teacher, rows, tmp_path / "teacher")
     assert not (tmp_path / "never").exists()  # a fit shorter than the checkpoint's interval writes none
+
+
+def check_that_it_can_teach_another_run(teacher: EncoderClassifier, rows: TokenRows, folder: Path) -> None:
+    """Its labels are kept with it, so that data which lists them in another order gets the same answers."""
+    teacher.save(folder)
+    order = [2, 0, 1]
+    again = load_teacher(folder, "mean", [LABELS[number] for number in order])
+    found = outputs_of(again, rows, "teacher").logits
+    assert torch.equal(found, outputs_of(teacher.eval(), rows, "teacher").logits[:, order])
+    with pytest.raises(ModelError, match="labels are not the data's"):
+        load_teacher(folder, "mean", ("alarm", "music"))

@@ -19,15 +19,17 @@ from ..kb.files import atomic_directory, refuse_existing
 from ..kb.knowledge_base import KnowledgeBase
 from ..runtime.bundle import KB_FOLDER
 from ..runtime.data import Split, drop_duplicates_of, label_indices
+from ..runtime.gate import Gate
 from ..runtime.manifest import BlendConfig, Golden, Manifest, seal
 from ..runtime.student import StudentSession
 from ..runtime.tokenizer import TextTokenizer
 from .encoder import EncoderClassifier
+from .gate import Certificate, certify
 from .onnx import Quantization, QuantizedNodes, Target, export_float32, quantize, require_same_answers
 from .progress import progress
 from .quality import Answers, Floors, QualityReport, answers_of, compare, require
 from .recipe import RetrievalRecipe
-from .retrieval import Knowledge, Store, build_kb, tune
+from .retrieval import Knowledge, Store, blend_many, build_kb, tune
 from .run import RunFolder, read_json
 from .source import RunSource
 from .tokens import token_rows
@@ -56,6 +58,7 @@ class ExportJob:
         store: how the knowledge base is written.
         retrieval: what it holds and how it is asked; None for the run's own recipe.
         extra: rows for it beside the run's train rows, labelled by the teacher.
+        certificate: what the gate must keep to.
     """
 
     target: Target
@@ -65,6 +68,7 @@ class ExportJob:
     store: Store = Store()
     retrieval: RetrievalRecipe | None = None
     extra: Split | None = None
+    certificate: Certificate = Certificate()
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
             blend=tuning.blend,
             kb=made.kb.config,
             kb_rows=len(made.kb),
+            gate=made.gate,
             golden=_golden(sessions["quantized"], tokenizer, source.heldout.pairs is not None),
             quantization={"kind": job.quantization, "target": job.target, **asdict(counted)},
             quality={**report.as_dict(), "floors": asdict(job.floors), "tuning": tuning.as_dict()},
@@ -190,11 +195,13 @@ class MadeKb:
         kb: as it goes into the bundle.
         tuned_on: as it was when the blend was tuned: without the held-out rows.
         tuning: the blend.
+        gate: certified on the held-out rows; None where none could be.
     """
 
     kb: KnowledgeBase
     tuned_on: KnowledgeBase
     tuning: Tuning
+    gate: Gate | None
 
 
 def make_kb(
@@ -229,14 +236,16 @@ def make_kb(
     with _building(rows) as report:
         kb = build_kb(rows, recipe, plain, job.store, report)
     tuning = tune(kb, rows, heldout, heldout_answers, recipe)
-    if later is not None:
-        everything = rows.joined(later)
-        with _building(everything) as report:
-            return MadeKb(build_kb(everything, recipe, tuning.blend, job.store, report), kb, tuning)
     blend = tuning.blend
     # The search depends on the keys alone, so what the labels were tuned to is put in afterwards.
-    labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
-    return MadeKb(kb.with_soft_labels(labels), kb, tuning)
+    kb = kb.with_soft_labels(soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share))
+    answers = blend_many(kb, blend, heldout_answers)
+    gate = certify(answers.student, answers.blend, heldout.gold, heldout.groups(), job.certificate)
+    if later is None:
+        return MadeKb(kb, kb, tuning, gate)
+    everything = rows.joined(later)
+    with _building(everything) as report:
+        return MadeKb(build_kb(everything, recipe, blend, job.store, report), kb, tuning, gate)
 
 
 def new_rows(extra: Split, source: RunSource) -> Split:

@@ -18,7 +18,7 @@ from .engine import Runtime
 from .footprint import Process, bundle_bytes, measure_processes
 from .host import host_facts
 from .latency import Clock, Overhead, Quantiles
-from .race import BLEND, SESSION_RUN, STUDENT, Race, choose_inputs
+from .race import BLEND, GATED, SESSION_RUN, STUDENT, Race, choose_inputs
 from .text import Text
 
 Progress = Callable[[int, int], object]
@@ -80,9 +80,10 @@ class BenchReport:
     """The measurements of one bundle on one machine.
 
     Attributes:
-        latencies: by system, in the order session_run, student, student+retrieval; the last is missing where nothing is
-            retrieved.
+        latencies: by system, in the order session_run, student, student+retrieval, student+gated; the last is missing
+            without a gate, the last two where nothing is retrieved.
         overhead: student+retrieval over student; None without the former.
+        gated_overhead: student+gated over student; None without the former.
         runtime_overhead: student over the bare session run.
         throughput: texts per second of ``predict_many``, by system.
         processes: fresh processes, by system; empty where none were started.
@@ -94,6 +95,7 @@ class BenchReport:
 
     latencies: dict[str, Latencies]
     overhead: Overhead | None
+    gated_overhead: Overhead | None
     runtime_overhead: Overhead
     throughput: dict[str, float]
     processes: dict[str, Process]
@@ -108,6 +110,7 @@ class BenchReport:
         return {
             **{name: latencies.to_json() for name, latencies in self.latencies.items()},
             "overhead": None if self.overhead is None else _overhead_json(self.overhead),
+            "gated_overhead": None if self.gated_overhead is None else _overhead_json(self.gated_overhead),
             "runtime_overhead": _overhead_json(self.runtime_overhead),
             "throughput_per_s": self.throughput,
             "cold_start_ms": None if whole is None else whole.cold_start_ms,
@@ -165,16 +168,18 @@ def bench(
             "threads": runtime.threads,
             "knowledge_base_rows": len(runtime.knowledge_base),
             "k": runtime.manifest.blend.k,
+            "gate_retrieved": laps.retrieved,
             "seed": settings.seed,
             "passes": settings.passes,
             "processes": settings.processes,
         }
     stages = {name: {stage: Quantiles.of(us) for stage, us in split.items()} for name, split in laps.stages.items()}
-    total = laps.total
+    total, seed = laps.total, settings.seed
     return BenchReport(
         latencies={name: Latencies(Quantiles.of(us), stages.get(name, {})) for name, us in total.items()},
-        overhead=Overhead.of(total[BLEND], total[STUDENT], settings.seed) if BLEND in total else None,
-        runtime_overhead=Overhead.of(total[STUDENT], total[SESSION_RUN], settings.seed),
+        overhead=Overhead.of(total[BLEND], total[STUDENT], seed) if BLEND in total else None,
+        gated_overhead=Overhead.of(total[GATED], total[STUDENT], seed) if GATED in total else None,
+        runtime_overhead=Overhead.of(total[STUDENT], total[SESSION_RUN], seed),
         throughput=throughput,
         processes=processes,
         bytes=bundle_bytes(Bundle.open(path, verify=False)),

@@ -1,32 +1,30 @@
-"""The runtime: one tokenizer call, one session run, one search, one blend."""
+"""The runtime: a bundle that is open, whatever happens to the process; `pipeline` has what it does with a text."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter_ns
 from types import TracebackType
 from typing import Literal, overload
 
-from ..errors import BundleError, ModelError, ReaugkdError, UsageError
+import numpy as np
+
+from ..errors import BundleError, ReaugkdError, UsageError
 from ..kb.knowledge_base import KnowledgeBase
-from .blend import blend, softmax
+from .blend import blend
+from .budget import SEARCHES, Budget, checked_budget, measured_cost
 from .bundle import Bundle
 from .golden import check_golden
 from .manifest import Manifest
-from .prediction import Prediction, Retrieval, Timings
+from .pipeline import Pipeline, RetrievalMode, checked_mode
+from .prediction import Prediction
+from .stream import OnError, checked_on_error, one_by_one, side_by_side
 from .student import StudentSession
-from .text import Text, checked_input
+from .text import Text
 from .threads import checked_threads
 from .tokenizer import TextTokenizer
-
-RetrievalMode = Literal["always", "never"]
-OnError = Literal["raise", "return"]
-_LOOK_AHEAD = 4  # texts in work or waiting for their turn, a thread
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class _Settings:
     threads: int
     retrieval: RetrievalMode
     verify: bool
+    budget_ms: float | None
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Runtime:
     def __init__(self, settings: _Settings, parts: _Parts) -> None:
         self._settings = settings
         self._parts: _Parts | None = parts
-        self._retrieve = settings.retrieval == "always" and len(parts.kb) > 0
+        self._pipeline = _pipeline(settings, parts)
 
     @classmethod
     def open(
@@ -75,6 +74,7 @@ class Runtime:
         threads: int | None = 1,
         retrieval: RetrievalMode = "always",
         verify: bool = True,
+        budget_ms: float | None = None,
     ) -> Runtime:
         """Open a bundle, check it, and prove on its golden texts that this machine computes what the exporter's did.
 
@@ -82,16 +82,23 @@ class Runtime:
             path: the bundle's folder.
             threads: threads that share one `predict`, or that run texts side by side in `predict_many`; None takes
                 every core that this process may use.
-            retrieval: ``"always"`` blends in the neighbours, ``"never"`` answers with the student alone.
+            retrieval: ``"always"`` blends in the neighbours; ``"gated"`` does where the student is not sure, which
+                saves most searches and costs at most the accuracy that the manifest's gate certifies; ``"never"``
+                answers with the student alone.
             verify: check the files' SHA-256 sums; without it only existence and sizes are checked.
+            budget_ms: milliseconds that a text may take. Where the student has used so much of it that a search would
+                be late, the student answers alone (``Prediction.reason`` is ``"budget"``): of two calls with one text,
+                one may then retrieve and the other not. Default: no limit.
 
         Raises:
             BundleIntegrityError: a file is missing, truncated or altered.
             BundleVersionError: the bundle was written by a newer reaugkd.
             BundleError: the parts do not fit each other, or the golden texts come out differently.
-            UsageError: an argument that cannot be meant.
+            UsageError: an argument that cannot be meant, or ``"gated"`` where the bundle has no gate.
         """
-        settings = _Settings(Path(path).absolute(), checked_threads(threads), _checked_mode(retrieval), verify)
+        budget = None if budget_ms is None else checked_budget(budget_ms)
+        mode = checked_mode(retrieval)
+        settings = _Settings(Path(path).absolute(), checked_threads(threads), mode, verify, budget)
         return cls(settings, _open_parts(settings))
 
     @property
@@ -111,7 +118,7 @@ class Runtime:
 
     @property
     def retrieval(self) -> RetrievalMode:
-        """``"always"`` or ``"never"``."""
+        """``"always"``, ``"gated"`` or ``"never"``."""
         return self._settings.retrieval
 
     @property
@@ -130,8 +137,12 @@ class Runtime:
         return self._open_parts().tokenizer
 
     def with_retrieval(self, retrieval: RetrievalMode) -> Runtime:
-        """A sibling on the same session and knowledge base with the other setting; closing one leaves the other."""
-        settings = replace(self._settings, retrieval=_checked_mode(retrieval))
+        """A sibling on the same session and knowledge base with another setting; closing one leaves the other.
+
+        Raises:
+            UsageError: the setting is unknown, or ``"gated"`` where the bundle has no gate.
+        """
+        settings = replace(self._settings, retrieval=checked_mode(retrieval))
         return Runtime(settings, self._open_parts())
 
     def predict(self, text: Text) -> Prediction:
@@ -143,8 +154,8 @@ class Runtime:
             ModelError: the student cannot run, or computes no number.
             UsageError: the runtime is closed.
         """
-        parts = self._open_parts()
-        return self._answer(parts, parts.student, text)
+        student = self._open_parts().student
+        return self._pipeline.answer(student, text)
 
     @overload
     def predict_many(self, texts: Iterable[Text]) -> Iterator[Prediction]: ...
@@ -163,12 +174,13 @@ class Runtime:
             texts: any iterable; it is read as answers are asked for, in the calling thread.
             on_error: ``"raise"`` stops at a bad text; ``"return"`` hands the error out in the text's place and goes on.
         """
-        if on_error not in ("raise", "return"):
-            raise UsageError("on_error is unknown", found=on_error, expected="raise or return")
+        on_error = checked_on_error(on_error)
         parts = self._open_parts()
         if self._settings.threads == 1:
-            return (self._attempt(parts, parts.student, text, on_error) for text in texts)
-        return self._side_by_side(parts, texts, on_error)
+            return one_by_one(self._pipeline, parts.student, texts, on_error)
+        if parts.single is None:
+            parts.single = StudentSession(parts.bundle.model_path, threads=1)
+        return side_by_side(self._pipeline, parts.single, texts, on_error, self._settings.threads)
 
     def close(self) -> None:
         """Let go of the model and the knowledge base; predicting afterwards raises UsageError."""
@@ -184,7 +196,8 @@ class Runtime:
 
     def __reduce__(self) -> tuple[object, ...]:
         settings = self._settings
-        return (Runtime.open, (str(settings.path), settings.threads, settings.retrieval, settings.verify))
+        given = (settings.threads, settings.retrieval, settings.verify, settings.budget_ms)
+        return (Runtime.open, (str(settings.path), *given))
 
     def __repr__(self) -> str:
         settings = self._settings
@@ -208,86 +221,8 @@ class Runtime:
                 path=self._settings.path,
                 remedy="Restart the program to use the new bundle.",
             )
-        self._parts = parts
+        self._parts, self._pipeline = parts, _pipeline(self._settings, parts)
         return parts
-
-    def _side_by_side(
-        self, parts: _Parts, texts: Iterable[Text], on_error: OnError
-    ) -> Iterator[Prediction | ReaugkdError]:
-        threads = self._settings.threads
-        if parts.single is None:
-            parts.single = StudentSession(parts.bundle.model_path, threads=1)
-        student = parts.single
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="reaugkd")
-
-        def submitted() -> Iterator[Future[Prediction | ReaugkdError]]:
-            try:
-                for text in texts:
-                    yield pool.submit(self._attempt, parts, student, text, on_error)
-            except Exception as error:  # of the source: it takes its turn after what was read before it
-                failed: Future[Prediction | ReaugkdError] = Future()
-                failed.set_exception(error)
-                yield failed
-
-        waiting: deque[Future[Prediction | ReaugkdError]] = deque()
-        try:
-            for future in submitted():
-                waiting.append(future)
-                if len(waiting) >= threads * _LOOK_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _attempt(
-        self, parts: _Parts, student: StudentSession, text: Text, on_error: OnError
-    ) -> Prediction | ReaugkdError:
-        if on_error == "raise":
-            return self._answer(parts, student, text)
-        try:
-            return self._answer(parts, student, text)
-        except ReaugkdError as error:
-            return error
-
-    def _answer(self, parts: _Parts, student: StudentSession, text: Text) -> Prediction:
-        manifest = parts.bundle.manifest
-        config = manifest.blend
-        began = perf_counter_ns()
-        encoding = parts.tokenizer.encode(*checked_input(text, manifest.text_pair))
-        tokenized = perf_counter_ns()
-        logits, embedding = student.run(encoding)
-        ran = perf_counter_ns()
-        if self._retrieve:
-            rows, similarities = parts.kb.search(embedding, config.k)
-            searched = perf_counter_ns()
-            own = softmax(logits, config.student_temperature)
-            soft_labels = parts.kb.soft_labels.take(rows, 0)
-            probabilities, retrieved, weights, share = blend(own, similarities, soft_labels, config)
-            found: Retrieval | tuple[()] = Retrieval(parts.kb, rows, similarities, weights)
-        else:
-            searched = ran
-            own = probabilities = softmax(logits, config.student_temperature)
-            retrieved, found, share = None, (), 1.0
-        best = int(probabilities.argmax())
-        probability = float(probabilities[best])
-        if probability != probability:
-            raise ModelError("the student computed no number", path=student.path, found="NaN")
-        blended = perf_counter_ns()
-        timings = Timings(
-            (tokenized - began) / 1e3, (ran - tokenized) / 1e3, (searched - ran) / 1e3, (blended - searched) / 1e3
-        )
-        labels = manifest.labels
-        return Prediction(
-            labels[best], probability, probabilities, own, retrieved, self._retrieve, share, timings, labels, found
-        )
-
-
-def _checked_mode(retrieval: str) -> RetrievalMode:
-    modes: dict[str, RetrievalMode] = {"always": "always", "never": "never"}
-    if retrieval in modes:
-        return modes[retrieval]
-    raise UsageError("the retrieval setting is unknown", found=retrieval, expected="always or never")
 
 
 def _open_parts(settings: _Settings) -> _Parts:
@@ -310,3 +245,31 @@ def _open_parts(settings: _Settings) -> _Parts:
     student = StudentSession(bundle.model_path, settings.threads)
     check_golden(bundle, tokenizer, student)
     return _Parts(bundle, tokenizer, student, kb, os.getpid())
+
+
+def _pipeline(settings: _Settings, parts: _Parts) -> Pipeline:
+    manifest = parts.bundle.manifest
+    if settings.retrieval == "gated" and manifest.gate is None:
+        raise UsageError(
+            "the bundle has no gate",
+            path=settings.path,
+            expected='a threshold in the manifest, for retrieval "gated"',
+            remedy='Open it with retrieval "always", or export it again with another --gate-loss.',
+        )
+    budget = None if settings.budget_ms is None else Budget(settings.budget_ms, _search_cost(parts))
+    return Pipeline(manifest, parts.tokenizer, parts.kb, settings.retrieval, budget)
+
+
+def _search_cost(parts: _Parts) -> float:
+    """Nanoseconds of a search and its blend, as seen now: with queries of all directions."""
+    kb, config = parts.kb, parts.bundle.manifest.blend
+    if not len(kb):
+        return 0.0
+    queries = np.random.default_rng(0).normal(size=(SEARCHES, kb.ndim)).astype(np.float32)
+    uniform = np.full(kb.num_labels, 1 / kb.num_labels, np.float32)
+
+    def search(number: int) -> object:
+        rows, similarities = kb.search(queries[number], config.k)
+        return blend(uniform, similarities, kb.soft_labels.take(rows, 0), config)
+
+    return measured_cost(search)

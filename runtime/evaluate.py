@@ -1,7 +1,8 @@
 """The evaluation: how good each system is on a labelled split, how faithful to the teacher, and how sure that is.
 
 The systems, in the order of the table: the teacher and the fp32 student (where the training side hands in their
-probabilities), the bundle's student, its neighbours alone, and the two blended, which is what the bundle answers with.
+probabilities), the bundle's student, its neighbours alone, the two blended, which is what the bundle answers with, and
+where it has a gate the same with retrieval for those texts alone that the student is not sure of.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from .fidelity import Fidelity
 
 TEACHER, STUDENT_FP32 = "teacher", "student_fp32"
-STUDENT, RETRIEVAL, BLEND = "student", "retrieval", "student+retrieval"
-SYSTEMS = (TEACHER, STUDENT_FP32, STUDENT, RETRIEVAL, BLEND)
+STUDENT, RETRIEVAL, BLEND, GATED = "student", "retrieval", "student+retrieval", "student+gated"
+SYSTEMS = (TEACHER, STUDENT_FP32, STUDENT, RETRIEVAL, BLEND, GATED)
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -66,6 +67,7 @@ class EvalReport:
         data: where the rows came from.
         labels: the classes' names, in the order of the probabilities.
         retrieved: share of the rows for which neighbours were looked up.
+        gated: share of the rows for which the gate looks them up; None without a gate.
         differences: score -> student+retrieval minus student; empty where nothing was retrieved.
         mcnemar: student (first) against student+retrieval (second); None where nothing was retrieved.
         fidelity: to the teacher, on further kinds of rows (``fidelity.with_fidelity``); None where not measured.
@@ -77,6 +79,7 @@ class EvalReport:
     data: str
     labels: tuple[str, ...]
     retrieved: float
+    gated: float | None
     differences: Mapping[str, Difference]
     mcnemar: McNemar | None
     fidelity: Fidelity | None = None
@@ -90,6 +93,7 @@ class EvalReport:
             "data": self.data,
             "labels": list(self.labels),
             "retrieved": self.retrieved,
+            "gated": self.gated,
             "difference": self._difference_json(),
             "mcnemar": self._mcnemar_json(),
             "fidelity": None if self.fidelity is None else self.fidelity.to_json(),
@@ -152,6 +156,7 @@ def evaluate_bundle(
         data=split.source if data is None else data,
         labels=tuple(runtime.labels),
         retrieved=answers.retrieved,
+        gated=answers.gated,
         differences=_differences(rows, draws),
         mcnemar=_mcnemar(systems, gold),
     )
@@ -165,11 +170,13 @@ class Answers:
         systems: system -> probabilities float64 [n, c], in the order of ``SYSTEMS``.
         gold: [n], the class index of each row.
         retrieved: share of the rows for which neighbours were looked up.
+        gated: share of the rows for which the gate looks them up; None without a gate.
     """
 
     systems: dict[str, Floats]
     gold: Ints
     retrieved: float
+    gated: float | None
 
 
 def answer(
@@ -183,7 +190,12 @@ def answer(
     """Answer every row once, with the arguments and the errors of ``evaluate_bundle``."""
     gold = _gold(runtime, split, label_names)
     own, retrieved = _answer(runtime, split, progress)
-    return Answers(_systems(own, {} if extra is None else extra, gold), gold, retrieved)
+    gated = None
+    if BLEND in own and runtime.manifest.gate is not None:
+        unsure = own[STUDENT].max(axis=1) < runtime.manifest.gate.threshold
+        own[GATED] = np.where(unsure[:, None], own[BLEND], own[STUDENT])
+        gated = float(unsure.mean())
+    return Answers(_systems(own, {} if extra is None else extra, gold), gold, retrieved, gated)
 
 
 def _answer(runtime: Runtime, split: Split, progress: Progress | None) -> tuple[dict[str, Floats], float]:

@@ -15,7 +15,7 @@ from ..errors import ReaugkdError
 from .bundle import KB_FOLDER, MODEL_FILE, Bundle
 from .manifest import MANIFEST_FILE
 from .probe import COMMAND
-from .race import BLEND, SESSION_RUN, Race
+from .race import BLEND, GATED, SESSION_RUN, Race
 
 TIMEOUT_S = 300
 
@@ -110,7 +110,7 @@ def _orders(path: Path, race: Race, system: str, answers: int) -> dict[str, Any]
         "kind": "runtime",
         "path": str(path),
         "threads": runtime.threads,
-        "retrieval": "always" if system == BLEND else "never",
+        "retrieval": {BLEND: "always", GATED: "gated"}.get(system, "never"),
         "texts": list(race.inputs[:answers]),
     }
 

@@ -37,10 +37,19 @@ def describe(bundle: Bundle) -> str:
             f"labels {blend.label_temperature:g}",
         ),
     ]
-    if "label_agreement" in quality:
+    gate = manifest.gate
+    if gate is not None:
         facts.append(
             (
                 "gate",
+                f"alone from {gate.threshold:.3f} on, retrieving for {gate.retrieved:.1%} of held-out rows; accuracy "
+                f"lost at most {gate.epsilon:.2%}, with confidence {1 - gate.delta:.0%} ({gate.rows} rows)",
+            )
+        )
+    if "label_agreement" in quality:
+        facts.append(
+            (
+                "quality",
                 f"{quality['label_agreement']:.2%} of {quality['rows']} held-out rows as in float32, accuracy "
                 f"{quality['accuracy_float32']:.2%} -> {quality['accuracy']:.2%}, "
                 f"neighbour overlap {quality['neighbour_overlap']:.2%}",

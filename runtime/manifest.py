@@ -14,6 +14,7 @@ from ..errors import BundleVersionError, UsageError
 from ..kb.files import atomic_write, sha256_file
 from ..kb.index import IndexConfig
 from .fields import Fields
+from .gate import Gate, read_gate
 from .weight import ExampleWeight, read_weight
 
 FORMAT_VERSION = 1
@@ -94,6 +95,7 @@ class Manifest:
         blend: how student and neighbours are mixed.
         kb: the index's parameters (its expansion is in no other file).
         kb_rows: rows of the knowledge base.
+        gate: where the student answers alone; None where no threshold could be certified.
         golden: what the exporting machine computed.
         quantization: kind, target instruction set, quantized nodes and so on.
         quality: the export gate's report.
@@ -110,6 +112,7 @@ class Manifest:
     blend: BlendConfig
     kb: IndexConfig
     kb_rows: int
+    gate: Gate | None = None
     golden: tuple[Golden, ...] = ()
     quantization: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
@@ -147,6 +150,7 @@ class Manifest:
             blend=read_blend(fields.section("blend")),
             kb=fields.section("kb").make(IndexConfig, ndim=int),
             kb_rows=fields.get("kb_rows", int),
+            gate=read_gate(fields),
             golden=tuple(_golden(section) for section in fields.sections("golden")),
             quantization=fields.get("quantization", dict),
             quality=fields.get("quality", dict),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kb.knowledge_base import KnowledgeBase
+
+Reason = Literal["never", "empty", "sure", "budget"]
+"""Why nothing was retrieved: the runtime was opened so, the knowledge base has no row, the student was sure enough for
+the gate, or the text's time was used up."""
 
 
 class Timings(NamedTuple):
@@ -91,7 +95,7 @@ class Prediction:
         probabilities: float32 [c], the blend, in the order of ``labels``.
         student_probabilities: float32 [c], the student's own.
         retrieval_probabilities: float32 [c], the neighbours' own; None where nothing was retrieved.
-        retrieved: whether neighbours had a part in the answer.
+        reason: why nothing was retrieved; None where neighbours had a part in the answer.
         student_weight: the student's share of this answer, 0 to 1; 1.0 where nothing was retrieved.
         timings: microseconds a stage.
         labels: the labels' names.
@@ -102,11 +106,16 @@ class Prediction:
     probabilities: NDArray[np.float32] = field(repr=False)
     student_probabilities: NDArray[np.float32] = field(repr=False)
     retrieval_probabilities: NDArray[np.float32] | None = field(repr=False)
-    retrieved: bool
+    reason: Reason | None
     student_weight: float
     timings: Timings
     labels: tuple[str, ...] = field(repr=False)
     _found: Retrieval | tuple[Neighbour, ...] = field(default=(), repr=False)
+
+    @property
+    def retrieved(self) -> bool:
+        """Whether neighbours had a part in the answer."""
+        return self.reason is None
 
     @property
     def neighbours(self) -> tuple[Neighbour, ...]:
@@ -118,7 +127,7 @@ class Prediction:
         return found
 
     def as_record(self, explain: bool = False) -> dict[str, Any]:
-        """The answer as JSON values: label, probability, probabilities (label to number), retrieved.
+        """The answer as JSON values: label, probability, probabilities (label to number), retrieved, else the reason.
 
         Args:
             explain: add the student's share, its own and the retrieved probabilities, and the neighbours.
@@ -129,6 +138,8 @@ class Prediction:
             "probabilities": self._named(self.probabilities),
             "retrieved": self.retrieved,
         }
+        if self.reason is not None:
+            record["reason"] = self.reason
         if explain:
             retrieved = self.retrieval_probabilities
             record["student_weight"] = self.student_weight
@@ -144,7 +155,7 @@ class Prediction:
         retrieved = self.retrieval_probabilities
         return (
             self.label,
-            self.retrieved,
+            self.reason,
             self.student_weight,
             self.probabilities.tobytes(),
             self.student_probabilities.tobytes(),
@@ -161,5 +172,5 @@ class Prediction:
     def __reduce__(self) -> tuple[object, ...]:
         # The knowledge base stays behind: what was looked up travels along.
         names = ("label", "probability", "probabilities", "student_probabilities", "retrieval_probabilities")
-        rest = ("retrieved", "student_weight", "timings", "labels", "neighbours")
+        rest = ("reason", "student_weight", "timings", "labels", "neighbours")
         return (Prediction, tuple(getattr(self, name) for name in (*names, *rest)))

@@ -1,8 +1,9 @@
 """The systems of the benchmark, taking turns on the same inputs in one process.
 
 ``session_run`` is ONNX Runtime on ready token ids, the floor that nothing here can go below; ``student`` tokenizes,
-runs and takes the softmax; ``student+retrieval`` searches and blends as well. All three use the one session of one
-runtime, so that neither has a copy of the weights to itself in the processor's cache.
+runs and takes the softmax; ``student+retrieval`` searches and blends as well, ``student+gated`` only where the student
+is not sure. All use the one session of one runtime, so that none has a copy of the weights to itself in the
+processor's cache.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .prediction import Prediction
 from .student import OUTPUTS
 from .text import Text, checked_input
 
-SESSION_RUN, STUDENT, BLEND = "session_run", "student", "student+retrieval"
+SESSION_RUN, STUDENT, BLEND, GATED = "session_run", "student", "student+retrieval", "student+gated"
 
 TEXTS_PER_PASS = 300
 """For the throughput: enough that starting a pool of threads does not count."""
@@ -37,14 +38,16 @@ class Laps:
         total: system -> [m].
         stages: system -> stage -> [m]: ``tokenize``, ``run``, ``search``, ``blend`` (for the student its softmax) and
             ``rest``, what the total has beyond them.
+        retrieved: share of the visits for which ``student+gated`` retrieved; None without it.
     """
 
     total: dict[str, Floats]
     stages: dict[str, dict[str, Floats]]
+    retrieved: float | None
 
 
 class Race:
-    """The contestants: a runtime's session, the runtime without retrieval, and with it.
+    """The contestants: a runtime's session, the runtime without retrieval, with it, and with a gate where it has one.
 
     Args:
         runtime: an open bundle.
@@ -68,10 +71,12 @@ class Race:
         self._runtimes = {STUDENT: runtime.with_retrieval("never")}
         if len(runtime.knowledge_base):
             self._runtimes[BLEND] = runtime.with_retrieval("always")
+            if runtime.manifest.gate is not None:
+                self._runtimes[GATED] = runtime.with_retrieval("gated")
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """The contestants' names; without a row in the knowledge base there is no student+retrieval."""
+        """The contestants' names; without a row in the knowledge base nothing retrieves."""
         return (SESSION_RUN, *self._runtimes)
 
     def tokens(self) -> dict[str, float]:
@@ -89,10 +94,12 @@ class Race:
         """Visit ``samples`` inputs; ``done`` is called once in each visit."""
         names = self.systems
         timings = np.zeros((samples, len(names), 4))
+        retrieved = np.zeros((samples, len(names)), np.bool_)
 
         def note(visit: int, task: int, result: object) -> None:
             if isinstance(result, Prediction):
                 timings[visit, task] = result.timings
+                retrieved[visit, task] = result.retrieved
             else:
                 done()
 
@@ -100,7 +107,8 @@ class Race:
         taken = interleave(self._tasks(), order, seed=self._seed, clock=self._clock, after=note)
         stages = {name: _stages(timings[:, i], taken[:, i]) for i, name in enumerate(names) if name != SESSION_RUN}
         del stages[STUDENT]["search"]
-        return Laps({name: taken[:, i] for i, name in enumerate(names)}, stages)
+        share = float(retrieved[:, names.index(GATED)].mean()) if GATED in names else None
+        return Laps({name: taken[:, i] for i, name in enumerate(names)}, stages, share)
 
     def throughput(self, passes: int, done: Callable[[], object]) -> dict[str, float]:
         """Texts per second of ``predict_many`` with the runtime's threads: the median pass, the systems in turn."""

@@ -30,6 +30,8 @@ def format_evaluation(report: EvalReport) -> str:
             f"  McNemar (exact): {test.second_only} rows right only with retrieval, {test.first_only} only without, "
             f"p = {test.p_value:.3g}"
         )
+    if report.gated is not None:
+        lines.append(f"the gate retrieves for {report.gated:.1%} of the rows")
     if report.fidelity is not None:
         lines += ["", *_fidelity(report.fidelity)]
     return "\n".join(lines)
@@ -49,6 +51,9 @@ def format_bench(report: BenchReport) -> str:
     ]
     if report.overhead is not None:
         lines.append(f"retrieval over the student:   {_overhead(report.overhead)}")
+    if report.gated_overhead is not None:
+        share = f"{report.setting['gate_retrieved']:.1%} of the visits retrieve"
+        lines.append(f"gated over the student:       {_overhead(report.gated_overhead)}; {share}")
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in report.throughput.items())
     lines.append(f"texts a second:               {rates}")
     if report.processes:

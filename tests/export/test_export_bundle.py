@@ -21,6 +21,7 @@ from reaugkd.export import bundle as exporting
 from reaugkd.export import retrieval as retrieving
 from reaugkd.export.bundle import GOLDEN_TEXTS, Exported, ExportJob, export
 from reaugkd.export.encoder import EncoderClassifier
+from reaugkd.export.gate import Certificate, certify
 from reaugkd.export.onnx import Quantization
 from reaugkd.export.projection import Head
 from reaugkd.export.quality import Floors
@@ -63,6 +64,24 @@ def test_what_was_tuned_is_what_the_runtime_answers(tiny_run: Finished, tmp_path
         found = [runtime.predict(text) for text in heldout.inputs()]
     nll = -np.log([max(float(one.probabilities[label]), 1e-12) for one, label in zip(found, gold, strict=True)]).mean()
     assert nll == pytest.approx(made.tuning.nll["blend"], rel=0.01)
+
+
+def test_the_gate_is_certified_on_what_the_runtime_answers(tiny_run: Finished, tmp_path: Path) -> None:
+    without = replace(tiny_run[2].recipe.retrieval, keep_heldout=False, cautious=False)
+    job = replace(JOB, retrieval=without, certificate=Certificate(0.2, 0.2))
+    made = export(tiny_run[0], tmp_path / "bundle", job)
+    heldout = read_rows(RunFolder(tiny_run[0]).data / "heldout.jsonl")
+    gold = label_indices(heldout, LABELS)
+    with Runtime.open(tmp_path / "bundle") as runtime:
+        always = [runtime.predict(text) for text in heldout.inputs()]
+        gated = [runtime.with_retrieval("gated").predict(text) for text in heldout.inputs()]
+    student = np.array([one.student_probabilities for one in always])
+    blend = np.array([one.probabilities for one in always])
+    found, gate = certify(student, blend, gold, None, job.certificate), made.manifest.gate
+    assert found is not None and gate is not None
+    assert (gate.epsilon, gate.delta) == (0.2, 0.2)
+    assert gate.threshold == pytest.approx(found.threshold, abs=1e-3)
+    assert np.mean([one.retrieved for one in gated]) == pytest.approx(gate.retrieved, abs=0.05)
 
 
 def rows_of(run: RunFolder, *names: str) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:

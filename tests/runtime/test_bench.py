@@ -55,6 +55,24 @@ def test_the_json_for_scripts(report: BenchReport) -> None:
     assert found["host"]["versions"]["onnxruntime"]
 
 
+def test_a_gate_is_a_contestant_of_its_own(tmp_path: Path) -> None:
+    path, texts = build_tiny_bundle(tmp_path / "tiny"), tiny_texts(20, seed=3)
+    with Runtime.open(path, retrieval="never") as runtime:
+        middle = sorted(runtime.predict(text).probability for text in texts)[10]
+    reseal(path, gate={"threshold": middle, "epsilon": 0.1, "delta": 0.1, "rows": 50, "losses": 0, "retrieved": 0.5})
+    report = bench(path, texts, settings=BenchSettings(samples=40, warmup=5, passes=1, processes=1, answers=3))
+    found = json.loads(json.dumps(report.to_json()))
+    with Runtime.open(path, retrieval="gated") as runtime:
+        retrieved = sum(runtime.predict(text).retrieved for text in texts)
+    assert 0 < retrieved < 20  # or the test shows nothing
+    assert found["setting"]["gate_retrieved"] == retrieved / 20
+    assert found["gated_overhead"]["p50_us"] == pytest.approx(
+        found["student+gated"]["p50_us"] - found["student"]["p50_us"]
+    )
+    assert "student+gated" in report.processes
+    assert f"{retrieved / 20:.1%} of the visits retrieve" in format_bench(report)
+
+
 def test_fresh_processes_are_measured(report: BenchReport) -> None:
     assert tuple(report.processes) == SYSTEMS
     whole, session = report.processes["student+retrieval"], report.processes["session_run"]

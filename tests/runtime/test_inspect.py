@@ -99,6 +99,17 @@ def test_the_gate_and_the_origin(tmp_path: Path) -> None:
     reseal(path, quality=quality, created_from={"teacher": "org/model", "data": {"name": "banking77"}})
     found = facts(path)
     assert found["teacher"] == "org/model, on banking77"
-    assert found["gate"] == (
+    assert "gate" not in found
+    assert found["quality"] == (
         "98.33% of 900 held-out rows as in float32, accuracy 92.22% -> 92.11%, neighbour overlap 87.31%"
+    )
+
+
+def test_the_gate_says_what_it_saves_and_what_it_may_cost(tmp_path: Path) -> None:
+    path = build_tiny_bundle(tmp_path / "tiny")
+    gate = {"threshold": 0.875, "epsilon": 0.005, "delta": 0.05, "rows": 902, "losses": 1, "retrieved": 0.2461}
+    reseal(path, gate=gate)
+    assert facts(path)["gate"] == (
+        "alone from 0.875 on, retrieving for 24.6% of held-out rows; accuracy lost at most 0.50%, with confidence 95% "
+        "(902 rows)"
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from reaugkd import BundleError, BundleVersionError, UsageError
 from reaugkd.kb.index import IndexConfig
+from reaugkd.runtime.gate import Gate
 from reaugkd.runtime.manifest import BlendConfig, FileRecord, Golden, Manifest, seal, seal_entry
 from reaugkd.runtime.weight import BucketWeight, ExampleWeight, LogisticWeight
 
@@ -35,6 +36,7 @@ MANIFEST = Manifest(
     files={"student/model.onnx": FileRecord(3, "ab" * 32)},
 )
 FILE = Path("bundle/manifest.json")
+GATE = Gate(0.75, 0.005, 0.05, 902, 1, 0.25)
 
 BUCKETS = BucketWeight((0.25, 0.5), (0.9, 0.5, 0.1))
 LOGISTIC = LogisticWeight(-0.5, (1.0, -2.0, 0.25, 4.0, 0.125))
@@ -55,7 +57,9 @@ def plain(manifest: Manifest = MANIFEST) -> dict[str, Any]:
     return obj
 
 
-@pytest.mark.parametrize("manifest", [MANIFEST, weighted(BUCKETS), weighted(LOGISTIC)])
+@pytest.mark.parametrize(
+    "manifest", [MANIFEST, weighted(BUCKETS), weighted(LOGISTIC), dataclasses.replace(MANIFEST, gate=GATE)]
+)
 def test_json_and_back_is_the_same_manifest(manifest: Manifest) -> None:
     assert Manifest.from_json(plain(manifest), FILE) == manifest
 
@@ -116,7 +120,7 @@ def test_a_malformed_weight_per_example_is_named(weight: object, named: str) -> 
 
 def test_unknown_fields_are_ignored() -> None:
     obj = plain()
-    obj["gate"] = {"threshold": 0.9}
+    obj["doorbell"] = {"threshold": 0.9}
     obj["blend"]["later"] = 1
     assert Manifest.from_json(obj, FILE) == MANIFEST
 
@@ -140,7 +144,7 @@ def test_a_newer_format_is_named_before_anything_else_is_read(version: int) -> N
         Manifest.from_json({"format_version": version}, FILE)
 
 
-@pytest.mark.parametrize("name", sorted(plain()))
+@pytest.mark.parametrize("name", sorted(plain().keys() - {"gate"}))
 @pytest.mark.parametrize("value", [None, [1], {"x": 1}, -1, "?"])
 def test_a_missing_or_mistyped_field_is_named(name: str, value: object) -> None:
     if name in ("quantization", "quality", "versions", "created_from") and isinstance(value, dict):
@@ -155,6 +159,21 @@ def test_a_missing_or_mistyped_field_is_named(name: str, value: object) -> None:
     del obj[name]
     with pytest.raises(BundleError, match=name):
         Manifest.from_json(obj, FILE)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1], {"x": 1}, -1, "?", {**dataclasses.asdict(GATE), "threshold": 1.5}, {**dataclasses.asdict(GATE), "rows": 0}],
+)
+def test_a_gate_may_be_missing_but_not_mistyped(value: object) -> None:
+    obj = plain()
+    obj["gate"] = value
+    with pytest.raises(BundleError, match="gate"):
+        Manifest.from_json(obj, FILE)
+    obj["gate"] = None
+    assert Manifest.from_json(obj, FILE).gate is None
+    del obj["gate"]
+    assert Manifest.from_json(obj, FILE).gate is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""The budget: a text that has used up its time is answered without the search.
+
+The student's run cannot be cut short, and it is what long texts spend their time on. The search comes after it and can
+be left out: so it is, where what was spent and what a search has been seen to take add up to more than the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns
+
+from ..errors import UsageError
+
+_FALL = 0.02
+"""How much of the way back to the undisturbed cost the estimate takes with each text."""
+
+SEARCHES = 32
+"""Calls of the measurement."""
+
+_MOST_MS = 1e6
+
+
+class Budget:
+    """A limit a text, and a high estimate of what search and blend take on this machine as it is now.
+
+    The estimate rises to the slowest seen at once and falls by a fiftieth a text, so that under load it stands near the
+    slowest of the last hundred or so; it falls with texts that do without a search, too, or one long pause would turn
+    retrieval off for good.
+
+    Args:
+        limit_ms: milliseconds that a text may take, more than 0.
+        cost_ns: nanoseconds of search and blend, measured on this machine.
+
+    Raises:
+        UsageError: a limit that cannot be meant.
+    """
+
+    def __init__(self, limit_ms: float, cost_ns: float) -> None:
+        self._limit_ns = checked_budget(limit_ms) * 1e6
+        self._floor = self._estimate = cost_ns
+
+    @property
+    def estimate_us(self) -> float:
+        """What search and blend are reckoned to take, in microseconds."""
+        return self._estimate / 1e3
+
+    def affords(self, spent_ns: int) -> bool:
+        """Whether a search is in time after so many nanoseconds."""
+        return spent_ns + self._estimate <= self._limit_ns
+
+    def learn(self, taken_ns: int | None) -> None:
+        """Take in what search and blend took this time; None for a text without them."""
+        fallen = self._estimate + (self._floor - self._estimate) * _FALL
+        self._estimate = fallen if taken_ns is None else max(fallen, taken_ns)
+
+
+def checked_budget(limit_ms: float) -> float:
+    """A budget in milliseconds.
+
+    Raises:
+        UsageError: it is no number above 0, or beyond a quarter of an hour.
+    """
+    if not 0 < limit_ms <= _MOST_MS:
+        raise UsageError("the budget is unusable", found=limit_ms, expected="milliseconds, more than 0")
+    return float(limit_ms)
+
+
+def measured_cost(search: Callable[[int], object]) -> float:
+    """Nanoseconds that ``search`` takes here: the third slowest of 32 calls, the first with cold caches.
+
+    Measured when a runtime is opened, which takes a few milliseconds, and not kept in a file: another load, another
+    clock frequency or another container on the same machine make another cost.
+
+    Args:
+        search: takes the call's number.
+    """
+    taken = []
+    for number in range(SEARCHES):
+        began = perf_counter_ns()
+        search(number)
+        taken.append(perf_counter_ns() - began)
+    return float(sorted(taken)[-3])

@@ -1,0 +1,120 @@
+"""One text's way to its answer: tokens, student, and unless something says otherwise neighbours and their blend.
+
+The order of the steps is that of the clock: what the student says is known before the neighbours are looked up, so the
+gate (`gate`) and the budget (`budget`) decide between the two.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import Literal
+
+import numpy as np
+
+from ..errors import ModelError, UsageError
+from ..kb.knowledge_base import KnowledgeBase
+from .blend import Floats, blend, softmax
+from .budget import Budget
+from .manifest import Manifest
+from .prediction import Prediction, Reason, Retrieval, Timings
+from .student import StudentSession
+from .text import Text, checked_input
+from .tokenizer import TextTokenizer
+
+RetrievalMode = Literal["always", "gated", "never"]
+RETRIEVAL_MODES: tuple[RetrievalMode, ...] = ("always", "gated", "never")
+
+_largest = np.maximum.reduce  # without ndarray.max's detour through Python
+
+
+class Pipeline:
+    """Answers texts from the parts of one bundle.
+
+    Args:
+        manifest: the bundle's.
+        tokenizer: its.
+        kb: its knowledge base.
+        retrieval: ``"always"``, ``"gated"`` (the manifest must have a gate) or ``"never"``.
+        budget: what a text may take; None for any time.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer: TextTokenizer,
+        kb: KnowledgeBase,
+        retrieval: RetrievalMode,
+        budget: Budget | None = None,
+    ) -> None:
+        self._labels, self._pair, self._blend = manifest.labels, manifest.text_pair, manifest.blend
+        self._tokenizer, self._kb, self._budget = tokenizer, kb, budget
+        gate = manifest.gate if retrieval == "gated" else None
+        self._threshold = None if gate is None else gate.threshold
+        self._off: Reason | None = "never" if retrieval == "never" else None if len(kb) else "empty"
+
+    def answer(self, student: StudentSession, text: Text) -> Prediction:
+        """The answer to a text.
+
+        Args:
+            student: the session to run.
+            text: a text or a pair.
+
+        Raises:
+            TextError: a text that cannot be answered.
+            ModelError: the student cannot run, or computes no number.
+        """
+        config = self._blend
+        began = perf_counter_ns()
+        encoding = self._tokenizer.encode(*checked_input(text, self._pair))
+        tokenized = perf_counter_ns()
+        logits, embedding = student.run(encoding)
+        ran = perf_counter_ns()
+        own = softmax(logits, config.student_temperature)
+        decided = perf_counter_ns()
+        reason = self._off or self._unneeded(own, decided - began)
+        if reason is None:
+            rows, similarities = self._kb.search(embedding, config.k)
+            searched = perf_counter_ns()
+            soft_labels = self._kb.soft_labels.take(rows, 0)
+            probabilities, retrieved, weights, share = blend(own, similarities, soft_labels, config)
+            found: Retrieval | tuple[()] = Retrieval(self._kb, rows, similarities, weights)
+        else:
+            searched = decided
+            probabilities, retrieved, found, share = own, None, (), 1.0
+        best = int(probabilities.argmax())
+        probability = float(probabilities[best])
+        if probability != probability:
+            raise ModelError("the student computed no number", path=student.path, found="NaN")
+        blended = perf_counter_ns()
+        if self._budget is not None:
+            self._budget.learn(blended - decided if reason is None else None)
+        timings = Timings(
+            (tokenized - began) / 1e3,
+            (ran - tokenized) / 1e3,
+            (searched - decided) / 1e3,
+            (blended - searched + decided - ran) / 1e3,
+        )
+        labels = self._labels
+        return Prediction(
+            labels[best], probability, probabilities, own, retrieved, reason, share, timings, labels, found
+        )
+
+    def _unneeded(self, own: Floats, spent_ns: int) -> Reason | None:
+        """Why this text is answered by the student alone; None where it is not."""
+        if self._threshold is not None and _largest(own) >= self._threshold:
+            return "sure"
+        if self._budget is not None and not self._budget.affords(spent_ns):
+            return "budget"
+        return None
+
+
+def checked_mode(retrieval: str) -> RetrievalMode:
+    """The mode of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for mode in RETRIEVAL_MODES:
+        if retrieval == mode:
+            return mode
+    raise UsageError("the retrieval setting is unknown", found=retrieval, expected="always, gated or never")

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tinybundle import build_tiny_bundle, tiny_texts
+
+from reaugkd import Runtime, UsageError
+from reaugkd.runtime.budget import SEARCHES, Budget, measured_cost
+
+TEXTS = tiny_texts(30, seed=2)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_bundle(tmp_path_factory.mktemp("budget") / "tiny")
+
+
+def test_a_text_that_is_late_already_is_answered_by_the_student(path: Path) -> None:
+    with Runtime.open(path, budget_ms=1e-6) as hurried:
+        alone = hurried.with_retrieval("never")
+        for text in TEXTS:
+            found = hurried.predict(text)
+            assert found.reason == "budget" and not found.retrieved and found.neighbours == ()
+            assert found.probabilities.tobytes() == alone.predict(text).probabilities.tobytes()
+        again: Runtime = pickle.loads(pickle.dumps(hurried))
+        assert again.predict(TEXTS[0]).reason == "budget"
+
+
+def test_with_all_the_time_in_the_world_nothing_changes(path: Path) -> None:
+    with Runtime.open(path, budget_ms=1e6) as patient, Runtime.open(path) as usual:
+        assert [patient.predict(text) for text in TEXTS] == [usual.predict(text) for text in TEXTS]
+
+
+def test_what_is_spent_and_what_a_search_takes_must_fit() -> None:
+    budget = Budget(5.0, 1e6)  # 5 ms, of which a search takes 1
+    assert budget.affords(0) and budget.affords(4_000_000)
+    assert not budget.affords(4_000_001)
+
+
+def test_the_estimate_rises_at_once_and_falls_slowly_to_the_undisturbed_cost() -> None:
+    budget = Budget(5.0, 1e6)
+    budget.learn(4_500_000)
+    assert budget.estimate_us == 4500.0
+    assert not budget.affords(1_000_000)
+    budget.learn(2_000_000)
+    assert budget.estimate_us == pytest.approx(4500 - 0.02 * 3500)
+    for _ in range(400):  # texts without a search: one pause must not turn retrieval off for good
+        budget.learn(None)
+    assert budget.estimate_us == pytest.approx(1000, rel=0.01)
+    assert budget.affords(3_900_000)
+
+
+@given(st.lists(st.none() | st.integers(0, 10**10), max_size=50))
+def test_the_estimate_is_never_below_the_last_search_nor_the_measured_cost(taken: list[int | None]) -> None:
+    budget = Budget(5.0, 1e6)
+    for one in taken:
+        budget.learn(one)
+        assert budget.estimate_us >= (one or 0) / 1e3
+        assert budget.estimate_us >= 1000.0 * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), float("inf"), 1e7])
+def test_budgets_that_cannot_be_meant(path: Path, wrong: float) -> None:
+    with pytest.raises(UsageError, match="budget"):
+        Runtime.open(path, budget_ms=wrong)
+
+
+def test_an_empty_knowledge_base_has_no_search_to_measure(tmp_path: Path) -> None:
+    with Runtime.open(build_tiny_bundle(tmp_path / "tiny", rows=0), budget_ms=1e-6) as runtime:
+        assert runtime.predict(TEXTS[0]).reason == "empty"
+
+
+def test_the_cost_is_that_of_calls() -> None:
+    calls: list[int] = []
+    assert measured_cost(calls.append) > 0
+    assert calls == list(range(SEARCHES))

@@ -21,7 +21,7 @@ lint: $(STAMP)
 	@# mypy cannot follow an editable install's import hooks: it gets the package's name as a link
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \
-		-m reaugkd -m reaugkd.cli -m reaugkd.errors -p reaugkd.kb -p reaugkd.runtime -p reaugkd.export
+		-m reaugkd -m reaugkd.cli -m reaugkd.errors -p reaugkd.commands -p reaugkd.kb -p reaugkd.runtime -p reaugkd.export
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

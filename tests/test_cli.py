@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from commandline import (
     spawn,
     spawn_python,
 )
-from tinybundle import build_tiny_bundle
+from tinybundle import build_tiny_bundle, reseal
 
 from reaugkd import Runtime, __version__
 from reaugkd.export.recipe import Recipe
@@ -129,6 +130,17 @@ class TestPredict:
         assert record["retrieved"] is False and record["neighbours"] == []
         with Runtime.open(edge_bundle, retrieval="never") as runtime:
             assert record["probability"] == runtime.predict("noon").probability
+
+    def test_a_gate_and_a_budget_leave_the_search_out(self, edge_bundle: Path, tmp_path: Path) -> None:
+        (record,) = records(ok("predict", edge_bundle, "noon", "--format", "jsonl", "--budget-ms", "0.000001").out)
+        assert record["retrieved"] is False and record["reason"] == "budget"
+        shutil.copytree(edge_bundle, tmp_path / "gated")
+        gate = {"threshold": 0.0, "epsilon": 0.1, "delta": 0.1, "rows": 9, "losses": 0, "retrieved": 0.0}
+        reseal(tmp_path / "gated", gate=gate)
+        (record,) = records(ok("predict", tmp_path / "gated", "noon", "--format", "jsonl", "--gated").out)
+        assert record["retrieved"] is False and record["reason"] == "sure"
+        assert "has no gate" in refused("predict", edge_bundle, "noon", "--gated")
+        assert "either --gated or" in refused("predict", edge_bundle, "noon", "--gated", "--no-retrieval")
 
     def test_csv(self, edge_bundle: Path) -> None:
         rows = list(csv.DictReader(io.StringIO(ok("predict", edge_bundle, *TEXTS, "--format", "csv", "--explain").out)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reaugkd import datasource
+from reaugkd.commands import datasource
 from reaugkd.runtime.data import Columns
 
 

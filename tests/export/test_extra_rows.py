@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from workshop import Workshop
 
 from reaugkd import Runtime
-from reaugkd.datasource import load_rows
+from reaugkd.commands.datasource import load_rows
 from reaugkd.errors import DataError, TextError
 from reaugkd.export.bundle import ExportJob, export
 from reaugkd.export.encoder import EncoderClassifier

@@ -12,7 +12,7 @@ import pytest
 from commandline import ok
 
 from reaugkd import ColumnError, DataError, LabelError
-from reaugkd.datasource import load
+from reaugkd.commands.datasource import load
 from reaugkd.export.hub import load_hub_dataset
 from reaugkd.runtime.data import Columns, label_indices
 

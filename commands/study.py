@@ -1,4 +1,4 @@
-"""The front door of `reaugkd study`, thin as the other commands in cli.py."""
+"""`reaugkd study`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import click
 
 from .console import resumable, train_extra
 from .datasource import go_offline_if_unreachable, load
+from .options import PATH
 
 if TYPE_CHECKING:
-    from .export.study.plan import Cell, Plan
-    from .export.study.results import CellResult
-
-_PATH = click.Path(path_type=Path)
+    from ..export.study.plan import Cell, Plan
+    from ..export.study.results import CellResult
 
 
 @click.command(short_help="Recipes against each other: tasks, seeds, tests, plots. *")
-@click.argument("plan", metavar="STUDY.toml", type=_PATH)
-@click.option("--out", required=True, type=_PATH, metavar="OUT", help="The study's folder, made or gone on with.")
+@click.argument("plan", metavar="STUDY.toml", type=PATH)
+@click.option("--out", required=True, type=PATH, metavar="OUT", help="The study's folder, made or gone on with.")
 @click.option(
-    "--data", type=_PATH, metavar="DIR", help="Where relative data paths count from.  [default: the study's folder]"
+    "--data", type=PATH, metavar="DIR", help="Where relative data paths count from.  [default: the study's folder]"
 )
 @click.option("--teacher", metavar="MODEL", help="Where the study's is here, or another: hub id or folder.")
 @click.option(
@@ -37,9 +36,9 @@ def study(
     Tables go to stdout and OUT/report.md, plots beside it, every figure and every answer into two Parquet files.
     """
     with train_extra("a study"):
-        from .export.study.command import StudyJob
-        from .export.study.command import study as run_study
-        from .export.study.plan import load_plan
+        from ..export.study.command import StudyJob
+        from ..export.study.command import study as run_study
+        from ..export.study.plan import load_plan
     planned = load_plan(plan)
     if teacher is not None:
         # Beside the name that the study gives it: results carried to another machine are still this study's.
@@ -58,6 +57,6 @@ def study(
 
 def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
     """The cell of a real study, in a worker: torch is imported here, and data may come from the hub."""
-    from .export.study.cell import run_cell as run
+    from ..export.study.cell import run_cell as run
 
     return run(cell, plan, out, data_dir, load)

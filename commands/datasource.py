@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from .console import train_extra
 
 if TYPE_CHECKING:
-    from .runtime.data import Columns, Dataset, Split
+    from ..runtime.data import Columns, Dataset, Split
 
 # A path by its looks, not the id of a data set or model on the hub, where at most one slash is allowed.
 _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
@@ -29,13 +29,13 @@ def load(data: str, task: str | None, columns: Columns, label_names: Sequence[st
         DataError: see ``load_dataset`` and ``load_hub_dataset``.
         DependencyError: it takes `datasets`, which is not installed.
     """
-    from .runtime.data import load_dataset
+    from ..runtime.data import load_dataset
 
     if is_local(data) and not _is_hub_folder(Path(data)):
         return load_dataset(Path(data), columns, task, label_names)
     go_offline_if_unreachable(data)
     with train_extra("reading data sets of the Hugging Face hub"):
-        from .export.hub import load_hub_dataset
+        from ..export.hub import load_hub_dataset
     return load_hub_dataset(data, columns, task, label_names)
 
 
@@ -45,7 +45,7 @@ def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tup
     Raises:
         DataError: nothing can be read.
     """
-    from .runtime.data import Record, read_records, unlabelled_split
+    from ..runtime.data import Record, read_records, unlabelled_split
 
     path = Path(data)
     if path.is_file() and path.suffix.lower() in _FILE_SUFFIXES - {".json"}:
@@ -61,7 +61,7 @@ def load_rows(path: str, columns: Columns, pair: bool) -> Split:
     Raises:
         DataError: the file cannot be read, or a row of it holds no text.
     """
-    from .runtime.data import Record, Split, read_records
+    from ..runtime.data import Record, Split, read_records
 
     texts: list[str] = []
     pairs: list[str] = []

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
-from .errors import DependencyError, ReaugkdError, StorageError, one_line
+from ..errors import DependencyError, ReaugkdError, StorageError, one_line
 
 if TYPE_CHECKING:
-    from .runtime.progress import ProgressLine
+    from ..runtime.progress import ProgressLine
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -173,7 +173,7 @@ def output(path: str, machine: bool) -> Iterator[TextIO]:
             sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
-    from .kb.files import atomic_write, refuse_existing
+    from ..kb.files import atomic_write, refuse_existing
 
     refuse_existing(Path(path))
     with atomic_write(Path(path)) as file:
@@ -192,7 +192,7 @@ def json_report(path: str | None) -> Iterator[Callable[[object], None]]:
     if path == "-":
         yield lambda report: click.echo(_json(report))
         return
-    from .kb.files import atomic_write, refuse_existing
+    from ..kb.files import atomic_write, refuse_existing
 
     if not Path(path).is_file():
         refuse_existing(Path(path))
@@ -211,7 +211,7 @@ def _json(report: object) -> str:
 @contextlib.contextmanager
 def progress(label: str, unit: str) -> Iterator[ProgressLine]:
     """A progress line on stderr with the time left, which is gone when the block ends, however it ends."""
-    from .runtime.progress import ProgressLine
+    from ..runtime.progress import ProgressLine
 
     line = ProgressLine(label, unit, sys.stderr, shutil.get_terminal_size().columns)
     try:

@@ -1,0 +1,1 @@
+"""The commands of `reaugkd`, one a file, thin: what a command needs is imported when it runs."""

@@ -1,0 +1,110 @@
+"""`reaugkd export`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import train_extra
+from .datasource import load_rows
+from .options import PATH, with_columns
+
+if TYPE_CHECKING:
+    from ..runtime.data import Columns
+
+
+@click.command(short_help="A run as a bundle for the edge. *")
+@click.argument("run", type=PATH)
+@click.option("--out", required=True, type=PATH, metavar="BUNDLE", help="The bundle folder to make.")
+@click.option(
+    "--target",
+    type=click.Choice(["auto", "avx2", "avx512_vnni", "arm64"]),
+    default="auto",
+    show_default=True,
+    help="Processor family of the edge; auto is this machine's.",
+)
+@click.option("--quantization", type=click.Choice(["dynamic", "static", "none"]), default="dynamic", show_default=True)
+@click.option(
+    "--allow-quality-loss", is_flag=True, help="Write the bundle even if int8 falls below the quality floors."
+)
+@click.option("--no-texts", is_flag=True, help="Leave the rows' texts out of the knowledge base (privacy, size).")
+@click.option(
+    "--gate-loss",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.005,
+    show_default=True,
+    metavar="SHARE",
+    help="Accuracy that the gate may cost, certified with 95 % confidence on the held-out rows.",
+)
+@click.option(
+    "--kb-data", metavar="FILE", help="More texts for the knowledge base, labelled by the teacher; labels are not read."
+)
+@click.option(
+    "--query", type=click.Choice(["layers", "distilled"]), help="What the student asks with.  [default: the recipe's]"
+)
+@click.option(
+    "--keys", type=click.Choice(["student", "teacher", "both"]), help="What it finds.  [default: the recipe's]"
+)
+@click.option(
+    "--weight",
+    type=click.Choice(["auto", "constant", "buckets", "logistic"]),
+    help="The form of the student's share.  [default: the recipe's]",
+)
+@click.option(
+    "--keep-heldout/--leave-heldout",
+    default=None,
+    help="Whether the knowledge base holds the held-out rows too.  [default: the recipe's]",
+)
+@with_columns
+def export(
+    run: Path,
+    out: Path,
+    target: str,
+    quantization: Any,
+    allow_quality_loss: bool,
+    no_texts: bool,
+    gate_loss: float,
+    kb_data: str | None,
+    columns: Columns,
+    **retrieval: Any,
+) -> None:
+    """Export RUN as a bundle: int8 ONNX student, knowledge base, tuned blend, proof of quality."""
+    with train_extra("exporting"):
+        from ..export import recipe_file as recipes
+        from ..export.bundle import ExportJob
+        from ..export.bundle import export as run_export
+        from ..export.gate import Certificate
+        from ..export.onnx import detect_target
+        from ..export.retrieval import Store
+        from ..export.run import RunFolder
+    chosen: Any = detect_target() if target == "auto" else target
+    description = RunFolder(run).describe()
+    recipe = recipes.recipe_from_dict(description["recipe"]).retrieval
+    job = ExportJob(
+        chosen,
+        quantization,
+        allow_quality_loss=allow_quality_loss,
+        store=Store(keep_texts=not no_texts),
+        retrieval=replace(recipe, **{name: value for name, value in retrieval.items() if value is not None}),
+        certificate=Certificate(gate_loss),
+        extra=None if kb_data is None else load_rows(kb_data, columns, description["data"]["text_pair"]),
+    )
+    done = run_export(run, out, job)
+    quality = done.quality
+    click.echo(
+        f"{quantization} quantization for {chosen}: {quality.label_agreement:.2%} of {quality.rows} held-out rows "
+        f"as in float32, accuracy {quality.accuracy_float32:.2%} -> {quality.accuracy:.2%}, "
+        f"neighbour overlap {quality.neighbour_overlap:.2%} at k={quality.k}",
+        err=True,
+    )
+    gate = done.manifest.gate
+    if gate is None:
+        said = f"none: too few held-out rows to certify a loss of {gate_loss:.2%}, or too many lost"
+    else:
+        said = f"retrieves for {gate.retrieved:.1%} of the held-out rows, certified to lose at most {gate.epsilon:.2%}"
+    click.echo(f"gate (predict --gated): {said}", err=True)
+    total = sum(record.bytes for record in done.manifest.files.values())
+    click.echo(f"{out}: {total / 1e6:.1f} MB; next: reaugkd predict {out} 'some text'", err=True)

@@ -1,0 +1,45 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+with_threads = click.option(
+    "--threads", type=click.IntRange(1), default=1, metavar="N", help="Threads to use.  [default: 1]"
+)
+with_task = click.option("--task", metavar="NAME", help="A GLUE task's name, clinc150, clinc150_oos, or a hub subset.")
+with_json = click.option("--json", "json_path", metavar="FILE|-", help="Write the figures as JSON, to stdout for -.")
+
+
+def with_columns(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the three options that name columns, and hand them over as one ``columns``."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any, text_column: str | None, text_pair_column: str | None, label_column: str | None, **options: Any
+    ) -> None:
+        from ..runtime.data import Columns
+
+        command(*args, columns=Columns(text_column, text_pair_column, label_column), **options)
+
+    for option, what in (("label", "the labels"), ("text-pair", "the pairs' second texts"), ("text", "the texts")):
+        text = f"Column of {what}.  [default: found by its usual names]"
+        wrapped = click.option(f"--{option}-column", metavar="NAME", help=text)(wrapped)
+    return wrapped
+
+
+def numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """The callback of an option that takes whole numbers, separated by commas."""
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 0,2,5") from None

@@ -1,0 +1,75 @@
+"""`reaugkd train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import resumable, train_extra
+from .datasource import go_offline_if_unreachable, load
+from .options import PATH, numbers, with_columns, with_task
+
+if TYPE_CHECKING:
+    from ..runtime.data import Columns
+
+
+@click.command(short_help="Teacher, keys and student from labelled rows. *")
+@click.option("--data", required=True, metavar="PATH|HUB_ID", help="A data folder or file, or a Hugging Face data set.")
+@click.option("--teacher", required=True, metavar="MODEL", help="Encoder or fine-tuned classifier: hub id or folder.")
+@click.option("--out", required=True, type=PATH, metavar="RUN", help="The run folder to make, or to go on with.")
+@with_task
+@click.option(
+    "--student-layers", callback=numbers, metavar="N,N,..", help="Teacher layers the student starts from, 0-based."
+)
+@click.option("--student", metavar="MODEL", help="A model the student starts from instead: hub id or folder.")
+@click.option("--embedding-dim", type=int, metavar="N", help="Components of keys and queries.  [default: 128]")
+@click.option("--teacher-epochs", type=int, metavar="N", help="Epochs of the teacher's fine-tuning.  [default: 4]")
+@click.option("--student-epochs", type=int, metavar="N", help="Epochs of the distillation.  [default: 5]")
+@click.option("--max-length", type=int, metavar="N", help="Tokens a text is cut to.  [default: 128]")
+@click.option("--limit", type=click.IntRange(2), metavar="N", help="Use at most N train rows, stratified.")
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of everything random.  [default: 0]")
+@click.option("--recipe", type=PATH, metavar="FILE.toml", help="Every other choice; options above win over it.")
+@click.option("--redo", is_flag=True, help="In an existing run, redo the stages whose settings changed.")
+@with_columns
+def train(
+    data: str,
+    teacher: str,
+    out: Path,
+    task: str | None,
+    limit: int | None,
+    recipe: Path | None,
+    redo: bool,
+    columns: Columns,
+    **options: Any,
+) -> None:
+    """Train a teacher, its keys and a student; killed at any point and called again, it goes on."""
+    go_offline_if_unreachable(data, teacher, options["student"] or teacher)
+    with train_extra("training"):
+        from ..export import recipe_file as recipes
+        from ..export.recipe import Recipe
+        from ..export.train import TrainJob
+        from ..export.train import train as run_training
+    base = recipes.load_recipe(recipe) if recipe else Recipe()
+    chosen = recipes.override(
+        base,
+        seed=options["seed"],
+        max_length=options["max_length"],
+        teacher__fit__epochs=options["teacher_epochs"],
+        projection__embedding_dim=options["embedding_dim"],
+        student=recipes.with_start(base.student, options["student_layers"], options["student"]),
+        student__fit__epochs=options["student_epochs"],
+    )
+    dataset = load(data, task, columns)
+    with resumable():
+        tuning = run_training(dataset, TrainJob(teacher, chosen, limit, redo), out)
+    blend = tuning.blend
+    nll = ", ".join(f"{name} {value:.4f}" for name, value in tuning.nll.items())
+    click.echo(
+        f"tuned on {tuning.rows} held-out rows: student weight "
+        f"{f'{blend.student_weight:.3f}' if blend.weight is None else blend.weight.kind}, k {blend.k}, "
+        f"tau {blend.tau:g}; negative log-likelihood: {nll}",
+        err=True,
+    )
+    click.echo(f"next: reaugkd export {out} --out BUNDLE", err=True)

@@ -23,6 +23,7 @@ from ..runtime.gate import Gate
 from ..runtime.manifest import BlendConfig, Golden, Manifest, seal
 from ..runtime.student import StudentSession
 from ..runtime.tokenizer import TextTokenizer
+from .calibrated import add_probabilities
 from .encoder import EncoderClassifier
 from .gate import Certificate, certify
 from .onnx import Quantization, QuantizedNodes, Target, export_float32, quantize, require_same_answers
@@ -122,6 +123,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
         )
         tuning = made.tuning
         made.kb.save(folder / KB_FOLDER)
+        add_probabilities(student / "model.onnx", tuning.blend.student_temperature)
         report = compare(answers["float32"], answers["quantized"], heldout_gold, made.tuned_on, tuning.blend.k)
         if not job.allow_quality_loss:
             require(report, job.floors)

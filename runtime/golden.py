@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import BundleError, TextError
+from .blend import Floats, softmax
 from .bundle import Bundle
 from .manifest import Golden
 from .student import StudentSession
 from .text import checked_input
 from .tokenizer import TextTokenizer
+
+_ROUNDING = 1e-4
 
 
 def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSession) -> None:
@@ -38,6 +41,8 @@ def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSessi
         logits, embedding = student.run(encoding)
         _check_shapes(bundle, logits.shape, embedding.shape)
         _check_logits(bundle, golden, logits)
+        temperature = manifest.blend.student_temperature
+        _check_probabilities(bundle, softmax(logits, temperature), student.answer(encoding, temperature)[0])
 
 
 def _check_shapes(bundle: Bundle, logits: tuple[int, ...], embedding: tuple[int, ...]) -> None:
@@ -53,7 +58,7 @@ def _check_shapes(bundle: Bundle, logits: tuple[int, ...], embedding: tuple[int,
         )
 
 
-def _check_logits(bundle: Bundle, golden: Golden, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+def _check_logits(bundle: Bundle, golden: Golden, logits: Floats) -> None:
     if len(golden.logits) != len(logits):
         expected = f"{len(logits)} logits"
         raise BundleError("a golden text is unusable", path=bundle.path, found=len(golden.logits), expected=expected)
@@ -66,4 +71,16 @@ def _check_logits(bundle: Bundle, golden: Golden, logits: np.ndarray[tuple[int],
             found=f"a logit {worst:.4g} away, with a model quantized for {target}",
             expected=f"at most {golden.tolerance:.4g} away",
             remedy="Export the bundle for this CPU: `reaugkd export --target avx2|avx512_vnni|arm64`, or auto on it.",
+        )
+
+
+def _check_probabilities(bundle: Bundle, expected: Floats, found: Floats) -> None:
+    worst = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("nan")
+    if not worst <= _ROUNDING:
+        raise BundleError(
+            "the model's probabilities are not those of the manifest's student_temperature",
+            path=bundle.model_path,
+            found=f"{worst:.2g} away",
+            expected=f"softmax(logits / {bundle.manifest.blend.student_temperature:g})",
+            remedy="Export the bundle again.",
         )

@@ -9,11 +9,9 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import Literal
 
-import numpy as np
-
 from ..errors import ModelError, UsageError
 from ..kb.knowledge_base import KnowledgeBase
-from .blend import Floats, blend, softmax
+from .blend import blend
 from .budget import Budget
 from .manifest import Manifest
 from .prediction import Prediction, Reason, Retrieval, Timings
@@ -23,8 +21,6 @@ from .tokenizer import TextTokenizer
 
 RetrievalMode = Literal["always", "gated", "never"]
 RETRIEVAL_MODES: tuple[RetrievalMode, ...] = ("always", "gated", "never")
-
-_largest = np.maximum.reduce  # without ndarray.max's detour through Python
 
 
 class Pipeline:
@@ -67,41 +63,41 @@ class Pipeline:
         began = perf_counter_ns()
         encoding = self._tokenizer.encode(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()
-        logits, embedding = student.run(encoding)
+        own, embedding = student.answer(encoding, config.student_temperature)
         ran = perf_counter_ns()
-        own = softmax(logits, config.student_temperature)
-        decided = perf_counter_ns()
-        reason = self._off or self._unneeded(own, decided - began)
+        best = int(own.argmax())
+        probability = float(own[best])
+        reason = self._off or self._unneeded(probability, ran - began)
         if reason is None:
             rows, similarities = self._kb.search(embedding, config.k)
             searched = perf_counter_ns()
             soft_labels = self._kb.soft_labels.take(rows, 0)
             probabilities, retrieved, weights, share = blend(own, similarities, soft_labels, config)
+            best = int(probabilities.argmax())
+            probability = float(probabilities[best])
             found: Retrieval | tuple[()] = Retrieval(self._kb, rows, similarities, weights)
         else:
-            searched = decided
+            searched = ran
             probabilities, retrieved, found, share = own, None, (), 1.0
-        best = int(probabilities.argmax())
-        probability = float(probabilities[best])
         if probability != probability:
             raise ModelError("the student computed no number", path=student.path, found="NaN")
         blended = perf_counter_ns()
         if self._budget is not None:
-            self._budget.learn(blended - decided if reason is None else None)
+            self._budget.learn(blended - ran if reason is None else None)
         timings = Timings(
             (tokenized - began) / 1e3,
             (ran - tokenized) / 1e3,
-            (searched - decided) / 1e3,
-            (blended - searched + decided - ran) / 1e3,
+            (searched - ran) / 1e3,
+            (blended - searched) / 1e3,
         )
         labels = self._labels
         return Prediction(
             labels[best], probability, probabilities, own, retrieved, reason, share, timings, labels, found
         )
 
-    def _unneeded(self, own: Floats, spent_ns: int) -> Reason | None:
-        """Why this text is answered by the student alone; None where it is not."""
-        if self._threshold is not None and _largest(own) >= self._threshold:
+    def _unneeded(self, probability: float, spent_ns: int) -> Reason | None:
+        """Why a text for which the student gives its label this much is answered by it alone; None where it is not."""
+        if self._threshold is not None and probability >= self._threshold:
             return "sure"
         if self._budget is not None and not self._budget.affords(spent_ns):
             return "budget"

@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ..errors import BundleError, ModelError
+from .blend import softmax
 from .forks import keep_in_children
 from .onnx_file import refuse_external_data
 from .ort import import_onnxruntime
 
 OUTPUTS = ["logits", "embedding"]
+PROBABILITIES = "probabilities"
 KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _WARNING = 2
 _LONGEST_SHARED_MASK = 4096
 
 
 class StudentSession:
-    """``model.onnx`` with outputs ``logits`` [1, c] and ``embedding`` [1, d] (of length 1).
+    """``model.onnx`` with outputs ``logits`` [1, c] and ``embedding`` [1, d] (of length 1), and nearly always
+    ``probabilities`` [1, c], calibrated.
 
     Texts are never batched or padded: dynamic int8 takes its ranges from the whole tensor, so that a text's answer
     would depend on its neighbours in the batch. The threads are ``threads`` and no more, and idle threads sleep instead
@@ -49,6 +52,7 @@ class StudentSession:
             )
         self._mask = np.ones((1, _LONGEST_SHARED_MASK), np.int64) if "attention_mask" in names else None
         self._types = "token_type_ids" in names
+        self._answers = [PROBABILITIES, "embedding"] if PROBABILITIES in outputs else None
         self._run = self.session.run
 
     def feeds(self, encoding: Encoding) -> dict[str, NDArray[np.int64]]:
@@ -69,11 +73,29 @@ class StudentSession:
         Raises:
             ModelError: the model cannot run on these tokens, e.g. one that it has no embedding of.
         """
+        return self._outputs(OUTPUTS, encoding)
+
+    def answer(self, encoding: Encoding, temperature: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """One text's probabilities float32 [c], softmax(logits / temperature), and embedding float32 [d].
+
+        Args:
+            encoding: of the text.
+            temperature: the one that the model's own probabilities were made with; used where it has none.
+
+        Raises:
+            ModelError: as of ``run``.
+        """
+        if self._answers is not None:
+            return self._outputs(self._answers, encoding)
+        logits, embedding = self._outputs(OUTPUTS, encoding)
+        return softmax(logits, temperature), embedding
+
+    def _outputs(self, names: list[str], encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:
-            logits, embedding = self._run(OUTPUTS, self.feeds(encoding))
+            first, second = self._run(names, self.feeds(encoding))
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this
             raise ModelError("the student cannot run", path=self.path, found=_first_line(error)) from error
-        return logits[0], embedding[0]
+        return first[0], second[0]
 
 
 def _session(path: Path, threads: int) -> Any:

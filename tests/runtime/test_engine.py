@@ -336,8 +336,8 @@ def test_settings_are_checked(path: Path, runtime: Runtime) -> None:
 def test_a_student_that_computes_no_number_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Runtime.open(path) as runtime:
         _, embedding = runtime.student.run(runtime.tokenizer.encode("noon"))
-        logits = np.array([0, np.nan, 0], np.float32)
-        monkeypatch.setattr(StudentSession, "run", lambda self, encoding: (logits, embedding))
+        p = np.array([0, np.nan, 0], np.float32)
+        monkeypatch.setattr(StudentSession, "answer", lambda self, encoding, temperature: (p, embedding))
         with pytest.raises(ModelError, match="NaN"):
             runtime.predict("noon")
 

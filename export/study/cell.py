@@ -33,7 +33,7 @@ from ..retrieval import Blends, blend_many
 from ..run import RunFolder, made_from, read_json
 from ..source import RunSource
 from ..splits import assign
-from ..tokens import token_rows
+from ..tokens import TokenRows, token_rows
 from ..train import TrainJob, train
 from .checks import Table, a_switch, a_text
 from .out_of_domain import out_of_domain_accuracy
@@ -120,8 +120,9 @@ class _Measured:
 
     def models(self) -> list[SystemResult]:
         """The teacher and the float32 student."""
-        rows = self._tokens(self.run.student, self.split)
-        student = outputs_of(EncoderClassifier.load(self.run.student), rows, "student on scored").logits.numpy()
+        model = EncoderClassifier.load(self.run.student)
+        rows = self._tokens(self.run.student, self.split, model)
+        student = outputs_of(model, rows, "student on scored").logits.numpy()
         found = {TEACHER: self.teacher["clean"], STUDENT_FP32: softmax_many(student.astype(np.float64))}
         more: dict[str, dict[str, Any]] = {TEACHER: self._more(self.teacher.get("shifted")), STUDENT_FP32: {}}
         teacher = self.teacher["clean"]
@@ -182,18 +183,15 @@ class _Measured:
         folder = self.run.shared / f"scored-{made[:24]}"
         if not folder.is_dir():
             teacher = self.source.teacher()
-            found = {
-                name: outputs_of(teacher, self._tokens(self.run.teacher, split), f"teacher on {name} rows").logits
-                for name, split in splits.items()
-            }
+            rows = {name: self._tokens(self.run.teacher, split, teacher) for name, split in splits.items()}
+            found = {name: outputs_of(teacher, of, f"teacher on {name} rows").logits for name, of in rows.items()}
             with suppress(OutputExistsError), atomic_directory(folder) as temporary:  # another cell was quicker
                 save_file({name: logits.numpy() for name, logits in found.items()}, temporary / "logits.safetensors")
         logits = load_file(folder / "logits.safetensors")
         return {name: softmax_many(value.astype(np.float64)) for name, value in logits.items()}  # type: ignore[misc]
 
-    def _tokens(self, folder: Path, split: Split) -> Any:
-        config = EncoderClassifier.load(folder).encoder.config
-        return token_rows(folder, split, config, self.source.recipe.max_length)
+    def _tokens(self, folder: Path, split: Split, model: Any) -> TokenRows:
+        return token_rows(folder, split, model.encoder.config, self.source.recipe.max_length)
 
 
 _SYSTEMS: Mapping[str, Callable[[Blends], Floats]] = {

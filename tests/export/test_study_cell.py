@@ -28,7 +28,7 @@ from reaugkd.export.study.plan import KB_REST, Cell, Plan, load_plan
 from reaugkd.export.study.results import CellNotes, CellResult, SystemResult, read_cell, write_cell
 from reaugkd.export.teacher import fine_tune
 from reaugkd.runtime.data import Columns, Split, label_indices
-from reaugkd.runtime.evaluate import answer
+from reaugkd.runtime.evaluate import BLEND, TEACHER, answer
 from reaugkd.runtime.metrics import score
 from reaugkd.runtime.shift import shifted
 
@@ -207,6 +207,19 @@ def test_it_can_be_kept(done: Done, tmp_path: Path) -> None:
     assert [(one.system, one.variant, dict(one.metrics)) for one in again.systems] == [
         (one.system, one.variant, dict(one.metrics)) for one in done.result.systems
     ]
+
+
+def test_the_teacher_of_another_run_teaches_as_it_is(done: Done, tmp_path: Path) -> None:
+    """It has seen all rows, the student a third; nothing is fitted again."""
+    plan = replace(done.plan, here=str(done.run.teacher), variants=(), options={})
+    cell = replace(done.cell, task=replace(done.cell.task, limit=60, kb_rest=True))
+    found = run_cell(cell, plan, tmp_path, done.data)
+    teacher, before = found.find(TEACHER), done.find(TEACHER)
+    assert teacher is not None and np.array_equal(teacher.predicted, before.predicted)
+    np.testing.assert_allclose(teacher.gold_probability, before.gold_probability, atol=1e-5)
+    own, rest = found.find(BLEND), found.find(BLEND, KB_REST)
+    assert own is not None and rest is not None
+    assert int(str(rest.metrics["kb_rows"])) > int(str(own.metrics["kb_rows"])) <= 60
 
 
 @pytest.fixture

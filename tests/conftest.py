@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared"
+
+# As in the commands that train: threads that spin while they wait slow the suite down several times on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The same examples at every run, so that a test fails for the change that broke it and not by the draw.
 # pytest --hypothesis-profile explore   draws anew

@@ -23,6 +23,7 @@ from ..runtime.gate import Gate
 from ..runtime.manifest import BlendConfig, Golden, Manifest, seal
 from ..runtime.student import StudentSession
 from ..runtime.tokenizer import TextTokenizer
+from .attention_fusion import fuse_attention
 from .calibrated import add_probabilities
 from .encoder import EncoderClassifier
 from .gate import Certificate, certify
@@ -156,7 +157,12 @@ def write_student(
     shown = token_rows(
         folder, source.heldout.take(range(min(8, len(source.heldout)))), model.encoder.config, max_length
     )
-    require_same_answers(model, float32, shown.batch(range(len(shown))))
+    batch = shown.batch(range(len(shown)))
+    require_same_answers(model, float32, batch)
+    whole = float32
+    if job.quantization == "dynamic" and fuse_attention(float32, model.encoder.config, scratch / "fused.onnx"):
+        whole = scratch / "fused.onnx"
+        require_same_answers(model, whole, batch)
     calibration = []
     if job.quantization == "static":
         session = StudentSession(float32)
@@ -165,7 +171,7 @@ def write_student(
         for item in source.train.take(chosen).inputs():
             feeds = session.feeds(_encode(tokenizer, item))
             calibration.append({name: value[0].tolist() for name, value in feeds.items()})
-    counted = quantize(float32, job.target, job.quantization, calibration, student)
+    counted = quantize(whole, job.target, job.quantization, calibration, student)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(scratch / name, student / name)
     return counted

@@ -1,10 +1,15 @@
-"""The one module that talks to optimum: ONNX export and int8 quantization of the student."""
+"""The one module that talks to optimum: ONNX export and int8 quantization of the student.
+
+Dynamic quantization takes optimum's preset to ONNX Runtime's own quantizer, because optimum's has no way to say that
+only products with weights are to be quantized, nor to name the type of what fused nodes give.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +20,7 @@ from typing import Any, Literal
 import onnx
 import torch
 from onnx import TensorProto
+from onnxruntime.quantization import quantize_dynamic
 from optimum.exporters.onnx import export as optimum_export
 from optimum.exporters.tasks import TasksManager
 from optimum.onnxruntime import AutoCalibrationConfig, AutoQuantizationConfig, ORTConfig, ORTQuantizer
@@ -33,6 +39,9 @@ TARGETS: tuple[Target, ...] = ("avx2", "avx512_vnni", "arm64")
 # Opset 17 has LayerNormalization as one node and is read by every ONNX Runtime since 1.12.
 OPSET = 17
 _MATRIX_OPS = ["MatMul", "Gemm"]
+_INTEGER_OPS = frozenset(
+    ("MatMulInteger", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+)
 _EXPORT_TOLERANCE = 1e-3
 
 
@@ -175,7 +184,8 @@ def quantize(
     """Write ``out/model.onnx``, quantized by the target's preset, and ``out/ort_config.json``.
 
     Args:
-        model: the float32 model.onnx, its config.json beside it.
+        model: the float32 model, its config.json beside it; for ``dynamic`` with fused attention, if it can be
+            (`attention_fusion`).
         target: the preset (u8u8 for avx2, u8s8 for avx512_vnni and arm64).
         quantization: ``dynamic`` (activation ranges found at run time), ``static`` (calibrated) or ``none``.
         calibration: rows of token ids for ``static``: input name -> [tokens].
@@ -195,9 +205,14 @@ def quantize(
         is_static=static, per_channel=True, **({"operators_to_quantize": [*_MATRIX_OPS, "Gather"]} if static else {})
     )
     with _quiet():
-        quantizer = ORTQuantizer.from_pretrained(model.parent, file_name=model.name)
-        ranges = _calibrate(quantizer, config, calibration, out) if static else None
-        quantizer.quantize(save_dir=out, quantization_config=config, file_suffix=None, calibration_tensors_range=ranges)
+        if static:
+            quantizer = ORTQuantizer.from_pretrained(model.parent, file_name=model.name)
+            ranges = _calibrate(quantizer, config, calibration, out)
+            quantizer.quantize(
+                save_dir=out, quantization_config=config, file_suffix=None, calibration_tensors_range=ranges
+            )
+        else:
+            _quantize_dynamic(model, config, out)
     counted = count_nodes(model, out / "model.onnx")
     if counted.int8 == 0 or counted.float32 > counted.int8:
         raise QualityError(
@@ -207,6 +222,26 @@ def quantize(
             remedy="Export with --quantization none, and report the versions of onnxruntime and optimum-onnx.",
         )
     return counted
+
+
+def _quantize_dynamic(model: Path, config: Any, out: Path) -> None:
+    """As the preset says, but for products of two activations: those are attention's, and small."""
+    quantize_dynamic(
+        str(model),
+        str(out / "model.onnx"),
+        op_types_to_quantize=[*config.operators_to_quantize, "Gemm"],
+        per_channel=config.per_channel,
+        reduce_range=config.reduce_range,
+        weight_type=config.weights_dtype,
+        extra_options={
+            "MatMulConstBOnly": True,
+            "WeightSymmetric": config.weights_symmetric,
+            "ActivationSymmetric": config.activations_symmetric,
+            "DefaultTensorType": TensorProto.FLOAT,  # of what comes out of Attention: shape inference does not know it
+        },
+    )
+    ORTConfig(quantization=config).save_pretrained(out)
+    shutil.copyfile(model.parent / "config.json", out / "config.json")
 
 
 def _calibrate(quantizer: Any, config: Any, rows: Sequence[dict[str, list[int]]], out: Path) -> Any:
@@ -242,9 +277,9 @@ def count_nodes(float32: Path, quantized: Path) -> QuantizedNodes:
     int8 = left = gathers = 0
     for node in graph.node:
         sources = [producers.get(name) for name in node.input]
-        if node.op_type in ("MatMulInteger", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"):
+        if node.op_type in _INTEGER_OPS:
             int8 += 1
-        elif node.op_type in _MATRIX_OPS:
+        elif node.op_type in (*_MATRIX_OPS, "Attention"):
             weighted = any(name in constants for name in node.input)
             int8 += "DequantizeLinear" in sources
             left += weighted and "DequantizeLinear" not in sources

@@ -20,6 +20,9 @@ PROBABILITIES = "probabilities"
 KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _WARNING = 2
 _LONGEST_SHARED_MASK = 4096
+# The fused kernel takes more than twice the time of an addition and a LayerNormalization (37 against 15 us at 14
+# tokens, 384 components): 9 % of a 3-layer student's run, seen with ONNX Runtime 1.31.
+_DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 
 
 class StudentSession:
@@ -113,7 +116,9 @@ def _session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this
         raise BundleError(
             "the model cannot be loaded",

@@ -37,7 +37,7 @@ from reaugkd.runtime.tokenizer import TextTokenizer
 Arrays = dict[str, NDArray[np.int64]]
 OUTPUTS = ["logits", "embedding"]
 LAYERS = {"bert": 2, "distilbert": 2, "roberta": 2}
-# A layer has six weighted products and, dynamically, two of attention; the heads are two more.
+# A layer has six weighted products; the heads are two more.
 WEIGHTED = {kind: 6 * layers + 2 for kind, layers in LAYERS.items()}
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "bert": lambda folder: tinymodels.write_bert(folder, num_hidden_layers=2),
@@ -178,8 +178,9 @@ def test_quantized_models_load_and_answer_nearly_the_same(
 ) -> None:
     rows = calibration_rows(exported) if quantization == "static" else []
     counted = quantize(exported.path, "avx2", quantization, rows, tmp_path)
-    attention = 2 * LAYERS[exported.kind] if quantization == "dynamic" else 0
-    assert counted.int8 >= WEIGHTED[exported.kind] + attention
+    # Dynamically, products of activations stay as they are: attention's are small, and ranges would have to be found.
+    assert counted.int8 >= WEIGHTED[exported.kind]
+    assert quantization == "static" or counted.int8 == WEIGHTED[exported.kind]
     assert counted.float32 == 0
     assert counted.bytes_float32 == exported.path.stat().st_size
     assert counted.bytes_int8 == (tmp_path / "model.onnx").stat().st_size
@@ -210,7 +211,7 @@ def test_none_leaves_the_model_as_it_is(bert: Exported, tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_target_gives_a_model(bert: Exported, target: exporting.Target, tmp_path: Path) -> None:
     counted = quantize(bert.path, target, "dynamic", [], tmp_path)
-    assert counted.int8 == WEIGHTED["bert"] + 4 and counted.int8_gathers >= 1
+    assert counted.int8 == WEIGHTED["bert"] and counted.int8_gathers >= 1
     logits, embedding = session_of(tmp_path / "model.onnx").run(OUTPUTS, feeds_of("bert", 1, 5))
     assert np.isfinite(logits).all() and np.isfinite(embedding).all()
 
@@ -254,10 +255,10 @@ def test_quantization_that_does_nothing_is_noticed(
 ) -> None:
     """As when a newer exporter names its nodes so that the quantizer knows none of them."""
 
-    def nothing(self: object, save_dir: Path, **settings: object) -> None:
-        (Path(save_dir) / "model.onnx").write_bytes(bert.path.read_bytes())
+    def nothing(model: str, out: str, **settings: object) -> None:
+        Path(out).write_bytes(Path(model).read_bytes())
 
-    monkeypatch.setattr(exporting.ORTQuantizer, "quantize", nothing)
+    monkeypatch.setattr(exporting, "quantize_dynamic", nothing)
     with pytest.raises(QualityError, match="skipped most"):
         quantize(bert.path, "avx2", "dynamic", [], tmp_path)
 

@@ -1,0 +1,108 @@
+"""Everything that is compared, built on the same train rows.
+
+    python build.py TEACHER RUN OUT
+
+Whatever a peer lets its user choose is chosen on the held-out rows of the run: of the linear heads, C.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from reaugkd.export.bundle import ExportJob, export
+from reaugkd.export.encoder import EncoderClassifier
+from reaugkd.export.onnx import detect_target
+from reaugkd.export.run import RunFolder
+from reaugkd.export.source import RunSource
+
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+
+
+def main(teacher: str, run: Path, out: Path) -> None:
+    """Build what is not there yet."""
+    source = RunSource.read(RunFolder(run))
+    assert source.train.labels is not None and source.heldout.labels is not None
+    rows = _Rows(source.train.texts, source.train.labels, source.heldout.texts, source.heldout.labels)
+    steps = {
+        "bundle": lambda folder: export(run, folder, ExportJob(detect_target())),
+        "float32": lambda folder: export(run, folder, ExportJob(detect_target(), "none")),
+        "eager": lambda folder: _eager(run, folder),
+        "words": lambda folder: _words(rows, folder),
+        "sentences": lambda folder: _sentences(teacher, rows, folder),
+        "static": lambda folder: _static(run, rows, folder),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "labels.json").write_text(json.dumps(source.labels))
+    for name, step in steps.items():
+        if not (out / name).is_dir():
+            sys.stderr.write(f"building {name}\n")
+            try:
+                step(out / name)
+            except BaseException:
+                shutil.rmtree(out / name, ignore_errors=True)
+                raise
+
+
+class _Rows:
+    def __init__(
+        self, texts: Sequence[str], labels: Sequence[str], heldout: Sequence[str], heldout_labels: Sequence[str]
+    ) -> None:
+        self.texts, self.labels, self.heldout, self.heldout_labels = texts, labels, heldout, heldout_labels
+
+    def best_head(self, train: Any, heldout: Any) -> LogisticRegression:
+        """The logistic regression whose C does best on the held-out rows."""
+        heads = [LogisticRegression(C=strength, max_iter=2000).fit(train, self.labels) for strength in STRENGTHS]
+        return max(heads, key=lambda head: float(head.score(heldout, self.heldout_labels)))
+
+
+def _eager(run: Path, folder: Path) -> None:
+    folder.mkdir()
+    EncoderClassifier.load(RunFolder(run).student).save(folder)
+
+
+def _words(rows: _Rows, folder: Path) -> None:
+    folder.mkdir()
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    train = vectorizer.fit_transform(rows.texts)
+    head = rows.best_head(train, vectorizer.transform(rows.heldout))
+    joblib.dump(make_pipeline(vectorizer, head), folder / "model.joblib")
+
+
+def _sentences(teacher: str, rows: _Rows, folder: Path) -> None:
+    """The teacher's own start as a sentence encoder in int8, with a linear classifier on its embeddings."""
+    from optimum.onnxruntime import AutoQuantizationConfig
+    from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
+
+    model = SentenceTransformer(teacher, backend="onnx", device="cpu", model_kwargs={"export": True})
+    model.save_pretrained(str(folder))
+    preset = getattr(AutoQuantizationConfig, detect_target())(is_static=False, per_channel=True)
+    export_dynamic_quantized_onnx_model(model, preset, str(folder), file_suffix="qint8")
+    (folder / "onnx" / "model.onnx").unlink()
+    made = SentenceTransformer(
+        str(folder), backend="onnx", device="cpu", model_kwargs={"file_name": "onnx/model_qint8.onnx"}
+    )
+    vectors = [np.stack([made.encode(text) for text in texts]) for texts in (rows.texts, rows.heldout)]
+    joblib.dump(rows.best_head(*vectors), folder / "head.joblib")
+
+
+def _static(run: Path, rows: _Rows, folder: Path) -> None:
+    from model2vec.distill import distill
+
+    model = distill(str(RunFolder(run).teacher), device="cpu", pca_dims=256)
+    model.save_pretrained(str(folder))
+    joblib.dump(rows.best_head(model.encode(rows.texts), model.encode(rows.heldout)), folder / "head.joblib")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,127 @@
+"""Accuracy, latency, bytes and start of every system.
+
+    python measure.py DATA BUILT OUT
+
+The systems take turns on the same texts in one process, in an order drawn anew for each text; start and memory come
+from fresh processes. Writes OUT.json, OUT.md and OUT.svg.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from systems import BLEND, EAGER, FLOAT32, PIPELINE, STUDENT, SYSTEMS, Ask, open_system, places
+
+from reaugkd.runtime.data import Split, choose_split, load_dataset
+from reaugkd.runtime.host import host_facts
+from reaugkd.runtime.latency import Quantiles, interleave, visits
+
+VISITS, TEXTS, STARTS = 600, 300, 3
+
+
+def main(data: Path, built: Path, out: Path) -> None:
+    """Measure, and write the three files."""
+    split = choose_split(load_dataset(data), None)[1]
+    asks = {name: open_system(name, built) for name in SYSTEMS}
+    texts = [split.texts[i] for i in np.random.default_rng(0).choice(len(split), TEXTS, replace=False)]
+    taken = interleave([_task(ask, texts) for ask in asks.values()], visits(TEXTS, VISITS, 0))
+    # The first round warms every system up.
+    latencies = {name: Quantiles.of(taken[TEXTS:, i]) for i, name in enumerate(asks)}
+    systems = {}
+    for name, ask in asks.items():
+        sys.stderr.write(f"{name}\n")
+        starts = [_start(name, built) for _ in range(STARTS)]
+        systems[name] = {
+            "accuracy": _accuracy(ask, split),
+            "p50_us": latencies[name].p50_us,
+            "p95_us": latencies[name].p95_us,
+            "bytes": sum(_bytes(place) for place in places(name, built)),
+            "start_ms": statistics.median(start["ms"] for start in starts),
+            "rss_mb": statistics.median(start["rss_mb"] for start in starts),
+        }
+    ratios = {
+        f"{slow} over {fast}": systems[slow]["p50_us"] / systems[fast]["p50_us"]
+        for slow, fast in ((PIPELINE, STUDENT), (PIPELINE, BLEND), (FLOAT32, STUDENT), (EAGER, STUDENT))
+    }
+    report = {"data": data.name, "rows": len(split), "systems": systems, "ratios": ratios, "host": host_facts()}
+    out.with_suffix(".json").write_text(json.dumps(report, indent=1))
+    out.with_suffix(".md").write_text(_table(report))
+    _draw(systems, out.with_suffix(".svg"))
+    sys.stdout.write(_table(report))
+
+
+def _task(ask: Ask, texts: list[str]) -> Any:
+    return lambda i: ask(texts[i])
+
+
+def _accuracy(ask: Ask, split: Split) -> float:
+    assert split.labels is not None
+    return float(np.mean([ask(text) == label for text, label in zip(split.texts, split.labels, strict=True)]))
+
+
+def _bytes(place: Path) -> int:
+    files = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _start(name: str, built: Path) -> dict[str, float]:
+    """A fresh process's milliseconds to its first answer, imports included, and its memory then."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--start", name, str(built)], check=True, capture_output=True, text=True
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _begin(name: str, built: Path) -> None:
+    began = time.perf_counter()
+    open_system(name, built)("where is my parcel?")
+    ms = 1e3 * (time.perf_counter() - began)
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    sys.stdout.write(f"\n{json.dumps({'ms': ms, 'rss_mb': rss})}\n")
+
+
+def _table(report: dict[str, Any]) -> str:
+    lines = [
+        "| system | accuracy | p50 us | p95 us | MB on disk | start ms | memory MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in report["systems"].items():
+        cells = [f"{100 * found['accuracy']:.2f}", f"{found['p50_us']:.0f}", f"{found['p95_us']:.0f}"]
+        cells += [f"{found['bytes'] / 1e6:.1f}", f"{found['start_ms']:.0f}", f"{found['rss_mb']:.0f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", *(f"{name}: {ratio:.2f}x" for name, ratio in report["ratios"].items())]
+    return "\n".join(lines) + "\n"
+
+
+def _draw(systems: dict[str, dict[str, float]], path: Path) -> None:
+    """Accuracy over the p50 latency, bytes as areas."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for name, found in systems.items():
+        colour = "tab:blue" if name.startswith("reaugkd") else "tab:gray"
+        axes.scatter(found["p50_us"], 100 * found["accuracy"], s=found["bytes"] / 5e4, alpha=0.5, color=colour)
+        axes.annotate(name, (found["p50_us"], 100 * found["accuracy"]), fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("p50 latency of one text, one thread, microseconds")
+    axes.set_ylabel("accuracy, per cent")
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--start":
+        _begin(sys.argv[2], Path(sys.argv[3]))
+    else:
+        main(*map(Path, sys.argv[1:4]))

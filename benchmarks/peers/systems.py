@@ -1,0 +1,127 @@
+"""The systems that are compared: opened from their folder, asked for one text's label at a time, on one thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Ask = Callable[[str], str]
+
+STUDENT, GATED, BLEND = "reaugkd, student alone", "reaugkd, gated", "reaugkd, student + retrieval"
+FLOAT32 = "reaugkd, float32 student"
+PIPELINE, EAGER = "optimum pipeline, same model", "torch eager, same student"
+SENTENCES, WORDS, STATIC = "sentence embeddings int8 + linear", "TF-IDF + linear", "model2vec + linear"
+
+
+def open_system(name: str, folder: Path) -> Ask:
+    """A system that answers a text with its label.
+
+    Args:
+        name: one of ``SYSTEMS``.
+        folder: what build.py made; several systems share the bundle in it.
+    """
+    return SYSTEMS[name](folder)
+
+
+def places(name: str, folder: Path) -> list[Path]:
+    """The files and folders that a system needs to answer."""
+    own = {
+        STUDENT: ["bundle/student", "bundle/manifest.json"],
+        PIPELINE: ["bundle/student"],
+        FLOAT32: ["float32/student"],
+    }
+    own |= {EAGER: ["eager"], SENTENCES: ["sentences"], WORDS: ["words"], STATIC: ["static"]}
+    return [folder / place for place in own.get(name, ["bundle"])]
+
+
+def _runtime(retrieval: Any, bundle: str = "bundle") -> Callable[[Path], Ask]:
+    def opened(folder: Path) -> Ask:
+        from reaugkd import Runtime
+
+        predict = Runtime.open(folder / bundle, threads=1, retrieval=retrieval).predict
+        return lambda text: predict(text).label
+
+    return opened
+
+
+def _pipeline(folder: Path) -> Ask:
+    from onnxruntime import SessionOptions
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+    from transformers import AutoTokenizer, pipeline
+
+    options = SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    model = ORTModelForSequenceClassification.from_pretrained(folder / "bundle" / "student", session_options=options)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "bundle" / "student")
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, truncation=True)
+    return lambda text: str(classify(text)[0]["label"])
+
+
+def _eager(folder: Path) -> Ask:
+    import torch
+    from transformers import AutoTokenizer
+
+    from reaugkd.export.encoder import EncoderClassifier
+
+    torch.set_num_threads(1)
+    labels = json.loads((folder / "labels.json").read_text())
+    model = EncoderClassifier.load(folder / "eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "bundle" / "student")
+
+    def ask(text: str) -> str:
+        with torch.inference_mode():
+            found = model(**tokenizer(text, truncation=True, return_tensors="pt"))
+        return str(labels[int(found.logits[0].argmax())])
+
+    return ask
+
+
+def _sentences(folder: Path) -> Ask:
+    import joblib
+    from onnxruntime import SessionOptions
+    from sentence_transformers import SentenceTransformer
+
+    options = SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    model = SentenceTransformer(
+        str(folder / "sentences"),
+        backend="onnx",
+        device="cpu",
+        model_kwargs={"file_name": "onnx/model_qint8.onnx", "session_options": options},
+    )
+    head = joblib.load(folder / "sentences" / "head.joblib")
+    return lambda text: str(head.predict(model.encode([text], show_progress_bar=False))[0])
+
+
+def _words(folder: Path) -> Ask:
+    import joblib
+
+    model = joblib.load(folder / "words" / "model.joblib")
+    return lambda text: str(model.predict([text])[0])
+
+
+def _static(folder: Path) -> Ask:
+    import joblib
+    from model2vec import StaticModel
+
+    model = StaticModel.from_pretrained(folder / "static")
+    head = joblib.load(folder / "static" / "head.joblib")
+    return lambda text: str(head.predict(model.encode([text], use_multiprocessing=False))[0])
+
+
+SYSTEMS: dict[str, Callable[[Path], Ask]] = {
+    STUDENT: _runtime("never"),
+    GATED: _runtime("gated"),
+    BLEND: _runtime("always"),
+    FLOAT32: _runtime("never", "float32"),
+    PIPELINE: _pipeline,
+    EAGER: _eager,
+    SENTENCES: _sentences,
+    WORDS: _words,
+    STATIC: _static,
+}
+"""By name, ours first."""

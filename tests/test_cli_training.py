@@ -17,6 +17,8 @@ from commandline import (
 )
 from workshop import Workshop
 
+from reaugkd import Runtime
+
 WITHOUT = f"""
 import sys
 for name in {tuple(name for name in HEAVY if name != "tqdm")}:  # usearch brings tqdm along
@@ -109,11 +111,13 @@ class TestWholeJob:
         shown = ok("inspect", workshop.bundle).out
         assert "3: alarm, music, weather" in shown and f"{workshop.teacher.name}, on" in shown
 
-    def test_the_evaluation_with_the_run_has_five_systems(self, workshop: Workshop) -> None:
+    def test_the_evaluation_with_the_run_has_all_systems(self, workshop: Workshop) -> None:
         done = ok("eval", workshop.bundle, "--data", workshop.data, "--run", workshop.run, "--json", "-")
         found = json.loads(done.out)
         assert found["n"] == 60 and found["split"] == "test"
         systems = ["teacher", "student_fp32", "student", "retrieval", "student+retrieval"]
+        with Runtime.open(workshop.bundle) as runtime:
+            systems += ["student+gated"] * (runtime.manifest.gate is not None)
         assert [row["system"] for row in found["rows"]] == systems
         for row in found["rows"]:
             assert 0 <= row["teacher_agreement"] <= 1 and row["teacher_kl"] >= 0

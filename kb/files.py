@@ -182,7 +182,8 @@ def _storage_errors(path: Path, temporary: Path) -> Iterator[None]:
 def _refusal(error: Exception, temporary: Path) -> str | None:
     """What the disk said, if that is what the error is about; what was wrong with another file is not."""
     if isinstance(error, OSError) and error.errno is not None:
-        elsewhere = error.filename is not None and not str(error.filename).startswith(str(temporary))
+        files = [str(name) for name in (error.filename, error.filename2) if name is not None]  # of a copy: from, to
+        elsewhere = bool(files) and not any(name.startswith(str(temporary)) for name in files)
         return error.strerror if error.errno in _STORAGE_ERRNOS and not elsewhere else None
     text = str(error)
     rust = _RUST_ERROR.search(text)

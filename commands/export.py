@@ -13,7 +13,25 @@ from .datasource import load_rows
 from .options import PATH, with_columns
 
 if TYPE_CHECKING:
+    from ..export.slim import VocabularySize
     from ..runtime.data import Columns
+
+
+def _vocabulary(_context: click.Context, _parameter: click.Parameter, value: str) -> str | int:
+    if value in ("auto", "full", "task"):
+        return value
+    if value.isascii() and value.isdigit():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither auto, full, task nor a number of pieces")
+
+
+def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
+    rows = unseen["rows"]
+    changed, other_label, lost = (unseen[name] / rows for name in ("changed", "other_label", "lost"))
+    return (
+        f"vocabulary: {kept:,} of {of:,} pieces; by the {rows} held-out rows, {changed:.2%} of other texts are split "
+        f"otherwise, {other_label:.2%} get another label, accuracy {0 - lost:+.2%}"
+    )
 
 
 @click.command(short_help="A run as a bundle for the edge. *")
@@ -38,6 +56,15 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="SHARE",
     help="Accuracy that the gate may cost, certified with 95 % confidence on the held-out rows.",
+)
+@click.option(
+    "--vocabulary",
+    default="full",
+    show_default=True,
+    callback=_vocabulary,
+    metavar="auto|full|task|N",
+    help="Word pieces that the student keeps. task: those of the run's rows, every character, and the likeliest others "
+    "up to 10,000; N: up to N; auto: task, or full where that is not safe or costs too much.",
 )
 @click.option(
     "--kb-data", metavar="FILE", help="More texts for the knowledge base, labelled by the teacher; labels are not read."
@@ -67,6 +94,7 @@ def export(
     allow_quality_loss: bool,
     no_texts: bool,
     gate_loss: float,
+    vocabulary: VocabularySize,
     kb_data: str | None,
     columns: Columns,
     **retrieval: Any,
@@ -90,9 +118,13 @@ def export(
         store=Store(keep_texts=not no_texts),
         retrieval=replace(recipe, **{name: value for name, value in retrieval.items() if value is not None}),
         certificate=Certificate(gate_loss),
+        vocabulary=vocabulary,
         extra=None if kb_data is None else load_rows(kb_data, columns, description["data"]["text_pair"]),
     )
     done = run_export(run, out, job)
+    vocabulary_report = done.manifest.quantization["vocabulary"]
+    if "unseen" in vocabulary_report:
+        click.echo(_of_vocabulary(**vocabulary_report), err=True)
     quality = done.quality
     click.echo(
         f"{quantization} quantization for {chosen}: {quality.label_agreement:.2%} of {quality.rows} held-out rows "

@@ -33,6 +33,7 @@ from .quality import Answers, Floors, QualityReport, answers_of, compare, requir
 from .recipe import RetrievalRecipe
 from .retrieval import Knowledge, Store, blend_many, build_kb, tune
 from .run import RunFolder, read_json
+from .slim import Slim, VocabularySize, slim
 from .source import RunSource
 from .tokens import token_rows
 from .tuning import Tuning, soft_labels
@@ -61,6 +62,7 @@ class ExportJob:
         retrieval: what it holds and how it is asked; None for the run's own recipe.
         extra: rows for it beside the run's train rows, labelled by the teacher.
         certificate: what the gate must keep to.
+        vocabulary: word pieces that the student keeps: ``auto``, ``full``, ``task`` or the least number (`slim`).
     """
 
     target: Target
@@ -71,6 +73,7 @@ class ExportJob:
     retrieval: RetrievalRecipe | None = None
     extra: Split | None = None
     certificate: Certificate = Certificate()
+    vocabulary: VocabularySize = "full"
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
     Raises:
         DataError: the run is not finished.
         OutputExistsError: ``out`` exists.
-        QualityError: quantization cost too much.
+        QualityError: quantization, or a smaller vocabulary, cost too much.
+        ModelError: the student cannot be exported, or its vocabulary not be cut.
         StorageError: the disk refused.
     """
     refuse_existing(out)
@@ -108,7 +112,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
         student.mkdir()
         # Inside, so that a kill leaves one temporary and no more.
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            counted = write_student(source, source.student(recipe), job, student, Path(scratch))
+            counted, slimmed = write_student(source, source.student(recipe), job, student, Path(scratch))
             sessions = {
                 "float32": StudentSession(Path(scratch) / "model.onnx"),
                 "quantized": StudentSession(student / "model.onnx"),
@@ -138,7 +142,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
             kb_rows=len(made.kb),
             gate=made.gate,
             golden=_golden(sessions["quantized"], tokenizer, source.heldout.pairs is not None),
-            quantization={"kind": job.quantization, "target": job.target, **asdict(counted)},
+            quantization={"kind": job.quantization, "target": job.target, **asdict(counted), **slimmed.as_dict()},
             quality={**report.as_dict(), "floors": asdict(job.floors), "tuning": tuning.as_dict()},
             versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
             created_from=_created_from(source.description, recipe, len(made.tuned_on) - len(source.train)),
@@ -149,13 +153,15 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
 
 def write_student(
     source: RunSource, model: EncoderClassifier, job: ExportJob, student: Path, scratch: Path
-) -> QuantizedNodes:
+) -> tuple[QuantizedNodes, Slim]:
     """The float32 model into ``scratch``, the quantized one and what belongs to it into ``student``."""
-    folder, max_length = source.run.student, source.recipe.max_length
+    max_length = source.recipe.max_length
+    floors = None if job.allow_quality_loss else job.floors
+    slimmed = slim(source, model, job.vocabulary, scratch, job.extra, floors)
+    model = slimmed.student
     float32 = export_float32(model, source.labels, max_length, scratch)
-    shutil.copyfile(folder / "tokenizer.json", scratch / "tokenizer.json")
     shown = token_rows(
-        folder, source.heldout.take(range(min(8, len(source.heldout)))), model.encoder.config, max_length
+        scratch, source.heldout.take(range(min(8, len(source.heldout)))), model.encoder.config, max_length
     )
     batch = shown.batch(range(len(shown)))
     require_same_answers(model, float32, batch)
@@ -174,7 +180,7 @@ def write_student(
     counted = quantize(whole, job.target, job.quantization, calibration, student)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(scratch / name, student / name)
-    return counted
+    return counted, slimmed
 
 
 def _created_from(description: dict[str, Any], recipe: RetrievalRecipe, extra_rows: int) -> dict[str, Any]:

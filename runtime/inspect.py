@@ -25,7 +25,7 @@ def describe(bundle: Bundle) -> str:
         ("labels", f"{len(labels)}: {shown}"),
         ("input", f"{'pairs of texts' if manifest.text_pair else 'single texts'}, {manifest.max_length} tokens"),
         ("teacher", f"{teacher}, on {data.get('name', 'unknown')}"),
-        ("student", _student(quantization)),
+        ("student", _student(quantization) + _pieces(quantization)),
         (
             "knowledge",
             f"{len(kb):,} rows {texts} their texts, keys of {kb.ndim} x {manifest.kb.dtype}, "
@@ -82,3 +82,10 @@ def _student(quantization: dict[str, object]) -> str:
         return "float32"
     counted = f", {quantization['int8']} matrix products quantized" if "int8" in quantization else ""
     return f"int8 ({kind}) for {quantization.get('target', 'an unknown processor')}{counted}"
+
+
+def _pieces(quantization: dict[str, object]) -> str:
+    match quantization.get("vocabulary"):
+        case {"kept": int(kept), "of": int(of)} if kept != of:
+            return f", {kept:,} of {of:,} word pieces"
+    return ""

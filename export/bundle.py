@@ -20,7 +20,6 @@ from ..kb.knowledge_base import KnowledgeBase
 from ..runtime.bundle import KB_FOLDER
 from ..runtime.data import Split, drop_duplicates_of, label_indices
 from ..runtime.gate import Gate
-from ..runtime.heldout import HeldOutRows
 from ..runtime.manifest import BlendConfig, Golden, Manifest, seal
 from ..runtime.student import StudentSession
 from ..runtime.tokenizer import TextTokenizer
@@ -28,7 +27,6 @@ from .attention_fusion import fuse_attention
 from .calibrated import add_probabilities
 from .encoder import EncoderClassifier
 from .gate import Certificate, certify
-from .groups import related_inputs
 from .onnx import Quantization, QuantizedNodes, Target, export_float32, quantize, require_same_answers
 from .progress import progress
 from .quality import Answers, Floors, QualityReport, answers_of, compare, require
@@ -130,9 +128,6 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
         )
         tuning = made.tuning
         made.kb.save(folder / KB_FOLDER)
-        groups = related_inputs(source.heldout.inputs())
-        asked = answers["quantized"]
-        HeldOutRows(asked.logits, asked.queries, heldout_gold, groups, len(made.tuned_on)).some().save(folder)
         add_probabilities(student / "model.onnx", tuning.blend.student_temperature)
         report = compare(answers["float32"], answers["quantized"], heldout_gold, made.tuned_on, tuning.blend.k)
         if not job.allow_quality_loss:
@@ -151,7 +146,6 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
             quality={**report.as_dict(), "floors": asdict(job.floors), "tuning": tuning.as_dict()},
             versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
             created_from=_created_from(source.description, recipe, len(made.tuned_on) - len(source.train)),
-            format_version=made.kb.format_version,
         )
         manifest = seal(folder, manifest)
     return Exported(manifest, report, tuning)
@@ -258,8 +252,7 @@ def make_kb(
     tuning = tune(kb, rows, heldout, heldout_answers, recipe)
     blend = tuning.blend
     # The search depends on the keys alone, so what the labels were tuned to is put in afterwards.
-    labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
-    kb = kb.with_soft_labels(labels, job.store.label_loss)
+    kb = kb.with_soft_labels(soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share))
     answers = blend_many(kb, blend, heldout_answers)
     gate = certify(answers.student, answers.blend, heldout.gold, heldout.groups(), job.certificate)
     if later is None:

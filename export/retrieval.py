@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ..kb.index import IndexConfig
 from ..kb.knowledge_base import KnowledgeBase
-from ..kb.soft_labels import LABEL_LOSS, SoftLabels
 from ..runtime.blend import softmax_many
 from ..runtime.manifest import BlendConfig
 from ..runtime.threads import default_threads
@@ -83,13 +82,11 @@ class Store:
         dtype: of the stored keys.
         connectivity: edges a row in the index's graph.
         keep_texts: store the rows' texts, for explanations.
-        label_loss: what soft labels of many classes may lose to become smaller (`kb.soft_labels`).
     """
 
     dtype: str = "f16"
     connectivity: int = 16
     keep_texts: bool = True
-    label_loss: float = LABEL_LOSS
 
 
 def build_kb(
@@ -103,7 +100,6 @@ def build_kb(
         config=IndexConfig(ndim=keys.shape[1], dtype=store.dtype, connectivity=store.connectivity),
         gold=rows.gold,
         texts=rows.inputs if store.keep_texts else None,
-        label_loss=store.label_loss,
         progress=progress,
     )
 
@@ -140,29 +136,10 @@ class Blends:
 def blend_many(kb: KnowledgeBase, blend: BlendConfig, answers: Answers) -> Blends:
     """What a bundle of this knowledge base and blend answers, for many rows at once: as the runtime, to rounding."""
     found, similarities = kb.search_many(answers.queries, blend.k, threads=default_threads())
-    return blend_found(found, similarities, kb.soft_labels, blend, answers.logits)
-
-
-def blend_found(
-    found: NDArray[np.int64],
-    similarities: NDArray[np.float32],
-    labels: SoftLabels,
-    blend: BlendConfig,
-    logits: NDArray[np.float32],
-) -> Blends:
-    """`blend_many` of what was found already.
-
-    Args:
-        found: [n, k], rows of the knowledge base.
-        similarities: [n, k], descending.
-        labels: of its rows.
-        blend: the blend.
-        logits: [n, c], the student's.
-    """
-    student = softmax_many(logits.astype(np.float64), blend.student_temperature).astype(np.float64, copy=False)
+    student = softmax_many(answers.logits.astype(np.float64), blend.student_temperature).astype(np.float64, copy=False)
     shares = softmax_many(similarities.astype(np.float64), blend.tau)
     retrieved = np.stack(
-        [share @ labels.take(rows).astype(np.float64) for share, rows in zip(shares, found, strict=True)]
+        [share @ kb.soft_labels[rows].astype(np.float64) for share, rows in zip(shares, found, strict=True)]
     )
     retrieved /= retrieved.sum(axis=1, keepdims=True)
     weights: NDArray[np.floating] = np.full(len(student), blend.student_weight)

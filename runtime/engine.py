@@ -229,7 +229,7 @@ def _open_parts(settings: _Settings) -> _Parts:
     bundle = Bundle.open(settings.path, settings.verify)
     manifest = bundle.manifest
     tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.max_length)
-    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
+    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb)
     for name, found, expected in (
         ("rows", len(kb), manifest.kb_rows),
         ("labels", kb.num_labels, len(manifest.labels)),
@@ -270,6 +270,6 @@ def _search_cost(parts: _Parts) -> float:
 
     def search(number: int) -> object:
         rows, similarities = kb.search(queries[number], config.k)
-        return blend(uniform, similarities, kb.soft_labels.take(rows), config)
+        return blend(uniform, similarities, kb.soft_labels.take(rows, 0), config)
 
     return measured_cost(search)

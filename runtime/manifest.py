@@ -17,9 +17,7 @@ from .fields import Fields
 from .gate import Gate, read_gate
 from .weight import ExampleWeight, read_weight
 
-FORMAT_VERSION = 2
-"""The newest that is read; written is the oldest that will do. 1: soft labels of all classes, 2: or the likeliest."""
-
+FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 
 
@@ -104,7 +102,7 @@ class Manifest:
         versions: of the libraries that exported.
         created_from: teacher, data, recipe.
         files: path below the bundle (with ``/``) to its record; filled in by `seal`.
-        format_version: of the bundle's layout; `KnowledgeBase.format_version` says which it takes.
+        format_version: of the bundle's layout.
     """
 
     labels: tuple[str, ...]
@@ -121,7 +119,7 @@ class Manifest:
     versions: dict[str, Any] = field(default_factory=dict)
     created_from: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileRecord] = field(default_factory=dict)
-    format_version: int = 1
+    format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON values; ``from_json(to_json())`` gives an equal manifest."""
@@ -142,8 +140,9 @@ class Manifest:
             BundleError: a field is missing or unusable.
         """
         fields = Fields(obj, path)
+        _check_version(fields)
         return cls(
-            format_version=_checked_version(fields),
+            format_version=FORMAT_VERSION,
             labels=tuple(fields.items("labels", str, at_least=1)),
             max_length=fields.get("max_length", int),
             pooling=fields.get("pooling", str),
@@ -201,7 +200,7 @@ def _plain(value: object) -> object:
     return item()
 
 
-def _checked_version(fields: Fields) -> int:
+def _check_version(fields: Fields) -> None:
     version = fields.get("format_version", int)
     if version > FORMAT_VERSION:
         raise BundleVersionError(
@@ -213,7 +212,6 @@ def _checked_version(fields: Fields) -> int:
         )
     if version < 1:
         raise fields.error("format_version", version, "a whole number from 1")
-    return version
 
 
 def read_blend(section: Fields) -> BlendConfig:

@@ -69,7 +69,7 @@ class Retrieval:
         return tuple(self._neighbour(rank, int(row), labels) for rank, row in enumerate(self.rows))
 
     def _neighbour(self, rank: int, row: int, labels: Sequence[str]) -> Neighbour:
-        soft_label = self.kb.soft_labels[row]
+        soft_label = self.kb.soft_labels[row].astype(np.float32)
         gold = self.kb.label(row)
         return Neighbour(
             row=row,

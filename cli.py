@@ -6,10 +6,12 @@ import click
 
 from . import __version__
 from .commands.bench import bench
+from .commands.compact import compact
 from .commands.console import Commands, run
 from .commands.demo import demo
 from .commands.evaluate import evaluate
 from .commands.export import export
+from .commands.fuse import fuse
 from .commands.inspect import inspect
 from .commands.predict import predict
 from .commands.study import study
@@ -31,7 +33,7 @@ def cli() -> None:
     """Distil a large text classifier into a small int8 one that looks things up in its teacher's knowledge."""
 
 
-for command in (train, export, predict, evaluate, bench, inspect, study, demo):  # in the order of work
+for command in (train, export, predict, evaluate, bench, inspect, compact, fuse, study, demo):  # in the order of work
     cli.add_command(command)
 
 

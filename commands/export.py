@@ -34,6 +34,12 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     )
 
 
+def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]]) -> str:
+    others = [f"{other} takes {share:.0%} of its time" for other, share in time.items() if other != kind]
+    others += [f"{other} is refused ({', '.join(missed)})" for other, missed in refused.items()]
+    return f"quantization: {kind} is the fastest; {'; '.join(others)}"
+
+
 @click.command(short_help="A run as a bundle for the edge. *")
 @click.argument("run", type=PATH)
 @click.option("--out", required=True, type=PATH, metavar="BUNDLE", help="The bundle folder to make.")
@@ -44,7 +50,13 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     show_default=True,
     help="Processor family of the edge; auto is this machine's.",
 )
-@click.option("--quantization", type=click.Choice(["dynamic", "static", "none"]), default="dynamic", show_default=True)
+@click.option(
+    "--quantization",
+    type=click.Choice(["auto", "dynamic", "static", "none"]),
+    default="dynamic",
+    show_default=True,
+    help="Of the student. auto: the fastest on this machine that keeps the float32 student's answers.",
+)
 @click.option(
     "--allow-quality-loss", is_flag=True, help="Write the bundle even if int8 falls below the quality floors."
 )
@@ -59,7 +71,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
 )
 @click.option(
     "--vocabulary",
-    default="full",
+    default="auto",
     show_default=True,
     callback=_vocabulary,
     metavar="auto|full|task|N",
@@ -126,8 +138,11 @@ def export(
     if "unseen" in vocabulary_report:
         click.echo(_of_vocabulary(**vocabulary_report), err=True)
     quality = done.quality
+    made = done.manifest.quantization
+    if "choice" in made:
+        click.echo(_of_choice(**made["choice"]), err=True)
     click.echo(
-        f"{quantization} quantization for {chosen}: {quality.label_agreement:.2%} of {quality.rows} held-out rows "
+        f"{made['kind']} quantization for {chosen}: {quality.label_agreement:.2%} of {quality.rows} held-out rows "
         f"as in float32, accuracy {quality.accuracy_float32:.2%} -> {quality.accuracy:.2%}, "
         f"neighbour overlap {quality.neighbour_overlap:.2%} at k={quality.k}",
         err=True,

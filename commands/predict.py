@@ -10,7 +10,7 @@ import click
 
 from ..errors import UsageError
 from .console import output, progress
-from .options import PATH, with_columns, with_threads
+from .options import PATH, with_columns, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     "--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="Leave out a search that would be late."
 )
 @with_threads
+@without_blas_threads
 @with_columns
 def predict(
     bundle: Path,
@@ -69,7 +70,9 @@ def predict(
     retrieval: Any = "never" if no_retrieval else "gated" if gated else "always"
     runtime = Runtime.open(bundle, threads=threads, retrieval=retrieval, budget_ms=budget_ms)
     pair = runtime.manifest.text_pair
-    records = records_of_source(source, input_format, columns, pair) if source else records_of_arguments(text, pair)
+    records = (
+        records_of_arguments(text, pair) if source is None else records_of_source(source, input_format, columns, pair)
+    )
     kind = kind or ("table" if source is None else "jsonl")
     if source == STDIN and sys.stdin.isatty():
         click.echo("reading texts, one a line; end with Ctrl-D", err=True)

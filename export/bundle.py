@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,29 +16,29 @@ from tokenizers import Encoding
 
 from ..kb.files import atomic_directory, refuse_existing
 from ..kb.knowledge_base import KnowledgeBase
+from ..kb.recall import Width
 from ..runtime.bundle import KB_FOLDER
 from ..runtime.data import Split, drop_duplicates_of, label_indices
 from ..runtime.gate import Gate
+from ..runtime.heldout import HeldOutRows
 from ..runtime.manifest import BlendConfig, Golden, Manifest, seal
 from ..runtime.student import StudentSession
 from ..runtime.tokenizer import TextTokenizer
-from .attention_fusion import fuse_attention
 from .calibrated import add_probabilities
-from .encoder import EncoderClassifier
 from .gate import Certificate, certify
-from .onnx import Quantization, QuantizedNodes, Target, export_float32, quantize, require_same_answers
+from .groups import related_inputs
+from .onnx import Target
 from .progress import progress
 from .quality import Answers, Floors, QualityReport, answers_of, compare, require
 from .recipe import RetrievalRecipe
-from .retrieval import Knowledge, Store, blend_many, build_kb, tune
+from .retrieval import Knowledge, Store, blend_many, build_kb, tune, tune_width
 from .run import RunFolder, read_json
-from .slim import Slim, VocabularySize, slim
+from .slim import VocabularySize
 from .source import RunSource
-from .tokens import token_rows
+from .student_folder import QuantizationChoice, StudentJob, write_student
 from .tuning import Tuning, soft_labels
 
 VERSIONS_OF = ("reaugkd", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "usearch", "numpy")
-CALIBRATION_ROWS = 200
 GOLDEN_TEXTS = (
     "No.",
     "Where is my parcel? I ordered it on May 3rd, paid $25.90, and it's STILL not here.",
@@ -55,7 +54,7 @@ class ExportJob:
 
     Args:
         target: the processor family whose int8 preset is used.
-        quantization: ``dynamic``, ``static`` or ``none``.
+        quantization: ``dynamic``, ``static``, ``none`` or ``auto`` (`student_folder`).
         floors: of the quality gate.
         allow_quality_loss: write the bundle even below the floors.
         store: how the knowledge base is written.
@@ -66,14 +65,20 @@ class ExportJob:
     """
 
     target: Target
-    quantization: Quantization = "dynamic"
+    quantization: QuantizationChoice = "dynamic"
     floors: Floors = Floors()
     allow_quality_loss: bool = False
     store: Store = Store()
     retrieval: RetrievalRecipe | None = None
     extra: Split | None = None
     certificate: Certificate = Certificate()
-    vocabulary: VocabularySize = "full"
+    vocabulary: VocabularySize = "auto"
+
+    @property
+    def student(self) -> StudentJob:
+        """What of this concerns the student."""
+        floors = None if self.allow_quality_loss else self.floors
+        return StudentJob(self.target, self.quantization, self.vocabulary, floors, self.extra)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
         student.mkdir()
         # Inside, so that a kill leaves one temporary and no more.
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            counted, slimmed = write_student(source, source.student(recipe), job, student, Path(scratch))
+            written = write_student(source, source.student(recipe), job.student, student, Path(scratch))
             sessions = {
                 "float32": StudentSession(Path(scratch) / "model.onnx"),
                 "quantized": StudentSession(student / "model.onnx"),
@@ -128,6 +133,9 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
         )
         tuning = made.tuning
         made.kb.save(folder / KB_FOLDER)
+        groups = related_inputs(source.heldout.inputs())
+        asked = answers["quantized"]
+        HeldOutRows(asked.logits, asked.queries, heldout_gold, groups, len(made.tuned_on)).some().save(folder)
         add_probabilities(student / "model.onnx", tuning.blend.student_temperature)
         report = compare(answers["float32"], answers["quantized"], heldout_gold, made.tuned_on, tuning.blend.k)
         if not job.allow_quality_loss:
@@ -142,45 +150,19 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
             kb_rows=len(made.kb),
             gate=made.gate,
             golden=_golden(sessions["quantized"], tokenizer, source.heldout.pairs is not None),
-            quantization={"kind": job.quantization, "target": job.target, **asdict(counted), **slimmed.as_dict()},
-            quality={**report.as_dict(), "floors": asdict(job.floors), "tuning": tuning.as_dict()},
+            quantization={"target": job.target, **written.as_dict()},
+            quality={
+                **report.as_dict(),
+                "floors": asdict(job.floors),
+                "tuning": tuning.as_dict(),
+                "search": None if made.width is None else asdict(made.width),
+            },
             versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
             created_from=_created_from(source.description, recipe, len(made.tuned_on) - len(source.train)),
+            format_version=made.kb.format_version,
         )
         manifest = seal(folder, manifest)
     return Exported(manifest, report, tuning)
-
-
-def write_student(
-    source: RunSource, model: EncoderClassifier, job: ExportJob, student: Path, scratch: Path
-) -> tuple[QuantizedNodes, Slim]:
-    """The float32 model into ``scratch``, the quantized one and what belongs to it into ``student``."""
-    max_length = source.recipe.max_length
-    floors = None if job.allow_quality_loss else job.floors
-    slimmed = slim(source, model, job.vocabulary, scratch, job.extra, floors)
-    model = slimmed.student
-    float32 = export_float32(model, source.labels, max_length, scratch)
-    shown = token_rows(
-        scratch, source.heldout.take(range(min(8, len(source.heldout)))), model.encoder.config, max_length
-    )
-    batch = shown.batch(range(len(shown)))
-    require_same_answers(model, float32, batch)
-    whole = float32
-    if job.quantization == "dynamic" and fuse_attention(float32, model.encoder.config, scratch / "fused.onnx"):
-        whole = scratch / "fused.onnx"
-        require_same_answers(model, whole, batch)
-    calibration = []
-    if job.quantization == "static":
-        session = StudentSession(float32)
-        tokenizer = TextTokenizer(scratch / "tokenizer.json", max_length)
-        chosen = np.linspace(0, len(source.train) - 1, min(CALIBRATION_ROWS, len(source.train))).astype(int)
-        for item in source.train.take(chosen).inputs():
-            feeds = session.feeds(_encode(tokenizer, item))
-            calibration.append({name: value[0].tolist() for name, value in feeds.items()})
-    counted = quantize(whole, job.target, job.quantization, calibration, student)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(scratch / name, student / name)
-    return counted, slimmed
 
 
 def _created_from(description: dict[str, Any], recipe: RetrievalRecipe, extra_rows: int) -> dict[str, Any]:
@@ -210,12 +192,14 @@ class MadeKb:
         tuned_on: as it was when the blend was tuned: without the held-out rows.
         tuning: the blend.
         gate: certified on the held-out rows; None where none could be.
+        width: of its searches, chosen on the held-out rows; None where there was nothing to choose on.
     """
 
     kb: KnowledgeBase
     tuned_on: KnowledgeBase
     tuning: Tuning
     gate: Gate | None
+    width: Width | None
 
 
 def make_kb(
@@ -248,18 +232,23 @@ def make_kb(
         later = later and later.joined(added.take(related))
     plain = BlendConfig(1, 1.0, 1.0)
     with _building(rows) as report:
-        kb = build_kb(rows, recipe, plain, job.store, report)
+        kb = build_kb(rows, recipe, plain, job.store, progress=report)
     tuning = tune(kb, rows, heldout, heldout_answers, recipe)
     blend = tuning.blend
+    width = None
+    if len(rows) and len(heldout):
+        width = tune_width(kb, rows, heldout_answers.queries, recipe, blend.k)
     # The search depends on the keys alone, so what the labels were tuned to is put in afterwards.
-    kb = kb.with_soft_labels(soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share))
+    labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
+    kb = kb.with_soft_labels(labels, job.store.label_loss)
     answers = blend_many(kb, blend, heldout_answers)
     gate = certify(answers.student, answers.blend, heldout.gold, heldout.groups(), job.certificate)
     if later is None:
-        return MadeKb(kb, kb, tuning, gate)
+        return MadeKb(kb, kb, tuning, gate, width)
     everything = rows.joined(later)
     with _building(everything) as report:
-        return MadeKb(build_kb(everything, recipe, blend, job.store, report), kb, tuning, gate)
+        whole = build_kb(everything, recipe, blend, job.store, kb.config.expansion_search, report)
+    return MadeKb(whole, kb, tuning, gate, width)
 
 
 def new_rows(extra: Split, source: RunSource) -> Split:

@@ -90,8 +90,19 @@ def compare(float32: Answers, quantized: Answers, gold: NDArray[np.int64], kb: K
         kb: the knowledge base both query.
         k: neighbours to compare; clamped to the knowledge base's size.
     """
-    wanted = kb.search_many(float32.queries, k)[0]
-    found = kb.search_many(quantized.queries, k)[0]
+    return report_of(
+        float32, quantized, gold, kb.search_many(float32.queries, k)[0], kb.search_many(quantized.queries, k)[0]
+    )
+
+
+def report_of(
+    float32: Answers,
+    quantized: Answers,
+    gold: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    found: NDArray[np.int64],
+) -> QualityReport:
+    """`compare` of what both found already: ``wanted`` and ``found`` are the neighbours' rows, [n, k]."""
     overlap = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(wanted, found, strict=True)]
     before, after = float32.logits.argmax(axis=1), quantized.logits.argmax(axis=1)
     return QualityReport(
@@ -101,7 +112,7 @@ def compare(float32: Answers, quantized: Answers, gold: NDArray[np.int64], kb: K
         accuracy=float((after == gold).mean()),
         neighbour_overlap=float(np.mean(overlap)),
         query_cosine=float((float32.queries * quantized.queries).sum(axis=1).mean()),
-        k=k,
+        k=wanted.shape[1],
     )
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from ..kb.index import IndexConfig
 from ..kb.knowledge_base import KnowledgeBase
+from ..kb.recall import Width, narrowest
+from ..kb.soft_labels import LABEL_LOSS, SoftLabels
 from ..runtime.blend import softmax_many
 from ..runtime.manifest import BlendConfig
 from ..runtime.threads import default_threads
@@ -18,6 +20,12 @@ from .groups import related_inputs
 from .quality import Answers
 from .recipe import RetrievalRecipe
 from .tuning import K_GRID, HeldOut, Tuning, soft_labels, tune_blend
+
+TUNING_WIDTH = 4 * K_GRID[-1]
+"""Of searches while the blend is tuned, so that what the graph misses has no part in the choice."""
+
+MOST_QUERIES = 1000
+"""That the width is chosen on."""
 
 Progress = Callable[[int, int], bool]
 Floats = NDArray[np.float64]
@@ -79,27 +87,46 @@ class Store:
     """How a knowledge base is written.
 
     Args:
-        dtype: of the stored keys.
+        dtype: of the stored keys. In i8 they answer as in f16 (docs/performance.md), in a third less of the bytes.
         connectivity: edges a row in the index's graph.
         keep_texts: store the rows' texts, for explanations.
+        label_loss: what soft labels of many classes may lose to become smaller (`kb.soft_labels`).
     """
 
-    dtype: str = "f16"
+    dtype: str = "i8"
     connectivity: int = 16
     keep_texts: bool = True
+    label_loss: float = LABEL_LOSS
 
 
 def build_kb(
-    rows: Knowledge, recipe: RetrievalRecipe, blend: BlendConfig, store: Store, progress: Progress | None = None
+    rows: Knowledge,
+    recipe: RetrievalRecipe,
+    blend: BlendConfig,
+    store: Store,
+    width: int = TUNING_WIDTH,
+    progress: Progress | None = None,
 ) -> KnowledgeBase:
-    """A knowledge base of the rows, their soft labels as the blend says (temperature, share of gold)."""
+    """A knowledge base of the rows, their soft labels as the blend says (temperature, share of gold).
+
+    Args:
+        rows: its rows.
+        recipe: which keys they have.
+        blend: see above.
+        store: how it is written.
+        width: of a search.
+        progress: as of `KnowledgeBase.build`.
+    """
     keys = rows.keys(recipe)
     return KnowledgeBase.build(
         keys,
         soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share),
-        config=IndexConfig(ndim=keys.shape[1], dtype=store.dtype, connectivity=store.connectivity),
+        config=IndexConfig(
+            ndim=keys.shape[1], dtype=store.dtype, connectivity=store.connectivity, expansion_search=width
+        ),
         gold=rows.gold,
         texts=rows.inputs if store.keep_texts else None,
+        label_loss=store.label_loss,
         progress=progress,
     )
 
@@ -124,6 +151,23 @@ def tune(kb: KnowledgeBase, rows: Knowledge, heldout: Knowledge, answers: Answer
     )
 
 
+def tune_width(
+    kb: KnowledgeBase, rows: Knowledge, queries: NDArray[np.float32], recipe: RetrievalRecipe, k: int
+) -> Width:
+    """How broadly to search a knowledge base for k neighbours (`kb.recall`), which it then does.
+
+    Args:
+        kb: of ``rows``; changed.
+        rows: its rows.
+        queries: [n, d], the student's of rows that it does not hold; the first `MOST_QUERIES` count.
+        recipe: which keys it has.
+        k: neighbours that will be asked for.
+    """
+    width = narrowest(kb.index, rows.keys(recipe), queries[:MOST_QUERIES], k)
+    kb.index.set_width(width.expansion_search)
+    return width
+
+
 @dataclass(frozen=True)
 class Blends:
     """Probabilities [n, c] of the student, of its neighbours and of both, float64."""
@@ -136,10 +180,29 @@ class Blends:
 def blend_many(kb: KnowledgeBase, blend: BlendConfig, answers: Answers) -> Blends:
     """What a bundle of this knowledge base and blend answers, for many rows at once: as the runtime, to rounding."""
     found, similarities = kb.search_many(answers.queries, blend.k, threads=default_threads())
-    student = softmax_many(answers.logits.astype(np.float64), blend.student_temperature).astype(np.float64, copy=False)
+    return blend_found(found, similarities, kb.soft_labels, blend, answers.logits)
+
+
+def blend_found(
+    found: NDArray[np.int64],
+    similarities: NDArray[np.float32],
+    labels: SoftLabels,
+    blend: BlendConfig,
+    logits: NDArray[np.float32],
+) -> Blends:
+    """`blend_many` of what was found already.
+
+    Args:
+        found: [n, k], rows of the knowledge base.
+        similarities: [n, k], descending.
+        labels: of its rows.
+        blend: the blend.
+        logits: [n, c], the student's.
+    """
+    student = softmax_many(logits.astype(np.float64), blend.student_temperature).astype(np.float64, copy=False)
     shares = softmax_many(similarities.astype(np.float64), blend.tau)
     retrieved = np.stack(
-        [share @ kb.soft_labels[rows].astype(np.float64) for share, rows in zip(shares, found, strict=True)]
+        [share @ labels.take(rows).astype(np.float64) for share, rows in zip(shares, found, strict=True)]
     )
     retrieved /= retrieved.sum(axis=1, keepdims=True)
     weights: NDArray[np.floating] = np.full(len(student), blend.student_weight)

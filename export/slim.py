@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +17,11 @@ import click
 
 from ..errors import ModelError, QualityError, shorten
 from ..runtime.data import Split, label_indices
+from ..runtime.shift import shifted
 from ..runtime.tokenizer import TextTokenizer
 from .encoder import EncoderClassifier
 from .fit import outputs_of
-from .likely_pieces import likeliest_first
+from .likely_pieces import likeliest_first, most_frequent_first
 from .pieces import KEEP_WHOLE
 from .pruning import Pruned, Vocabulary
 from .quality import Floors
@@ -31,6 +33,8 @@ VocabularySize = Literal["auto", "full", "task"] | int
 
 TASK_PIECES = 10_000
 """What ``task`` stands for. On banking77 so many answer as well as all 30,522; 8,000 lose 0.1 points of the blend."""
+
+_DRAWS = 4  # of typing errors, none of them the one that `runtime.fidelity` scores on; more find few pieces more
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def slim(
             where that cannot be done safely or costs too much.
         folder: where to write tokenizer.json.
         extra: rows beside the run's whose pieces are kept too.
-        floors: what fewer pieces may cost, as quantization may; None: whatever they do.
+        floors: what fewer pieces may cost, as quantization may; None: whatever they do, but for ``auto``, which then
+            goes by the usual ones.
 
     Raises:
         ModelError: pieces of this tokenizer, or rows of this model, cannot be left out safely.
@@ -111,6 +116,8 @@ def slim(
     """
     if size == "full":
         return _whole(source, student, folder)
+    if size == "auto" and floors is None:
+        floors = Floors()
     try:
         return _pruned(source, student, size if isinstance(size, int) else TASK_PIECES, folder, extra, floors)
     except (ModelError, QualityError) as error:
@@ -142,11 +149,12 @@ def _pruned(
     used = frozenset(special_ids(student)).union(*vocabulary.ids_of(source.train.inputs(), "pieces of train"))
     heldout = vocabulary.ids_of(source.heldout.inputs(), "pieces of the held-out rows")
     more = vocabulary.ids_of(extra.inputs(), "pieces of the extra rows") if extra is not None else []
-    candidates, table = vocabulary.candidates(), word_table(student)[1].weight.detach().numpy()
+    mistyped = _mistyped(vocabulary, source.train.inputs(), used)
+    table = word_table(student)[1].weight.detach().numpy()
+    known = [piece for piece in vocabulary.candidates() if piece < len(table)]
 
     def pruned_to(used: frozenset[int]) -> Pruned:
-        known = [piece for piece in candidates if piece < len(table)]
-        return vocabulary.pruned(used, at_least, likeliest_first(known, used, table))
+        return vocabulary.pruned(used, at_least, (*mistyped, *likeliest_first(known, used, table)))
 
     unseen = _unseen(source, student, pruned_to(used), heldout, folder)
     if floors is not None:
@@ -158,6 +166,12 @@ def _pruned(
     tokenizers = (TextTokenizer(path, max_length) for path in (full, folder / "tokenizer.json"))
     require_unchanged_tokens(source.heldout.inputs(), pruned.old_ids, *tokenizers)
     return Slim(smaller, len(pruned.old_ids), word_table(student)[1].num_embeddings, unseen)
+
+
+def _mistyped(vocabulary: Vocabulary, inputs: Sequence[str | tuple[str, str]], used: frozenset[int]) -> tuple[int, ...]:
+    """The ids that texts take with typing errors in them, the most frequent first, but for those used without."""
+    rows = (vocabulary.ids_of(shifted(inputs, seed), "pieces of mistyped rows") for seed in range(1, _DRAWS + 1))
+    return most_frequent_first(chain.from_iterable(rows), used)
 
 
 def _unseen(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..runtime.blend import softmax_many
 from ..runtime.fields import Fields
 from ..runtime.manifest import BlendConfig, read_blend
-from .candidates import Candidates, Setting
+from .candidates import Best, Candidates, Setting
 from .recipe import Weighting
 from .weighting import KINDS, Answered, fit_weighting
 
@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 K_GRID = (1, 2, 4, 8, 16, 32, 64)
 TAU_GRID = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0)
 LABEL_TEMPERATURE_GRID = (1.0, 1.5, 2.0, 3.0, 4.0)
+K_LOSS = 0.02
+"""The share of the neighbours' gain that may be given up for fewer of them: each costs time at every text."""
 _TINY = 1e-12
 
 
@@ -107,12 +109,14 @@ def tune_blend(
     label_temperatures: Sequence[float] = LABEL_TEMPERATURE_GRID,
     gold_shares: Sequence[float] = (0.0,),
     cautious: bool = False,
+    k_loss: float = K_LOSS,
 ) -> Tuning:
     """Minimise the blend's held-out NLL over the grids, the weight exactly for each (it is convex there).
 
     p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j of ``soft_labels``; T_S is fitted
     first, alone.
-    Where no neighbours help, w = 1 wins and the blend is the student.
+    Where no neighbours help, w = 1 wins and the blend is the student. Of the k that gain almost as much as the best,
+    the smallest is taken.
 
     Args:
         rows: the held-out rows.
@@ -122,6 +126,7 @@ def tune_blend(
         gold_shares: tried for the gold labels' part in them.
         cautious: leave the student alone (w = 1, the other settings as chosen) where cross-validation does not see the
             neighbours help.
+        k_loss: the share of the best k's gain over the student that a smaller k may lose.
     """
     everyone = np.arange(len(rows.gold))
     student_temperature = fit_temperature(rows.student_logits, rows.gold)
@@ -130,7 +135,8 @@ def tune_blend(
     candidates = _candidates(rows, label_temperatures, gold_shares)
     if not candidates.settings:  # no neighbours, no retrieval
         return replace(alone, nll={**alone.nll, "blend": _nll(student)})
-    best = candidates.best(student)
+    by_k = _best_by_k(candidates, student)
+    best = _fewest_neighbours(by_k, _nll(student), k_loss)
     setting, share, nll = candidates.settings[best.number], best.weight, best.nll
     if cautious and not (share < 1 and candidates.pays(student, rows.groups)):
         share, nll, weight = 1.0, _nll(student), "constant"
@@ -140,7 +146,7 @@ def tune_blend(
             setting.k, setting.tau, share, student_temperature, setting.label_temperature, setting.gold_share
         ),
         nll={**alone.nll, "retrieval": best.retrieval_nll, "blend": nll},
-        by_k=_by_k(candidates, student),
+        by_k={str(k): of_k.nll for k, of_k in by_k.items()},
     )
     return tuning if weight == "constant" else _with_weight(tuning, rows, weight)
 
@@ -163,15 +169,24 @@ def _candidates(rows: HeldOut, label_temperatures: Sequence[float], gold_shares:
     return Candidates(settings, np.array(of_gold).reshape(len(settings), len(rows.gold)))
 
 
-def _by_k(candidates: Candidates, student: Floats) -> dict[str, float]:
-    """The best blend's NLL at each k."""
+def _best_by_k(candidates: Candidates, student: Floats) -> dict[int, Best]:
+    """The best setting at each k, its number counted among all."""
     found = {}
-    for k in K_GRID:
+    for k in sorted({setting.k for setting in candidates.settings}):
         numbers = [number for number, setting in enumerate(candidates.settings) if setting.k == k]
-        if numbers:
-            chosen = [candidates.settings[number] for number in numbers]
-            found[str(k)] = Candidates(chosen, candidates.of_gold[numbers]).best(student).nll
+        some = Candidates([candidates.settings[number] for number in numbers], candidates.of_gold[numbers])
+        best = some.best(student)
+        found[k] = best._replace(number=numbers[best.number])
     return found
+
+
+def _fewest_neighbours(by_k: dict[int, Best], student_nll: float, k_loss: float) -> Best:
+    """The best setting of the smallest k that keeps ``1 - k_loss`` of the best k's gain; of none, the best setting."""
+    best = min(by_k.values(), key=lambda of_k: (of_k.nll, of_k.retrieval_nll))
+    gain = student_nll - best.nll
+    if gain <= 0:
+        return best
+    return next(of_k for _, of_k in sorted(by_k.items()) if student_nll - of_k.nll >= (1 - k_loss) * gain)
 
 
 def _same_label(rows: HeldOut) -> NDArray[np.floating] | None:

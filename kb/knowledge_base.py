@@ -3,7 +3,8 @@
 On disk, a folder of
 
     index.usearch     the keys (`VectorIndex`)
-    soft_labels.npy   float16 [n, c], already tempered: softmax(teacher logits / T_kb)
+    soft_labels.npy   already tempered: softmax(teacher logits / T_kb). float16 [n, c], or the m likeliest classes of a
+                      row, uint8 or (above 256 classes) uint16 [n, 2 m] (`soft_labels.TopLabels`)
     rows.npy          a table [n] of ``id`` (u8), ``label`` (i4, the gold label, -1 for none) and ``text_end`` (u8)
     texts.jsonl       optional: one JSON value a line, ``"text"`` or ``["text", "pair"]``; ``text_end`` is where a
                       row's line ends, in bytes, and all zero where texts are not kept
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from ..errors import BundleError, BundleIntegrityError, UsageError
 from .files import atomic_write
 from .index import IndexConfig, VectorIndex
+from .soft_labels import SoftLabels, TopLabels, decode, encode
 
 INDEX_FILE = "index.usearch"
 SOFT_LABELS_FILE = "soft_labels.npy"
@@ -42,13 +44,14 @@ class KnowledgeBase:
     """Keys and soft labels of n rows over c labels. Made by `build` or `open`; not changed afterwards.
 
     Attributes:
-        soft_labels: float16 [n, c], the teacher's tempered probabilities.
+        index: of the keys.
+        soft_labels: [n, c], the teacher's tempered probabilities.
     """
 
     def __init__(
-        self, index: VectorIndex, soft_labels: NDArray[np.float16], rows: NDArray[np.void], texts: bytes | mmap.mmap
+        self, index: VectorIndex, soft_labels: SoftLabels, rows: NDArray[np.void], texts: bytes | mmap.mmap
     ) -> None:
-        self._index = index
+        self.index = index
         self.soft_labels = soft_labels
         self._rows = rows
         self._texts = texts
@@ -63,26 +66,27 @@ class KnowledgeBase:
         gold: NDArray[np.integer] | None = None,
         ids: NDArray[np.integer] | None = None,
         texts: Sequence[str | tuple[str, str]] | None = None,
-        progress: Callable[[int, int], bool] | None = None,
+        label_loss: float = 0.0,
+        progress: Callable[[int, int], object] | None = None,
         threads: int = 1,
     ) -> KnowledgeBase:
         """Make a knowledge base in memory; with ``threads=1`` the same input gives the same bytes.
 
         Args:
             keys: float32 [n, d], finite, not zero; their length does not matter (cosine).
-            soft_labels: [n, c], rows that sum to 1 (within 1 %, for float16); stored as float16.
+            soft_labels: [n, c], rows that sum to 1 (within 1 %, for float16).
             config: the index's parameters.
             gold: [n] gold labels as indices into the labels, -1 for none. Default: none.
             ids: [n] the rows' identities, for the user. Default: 0 .. n-1.
             texts: [n] the rows' texts or pairs; leave out for privacy.
+            label_loss: what the soft labels may lose to become smaller (`soft_labels.encode`); 0 stores float16.
             progress: called with (rows done, rows in all); returning False stops.
             threads: threads that insert.
 
         Raises:
             UsageError: shapes that do not fit each other, or values out of range.
         """
-        soft = np.ascontiguousarray(soft_labels, np.float16)
-        rows = len(keys)
+        rows, soft = len(keys), np.asarray(soft_labels)
         if soft.ndim != 2 or len(soft) != rows:
             raise UsageError("soft labels of the wrong shape", found=str(soft.shape), expected=f"({rows}, labels)")
         _check_distributions(soft)
@@ -95,7 +99,8 @@ class KnowledgeBase:
             encoded = [_text_line(text) for text in texts]
             table["text_end"] = np.cumsum(_column("texts", np.array([len(line) for line in encoded], np.int64), rows))
             lines = b"".join(encoded)
-        return cls(VectorIndex.build(keys, config, progress=progress, threads=threads), soft, table, lines)
+        index = VectorIndex.build(keys, config, progress=progress, threads=threads)
+        return cls(index, encode(soft, label_loss), table, lines)
 
     def save(self, folder: Path) -> None:
         """Write the files into ``folder`` (made if need be), each atomically.
@@ -103,25 +108,33 @@ class KnowledgeBase:
         Raises:
             StorageError: the disk refused.
         """
-        self._index.save(folder / INDEX_FILE)
-        _save_npy(folder / SOFT_LABELS_FILE, self.soft_labels)
+        self.index.save(folder / INDEX_FILE)
+        _save_npy(folder / SOFT_LABELS_FILE, self.soft_labels.stored)
         _save_npy(folder / ROWS_FILE, self._rows)
         if self._has_texts():
             with atomic_write(folder / TEXTS_FILE, "wb") as file:
                 file.write(self._texts)
 
     @classmethod
-    def open(cls, folder: Path, config: IndexConfig) -> KnowledgeBase:
+    def open(cls, folder: Path, config: IndexConfig, num_labels: int | None = None) -> KnowledgeBase:
         """Map a saved knowledge base into memory; reading happens when rows are looked at.
+
+        Args:
+            folder: where it was saved.
+            config: the index's parameters.
+            num_labels: c; None takes it from the soft labels, where they tell.
 
         Raises:
             BundleIntegrityError: a file is missing or unreadable.
             BundleError: the files do not fit each other or ``config``.
         """
-        soft = _open_npy(folder / SOFT_LABELS_FILE)
+        stored = _open_npy(folder / SOFT_LABELS_FILE)
         rows = _open_npy(folder / ROWS_FILE)
-        if soft.dtype != np.float16 or soft.ndim != 2:
-            raise _misfit(folder / SOFT_LABELS_FILE, f"{soft.dtype} {soft.shape}", "float16 (rows, labels)")
+        try:
+            soft = decode(stored, num_labels)
+        except ValueError as error:
+            expected = f"soft labels of {'all' if num_labels is None else num_labels} classes"
+            raise _misfit(folder / SOFT_LABELS_FILE, str(error), expected) from error
         if rows.dtype != ROW_DTYPE or rows.shape != (len(soft),):
             raise _misfit(folder / ROWS_FILE, f"{rows.dtype} {rows.shape}", f"{ROW_DTYPE} ({len(soft)},)")
         if len(rows) and not (rows["label"].min() >= -1 and rows["label"].max() < soft.shape[1]):
@@ -134,27 +147,35 @@ class KnowledgeBase:
 
     def search(self, query: NDArray[np.float32], k: int) -> Neighbours:
         """The ``min(k, n)`` rows whose keys are most similar to ``query`` float32 [d], best first."""
-        return Neighbours(*self._index.search(query, k))
+        return Neighbours(*self.index.search(query, k))
 
     def search_many(
         self, queries: NDArray[np.float32], k: int, threads: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """`search` for each of ``queries`` [n, d]: rows int64 and similarities float32, both [n, min(k, len(self))]."""
-        return self._index.search_many(queries, k, threads)
+        return self.index.search_many(queries, k, threads)
 
-    def with_soft_labels(self, soft_labels: NDArray[np.floating]) -> KnowledgeBase:
+    def with_soft_labels(self, soft_labels: NDArray[np.floating], label_loss: float = 0.0) -> KnowledgeBase:
         """The same rows under other soft labels [n, c], e.g. of another temperature; the index is shared.
+
+        Args:
+            soft_labels: as of `build`.
+            label_loss: as of `build`.
 
         Raises:
             UsageError: another shape, or rows that are no distributions.
         """
-        soft = np.ascontiguousarray(soft_labels, np.float16)
+        soft = np.asarray(soft_labels)
         if soft.shape != self.soft_labels.shape:
             raise UsageError(
                 "soft labels of the wrong shape", found=str(soft.shape), expected=str(self.soft_labels.shape)
             )
         _check_distributions(soft)
-        return KnowledgeBase(self._index, soft, self._rows, self._texts)
+        return KnowledgeBase(self.index, encode(soft, label_loss), self._rows, self._texts)
+
+    def keys(self) -> NDArray[np.float32]:
+        """The keys as they are stored, float32 [n, d] (`VectorIndex.vectors`): a copy, and not for answering."""
+        return self.index.vectors()
 
     def label(self, row: int) -> int:
         """The row's gold label as an index into the labels, -1 for none."""
@@ -186,22 +207,27 @@ class KnowledgeBase:
     @property
     def config(self) -> IndexConfig:
         """The index's parameters."""
-        return self._index.config
+        return self.index.config
 
     @property
     def ndim(self) -> int:
         """Dimensions of a key."""
-        return self._index.config.ndim
+        return self.index.config.ndim
 
     @property
     def num_labels(self) -> int:
         """Number of labels, c."""
-        return int(self.soft_labels.shape[1])
+        return self.soft_labels.num_labels
+
+    @property
+    def format_version(self) -> int:
+        """The oldest bundle format that has files like these: 2 for soft labels of the likeliest classes, else 1."""
+        return 2 if isinstance(self.soft_labels, TopLabels) else 1
 
     def nbytes(self) -> dict[str, int]:
         """Bytes of each part: ``index``, ``soft_labels``, ``rows``, ``texts``."""
         return {
-            "index": self._index.nbytes,
+            "index": self.index.nbytes,
             "soft_labels": self.soft_labels.nbytes,
             "rows": self._rows.nbytes,
             "texts": len(self._texts),
@@ -218,7 +244,7 @@ def _column(name: str, values: NDArray[np.integer], rows: int) -> NDArray[np.int
     return values
 
 
-def _check_distributions(soft: NDArray[np.float16]) -> None:
+def _check_distributions(soft: NDArray[np.floating]) -> None:
     sums = soft.sum(axis=1, dtype=np.float32)
     bad = np.flatnonzero(~((soft.min(axis=1, initial=0) >= 0) & (np.abs(sums - 1) < 0.01)))
     if len(bad):

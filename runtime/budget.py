@@ -14,7 +14,10 @@ from ..errors import UsageError
 _FALL = 0.02
 """How much of the way back to the undisturbed cost the estimate takes with each text."""
 
-SEARCHES = 32
+_CEILING = 4
+"""Limits above which the estimate does not rise."""
+
+SEARCHES = 15
 """Calls of the measurement."""
 
 _MOST_MS = 1e6
@@ -25,7 +28,8 @@ class Budget:
 
     The estimate rises to the slowest seen at once and falls by a fiftieth a text, so that under load it stands near the
     slowest of the last hundred or so; it falls with texts that do without a search, too, or one long pause would turn
-    retrieval off for good.
+    retrieval off for good. It never stands above four limits: from there it is back in some hundred texts, whether the
+    pause was of a second or an hour.
 
     Args:
         limit_ms: milliseconds that a text may take, more than 0.
@@ -51,7 +55,7 @@ class Budget:
     def learn(self, taken_ns: int | None) -> None:
         """Take in what search and blend took this time; None for a text without them."""
         fallen = self._estimate + (self._floor - self._estimate) * _FALL
-        self._estimate = fallen if taken_ns is None else max(fallen, taken_ns)
+        self._estimate = fallen if taken_ns is None else max(fallen, min(taken_ns, _CEILING * self._limit_ns))
 
 
 def checked_budget(limit_ms: float) -> float:
@@ -65,18 +69,20 @@ def checked_budget(limit_ms: float) -> float:
     return float(limit_ms)
 
 
-def measured_cost(search: Callable[[int], object]) -> float:
-    """Nanoseconds that ``search`` takes here: the third slowest of 32 calls, the first with cold caches.
+def measured_cost(search: Callable[[int], object], before: Callable[[], object]) -> float:
+    """Nanoseconds that ``search`` takes here: the median of 15 calls, so that no pause meanwhile counts as its cost.
 
-    Measured when a runtime is opened, which takes a few milliseconds, and not kept in a file: another load, another
+    Measured when a runtime is opened, which takes some milliseconds, and not kept in a file: another load, another
     clock frequency or another container on the same machine make another cost.
 
     Args:
         search: takes the call's number.
+        before: called ahead of each, untimed: leaves the caches as a search finds them.
     """
     taken = []
     for number in range(SEARCHES):
+        before()
         began = perf_counter_ns()
         search(number)
         taken.append(perf_counter_ns() - began)
-    return float(sorted(taken)[-3])
+    return float(sorted(taken)[SEARCHES // 2])

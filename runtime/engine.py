@@ -22,7 +22,7 @@ from .pipeline import Pipeline, RetrievalMode, checked_mode
 from .prediction import Prediction
 from .stream import OnError, checked_on_error, one_by_one, side_by_side
 from .student import StudentSession
-from .text import Text
+from .text import Text, checked_input
 from .threads import checked_threads
 from .tokenizer import TextTokenizer
 
@@ -50,6 +50,14 @@ class _Parts:
     single: StudentSession | None = None  # the single-threaded session of predict_many, made when first needed
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """What one runtime answers with, as one: a thread that asks while another reopens has all of one opening."""
+
+    parts: _Parts
+    pipeline: Pipeline
+
+
 class Runtime:
     """An open bundle that answers texts.
 
@@ -64,8 +72,7 @@ class Runtime:
 
     def __init__(self, settings: _Settings, parts: _Parts) -> None:
         self._settings = settings
-        self._parts: _Parts | None = parts
-        self._pipeline = _pipeline(settings, parts)
+        self._opened: _Opened | None = _Opened(parts, _pipeline(settings, parts))
 
     @classmethod
     def open(
@@ -104,12 +111,12 @@ class Runtime:
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels, in the order of the probabilities."""
-        return self._open_parts().bundle.manifest.labels
+        return self._current().parts.bundle.manifest.labels
 
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
-        return self._open_parts().bundle.manifest
+        return self._current().parts.bundle.manifest
 
     @property
     def threads(self) -> int:
@@ -124,17 +131,17 @@ class Runtime:
     @property
     def knowledge_base(self) -> KnowledgeBase:
         """The bundle's knowledge base."""
-        return self._open_parts().kb
+        return self._current().parts.kb
 
     @property
     def student(self) -> StudentSession:
         """The student's session, for measuring it alone."""
-        return self._open_parts().student
+        return self._current().parts.student
 
     @property
     def tokenizer(self) -> TextTokenizer:
         """The bundle's tokenizer."""
-        return self._open_parts().tokenizer
+        return self._current().parts.tokenizer
 
     def with_retrieval(self, retrieval: RetrievalMode) -> Runtime:
         """A sibling on the same session and knowledge base with another setting; closing one leaves the other.
@@ -143,7 +150,7 @@ class Runtime:
             UsageError: the setting is unknown, or ``"gated"`` where the bundle has no gate.
         """
         settings = replace(self._settings, retrieval=checked_mode(retrieval))
-        return Runtime(settings, self._open_parts())
+        return Runtime(settings, self._current().parts)
 
     def predict(self, text: Text) -> Prediction:
         """Answer one text, or one pair.
@@ -154,8 +161,8 @@ class Runtime:
             ModelError: the student cannot run, or computes no number.
             UsageError: the runtime is closed.
         """
-        student = self._open_parts().student
-        return self._pipeline.answer(student, text)
+        opened = self._current()
+        return opened.pipeline.answer(opened.parts.student, text)
 
     @overload
     def predict_many(self, texts: Iterable[Text]) -> Iterator[Prediction]: ...
@@ -173,18 +180,24 @@ class Runtime:
         Args:
             texts: any iterable; it is read as answers are asked for, in the calling thread.
             on_error: ``"raise"`` stops at a bad text; ``"return"`` hands the error out in the text's place and goes on.
+
+        Raises:
+            UsageError: one text in place of several, another ``on_error``, or the runtime is closed.
         """
         on_error = checked_on_error(on_error)
-        parts = self._open_parts()
+        if isinstance(texts, str):
+            raise UsageError("one text is no stream", found=texts, remedy="Put it into a list, or use predict.")
+        opened = self._current()
+        parts, pipeline = opened.parts, opened.pipeline
         if self._settings.threads == 1:
-            return one_by_one(self._pipeline, parts.student, texts, on_error)
+            return one_by_one(pipeline, parts.student, texts, on_error)
         if parts.single is None:
             parts.single = StudentSession(parts.bundle.model_path, threads=1)
-        return side_by_side(self._pipeline, parts.single, texts, on_error, self._settings.threads)
+        return side_by_side(pipeline, parts.single, texts, on_error, self._settings.threads)
 
     def close(self) -> None:
         """Let go of the model and the knowledge base; predicting afterwards raises UsageError."""
-        self._parts = None
+        self._opened = None
 
     def __enter__(self) -> Runtime:
         return self
@@ -201,18 +214,16 @@ class Runtime:
 
     def __repr__(self) -> str:
         settings = self._settings
-        state = "" if self._parts is not None else ", closed"
+        state = "" if self._opened is not None else ", closed"
         return f"Runtime({str(settings.path)!r}, threads={settings.threads}, retrieval={settings.retrieval!r}{state})"
 
-    def _open_parts(self) -> _Parts:
-        parts = self._parts
-        if parts is None:
+    def _current(self) -> _Opened:
+        opened = self._opened
+        if opened is None:
             raise UsageError("the runtime is closed", path=self._settings.path, remedy="Open the bundle again.")
-        if parts.pid != os.getpid():
-            parts = self._reopen(parts)
-        return parts
+        return opened if opened.parts.pid == os.getpid() else self._reopen(opened.parts)
 
-    def _reopen(self, old: _Parts) -> _Parts:
+    def _reopen(self, old: _Parts) -> _Opened:
         """After a fork: the parent's thread pools and locks are of no use here."""
         parts = _open_parts(self._settings)
         if parts.bundle.manifest != old.bundle.manifest:
@@ -221,15 +232,15 @@ class Runtime:
                 path=self._settings.path,
                 remedy="Restart the program to use the new bundle.",
             )
-        self._parts, self._pipeline = parts, _pipeline(self._settings, parts)
-        return parts
+        self._opened = opened = _Opened(parts, _pipeline(self._settings, parts))
+        return opened
 
 
 def _open_parts(settings: _Settings) -> _Parts:
     bundle = Bundle.open(settings.path, settings.verify)
     manifest = bundle.manifest
     tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.max_length)
-    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb)
+    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
     for name, found, expected in (
         ("rows", len(kb), manifest.kb_rows),
         ("labels", kb.num_labels, len(manifest.labels)),
@@ -261,15 +272,17 @@ def _pipeline(settings: _Settings, parts: _Parts) -> Pipeline:
 
 
 def _search_cost(parts: _Parts) -> float:
-    """Nanoseconds of a search and its blend, as seen now: with queries of all directions."""
-    kb, config = parts.kb, parts.bundle.manifest.blend
-    if not len(kb):
+    """Nanoseconds of a search and its blend, as seen now: with queries of all directions, each after the student."""
+    kb, manifest = parts.kb, parts.bundle.manifest
+    if not (len(kb) and manifest.golden):
         return 0.0
+    config, golden = manifest.blend, manifest.golden[0].text
+    encoding = parts.tokenizer.encode(*checked_input(golden, manifest.text_pair))
     queries = np.random.default_rng(0).normal(size=(SEARCHES, kb.ndim)).astype(np.float32)
     uniform = np.full(kb.num_labels, 1 / kb.num_labels, np.float32)
 
     def search(number: int) -> object:
         rows, similarities = kb.search(queries[number], config.k)
-        return blend(uniform, similarities, kb.soft_labels.take(rows, 0), config)
+        return blend(uniform, similarities, kb.soft_labels.take(rows), config)
 
-    return measured_cost(search)
+    return measured_cost(search, lambda: parts.student.run(encoding))

@@ -38,11 +38,11 @@ def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSessi
                 expected=str(list(golden.token_ids)),
                 remedy="Install the tokenizers version that the manifest names, or export the bundle again.",
             )
-        logits, embedding = student.run(encoding)
+        temperature = manifest.blend.student_temperature
+        logits, embedding, probabilities = student.everything(encoding, temperature)
         _check_shapes(bundle, logits.shape, embedding.shape)
         _check_logits(bundle, golden, logits)
-        temperature = manifest.blend.student_temperature
-        _check_probabilities(bundle, softmax(logits, temperature), student.answer(encoding, temperature)[0])
+        _check_probabilities(bundle, softmax(logits, temperature), probabilities)
 
 
 def _check_shapes(bundle: Bundle, logits: tuple[int, ...], embedding: tuple[int, ...]) -> None:

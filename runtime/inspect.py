@@ -15,7 +15,7 @@ def describe(bundle: Bundle) -> str:
     """The bundle for people: model, blend, knowledge base, quality, files."""
     manifest = bundle.manifest
     labels, quality, quantization = manifest.labels, manifest.quality, manifest.quantization
-    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb)
+    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
     shown = ", ".join(labels[:_LABELS_SHOWN]) + (", ..." if len(labels) > _LABELS_SHOWN else "")
     blend = manifest.blend
     data, teacher = manifest.created_from.get("data", {}), manifest.created_from.get("teacher", "unknown")

@@ -17,7 +17,9 @@ from .fields import Fields
 from .gate import Gate, read_gate
 from .weight import ExampleWeight, read_weight
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read; written is the oldest that will do. 1: soft labels of all classes, 2: or the likeliest."""
+
 MANIFEST_FILE = "manifest.json"
 
 
@@ -102,7 +104,7 @@ class Manifest:
         versions: of the libraries that exported.
         created_from: teacher, data, recipe.
         files: path below the bundle (with ``/``) to its record; filled in by `seal`.
-        format_version: of the bundle's layout.
+        format_version: of the bundle's layout; `KnowledgeBase.format_version` says which it takes.
     """
 
     labels: tuple[str, ...]
@@ -119,7 +121,7 @@ class Manifest:
     versions: dict[str, Any] = field(default_factory=dict)
     created_from: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileRecord] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON values; ``from_json(to_json())`` gives an equal manifest."""
@@ -140,9 +142,8 @@ class Manifest:
             BundleError: a field is missing or unusable.
         """
         fields = Fields(obj, path)
-        _check_version(fields)
         return cls(
-            format_version=FORMAT_VERSION,
+            format_version=_checked_version(fields),
             labels=tuple(fields.items("labels", str, at_least=1)),
             max_length=fields.get("max_length", int),
             pooling=fields.get("pooling", str),
@@ -200,7 +201,7 @@ def _plain(value: object) -> object:
     return item()
 
 
-def _check_version(fields: Fields) -> None:
+def _checked_version(fields: Fields) -> int:
     version = fields.get("format_version", int)
     if version > FORMAT_VERSION:
         raise BundleVersionError(
@@ -212,6 +213,7 @@ def _check_version(fields: Fields) -> None:
         )
     if version < 1:
         raise fields.error("format_version", version, "a whole number from 1")
+    return version
 
 
 def read_blend(section: Fields) -> BlendConfig:

@@ -71,7 +71,7 @@ class Pipeline:
         if reason is None:
             rows, similarities = self._kb.search(embedding, config.k)
             searched = perf_counter_ns()
-            soft_labels = self._kb.soft_labels.take(rows, 0)
+            soft_labels = self._kb.soft_labels.take(rows)
             probabilities, retrieved, weights, share = blend(own, similarities, soft_labels, config)
             best = int(probabilities.argmax())
             probability = float(probabilities[best])

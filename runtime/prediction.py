@@ -17,7 +17,10 @@ the gate, or the text's time was used up."""
 
 
 class Timings(NamedTuple):
-    """Microseconds spent in each stage of one prediction; 0 for a stage that did not run."""
+    """Microseconds spent in each stage of one prediction.
+
+    Without neighbours ``search_us`` is 0, and ``blend_us`` what it took to choose the label.
+    """
 
     tokenize_us: float
     run_us: float
@@ -69,7 +72,7 @@ class Retrieval:
         return tuple(self._neighbour(rank, int(row), labels) for rank, row in enumerate(self.rows))
 
     def _neighbour(self, rank: int, row: int, labels: Sequence[str]) -> Neighbour:
-        soft_label = self.kb.soft_labels[row].astype(np.float32)
+        soft_label = self.kb.soft_labels[row]
         gold = self.kb.label(row)
         return Neighbour(
             row=row,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import ReaugkdError, UsageError
 from .pipeline import Pipeline
 from .prediction import Prediction
 from .student import StudentSession
 from .text import Text
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 OnError = Literal["raise", "return"]
 
@@ -48,6 +50,9 @@ def side_by_side(
         on_error: as of `Runtime.predict_many`.
         threads: at work.
     """
+    # Not at the top: it takes 2 ms to import, and most runtimes have one thread.
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(threads, thread_name_prefix="reaugkd")
 
     def submitted() -> Iterator[Future[Prediction | ReaugkdError]]:

@@ -76,7 +76,22 @@ class StudentSession:
         Raises:
             ModelError: the model cannot run on these tokens, e.g. one that it has no embedding of.
         """
-        return self._outputs(OUTPUTS, encoding)
+        logits, embedding = self._outputs(OUTPUTS, encoding)
+        return logits, embedding
+
+    def everything(
+        self, encoding: Encoding, temperature: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """One text's logits and embedding, as of ``run``, and probabilities, as of ``answer``, of one run of the model.
+
+        Raises:
+            ModelError: as of ``run``.
+        """
+        if self._answers is None:
+            logits, embedding = self.run(encoding)
+            return logits, embedding, softmax(logits, temperature)
+        logits, embedding, probabilities = self._outputs([*OUTPUTS, PROBABILITIES], encoding)
+        return logits, embedding, probabilities
 
     def answer(self, encoding: Encoding, temperature: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """One text's probabilities float32 [c], softmax(logits / temperature), and embedding float32 [d].
@@ -89,16 +104,17 @@ class StudentSession:
             ModelError: as of ``run``.
         """
         if self._answers is not None:
-            return self._outputs(self._answers, encoding)
+            probabilities, embedding = self._outputs(self._answers, encoding)
+            return probabilities, embedding
         logits, embedding = self._outputs(OUTPUTS, encoding)
         return softmax(logits, temperature), embedding
 
-    def _outputs(self, names: list[str], encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[np.float32]]:
         try:
-            first, second = self._run(names, self.feeds(encoding))
+            found = self._run(names, self.feeds(encoding))
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this
             raise ModelError("the student cannot run", path=self.path, found=_first_line(error)) from error
-        return first[0], second[0]
+        return [output[0] for output in found]
 
 
 def _session(path: Path, threads: int) -> Any:

@@ -22,7 +22,7 @@ from ...runtime.fidelity import shifted_split
 from ...runtime.metrics import score
 from ...runtime.student import StudentSession
 from ...runtime.tokenizer import TextTokenizer
-from ..bundle import ExportJob, ask, make_kb, write_student
+from ..bundle import ExportJob, ask, make_kb
 from ..encoder import EncoderClassifier
 from ..fit import outputs_of
 from ..onnx import detect_target
@@ -33,6 +33,7 @@ from ..retrieval import Blends, blend_many
 from ..run import RunFolder, made_from, read_json
 from ..source import RunSource
 from ..splits import assign
+from ..student_folder import StudentJob, write_student
 from ..tokens import TokenRows, token_rows
 from ..train import TrainJob, train
 from .checks import Table, a_switch, a_text
@@ -209,7 +210,7 @@ class _Quantized:
         student, scratch = folder / "student", folder / "scratch"
         student.mkdir(parents=True)
         scratch.mkdir()
-        write_student(source, source.student(recipe), ExportJob(detect_target()), student, scratch)
+        write_student(source, source.student(recipe), StudentJob(detect_target(), vocabulary="full"), student, scratch)
         self._session = StudentSession(student / "model.onnx")
         self._tokenizer = TextTokenizer(student / "tokenizer.json", source.recipe.max_length)
         self._kept: dict[str, Answers] = {}

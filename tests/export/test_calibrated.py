@@ -57,6 +57,17 @@ def test_a_bundle_answers_as_before(plain: Path, calibrated: Path) -> None:
             np.testing.assert_allclose(new.student_probabilities, old.student_probabilities, atol=1e-6)
 
 
+def test_everything_at_once_is_what_two_runs_give(plain: Path, calibrated: Path) -> None:
+    for path in (plain, calibrated):
+        with Runtime.open(path) as runtime:
+            for text in TEXTS[:5]:
+                encoding = runtime.tokenizer.encode(text)
+                logits, embedding, probabilities = runtime.student.everything(encoding, TEMPERATURE)
+                for found, wanted in zip((logits, embedding), runtime.student.run(encoding), strict=True):
+                    assert found.tobytes() == wanted.tobytes()
+                assert probabilities.tobytes() == runtime.student.answer(encoding, TEMPERATURE)[0].tobytes()
+
+
 def test_the_same_bytes_every_time(plain: Path, calibrated: Path, tmp_path: Path) -> None:
     again = tmp_path / "model.onnx"
     shutil.copyfile(plain / MODEL_FILE, again)

@@ -47,7 +47,8 @@ def reference(sure: list[float], lost: list[bool], certificate: Certificate) -> 
     return found
 
 
-rows = st.tuples(st.integers(51, 100).map(lambda p: p / 100), st.booleans(), st.sampled_from([True] * 30 + [False]))
+sures = st.integers(51, 100).map(lambda p: float(np.float32(p / 100)))
+rows = st.tuples(sures, st.booleans(), st.sampled_from([True] * 30 + [False]))
 
 
 @given(st.lists(rows, min_size=100, max_size=400))
@@ -104,6 +105,15 @@ def test_where_both_say_the_same_the_student_may_always_answer_alone() -> None:
     p = answers([0.6, 0.9, 0.7], [True, False, True])
     found = certify(p, p.copy(), np.zeros(3, int))
     assert found == Gate(0.0, 0.005, 0.05, 3, 0, 0.0)
+
+
+def test_sure_is_what_the_edge_calls_so() -> None:
+    """All of these are 1 to float32: the gate takes them together, so the 20 losses among them are not to be missed."""
+    sure = [1 - 1e-12] * 380 + [1 - 1e-10] * 20
+    student = [True] * 380 + [False] * 20
+    assert {float(np.float32(p)) for p in sure} == {1.0}
+    assert certified(sure, student, [True] * 400) is None
+    assert certified(sure, [True] * 400, [True] * 399 + [False]) is not None
 
 
 def test_no_rows_no_gate() -> None:

@@ -33,7 +33,7 @@ from reaugkd.export.train import TrainJob, train
 from reaugkd.export.tuning import Tuning
 from reaugkd.runtime.data import Dataset, Split, label_indices
 
-FLOAT32 = ExportJob("avx2", "none", allow_quality_loss=True)
+FLOAT32 = ExportJob("avx2", "none", allow_quality_loss=True, vocabulary="full")
 # Words that no row of the run has, each a piece of its own and like none that it has.
 LATER = ["filler", "timetable", "sardine"]
 RARE = [f"{first}{second}" for first, second in zip(tinymodels.WORDS, tinymodels.WORDS[1:], strict=False)][:45]
@@ -229,6 +229,36 @@ def test_too_costly_is_refused_or_left(run: Path, tmp_path: Path, capsys: pytest
     assert left.kept == left.of and left.unseen is None
     assert (tmp_path / "tokenizer.json").read_bytes() == (RunFolder(run).student / "tokenizer.json").read_bytes()
     assert "the vocabulary stays whole: with so few word pieces" in capsys.readouterr().err
+
+
+def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is free to choose the better one, whatever a bundle that was asked for may cost."""
+    source = RunSource.read(RunFolder(run))
+    student = source.student(source.recipe.retrieval)
+    for lost, pieces_go in ((4, False), (3, True)):  # of 100 rows; three are no proof
+        monkeypatch.setattr(slimming, "_unseen", lambda *_, lost=lost: slimming.Unseen(100, 50, 20, lost))
+        made = slim(source, student, "auto", tmp_path, None, None)
+        assert (made.kept < made.of) is pieces_go
+    assert slim(source, student, "task", tmp_path, None, None).kept < made.of
+
+
+def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors that make "timetable" of every third word, and "sardine" of some."""
+    source = RunSource.read(RunFolder(run))
+    student = source.student(source.recipe.retrieval)
+    least = slim(source, student, 0, tmp_path).kept
+
+    def errors(inputs: list[str], seed: int) -> list[str]:
+        assert inputs == source.train.inputs() and seed > 0
+        return [f"{text} timetable" if row % 3 else f"{text} sardine" for row, text in enumerate(inputs)]
+
+    monkeypatch.setattr(slimming, "shifted", errors)
+    for more, words in ((0, set()), (1, {"timetable"}), (2, {"timetable", "sardine"})):
+        assert slim(source, student, least + more, tmp_path).kept == least + more
+        kept = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab().keys()
+        assert kept & set(LATER) == words
 
 
 @pytest.mark.parametrize("size", ["full", 0])

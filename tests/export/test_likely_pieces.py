@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reaugkd.export.likely_pieces import likeliest_first
+from reaugkd.export.likely_pieces import likeliest_first, most_frequent_first
 
 
 def clustered(pieces: int = 400, seed: int = 0) -> np.ndarray:
@@ -45,3 +45,9 @@ def test_it_is_ridge_regression_on_standardised_features() -> None:
 
 def test_none_of_none() -> None:
     assert likeliest_first([], {1, 2}, clustered(4)) == ()
+
+
+def test_by_the_number_of_rows_that_have_them() -> None:
+    rows = [{5, 1, 9}, {9, 1, 2}, {1, 9, 3}, {3}]
+    assert most_frequent_first(iter(rows), {1}) == (9, 3, 2, 5)
+    assert most_frequent_first([], {1}) == ()

@@ -19,7 +19,7 @@ from workshop import Workshop
 from reaugkd import Runtime
 from reaugkd.export.quality import Answers
 from reaugkd.export.recipe import RetrievalRecipe
-from reaugkd.export.retrieval import Knowledge, Store, blend_many, build_kb, tune
+from reaugkd.export.retrieval import TUNING_WIDTH, Knowledge, Store, blend_many, build_kb, tune, tune_width
 from reaugkd.export.tuning import HeldOut, soft_labels, tune_blend
 from reaugkd.runtime.manifest import BlendConfig
 
@@ -175,7 +175,7 @@ def test_no_gold_is_used_where_there_is_none() -> None:
     # And where gold is all that knows the class, it is.
     ignorant = replace(rows, logits=np.zeros_like(rows.logits))
     found = tuned(ignorant, heldout, STUDENTS)
-    assert found.blend.gold_share == 1.0 and found.nll["retrieval"] < 0.9 * np.log(3)
+    assert found.blend.gold_share == 1.0 and found.nll["blend"] < 0.9 * found.nll["student"]
     assert tuned(replace(ignorant, gold=np.full(60, -1)), heldout, STUDENTS).blend.gold_share == 0.0
 
 
@@ -247,3 +247,19 @@ def test_so_it_is_with_an_exported_bundle(workshop: Workshop, tmp_path: Path, we
     reseal(bundle, blend={**blend, "k": 8, "tau": 0.1, "student_weight": 0.6, **WEIGHTS[weight]})
     lines = (workshop.run / "data" / "heldout.jsonl").read_text().splitlines()
     require_as_the_runtime(bundle, [json.loads(line)["text"] for line in lines])
+
+
+def test_the_width_is_chosen_on_what_the_graph_finds() -> None:
+    """At least twice k; as broad as it takes, against a search of all keys in float64."""
+    rng = np.random.default_rng(3)
+    rows = knowledge(600, seed=3)
+    queries = rng.standard_normal((50, rows.queries.shape[1])).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    kb = build_kb(rows, STUDENTS, BlendConfig(1, 1.0, 1.0), Store("f32", connectivity=2))
+    assert kb.config.expansion_search == TUNING_WIDTH
+    width = tune_width(kb, rows, queries, STUDENTS, 40)
+    assert width.expansion_search == kb.config.expansion_search >= 80
+    found = kb.search_many(queries, 40)[0]
+    nearest = np.argsort(-(queries.astype(np.float64) @ rows.queries.T.astype(np.float64)), axis=1)[:, :40]
+    recall = np.mean([np.isin(true, row).mean() for true, row in zip(nearest, found, strict=True)])
+    assert recall == pytest.approx(width.recall) and recall > 0.9

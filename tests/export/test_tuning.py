@@ -125,7 +125,7 @@ def test_weight_by_hand(student: list[float], retrieved: list[float], weight: fl
 def test_no_point_of_the_grid_is_better(seed: int) -> None:
     """Against brute force over all grids with a fine grid of weights, by the formula written out."""
     rows = make_rows(n=25, k=8, classes=3, seed=seed)
-    found = tune_blend(rows)
+    found = tune_blend(rows, k_loss=0.0)
     temperature = found.blend.student_temperature
     assert temperature == fit_temperature(rows.student_logits, rows.gold)
     assert found.nll["blend"] == pytest.approx(blend_nll(rows, found.blend), rel=1e-6)
@@ -199,7 +199,20 @@ def test_k_is_at_most_the_neighbours_there_are(k: int) -> None:
     tuning = tune_blend(make_rows(k=k, student=0.0, neighbours=3.0))
     assert set(tuning.by_k) == {str(number) for number in K_GRID if number <= k}
     assert tuning.blend.k <= k
-    assert tuning.nll["blend"] == pytest.approx(min(tuning.by_k.values()))
+    assert tuning.nll["blend"] == pytest.approx(tuning.by_k[str(tuning.blend.k)])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_fewest_neighbours_that_keep_most_of_the_gain(seed: int) -> None:
+    rows = make_rows(k=64, neighbours=1.5, seed=seed)
+    best, fewer = tune_blend(rows, k_loss=0.0), tune_blend(rows, k_loss=0.3)
+    assert best.by_k == fewer.by_k
+    kept = {
+        int(k): (best.nll["student"] - nll) / (best.nll["student"] - best.nll["blend"]) for k, nll in best.by_k.items()
+    }
+    assert kept[best.blend.k] == 1.0 == max(kept.values())
+    assert fewer.blend.k == min(k for k, share in kept.items() if share >= 0.7) < best.blend.k
+    assert fewer.nll["blend"] == pytest.approx(blend_nll(rows, fewer.blend), rel=1e-6)
 
 
 def test_without_any_neighbour_the_blend_is_the_student() -> None:

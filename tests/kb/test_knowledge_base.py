@@ -42,8 +42,7 @@ def test_what_was_saved_is_opened(tmp_path: Path, rows: int, kind: str) -> None:
     opened = KnowledgeBase.open(tmp_path / "kb", CONFIG)
     for kb in (built, opened):
         assert (len(kb), kb.ndim, kb.num_labels, kb.config) == (rows, 8, 3, CONFIG)
-        assert kb.soft_labels.dtype == np.float16
-        np.testing.assert_array_equal(kb.soft_labels, soft.astype(np.float16))
+        np.testing.assert_array_equal(kb.soft_labels.stored, soft.astype(np.float16), strict=True)
         assert [kb.label(row) for row in range(rows)] == gold.tolist()
         assert [kb.id(row) for row in range(rows)] == ids.tolist()
         assert [kb.text(row) for row in range(rows)] == (texts or [None] * rows)

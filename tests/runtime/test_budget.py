@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tinybundle import build_tiny_bundle, tiny_texts
+from tinybundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import Runtime, UsageError
+from reaugkd.runtime import budget as budgets
 from reaugkd.runtime.budget import SEARCHES, Budget, measured_cost
 
 TEXTS = tiny_texts(30, seed=2)
@@ -56,11 +57,24 @@ def test_the_estimate_rises_at_once_and_falls_slowly_to_the_undisturbed_cost() -
 
 @given(st.lists(st.none() | st.integers(0, 10**10), max_size=50))
 def test_the_estimate_is_never_below_the_last_search_nor_the_measured_cost(taken: list[int | None]) -> None:
+    """Or than four limits, beyond which it does not matter how slow the search was."""
     budget = Budget(5.0, 1e6)
     for one in taken:
         budget.learn(one)
-        assert budget.estimate_us >= (one or 0) / 1e3
-        assert budget.estimate_us >= 1000.0 * (1 - 1e-12)
+        assert budget.estimate_us >= min((one or 0) / 1e3, 20_000)
+        assert 1000.0 * (1 - 1e-12) <= budget.estimate_us <= 20_000
+
+
+def test_the_way_back_from_a_pause_does_not_depend_on_how_long_it_was() -> None:
+    ways = []
+    for pause in (10**9, 10**12):
+        budget, texts = Budget(5.0, 200_000), 0
+        budget.learn(pause)
+        while not budget.affords(1_000_000):
+            budget.learn(None)
+            texts += 1
+        ways.append(texts)
+    assert ways == [82, 82]  # 0.2 + 19.8 * 0.98^n <= 4 ms
 
 
 @pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), float("inf"), 1e7])
@@ -74,7 +88,26 @@ def test_an_empty_knowledge_base_has_no_search_to_measure(tmp_path: Path) -> Non
         assert runtime.predict(TEXTS[0]).reason == "empty"
 
 
-def test_the_cost_is_that_of_calls() -> None:
-    calls: list[int] = []
-    assert measured_cost(calls.append) > 0
+def test_the_cost_is_that_of_the_calls_alone_and_pauses_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of its own: the middle one of the calls' times, though some take a thousand times as long."""
+    now, calls = 0, []
+
+    def spend(nanoseconds: int) -> None:
+        nonlocal now
+        now += nanoseconds
+
+    def search(number: int) -> None:
+        calls.append(number)
+        spend(10**9 if number % 3 == 0 else 1000 + number)
+
+    monkeypatch.setattr(budgets, "perf_counter_ns", lambda: now)
+    cost = measured_cost(search, lambda: spend(10**6))
     assert calls == list(range(SEARCHES))
+    assert cost == sorted(10**9 if number % 3 == 0 else 1000 + number for number in calls)[SEARCHES // 2] < 2000
+
+
+def test_a_bundle_without_golden_texts_has_nothing_to_measure_on(tmp_path: Path) -> None:
+    path = build_tiny_bundle(tmp_path / "tiny")
+    reseal(path, golden=[])
+    with Runtime.open(path, budget_ms=1e6) as runtime:
+        assert runtime.predict(TEXTS[0]).retrieved

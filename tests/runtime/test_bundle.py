@@ -114,9 +114,9 @@ def test_without_verification_contents_are_not_hashed(bundle: Path) -> None:
 
 def test_a_newer_bundle_is_told_apart_from_a_broken_one(bundle: Path) -> None:
     manifest = bundle / "manifest.json"
-    manifest.write_bytes(manifest.read_bytes().replace(b'"format_version": 1', b'"format_version": 2'))
+    manifest.write_bytes(manifest.read_bytes().replace(b'"format_version": 1', b'"format_version": 3'))
     for verify in (True, False):
-        with pytest.raises(BundleVersionError, match="format version 2"):
+        with pytest.raises(BundleVersionError, match="format version 3"):
             Runtime.open(bundle, verify=verify)
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import json
 import pickle
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -321,6 +323,20 @@ def test_a_closed_runtime_says_so(path: Path) -> None:
         with pytest.raises(UsageError, match="closed"):
             use()
     assert sibling.predict("noon").label
+
+
+def test_closing_lets_go_of_the_model_and_the_knowledge_base(path: Path) -> None:
+    with Runtime.open(path) as runtime:
+        runtime.predict("noon")
+        held = [weakref.ref(part) for part in (runtime.knowledge_base, runtime.student, runtime.tokenizer)]
+        assert all(part() is not None for part in held)
+    gc.collect()
+    assert runtime.threads and [part() for part in held] == [None, None, None]
+
+
+def test_one_text_is_no_stream_of_letters(runtime: Runtime) -> None:
+    with pytest.raises(UsageError, match="one text is no stream; found alarm at noon"):
+        runtime.predict_many("alarm at noon")
 
 
 def test_settings_are_checked(path: Path, runtime: Runtime) -> None:

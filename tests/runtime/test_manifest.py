@@ -138,7 +138,7 @@ def test_whole_numbers_are_numbers() -> None:
     assert Manifest.from_json(obj, FILE).blend.tau == 1.0
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [3, 99])
 def test_a_newer_format_is_named_before_anything_else_is_read(version: int) -> None:
     with pytest.raises(BundleVersionError, match=rf"format version {version}.*Upgrade"):
         Manifest.from_json({"format_version": version}, FILE)

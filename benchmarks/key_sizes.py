@@ -1,0 +1,122 @@
+"""What the keys' dimensions and type are worth: the blend tuned anew for each, on a run's held-out rows.
+
+    python benchmarks/key_sizes.py RUN BUNDLE
+
+BUNDLE is an export of RUN. The query by layers is made of principal components in their order, and the first d of them,
+at length 1, are the query that a projection to d would give: no training is needed. Searches are exact, but in i8 and
+f16 of what the index keeps; b1 keeps signs alone, and its similarity is the cosine of the angle they stand for.
+Scored by cross-validation on held-out rows: of each half's rows with the settings that the other half chose.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reaugkd.export.bundle import ask
+from reaugkd.export.candidates import blended
+from reaugkd.export.groups import related_inputs
+from reaugkd.export.run import RunFolder
+from reaugkd.export.source import RunSource
+from reaugkd.export.tuning import K_GRID, HeldOut, soft_labels, tune_blend
+from reaugkd.kb.index import IndexConfig
+from reaugkd.kb.recall import exact_search
+from reaugkd.runtime.blend import softmax_many
+from reaugkd.runtime.bundle import Bundle
+from reaugkd.runtime.student import StudentSession
+from reaugkd.runtime.tables import table
+from reaugkd.runtime.tokenizer import TextTokenizer
+
+DIMENSIONS = (8, 16, 32, 64, 128)
+BYTES = {"f32": 4.0, "f16": 2.0, "i8": 1.0, "b1": 1 / 8}
+Floats = NDArray[np.float32]
+
+
+def unit(vectors: Floats) -> Floats:
+    """At length 1."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def stored(vectors: Floats, dtype: str) -> Floats:
+    """What an index of that type compares, at length 1."""
+    if dtype == "b1":
+        return unit(np.where(vectors > 0, 1.0, -1.0).astype(np.float32))
+    if dtype == "i8":
+        return unit(np.rint(vectors / np.abs(vectors).max(axis=1, keepdims=True) * 127).astype(np.float32))
+    return unit(vectors.astype(np.float16 if dtype == "f16" else np.float32).astype(np.float32))
+
+
+def found_by(keys: Floats, queries: Floats, dtype: str) -> tuple[NDArray[np.int64], Floats]:
+    """The nearest rows of each query, and similarities on the scale of cosines."""
+    rows, similarities = exact_search(stored(keys, dtype), stored(queries, dtype), K_GRID[-1])
+    # The share of signs that differ is the angle over pi (Goemans and Williamson 1995).
+    return rows, np.cos(np.pi * (1 - similarities) / 2).astype(np.float32) if dtype == "b1" else similarities
+
+
+def scored(rows: HeldOut, halves: NDArray[np.int64], options: dict[str, object]) -> tuple[float, float, float, float]:
+    """Mean NLL of student and blend, and their accuracies in per cent, each row by settings it had no say in."""
+    nll, right = np.zeros((2, len(rows.gold))), np.zeros((2, len(rows.gold)))
+    for half in (0, 1):
+        known, unknown = halves != half, halves == half
+        chosen = tune_blend(taken(rows, known), **options).blend  # type: ignore[arg-type]
+        unseen = taken(rows, unknown)
+        labels = soft_labels(
+            unseen.neighbour_logits[:, : chosen.k],
+            None if unseen.neighbour_gold is None else unseen.neighbour_gold[:, : chosen.k],
+            chosen.label_temperature,
+            chosen.gold_share,
+        )
+        shares = softmax_many(unseen.similarities[:, : chosen.k].astype(np.float64), chosen.tau)
+        student = softmax_many(unseen.student_logits.astype(np.float64), chosen.student_temperature)
+        blend = blended(student, np.einsum("nk,nkc->nc", shares, labels), chosen.student_weight)
+        for number, answer in enumerate((student, blend)):
+            nll[number, unknown] = -np.log(np.maximum(answer[np.arange(len(answer)), unseen.gold], 1e-12))
+            right[number, unknown] = answer.argmax(axis=1) == unseen.gold
+    return *nll.mean(axis=1).tolist(), *(100 * right.mean(axis=1)).tolist()
+
+
+def taken(rows: HeldOut, some: NDArray[np.bool_]) -> HeldOut:
+    """Those rows alone."""
+    assert rows.neighbour_gold is not None and rows.groups is not None
+    return HeldOut(
+        rows.student_logits[some],
+        rows.similarities[some],
+        rows.neighbour_logits[some],
+        rows.gold[some],
+        rows.neighbour_gold[some],
+        rows.groups[some],
+    )
+
+
+def main(run: str, path: str) -> None:
+    """Print the table."""
+    source, bundle = RunSource.read(RunFolder(Path(run))), Bundle.open(Path(path))
+    recipe = source.recipe.retrieval
+    session = StudentSession(bundle.path / "student" / "model.onnx")
+    tokenizer = TextTokenizer(bundle.path / "student" / "tokenizer.json", source.recipe.max_length)
+    known = ask(session, tokenizer, source.train.inputs(), "train").queries
+    asked = ask(session, tokenizer, source.heldout.inputs(), "held out")
+    rows, heldout = source.of_train(known, recipe), source.of_heldout(asked.queries)
+    groups = related_inputs(source.heldout.inputs())
+    halves = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % 2
+    options = {"label_temperatures": recipe.label_temperatures, "gold_shares": recipe.gold_shares}
+    lines = []
+    for dimensions in DIMENSIONS:
+        for dtype in BYTES if dimensions == DIMENSIONS[-1] else ("f16", "i8", "b1"):
+            near, similarities = found_by(known[:, :dimensions], asked.queries[:, :dimensions], dtype)
+            on = HeldOut(asked.logits, similarities, rows.logits[near], heldout.gold, rows.gold[near], groups)
+            alone, both, accuracy, with_both = scored(on, halves, options)
+            graph = IndexConfig(dimensions).connectivity * 8 + 16
+            size = f"{dimensions * BYTES[dtype] + graph:.0f}"
+            lines.append(
+                (str(dimensions), dtype, size, f"{alone:.4f}", f"{both:.4f}", f"{accuracy:.2f}", f"{with_both:.2f}")
+            )
+    head = ["dimensions", "type", "bytes a row", "NLL student", "NLL blend", "accuracy", "accuracy, blend"]
+    sys.stdout.write(table(head, lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,62 @@
+"""Classify texts with a fused model, onnxruntime and tokenizers; nothing of reaugkd.
+
+python classify.py model.onnx BUNDLE/student/tokenizer.json "a text" ["another"]
+python classify.py model.onnx BUNDLE/student/tokenizer.json < texts.jsonl    # "text" or ["a", "b"] a line
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
+from tokenizers import Tokenizer
+
+
+class Classifier:
+    """A fused model and its tokenizer."""
+
+    def __init__(self, model: str, tokenizer: str) -> None:
+        self._session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        self._inputs = {node.name for node in self._session.get_inputs()}
+        self._outputs = [node.name for node in self._session.get_outputs()]
+        described = self._session.get_modelmeta().custom_metadata_map
+        self.labels: list[str] = json.loads(described["reaugkd.labels"])
+        self._tokenizer = Tokenizer.from_file(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(json.loads(described["reaugkd.max_length"]))
+
+    def __call__(self, text: str, pair: str | None = None) -> dict[str, Any]:
+        """Every output for one text, or one pair."""
+        encoding = self._tokenizer.encode(text, pair)
+        # One text at a time and no padding: an int8 model's answer depends on what else is in the batch.
+        feeds = {
+            "input_ids": [encoding.ids],
+            "attention_mask": [encoding.attention_mask],
+            "token_type_ids": [encoding.type_ids],
+        }
+        found = self._session.run(None, {name: value for name, value in feeds.items() if name in self._inputs})
+        return {name: value[0] for name, value in zip(self._outputs, found, strict=True)}
+
+
+def texts(arguments: list[str]) -> Iterator[str | list[str]]:
+    """The texts of the command line, else those of stdin."""
+    yield from arguments or map(json.loads, sys.stdin)
+
+
+def main(model: str, tokenizer: str, *arguments: str) -> None:
+    """Print one JSON object a text."""
+    classify = Classifier(model, tokenizer)
+    for text in texts(list(arguments)):
+        answer = classify(text) if isinstance(text, str) else classify(*text)
+        plain = {name: value if isinstance(value, str) else value.tolist() for name, value in answer.items()}
+        sys.stdout.write(json.dumps(plain, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,191 @@
+"""The soft labels of a knowledge base's rows: all classes in float16, or the likeliest few in small whole numbers.
+
+Where there are many classes, a teacher is undecided between a few of them at most. `TopLabels` keeps the m likeliest
+classes of a row and their shares as whole numbers of 1 / 255 (up to 256 classes; above, of 1 / 65535) that sum to one
+exactly. What the other classes had goes to the kept ones in proportion, so that a label moves by just that mass (in
+total variation; and by rounding). m is the least for which the mean of it is within what the caller allows, and float16
+stays where that saves nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.integer]
+
+LABEL_LOSS = 0.01
+"""The mean total variation that labels are changed by, unless the caller says otherwise."""
+
+FEW_CLASSES = 16
+"""Up to so many classes, keys weigh so much more than labels that float16 stays."""
+
+_MOST_CLASSES = 65_536  # whose numbers uint16 has
+
+
+class SoftLabels(ABC):
+    """Probabilities of n rows over c classes, read only; `numpy.asarray` gives float32 [n, c]."""
+
+    @property
+    @abstractmethod
+    def stored(self) -> NDArray[Any]:
+        """The array as it is kept in a file."""
+
+    @property
+    @abstractmethod
+    def num_labels(self) -> int:
+        """The number of classes, c."""
+
+    @abstractmethod
+    def take(self, rows: Rows) -> Floats:
+        """The labels of ``rows`` [k], float32 [k, c]."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, c)."""
+        return len(self), self.num_labels
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory and, but for a header, in the file."""
+        return int(self.stored.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, rows: int | slice | Rows) -> Floats:
+        chosen = np.arange(len(self))[rows]
+        return self.take(chosen) if chosen.ndim else self.take(chosen[np.newaxis])[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.take(np.arange(len(self))).astype(dtype or np.float32, copy=False)
+
+
+class DenseLabels(SoftLabels):
+    """Every class of every row.
+
+    Args:
+        probabilities: float16 [n, c].
+    """
+
+    def __init__(self, probabilities: NDArray[np.float16]) -> None:
+        self._probabilities = probabilities
+
+    @property
+    def stored(self) -> NDArray[np.float16]:
+        """float16 [n, c]."""
+        return self._probabilities
+
+    @property
+    def num_labels(self) -> int:
+        """The number of classes, c."""
+        return int(self._probabilities.shape[1])
+
+    def take(self, rows: Rows) -> Floats:
+        """The labels of ``rows`` [k], float32 [k, c]."""
+        return self._probabilities.take(rows, 0).astype(np.float32)
+
+
+class TopLabels(SoftLabels):
+    """The m likeliest classes of every row.
+
+    Args:
+        table: uint8 or uint16 [n, 2 m]: the classes' numbers, all different, then their shares, which sum to the
+            type's largest number.
+        num_labels: c.
+
+    Raises:
+        ValueError: a table of another type or shape, or classes or shares out of range.
+    """
+
+    def __init__(self, table: NDArray[np.unsignedinteger], num_labels: int) -> None:
+        if table.dtype != _number_type(num_labels) or table.ndim != 2 or not 2 <= table.shape[1] <= 2 * num_labels:
+            raise ValueError(f"{table.dtype} {table.shape}")
+        if table.shape[1] % 2:
+            raise ValueError(f"{table.shape[1]} columns")
+        self._table, self._num_labels = table, num_labels
+        self._top: int = table.shape[1] // 2
+        self._unit = np.float32(1 / np.iinfo(table.dtype).max)
+        if len(table) and table[:, : self._top].max() >= num_labels:
+            raise ValueError(f"class {table[:, : self._top].max()} of {num_labels}")
+        if (table[:, self._top :].sum(axis=1, dtype=np.int64) != np.iinfo(table.dtype).max).any():
+            raise ValueError("shares that do not sum to one")
+
+    @property
+    def stored(self) -> NDArray[Any]:
+        """The table."""
+        return self._table
+
+    @property
+    def num_labels(self) -> int:
+        """The number of classes, c."""
+        return self._num_labels
+
+    @property
+    def top(self) -> int:
+        """m, the classes kept of a row."""
+        return self._top
+
+    def take(self, rows: Rows) -> Floats:
+        """The labels of ``rows`` [k], float32 [k, c]."""
+        records = self._table.take(rows, 0)
+        dense = np.zeros((len(records), self._num_labels), np.float32)
+        dense[np.arange(len(records))[:, np.newaxis], records[:, : self._top]] = records[:, self._top :] * self._unit
+        return dense
+
+
+def encode(probabilities: NDArray[np.floating], loss: float = 0.0) -> SoftLabels:
+    """The smallest form of labels that keeps to the loss.
+
+    Args:
+        probabilities: [n, c], distributions.
+        loss: the mean total variation (half the sum of absolute differences) that labels may change by, rounding aside;
+            0 keeps float16.
+    """
+    rows, classes = probabilities.shape
+    if loss > 0 and rows and FEW_CLASSES < classes <= _MOST_CLASSES:
+        kept = np.sort(probabilities, axis=1)[:, ::-1].mean(axis=0, dtype=np.float64).cumsum()
+        top = int(np.argmax(kept >= min(1 - loss, kept[-1]))) + 1
+        # Two numbers a class kept against one float16: no more than half, or for uint8 all of the classes.
+        if top <= (classes - 1) // _number_type(classes).itemsize:
+            return TopLabels(_table(probabilities.astype(np.float64), top), classes)
+    return DenseLabels(np.ascontiguousarray(probabilities, np.float16))
+
+
+def decode(stored: NDArray[Any], num_labels: int | None) -> SoftLabels:
+    """The labels of an array as `SoftLabels.stored` gives it.
+
+    Args:
+        stored: the array.
+        num_labels: c; may be None where the array tells.
+
+    Raises:
+        ValueError: it is none, or of other labels.
+    """
+    if stored.dtype == np.float16 and stored.ndim == 2 and num_labels in (None, stored.shape[1]):
+        return DenseLabels(stored)
+    if num_labels is None or stored.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{stored.dtype} {stored.shape}")
+    return TopLabels(stored, num_labels)
+
+
+def _table(probabilities: NDArray[np.float64], top: int) -> NDArray[np.unsignedinteger]:
+    """Labels [n, c] as `TopLabels` keeps them."""
+    kind = _number_type(probabilities.shape[1])
+    classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    shares = np.take_along_axis(probabilities, classes, axis=1)
+    shares *= np.iinfo(kind).max / shares.sum(axis=1, keepdims=True)
+    whole = np.floor(shares)
+    # The largest remainders are rounded up, as many as make the sum right.
+    missing = np.iinfo(kind).max - whole.sum(axis=1, keepdims=True)
+    rank = np.argsort(np.argsort(whole - shares, axis=1, kind="stable"), axis=1)
+    table: NDArray[np.unsignedinteger] = np.concatenate([classes, whole + (rank < missing)], axis=1).astype(kind)
+    return table
+
+
+def _number_type(num_labels: int) -> np.dtype[Any]:
+    return np.dtype(np.uint8 if num_labels <= 256 else np.uint16)

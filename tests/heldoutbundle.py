@@ -1,0 +1,41 @@
+"""A tiny bundle with held-out rows, as an export leaves them, for tests of what measures on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tinybundle import Text, build_tiny_bundle, reseal, tiny_texts
+
+from reaugkd import Runtime
+from reaugkd.runtime.heldout import HeldOutRows
+
+TEXTS = tiny_texts(60, seed=77)
+
+
+def build_heldout_bundle(path: Path, rows: int = 400, unrelated: int | None = None, **options: object) -> Path:
+    """`build_tiny_bundle` with held-out rows on which retrieval gains: mostly, their gold labels are what it says.
+
+    Args:
+        path: where to.
+        rows: rows of the knowledge base.
+        unrelated: those that know nothing of the held-out ones; all unless given.
+        options: as of `build_tiny_bundle`.
+    """
+    build_tiny_bundle(path, rows=rows, **options)  # type: ignore[arg-type]
+    add_heldout(path, TEXTS, rows if unrelated is None else unrelated)
+    return path
+
+
+def add_heldout(path: Path, texts: list[Text], unrelated: int) -> None:
+    """Ask a bundle's student, and put its answers into the bundle."""
+    with Runtime.open(path) as runtime:
+        labels, ndim = len(runtime.labels), runtime.knowledge_base.ndim
+        said = [runtime.predict(text).retrieval_probabilities for text in texts]
+        outputs = [runtime.student.run(runtime.tokenizer.encode(text)) for text in texts]
+    gold = np.array([0 if one is None else one.argmax() for one in said], np.int64)
+    gold[::5] = (gold[::5] + 1) % labels
+    logits = np.array([logits for logits, _ in outputs], np.float32).reshape(-1, labels)
+    queries = np.array([query for _, query in outputs], np.float32).reshape(-1, ndim)
+    HeldOutRows(logits, queries, gold, np.arange(len(texts)) // 2, unrelated).save(path)
+    reseal(path)

@@ -1,13 +1,14 @@
 # make demo   install into .venv and run the whole job on the embedded corpus
 # make test   install into .venv, lint, type-check and run the tests
-# make clean  remove what the two made
+# make bench  ratios of latencies on the demo's bundle, beside the stored ones; UPDATE=1 stores today's
+# make clean  remove what these made
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/reaugkd demo
@@ -22,6 +23,16 @@ lint: $(STAMP)
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \
 		-m reaugkd -m reaugkd.cli -m reaugkd.errors -p reaugkd.commands -p reaugkd.kb -p reaugkd.runtime -p reaugkd.export
+
+bench: $(STAMP) demo/float32/manifest.json
+	$(BIN)/python benchmarks/regression.py demo $(if $(UPDATE),--update)
+
+demo/bundle/manifest.json: | $(STAMP)
+	$(BIN)/reaugkd demo
+
+demo/float32/manifest.json: demo/bundle/manifest.json
+	rm -rf demo/float32
+	$(BIN)/reaugkd export demo/run --out demo/float32 --quantization none
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

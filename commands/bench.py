@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import json_report, progress
 from .datasource import load_texts
-from .options import PATH, with_columns, with_json, with_task, with_threads
+from .options import PATH, numbers, with_columns, with_json, with_task, with_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
+
+_OF_THE_SWEEP = ("tokens", "rows", "plot")
 
 
 @click.command(short_help="What retrieval costs in time, memory and bytes.")
@@ -21,11 +24,32 @@ if TYPE_CHECKING:
 @with_task
 @with_threads
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Time for the latencies.  [default: 10]"
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    metavar="S",
+    help="Time for the latencies.  [default: 10, of a sweep 20]",
 )
 @click.option(
     "--processes", type=click.IntRange(0), metavar="N", help="Fresh processes, for cold start and memory.  [default: 5]"
 )
+@click.option(
+    "--sweep",
+    is_flag=True,
+    help="How that grows with tokens and rows, on one thread and on all cores (or --threads N).",
+)
+@click.option(
+    "--tokens",
+    callback=numbers,
+    metavar="N,N...",
+    help="Of the sweep's texts.  [default: 8,16,32,64,128 as far as the model reads]",
+)
+@click.option(
+    "--rows",
+    callback=numbers,
+    metavar="N,N...",
+    help="Of the sweep's knowledge bases, grown from the bundle's own.  [default: 10000,100000]",
+)
+@click.option("--plot", type=PATH, metavar="FILE.svg|png", help="Draw the sweep (takes the plots extra).")
 @with_json
 @with_columns
 def bench(
@@ -33,23 +57,66 @@ def bench(
     data: str | None,
     task: str | None,
     threads: int,
-    seconds: float | None,
-    processes: int | None,
     json_path: str | None,
     columns: Columns,
+    sweep: bool,
+    **chosen: Any,
 ) -> None:
-    """Measure what retrieval costs: student alone and with retrieval, interleaved, stage by stage."""
-    from ..runtime.bench import BenchSettings
-    from ..runtime.bench import bench as run_bench
-    from ..runtime.bundle import Bundle
-    from ..runtime.report import format_bench
+    """Measure what retrieval costs: student alone and with retrieval, interleaved, stage by stage.
 
+    With --sweep, over texts and knowledge bases of several sizes; a million rows take minutes to build.
+    """
+    from ..runtime.bundle import Bundle
+
+    given = {name: value for name, value in chosen.items() if value is not None}
+    _check(sweep, given)
     pair = Bundle.open(bundle, verify=False).manifest.text_pair
     texts, source = (None, None) if data is None else load_texts(data, task, columns, pair)
-    chosen = {"seconds": seconds, "processes": processes}
-    settings = BenchSettings(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     with json_report(json_path) as write:
-        with progress("bench", "step") as advance:
-            report = run_bench(bundle, texts, threads=threads, settings=settings, source=source, progress=advance)
-        click.echo(format_bench(report), err=json_path == "-")
-        write(report.to_json())
+        measure = _sweep if sweep else _bench
+        shown, report = measure(bundle, texts, source, threads, given)
+        click.echo(shown, err=json_path == "-")
+        write(report)
+
+
+def _check(sweep: bool, given: dict[str, Any]) -> None:
+    """Refuse an option of the one kind of measurement with the other."""
+    from ..errors import UsageError
+
+    for name in () if sweep else _OF_THE_SWEEP:
+        if name in given:
+            raise UsageError(f"--{name} is an option of the sweep", remedy="Give --sweep as well.")
+    if sweep and "processes" in given:
+        raise UsageError("a sweep starts no processes", found="--processes", remedy="Leave one of the two out.")
+
+
+def _bench(bundle: Path, texts: Any, source: str | None, threads: int, given: dict[str, Any]) -> tuple[str, object]:
+    from ..runtime.bench import BenchSettings
+    from ..runtime.bench import bench as run_bench
+    from ..runtime.report import format_bench
+
+    settings = BenchSettings(**given)
+    with progress("bench", "step") as advance:
+        report = run_bench(bundle, texts, threads=threads, settings=settings, source=source, progress=advance)
+    return format_bench(report), report.to_json()
+
+
+def _sweep(bundle: Path, texts: Any, source: str | None, threads: int, given: dict[str, Any]) -> tuple[str, object]:
+    from ..runtime.sweep import SweepSettings
+    from ..runtime.sweep import sweep as run_sweep
+    from ..runtime.sweep_report import format_sweep
+
+    plot = given.pop("plot", None)
+    settings = SweepSettings(threads=threads if threads > 1 else None, **given)
+    with _plot_file(plot) as draw:
+        report = run_sweep(bundle, texts, settings=settings, source=source, progress=progress)
+        draw(report)
+    return format_sweep(report), report.to_json()
+
+
+def _plot_file(path: Path | None) -> Any:
+    if path is None:
+        return nullcontext(lambda _report: None)
+    from ..export.sweep_plot import plot_file
+
+    return plot_file(path)

@@ -156,7 +156,8 @@ def bench(
     with Runtime.open(path, threads=threads) as runtime:
         inputs, origin = choose_inputs(runtime, texts, settings.inputs, settings.seed)
         race = Race(runtime, inputs, settings.seed, clock)
-        samples = settings.samples or _fitting(settings.seconds, race.warm_up(settings.warmup))
+        visit_us = race.warm_up(settings.warmup)
+        samples = settings.samples or _fitting(settings.seconds, visit_us)
         steps = _Steps(progress, samples + settings.passes + settings.processes * len(race.systems))
         laps = race.run(samples, steps.done)
         throughput = race.throughput(settings.passes, steps.done)

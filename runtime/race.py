@@ -87,7 +87,7 @@ class Race:
     def warm_up(self, count: int) -> float:
         """Visit ``count`` inputs, and return the median microseconds of a visit (all systems together)."""
         order = visits(len(self.inputs), count, self._seed)
-        taken = interleave(self._tasks(), order, seed=self._seed, clock=self._clock)
+        taken = interleave(self.tasks(), order, seed=self._seed, clock=self._clock)
         return float(np.median(taken.sum(axis=1)))
 
     def run(self, samples: int, done: Callable[[], object]) -> Laps:
@@ -104,7 +104,7 @@ class Race:
                 done()
 
         order = visits(len(self.inputs), samples, self._seed)
-        taken = interleave(self._tasks(), order, seed=self._seed, clock=self._clock, after=note)
+        taken = interleave(self.tasks(), order, seed=self._seed, clock=self._clock, after=note)
         stages = {name: _stages(timings[:, i], taken[:, i]) for i, name in enumerate(names) if name != SESSION_RUN}
         del stages[STUDENT]["search"]
         share = float(retrieved[:, names.index(GATED)].mean()) if GATED in names else None
@@ -126,7 +126,7 @@ class Race:
                 done()
         return {name: statistics.median(found) for name, found in rates.items()}
 
-    def _tasks(self) -> list[Task]:
+    def tasks(self) -> list[Task]:
         """One callable a system, in the order of ``systems``, that takes the input's number."""
         run, feeds, inputs = self.runtime.student.session.run, self.feeds, self.inputs
 

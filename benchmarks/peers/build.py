@@ -16,10 +16,12 @@ from typing import Any
 
 import joblib
 import numpy as np
+from graphs import write_graphs
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from reaugkd import Runtime
 from reaugkd.export.bundle import ExportJob, export
 from reaugkd.export.encoder import EncoderClassifier
 from reaugkd.export.onnx import detect_target
@@ -37,6 +39,7 @@ def main(teacher: str, run: Path, out: Path) -> None:
     steps = {
         "bundle": lambda folder: export(run, folder, ExportJob(detect_target())),
         "float32": lambda folder: export(run, folder, ExportJob(detect_target(), "none")),
+        "faiss": lambda folder: write_graphs(Runtime.open(out / "bundle"), folder),
         "eager": lambda folder: _eager(run, folder),
         "words": lambda folder: _words(rows, folder),
         "sentences": lambda folder: _sentences(teacher, rows, folder),
@@ -68,7 +71,9 @@ class _Rows:
 
 def _eager(run: Path, folder: Path) -> None:
     folder.mkdir()
-    EncoderClassifier.load(RunFolder(run).student).save(folder)
+    student = RunFolder(run).student
+    EncoderClassifier.load(student).save(folder)
+    shutil.copy(student / "tokenizer.json", folder)  # the bundle's may have fewer word pieces
 
 
 def _words(rows: _Rows, folder: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from graphs import compare_graphs
 from systems import BLEND, EAGER, FLOAT32, PIPELINE, STUDENT, SYSTEMS, Ask, open_system, places
 
 from reaugkd.runtime.data import Split, choose_split, load_dataset
@@ -50,7 +51,14 @@ def main(data: Path, built: Path, out: Path) -> None:
         f"{slow} over {fast}": systems[slow]["p50_us"] / systems[fast]["p50_us"]
         for slow, fast in ((PIPELINE, STUDENT), (PIPELINE, BLEND), (FLOAT32, STUDENT), (EAGER, STUDENT))
     }
-    report = {"data": data.name, "rows": len(split), "systems": systems, "ratios": ratios, "host": host_facts()}
+    report = {
+        "data": data.name,
+        "rows": len(split),
+        "systems": systems,
+        "ratios": ratios,
+        "search": compare_graphs(built, texts, VISITS),
+        "host": host_facts(),
+    }
     out.with_suffix(".json").write_text(json.dumps(report, indent=1))
     out.with_suffix(".md").write_text(_table(report))
     _draw(systems, out.with_suffix(".svg"))
@@ -100,6 +108,12 @@ def _table(report: dict[str, Any]) -> str:
         cells += [f"{found['bytes'] / 1e6:.1f}", f"{found['start_ms']:.0f}", f"{found['rss_mb']:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", *(f"{name}: {ratio:.2f}x" for name, ratio in report["ratios"].items())]
+    search = report["search"]
+    lines += ["", "{rows} keys of {ndim} dimensions, k {k}, {edges} edges, width {width}:".format(**search["setting"])]
+    lines += ["", "| search, after a student's run | recall | p50 us | p95 us | MB |", "|---|---|---|---|---|"]
+    for name, found in search["graphs"].items():
+        cells = [f"{found['recall']:.4f}", f"{found['p50_us']:.0f}", f"{found['p95_us']:.0f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {found['bytes'] / 1e6:.1f} |")
     return "\n".join(lines) + "\n"
 
 

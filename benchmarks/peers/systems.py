@@ -10,7 +10,7 @@ from typing import Any
 Ask = Callable[[str], str]
 
 STUDENT, GATED, BLEND = "reaugkd, student alone", "reaugkd, gated", "reaugkd, student + retrieval"
-FLOAT32 = "reaugkd, float32 student"
+FLOAT32, FAISS = "reaugkd, float32 student", "reaugkd, faiss in usearch's place"
 PIPELINE, EAGER = "optimum pipeline, same model", "torch eager, same student"
 SENTENCES, WORDS, STATIC = "sentence embeddings int8 + linear", "TF-IDF + linear", "model2vec + linear"
 
@@ -31,6 +31,7 @@ def places(name: str, folder: Path) -> list[Path]:
         STUDENT: ["bundle/student", "bundle/manifest.json"],
         PIPELINE: ["bundle/student"],
         FLOAT32: ["float32/student"],
+        FAISS: ["bundle/student", "bundle/manifest.json", "bundle/kb/soft_labels.npy", "faiss/float32.index"],
     }
     own |= {EAGER: ["eager"], SENTENCES: ["sentences"], WORDS: ["words"], STATIC: ["static"]}
     return [folder / place for place in own.get(name, ["bundle"])]
@@ -44,6 +45,17 @@ def _runtime(retrieval: Any, bundle: str = "bundle") -> Callable[[Path], Ask]:
         return lambda text: predict(text).label
 
     return opened
+
+
+def _faiss(folder: Path) -> Ask:
+    from graphs import FLOAT32_GRAPH, on_faiss, pipeline_on
+
+    from reaugkd import Runtime
+
+    runtime = Runtime.open(folder / "bundle", threads=1)
+    pipeline = pipeline_on(runtime, on_faiss(runtime, folder / "faiss" / f"{FLOAT32_GRAPH}.index"))
+    student = runtime.student
+    return lambda text: pipeline.answer(student, text).label
 
 
 def _pipeline(folder: Path) -> Ask:
@@ -69,7 +81,8 @@ def _eager(folder: Path) -> Ask:
     torch.set_num_threads(1)
     labels = json.loads((folder / "labels.json").read_text())
     model = EncoderClassifier.load(folder / "eager").eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder / "bundle" / "student")
+    most = json.loads((folder / "bundle" / "manifest.json").read_text())["max_length"]
+    tokenizer = AutoTokenizer.from_pretrained(folder / "eager", model_max_length=most)
 
     def ask(text: str) -> str:
         with torch.inference_mode():
@@ -117,6 +130,7 @@ SYSTEMS: dict[str, Callable[[Path], Ask]] = {
     STUDENT: _runtime("never"),
     GATED: _runtime("gated"),
     BLEND: _runtime("always"),
+    FAISS: _faiss,
     FLOAT32: _runtime("never", "float32"),
     PIPELINE: _pipeline,
     EAGER: _eager,

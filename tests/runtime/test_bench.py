@@ -14,7 +14,7 @@ from reaugkd.runtime.bundle import Bundle
 from reaugkd.runtime.engine import Runtime
 from reaugkd.runtime.footprint import Process, bundle_bytes, probe
 from reaugkd.runtime.host import host_facts
-from reaugkd.runtime.race import TEXTS_PER_PASS, choose_inputs
+from reaugkd.runtime.race import TEXTS_PER_PASS, Race, choose_inputs
 from reaugkd.runtime.report import format_bench
 
 SHORT = BenchSettings(samples=20, warmup=2, passes=1, processes=0)
@@ -144,6 +144,14 @@ def test_the_time_given_decides_how_many_visits(bundle: Path) -> None:
     assert samples(1.5) == 500
     assert samples(0) == 200  # never fewer: a p99 needs them
     assert _fitting(float("inf"), 100.0) == MOST_SAMPLES
+
+
+def test_visits_are_warmed_up_for_however_many_there_are(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(Race, "warm_up", lambda self, count: asked.append(count) or 100.0)
+    for settings in (SHORT, BenchSettings(seconds=0.01, warmup=7, passes=1, processes=0)):
+        bench(bundle, settings=settings)
+    assert asked == [SHORT.warmup, 7]
 
 
 def test_progress_ends_at_the_total(bundle: Path) -> None:

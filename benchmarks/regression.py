@@ -1,0 +1,198 @@
+"""Whether this tree is slower than it was: a few ratios on the demo's bundle, beside those of benchmarks/ratios.json.
+
+    python benchmarks/regression.py DEMO [--update]
+
+DEMO is the demo's folder, with its bundle and, for one of the ratios, the same student in float32 below it. `make
+bench` makes both where they are missing; after a change of the export, `make demo` first makes the bundle anew.
+
+A ratio compares two things that take turns in one process, so it holds on a faster machine too. Each is taken in
+several rounds, every one a process of its own, since where its memory happens to lie is half of the noise. A ratio has
+moved where all rounds of today lie on one side of all that are stored (if nothing has changed, one time in 1,700) and
+the medians are at least 2 % apart. What else the machine has to do can move one, too: look twice.
+
+It always ends well, unless it cannot measure: it is there to be read, not to stop anybody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from reaugkd.errors import ReaugkdError
+from reaugkd.kb.files import atomic_write
+from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.runtime.engine import Runtime
+from reaugkd.runtime.growth import DTYPE, Seedbed
+from reaugkd.runtime.host import host_facts
+from reaugkd.runtime.latency import interleave, visits
+from reaugkd.runtime.pipeline import Pipeline
+from reaugkd.runtime.prediction import Prediction
+from reaugkd.runtime.progress import ProgressLine
+from reaugkd.runtime.race import Race, choose_inputs
+from reaugkd.runtime.speedup import measure_streams
+from reaugkd.runtime.tables import table
+from reaugkd.runtime.threads import default_threads
+
+STORED = Path(__file__).with_name("ratios.json")
+ROUNDS, VISITS, WARM_UP, INPUTS, PASSES = 7, 400, 40, 300, 5
+LEAST = 0.02
+"""A change of the median below this is not worth telling."""
+
+RETRIEVAL, GATED, PREDICT = "retrieval / student", "gated / student", "student / session.run"
+INT8, STREAM, SEARCH = "int8 / float32", "stream: 2 threads / 1", "search: 10 x rows / 1 x"
+MORE_IS_BETTER = frozenset({STREAM})
+
+
+def main(demo: Path, update: bool) -> None:
+    """Measure, and compare with what is stored or store it."""
+    found = measure(demo)
+    now = {"host": _host(), "ratios": {name: sorted(round(value, 4) for value in found[name]) for name in found}}
+    stored = json.loads(STORED.read_text(encoding="utf-8")) if STORED.is_file() else None
+    sys.stdout.write(report(stored, now))
+    if update:
+        with atomic_write(STORED) as file:
+            file.write(as_text(now))
+        sys.stdout.write(f"stored in {STORED}\n")
+
+
+def measure(demo: Path, rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """Every ratio that can be taken here, a value for each round."""
+    with tempfile.TemporaryDirectory(prefix="reaugkd-bench-") as folder:
+        grown = Path(folder)
+        with Runtime.open(demo / "bundle") as runtime:
+            own = runtime.knowledge_base
+            bed = Seedbed(own)
+            for times in (1, 10):
+                bed.grow(times * len(own), grown / str(times), default_threads())
+        found = []
+        line = ProgressLine("bench", "round", sys.stderr)
+        for number in range(rounds):
+            line(number, rounds)
+            command = [sys.executable, "-P", __file__, str(demo), "--round", folder]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found.append(json.loads(done.stdout))
+        line.clear()
+    return {name: [one[name] for one in found] for name in found[0]}
+
+
+def take_round(demo: Path, grown: Path) -> dict[str, float]:
+    """One value of each ratio."""
+    with Runtime.open(demo / "bundle") as runtime:
+        inputs, _ = choose_inputs(runtime, None, INPUTS, seed=0)
+        race = Race(runtime, inputs, seed=0, clock=perf_counter_ns)
+        own, tenfold = (_searching(runtime, grown / str(times)) for times in (1, 10))
+        tasks: dict[str, Any] = dict(zip(race.systems, race.tasks(), strict=True))
+        tasks |= {name: _answers(pipeline, runtime, inputs) for name, pipeline in (("own", own), ("tenfold", tenfold))}
+        if (demo / "float32").is_dir():
+            float32 = Runtime.open(demo / "float32", retrieval="never")
+            tasks["float32"] = lambda i: float32.predict(inputs[i])
+        p50, search = _medians(tasks, len(inputs))
+        ratios = {PREDICT: p50["student"] / p50["session_run"], RETRIEVAL: p50["student+retrieval"] / p50["student"]}
+        if "student+gated" in p50:
+            ratios[GATED] = p50["student+gated"] / p50["student"]
+        if "float32" in p50:
+            ratios[INT8] = p50["student"] / p50["float32"]
+        ratios[SEARCH] = search["tenfold"] / search["own"]
+        if default_threads() > 1:
+            always = Pipeline(runtime.manifest, runtime.tokenizer, runtime.knowledge_base, "always")
+            streams = measure_streams(always, runtime.student, inputs, 2, PASSES, perf_counter_ns)
+            assert streams.speedup is not None
+            ratios[STREAM] = streams.speedup
+    return ratios
+
+
+def _medians(tasks: dict[str, Any], inputs: int) -> tuple[dict[str, float], dict[str, float]]:
+    """The p50 of every task and of its search, in microseconds."""
+    search = np.zeros((VISITS, len(tasks)))
+
+    def note(visit: int, task: int, result: object) -> None:
+        if isinstance(result, Prediction):
+            search[visit, task] = result.timings.search_us
+
+    interleave(list(tasks.values()), visits(inputs, WARM_UP, 1))
+    taken = interleave(list(tasks.values()), visits(inputs, VISITS, 0), after=note)
+    p50, searched = (dict(zip(tasks, np.median(of, axis=0).tolist(), strict=True)) for of in (taken, search))
+    return p50, searched
+
+
+def _searching(runtime: Runtime, folder: Path) -> Pipeline:
+    config = replace(runtime.manifest.kb, dtype=DTYPE)
+    kb = KnowledgeBase.open(folder, config, len(runtime.labels))
+    return Pipeline(runtime.manifest, runtime.tokenizer, kb, "always")
+
+
+def _answers(pipeline: Pipeline, runtime: Runtime, inputs: Sequence[Any]) -> Any:
+    return lambda i: pipeline.answer(runtime.student, inputs[i])
+
+
+def report(stored: dict[str, Any] | None, now: dict[str, Any]) -> str:
+    """The ratios of today, beside the stored ones, and a line for each that has moved."""
+    before = {} if stored is None else stored["ratios"]
+    lines, moved = [], []
+    for name, values in now["ratios"].items():
+        old = before.get(name)
+        told = verdict(name, old, values) if old else "new"
+        lines.append([name, _spread(old) if old else "-", _spread(values), told])
+        if told in ("better", "worse"):
+            moved.append(f"{told.upper()}: {name} {median(old):.3f} -> {median(values):.3f}")
+    lines += [[name, _spread(old), "-", "not at hand"] for name, old in before.items() if name not in now["ratios"]]
+    shown = [table(["p50 and range of the rounds", "stored", "now", ""], lines), ""]
+    if stored is not None and stored["host"] != now["host"]:
+        shown.append(f"stored with {_words(stored['host'])}; now {_words(now['host'])}")
+    shown += moved or [f"nothing moved beyond its noise{'' if stored else ': nothing is stored yet'}"]
+    return "\n".join(shown) + "\n"
+
+
+def as_text(now: dict[str, Any]) -> str:
+    """The ratios as JSON, one a line."""
+    ratios = ",\n".join(f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in now["ratios"].items())
+    return f'{{\n "host": {json.dumps(now["host"])},\n "ratios": {{\n{ratios}\n }}\n}}\n'
+
+
+def verdict(name: str, old: Sequence[float], new: Sequence[float]) -> str:
+    """``better``, ``worse``, or ``""`` where the two are not apart."""
+    apart = max(old) < min(new) or max(new) < min(old)
+    if not apart or abs(median(new) / median(old) - 1) < LEAST:
+        return ""
+    return "better" if (median(new) > median(old)) == (name in MORE_IS_BETTER) else "worse"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{median(values):.3f} ({min(values):.3f} - {max(values):.3f})"
+
+
+def _host() -> dict[str, Any]:
+    facts = host_facts()
+    return {name: facts[name] for name in ("cpu", "usable_cores", "versions")}
+
+
+def _words(host: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in host["versions"].items())
+    return f"{host['cpu']}, {host['usable_cores']} cores, {versions}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Ratios of the demo's bundle beside the stored ones.")
+    parser.add_argument("demo", type=Path)
+    parser.add_argument("--update", action="store_true", help=f"store them in {STORED.name}")
+    parser.add_argument("--round", type=Path, metavar="GROWN", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    try:
+        if given.round is not None:
+            sys.stdout.write(json.dumps(take_round(given.demo, given.round)))
+        else:
+            main(given.demo, given.update)
+    except (ReaugkdError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

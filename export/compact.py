@@ -2,7 +2,8 @@
 
 Blend and gate were tuned and certified on the full knowledge base. The blend stays: chosen again at each size, on the
 rows that the sizes are measured on, it would make small ones look better than they are. The gate, a promise about
-answers that are others now, is certified anew. The held-out rows stay behind: they are for choosing a size, and an edge has no use for them.
+answers that are others now, is certified anew. The held-out rows stay behind: they are for choosing a size, and an edge
+has no use for them.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def slim(
         source: the run.
         student: the run's; left as it is.
         size: ``full``; the least number of pieces to keep; ``task``, `TASK_PIECES` of them; ``auto``, the same, or full
-            where that cannot be done safely or costs too much.
+            where that cannot be done safely, costs too much, or there are no more.
         folder: where to write tokenizer.json.
         extra: rows beside the run's whose pieces are kept too.
         floors: what fewer pieces may cost, as quantization may; None: whatever they do, but for ``auto``, which then
@@ -114,7 +114,7 @@ def slim(
         ModelError: pieces of this tokenizer, or rows of this model, cannot be left out safely.
         QualityError: texts with other pieces lose more accuracy than the floors allow.
     """
-    if size == "full":
+    if size == "full" or (size == "auto" and word_table(student)[1].num_embeddings <= TASK_PIECES):
         return _whole(source, student, folder)
     if size == "auto" and floors is None:
         floors = Floors()

@@ -200,9 +200,10 @@ class TestExporting:
     def test_ctrl_c_leaves_nothing(
         self, workshop: Workshop, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from reaugkd.export import bundle
+        from reaugkd.export import bundle, student_folder
 
-        monkeypatch.setattr(bundle, where, lambda *_: signal.raise_signal(signal.SIGINT))
+        of = student_folder if where == "quantize" else bundle
+        monkeypatch.setattr(of, where, lambda *_: signal.raise_signal(signal.SIGINT))
         done = call("export", workshop.run, "--out", tmp_path / "bundle", "--target", "avx2")
         assert done.code == 130 and done.out == ""
         assert done.err.endswith("interrupted: nothing half-written was left\n")

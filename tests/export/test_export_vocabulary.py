@@ -219,7 +219,20 @@ def test_the_same_run_gives_the_same_bundle(run: Path, pruned: Made, tmp_path: P
     assert export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary=0)).manifest == pruned[1].manifest
 
 
-def test_too_costly_is_refused_or_left(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_leaves_a_small_vocabulary_alone(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = RunSource.read(RunFolder(run))
+    student = source.student(source.recipe.retrieval)
+    whole = student.encoder.config.vocab_size
+    for pieces, stays in ((whole, True), (whole - 1, False)):
+        monkeypatch.setattr(slimming, "TASK_PIECES", pieces)
+        made = slim(source, student, "auto", tmp_path)
+        assert (made.kept == made.of) is stays
+
+
+def test_too_costly_is_refused_or_left(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slimming, "TASK_PIECES", 0)
     strict = Floors(accuracy_loss=-1.0, accuracy_loss_rows=-100)
     with pytest.raises(QualityError, match="with so few word pieces"):
         export(run, tmp_path / "bundle", replace(FLOAT32, floors=strict, allow_quality_loss=False, vocabulary=0))
@@ -235,6 +248,7 @@ def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is free to choose the better one, whatever a bundle that was asked for may cost."""
+    monkeypatch.setattr(slimming, "TASK_PIECES", 0)
     source = RunSource.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
     for lost, pieces_go in ((4, False), (3, True)):  # of 100 rows; three are no proof
@@ -281,7 +295,10 @@ def test_a_tokenizer_without_smaller_pieces(tiny_run: tuple[Path, Tuning, TrainJ
     assert not list(tmp_path.iterdir())
 
 
-def test_the_option(run: Path, tiny_run: tuple[Path, Tuning, TrainJob], tmp_path: Path) -> None:
+def test_the_option(
+    run: Path, tiny_run: tuple[Path, Tuning, TrainJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slimming, "TASK_PIECES", 0)
     call = ("--target", "avx2", "--allow-quality-loss", "--vocabulary")
     said = ok("export", run, "--out", tmp_path / "a", *call, "20").err
     assert "of other texts are split otherwise" in said and "vocabulary: " in said

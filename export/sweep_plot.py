@@ -86,14 +86,11 @@ def _over_rows(overhead: Any, search: Any, report: SweepReport) -> None:
         values = [cell.overhead.p50_percent for cell in cells]
         label = f"{alone.tokens} tokens"
         line = overhead.errorbar(rows, values, yerr=reach, fmt="o-", capsize=2, label=label)[0]
-        gated = [(cell.rows, cell.gated.overhead.p50_percent) for cell in cells if cell.gated is not None]
-        if gated:
-            overhead.plot(*_points(gated), "o--", color=line.get_color(), markersize=3)
         search.plot(rows, [cell.search.p50_us for cell in cells], "o-", color=line.get_color(), label=label)
         search.plot(rows, [cell.search.p95_us for cell in cells], "o:", color=line.get_color(), markersize=3)
     overhead.axhline(0, color="black", linewidth=0.6)
     search.set_yscale("log")
-    _described(overhead, "overhead over the student alone, p50 (gated: dashed)", "rows", "per cent")
+    _described(overhead, "overhead over the student alone, p50", "rows", "per cent")
     _described(search, "the search, p50 and p95 (dotted)", "rows", "microseconds")
 
 

@@ -1,8 +1,7 @@
 """How the cost of retrieval grows: with a text's tokens, with the knowledge base's rows, and over threads.
 
-Every number of tokens with every number of rows is a contestant, with a search for every text and, where the bundle has
-a gate, behind the gate; so is the student alone at every number of tokens. They take turns in one process, on the one
-session of one runtime, as in `race`. The knowledge bases are grown from the
+Every number of tokens with every number of rows is a contestant, and so is the student alone at every number of tokens;
+they take turns in one process, on the one session of one runtime, as in `race`. The knowledge bases are grown from the
 bundle's own (`growth`), the texts are cut to length from real ones (`lengths`).
 """
 
@@ -12,10 +11,10 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import product, starmap
+from itertools import product
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,18 +36,11 @@ from .text import Text, checked_input
 from .threads import checked_threads
 
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], object]]]
+Place = tuple[int, int]
+"""Tokens, and rows or ``ALONE``."""
 
 ALONE = 0
 """In place of a number of rows: the student without retrieval."""
-
-
-class Place(NamedTuple):
-    """Where a contestant stands: tokens, rows or ``ALONE``, and whether behind the gate."""
-
-    tokens: int
-    rows: int
-    gated: bool = False
-
 
 FEWEST_SAMPLES, MOST_SAMPLES = 100, 5000
 _TEXTS_TO_CUT, _QUERIES = 2000, 50
@@ -113,19 +105,6 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Gated:
-    """Retrieval behind the gate.
-
-    Attributes:
-        retrieved: share of the texts that were searched for, 0 to 1.
-        overhead: over the student alone, on the same visits.
-    """
-
-    retrieved: float
-    overhead: Overhead
-
-
-@dataclass(frozen=True)
 class Cell:
     """The student with retrieval, at one number of tokens and of rows.
 
@@ -137,7 +116,6 @@ class Cell:
         overhead: over the student alone, on the same visits.
         growth: of the search.
         throughput: of a stream.
-        gated: the same behind the gate; None where the bundle has none.
     """
 
     tokens: int
@@ -147,7 +125,6 @@ class Cell:
     overhead: Overhead
     growth: Growth
     throughput: Throughput
-    gated: Gated | None
 
 
 @dataclass(frozen=True)
@@ -215,8 +192,7 @@ def sweep(
         with progress("latencies", "visit") as advance:
             laps = _race(field, samples, seed, clock, lambda done: advance(done, samples))
         with progress("throughput", "stream") as advance:
-            streaming = {place: one for place, one in field.items() if not place.gated}
-            streams = _streams(streaming, threads, settings, clock, lambda done: advance(done, len(streaming)))
+            streams = _streams(field, threads, settings, clock, lambda done: advance(done, len(field)))
         queries, k = _queries(runtime, cut), runtime.manifest.blend.k
         built = {
             rows: {"seconds": base.build_s, "bytes": base.bytes, "recall": recall(base.kb, queries, k)}
@@ -235,10 +211,8 @@ def sweep(
             "seed": seed,
         }
     return SweepReport(
-        alone=[Alone(place.tokens, Quantiles.of(laps.total[place]), streams[place]) for place in map(_alone, lengths)],
-        cells=[
-            _cell(laps, place, min(bases), streams[place], seed) for place in starmap(Place, product(lengths, bases))
-        ],
+        alone=[Alone(n, Quantiles.of(laps.total[n, ALONE]), streams[n, ALONE]) for n in lengths],
+        cells=[_cell(laps, (n, rows), min(bases), streams[n, rows], seed) for n in lengths for rows in bases],
         built=built,
         setting=setting,
         host=host_facts(),
@@ -257,14 +231,10 @@ class _Contestant:
 
 @dataclass(frozen=True)
 class _Laps:
-    """Of each contestant the microseconds [m] of answers and of their searches, in the order of visits.
-
-    ``retrieved`` is the share of its answers that searched.
-    """
+    """Microseconds [m] of each contestant's answers and of their searches, in the order of visits."""
 
     total: dict[Place, Floats]
     search: dict[Place, Floats]
-    retrieved: dict[Place, float]
 
     @property
     def visit_us(self) -> float:
@@ -290,20 +260,10 @@ def _queries(runtime: Runtime, texts: Mapping[int, Sequence[Text]]) -> NDArray[n
 def _field(
     runtime: Runtime, bases: Mapping[int, Grown], texts: Mapping[int, Sequence[Text]]
 ) -> dict[Place, _Contestant]:
-    manifest, tokenizer = runtime.manifest, runtime.tokenizer
-    pipelines = {(ALONE, False): Pipeline(manifest, tokenizer, runtime.knowledge_base, "never")}
-    for rows, base in bases.items():
-        pipelines[rows, False] = Pipeline(manifest, tokenizer, base.kb, "always")
-        if manifest.gate is not None:
-            pipelines[rows, True] = Pipeline(manifest, tokenizer, base.kb, "gated")
-    return {
-        Place(tokens, *which): _Contestant(pipeline, runtime.student, of_length)
-        for (tokens, of_length), (which, pipeline) in product(texts.items(), pipelines.items())
-    }
-
-
-def _alone(tokens: int) -> Place:
-    return Place(tokens, ALONE)
+    manifest, tokenizer, own = runtime.manifest, runtime.tokenizer, runtime.knowledge_base
+    pipelines = {ALONE: Pipeline(manifest, tokenizer, own, "never")}
+    pipelines |= {rows: Pipeline(manifest, tokenizer, base.kb, "always") for rows, base in bases.items()}
+    return {(n, rows): _Contestant(pipelines[rows], runtime.student, texts[n]) for n, rows in product(texts, pipelines)}
 
 
 def _race(
@@ -314,23 +274,19 @@ def _race(
     done: Callable[[int], object] = lambda _visits: None,
 ) -> _Laps:
     """Visit ``samples`` inputs; ``done`` is called with the number of visits that have begun."""
-    search, retrieved = np.empty((samples, len(field))), np.empty((samples, len(field)))
+    search = np.empty((samples, len(field)))
 
     def note(visit: int, task: int, result: object) -> None:
         assert isinstance(result, Prediction)
         search[visit, task] = result.timings.search_us
-        retrieved[visit, task] = result.retrieved
         if task == 0:
             done(visit + 1)
 
     inputs = len(next(iter(field.values())).texts)
     tasks = [contestant.answer for contestant in field.values()]
     total = interleave(tasks, visits(inputs, samples, seed), seed=seed, clock=clock, after=note)
-    columns = list(enumerate(field))
     return _Laps(
-        {place: total[:, i] for i, place in columns},
-        {place: search[:, i] for i, place in columns},
-        {place: float(retrieved[:, i].mean()) for i, place in columns},
+        {place: total[:, i] for i, place in enumerate(field)}, {place: search[:, i] for i, place in enumerate(field)}
     )
 
 
@@ -350,21 +306,17 @@ def _streams(
 
 
 def _cell(laps: _Laps, place: Place, smallest: int, throughput: Throughput, seed: int) -> Cell:
-    tokens, rows, _ = place
-    total, search, base = laps.total[place], laps.search[place], laps.search[Place(tokens, smallest)]
-    alone, gated = laps.total[_alone(tokens)], Place(tokens, rows, gated=True)
+    tokens, rows = place
+    total, search, base = laps.total[place], laps.search[place], laps.search[tokens, smallest]
     low, high = median_ratio_interval(search, base, seed)
     return Cell(
         tokens=tokens,
         rows=rows,
         total=Quantiles.of(total),
         search=Quantiles.of(search),
-        overhead=Overhead.of(total, alone, seed),
+        overhead=Overhead.of(total, laps.total[tokens, ALONE], seed),
         growth=Growth(float(np.median(search) / np.median(base)), (1 + low / 100, 1 + high / 100)),
         throughput=throughput,
-        gated=(
-            Gated(laps.retrieved[gated], Overhead.of(laps.total[gated], alone, seed)) if gated in laps.total else None
-        ),
     )
 
 

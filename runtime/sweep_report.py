@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .latency import Overhead, Quantiles
+from .latency import Quantiles
 from .progress import duration
 from .speedup import Throughput
 from .sweep import Alone, Cell, SweepReport
@@ -14,14 +14,11 @@ def format_sweep(report: SweepReport) -> str:
     setting = report.setting
     index = setting["index"]
     threads = sorted({1, setting["threads"]})
-    gated = any(cell.gated is not None for cell in report.cells)
     header = ["tokens", "rows", "p50 us", "p95 us", "overhead", "95 % interval", "search p50", "p95", "growth"]
-    header += ["gated: overhead", "95 % interval", "retrieved"] if gated else []
     header += [f"texts/s, {count} thr." for count in threads] + ["speed-up"][: len(threads) - 1]
     lines = []
     for alone in report.alone:
-        nothing = ["-"] * (8 if gated else 5)
-        lines.append([str(alone.tokens), "alone", *_total(alone), *nothing, *_streams(alone.throughput)])
+        lines.append([str(alone.tokens), "alone", *_total(alone), *["-"] * 5, *_streams(alone.throughput)])
         for cell in report.cells:
             if cell.tokens == alone.tokens:
                 lines.append(["", f"{cell.rows:,}", *_total(cell), *_retrieval(cell), *_streams(cell.throughput)])
@@ -52,15 +49,9 @@ def _total(one: Alone | Cell) -> list[str]:
 
 
 def _retrieval(cell: Cell) -> list[str]:
-    always = [*_overhead(cell.overhead), *_quantiles(cell.search), f"{cell.growth.ratio:.2f}"]
-    if cell.gated is None:
-        return always
-    return [*always, *_overhead(cell.gated.overhead), f"{cell.gated.retrieved:.1%}"]
-
-
-def _overhead(overhead: Overhead) -> list[str]:
-    low, high = overhead.ci95_percent
-    return [f"{overhead.p50_percent:+.1f} %", f"{low:+.1f} to {high:+.1f}"]
+    low, high = cell.overhead.ci95_percent
+    overhead = [f"{cell.overhead.p50_percent:+.1f} %", f"{low:+.1f} to {high:+.1f}"]
+    return [*overhead, *_quantiles(cell.search), f"{cell.growth.ratio:.2f}"]
 
 
 def _quantiles(quantiles: Quantiles) -> list[str]:

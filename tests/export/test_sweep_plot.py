@@ -12,7 +12,7 @@ from reaugkd.errors import DependencyError, StorageError, UsageError
 from reaugkd.export.sweep_plot import plot_file
 from reaugkd.runtime.latency import Overhead, Quantiles
 from reaugkd.runtime.speedup import Throughput
-from reaugkd.runtime.sweep import Alone, Cell, Gated, Growth, SweepReport
+from reaugkd.runtime.sweep import Alone, Cell, Growth, SweepReport
 
 
 def make_report(threads: int = 2) -> SweepReport:
@@ -22,9 +22,7 @@ def make_report(threads: int = 2) -> SweepReport:
         search = Quantiles(rows / 100, rows / 50, rows / 50)
         # An interval that does not hold its value, as a percentile interval need not.
         overhead = Overhead(5.0, 6.0, 10.0, 20.0, 10.0, (5.5, 7.0))
-        gated = None if tokens == 8 else Gated(0.1, overhead)
-        total = Quantiles(tokens, tokens, tokens)
-        return Cell(tokens, rows, total, search, overhead, Growth(1.0, (1.0, 1.0)), streams, gated)
+        return Cell(tokens, rows, Quantiles(tokens, tokens, tokens), search, overhead, Growth(1.0, (1.0, 1.0)), streams)
 
     alone = [Alone(tokens, Quantiles(tokens, tokens, tokens), streams) for tokens in (8, 16)]
     cells = [cell(tokens, rows) for tokens in (8, 16) for rows in (1000, 20_000)]

@@ -6,26 +6,22 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tinybundle import MAX_LENGTH, build_tiny_bundle, reseal, tiny_texts
+from tinybundle import MAX_LENGTH, build_tiny_bundle, tiny_texts
 
 from reaugkd.errors import TextError, UsageError
 from reaugkd.runtime import speedup
-from reaugkd.runtime.gate import Gate
 from reaugkd.runtime.latency import Quantiles
 from reaugkd.runtime.prediction import Prediction, Timings
 from reaugkd.runtime.speedup import Throughput
 from reaugkd.runtime.sweep import (
-    ALONE,
     FEWEST_SAMPLES,
     MOST_SAMPLES,
-    Place,
     SweepReport,
     SweepSettings,
     _cell,
@@ -65,18 +61,14 @@ def test_every_combination_is_there_in_order(report: SweepReport) -> None:
 def test_a_cell_by_hand() -> None:
     """Searches twice and an answer 1.5 times as long, on every visit."""
     base = np.arange(1.0, 102.0)
-    alone, small, large, gated = Place(8, ALONE), Place(8, 10), Place(8, 50), Place(8, 50, gated=True)
-    total = {alone: base, small: base, large: 1.5 * base, gated: 1.1 * base}
-    search = {alone: 0 * base, small: base, large: 2 * base, gated: base}
-    laps = _Laps(total, search, {alone: 0.0, small: 1.0, large: 1.0, gated: 0.25})
-    found = _cell(laps, large, 10, Throughput({1: 1.0}, None, True), seed=0)
-    assert found.gated is not None and found.gated.retrieved == 0.25
-    assert found.gated.overhead.p50_percent == pytest.approx(10)
-    assert _cell(laps, small, 10, Throughput({1: 1.0}, None, True), seed=0).gated is None
+    laps = _Laps(
+        {(8, 0): base, (8, 10): base, (8, 50): 1.5 * base}, {(8, 0): 0 * base, (8, 10): base, (8, 50): 2 * base}
+    )
+    found = _cell(laps, (8, 50), 10, Throughput({1: 1.0}, None, True), seed=0)
     assert (found.growth.ratio, found.growth.ci95) == (2.0, pytest.approx((2, 2)))
     assert found.overhead.p50_percent == pytest.approx(50) and found.overhead.ci95_percent == pytest.approx((50, 50))
     assert found.search == Quantiles.of(2 * base) and found.total == Quantiles.of(1.5 * base)
-    assert laps.visit_us == pytest.approx(4.6 * 51)
+    assert laps.visit_us == pytest.approx(3.5 * 51)
 
 
 def test_the_search_is_the_stage_that_the_answers_tell() -> None:
@@ -86,16 +78,11 @@ def test_the_search_is_the_stage_that_the_answers_tell() -> None:
 
         def answer(self, _student: object, text: object) -> Prediction:
             one = np.ones(1, np.float32)
-            reason: Any = None if self.search_us else "never"
-            return Prediction("a", 1.0, one, one, None, reason, 0.5, Timings(1.0, 2.0, self.search_us, 4.0), ("a",))
+            return Prediction("a", 1.0, one, one, one, None, 0.5, Timings(1.0, 2.0, self.search_us, 4.0), ("a",))
 
-    field: Any = {Place(8, rows): _Contestant(Answers(10.0 * rows), None, ["noon"]) for rows in (0, 7)}  # type: ignore[arg-type]
+    field: Any = {(8, rows): _Contestant(Answers(10.0 * rows), None, ["noon"]) for rows in (0, 7)}  # type: ignore[arg-type]
     laps = _race(field, 3, 0, lambda: 0)
-    assert {place: set(us.tolist()) for place, us in laps.search.items()} == {
-        (8, 0, False): {0.0},
-        (8, 7, False): {70.0},
-    }
-    assert laps.retrieved == {(8, 0, False): 0.0, (8, 7, False): 1.0}
+    assert {place: set(us.tolist()) for place, us in laps.search.items()} == {(8, 0): {0.0}, (8, 7): {70.0}}
 
 
 def test_the_table_has_a_line_for_each(report: SweepReport) -> None:
@@ -106,18 +93,6 @@ def test_the_table_has_a_line_for_each(report: SweepReport) -> None:
         assert f"{one.overhead.p50_percent:+.1f} %" in line and line.split()[1] == f"{one.total.p50_us:.0f}"
         assert line.endswith(f"{one.throughput.speedup:.2f}") and f"  {one.growth.ratio:.2f}  " in line
     assert "64, beyond them copies of these" in shown and "WARNING" not in shown
-
-
-@pytest.mark.parametrize(("threshold", "share"), [(0.0, "0.0%"), (1.0, "100.0%")])
-def test_behind_a_gate(tmp_path: Path, threshold: float, share: str) -> None:
-    path = build_tiny_bundle(tmp_path / "bundle")
-    reseal(path, gate=asdict(Gate(threshold, 0.01, 0.05, 400, 0, 0.3)))
-    one = SweepSettings(tokens=(5,), rows=(32, 64), threads=1, samples=4, warmup=1, inputs=4, passes=1)
-    found = sweep(path, settings=one)
-    assert [cell.gated is not None and f"{cell.gated.retrieved:.1%}" for cell in found.cells] == [share, share]
-    shown = format_sweep(found).splitlines()
-    assert any("gated: overhead" in line for line in shown)
-    assert sum(f"  {share}  " in line for line in shown) == 2
 
 
 def test_the_json_is_json(report: SweepReport) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from .console import json_report, progress
 from .datasource import load_texts
@@ -72,11 +73,18 @@ def bench(
     _check(sweep, given)
     pair = Bundle.open(bundle, verify=False).manifest.text_pair
     texts, source = (None, None) if data is None else load_texts(data, task, columns, pair)
-    with json_report(json_path) as write:
-        measure = _sweep if sweep else _bench
-        shown, report = measure(bundle, texts, source, threads, given)
-        click.echo(shown, err=json_path == "-")
-        write(report)
+    chosen_threads = threads if _is_given("threads") or not sweep else None
+    with _plot_file(given.pop("plot", None)) as draw:
+        with json_report(json_path) as write:
+            measure = _sweep if sweep else _bench
+            shown, report = measure(bundle, texts, source, chosen_threads, given)
+            click.echo(shown, err=json_path == "-")
+            write(report.to_json())
+        draw(report)
+
+
+def _is_given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
 def _check(sweep: bool, given: dict[str, Any]) -> None:
@@ -90,7 +98,7 @@ def _check(sweep: bool, given: dict[str, Any]) -> None:
         raise UsageError("a sweep starts no processes", found="--processes", remedy="Leave one of the two out.")
 
 
-def _bench(bundle: Path, texts: Any, source: str | None, threads: int, given: dict[str, Any]) -> tuple[str, object]:
+def _bench(bundle: Path, texts: Any, source: str | None, threads: Any, given: dict[str, Any]) -> tuple[str, Any]:
     from ..runtime.bench import BenchSettings
     from ..runtime.bench import bench as run_bench
     from ..runtime.report import format_bench
@@ -98,20 +106,17 @@ def _bench(bundle: Path, texts: Any, source: str | None, threads: int, given: di
     settings = BenchSettings(**given)
     with progress("bench", "step") as advance:
         report = run_bench(bundle, texts, threads=threads, settings=settings, source=source, progress=advance)
-    return format_bench(report), report.to_json()
+    return format_bench(report), report
 
 
-def _sweep(bundle: Path, texts: Any, source: str | None, threads: int, given: dict[str, Any]) -> tuple[str, object]:
+def _sweep(bundle: Path, texts: Any, source: str | None, threads: Any, given: dict[str, Any]) -> tuple[str, Any]:
     from ..runtime.sweep import SweepSettings
     from ..runtime.sweep import sweep as run_sweep
     from ..runtime.sweep_report import format_sweep
 
-    plot = given.pop("plot", None)
-    settings = SweepSettings(threads=threads if threads > 1 else None, **given)
-    with _plot_file(plot) as draw:
-        report = run_sweep(bundle, texts, settings=settings, source=source, progress=progress)
-        draw(report)
-    return format_sweep(report), report.to_json()
+    settings = SweepSettings(threads=threads, **given)
+    report = run_sweep(bundle, texts, settings=settings, source=source, progress=progress)
+    return format_sweep(report), report
 
 
 def _plot_file(path: Path | None) -> Any:

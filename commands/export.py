@@ -35,9 +35,10 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
 
 
 def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]]) -> str:
-    others = [f"{other} takes {share:.0%} of its time" for other, share in time.items() if other != kind]
-    others += [f"{other} is refused ({', '.join(missed)})" for other, missed in refused.items()]
-    return f"quantization: {kind} is the fastest; {'; '.join(others)}"
+    said = [f"quantization: {kind} of those that keep the answers, by its speed"]
+    said += [f"{other} takes {share:.0%} of its time" for other, share in time.items() if other != kind]
+    said += [f"{other} is refused ({', '.join(missed)})" for other, missed in refused.items()]
+    return "; ".join(said)
 
 
 @click.command(short_help="A run as a bundle for the edge. *")
@@ -55,7 +56,8 @@ def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]])
     type=click.Choice(["auto", "dynamic", "static", "none"]),
     default="dynamic",
     show_default=True,
-    help="Of the student. auto: the fastest on this machine that keeps the float32 student's answers.",
+    help="Of the student. auto: the fastest on this machine that keeps the float32 student's answers; for a --target "
+    "that this machine is not, dynamic.",
 )
 @click.option(
     "--allow-quality-loss", is_flag=True, help="Write the bundle even if int8 falls below the quality floors."
@@ -76,7 +78,8 @@ def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]])
     callback=_vocabulary,
     metavar="auto|full|task|N",
     help="Word pieces that the student keeps. task: those of the run's rows, every character, and the likeliest others "
-    "up to 10,000; N: up to N; auto: task, or full where that is not safe or costs too much.",
+    "up to 10,000; N: N, or more where the first two take more; auto: task, or full where that is not safe or costs "
+    "too much.",
 )
 @click.option(
     "--kb-data", metavar="FILE", help="More texts for the knowledge base, labelled by the teacher; labels are not read."
@@ -116,7 +119,7 @@ def export(
         from ..export import recipe_file as recipes
         from ..export.bundle import ExportJob
         from ..export.bundle import export as run_export
-        from ..export.gate import Certificate
+        from ..export.gate import Certificate, told_gate
         from ..export.onnx import detect_target
         from ..export.retrieval import Store
         from ..export.run import RunFolder
@@ -147,11 +150,6 @@ def export(
         f"neighbour overlap {quality.neighbour_overlap:.2%} at k={quality.k}",
         err=True,
     )
-    gate = done.manifest.gate
-    if gate is None:
-        said = f"none: too few held-out rows to certify a loss of {gate_loss:.2%}, or too many lost"
-    else:
-        said = f"retrieves for {gate.retrieved:.1%} of the held-out rows, certified to lose at most {gate.epsilon:.2%}"
-    click.echo(f"gate (predict --gated): {said}", err=True)
+    click.echo(f"gate (predict --gated): {told_gate(done.manifest.gate, gate_loss)}", err=True)
     total = sum(record.bytes for record in done.manifest.files.values())
     click.echo(f"{out}: {total / 1e6:.1f} MB; next: reaugkd predict {out} 'some text'", err=True)

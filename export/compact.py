@@ -11,18 +11,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import BundleError, UsageError
 from ..kb.compaction import Compaction, Prototypes, build
 from ..kb.files import atomic_directory, refuse_existing
 from ..kb.index import IndexConfig
-from ..kb.knowledge_base import KnowledgeBase
+from ..kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
 from ..kb.recall import Width, narrowest
 from ..kb.soft_labels import LABEL_LOSS, encode
 from ..runtime.bundle import KB_FOLDER, Bundle
@@ -59,7 +59,7 @@ class Limit:
         loss: the largest share of retrieval's gain that may be lost (`Reference.smallest_within`).
 
     Raises:
-        UsageError: none of them, or several.
+        UsageError: none of them, or several, or no share.
     """
 
     rows: int | None = None
@@ -74,6 +74,8 @@ class Limit:
                 found=" and ".join(f"--max-{name}" for name in given) or "none",
                 expected="--max-rows, --max-bytes or --max-loss",
             )
+        if self.loss is not None and not 0 <= self.loss <= 1:
+            raise UsageError("the loss is unusable", found=self.loss, expected="a share, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Compacted:
         size: measured with the index that is in the bundle, its bytes as they are.
         rows_before: of the full knowledge base.
         bytes_before: of the full knowledge base.
-        width: of the search.
+        gate_before: of the full knowledge base.
         reference: student and full knowledge base on the same rows.
     """
 
@@ -118,7 +120,7 @@ class Compacted:
     size: Size
     rows_before: int
     bytes_before: int
-    width: Width
+    gate_before: Gate | None
     reference: Reference
 
 
@@ -165,22 +167,24 @@ def compact(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts:
     width, blends = work.searched(len(kb))
     kb.index.set_width(width.expansion_search)
     size = work.reference.size(len(kb), _bytes(kb), Answered.of(blends.blend, work.heldout.gold))
-    done = Compacted(work.bundle.manifest, size, len(work.kb), _bytes(work.kb), width, work.reference)
+    old, before = work.bundle.manifest, {"rows_before": len(work.kb), "bytes_before": _bytes(work.kb)}
+    measured = {**before, **size.as_dict(), "heldout_rows": len(work.heldout)}
     manifest = replace(
-        done.manifest,
+        old,
         kb=kb.config,
         kb_rows=len(kb),
-        gate=_certified(done.manifest.gate, blends, work.heldout),
-        quality={**done.manifest.quality, "compaction": _report(done)},
+        gate=_certified(old.gate, blends, work.heldout),
+        quality={**old.quality, "search": asdict(width), "compaction": measured},
         format_version=kb.format_version,
     )
     with atomic_directory(out) as folder:
-        for name in done.manifest.files:
+        for name in old.files:
             if not name.startswith(f"{KB_FOLDER}/") and name != HELDOUT_FILE:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(work.bundle.path / name, folder / name)
         kb.save(folder / KB_FOLDER)
-        return replace(done, manifest=seal(folder, manifest))
+        sealed = seal(folder, manifest)
+    return Compacted(sealed, size, len(work.kb), _bytes(work.kb), old.gate, work.reference)
 
 
 @dataclass(frozen=True)
@@ -210,12 +214,13 @@ class _Workbench:
         if not (heldout.unrelated and len(heldout)):
             found = f"{heldout.unrelated:,} rows for {len(heldout):,} held-out ones to be measured on"
             raise UsageError("there is nothing to compact, or to measure it on", path=path, found=found)
-        keys, labels, some = kb.keys(), np.asarray(kb.soft_labels), heldout.unrelated
+        keys, labels, some = kb.keys(), _distributions(bundle, kb), heldout.unrelated
         with progress("merge", "row") as advance:
             known = Compaction.of(keys[:some], labels[:some], lambda done: advance(done, some + len(kb)))
             everything = Compaction.of(keys, labels, lambda done: advance(some + done, some + len(kb)))
         full = blends_of(known.keys, kb.soft_labels, manifest.blend, heldout)
-        reference = Reference(Answered.of(full.student, heldout.gold), Answered.of(full.blend, heldout.gold))
+        student, best = (Answered.of(system, heldout.gold) for system in (full.student, full.blend))
+        reference = Reference(student, best, heldout.groups)
         row_bytes = _row_bytes(kb, labels, keep_texts)
         return cls(bundle, kb, heldout, everything, known, reference, row_bytes, keep_texts, progress)
 
@@ -223,7 +228,12 @@ class _Workbench:
         """The sizes of a frontier, from all rows down."""
         shares = STEP ** np.arange(1 + np.log(SMALLEST) // np.log(STEP))
         counts = dict.fromkeys(round(len(self.kb) * share) for share in shares)
-        return [count for count in counts if count >= self.everything.fewest]
+        return [count for count in counts if count >= self.fewest]
+
+    @property
+    def fewest(self) -> int:
+        """The rows left when all is merged that may be, and that can be measured: `known` merges no further."""
+        return max(self.everything.fewest, -(-self.known.fewest * len(self.kb) // len(self.known)))
 
     def measured(self) -> list[Answered]:
         """The answers of each size of the frontier."""
@@ -251,12 +261,12 @@ class _Workbench:
         Raises:
             UsageError: the rows cannot be merged to so few.
         """
-        if count < self.everything.fewest:
+        if count < self.fewest:
             raise UsageError(
                 "the knowledge base cannot be made so small",
                 path=self.bundle.path,
                 found=f"room for {count:,} rows",
-                expected=f"at least {self.everything.fewest:,}, since rows of different labels are not merged",
+                expected=f"at least {self.fewest:,}, since rows of different labels are not merged",
             )
         return min(count, len(self.kb))
 
@@ -276,8 +286,7 @@ class _Workbench:
 
     def _measurable(self, count: int) -> Prototypes:
         """As large a share of the rows that know nothing of the held-out ones, merged."""
-        share = round(count * len(self.known) / len(self.kb))
-        return self.known.prototypes(max(share, self.known.fewest))
+        return self.known.prototypes(max(round(count * len(self.known) / len(self.kb)), self.known.fewest))
 
 
 def _certified(old: Gate | None, blends: Blends, heldout: HeldOutRows) -> Gate | None:
@@ -295,11 +304,19 @@ def _row_bytes(kb: KnowledgeBase, labels: NDArray[np.float32], keep_texts: bool)
     return kb.ndim + graph + others / len(kb)
 
 
-def _report(done: Compacted) -> dict[str, Any]:
-    """For the manifest."""
-    before = {"rows_before": done.rows_before, "bytes_before": done.bytes_before}
-    search = {"recall": done.width.recall, "compared": done.width.compared}
-    return {**before, **done.size.as_dict(), **search, "heldout_rows": len(done.reference.full.nll)}
+def _distributions(bundle: Bundle, kb: KnowledgeBase) -> NDArray[np.float32]:
+    """The soft labels, float32 [n, c].
+
+    Raises:
+        BundleError: one is no distribution.
+    """
+    labels: NDArray[np.float32] = np.asarray(kb.soft_labels)
+    try:
+        check_distributions(labels)
+    except UsageError as error:
+        path = bundle.kb_folder / SOFT_LABELS_FILE
+        raise BundleError(str(error), path=path, remedy="Export the bundle again.") from error
+    return labels
 
 
 def _bytes(kb: KnowledgeBase) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..runtime.tables import table
 from .compact import CONNECTIVITY, DTYPE, Compacted, Frontier
+from .gate import told_gate
 from .sizes import Size
 
 
@@ -41,16 +42,18 @@ def format_frontier(found: Frontier) -> str:
 
 def format_compacted(out: Path, done: Compacted) -> str:
     """What a compaction came to."""
-    size, width, reference = done.size, done.width, done.reference
+    size, reference, search = done.size, done.reference, done.manifest.quality["search"]
     before, after = done.bytes_before / 1e6, size.bytes / 1e6
     accuracies = " -> ".join(f"{system.right.mean():.2%}" for system in (reference.student, reference.full))
     lines = [
         f"{out}: {size.rows:,} of {done.rows_before:,} rows, {after:.2f} of {before:.2f} MB",
         f"keeps {_kept(size)} of what retrieval gains in log-likelihood on {len(reference.full.nll):,} held-out rows; "
         f"their accuracy: student {accuracies} with all rows, {size.accuracy:.2%} with these",
-        f"a search {width.expansion_search} wide finds {width.recall:.1%} of the nearest, comparing "
-        f"{width.compared:,.0f} keys",
+        f"a search {search['expansion_search']} wide finds {search['recall']:.1%} of the nearest, comparing "
+        f"{search['compared']:,.0f} keys",
     ]
+    if done.gate_before is not None:
+        lines.append(f"gate (predict --gated): {told_gate(done.manifest.gate, done.gate_before.epsilon)}")
     if size.kept_nll is not None and size.kept_nll <= 0:
         lines.append("this knowledge base is worth less than none: give it more rows")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from ..errors import UsageError
 from ..runtime.gate import Gate
 
 Floats = NDArray[np.floating]
@@ -27,10 +28,20 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a gate must keep to: at most ``epsilon`` accuracy lost, with confidence ``1 - delta``."""
+    """What a gate must keep to: at most ``epsilon`` accuracy lost, with confidence ``1 - delta``.
+
+    Raises:
+        UsageError: one of them is not above 0 and at most 1.
+    """
 
     epsilon: float = 0.005
     delta: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "delta"):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise UsageError(f"the gate's {name} is unusable", found=value, expected="more than 0, at most 1")
 
 
 def certify(
@@ -79,3 +90,10 @@ def certify(
 def _rounded_up(threshold: float) -> float:
     """To six digits, never below: another compiler's last bit shall not open the gate further."""
     return min(1.0, float(np.ceil(threshold * 1e6) / 1e6))
+
+
+def told_gate(gate: Gate | None, epsilon: float) -> str:
+    """A gate, or that there is none that loses at most ``epsilon``, in words."""
+    if gate is None:
+        return f"none: too few held-out rows to certify a loss of {epsilon:.2%}, or too many lost"
+    return f"retrieves for {gate.retrieved:.1%} of the held-out rows, certified to lose at most {gate.epsilon:.2%}"

@@ -36,7 +36,7 @@ class Choice:
     Args:
         kind: the choice.
         time: of each kind that passed the floors, the median of a run over that of ``kind``'s.
-        refused: of each that did not, the floors it missed.
+        refused: of each that did not, the floors it missed, or why it could not be made.
     """
 
     kind: Quantization
@@ -52,6 +52,7 @@ def choose(
     floors: Floors | None,
     clock: Clock = perf_counter_ns,
     advance: Callable[[int], object] = lambda _rows: None,
+    refused: Mapping[str, list[str]] | None = None,
 ) -> Choice:
     """The fastest of the candidates that pass the floors.
 
@@ -63,6 +64,7 @@ def choose(
         floors: of the quality gate, with neighbours looked for among the held-out rows; None lets everything pass.
         clock: for tests.
         advance: called with the number of runs that were just done; `runs` are all.
+        refused: kinds that are no candidates, and why.
 
     Raises:
         QualityError: none passes.
@@ -74,11 +76,11 @@ def choose(
         return Answers(*(np.stack(part) for part in zip(*found, strict=True)))
 
     wanted = answers(float32)
-    near = exact_search(wanted.queries, wanted.queries, NEIGHBOURS)[0]
-    refused: dict[str, list[str]] = {}
+    near = _other_rows(wanted.queries, wanted.queries)
+    refused = dict(refused or {})
     for kind, session in candidates.items():
         got = answers(session)
-        report = report_of(wanted, got, gold, near, exact_search(wanted.queries, got.queries, NEIGHBOURS)[0])
+        report = report_of(wanted, got, gold, near, _other_rows(wanted.queries, got.queries))
         if floors is not None and (missed := report.failures(floors)):
             refused[kind] = missed
     passed = [kind for kind in candidates if kind not in refused]
@@ -94,6 +96,15 @@ def choose(
         if medians[kind] < CLEARLY * medians[chosen]:
             chosen = kind
     return Choice(chosen, {kind: round(median / medians[chosen], 3) for kind, median in medians.items()}, refused)
+
+
+def _other_rows(keys: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The nearest keys of each query, but for its own: every row is near to itself in any quantization."""
+    rows = exact_search(keys, queries, NEIGHBOURS + 1)[0]
+    own = rows == np.arange(len(rows))[:, np.newaxis]
+    own[~own.any(axis=1), -1] = True
+    others: NDArray[np.int64] = rows[~own].reshape(len(rows), -1)
+    return others
 
 
 def runs(rows: int) -> int:

@@ -20,6 +20,7 @@ from ..kb.soft_labels import SoftLabels
 from ..runtime.heldout import HeldOutRows
 from ..runtime.manifest import BlendConfig
 from ..runtime.metrics import row_nll
+from .groups import mean_and_error
 from .retrieval import Blends, blend_found
 
 
@@ -80,10 +81,12 @@ class Reference:
     Attributes:
         student: the student alone.
         full: with the full knowledge base.
+        groups: [n], alike for related rows, which are right or wrong together.
     """
 
     student: Answered
     full: Answered
+    groups: NDArray[np.int64]
 
     @property
     def gain(self) -> float:
@@ -106,7 +109,7 @@ class Reference:
             float(answered.nll.mean()),
             right / self.more_right if self.more_right > 0 else None,
             1 - float(lost.mean()) / self.gain if self.gain > 0 else None,
-            float(lost.std()) / len(lost) ** 0.5 / self.gain if self.gain > 0 else None,
+            mean_and_error(lost, self.groups)[1] / self.gain if self.gain > 0 else None,
             float((answered.labels == self.full.labels).mean()),
         )
 
@@ -137,8 +140,8 @@ class Reference:
 
     def _keeps(self, loss: float, answered: Answered) -> bool:
         fewer_right = int(self.full.right.sum()) - int(answered.right.sum())
-        differ = int((answered.right != self.full.right).sum())
-        enough_right = fewer_right <= loss * max(self.more_right, 0) + differ**0.5
+        net = np.bincount(self.groups, weights=self.full.right.astype(float) - answered.right)
+        enough_right = fewer_right <= loss * max(self.more_right, 0) + float(np.linalg.norm(net))
         return enough_right and float((answered.nll - self.full.nll).mean()) <= loss * self.gain
 
 

@@ -39,7 +39,7 @@ _DRAWS = 4  # of typing errors, none of them the one that `runtime.fidelity` sco
 
 @dataclass(frozen=True)
 class Unseen:
-    """What fewer pieces do to texts that had no say in which: to the held-out rows, with the pieces of train alone.
+    """What fewer pieces do to texts that had no say in which: to the held-out rows.
 
     Args:
         rows: held-out rows.
@@ -152,19 +152,18 @@ def _pruned(
     mistyped = _mistyped(vocabulary, source.train.inputs(), used)
     table = word_table(student)[1].weight.detach().numpy()
     known = [piece for piece in vocabulary.candidates() if piece < len(table)]
-
-    def pruned_to(used: frozenset[int]) -> Pruned:
-        return vocabulary.pruned(used, at_least, (*mistyped, *likeliest_first(known, used, table)))
-
-    unseen = _unseen(source, student, pruned_to(used), heldout, folder)
+    kept = used.union(*more)
+    # The held-out rows have no say: what is measured on them would look better than what new texts get.
+    pruned = vocabulary.pruned(kept, at_least, (*mistyped, *likeliest_first(known, kept, table)))
+    unseen = _unseen(source, student, pruned, heldout, folder)
     if floors is not None:
         unseen.require(floors)
-    pruned = pruned_to(used.union(*heldout, *more))
     smaller = fewer_positions(fewer_pieces(student, pruned), max_length)
     _write(folder, pruned.tokenizer)
     require_unchanged_answers(student, smaller, pruned.old_ids, max_length)
     tokenizers = (TextTokenizer(path, max_length) for path in (full, folder / "tokenizer.json"))
-    require_unchanged_tokens(source.heldout.inputs(), pruned.old_ids, *tokenizers)
+    whole = [item for item, ids in zip(source.heldout.inputs(), heldout, strict=True) if ids <= set(pruned.old_ids)]
+    require_unchanged_tokens(whole, pruned.old_ids, *tokenizers)
     return Slim(smaller, len(pruned.old_ids), word_table(student)[1].num_embeddings, unseen)
 
 

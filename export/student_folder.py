@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Encoding
 
+from ..errors import QualityError
 from ..runtime.data import Split, label_indices
 from ..runtime.student import StudentSession
 from ..runtime.tokenizer import TextTokenizer
@@ -85,11 +86,19 @@ def write_student(
     choice = None
     if job.quantization == "auto" and job.target == detect_target():
         folders = {kind: scratch / kind for kind in CANDIDATES}
-        nodes = {kind: models.quantized(kind, job.target, folder) for kind, folder in folders.items()}
-        sessions = {kind: StudentSession(folder / "model.onnx") for kind, folder in folders.items()}
+        nodes: dict[Quantization, QuantizedNodes] = {}
+        refused: dict[str, list[str]] = {}
+        for kind, folder in folders.items():
+            try:
+                nodes[kind] = models.quantized(kind, job.target, folder)
+            except QualityError as error:
+                refused[kind] = [str(error)]
+        sessions = {kind: StudentSession(folders[kind] / "model.onnx") for kind in nodes}
         rows, gold = models.encode(source.heldout), label_indices(source.heldout, source.labels)
         with progress("choose the quantization", runs(len(rows)), "run") as advance:
-            choice = choose(StudentSession(models.plain), sessions, rows, gold, job.floors, advance=advance)
+            choice = choose(
+                StudentSession(models.plain), sessions, rows, gold, job.floors, refused=refused, advance=advance
+            )
         kind = choice.kind
         shutil.copytree(folders[kind], student, dirs_exist_ok=True)
         counted = nodes[kind]

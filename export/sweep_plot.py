@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DependencyError, UsageError
-from ..kb.files import atomic_write
+from ..kb.files import atomic_write, refuse_existing
 from ..runtime.sweep import Cell, SweepReport
 
 # The same figures, the same bytes.
@@ -30,6 +30,7 @@ def plot_file(path: Path) -> Iterator[Callable[[SweepReport], None]]:
     Raises:
         UsageError: another ending.
         DependencyError: matplotlib is not installed.
+        OutputExistsError: a folder is in its place.
         StorageError: the disk refused.
     """
     kind = path.suffix.lower().removeprefix(".")
@@ -44,6 +45,8 @@ def plot_file(path: Path) -> Iterator[Callable[[SweepReport], None]]:
             found=f"no module {error.name!r}",
             remedy="Install it: pip install 'reaugkd[plots]', or leave --plot out.",
         ) from error
+    if not path.is_file():
+        refuse_existing(path)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # fonts it looks for, caches it builds
     with atomic_write(path, "wb") as file:
 

@@ -97,12 +97,15 @@ class VectorIndex:
             RuntimeError: ``progress`` returned False.
         """
         keys = _checked_keys(keys, config)
-        stored = _whole_numbers(keys) if config.dtype == "i8" else keys
+        stored = _whole_numbers(keys) if config.dtype == "i8" else _of_length_one(keys)
         index = _empty_index(config)
         total = len(keys)
         for start in range(0, total, _BLOCK):
             stop = min(start + _BLOCK, total)
-            index.add(np.arange(start, stop, dtype=np.uint64), stored[start:stop], threads=threads)
+            try:
+                index.add(np.arange(start, stop, dtype=np.uint64), stored[start:stop], threads=threads)
+            except RuntimeError as error:
+                raise _interrupt(error) from None
             if progress is not None and progress(stop, total) is False:
                 raise RuntimeError("building the index was stopped by its progress callback")
         return cls(index, config)
@@ -218,6 +221,8 @@ class VectorIndex:
             self._index.expansion_search = expansion_search
             try:
                 keys, _, counts, _, compared = self._search_many(queries, min(k, self._size), False, 1)
+            except RuntimeError as error:
+                raise _interrupt(error) from None
             finally:
                 self._index.expansion_search = self.config.expansion_search
         found = np.where(np.arange(keys.shape[1]) < counts[:, np.newaxis], keys.view(np.int64), -1)
@@ -228,11 +233,21 @@ class VectorIndex:
 
         It copies the whole index, with the look-up table that `view` does without: for making other things of the
         keys, not for answering.
+
+        Raises:
+            BundleIntegrityError: rows are missing, or keys have no direction.
         """
         copy = _empty_index(self.config, lookups=True)
         copy.load(self._index.save(None))
-        found = copy.get(np.arange(self._size, dtype=np.uint64))
-        return np.array(found, np.float32).reshape(self._size, self.config.ndim)
+        try:
+            found = np.array(copy.get(np.arange(self._size, dtype=np.uint64)), np.float32)
+            found = found.reshape(self._size, self.config.ndim)
+        except (TypeError, ValueError) as error:  # of a row that is not there it gives None
+            raise _unusable(f"rows that are not 0 to {self._size - 1}") from error
+        lengths = np.linalg.norm(found, axis=1)
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            raise _unusable("keys without a direction")
+        return found
 
 
 def _checked_keys(keys: NDArray[np.float32], config: IndexConfig) -> NDArray[np.float32]:
@@ -240,7 +255,7 @@ def _checked_keys(keys: NDArray[np.float32], config: IndexConfig) -> NDArray[np.
     if keys.ndim != 2 or keys.shape[1] != config.ndim:
         raise UsageError("keys of the wrong shape", found=str(keys.shape), expected=f"(rows, {config.ndim})")
     if len(keys):
-        norms = np.linalg.norm(keys, axis=1)
+        norms = np.linalg.norm(keys.astype(np.float64), axis=1)
         bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
         if len(bad):
             raise UsageError(
@@ -261,6 +276,14 @@ def _whole_numbers(keys: NDArray[np.float32]) -> NDArray[np.int8]:
     largest = np.abs(keys).max(axis=1, keepdims=True)
     whole: NDArray[np.int8] = np.rint(keys / largest * 127).astype(np.int8)
     return whole
+
+
+def _of_length_one(keys: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same directions, which 16 bits can hold whatever the keys' length was."""
+    largest = np.abs(keys).max(axis=1, keepdims=True, initial=0)
+    scaled = keys / largest  # first, so that squares neither vanish nor overflow
+    directions: NDArray[np.float32] = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+    return directions
 
 
 def _usearch_index() -> Any:
@@ -313,8 +336,14 @@ def _unreadable(path: Path, found: str) -> BundleIntegrityError:
     )
 
 
+def _unusable(found: str) -> BundleIntegrityError:
+    return BundleIntegrityError(
+        "the knowledge base's index is unusable", found=found, remedy="Export the bundle again."
+    )
+
+
 def _interrupt(error: RuntimeError) -> BaseException:
-    """Usearch turns what a signal's handler raises during a search into a RuntimeError: taken for a Ctrl-C."""
+    """Usearch turns what a signal's handler raises while it works into a RuntimeError: taken for a Ctrl-C."""
     return KeyboardInterrupt() if "terminated" in str(error) else error
 
 

@@ -89,7 +89,7 @@ class KnowledgeBase:
         rows, soft = len(keys), np.asarray(soft_labels)
         if soft.ndim != 2 or len(soft) != rows:
             raise UsageError("soft labels of the wrong shape", found=str(soft.shape), expected=f"({rows}, labels)")
-        _check_distributions(soft)
+        check_distributions(soft)
         table = np.zeros(rows, ROW_DTYPE)
         table["id"] = _column("ids", np.arange(rows) if ids is None else ids, rows)
         table["label"] = _column("gold labels", np.full(rows, -1) if gold is None else gold, rows)
@@ -117,7 +117,8 @@ class KnowledgeBase:
 
     @classmethod
     def open(cls, folder: Path, config: IndexConfig, num_labels: int | None = None) -> KnowledgeBase:
-        """Map a saved knowledge base into memory; reading happens when rows are looked at.
+        """Map a saved knowledge base into memory. But for the row table and `TopLabels`, which are checked, it is read
+        when rows are looked at.
 
         Args:
             folder: where it was saved.
@@ -170,7 +171,7 @@ class KnowledgeBase:
             raise UsageError(
                 "soft labels of the wrong shape", found=str(soft.shape), expected=str(self.soft_labels.shape)
             )
-        _check_distributions(soft)
+        check_distributions(soft)
         return KnowledgeBase(self.index, encode(soft, label_loss), self._rows, self._texts)
 
     def keys(self) -> NDArray[np.float32]:
@@ -244,7 +245,8 @@ def _column(name: str, values: NDArray[np.integer], rows: int) -> NDArray[np.int
     return values
 
 
-def _check_distributions(soft: NDArray[np.floating]) -> None:
+def check_distributions(soft: NDArray[np.floating]) -> None:
+    """Raise UsageError, with the first row, where soft labels [n, c] are not from 0 or do not sum to 1 (within 1 %)."""
     sums = soft.sum(axis=1, dtype=np.float32)
     bad = np.flatnonzero(~((soft.min(axis=1, initial=0) >= 0) & (np.abs(sums - 1) < 0.01)))
     if len(bad):
@@ -287,7 +289,8 @@ def _open_npy(path: Path) -> NDArray[Any]:
         raise BundleIntegrityError("the file is missing", path=path, expected="a NumPy array")
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    # Of a damaged header numpy, tokenize and the parser of literals raise half a dozen kinds of errors.
+    except Exception as error:
         raise BundleIntegrityError(
             "the array cannot be read", path=path, found=str(error), remedy="Export the bundle again."
         ) from error

@@ -112,6 +112,9 @@ class TopLabels(SoftLabels):
         self._unit = np.float32(1 / np.iinfo(table.dtype).max)
         if len(table) and table[:, : self._top].max() >= num_labels:
             raise ValueError(f"class {table[:, : self._top].max()} of {num_labels}")
+        classes = np.sort(table[:, : self._top], axis=1)
+        if (classes[:, 1:] == classes[:, :-1]).any():
+            raise ValueError("a class twice in a row")
         if (table[:, self._top :].sum(axis=1, dtype=np.int64) != np.iinfo(table.dtype).max).any():
             raise ValueError("shares that do not sum to one")
 

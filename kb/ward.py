@@ -103,7 +103,8 @@ def _chain(points: Floats) -> tuple[Ints, Floats]:
     count = len(points)
     sizes = np.ones(count)
     squares = (points * points).sum(axis=1)
-    between = np.maximum(squares[:, None] + squares - 2 * points @ points.T, 0) / 2
+    between = np.maximum(squares[:, None] + squares - 2 * (points @ points.T), 0) / 2
+    between = np.minimum(between, between.T)  # to the last bit alike, or the chain may walk in circles
     np.fill_diagonal(between, np.inf)
     pairs, costs = np.zeros((max(count - 1, 0), 2), np.int64), np.zeros(max(count - 1, 0))
     chain: list[int] = []

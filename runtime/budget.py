@@ -14,6 +14,10 @@ from ..errors import UsageError
 _FALL = 0.02
 """How much of the way back to the undisturbed cost the estimate takes with each text."""
 
+_RECHECK = 0.0002
+"""How much of the undisturbed cost is forgotten with each text without a search: where none can be afforded, so that
+one is tried again after a few thousand texts."""
+
 _CEILING = 4
 """Limits above which the estimate does not rise."""
 
@@ -29,7 +33,8 @@ class Budget:
     The estimate rises to the slowest seen at once and falls by a fiftieth a text, so that under load it stands near the
     slowest of the last hundred or so; it falls with texts that do without a search, too, or one long pause would turn
     retrieval off for good. It never stands above four limits: from there it is back in some hundred texts, whether the
-    pause was of a second or an hour.
+    pause was of a second or an hour. The undisturbed cost is the lowest seen; measured while the machine was busy it
+    may be more than there ever is time for, so without searches it is slowly forgotten until one is tried.
 
     Args:
         limit_ms: milliseconds that a text may take, more than 0.
@@ -41,7 +46,7 @@ class Budget:
 
     def __init__(self, limit_ms: float, cost_ns: float) -> None:
         self._limit_ns = checked_budget(limit_ms) * 1e6
-        self._floor = self._estimate = cost_ns
+        self._lowest = self._floor = self._estimate = cost_ns
 
     @property
     def estimate_us(self) -> float:
@@ -54,6 +59,10 @@ class Budget:
 
     def learn(self, taken_ns: int | None) -> None:
         """Take in what search and blend took this time; None for a text without them."""
+        if taken_ns is None:
+            self._floor *= 1 - _RECHECK
+        else:
+            self._floor = self._lowest = min(self._lowest, taken_ns)
         fallen = self._estimate + (self._floor - self._estimate) * _FALL
         self._estimate = fallen if taken_ns is None else max(fallen, min(taken_ns, _CEILING * self._limit_ns))
 
@@ -64,8 +73,13 @@ def checked_budget(limit_ms: float) -> float:
     Raises:
         UsageError: it is no number above 0, or beyond a quarter of an hour.
     """
-    if not 0 < limit_ms <= _MOST_MS:
-        raise UsageError("the budget is unusable", found=limit_ms, expected="milliseconds, more than 0")
+    try:
+        usable = 0 < limit_ms <= _MOST_MS
+    except TypeError:
+        usable = False
+    if not usable:
+        expected = f"milliseconds, more than 0, at most {_MOST_MS:,.0f}"
+        raise UsageError("the budget is unusable", found=limit_ms, expected=expected)
     return float(limit_ms)
 
 

@@ -123,7 +123,11 @@ def _read(path: Path, num_labels: int, ndim: int) -> dict[str, NDArray[Any]]:
         # Before anything is unpacked: an archive can claim terabytes.
         if size > MOST_ROWS * (2 * num_labels + 2 * ndim + 8) + _HEADERS:
             raise ValueError(f"{size:,} bytes")
-        return {name: archive[name] for name in _TYPES}
+        found = {name: archive[name] for name in _TYPES}
+    for name, value in found.items():
+        if not isinstance(value, np.ndarray):  # numpy hands out bytes where there is no array
+            raise ValueError(f"{name} is no array")
+    return found
 
 
 def _misfit(found: dict[str, NDArray[Any]], num_labels: int, ndim: int, kb_rows: int) -> str | None:

@@ -13,6 +13,7 @@ from .tokenizer import TextTokenizer
 LENGTHS = (8, 16, 32, 64, 128)
 
 _ATTEMPTS = 20  # a text; what is left of a word may be split otherwise than the whole word was
+_BARREN = 50  # texts without a token in a row: there are hardly any others
 
 
 def usual_lengths(max_length: int) -> tuple[int, ...]:
@@ -53,7 +54,8 @@ def texts_of_length(
             raise UsageError(
                 "no texts of so many tokens can be made",
                 found=tokens,
-                expected="room for a word beside the special tokens, and no more than the bundle's max_length",
+                expected=f"room for a word beside the special tokens, at most {tokenizer.max_length} (max_length)",
+                remedy="Choose other lengths (--tokens), or give texts that can be cut to this one (--data).",
             )
         made.append(found[0] if len(found) == 1 else (found[0], found[1]))
     return made
@@ -61,10 +63,19 @@ def texts_of_length(
 
 def _beginning(tokenizer: TextTokenizer, texts: Sequence[str], pieces: int, rng: np.random.Generator) -> str:
     """The first ``pieces`` tokens of some texts in a row, special ones not counted; "" where that cannot be."""
-    joined, ends, before = "", list[int](), -1
-    while before < len(ends) < pieces:  # it no longer grows where the tokenizer cuts off
-        joined, before = f"{joined} {texts[int(rng.integers(len(texts)))]}".lstrip(), len(ends)
-        encoding = tokenizer.encode(joined)
+    joined, ends, barren = "", list[int](), 0
+    while len(ends) < pieces and barren < _BARREN:
+        more = f"{joined} {texts[int(rng.integers(len(texts)))]}".lstrip()
+        if not more:
+            barren += 1
+            continue
+        encoding = tokenizer.encode(more)
         spans = zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
-        ends = [end for (_, end), special in spans if not special]
+        found = [end for (_, end), special in spans if not special]
+        if len(found) > len(ends):
+            joined, ends, barren = more, found, 0
+        elif len(encoding) >= tokenizer.max_length:
+            break
+        else:
+            barren += 1
     return joined[: ends[pieces - 1]] if len(ends) >= pieces else ""

@@ -26,6 +26,9 @@ from .text import Text, checked_input
 
 SESSION_RUN, STUDENT, BLEND, GATED = "session_run", "student", "student+retrieval", "student+gated"
 
+OWN_TEXTS = "knowledge base"
+"""Where texts come from unless others are given: rows of the knowledge base, which find themselves."""
+
 TEXTS_PER_PASS = 300
 """For the throughput: enough that starting a pool of threads does not count."""
 
@@ -154,7 +157,7 @@ def choose_inputs(runtime: Runtime, texts: Sequence[Text] | None, most: int, see
         chosen, source = [texts[i] for i in _some(len(texts), most, rng)], "given texts"
     elif len(kb) and kb.text(0) is not None:
         stored = [kb.text(i) for i in _some(len(kb), most, rng)]
-        chosen, source = [text for text in stored if text is not None], "knowledge base"
+        chosen, source = [text for text in stored if text is not None], OWN_TEXTS
     else:
         chosen, source = [golden.text for golden in runtime.manifest.golden], "golden texts"
     if not chosen:

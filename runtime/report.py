@@ -6,6 +6,7 @@ from .bench import BenchReport, Latencies
 from .evaluate import BLEND, STUDENT, Difference, EvalReport, EvalRow
 from .fidelity import Fidelity, FidelityRow
 from .latency import Overhead
+from .race import OWN_TEXTS
 from .tables import table
 
 # What a person reads as per cent; the others are correlations and nats.
@@ -52,7 +53,9 @@ def format_bench(report: BenchReport) -> str:
     if report.overhead is not None:
         lines.append(f"retrieval over the student:   {_overhead(report.overhead)}")
     if report.gated_overhead is not None:
-        share = f"{report.setting['gate_retrieved']:.1%} of the visits retrieve"
+        share = f"{setting['gate_retrieved']:.1%} of the visits retrieve"
+        if setting["source"] == OWN_TEXTS:
+            share += f" (its own rows, of which it is sure; of others {setting['gate_expected']:.1%} did at export)"
         lines.append(f"gated over the student:       {_overhead(report.gated_overhead)}; {share}")
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in report.throughput.items())
     lines.append(f"texts a second:               {rates}")
@@ -132,7 +135,7 @@ def _overhead(overhead: Overhead) -> str:
     low, high = overhead.ci95_percent
     return (
         f"p50 {overhead.p50_us:+.1f} us, {overhead.p50_percent:+.2f} % (95 % interval {low:+.2f} to {high:+.2f}); "
-        f"p95 {overhead.p95_us:+.1f} us, {overhead.p95_percent:+.2f} %"
+        f"p95 {overhead.p95_us:+.1f} us, {overhead.p95_percent:+.2f} %; mean {overhead.mean_percent:+.2f} %"
     )
 
 

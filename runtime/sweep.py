@@ -44,6 +44,8 @@ ALONE = 0
 
 FEWEST_SAMPLES, MOST_SAMPLES = 100, 5000
 _TEXTS_TO_CUT, _QUERIES = 2000, 50
+_MOST = 100_000_000  # rows, whose index would take 30 GB; of everything else less makes sense
+_FEW = 0.5  # of the texts asked for: so few different ones would find their neighbours in the caches
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class SweepSettings:
         seconds: for the latencies; as many visits as fit in, at least 100, at most 5,000.
         samples: that many visits instead, whatever time they take.
         warmup: visits before them, thrown away.
-        inputs: different texts of each number of tokens.
+        inputs: texts of each number of tokens.
         passes: over the texts for the throughput, one thread and several in turn; the median counts.
         seed: of the texts, the growth, the order of visits and the bootstrap.
 
@@ -77,14 +79,17 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         for name, several in (("tokens", self.tokens), ("rows", self.rows)):
-            if several is not None and (not several or min(several) < 1 or len(set(several)) < len(several)):
-                found = ",".join(map(str, several)) or "none"
-                raise UsageError(f"the sweep's {name} are unusable", found=found, expected="different numbers from 1")
+            if several is not None and not _different_numbers(several):
+                raise UsageError(
+                    f"the sweep's {name} are unusable",
+                    found=",".join(map(str, several)) or "none",
+                    expected=f"different whole numbers from 1 to {_MOST:,}",
+                )
         least = {"seconds": 0.0, "samples": 2, "warmup": 1, "inputs": 1, "passes": 1}
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and not value >= bound:
-                raise UsageError(f"the sweep's {name} is unusable", found=value, expected=f"at least {bound}")
+            if value is not None and not bound <= value <= _MOST:
+                raise UsageError(f"the sweep's {name} is unusable", found=value, expected=f"{bound} to {_MOST:,}")
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,7 @@ def sweep(
     Raises:
         BundleError: the bundle cannot be used.
         StorageError: the temporary folder's disk is full.
+        TextError: a text that cannot be answered.
         UsageError: a knowledge base without rows, no texts, or a setting that cannot be meant.
     """
     settings = settings or SweepSettings()
@@ -182,6 +188,8 @@ def sweep(
         if not len(runtime.knowledge_base):
             raise UsageError("there is nothing to grow", path=path, found="a knowledge base without rows")
         inputs, origin = choose_inputs(runtime, texts, _TEXTS_TO_CUT, seed)
+        for text in inputs:
+            checked_input(text, runtime.manifest.text_pair)
         lengths = sorted(settings.tokens or usual_lengths(runtime.manifest.max_length))
         cut = {n: texts_of_length(runtime.tokenizer, inputs, n, settings.inputs, seed) for n in lengths}
         bed = Seedbed(runtime.knowledge_base, seed)
@@ -201,6 +209,7 @@ def sweep(
         setting = {
             "samples": samples,
             "texts": settings.inputs,
+            "different_texts": min(len(set(of_length)) for of_length in cut.values()),
             "source": source or origin,
             "threads": threads,
             "own_rows": len(runtime.knowledge_base),
@@ -318,6 +327,16 @@ def _cell(laps: _Laps, place: Place, smallest: int, throughput: Throughput, seed
         growth=Growth(float(np.median(search) / np.median(base)), (1 + low / 100, 1 + high / 100)),
         throughput=throughput,
     )
+
+
+def _different_numbers(several: Sequence[object]) -> bool:
+    whole = [number for number in several if isinstance(number, int) and 1 <= number <= _MOST]
+    return bool(whole) and len(set(whole)) == len(several)
+
+
+def few_texts(report: SweepReport) -> bool:
+    """Whether so few different texts were at hand that searches found their rows in the caches."""
+    return bool(report.setting["different_texts"] < _FEW * report.setting["texts"])
 
 
 def _fitting(seconds: float, visit_us: float) -> int:

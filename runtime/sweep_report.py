@@ -5,7 +5,7 @@ from __future__ import annotations
 from .latency import Quantiles
 from .progress import duration
 from .speedup import Throughput
-from .sweep import Alone, Cell, SweepReport
+from .sweep import Alone, Cell, SweepReport, few_texts
 from .tables import table
 
 
@@ -39,6 +39,7 @@ def format_sweep(report: SweepReport) -> str:
             table(header, lines),
             "",
             "overhead: over the student alone; growth: of the search's p50 over that in the smallest knowledge base",
+            "texts/s: of a line's threads, which took turns; one line was measured after the other",
             *_warnings(report),
         ]
     )
@@ -64,10 +65,14 @@ def _streams(throughput: Throughput) -> list[str]:
 
 
 def _warnings(report: SweepReport) -> list[str]:
-    """What must not be overlooked: streams whose answers depended on the number of threads."""
+    """What must not be overlooked."""
     streams = [(one.tokens, "alone", one.throughput) for one in report.alone]
     streams += [(cell.tokens, f"{cell.rows:,} rows", cell.throughput) for cell in report.cells]
-    return [
+    few = [
+        f"WARNING: only {report.setting['different_texts']} different texts of a length were at hand, whose rows "
+        "searches find in the caches: the real cost is higher. Give texts by --data"
+    ]
+    return [*few * few_texts(report)] + [
         f"WARNING: {tokens} tokens, {rows}: several threads gave other answers than one"
         for tokens, rows, throughput in streams
         if not throughput.identical

@@ -28,6 +28,7 @@ class TextTokenizer:
             self._tokenizer = Tokenizer.from_file(str(path))
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_length, strategy="longest_first")
+            self.max_length = max_length
         except Exception as error:  # the library raises bare Exception
             raise BundleError(
                 "the tokenizer cannot be read",

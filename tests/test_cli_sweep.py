@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commandline import HEAVY, finish, names, ok, refused, spawn_python
+from commandline import HEAVY, call, finish, names, ok, refused, spawn_python
 
 QUICK = ("--sweep", "--tokens", "5,9", "--rows", "32,100", "--seconds", "0.01")
 
@@ -21,6 +21,27 @@ def test_table_json_and_plot(edge_bundle: Path, tmp_path: Path) -> None:
     assert set(found["cells"][0]) >= {"total", "search", "overhead", "growth", "throughput"}
     assert (tmp_path / "s.svg").read_text().startswith("<?xml")
     assert names(tmp_path) == ["s.json", "s.svg"]
+
+
+def test_one_thread_is_one_thread(edge_bundle: Path) -> None:
+    found = json.loads(ok("bench", edge_bundle, *QUICK, "--threads", 1, "--json", "-").out)
+    assert found["setting"]["threads"] == 1 and set(found["cells"][0]["throughput"]["per_s"]) == {"1"}
+
+
+def test_a_plot_that_fails_leaves_the_figures(
+    edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken.svg").mkdir()
+    assert "taken.svg" in refused("bench", edge_bundle, *QUICK, "--plot", tmp_path / "taken.svg")
+    from reaugkd.export import sweep_plot
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_plot, "_draw", broken)
+    done = call("bench", edge_bundle, *QUICK, "--json", tmp_path / "s.json", "--plot", tmp_path / "s.svg")
+    assert done.code == 130 and "growth" in done.out
+    assert json.loads((tmp_path / "s.json").read_text())["cells"] and not (tmp_path / "s.svg").exists()
 
 
 def test_json_to_stdout_sends_the_table_to_stderr(edge_bundle: Path, tmp_path: Path) -> None:
@@ -40,6 +61,7 @@ def test_json_to_stdout_sends_the_table_to_stderr(edge_bundle: Path, tmp_path: P
         (["--sweep", "--processes", "1"], "a sweep starts no processes"),
         (["--sweep", "--tokens", "8,x"], "'8,x' is not a list of whole numbers"),
         (["--sweep", "--tokens", "500"], "found 500"),
+        (["--sweep", "--rows", "9" * 25], "rows are unusable"),
         (["--sweep", "--rows", "10,0"], "rows are unusable; found 10,0"),
         (["--sweep", "--plot", "sweep.pdf"], "found .pdf"),
     ],

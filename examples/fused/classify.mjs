@@ -7,6 +7,7 @@
 
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
 import { Tokenizer } from "@huggingface/tokenizers";
 
 /** A text's (or a pair's) ids and types, cut to maxLength as Rust's tokenizers cut: the longer of a pair first. */
@@ -83,4 +84,4 @@ async function main(args) {
   }
 }
 
-await main(process.argv.slice(2));
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) await main(process.argv.slice(2));

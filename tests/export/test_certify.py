@@ -7,10 +7,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from reaugkd.errors import UsageError
 from reaugkd.export.gate import Certificate, certify
 from reaugkd.runtime.gate import Gate
 
 CERTIFICATE = Certificate(0.02, 0.1)
+
+
+@pytest.mark.parametrize("wrong", [(0.0, 0.1), (float("nan"), 0.1), (0.1, 1.5), (-1.0, 0.1)])
+def test_a_certificate_that_cannot_be_meant(wrong: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match="more than 0, at most 1"):
+        Certificate(*wrong)
+
+
 Floats = NDArray[np.float64]
 
 

@@ -15,7 +15,7 @@ from reaugkd.export import student_folder
 from reaugkd.export.bundle import ExportJob, export
 from reaugkd.export.onnx import detect_target
 from reaugkd.export.quality import Floors
-from reaugkd.export.quantization_choice import Choice, choose, runs
+from reaugkd.export.quantization_choice import NEIGHBOURS, Choice, _other_rows, choose, runs
 from reaugkd.runtime.engine import Runtime
 
 ROWS = 60
@@ -115,6 +115,34 @@ def test_a_choice_by_real_sessions(quick_run: Finished, tmp_path: Path) -> None:
     found = export(quick_run[0], tmp_path / "auto", ExportJob(detect_target(), "auto", allow_quality_loss=True))
     choice = found.manifest.quantization["choice"]
     assert set(choice["time"]) == {"dynamic", "static", "none"} and choice["time"][choice["kind"]] == 1.0
+
+
+def test_one_that_cannot_be_made_is_refused(
+    quick_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = student_folder.quantize
+
+    def no_static(model: Path, target: Any, kind: str, *rest: Any) -> Any:
+        if kind == "static":
+            raise QualityError("skipped most of the graph")
+        return real(model, target, kind, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(student_folder, "quantize", no_static)
+    job = ExportJob(detect_target(), "auto", allow_quality_loss=True)
+    choice = export(quick_run[0], tmp_path / "auto", job).manifest.quantization["choice"]
+    assert choice["refused"] == {"static": ["skipped most of the graph"]} and choice["kind"] != "static"
+
+
+def test_a_row_is_not_its_own_neighbour() -> None:
+    """On a line, with a copy of row 0 that queries find before it."""
+    keys = np.array([[1, 0], [1, 0], *([np.cos(a), np.sin(a)] for a in np.linspace(0.1, 1, 20))], np.float32)
+    found = _other_rows(keys, keys)
+    assert found.shape == (22, NEIGHBOURS)
+    assert not (found == np.arange(22)[:, np.newaxis]).any()
+    assert found[0, 0] == 1 and found[1, 0] == 0
+    # A query that has moved away from its own key loses its last neighbour in its place.
+    moved = _other_rows(keys, keys[::-1].copy())
+    assert moved.shape == found.shape and moved[0].tolist() == list(range(21, 21 - NEIGHBOURS, -1))
 
 
 def test_for_another_processor_nothing_is_timed(quick_run: Finished, tmp_path: Path) -> None:

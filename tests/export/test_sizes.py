@@ -20,7 +20,7 @@ def answered(nll: list[float], right: str) -> Answered:
 
 STUDENT = answered([2.0, 2.0, 2.0, 2.0], "0000")
 FULL = answered([1.0, 1.0, 1.0, 1.0], "1110")
-REFERENCE = Reference(STUDENT, FULL)
+REFERENCE = Reference(STUDENT, FULL, np.arange(4))
 
 
 def test_answers_of_probabilities() -> None:
@@ -38,11 +38,14 @@ def test_shares_of_the_gain() -> None:
     # Losses 0, 0, 0 and 2 of a gain of 1: deviation 0.866, over the root of 4 rows.
     assert size.kept_nll_error == pytest.approx(3**0.5 / 4)
     assert size.agreement == 0.75
+    # Rows 0 and 1 are related, and so are 2 and 3: deviations -1 and 1 in place of -0.5, -0.5, -0.5 and 1.5.
+    related = Reference(STUDENT, FULL, np.array([0, 0, 2, 2]))
+    assert related.size(1, 1, answered([1.0, 1.0, 1.0, 3.0], "1100")).kept_nll_error == pytest.approx(2**0.5 / 4)
     assert size.as_dict()["kept_nll"] == size.kept_nll
 
 
 def test_where_there_is_no_gain_there_is_no_share() -> None:
-    none = Reference(STUDENT, STUDENT)
+    none = Reference(STUDENT, STUDENT, np.arange(4))
     size = none.size(1, 1, FULL)
     assert (size.kept_accuracy, size.kept_nll, size.kept_nll_error) == (None, None, None)
     with pytest.raises(UsageError, match=r"gains nothing.*2\.0000 -> 2\.0000.*--max-rows or --max-bytes"):
@@ -54,7 +57,7 @@ class TestTheSmallest:
 
     def reference(self) -> Reference:
         """A gain of 0.1 nats and 20 right answers."""
-        return Reference(self.of(0.4, 60), self.of(0.3, 80))
+        return Reference(self.of(0.4, 60), self.of(0.3, 80), np.arange(self.ROWS))
 
     def of(self, nll: float, right: int) -> Answered:
         return answered([nll] * self.ROWS, "1" * right + "0" * (self.ROWS - right))

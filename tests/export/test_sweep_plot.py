@@ -21,7 +21,7 @@ def make_report(threads: int = 2) -> SweepReport:
     def cell(tokens: int, rows: int) -> Cell:
         search = Quantiles(rows / 100, rows / 50, rows / 50)
         # An interval that does not hold its value, as a percentile interval need not.
-        overhead = Overhead(5.0, 6.0, 10.0, 20.0, 10.0, (5.5, 7.0))
+        overhead = Overhead(5.0, 6.0, 5.0, 10.0, 20.0, 10.0, (5.5, 7.0))
         return Cell(tokens, rows, Quantiles(tokens, tokens, tokens), search, overhead, Growth(1.0, (1.0, 1.0)), streams)
 
     alone = [Alone(tokens, Quantiles(tokens, tokens, tokens), streams) for tokens in (8, 16)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reaugkd import BundleError, BundleIntegrityError, UsageError
+from reaugkd.kb import index as module
 from reaugkd.kb.index import IndexConfig, VectorIndex
 
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 2e-2, "i8": 3e-2}
@@ -203,6 +205,28 @@ def test_progress_counts_up_and_can_stop_the_build() -> None:
     assert [done for done, _ in seen] == sorted({done for done, _ in seen}) and seen[-1][0] == 2500
     with pytest.raises(RuntimeError, match="stopped"):
         VectorIndex.build(vectors(2500, 4), IndexConfig(4), progress=lambda done, total: False)
+
+
+def test_an_interrupt_while_building_or_trying_widths_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Usearch itself raises a RuntimeError of that text."""
+
+    def terminated(*_: object, **__: object) -> None:
+        raise RuntimeError("Operation has been terminated")
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    keys = np.eye(4, dtype=np.float32)
+    index = VectorIndex.build(keys, IndexConfig(4))
+    width = index._index.expansion_search
+    for failing, error in ((terminated, KeyboardInterrupt), (broken, RuntimeError)):
+        monkeypatch.setattr(index, "_search_many", failing)
+        with pytest.raises(error):
+            index.trial(keys, 2, 500)
+        assert index._index.expansion_search == width
+        monkeypatch.setattr(module, "_empty_index", lambda _, failing=failing: SimpleNamespace(add=failing))
+        with pytest.raises(error):
+            VectorIndex.build(keys, IndexConfig(4))
 
 
 def test_an_interrupt_inside_a_search_stays_an_interrupt() -> None:

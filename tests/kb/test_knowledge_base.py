@@ -119,6 +119,30 @@ def test_soft_labels_of_another_type_or_shape_are_refused(tmp_path: Path, conten
         KnowledgeBase.open(tmp_path, CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"}", b" "),
+        (b"(20, 3)", b"(True, 3)"),
+        (b"(20, 3)", b"(9" + 60 * b"9" + b", 3)"),
+        (b"(20, 3)", 40 * b"-" + b"1"),
+    ],
+)
+def test_a_damaged_header_is_refused(tmp_path: Path, old: bytes, new: bytes) -> None:
+    """NumPy's reader raises a TokenError, a TypeError, an OverflowError."""
+    path = saved(tmp_path) / "soft_labels.npy"
+    content = path.read_bytes()
+    assert old in content
+    header = content.index(b"\n")
+    start = content.index(old)
+    rest = content[start + len(old) : header].rstrip()
+    room = header - start - len(new) - len(rest)
+    changed = content[:start] + new + rest + b" " * room + content[header:]
+    path.write_bytes(changed)
+    with pytest.raises(BundleError, match="soft_labels"):
+        KnowledgeBase.open(tmp_path, CONFIG)
+
+
 def test_no_pickle_is_ever_loaded(tmp_path: Path) -> None:
     np.save(saved(tmp_path) / "rows.npy", np.array([{"a": 1}] * 20, object), allow_pickle=True)
     with pytest.raises(BundleError, match="rows"):

@@ -66,7 +66,7 @@ def test_the_narrowest_search_finds_what_the_broadest_finds(crowded: tuple[Vecto
     assert chosen.expansion_search == enough[0] and 64 < enough[0] < 512
     assert chosen.recall == pytest.approx(recalls[enough[0]], abs=0.002)  # equally near ones count as they come
     assert 32 < chosen.compared < 3000
-    assert index.config.expansion_search == IndexConfig(24).expansion_search
+    assert index._index.expansion_search == index.config.expansion_search == IndexConfig(24).expansion_search
 
 
 def test_few_neighbours_are_still_searched_for_broadly(crowded: tuple[VectorIndex, Floats, Floats]) -> None:

@@ -124,6 +124,7 @@ class TestWhatIsStored:
             (np.zeros((2, 0), np.uint8), 20),
             (np.array([[20, 255]], np.uint8), 20),
             (np.array([[0, 1, 128, 128]], np.uint8), 20),  # 256: as a uint8 it would be 0
+            (np.array([[3, 3, 128, 127]], np.uint8), 20),
             (np.array([[0, 255]], np.uint8), 300),
             (np.array([[0, 65535]], np.uint16), 20),
             (np.array([[0, 1, 2, 255, 0, 0]], np.uint8), 2),

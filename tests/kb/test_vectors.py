@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from reaugkd.errors import BundleIntegrityError
 from reaugkd.kb.index import DTYPES, IndexConfig, VectorIndex
 
 Floats = NDArray[np.float32]
@@ -19,13 +20,8 @@ def some_keys(rows: int, ndim: int = 24) -> Floats:
     return (rng.standard_normal((rows, ndim)) * lengths).astype(np.float32)
 
 
-def rounded(keys: Floats, dtype: str) -> Floats:
-    if dtype == "bf16":  # to nearest, ties to even, on the bits
-        bits = keys.view(np.uint32).astype(np.uint64)
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
-    if dtype == "i8":
-        return np.rint(keys / np.abs(keys).max(axis=1, keepdims=True) * 127)
-    return keys.astype(np.float16).astype(np.float32) if dtype == "f16" else keys
+STEPS = {"f32": 2**-22, "f16": 2**-11, "bf16": 2**-8}
+"""Half the distance of two neighbouring numbers, of their size."""
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -38,7 +34,39 @@ def test_they_are_the_keys_in_the_stored_type(dtype: str, rows: int, tmp_path: P
     for index in (built, viewed):
         found = index.vectors()
         assert found.dtype == np.float32 and found.shape == (rows, 24)
-        np.testing.assert_array_equal(found, rounded(keys, dtype))
+        if dtype == "i8":
+            np.testing.assert_array_equal(found, np.rint(keys / np.abs(keys).max(axis=1, keepdims=True) * 127))
+        else:
+            unit = keys / np.linalg.norm(keys.astype(np.float64), axis=1, keepdims=True)
+            np.testing.assert_allclose(found, unit, rtol=1.01 * STEPS[dtype], atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1e-30, 1e-9, 1e6, 1e30])
+def test_the_length_of_a_key_does_not_matter(dtype: str, length: float) -> None:
+    keys = some_keys(50)
+    scaled = (keys.astype(np.float64) * length).astype(np.float32)
+    rows, similarities = VectorIndex.build(scaled, IndexConfig(24, dtype=dtype)).search(keys[7], 5)
+    wanted, expected = VectorIndex.build(keys, IndexConfig(24, dtype=dtype)).search(keys[7], 5)
+    assert rows.tolist() == wanted.tolist()
+    np.testing.assert_allclose(similarities, expected, atol=2e-3)
+
+
+def test_keys_without_a_direction_are_no_keys() -> None:
+    """As a hostile index may hold them; ours are checked when they are built."""
+    index = VectorIndex.build(some_keys(3), IndexConfig(24, dtype="f32"))
+    index._index.add(3, np.zeros(24, np.float32))
+    broken = VectorIndex(index._index, index.config)
+    with pytest.raises(BundleIntegrityError, match="without a direction"):
+        broken.vectors()
+
+
+def test_rows_must_be_numbered_from_nought() -> None:
+    index = VectorIndex.build(some_keys(3), IndexConfig(24))
+    index._index.add(7, some_keys(1)[0])
+    broken = VectorIndex(index._index, index.config)
+    with pytest.raises(BundleIntegrityError, match="rows that are not 0 to 3"):
+        broken.vectors()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -96,3 +96,13 @@ def test_what_cannot_be_is_refused(count: int) -> None:
     found = merged(points_of(5, 0), np.array([0, 0, 1, 1, 1]))
     with pytest.raises(UsageError, match=r"cannot be merged into so many.*2 to 5"):
         found.clusters(count)
+
+
+def test_points_that_are_all_but_one_come_to_an_end() -> None:
+    """Costs that differ in their last bit alone, where a chain that sees them otherwise from each side circles."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        rows, ndim = int(rng.integers(150, 400)), int(rng.integers(100, 400))
+        points = (1 + 1e-7 * rng.standard_normal((rows, ndim))).astype(np.float32)
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        assert merged(points.astype(np.float64)).fewest == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -51,18 +52,38 @@ def test_the_estimate_rises_at_once_and_falls_slowly_to_the_undisturbed_cost() -
     assert budget.estimate_us == pytest.approx(4500 - 0.02 * 3500)
     for _ in range(400):  # texts without a search: one pause must not turn retrieval off for good
         budget.learn(None)
-    assert budget.estimate_us == pytest.approx(1000, rel=0.01)
+    assert budget.estimate_us == pytest.approx(1000, rel=0.1)
     assert budget.affords(3_900_000)
 
 
+def test_a_cost_that_was_measured_under_load_is_forgotten() -> None:
+    """Or a runtime opened on a busy machine would never search."""
+    budget, texts = Budget(5.0, 6e6), 0  # a search was seen to take 6 ms of 5
+    while not budget.affords(1_000_000):
+        budget.learn(None)
+        texts += 1
+    assert 2000 < texts < 3000  # 6 ms * 0.9998^n <= 4 ms, and the estimate follows
+    budget.learn(200_000)
+    for _ in range(300):
+        budget.learn(200_000)
+    assert budget.estimate_us == pytest.approx(200, rel=0.1)
+    budget.learn(6_000_000)  # as slow again: the lowest stays known
+    while not budget.affords(1_000_000):
+        budget.learn(None)
+        texts += 1
+    assert texts < 3100
+
+
 @given(st.lists(st.none() | st.integers(0, 10**10), max_size=50))
-def test_the_estimate_is_never_below_the_last_search_nor_the_measured_cost(taken: list[int | None]) -> None:
+def test_the_estimate_is_never_below_the_last_search_nor_the_lowest(taken: list[int | None]) -> None:
     """Or than four limits, beyond which it does not matter how slow the search was."""
     budget = Budget(5.0, 1e6)
+    lowest = 1e6
     for one in taken:
         budget.learn(one)
-        assert budget.estimate_us >= min((one or 0) / 1e3, 20_000)
-        assert 1000.0 * (1 - 1e-12) <= budget.estimate_us <= 20_000
+        lowest = min(lowest, 1e6 if one is None else one)
+        assert budget.estimate_us >= min((one or 0) / 1e3, 20_000) * (1 - 1e-12)
+        assert lowest / 1e3 * 0.99 <= budget.estimate_us <= 20_000
 
 
 def test_the_way_back_from_a_pause_does_not_depend_on_how_long_it_was() -> None:
@@ -74,11 +95,11 @@ def test_the_way_back_from_a_pause_does_not_depend_on_how_long_it_was() -> None:
             budget.learn(None)
             texts += 1
         ways.append(texts)
-    assert ways == [82, 82]  # 0.2 + 19.8 * 0.98^n <= 4 ms
+    assert ways == [82, 82]  # 0.2 + 19.8 * 0.98^n <= 4 ms, and a little less
 
 
-@pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), float("inf"), 1e7])
-def test_budgets_that_cannot_be_meant(path: Path, wrong: float) -> None:
+@pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), float("inf"), 1e7, "5"])
+def test_budgets_that_cannot_be_meant(path: Path, wrong: Any) -> None:
     with pytest.raises(UsageError, match="budget"):
         Runtime.open(path, budget_ms=wrong)
 

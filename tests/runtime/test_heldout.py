@@ -145,6 +145,22 @@ def test_absurd_sizes_are_refused_before_they_are_read(tmp_path: Path) -> None:
         reopened(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["logits", "gold", "unrelated"])
+def test_what_is_no_array_is_refused(name: str, tmp_path: Path) -> None:
+    """NumPy hands out the bytes of a member that is none."""
+    some_rows().save(tmp_path)
+    arrays = arrays_of(tmp_path)
+    with zipfile.ZipFile(tmp_path / HELDOUT_FILE, "w") as archive:
+        for other, array in arrays.items():
+            with archive.open(f"{other}.npy", "w") as file:
+                if other == name:
+                    file.write(b"no array")
+                else:
+                    np.lib.format.write_array(file, array)
+    with pytest.raises(BundleIntegrityError, match=f"{name} is no array"):
+        reopened(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "found"),
     [

@@ -107,7 +107,7 @@ def test_quantiles_are_ordered(values: np.ndarray) -> None:
 @settings(max_examples=20, deadline=None)
 @given(latencies)
 def test_a_system_costs_nothing_over_itself(values: np.ndarray) -> None:
-    assert Overhead.of(values, values) == Overhead(0.0, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0))
+    assert Overhead.of(values, values) == Overhead(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0))
 
 
 def test_overhead_of_known_latencies() -> None:

@@ -80,6 +80,16 @@ def test_no_character_is_cut_into_its_bytes(tmp_path: Path) -> None:
         assert [len(text.encode()) for text in found] == [tokens] * 8
 
 
+def test_texts_without_tokens_are_passed_over(tmp_path: Path) -> None:
+    """Spaces are none to this tokenizer, as control characters are to BERT's."""
+    made = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = TextTokenizer(tmp_path / "tokenizer.json", 40)
+    found = texts_of_length(tokenizer, ["a a", "", "  ", "   "], 20, 5)
+    assert [len(tokenizer.encode(text)) for text in found] == [20] * 5
+
+
 def test_they_differ_with_the_seed(tokenizer: TextTokenizer) -> None:
     assert texts_of_length(tokenizer, TEXTS, 8, 5, seed=0) != texts_of_length(tokenizer, TEXTS, 8, 5, seed=1)
 

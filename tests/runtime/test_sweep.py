@@ -111,6 +111,13 @@ def test_one_thread_has_no_speedup(edge_bundle: Path) -> None:
     assert "speed-up" not in format_sweep(found) and "texts/s, 1 thr." in format_sweep(found)
 
 
+def test_few_different_texts_are_told(edge_bundle: Path) -> None:
+    one = SweepSettings(tokens=(5,), rows=(32,), threads=1, samples=2, warmup=1, inputs=40, passes=1)
+    few, enough = (sweep(edge_bundle, texts, settings=one) for texts in (tiny_texts(1), tiny_texts(200)))
+    assert few.setting["different_texts"] == 1 and "WARNING: only 1 different texts" in format_sweep(few)
+    assert enough.setting["different_texts"] >= 20 and "WARNING" not in format_sweep(enough)
+
+
 def test_answers_that_depend_on_the_threads_are_told(edge_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = speedup.side_by_side
     monkeypatch.setattr(speedup, "side_by_side", lambda *given: reversed(list(real(*given))))
@@ -180,6 +187,9 @@ def test_pairs(pair_bundle: Path) -> None:
     assert sweep(pair_bundle, tiny_texts(5, pairs=True), settings=settings).setting["source"] == "given texts"
     with pytest.raises(TextError, match="pairs"):
         sweep(pair_bundle, ["noon alarm bread call music night"], settings=settings)
+    mixed: Any = [*tiny_texts(3, pairs=True), 7]
+    with pytest.raises(TextError):
+        sweep(pair_bundle, mixed, settings=settings)
 
 
 def test_what_cannot_be_swept(edge_bundle: Path, tmp_path: Path) -> None:
@@ -191,7 +201,18 @@ def test_what_cannot_be_swept(edge_bundle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"tokens": ()}, {"rows": (0,)}, {"rows": (5, 5)}, {"samples": 1}, {"seconds": -1.0}, {"inputs": 0}, {"passes": 0}],
+    [
+        {"tokens": ()},
+        {"rows": (0,)},
+        {"rows": (5, 5)},
+        {"rows": (10.5,)},
+        {"rows": (10**25,)},
+        {"samples": 1},
+        {"samples": 10**25},
+        {"seconds": -1.0},
+        {"inputs": 0},
+        {"passes": 0},
+    ],
 )
 def test_settings_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):

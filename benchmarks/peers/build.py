@@ -1,8 +1,9 @@
-"""Everything that is compared, built on the same train rows.
+"""Everything that is compared, built on the same rows.
 
     python build.py TEACHER RUN OUT
 
-Whatever a peer lets its user choose is chosen on the held-out rows of the run: of the linear heads, C.
+Whatever a peer lets its user choose is chosen on the held-out rows of the run: of the linear heads, C. As these rows
+end up in our knowledge base too, a head is then fitted on all rows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import joblib
 import numpy as np
 from graphs import write_graphs
+from scipy.sparse import issparse, vstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -64,9 +66,11 @@ class _Rows:
         self.texts, self.labels, self.heldout, self.heldout_labels = texts, labels, heldout, heldout_labels
 
     def best_head(self, train: Any, heldout: Any) -> LogisticRegression:
-        """The logistic regression whose C does best on the held-out rows."""
+        """The logistic regression whose C does best on the held-out rows, fitted on these and the train rows."""
         heads = [LogisticRegression(C=strength, max_iter=2000).fit(train, self.labels) for strength in STRENGTHS]
-        return max(heads, key=lambda head: float(head.score(heldout, self.heldout_labels)))
+        best = max(heads, key=lambda head: float(head.score(heldout, self.heldout_labels)))
+        rows = vstack([train, heldout]) if issparse(train) else np.concatenate([train, heldout])
+        return LogisticRegression(C=best.C, max_iter=2000).fit(rows, [*self.labels, *self.heldout_labels])
 
 
 def _eager(run: Path, folder: Path) -> None:

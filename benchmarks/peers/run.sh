@@ -13,7 +13,7 @@ if [ ! -f "$out/.venv/installed" ]; then
         --editable "$root[train,plots]"
     touch "$out/.venv/installed"
 fi
-export OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+export OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 cd "$root/benchmarks/peers"
 "$out/.venv/bin/python" build.py "$teacher" "$run" "$out/$task"
 "$out/.venv/bin/python" measure.py "$data/$task" "$out/$task" "$out/$task"

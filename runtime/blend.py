@@ -51,7 +51,7 @@ def blend(student: Floats, similarities: Floats, soft_labels: NDArray[np.floatin
         config: tau and the student's weight, constant or as a function of the text.
     """
     weights = softmax(similarities, config.tau)
-    retrieved: Floats = weights @ soft_labels.astype(np.float32)
+    retrieved: Floats = weights @ soft_labels.astype(np.float32, copy=False)
     retrieved /= _sum(retrieved)
     weight = config.weight
     student_weight = config.student_weight if weight is None else weight.weight(student, retrieved, similarities)

@@ -1,0 +1,35 @@
+"""A bundle with its knowledge base grown to more rows, to measure what they cost; its answers mean nothing.
+
+python benchmarks/grow.py BUNDLE ROWS OUT
+reaugkd bench OUT --data TEXTS
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from reaugkd.kb.files import atomic_directory, refuse_existing
+from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.runtime.bundle import KB_FOLDER, Bundle
+from reaugkd.runtime.growth import DTYPE, Seedbed
+from reaugkd.runtime.manifest import seal
+from reaugkd.runtime.threads import default_threads
+
+
+def main(path: Path, rows: int, out: Path) -> None:
+    """Write it."""
+    refuse_existing(out)
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
+    with atomic_directory(out) as folder:
+        shutil.copytree(path / "student", folder / "student")
+        Seedbed(kb).grow(rows, folder / KB_FOLDER, default_threads())
+        seal(folder, replace(manifest, kb=replace(manifest.kb, dtype=DTYPE), kb_rows=rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

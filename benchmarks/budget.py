@@ -26,7 +26,7 @@ from reaugkd.runtime.latency import interleave, visits
 from reaugkd.runtime.prediction import Prediction
 from reaugkd.runtime.tables import table
 
-TEXTS, VISITS, JOINED = 400, 4000, 8
+TEXTS, VISITS, JOINED = 400, 2000, 8
 QUANTILES = (0.5, 0.75, 0.95)
 """Of the answers' time with a search for every text: the budgets that are tried."""
 

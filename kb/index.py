@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, BundleIntegrityError, UsageError
 from .files import atomic_write
+from .usearch_compiled import compiled
 
 METRICS = ("cos",)
 DTYPES = ("f32", "f16", "bf16", "i8")
@@ -71,7 +72,7 @@ class VectorIndex:
     def __init__(self, index: Any, config: IndexConfig) -> None:
         self.config = config
         self._index = index  # owns the memory map; its end is the map's end
-        self._search_many = index._compiled.search_many  # always 2-D results, where Index.search returns two types
+        self._search_many = index.search_many
         self._size = len(index)
         self._lock = threading.Lock()
 
@@ -103,7 +104,7 @@ class VectorIndex:
         for start in range(0, total, _BLOCK):
             stop = min(start + _BLOCK, total)
             try:
-                index.add(np.arange(start, stop, dtype=np.uint64), stored[start:stop], threads=threads)
+                index.add_many(np.arange(start, stop, dtype=np.uint64), stored[start:stop], threads=threads)
             except RuntimeError as error:
                 raise _interrupt(error) from None
             if progress is not None and progress(stop, total) is False:
@@ -117,7 +118,7 @@ class VectorIndex:
             StorageError: the disk refused.
         """
         with atomic_write(path, "wb") as file:
-            file.write(self._index.save(None))
+            file.write(self._index.save_index_to_buffer())
 
     @classmethod
     def view(cls, path: Path, config: IndexConfig) -> VectorIndex:
@@ -141,7 +142,7 @@ class VectorIndex:
             )
         index = _empty_index(config)
         try:
-            index.view(str(path))
+            index.view_index_from_path(str(path))
         except (RuntimeError, ValueError) as error:
             raise _unreadable(path, str(error)) from error
         if len(index) != metadata["count_present"]:
@@ -238,9 +239,11 @@ class VectorIndex:
             BundleIntegrityError: rows are missing, or keys have no direction.
         """
         copy = _empty_index(self.config, lookups=True)
-        copy.load(self._index.save(None))
+        copy.load_index_from_buffer(self._index.save_index_to_buffer())
+        kinds = compiled().ScalarKind
+        kind = kinds.I8 if self.config.dtype == "i8" else kinds.F32  # of i8, float32 would be shares of 127
         try:
-            found = np.array(copy.get(np.arange(self._size, dtype=np.uint64)), np.float32)
+            found = np.array(copy.get_many(np.arange(self._size, dtype=np.uint64), kind), np.float32)
             found = found.reshape(self._size, self.config.ndim)
         except (TypeError, ValueError) as error:  # of a row that is not there it gives None
             raise _unusable(f"rows that are not 0 to {self._size - 1}") from error
@@ -286,23 +289,13 @@ def _of_length_one(keys: NDArray[np.float32]) -> NDArray[np.float32]:
     return directions
 
 
-def _usearch_index() -> Any:
-    """The Index class, imported.
-
-    usearch's wheel loaded before onnxruntime's (seen with 2.26.6 and 1.31.1) makes the latter's import crash the
-    process, whichever program imports it; with tokenizers, which every runtime loads anyway, before both, it does not.
-    """
-    import tokenizers  # noqa: F401
-    from usearch.index import Index
-
-    return Index
-
-
 def _empty_index(config: IndexConfig, lookups: bool = False) -> Any:
-    return _usearch_index()(
+    usearch = compiled()
+    return usearch.Index(
         ndim=config.ndim,
-        metric=config.metric,
-        dtype=config.dtype,
+        metric_kind=getattr(usearch.MetricKind, config.metric.capitalize()),
+        metric_signature=usearch.MetricSignature.ArrayArraySize,
+        dtype=getattr(usearch.ScalarKind, config.dtype.upper()),
         connectivity=config.connectivity,
         expansion_add=config.expansion_add,
         expansion_search=config.expansion_search,
@@ -318,12 +311,9 @@ def _metadata(path: Path) -> dict[str, Any]:
     if path.stat().st_size < _MIN_FILE_BYTES:
         raise _unreadable(path, f"{path.stat().st_size} bytes")
     try:
-        metadata = _usearch_index().metadata(str(path))
+        return dict(compiled().index_dense_metadata_from_path(str(path)))
     except (RuntimeError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
-    if metadata is None:
-        raise _unreadable(path, "no usearch header")
-    return dict(metadata)
 
 
 def _unreadable(path: Path, found: str) -> BundleIntegrityError:

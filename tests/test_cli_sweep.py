@@ -73,7 +73,7 @@ def test_what_cannot_be_meant(edge_bundle: Path, options: list[str], told: str) 
 def test_without_the_extras_it_works_but_for_the_plot(edge_bundle: Path, tmp_path: Path) -> None:
     script = f"""
 import sys
-for name in {(*(name for name in HEAVY if name != "tqdm"), "matplotlib")}:  # usearch brings tqdm along
+for name in {(*HEAVY, "matplotlib")}:
     sys.modules[name] = None  # as if not installed
 from reaugkd.cli import main
 main()

@@ -21,7 +21,7 @@ from reaugkd import Runtime
 
 WITHOUT = f"""
 import sys
-for name in {tuple(name for name in HEAVY if name != "tqdm")}:  # usearch brings tqdm along
+for name in {HEAVY}:
     sys.modules[name] = None  # as if not installed
 from reaugkd.cli import main
 """

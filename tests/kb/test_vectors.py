@@ -55,7 +55,7 @@ def test_the_length_of_a_key_does_not_matter(dtype: str, length: float) -> None:
 def test_keys_without_a_direction_are_no_keys() -> None:
     """As a hostile index may hold them; ours are checked when they are built."""
     index = VectorIndex.build(some_keys(3), IndexConfig(24, dtype="f32"))
-    index._index.add(3, np.zeros(24, np.float32))
+    index._index.add_many(np.array([3], np.uint64), np.zeros((1, 24), np.float32))
     broken = VectorIndex(index._index, index.config)
     with pytest.raises(BundleIntegrityError, match="without a direction"):
         broken.vectors()
@@ -63,7 +63,7 @@ def test_keys_without_a_direction_are_no_keys() -> None:
 
 def test_rows_must_be_numbered_from_nought() -> None:
     index = VectorIndex.build(some_keys(3), IndexConfig(24))
-    index._index.add(7, some_keys(1)[0])
+    index._index.add_many(np.array([7], np.uint64), some_keys(1))
     broken = VectorIndex(index._index, index.config)
     with pytest.raises(BundleIntegrityError, match="rows that are not 0 to 3"):
         broken.vectors()

@@ -52,7 +52,7 @@ with Runtime.open(sys.argv[1], threads=2) as runtime:
 print(*sys.modules)
 """
     loaded = {name.partition(".")[0] for name in run(script, bundle, tmp_path).split()}
-    assert {"numpy", "onnxruntime", "usearch", "tokenizers"} <= loaded
+    assert {"numpy", "onnxruntime", "tokenizers"} <= loaded
     assert not loaded & set(FORBIDDEN)
     assert list(tmp_path.rglob("*")) == []
 

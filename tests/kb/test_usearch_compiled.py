@@ -1,0 +1,59 @@
+"""usearch's module alone: the same as by its package, in whatever order the two are imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SEARCH = """
+import numpy as np
+from reaugkd.kb.index import IndexConfig, VectorIndex
+keys = np.eye(8, dtype=np.float32)
+index = VectorIndex.build(keys, IndexConfig(8, dtype="f32"))
+assert index.search(keys[3], 2)[0][0] == 3
+"""
+PACKAGE = """
+import usearch, usearch.compiled
+from usearch.index import Index
+import numpy as np
+theirs = Index(ndim=8, dtype="f32")
+theirs.add(5, np.ones(8, np.float32))
+assert int(theirs.search(np.ones(8, np.float32), 1).keys[0]) == 5
+"""
+SAME = """
+from reaugkd.kb.usearch_compiled import compiled
+assert compiled().Index is usearch.compiled.Index
+"""
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the package is imported")
+def test_the_package_s_other_imports_are_left_out() -> None:
+    said = run(f"{SEARCH}\nimport sys; print([n for n in ('usearch', 'tqdm', 'urllib.request') if n in sys.modules])")
+    assert said == "[]\n"
+
+
+@pytest.mark.parametrize("order", [SEARCH + PACKAGE, PACKAGE + SEARCH])
+@pytest.mark.parametrize("before", ["", "import tokenizers, onnxruntime"])
+def test_the_package_can_be_used_before_and_after(order: str, before: str) -> None:
+    run(f"{before or 'import tokenizers'}\n{order}\n{SAME}\n{SEARCH}")
+
+
+def test_where_it_is_not_as_expected_the_package_is_imported() -> None:
+    run(f"""
+import sys
+from importlib import util
+from reaugkd.kb import usearch_compiled
+real = util.find_spec
+util.find_spec = lambda name, *rest: None if name == "usearch" else real(name, *rest)
+assert usearch_compiled.compiled().Index
+assert "usearch" in sys.modules
+{SEARCH}
+""")

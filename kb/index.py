@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, BundleIntegrityError, UsageError
 from .files import atomic_write
+from .index_file import read_index_file
 from .usearch_compiled import compiled
 
 METRICS = ("cos",)
 DTYPES = ("f32", "f16", "bf16", "i8")
 _BLOCK = 1024  # rows added between two progress reports
-_MIN_FILE_BYTES = 112  # an index of no rows
 _MOST = 1_000_000  # of dimensions, edges and breadth: usearch allocates what it is told
 
 
@@ -35,7 +35,7 @@ class IndexConfig:
         ndim: dimensions of a key.
         metric: ``"cos"``; similarities are cosines. (usearch's i8 is right for cosine only.)
         dtype: how keys are stored: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"i8"``.
-        connectivity: edges per node of the graph (HNSW's M).
+        connectivity: edges per node of the graph (HNSW's M), at least 2.
         expansion_add: breadth of the search at insertion (efConstruction).
         expansion_search: breadth of the search at a query (ef); larger finds more of the true neighbours, slower.
 
@@ -53,8 +53,9 @@ class IndexConfig:
     def __post_init__(self) -> None:
         for name in ("ndim", "connectivity", "expansion_add", "expansion_search"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
-                expected = f"a whole number from 1 to {_MOST:,}"
+            least = 2 if name == "connectivity" else 1
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+                expected = f"a whole number from {least} to {_MOST:,}"
                 raise UsageError(f"the index's {name} is unusable", found=value, expected=expected)
         if self.metric not in METRICS:
             raise UsageError("the index's metric is unknown", found=self.metric, expected=", ".join(METRICS))
@@ -124,29 +125,30 @@ class VectorIndex:
     def view(cls, path: Path, config: IndexConfig) -> VectorIndex:
         """Map the index at ``path`` into memory, unread until it is searched.
 
-        The file's content is trusted: usearch has no checksum, so verify the file's hash first (`Bundle.open` does).
+        The whole graph is checked first (`index_file`), but not the keys' values: verify the file's hash for these, as
+        `Bundle.open` does.
 
         Raises:
             BundleIntegrityError: the file is missing or is no index.
             BundleError: the file's dimensions, metric or dtype are not those of ``config``.
         """
-        metadata = _metadata(path)
-        found = (metadata["dimensions"], metadata["kind_metric"].name.lower(), metadata["kind_scalar"].name.lower())
-        expected = (config.ndim, config.metric, config.dtype)
+        file = read_index_file(path)
+        found = (file.ndim, file.metric, file.dtype, file.connectivity)
+        expected = (config.ndim, config.metric, config.dtype, config.connectivity)
         if found != expected:
             raise BundleError(
                 "the index is not the one that the manifest describes",
                 path=path,
-                found=_words(found),
-                expected=_words(expected),
+                found=_words(*found),
+                expected=_words(*expected),
             )
         index = _empty_index(config)
         try:
             index.view_index_from_path(str(path))
         except (RuntimeError, ValueError) as error:
-            raise _unreadable(path, str(error)) from error
-        if len(index) != metadata["count_present"]:
-            raise _unreadable(path, f"{len(index)} rows where its header says {metadata['count_present']}")
+            raise BundleIntegrityError(
+                "the index cannot be read", path=path, found=str(error), remedy="Export the bundle again."
+            ) from error
         return cls(index, config)
 
     def __len__(self) -> int:
@@ -305,27 +307,6 @@ def _empty_index(config: IndexConfig, lookups: bool = False) -> Any:
     )
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise BundleIntegrityError("the file is missing", path=path, expected="a usearch index")
-    if path.stat().st_size < _MIN_FILE_BYTES:
-        raise _unreadable(path, f"{path.stat().st_size} bytes")
-    try:
-        return dict(compiled().index_dense_metadata_from_path(str(path)))
-    except (RuntimeError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
-
-
-def _unreadable(path: Path, found: str) -> BundleIntegrityError:
-    return BundleIntegrityError(
-        "the index cannot be read",
-        path=path,
-        found=found,
-        expected="a usearch index",
-        remedy="Export the bundle again.",
-    )
-
-
 def _unusable(found: str) -> BundleIntegrityError:
     return BundleIntegrityError(
         "the knowledge base's index is unusable", found=found, remedy="Export the bundle again."
@@ -337,8 +318,8 @@ def _interrupt(error: RuntimeError) -> BaseException:
     return KeyboardInterrupt() if "terminated" in str(error) else error
 
 
-def _words(found: tuple[int, str, str]) -> str:
-    return f"{found[0]} dimensions, {found[1]}, {found[2]}"
+def _words(ndim: int, metric: str, dtype: str, connectivity: int) -> str:
+    return f"{ndim} dimensions, {metric}, {dtype}, {connectivity} edges"
 
 
 def _no_rows() -> NDArray[np.int64]:

@@ -38,7 +38,7 @@ _HEAD = struct.Struct("<7s3H4B3QB")
 _GRAPH = struct.Struct("<5Q")
 _HEAD_BYTES = 64
 _MOST_EDGES = 1_000_000
-_BLOCK = 65_536  # nodes looked at together
+_BLOCK = 8192  # nodes looked at together
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,15 @@ class _Graph:
             some = places[places % 4 == odd]
             words = self.data[odd : odd + (len(self.data) - odd) // 4 * 4].view("<u4")
             lists = words[(some[:, np.newaxis] - odd) // 4 + np.arange(1 + room)]
+            if not len(lists):
+                continue
             counts, edges = lists[:, :1], lists[:, 1:]
-            used = np.where(np.arange(room) < counts, edges, np.uint32(0)) if len(some) else edges
-            if len(some) and (counts.max() > room or used.max() >= self.rows):
+            used = edges
+            if level or edges.max() >= self.rows:  # what is beyond the count may be anything
+                used = edges[np.arange(room) < counts]
+            if counts.max() > room or used.max(initial=0) >= self.rows:
                 _refuse(self.path, f"{counts.max()} edges with room for {room}, to row {used.max()} of {self.rows}")
-            if level and len(some) and (levels[edges[np.arange(room) < counts]] < level).any():
+            if level and (levels[used] < level).any():
                 _refuse(self.path, f"an edge of level {level} to a row that has none")
 
 

@@ -39,13 +39,14 @@ def memory() -> dict[str, int | None]:
 
 def _runtime(orders: dict[str, Any], start: int) -> dict[str, float]:
     """The whole runtime on ``texts``, the first of them timed."""
+    from ..kb.usearch_compiled import compiled
     from .engine import Runtime
     from .ort import import_onnxruntime
 
     # The engine imports these two only when it opens a bundle; here they count as imports. In this order: with
     # usearch 2.26 loaded first, importing onnxruntime 1.31 can crash the process.
     import_onnxruntime()
-    import usearch.index  # noqa: F401
+    compiled()
 
     imported = perf_counter_ns()
     runtime = Runtime.open(orders["path"], threads=orders["threads"], retrieval=orders["retrieval"])

@@ -17,6 +17,7 @@ from .blend import blend
 from .budget import SEARCHES, Budget, checked_budget, measured_cost
 from .bundle import Bundle
 from .golden import check_golden
+from .heap import give_back
 from .manifest import Manifest
 from .pipeline import Pipeline, RetrievalMode, checked_mode
 from .prediction import Prediction
@@ -255,6 +256,7 @@ def _open_parts(settings: _Settings) -> _Parts:
             )
     student = StudentSession(bundle.model_path, settings.threads)
     check_golden(bundle, tokenizer, student)
+    give_back()
     return _Parts(bundle, tokenizer, student, kb, os.getpid())
 
 

@@ -123,7 +123,7 @@ class VectorIndex:
 
     @classmethod
     def view(cls, path: Path, config: IndexConfig) -> VectorIndex:
-        """Map the index at ``path`` into memory, unread until it is searched.
+        """Map the index at ``path`` into memory, its keys unread until it is searched.
 
         The whole graph is checked first (`index_file`), but not the keys' values: verify the file's hash for these, as
         `Bundle.open` does.

@@ -61,7 +61,7 @@ class IndexFile:
 
 
 def read_index_file(path: Path) -> IndexFile:
-    """Check the whole file but for the values of its keys: some 2 ms for 10,000 rows.
+    """Check the whole file but for the values of its keys: 3 ms for 10,000 rows, in proportion for more.
 
     Raises:
         BundleIntegrityError: the file is missing, or no index that usearch could search safely.
@@ -95,7 +95,7 @@ def _checked(path: Path, data: Bytes) -> IndexFile:
     if metric not in METRICS or scalar not in SCALARS:
         _refuse(path, f"metric {metric}, scalars {scalar}")
     dtype, width = SCALARS[scalar]
-    if key_bytes != ndim * width or present != rows:
+    if not ndim or key_bytes != ndim * width or present != rows:
         _refuse(path, f"{rows} keys of {key_bytes} bytes, {present} of {ndim} dimensions in its header")
     nodes, connectivity, base, highest, entry = _GRAPH.unpack_from(view, graph)
     if nodes != rows or not 0 < connectivity <= _MOST_EDGES or base != 2 * connectivity:
@@ -128,24 +128,29 @@ class _Graph:
             _refuse(self.path, f"levels {levels.min()} to {levels.max()}, {highest} and row {entry} in its header")
         sizes = 10 + 4 * (1 + 2 * self.connectivity) + levels * 4 * (1 + self.connectivity)
         ends = body + np.cumsum(sizes)
-        if ends[-1] != len(self.data):
+        if sizes.max() > len(self.data) or ends[-1] != len(self.data):
             _refuse(self.path, f"{len(self.data)} bytes where its nodes take {ends[-1]}")
-        starts = ends - sizes
-        self._check_names(starts, levels)
+        starts, keys = ends - sizes, np.zeros(self.rows, np.int64)
         for start in range(0, self.rows, _BLOCK):
-            self._check_edges(starts[start : start + _BLOCK] + 10, 2 * self.connectivity, 0, levels)
+            block = slice(start, start + _BLOCK)
+            keys[block] = self._keys(starts[block], levels[block])
+            self._check_edges(starts[block] + 10, 2 * self.connectivity, 0, levels)
+        if (np.bincount(keys, minlength=self.rows) != 1).any():
+            _refuse(self.path, f"rows that are not 0 to {self.rows - 1}, each once")
         for level in range(1, highest + 1):
             there = starts[levels >= level] + 10 + 4 * (1 + 2 * self.connectivity)
             self._check_edges(there + (level - 1) * 4 * (1 + self.connectivity), self.connectivity, level, levels)
 
-    def _check_names(self, starts: Ints, levels: Ints) -> None:
-        """Keys are row numbers, each once; nodes repeat their levels."""
+    def _keys(self, starts: Ints, levels: Ints) -> Ints:
+        """The keys of nodes: row numbers. Each node repeats its level."""
         names = self.data[starts[:, np.newaxis] + np.arange(10)]
         keys, again = names[:, :8].copy().view("<u8").ravel(), names[:, 8:].copy().view("<i2").ravel()
-        if keys.max() >= self.rows or (np.bincount(keys.astype(np.int64), minlength=self.rows) != 1).any():
+        if keys.max() >= self.rows:
             _refuse(self.path, f"rows that are not 0 to {self.rows - 1}, each once")
         if (again != levels).any():
             _refuse(self.path, "nodes of other levels than its list of levels says")
+        numbers: Ints = keys.astype(np.int64)
+        return numbers
 
     def _check_edges(self, places: Ints, room: int, level: int, levels: Ints) -> None:
         """The lists of edges at these bytes: no more than there is room for, each to a row that has the level."""

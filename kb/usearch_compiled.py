@@ -11,9 +11,11 @@ from __future__ import annotations
 import ctypes
 import sys
 from functools import cache
-from importlib import import_module, util
+from importlib import _bootstrap, import_module, util
 from importlib.machinery import PathFinder
 from typing import Any
+
+_NAME = "usearch.compiled"
 
 
 @cache
@@ -27,10 +29,13 @@ def compiled() -> Any:
 
     if sys.platform == "linux" and "usearch" not in sys.modules:
         try:
-            return _alone()
+            # The lock that an import of it takes: loaded by two threads at once, it would be of no use to either.
+            with _bootstrap._ModuleLockManager(_NAME):  # type: ignore[attr-defined]
+                return sys.modules.get(_NAME) or _alone()
         except (AttributeError, ImportError, OSError):
             pass
-    return import_module("usearch.compiled")
+    import_module("usearch")  # to its end, in whichever thread: it loads the kernels
+    return import_module(_NAME)
 
 
 def _alone() -> Any:
@@ -39,9 +44,9 @@ def _alone() -> Any:
     package = util.find_spec("usearch")
     if package is None:
         raise ImportError("no usearch")
-    spec = PathFinder.find_spec("usearch.compiled", package.submodule_search_locations)
+    spec = PathFinder.find_spec(_NAME, package.submodule_search_locations)
     if spec is None or spec.loader is None:
-        raise ImportError("no usearch.compiled")
+        raise ImportError(f"no {_NAME}")
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.Index  # noqa: B018  what it is for

@@ -93,7 +93,7 @@ class Runtime:
             retrieval: ``"always"`` blends in the neighbours; ``"gated"`` does where the student is not sure, which
                 saves most searches and costs at most the accuracy that the manifest's gate certifies; ``"never"``
                 answers with the student alone.
-            verify: check the files' SHA-256 sums; without it only existence and sizes are checked.
+            verify: check the files' SHA-256 sums; without it only existence, sizes and what each part is made of.
             budget_ms: milliseconds that a text may take. Where the student has used so much of it that a search would
                 be late, the student answers alone (``Prediction.reason`` is ``"budget"``): of two calls with one text,
                 one may then retrieve and the other not. Default: no limit.
@@ -175,7 +175,7 @@ class Runtime:
     def predict_many(self, texts: Iterable[Text], on_error: OnError = "raise") -> Iterator[Prediction | ReaugkdError]:
         """Answer a stream of texts, lazily and in order, in constant memory.
 
-        With ``threads`` above 1, texts run side by side, at most four a thread ahead of the one that is handed out.
+        With ``threads`` above 1, texts run side by side, at most eight a thread ahead of the one that is handed out.
         Leaving the iterator early, or a Ctrl-C, stops the threads.
 
         Args:

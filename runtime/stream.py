@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ReaugkdError, UsageError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 OnError = Literal["raise", "return"]
 
-_AT_ONCE = 4  # texts that a thread answers in one go
+_MOST_AT_ONCE = 4  # texts that a thread answers in one go
 _LOOK_AHEAD = 2  # such goes, in work or waiting for their turn, a thread
 
 _Attempts = tuple[list[Prediction | ReaugkdError], Exception | None]
@@ -47,7 +48,8 @@ def side_by_side(
 ) -> Iterator[Prediction | ReaugkdError]:
     """The answers in order, from threads that work a few texts ahead of the one that is handed out.
 
-    A thread takes four texts at a time: each change of threads costs as much as a tenth of a short text.
+    A thread takes up to four texts at a time, as each change of threads costs as much as a tenth of a short text; fewer
+    of a stream that is known to be so short that some thread would go without.
 
     Args:
         pipeline: answers.
@@ -60,6 +62,8 @@ def side_by_side(
     from concurrent.futures import Future, ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="reaugkd")
+    known = length_hint(texts, _MOST_AT_ONCE * threads)
+    at_once = max(1, min(_MOST_AT_ONCE, -(-known // threads)))
 
     def submitted() -> Iterator[Future[_Attempts]]:
         some: list[Text] = []
@@ -67,7 +71,7 @@ def side_by_side(
         try:
             for text in texts:
                 some.append(text)
-                if len(some) == _AT_ONCE:
+                if len(some) == at_once:
                     yield pool.submit(_attempts, pipeline, student, some, on_error)
                     some = []
         except Exception as error:  # of the source: it takes its turn after what was read before it

@@ -18,7 +18,6 @@ from typing import Any
 import joblib
 import numpy as np
 from graphs import write_graphs
-from scipy.sparse import issparse, vstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -65,12 +64,16 @@ class _Rows:
     ) -> None:
         self.texts, self.labels, self.heldout, self.heldout_labels = texts, labels, heldout, heldout_labels
 
+    @property
+    def all_labels(self) -> list[str]:
+        """Of the train rows and the held-out ones."""
+        return [*self.labels, *self.heldout_labels]
+
     def best_head(self, train: Any, heldout: Any) -> LogisticRegression:
-        """The logistic regression whose C does best on the held-out rows, fitted on these and the train rows."""
+        """A logistic regression, not fitted, with the C that does best on the held-out rows."""
         heads = [LogisticRegression(C=strength, max_iter=2000).fit(train, self.labels) for strength in STRENGTHS]
         best = max(heads, key=lambda head: float(head.score(heldout, self.heldout_labels)))
-        rows = vstack([train, heldout]) if issparse(train) else np.concatenate([train, heldout])
-        return LogisticRegression(C=best.C, max_iter=2000).fit(rows, [*self.labels, *self.heldout_labels])
+        return LogisticRegression(C=best.C, max_iter=2000)
 
 
 def _eager(run: Path, folder: Path) -> None:
@@ -85,7 +88,8 @@ def _words(rows: _Rows, folder: Path) -> None:
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     train = vectorizer.fit_transform(rows.texts)
     head = rows.best_head(train, vectorizer.transform(rows.heldout))
-    joblib.dump(make_pipeline(vectorizer, head), folder / "model.joblib")
+    model = make_pipeline(vectorizer, head).fit([*rows.texts, *rows.heldout], rows.all_labels)
+    joblib.dump(model, folder / "model.joblib")
 
 
 def _sentences(teacher: str, rows: _Rows, folder: Path) -> None:
@@ -102,7 +106,7 @@ def _sentences(teacher: str, rows: _Rows, folder: Path) -> None:
         str(folder), backend="onnx", device="cpu", model_kwargs={"file_name": "onnx/model_qint8.onnx"}
     )
     vectors = [np.stack([made.encode(text) for text in texts]) for texts in (rows.texts, rows.heldout)]
-    joblib.dump(rows.best_head(*vectors), folder / "head.joblib")
+    joblib.dump(rows.best_head(*vectors).fit(np.concatenate(vectors), rows.all_labels), folder / "head.joblib")
 
 
 def _static(run: Path, rows: _Rows, folder: Path) -> None:
@@ -110,7 +114,8 @@ def _static(run: Path, rows: _Rows, folder: Path) -> None:
 
     model = distill(str(RunFolder(run).teacher), device="cpu", pca_dims=256)
     model.save_pretrained(str(folder))
-    joblib.dump(rows.best_head(model.encode(rows.texts), model.encode(rows.heldout)), folder / "head.joblib")
+    vectors = [model.encode(list(texts)) for texts in (rows.texts, rows.heldout)]
+    joblib.dump(rows.best_head(*vectors).fit(np.concatenate(vectors), rows.all_labels), folder / "head.joblib")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python start.py SYSTEM BUILT
 
-Nothing is imported before the clock starts that a system would have to import itself.
+But for json and pathlib, nothing is imported before the clock starts that a system would have to import itself.
 """
 
 import json

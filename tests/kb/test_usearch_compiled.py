@@ -46,6 +46,41 @@ def test_the_package_can_be_used_before_and_after(order: str, before: str) -> No
     run(f"{before or 'import tokenizers'}\n{order}\n{SAME}\n{SEARCH}")
 
 
+RACE = """
+import sys, threading
+import tokenizers, onnxruntime, numpy
+sys.setswitchinterval(1e-6)
+from reaugkd.kb.usearch_compiled import compiled
+wrong, start = [], threading.Barrier(4)
+
+def package():
+    import usearch.index
+    return usearch.index.Index
+
+def run(get):
+    start.wait()
+    try:
+        get()
+    except BaseException as error:
+        wrong.append(repr(error))
+
+threads = [threading.Thread(target=run, args=(get,)) for get in (compiled, package, compiled, package)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not wrong, wrong
+import usearch, usearch.compiled
+assert compiled().Index is usearch.compiled.Index
+"""
+
+
+def test_threads_that_load_it_at_once_do_not_meet() -> None:
+    """Without importlib's lock one in three such processes ends up without usearch."""
+    for _ in range(8):
+        run(RACE)
+
+
 def test_where_it_is_not_as_expected_the_package_is_imported() -> None:
     run(f"""
 import sys

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -387,3 +388,31 @@ def test_after_a_fork_a_replaced_bundle_is_noticed(path: Path, tmp_path: Path, m
         monkeypatch.setattr(os, "getpid", lambda: -1)
         with pytest.raises(BundleError, match="replaced"):
             runtime.predict("noon")
+
+
+@pytest.mark.parametrize(
+    ("texts", "threads", "chunks"),
+    [(4, 4, [1] * 4), (4, 2, [2, 2]), (8, 4, [2] * 4), (9, 4, [3, 3, 3]), (40, 2, [4] * 10), (1, 3, [1]), (0, 2, [])],
+)
+def test_a_short_stream_leaves_no_thread_without_work(
+    path: Path, texts: int, threads: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reaugkd.runtime import stream
+
+    seen: list[int] = []
+    real = stream._attempts
+
+    def noted(pipeline: Any, student: Any, some: Any, on_error: Any) -> Any:
+        seen.append(len(some))
+        return real(pipeline, student, some, on_error)
+
+    monkeypatch.setattr(stream, "_attempts", noted)
+    with Runtime.open(path, threads=threads) as runtime:
+        assert len(list(runtime.predict_many(WORDS[:1] * texts))) == texts
+        assert sorted(seen) == sorted(chunks)
+        seen.clear()
+        assert len(list(runtime.predict_many(iter(tuple(WORDS[:1]) * texts)))) == texts  # a tuple's iterator knows too
+        assert sorted(seen) == sorted(chunks)
+        seen.clear()
+        assert len(list(runtime.predict_many(word for word in WORDS[:1] * texts))) == texts  # a generator does not
+        assert all(count <= 4 for count in seen) and sum(seen) == texts

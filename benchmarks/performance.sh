@@ -20,6 +20,15 @@ for layers in 3 6; do
 done
 reaugkd bench "$work/3-layers" --sweep --tokens 12,24,64 --rows 10000,60000,1000000 --data "$data/banking77" --seconds 40 \
     --json "$out/sweep.json" --plot "$out/sweep.svg"
+# Started as users start it: from an environment that `pip install .` made.
+if [ ! -x "$work/.venv/bin/reaugkd" ]; then
+    python -m venv "$work/.venv"
+    "$work/.venv/bin/pip" install --quiet -c constraints.txt .
+fi
+for bundle in 3-layers 3-layers-60k; do
+    "$work/.venv/bin/reaugkd" bench "$work/$bundle" --data "$work/24-tokens.txt" --seconds 1 --processes 15 \
+        --json "$out/start-$bundle.json"
+done
 [ -d "$work/float32" ] || reaugkd export "$run3" --out "$work/float32" --quantization none
 python benchmarks/int8.py "$work/3-layers" "$work/float32" "$work/24-tokens.txt" > "$out/int8.txt"
 python benchmarks/budget.py "$work/3-layers" "$data/banking77" > "$out/budget.txt"

@@ -32,3 +32,4 @@ done
 [ -d "$work/float32" ] || reaugkd export "$run3" --out "$work/float32" --quantization none
 python benchmarks/int8.py "$work/3-layers" "$work/float32" "$work/24-tokens.txt" > "$out/int8.txt"
 python benchmarks/budget.py "$work/3-layers" "$data/banking77" > "$out/budget.txt"
+sed -i "s#$data/#DATA/#; s#$work/#WORK/#" "$out"/*.json

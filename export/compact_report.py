@@ -44,10 +44,13 @@ def format_compacted(out: Path, done: Compacted) -> str:
     """What a compaction came to."""
     size, reference, search = done.size, done.reference, done.manifest.quality["search"]
     before, after = done.bytes_before / 1e6, size.bytes / 1e6
+    kept = f"keeps {_kept(size)} of what retrieval gains in log-likelihood"
+    if size.kept_nll is None:
+        kept = "retrieval, with all rows too, gains nothing in log-likelihood"
     accuracies = " -> ".join(f"{system.right.mean():.2%}" for system in (reference.student, reference.full))
     lines = [
         f"{out}: {size.rows:,} of {done.rows_before:,} rows, {after:.2f} of {before:.2f} MB",
-        f"keeps {_kept(size)} of what retrieval gains in log-likelihood on {len(reference.full.nll):,} held-out rows; "
+        f"{kept} on {len(reference.full.nll):,} held-out rows; "
         f"their accuracy: student {accuracies} with all rows, {size.accuracy:.2%} with these",
         f"a search {search['expansion_search']} wide finds {search['recall']:.1%} of the nearest, comparing "
         f"{search['compared']:,.0f} keys",

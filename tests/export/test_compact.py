@@ -273,6 +273,7 @@ class TestSmallAndOdd:
         full = build_heldout_bundle(tmp_path / "full", rows=20, labels=["only"])
         done = compact(full, tmp_path / "out", Limit(rows=1), silent)
         assert (done.size.rows, done.size.accuracy, done.size.kept_nll) == (1, 1.0, None)
+        assert "retrieval, with all rows too, gains nothing" in format_compacted(tmp_path / "out", done)
         assert frontier(full, silent).sizes[-1].rows == 1
         with pytest.raises(UsageError, match="gains nothing on the held-out rows"):
             compact(full, tmp_path / "lossless", Limit(loss=0.5), silent)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ColumnError,
         DataError,
         DependencyError,
+        EditRefusedError,
         LabelError,
         ModelError,
         OutputExistsError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .kb.knowledge_base import KnowledgeBase
+    from .runtime.edit import Edit, How, Row
     from .runtime.engine import Runtime
     from .runtime.prediction import Neighbour, Prediction
 
@@ -39,6 +41,9 @@ __all__ = [
     "ColumnError",
     "DataError",
     "DependencyError",
+    "Edit",
+    "EditRefusedError",
+    "How",
     "KnowledgeBase",
     "LabelError",
     "ModelError",
@@ -48,6 +53,7 @@ __all__ = [
     "QualityError",
     "ReaugkdError",
     "RecipeError",
+    "Row",
     "Runtime",
     "StorageError",
     "TextError",
@@ -56,9 +62,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Edit": ".runtime.edit",
+    "How": ".runtime.edit",
     "KnowledgeBase": ".kb.knowledge_base",
     "Neighbour": ".runtime.prediction",
     "Prediction": ".runtime.prediction",
+    "Row": ".runtime.edit",
     "Runtime": ".runtime.engine",
 }
 

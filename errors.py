@@ -14,6 +14,7 @@ ReaugkdError
 ├── OutputExistsError     the place to write to is taken
 ├── DependencyError       an optional dependency is not installed
 ├── StorageError          the disk refused (full, read-only, not permitted)
+├── EditRefusedError      an edit changes more than its guard allows
 └── QualityError          the int8 student fell below the export gate
 
 ``exit_code`` is what the command line returns: 2 where the user can put it right in the call or in the data, 1 where
@@ -161,6 +162,10 @@ class StorageError(ReaugkdError):
     """The disk refused: full, read-only, or not permitted."""
 
     exit_code = 1
+
+
+class EditRefusedError(ReaugkdError):
+    """An edit of the knowledge base changes more answers than its guard allows."""
 
 
 class QualityError(ReaugkdError):

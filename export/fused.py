@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import UsageError
 from ..kb.files import atomic_write, refuse_existing
 from ..kb.knowledge_base import KnowledgeBase
-from ..runtime.bundle import MODEL_FILE
+from ..runtime.bundle import MODEL_FILE, Bundle
 from ..runtime.engine import Runtime
 from ..runtime.manifest import MANIFEST_FILE, Manifest
 from .fused_check import Comparison, compare
@@ -64,6 +64,7 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
         StorageError: the disk refused.
     """
     refuse_existing(out)
+    Bundle.open(bundle, verify=False).refuse_edits("fuse")
     with Runtime.open(bundle) as runtime:
         knowledge = _knowledge(bundle, runtime.knowledge_base, max_rows)
         model = onnx.load(str(bundle / MODEL_FILE))

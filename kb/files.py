@@ -51,7 +51,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        with _refusals(path):
+        with refusals(path):
             temporary.replace(path)
             _sync_folder(path.parent)
 
@@ -71,7 +71,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     with _claimed(path, Path.mkdir) as temporary:
         with _storage_errors(path, temporary):
             yield temporary
-        with _refusals(path):
+        with refusals(path):
             for file in sorted(temporary.rglob("*")):
                 if file.is_file():
                     _sync_file(file)
@@ -99,7 +99,7 @@ def sha256_file(path: Path) -> str:
 @contextmanager
 def _claimed(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
     """A temporary beside ``path``, made and locked, and removed at the end unless it was renamed."""
-    with _refusals(path):
+    with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         temporary, lock = _make_locked(path, make)
@@ -155,7 +155,7 @@ def _sweep(path: Path) -> None:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def refusals(path: Path) -> Iterator[None]:
     """Around our own dealings with the disk: whatever it says no with is a StorageError."""
     try:
         yield

@@ -24,6 +24,7 @@ from .usearch_compiled import compiled
 METRICS = ("cos",)
 DTYPES = ("f32", "f16", "bf16", "i8")
 _BLOCK = 1024  # rows added between two progress reports
+_ROUNDING = 0.01  # by which the length of a key in 16 bits may miss 1
 _MOST = 1_000_000  # of dimensions, edges and breadth: usearch allocates what it is told
 
 
@@ -99,7 +100,7 @@ class VectorIndex:
             RuntimeError: ``progress`` returned False.
         """
         keys = _checked_keys(keys, config)
-        stored = _whole_numbers(keys) if config.dtype == "i8" else _of_length_one(keys)
+        stored = _stored(keys, config)
         index = _empty_index(config)
         total = len(keys)
         for start in range(0, total, _BLOCK):
@@ -111,6 +112,21 @@ class VectorIndex:
             if progress is not None and progress(stop, total) is False:
                 raise RuntimeError("building the index was stopped by its progress callback")
         return cls(index, config)
+
+    def append(self, keys: NDArray[np.float32]) -> None:
+        """Add rows after the last one; searches by other threads wait. Not for an index that was opened by `view`.
+
+        Args:
+            keys: as of `build`.
+
+        Raises:
+            UsageError: as of `build`.
+        """
+        stored = _stored(_checked_keys(keys, self.config), self.config)
+        numbers = np.arange(self._size, self._size + len(stored), dtype=np.uint64)
+        with self._lock:
+            self._index.add_many(numbers, stored, threads=1)
+            self._size += len(stored)
 
     def save(self, path: Path) -> None:
         """Write the index to ``path`` atomically.
@@ -272,6 +288,11 @@ def _checked_keys(keys: NDArray[np.float32], config: IndexConfig) -> NDArray[np.
     return keys
 
 
+def _stored(keys: NDArray[np.float32], config: IndexConfig) -> NDArray[np.generic]:
+    """Checked keys as usearch gets them."""
+    return _whole_numbers(keys) if config.dtype == "i8" else _of_length_one(keys)
+
+
 def _whole_numbers(keys: NDArray[np.float32]) -> NDArray[np.int8]:
     """Keys in the whole range of int8, each to its own scale, which a cosine does not see.
 
@@ -284,11 +305,12 @@ def _whole_numbers(keys: NDArray[np.float32]) -> NDArray[np.int8]:
 
 
 def _of_length_one(keys: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same directions, which 16 bits can hold whatever the keys' length was."""
+    """The same directions, which 16 bits hold whatever the keys' length was; what was stored before stays as it is."""
     largest = np.abs(keys).max(axis=1, keepdims=True, initial=0)
     scaled = keys / largest  # first, so that squares neither vanish nor overflow
     directions: NDArray[np.float32] = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
-    return directions
+    near = np.abs(np.linalg.norm(keys.astype(np.float64), axis=1, keepdims=True) - 1) < _ROUNDING
+    return np.where(near, keys, directions)
 
 
 def _empty_index(config: IndexConfig, lookups: bool = False) -> Any:

@@ -8,6 +8,7 @@ On disk, a folder of
     rows.npy          a table [n] of ``id`` (u8), ``label`` (i4, the gold label, -1 for none) and ``text_end`` (u8)
     texts.jsonl       optional: one JSON value a line, ``"text"`` or ``["text", "pair"]``; ``text_end`` is where a
                       row's line ends, in bytes, and all zero where texts are not kept
+    pins.npy          only where edits were folded in: which rows are pinned, bool [n]
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ INDEX_FILE = "index.usearch"
 SOFT_LABELS_FILE = "soft_labels.npy"
 ROWS_FILE = "rows.npy"
 TEXTS_FILE = "texts.jsonl"
+PINS_FILE = "pins.npy"
 ROW_DTYPE = np.dtype([("id", "<u8"), ("label", "<i4"), ("text_end", "<u8")])
 
 
@@ -49,12 +51,21 @@ class KnowledgeBase:
     """
 
     def __init__(
-        self, index: VectorIndex, soft_labels: SoftLabels, rows: NDArray[np.void], texts: bytes | mmap.mmap
+        self,
+        index: VectorIndex,
+        soft_labels: SoftLabels,
+        rows: NDArray[np.void],
+        texts: bytes | mmap.mmap,
+        pins: NDArray[np.bool_] | None = None,
+        odds: float = 1.0,
     ) -> None:
         self.index = index
         self.soft_labels = soft_labels
         self._rows = rows
         self._texts = texts
+        self._pins = pins
+        self._odds = odds
+        self._by_id: NDArray[np.int64] | None = None  # the rows in the order of their ids, made when first needed
 
     @classmethod
     def build(
@@ -96,7 +107,7 @@ class KnowledgeBase:
         _check_gold(table["label"], soft.shape[1])
         lines = b""
         if texts is not None:
-            encoded = [_text_line(text) for text in texts]
+            encoded = [text_line(text) for text in texts]
             table["text_end"] = np.cumsum(_column("texts", np.array([len(line) for line in encoded], np.int64), rows))
             lines = b"".join(encoded)
         index = VectorIndex.build(keys, config, progress=progress, threads=threads)
@@ -114,9 +125,18 @@ class KnowledgeBase:
         if self._has_texts():
             with atomic_write(folder / TEXTS_FILE, "wb") as file:
                 file.write(self._texts)
+        if self._pins is not None:
+            _save_npy(folder / PINS_FILE, self._pins)
 
     @classmethod
-    def open(cls, folder: Path, config: IndexConfig, num_labels: int | None = None) -> KnowledgeBase:
+    def open(
+        cls,
+        folder: Path,
+        config: IndexConfig,
+        num_labels: int | None = None,
+        pins: bool = False,
+        odds: float = 1.0,
+    ) -> KnowledgeBase:
         """Map a saved knowledge base into memory. But for the row table and `TopLabels`, which are checked, it is read
         when rows are looked at.
 
@@ -124,6 +144,8 @@ class KnowledgeBase:
             folder: where it was saved.
             config: the index's parameters.
             num_labels: c; None takes it from the soft labels, where they tell.
+            pins: whether some rows are pinned.
+            odds: what the odds of labels are multiplied by that the student was not taught.
 
         Raises:
             BundleIntegrityError: a file is missing or unreadable.
@@ -143,8 +165,11 @@ class KnowledgeBase:
         index = VectorIndex.view(folder / INDEX_FILE, config)
         if len(index) != len(soft):
             raise _misfit(folder / INDEX_FILE, f"{len(index)} rows", f"{len(soft)} as in {SOFT_LABELS_FILE}")
+        pinned = _open_npy(folder / PINS_FILE) if pins else None
+        if pinned is not None and (pinned.dtype != np.bool_ or pinned.shape != (len(soft),)):
+            raise _misfit(folder / PINS_FILE, f"{pinned.dtype} {pinned.shape}", f"bool ({len(soft)},)")
         text_bytes = int(rows["text_end"][-1]) if len(rows) else 0
-        return cls(index, soft, rows, _open_texts(folder / TEXTS_FILE, text_bytes))
+        return cls(index, soft, rows, _open_texts(folder / TEXTS_FILE, text_bytes), pinned, odds)
 
     def search(self, query: NDArray[np.float32], k: int) -> Neighbours:
         """The ``min(k, n)`` rows whose keys are most similar to ``query`` float32 [d], best first."""
@@ -178,9 +203,35 @@ class KnowledgeBase:
         """The keys as they are stored, float32 [n, d] (`VectorIndex.vectors`): a copy, and not for answering."""
         return self.index.vectors()
 
+    @property
+    def pins(self) -> NDArray[np.bool_] | None:
+        """Which rows answer alone for texts like their own, bool [n]; None where there is none."""
+        return self._pins
+
+    @property
+    def odds(self) -> float:
+        """What the odds of labels are multiplied by that the student was not taught."""
+        return self._odds
+
+    def rows_of(self, row_id: int) -> list[int]:
+        """The numbers of the rows with this id: one, or none, unless ids were given twice."""
+        if self._by_id is None:
+            self._by_id = np.argsort(self._rows["id"], kind="stable")
+        ids = self._rows["id"]
+        first, last = (np.searchsorted(ids, row_id, side, sorter=self._by_id) for side in ("left", "right"))
+        return [int(row) for row in self._by_id[first:last]]
+
+    def next_id(self, least: int = 0) -> int:
+        """The first id from ``least`` on that is larger than those of all rows."""
+        return max(least, int(self._rows["id"].max()) + 1) if len(self._rows) else least
+
     def label(self, row: int) -> int:
         """The row's gold label as an index into the labels, -1 for none."""
         return int(self._rows["label"][row])
+
+    def gold(self) -> NDArray[np.int32]:
+        """The gold labels of all rows, [n], -1 for none."""
+        return self._rows["label"]
 
     def id(self, row: int) -> int:
         """The row's identity, as it was given when building."""
@@ -234,6 +285,11 @@ class KnowledgeBase:
             "texts": len(self._texts),
         }
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether the rows' texts are kept."""
+        return self._has_texts()
+
     def _has_texts(self) -> bool:
         return len(self._texts) > 0
 
@@ -269,7 +325,8 @@ def _check_gold(gold: NDArray[np.int32], labels: int) -> None:
         )
 
 
-def _text_line(text: str | tuple[str, str]) -> bytes:
+def text_line(text: str | tuple[str, str]) -> bytes:
+    """A row's line of `TEXTS_FILE`."""
     try:
         return (json.dumps(text, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:  # a lone surrogate: legal in Python and JSON, not in UTF-8

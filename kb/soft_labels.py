@@ -176,6 +176,32 @@ def decode(stored: NDArray[Any], num_labels: int | None) -> SoftLabels:
     return TopLabels(stored, num_labels)
 
 
+def edited(labels: SoftLabels, rows: Rows, changed: dict[int, Floats], added: Floats, num_labels: int) -> SoftLabels:
+    """Some rows of labels, some of them changed, and more at the end, in the same form: what is kept stays bit for bit.
+
+    Args:
+        labels: [n, b].
+        rows: [k], those that are kept.
+        changed: place among the kept ones to new label, float32 [c].
+        added: float32 [m, c].
+        num_labels: c, b or more.
+    """
+    dense = np.array([*changed.values(), *added], np.float32).reshape(-1, num_labels)
+    kept = labels.stored.take(rows, 0)
+    if isinstance(labels, TopLabels):
+        kind, old = _number_type(num_labels), kept.dtype
+        if kind != old:  # 65,535 is 257 times 255
+            kept = kept.astype(kind)
+            kept[:, labels.top :] *= np.iinfo(kind).max // np.iinfo(old).max
+        new: NDArray[Any] = _table(dense.astype(np.float64), labels.top)
+    else:
+        kept = np.pad(kept, ((0, 0), (0, num_labels - kept.shape[1])))
+        new = dense.astype(np.float16)
+    places = np.array(list(changed), np.int64)
+    kept[places] = new[: len(places)]
+    return decode(np.concatenate([kept, new[len(places) :]]), num_labels)
+
+
 def _table(probabilities: NDArray[np.float64], top: int) -> NDArray[np.unsignedinteger]:
     """Labels [n, c] as `TopLabels` keeps them."""
     kind = _number_type(probabilities.shape[1])

@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BundleError, BundleIntegrityError
+from ..errors import BundleError, BundleIntegrityError, UsageError
 from ..kb.files import sha256_file
+from ..kb.head import HeadFile
 from ..kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE
-from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_entry
+from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_of, sealed
 
 MODEL_FILE = "student/model.onnx"
 TOKENIZER_FILE = "student/tokenizer.json"
@@ -20,7 +21,6 @@ REQUIRED_FILES = (
     *(f"{KB_FOLDER}/{name}" for name in (INDEX_FILE, SOFT_LABELS_FILE, ROWS_FILE)),
 )
 _AGAIN = "Copy the bundle again, or export it again."
-_SEAL_BYTES = len(seal_entry(b""))
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Bundle:
 
     Attributes:
         path: the bundle's folder, absolute.
-        manifest: what it says about itself.
+        manifest: what it said about itself when it was exported; of edits since, `store.KnowledgeStore` knows.
+        seal: the manifest's own hash, 64 hexadecimal digits.
     """
 
     path: Path
     manifest: Manifest
+    seal: str
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> Bundle:
@@ -49,13 +51,35 @@ class Bundle:
             BundleError: this is no bundle.
         """
         folder = Path(path).absolute()
-        manifest = _read_manifest(folder, verify)
+        manifest, seal = _read_manifest(folder, verify)
         for name in REQUIRED_FILES:
             if name not in manifest.files:
                 raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
+        head = HeadFile(folder)
         for name, record in manifest.files.items():
-            _check_file(folder / name, record, verify)
-        return cls(folder, manifest)
+            try:
+                if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
+                    check_file(folder / name, record, verify)
+            except BundleIntegrityError:
+                # Somebody may just have folded edits in, and removed what they replaced.
+                if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
+                    raise
+        return cls(folder, manifest, seal)
+
+    def refuse_edits(self, what: str) -> None:
+        """Raise UsageError where the knowledge base was edited, for what works on exports only.
+
+        Args:
+            what: is asked for, in words.
+        """
+        head = HeadFile(self.path).read()
+        if head is not None and head.seq:
+            raise UsageError(
+                f"{what} takes a bundle as it was exported",
+                path=self.path,
+                found=f"{head.seq} edits of its knowledge base",
+                remedy="Take a copy from before the first edit.",
+            )
 
     @property
     def model_path(self) -> Path:
@@ -73,7 +97,13 @@ class Bundle:
         return self.path / KB_FOLDER
 
 
-def _read_manifest(folder: Path, verify: bool) -> Manifest:
+def _replaced(head: HeadFile) -> bool:
+    """Whether another generation has taken the place of the exported knowledge base."""
+    now = head.read()
+    return now is not None and now.generation > 0
+
+
+def _read_manifest(folder: Path, verify: bool) -> tuple[Manifest, str]:
     path = folder / MANIFEST_FILE
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
@@ -93,7 +123,7 @@ def _read_manifest(folder: Path, verify: bool) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BundleIntegrityError("the manifest is no JSON", path=path, found=str(error), remedy=_AGAIN) from error
     manifest = Manifest.from_json(obj, path)
-    if verify and raw[-_SEAL_BYTES:] != seal_entry(raw[:-_SEAL_BYTES]):
+    if verify and not sealed(raw):
         raise BundleIntegrityError(
             "the manifest was altered after export",
             path=path,
@@ -101,10 +131,20 @@ def _read_manifest(folder: Path, verify: bool) -> Manifest:
             expected="the manifest as it was exported",
             remedy=f"{_AGAIN} To use an edited manifest nevertheless, open the bundle without verification.",
         )
-    return manifest
+    return manifest, seal_of(raw)
 
 
-def _check_file(path: Path, record: FileRecord, verify: bool) -> None:
+def check_file(path: Path, record: FileRecord, verify: bool) -> None:
+    """Whether a file is as its record says.
+
+    Args:
+        path: the file.
+        record: what it has to be.
+        verify: compare SHA-256 sums as well.
+
+    Raises:
+        BundleIntegrityError: it is missing, truncated or altered.
+    """
     try:
         size = path.stat().st_size
         if not path.is_file():

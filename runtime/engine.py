@@ -13,14 +13,15 @@ import numpy as np
 
 from ..errors import BundleError, ReaugkdError, UsageError
 from ..kb.knowledge_base import KnowledgeBase
-from .blend import blend
 from .budget import SEARCHES, Budget, checked_budget, measured_cost
 from .bundle import Bundle
+from .editor import KnowledgeEditor
 from .golden import check_golden
 from .heap import give_back
 from .manifest import Manifest
-from .pipeline import Pipeline, RetrievalMode, checked_mode
+from .pipeline import Pipeline, RetrievalMode, checked_mode, mixed
 from .prediction import Prediction
+from .store import KnowledgeStore, View
 from .stream import OnError, checked_on_error, one_by_one, side_by_side
 from .student import StudentSession
 from .text import Text, checked_input
@@ -46,7 +47,7 @@ class _Parts:
     bundle: Bundle
     tokenizer: TextTokenizer
     student: StudentSession
-    kb: KnowledgeBase
+    store: KnowledgeStore
     pid: int
     single: StudentSession | None = None  # the single-threaded session of predict_many, made when first needed
 
@@ -56,6 +57,7 @@ class _Opened:
     """What one runtime answers with, as one: a thread that asks while another reopens has all of one opening."""
 
     parts: _Parts
+    view: View
     pipeline: Pipeline
 
 
@@ -73,7 +75,8 @@ class Runtime:
 
     def __init__(self, settings: _Settings, parts: _Parts) -> None:
         self._settings = settings
-        self._opened: _Opened | None = _Opened(parts, _pipeline(settings, parts))
+        view = parts.store.current()
+        self._opened: _Opened | None = _Opened(parts, view, _pipeline(settings, parts, view))
 
     @classmethod
     def open(
@@ -111,12 +114,12 @@ class Runtime:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels, in the order of the probabilities."""
-        return self._current().parts.bundle.manifest.labels
+        """The labels, in the order of the probabilities; those that edits brought come last."""
+        return self._current().view.labels
 
     @property
     def manifest(self) -> Manifest:
-        """The bundle's manifest."""
+        """The bundle's manifest, as it was exported."""
         return self._current().parts.bundle.manifest
 
     @property
@@ -131,8 +134,14 @@ class Runtime:
 
     @property
     def knowledge_base(self) -> KnowledgeBase:
-        """The bundle's knowledge base."""
-        return self._current().parts.kb
+        """The bundle's knowledge base, as it is now."""
+        return self._current().view.kb
+
+    @property
+    def kb(self) -> KnowledgeEditor:
+        """What edits the knowledge base."""
+        parts = self._current().parts
+        return KnowledgeEditor(parts.store, parts.tokenizer, parts.student)
 
     @property
     def student(self) -> StudentSession:
@@ -189,7 +198,12 @@ class Runtime:
         if isinstance(texts, str):
             raise UsageError("one text is no stream", found=texts, remedy="Put it into a list, or use predict.")
         opened = self._current()
-        parts, pipeline = opened.parts, opened.pipeline
+        parts, latest = opened.parts, [opened]
+
+        def pipeline() -> Pipeline:
+            latest[0] = self._refreshed(latest[0])
+            return latest[0].pipeline
+
         if self._settings.threads == 1:
             return one_by_one(pipeline, parts.student, texts, on_error)
         if parts.single is None:
@@ -222,18 +236,32 @@ class Runtime:
         opened = self._opened
         if opened is None:
             raise UsageError("the runtime is closed", path=self._settings.path, remedy="Open the bundle again.")
-        return opened if opened.parts.pid == os.getpid() else self._reopen(opened.parts)
+        if opened.parts.pid != os.getpid():
+            return self._reopen(opened.parts)
+        return self._refreshed(opened)
+
+    def _refreshed(self, opened: _Opened) -> _Opened:
+        """With the knowledge base as it is now."""
+        view = opened.parts.store.current()
+        if view is opened.view:
+            return opened
+        pipeline = _pipeline(self._settings, opened.parts, view, opened.pipeline.budget)
+        fresh = _Opened(opened.parts, view, pipeline)
+        if self._opened is opened:  # and not closed meanwhile
+            self._opened = fresh
+        return fresh
 
     def _reopen(self, old: _Parts) -> _Opened:
         """After a fork: the parent's thread pools and locks are of no use here."""
         parts = _open_parts(self._settings)
-        if parts.bundle.manifest != old.bundle.manifest:
+        if parts.bundle.seal != old.bundle.seal:
             raise BundleError(
                 "the bundle was replaced since it was opened",
                 path=self._settings.path,
                 remedy="Restart the program to use the new bundle.",
             )
-        self._opened = opened = _Opened(parts, _pipeline(self._settings, parts))
+        view = parts.store.current()
+        self._opened = opened = _Opened(parts, view, _pipeline(self._settings, parts, view))
         return opened
 
 
@@ -241,26 +269,14 @@ def _open_parts(settings: _Settings) -> _Parts:
     bundle = Bundle.open(settings.path, settings.verify)
     manifest = bundle.manifest
     tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.max_length)
-    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
-    for name, found, expected in (
-        ("rows", len(kb), manifest.kb_rows),
-        ("labels", kb.num_labels, len(manifest.labels)),
-    ):
-        if found != expected:
-            raise BundleError(
-                f"the knowledge base has another number of {name} than the manifest",
-                path=bundle.kb_folder,
-                found=found,
-                expected=str(expected),
-                remedy="Export the bundle again.",
-            )
+    store = KnowledgeStore(bundle, settings.verify)
     student = StudentSession(bundle.model_path, settings.threads)
     check_golden(bundle, tokenizer, student)
     give_back()
-    return _Parts(bundle, tokenizer, student, kb, os.getpid())
+    return _Parts(bundle, tokenizer, student, store, os.getpid())
 
 
-def _pipeline(settings: _Settings, parts: _Parts) -> Pipeline:
+def _pipeline(settings: _Settings, parts: _Parts, view: View, budget: Budget | None = None) -> Pipeline:
     manifest = parts.bundle.manifest
     if settings.retrieval == "gated" and manifest.gate is None:
         raise UsageError(
@@ -269,22 +285,24 @@ def _pipeline(settings: _Settings, parts: _Parts) -> Pipeline:
             expected='a threshold in the manifest, for retrieval "gated"',
             remedy='Open it with retrieval "always", or export it again with another --gate-loss.',
         )
-    budget = None if settings.budget_ms is None else Budget(settings.budget_ms, _search_cost(parts))
-    return Pipeline(manifest, parts.tokenizer, parts.kb, settings.retrieval, budget)
+    if budget is None and settings.budget_ms is not None:
+        budget = Budget(settings.budget_ms, _search_cost(parts, view.kb))
+    # The gate was certified for the knowledge base as it was exported, and would hide edits where the student is sure.
+    mode = "always" if settings.retrieval == "gated" and view.edited else settings.retrieval
+    return Pipeline(manifest, parts.tokenizer, view.kb, mode, budget, view.labels)
 
 
-def _search_cost(parts: _Parts) -> float:
+def _search_cost(parts: _Parts, kb: KnowledgeBase) -> float:
     """Nanoseconds of a search and its blend, as seen now: with queries of all directions, each after the student."""
-    kb, manifest = parts.kb, parts.bundle.manifest
+    manifest = parts.bundle.manifest
     if not (len(kb) and manifest.golden):
         return 0.0
     config, golden = manifest.blend, manifest.golden[0].text
     encoding = parts.tokenizer.encode(*checked_input(golden, manifest.text_pair))
     queries = np.random.default_rng(0).normal(size=(SEARCHES, kb.ndim)).astype(np.float32)
-    uniform = np.full(kb.num_labels, 1 / kb.num_labels, np.float32)
+    uniform = np.full(len(manifest.labels), 1 / len(manifest.labels), np.float32)
 
     def search(number: int) -> object:
-        rows, similarities = kb.search(queries[number], config.k)
-        return blend(uniform, similarities, kb.soft_labels.take(rows), config)
+        return mixed(kb, uniform, *kb.search(queries[number], config.k), config)
 
     return measured_cost(search, lambda: parts.student.run(encoding))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..kb.knowledge_base import KnowledgeBase
 from .bundle import Bundle
 from .manifest import BlendConfig
+from .store import KnowledgeStore
 from .tables import table
 from .weight import FEATURES, BucketWeight
 
@@ -14,12 +14,14 @@ _LABELS_SHOWN = 6
 def describe(bundle: Bundle) -> str:
     """The bundle for people: model, blend, knowledge base, quality, files."""
     manifest = bundle.manifest
-    labels, quality, quantization = manifest.labels, manifest.quality, manifest.quantization
-    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
+    quality, quantization = manifest.quality, manifest.quantization
+    store = KnowledgeStore(bundle)
+    view = store.current()
+    kb, labels = view.kb, view.labels
     shown = ", ".join(labels[:_LABELS_SHOWN]) + (", ..." if len(labels) > _LABELS_SHOWN else "")
     blend = manifest.blend
     data, teacher = manifest.created_from.get("data", {}), manifest.created_from.get("teacher", "unknown")
-    texts = "with" if len(kb) and kb.text(0) is not None else "without"
+    texts = "with" if store.edited().base.keeps_texts else "without"
     facts = [
         ("bundle", f"{bundle.path}, format {manifest.format_version}, every file as sealed"),
         ("labels", f"{len(labels)}: {shown}"),
@@ -28,9 +30,10 @@ def describe(bundle: Bundle) -> str:
         ("student", _student(quantization) + _pieces(quantization)),
         (
             "knowledge",
-            f"{len(kb):,} rows {texts} their texts, keys of {kb.ndim} x {manifest.kb.dtype}, "
-            f"search width {manifest.kb.expansion_search}",
+            f"{len(kb):,} rows {texts} their texts, keys of {kb.ndim} x {kb.config.dtype}, "
+            f"search width {kb.config.expansion_search}",
         ),
+        ("edits", _edits(store)),
         (
             "blend",
             f"{_shares(blend)}, k {blend.k}, tau {blend.tau:g}, temperatures: student {blend.student_temperature:g}, "
@@ -61,6 +64,19 @@ def describe(bundle: Bundle) -> str:
     files.append(("total", f"{total:,}", ""))
     lines = [f"{name:<10} {value}" for name, value in facts]
     return "\n".join([*lines, "", table(["file", "bytes", "sha256"], files)])
+
+
+def _edits(store: KnowledgeStore) -> str:
+    view, kb = store.view, store.edited()
+    if not view.edited:
+        return "none"
+    recall = view.generation.recall
+    measured = "" if recall is None else f", of which a search finds {recall:.2%} of the true neighbours"
+    return (
+        f"{view.head.seq:,}, the last one {view.head.after[:12]}; generation {view.generation.number} of "
+        f"{view.generation.kb_rows:,} rows{measured}; since then {kb.added:,} added, {kb.removed:,} removed; the gate "
+        "does not hold any more: every text retrieves"
+    )
 
 
 def _shares(blend: BlendConfig) -> str:

@@ -157,7 +157,7 @@ class Manifest:
             quality=fields.get("quality", dict),
             versions=fields.get("versions", dict),
             created_from=fields.get("created_from", dict),
-            files=_files(fields.section("files")),
+            files=read_files(fields.section("files")),
         )
 
 
@@ -177,7 +177,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
         if file.is_file() and name != MANIFEST_FILE:
-            files[name] = FileRecord(bytes=file.stat().st_size, sha256=sha256_file(file))
+            files[name] = file_record(file)
     manifest = dataclasses.replace(manifest, files=files)
     text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     head = (text.removesuffix("\n}") + ",\n  ").encode()
@@ -189,6 +189,22 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 def seal_entry(head: bytes) -> bytes:
     """The end of a manifest file that begins with ``head``."""
     return f'"seal": "{hashlib.sha256(head).hexdigest()}"\n}}\n'.encode()
+
+
+def sealed(raw: bytes) -> bool:
+    """Whether a file that ends with a seal is as it was when it got it."""
+    size = len(seal_entry(b""))
+    return raw[-size:] == seal_entry(raw[:-size])
+
+
+def seal_of(raw: bytes) -> str:
+    """The seal of a sealed file: 64 hexadecimal digits."""
+    return hashlib.sha256(raw[: -len(seal_entry(b""))]).hexdigest()
+
+
+def file_record(path: Path) -> FileRecord:
+    """The record of a file as it is now."""
+    return FileRecord(bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
 def _plain(value: object) -> object:
@@ -239,7 +255,12 @@ def _golden(section: Fields) -> Golden:
     )
 
 
-def _files(section: Fields) -> dict[str, FileRecord]:
+def read_files(section: Fields) -> dict[str, FileRecord]:
+    """The records of files, by their paths.
+
+    Raises:
+        BundleError: a record is unusable, or a path leads out of the bundle.
+    """
     files = {}
     for name in section.obj:
         pure = PurePosixPath(name)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import ModelError, UsageError
 from ..kb.knowledge_base import KnowledgeBase
-from .blend import blend
+from .blend import Blended, blend, blend_edited
 from .budget import Budget
-from .manifest import Manifest
+from .manifest import BlendConfig, Manifest
 from .prediction import Prediction, Reason, Retrieval, Timings
 from .student import StudentSession
 from .text import Text, checked_input
@@ -29,9 +32,10 @@ class Pipeline:
     Args:
         manifest: the bundle's.
         tokenizer: its.
-        kb: its knowledge base.
+        kb: its knowledge base, as it is now.
         retrieval: ``"always"``, ``"gated"`` (the manifest must have a gate) or ``"never"``.
         budget: what a text may take; None for any time.
+        labels: all labels' names, those that the student was taught first; None for the manifest's.
     """
 
     def __init__(
@@ -41,9 +45,12 @@ class Pipeline:
         kb: KnowledgeBase,
         retrieval: RetrievalMode,
         budget: Budget | None = None,
+        labels: tuple[str, ...] | None = None,
     ) -> None:
-        self._labels, self._pair, self._blend = manifest.labels, manifest.text_pair, manifest.blend
-        self._tokenizer, self._kb, self._budget = tokenizer, kb, budget
+        self._labels = manifest.labels if labels is None else labels
+        self._pair, self._blend = manifest.text_pair, manifest.blend
+        self._new = len(self._labels) - len(manifest.labels)
+        self._tokenizer, self._kb, self.budget = tokenizer, kb, budget
         gate = manifest.gate if retrieval == "gated" else None
         self._threshold = None if gate is None else gate.threshold
         self._off: Reason | None = "never" if retrieval == "never" else None if len(kb) else "empty"
@@ -71,19 +78,21 @@ class Pipeline:
         if reason is None:
             rows, similarities = self._kb.search(embedding, config.k)
             searched = perf_counter_ns()
-            soft_labels = self._kb.soft_labels.take(rows)
-            probabilities, retrieved, weights, share = blend(own, similarities, soft_labels, config)
+            probabilities, retrieved, weights, share = mixed(self._kb, own, rows, similarities, config)
             best = int(probabilities.argmax())
             probability = float(probabilities[best])
             found: Retrieval | tuple[()] = Retrieval(self._kb, rows, similarities, weights)
+            if self._new:
+                own = self._widened(own)
         else:
             searched = ran
+            own = self._widened(own)
             probabilities, retrieved, found, share = own, None, (), 1.0
         if probability != probability:
             raise ModelError("the student computed no number", path=student.path, found="NaN")
         blended = perf_counter_ns()
-        if self._budget is not None:
-            self._budget.learn(blended - ran if reason is None else None)
+        if self.budget is not None:
+            self.budget.learn(blended - ran if reason is None else None)
         timings = Timings(
             (tokenized - began) / 1e3,
             (ran - tokenized) / 1e3,
@@ -95,13 +104,40 @@ class Pipeline:
             labels[best], probability, probabilities, own, retrieved, reason, share, timings, labels, found
         )
 
+    def _widened(self, own: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The student's probabilities, 0 for labels that it was not taught."""
+        return np.concatenate([own, np.zeros(self._new, np.float32)]) if self._new else own
+
     def _unneeded(self, probability: float, spent_ns: int) -> Reason | None:
         """Why a text for which the student gives its label this much is answered by it alone; None where it is not."""
         if self._threshold is not None and probability >= self._threshold:
             return "sure"
-        if self._budget is not None and not self._budget.affords(spent_ns):
+        if self.budget is not None and not self.budget.affords(spent_ns):
             return "budget"
         return None
+
+
+def mixed(
+    kb: KnowledgeBase,
+    student: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    similarities: NDArray[np.float32],
+    config: BlendConfig,
+) -> Blended:
+    """The student's answer mixed with what was found for it.
+
+    Args:
+        kb: where it was found.
+        student: float32 [b], the student's probabilities of the labels that it was taught.
+        rows: [k] of the knowledge base.
+        similarities: float32 [k].
+        config: how to mix.
+    """
+    labels, pins = kb.soft_labels.take(rows), kb.pins
+    if pins is None and kb.num_labels == len(student):
+        return blend(student, similarities, labels, config)
+    pinned = None if pins is None else pins[rows]
+    return blend_edited(student, similarities, labels, config, len(student), pinned, rows, kb.odds)
 
 
 def checked_mode(retrieval: str) -> RetrievalMode:

@@ -47,8 +47,8 @@ def measure_streams(
 
     def stream(count: int) -> Iterator[Prediction | ReaugkdError]:
         if count == 1:
-            return one_by_one(pipeline, student, texts, "raise")
-        return side_by_side(pipeline, student, texts, "raise", count)
+            return one_by_one(lambda: pipeline, student, texts, "raise")
+        return side_by_side(lambda: pipeline, student, texts, "raise", count)
 
     counts = sorted({1, threads})
     first, *others = [list(stream(count)) for count in counts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 OnError = Literal["raise", "return"]
+Current = Callable[[], Pipeline]
 
 _MOST_AT_ONCE = 4  # texts that a thread answers in one go
 _LOOK_AHEAD = 2  # such goes, in work or waiting for their turn, a thread
@@ -37,14 +38,14 @@ def checked_on_error(on_error: OnError) -> OnError:
 
 
 def one_by_one(
-    pipeline: Pipeline, student: StudentSession, texts: Iterable[Text], on_error: OnError
+    pipeline: Current, student: StudentSession, texts: Iterable[Text], on_error: OnError
 ) -> Iterator[Prediction | ReaugkdError]:
     """The answers, lazily, in the calling thread."""
     return (_attempt(pipeline, student, text, on_error) for text in texts)
 
 
 def side_by_side(
-    pipeline: Pipeline, student: StudentSession, texts: Iterable[Text], on_error: OnError, threads: int
+    pipeline: Current, student: StudentSession, texts: Iterable[Text], on_error: OnError, threads: int
 ) -> Iterator[Prediction | ReaugkdError]:
     """The answers in order, from threads that work a few texts ahead of the one that is handed out.
 
@@ -52,7 +53,7 @@ def side_by_side(
     of a stream that is known to be so short that some thread would go without.
 
     Args:
-        pipeline: answers.
+        pipeline: gives what answers, anew for each text, as the knowledge base may be edited meanwhile.
         student: a session that uses one thread a run.
         texts: read as answers are asked for, in the calling thread; at most eight a thread beyond what is handed out.
         on_error: as of `Runtime.predict_many`.
@@ -95,7 +96,7 @@ def side_by_side(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _attempts(pipeline: Pipeline, student: StudentSession, texts: Sequence[Text], on_error: OnError) -> _Attempts:
+def _attempts(pipeline: Current, student: StudentSession, texts: Sequence[Text], on_error: OnError) -> _Attempts:
     answers: list[Prediction | ReaugkdError] = []
     for text in texts:
         try:
@@ -112,10 +113,10 @@ def _handed_out(attempts: _Attempts) -> Iterator[Prediction | ReaugkdError]:
         raise error
 
 
-def _attempt(pipeline: Pipeline, student: StudentSession, text: Text, on_error: OnError) -> Prediction | ReaugkdError:
+def _attempt(pipeline: Current, student: StudentSession, text: Text, on_error: OnError) -> Prediction | ReaugkdError:
     if on_error == "raise":
-        return pipeline.answer(student, text)
+        return pipeline().answer(student, text)
     try:
-        return pipeline.answer(student, text)
+        return pipeline().answer(student, text)
     except ReaugkdError as error:
         return error

@@ -6,6 +6,7 @@ from .assemble import dataset_from_rows
 from .carve import carve, choose_split, is_carved, unlabelled_split, with_dev_split
 from .dataset import Columns, Dataset, Split, label_indices
 from .dedupe import drop_duplicates_of, normalise
+from .labelled import LabelledRow, read_labelled
 from .load import load_dataset
 from .split import stratified_split
 from .stream import BadRecord, Record, read_records
@@ -14,6 +15,7 @@ __all__ = [
     "BadRecord",
     "Columns",
     "Dataset",
+    "LabelledRow",
     "Record",
     "Split",
     "carve",
@@ -24,6 +26,7 @@ __all__ = [
     "label_indices",
     "load_dataset",
     "normalise",
+    "read_labelled",
     "read_records",
     "stratified_split",
     "unlabelled_split",

@@ -61,11 +61,11 @@ def read_records(
         DataError: no such file.
     """
     if not isinstance(file, (str, Path)):
-        kind = _format_of(None, format or "txt")
+        kind = format_of(None, format or "txt")
         name = getattr(file, "name", None)
         return _Selector(columns, pair, name if isinstance(name, str) else "<stream>").records(file, kind)
     path = Path(file)
-    kind = _format_of(path, format)
+    kind = format_of(path, format)
     if not path.exists():
         raise DataError("no such file", path=path, expected="a file of texts", remedy="Check the path.")
     return _read_path(path, kind, columns, pair)
@@ -85,7 +85,12 @@ def _read_path(path: Path, kind: str, columns: Columns, pair: bool) -> Iterator[
         raise empty_source(source)
 
 
-def _format_of(path: Path | None, given: str | None) -> str:
+def format_of(path: Path | None, given: str | None) -> str:
+    """One of ``FORMATS``: the given one, or by the path's suffix.
+
+    Raises:
+        UsageError: it is none.
+    """
     suffix = path.suffix.lower().removeprefix(".") if path is not None else ""
     kind = given or {"ndjson": "jsonl", "text": "txt"}.get(suffix, suffix)
     if kind not in FORMATS:

@@ -1,0 +1,391 @@
+"""A knowledge base with edits on top: rows added, removed and relabelled, without a change to the files below.
+
+Rows are numbered through: first those of the base, then the added ones in their order. A removed row keeps its number,
+and is skipped by searches, until the next `fold`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, UsageError
+from .change import Change, Labelling, NewRow, Text
+from .index import IndexConfig, VectorIndex
+from .knowledge_base import KnowledgeBase, Neighbours
+from .soft_labels import SoftLabels
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Shares = tuple[NDArray[np.intp], NDArray[np.float32]]
+"""A soft label without its zeros: classes and their shares."""
+
+_SLACK = 8  # rows asked for beyond k where some may be removed
+
+
+class _Added:
+    """Rows that were added, in lists that only grow, so that older states of the knowledge base can share them."""
+
+    def __init__(self, config: IndexConfig) -> None:
+        self.index = VectorIndex.build(np.zeros((0, config.ndim), np.float32), config)
+        self.keys: list[NDArray[np.float32]] = []
+        self.ids: list[int] = []
+        self.texts: list[Text | None] = []
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def copy(self, rows: int) -> _Added:
+        """The first rows."""
+        copy = _Added(self.index.config)
+        copy.keys, copy.ids, copy.texts = self.keys[:rows], self.ids[:rows], self.texts[:rows]
+        if rows:
+            copy.index.append(np.array(copy.keys))
+        return copy
+
+    def append(self, rows: Sequence[NewRow]) -> None:
+        anywhere = np.eye(1, self.index.config.ndim, dtype=np.float32)[0]
+        # An erased row is removed before anyone can ask for it: its place is all that it needs.
+        keys = [anywhere if row.payload is None else row.payload.key.astype(np.float32) for row in rows]
+        self.keys += keys
+        self.ids += [row.id for row in rows]
+        self.texts += [None if row.payload is None else row.payload.text for row in rows]
+        self.index.append(np.array(keys))  # last: who finds a row finds the rest of it
+
+
+@dataclass(frozen=True)
+class _State:
+    """What differs between one edit and the next; arrays are replaced, never written to."""
+
+    labels: tuple[str, ...]
+    added: int
+    alive: Bools
+    soft: dict[int, Shares]
+    gold: dict[int, int]
+    pins: Bools
+    odds: float
+
+
+class EditedKnowledgeBase(KnowledgeBase):
+    """A base and what edits made of it. `apply` gives the next one, and leaves this one as it is.
+
+    Attributes:
+        labels: the names of all c labels, new ones last.
+        base: what lies below.
+    """
+
+    def __init__(
+        self, base: KnowledgeBase, labels: tuple[str, ...], added: _Added | None = None, state: _State | None = None
+    ) -> None:
+        rows = len(base)
+        pins = np.zeros(rows, bool) if base.pins is None else base.pins
+        self.base = base
+        self._added = _Added(base.config) if added is None else added
+        self._state = state or _State(labels, 0, np.ones(rows, bool), {}, {}, pins, base.odds)
+        self._live = int(self._state.alive.sum())
+        self._live_base = int(self._state.alive[:rows].sum())
+        self.soft_labels = _EditedLabels(self)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of all c labels, new ones last."""
+        return self._state.labels
+
+    @property
+    def pins(self) -> Bools:
+        """Which rows are pinned, bool [all rows, removed ones too]."""
+        return self._state.pins
+
+    @property
+    def odds(self) -> float:
+        """What the odds of labels are multiplied by that the student was not taught."""
+        return self._state.odds
+
+    @property
+    def alive(self) -> Bools:
+        """Which rows are not removed, bool [all rows]."""
+        return self._state.alive
+
+    @property
+    def relabelled(self) -> Collection[int]:
+        """The numbers of the rows whose labels come from an edit."""
+        return self._state.soft.keys()
+
+    @property
+    def added(self) -> int:
+        """How many rows were added, removed ones among them."""
+        return self._state.added
+
+    @property
+    def removed(self) -> int:
+        """How many rows are removed."""
+        return len(self._state.alive) - self._live
+
+    def apply(self, change: Change) -> EditedKnowledgeBase:
+        """The knowledge base after an edit; to be called for the newest state only.
+
+        Raises:
+            UsageError: as of `check`.
+        """
+        after = self.check(change)
+        if change.add:
+            self._added.append(change.add)
+        return EditedKnowledgeBase(self.base, after.labels, self._added, after)
+
+    def check(self, change: Change) -> _State:
+        """What `apply` would lead to; nothing is changed.
+
+        Raises:
+            UsageError: the edit is of rows or labels that are not there, or there already.
+        """
+        state, first = self._state, len(self._state.alive)
+        labels = (*state.labels, *change.labels)
+        if len(set(labels)) != len(labels):
+            raise UsageError("a new label has the name of another", found=", ".join(change.labels))
+        if len(self._added) != state.added:
+            raise UsageError("an edit of a state that is not the newest")
+        known = {*self._added.ids, *(row.id for row in change.add)}
+        taken = [row.id for row in change.add if self.base.rows_of(row.id)]
+        if taken or len(known) != state.added + len(change.add):
+            raise UsageError("a row of this id is there already", found=taken or "an added one")
+        number = {name: place for place, name in enumerate(labels)}
+        soft, gold = dict(state.soft), dict(state.gold)
+        pins = np.concatenate([state.pins, np.zeros(len(change.add), bool)])
+        alive = np.concatenate([state.alive, np.ones(len(change.add), bool)])
+        labelled = [(self._row(entry.id, True), entry.new) for entry in change.relabel]
+        labelled += [(first + place, row.labelling) for place, row in enumerate(change.add)]
+        for row, labelling in labelled:
+            soft[row], gold[row] = _shares(labelling, number), _gold(labelling, number)
+            pins[row] = labelling.pin
+        for ids, now in ((change.remove, False), (change.restore, True)):
+            for row_id in ids:
+                alive[self._row(row_id, not now)] = now
+        odds = state.odds if change.odds is None else change.odds
+        return _State(labels, state.added + len(change.add), alive, soft, gold, pins, odds)
+
+    def supposing(self, change: Change) -> EditedKnowledgeBase:
+        """What `apply` would give, for looking at; this one stays the newest.
+
+        Raises:
+            UsageError: as of `check`.
+        """
+        after, added = self.check(change), self._added.copy(self.added)
+        if change.add:
+            added.append(change.add)
+        return EditedKnowledgeBase(self.base, after.labels, added, after)
+
+    def next_id(self, least: int = 0) -> int:
+        """The first id from ``least`` on that is larger than those of all added rows."""
+        return max(least, max(self._added.ids, default=-1) + 1)
+
+    def without(self, rows: Iterable[int]) -> EditedKnowledgeBase:
+        """The same with these rows out of sight; not to be edited further."""
+        alive = self._state.alive.copy()
+        alive[list(rows)] = False
+        return EditedKnowledgeBase(self.base, self.labels, self._added, _State(**{**vars(self._state), "alive": alive}))
+
+    def find(self, row_id: int, alive: bool = True) -> int | None:
+        """The number of the row with this id; None where there is none, or it is removed (or, for not alive, is not).
+
+        Raises:
+            UsageError: several rows of the base have it.
+        """
+        rows = self.base.rows_of(row_id)
+        if len(rows) > 1:
+            raise UsageError("several rows have this id", found=row_id, remedy="Remove them by their label or text.")
+        if not rows and row_id in self._added.ids[: self.added]:
+            rows = [len(self.base) + self._added.ids.index(row_id)]
+        return rows[0] if rows and bool(self._state.alive[rows[0]]) == alive else None
+
+    def labelling(self, row: int) -> Labelling:
+        """What a row says of its label."""
+        shares, gold = self.soft_labels.take(np.array([row]))[0], self.label(row)
+        label = None if gold < 0 else self.labels[gold]
+        classes = np.flatnonzero(shares)
+        hard = label is not None and len(classes) == 1 and classes[0] == gold and shares[gold] == 1
+        soft = None if hard else {self.labels[place]: float(shares[place]) for place in classes}
+        return Labelling(label, soft, bool(self.pins[row]))
+
+    def key(self, row: int) -> NDArray[np.float32]:
+        """The key of an added row as it is stored, float32 [d]; of the base's rows `KnowledgeBase.keys` has them."""
+        return self._added.keys[row - len(self.base)]
+
+    def search(self, query: NDArray[np.float32], k: int) -> Neighbours:
+        """The ``min(k, len(self))`` rows that are not removed and most similar to ``query`` float32 [d], best first."""
+        base = len(self.base)
+        rows, similarities = self._living(self.base.index, query, k, 0, self._live_base, base)
+        if self.added:
+            wanted = self._live - self._live_base
+            more, nearness = self._living(self._added.index, query, k, base, wanted, self.added)
+            rows, similarities = np.concatenate([rows, more]), np.concatenate([similarities, nearness])
+            order = np.argsort(-similarities, kind="stable")[:k]
+            rows, similarities = rows[order], similarities[order]
+        return Neighbours(rows, similarities)
+
+    def search_many(self, queries: NDArray[np.float32], k: int, threads: int = 1) -> tuple[Ints, NDArray[np.float32]]:
+        """`search` for each of ``queries`` [n, d]: rows int64 and similarities float32, both [n, min(k, len(self))]."""
+        found = [self.search(query, k) for query in queries]
+        shape = (len(queries), min(k, len(self)))
+        return (
+            np.array([near.rows for near in found], np.int64).reshape(shape),
+            np.array([near.similarities for near in found], np.float32).reshape(shape),
+        )
+
+    def keys(self) -> NoReturn:
+        """Not of an edited knowledge base.
+
+        Raises:
+            BundleError: always.
+        """
+        raise BundleError(
+            "the knowledge base has edits that are not folded in", remedy="Run `reaugkd kb compact` on it first."
+        )
+
+    def with_soft_labels(self, soft_labels: NDArray[np.floating], label_loss: float = 0.0) -> NoReturn:
+        """Not of an edited knowledge base.
+
+        Raises:
+            BundleError: always.
+        """
+        self.keys()
+
+    def save(self, folder: object) -> NoReturn:
+        """Not of an edited knowledge base; `fold.fold` makes one of it that can be saved.
+
+        Raises:
+            BundleError: always.
+        """
+        self.keys()
+
+    def label(self, row: int) -> int:
+        """The row's gold label as an index into the labels, -1 for none."""
+        known = self._state.gold.get(row)
+        return self.base.label(row) if known is None else known
+
+    def gold(self) -> NDArray[np.int32]:
+        """The gold labels of all rows, removed ones too, -1 for none."""
+        found = np.full(len(self.alive), -1, np.int32)
+        found[: len(self.base)] = self.base.gold()
+        found[list(self._state.gold)] = list(self._state.gold.values())
+        return found
+
+    def id(self, row: int) -> int:
+        """The row's identity."""
+        base = len(self.base)
+        return self.base.id(row) if row < base else self._added.ids[row - base]
+
+    def text(self, row: int) -> Text | None:
+        """The row's text or pair; None where it is not kept.
+
+        Raises:
+            BundleError: as of `KnowledgeBase.text`.
+        """
+        base = len(self.base)
+        return self.base.text(row) if row < base else self._added.texts[row - base]
+
+    def __len__(self) -> int:
+        """Rows that are not removed."""
+        return self._live
+
+    @property
+    def config(self) -> IndexConfig:
+        """The index's parameters."""
+        return self.base.config
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions of a key."""
+        return self.base.ndim
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels, c."""
+        return len(self._state.labels)
+
+    @property
+    def format_version(self) -> int:
+        """That of the base."""
+        return self.base.format_version
+
+    def nbytes(self) -> dict[str, int]:
+        """Bytes of each part of the base; what edits take in memory is not counted."""
+        return self.base.nbytes()
+
+    def _row(self, row_id: int, alive: bool) -> int:
+        row = self.find(row_id, alive)
+        if row is None:
+            raise UsageError(
+                "there is no such row" if alive else "there is no such removed row",
+                found=row_id,
+                expected="the id of a row of the knowledge base",
+                remedy="`reaugkd predict --explain` shows the ids of the rows behind an answer.",
+            )
+        return row
+
+    def _living(
+        self, index: VectorIndex, query: NDArray[np.float32], k: int, first: int, living: int, rows: int
+    ) -> tuple[Ints, NDArray[np.float32]]:
+        """Of one index, whose row 0 has the number ``first``: asked for more until enough of them are not removed."""
+        wanted = min(k, living)
+        ask = wanted if living == rows else wanted + _SLACK
+        while True:
+            found, similarities = index.search(query, ask)
+            # Rows that were added after this state are none of its business.
+            kept = found < rows
+            kept[kept] = self._state.alive[first + found[kept]]
+            if kept.sum() >= wanted or ask >= len(index):
+                return found[kept][:wanted] + first, similarities[kept][:wanted]
+            ask = min(2 * ask, len(index))
+
+
+class _EditedLabels(SoftLabels):
+    """The base's soft labels, wider by the new labels, but for the rows that edits labelled."""
+
+    def __init__(self, kb: EditedKnowledgeBase) -> None:
+        self._base = kb.base.soft_labels
+        self._labels, self._soft = len(kb.labels), kb._state.soft
+        self._rows = len(kb.alive)
+
+    @property
+    def stored(self) -> NoReturn:
+        """Not of an edited knowledge base."""
+        raise BundleError("the knowledge base has edits that are not folded in")
+
+    @property
+    def num_labels(self) -> int:
+        """The number of labels, new ones too."""
+        return self._labels
+
+    def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """The labels of ``rows`` [k], float32 [k, c]."""
+        below = rows < len(self._base)
+        dense = np.zeros((len(rows), self._labels), np.float32)
+        dense[below, : self._base.num_labels] = self._base.take(rows[below])
+        for place, row in enumerate(rows.tolist()):
+            edited = self._soft.get(row)
+            if edited is not None:
+                dense[place] = 0
+                dense[place, edited[0]] = edited[1]
+        return dense
+
+    def __len__(self) -> int:
+        return self._rows
+
+
+def _shares(labelling: Labelling, number: dict[str, int]) -> Shares:
+    shares = labelling.shares
+    return np.array([_number(name, number) for name in shares], np.intp), np.array(list(shares.values()), np.float32)
+
+
+def _gold(labelling: Labelling, number: dict[str, int]) -> int:
+    return -1 if labelling.label is None else _number(labelling.label, number)
+
+
+def _number(name: str, number: dict[str, int]) -> int:
+    if name not in number:
+        raise UsageError("a row has a label that is not known", found=name, expected="one of the labels")
+    return number[name]

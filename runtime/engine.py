@@ -21,7 +21,7 @@ from .heap import give_back
 from .manifest import Manifest
 from .pipeline import Pipeline, RetrievalMode, checked_mode
 from .prediction import Prediction
-from .stream import OnError, checked_on_error, one_by_one, side_by_side
+from .stream import OnError, checked_on_error, of_this_process, one_by_one, side_by_side
 from .student import StudentSession
 from .text import Text, checked_input
 from .threads import checked_threads
@@ -183,7 +183,8 @@ class Runtime:
             on_error: ``"raise"`` stops at a bad text; ``"return"`` hands the error out in the text's place and goes on.
 
         Raises:
-            UsageError: one text in place of several, another ``on_error``, or the runtime is closed.
+            UsageError: one text in place of several, another ``on_error``, or the runtime is closed; from the iterator,
+                where a forked child goes on with its parent's.
         """
         on_error = checked_on_error(on_error)
         if isinstance(texts, str):
@@ -191,10 +192,10 @@ class Runtime:
         opened = self._current()
         parts, pipeline = opened.parts, opened.pipeline
         if self._settings.threads == 1:
-            return one_by_one(pipeline, parts.student, texts, on_error)
+            return of_this_process(one_by_one(pipeline, parts.student, texts, on_error))
         if parts.single is None:
             parts.single = StudentSession(parts.bundle.model_path, threads=1)
-        return side_by_side(pipeline, parts.single, texts, on_error, self._settings.threads)
+        return of_this_process(side_by_side(pipeline, parts.single, texts, on_error, self._settings.threads))
 
     def close(self) -> None:
         """Let go of the model and the knowledge base; predicting afterwards raises UsageError."""

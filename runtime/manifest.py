@@ -204,12 +204,17 @@ def _plain(value: object) -> object:
 def _checked_version(fields: Fields) -> int:
     version = fields.get("format_version", int)
     if version > FORMAT_VERSION:
+        # Of what a newer format holds only this is relied on: which reaugkd wrote it, and so reads it.
+        versions = fields.obj.get("versions")
+        writer = versions.get("reaugkd") if isinstance(versions, dict) else None
+        told = isinstance(writer, str) and writer.isprintable()
         raise BundleVersionError(
             "the bundle was written by a newer reaugkd",
             path=fields.path,
-            found=f"format version {version}",
+            found=f"format version {version}" + (f", written by reaugkd {writer}" if told else ""),
             expected=f"format version {FORMAT_VERSION} or older",
-            remedy="Upgrade reaugkd, or export the bundle again with this version.",
+            remedy=f"Upgrade reaugkd to {f'{writer} or newer' if told else 'a version that reads it'}, or export the "
+            "bundle again with this version.",
         )
     if version < 1:
         raise fields.error("format_version", version, "a whole number from 1")

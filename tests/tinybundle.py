@@ -39,6 +39,8 @@ def build_tiny_bundle(
     pairs: bool = False,
     texts: bool = True,
     seed: int = 0,
+    dtype: str = "f16",
+    reduce_range: bool = False,
 ) -> Path:
     """Write a sealed bundle to the folder ``path`` and return it.
 
@@ -52,15 +54,17 @@ def build_tiny_bundle(
         pairs: whether the inputs are pairs of texts.
         texts: whether the knowledge base keeps the rows' texts.
         seed: of everything random; other seeds give other weights.
+        dtype: of the keys.
+        reduce_range: weights of 7 bits, whose products no processor saturates: the same integers everywhere.
     """
     rng = np.random.default_rng(seed)
     model, tokenizer_path = path / MODEL_FILE, path / TOKENIZER_FILE
     model.parent.mkdir(parents=True)
     _tokenizer().save(str(tokenizer_path))
     (model.parent / "config.json").write_text('{"model_type": "tiny"}\n')
-    _write_model(model, len(labels), pairs, rng)
+    _write_model(model, len(labels), pairs, rng, reduce_range)
     tokenizer, student = TextTokenizer(tokenizer_path, MAX_LENGTH), StudentSession(model)
-    config = IndexConfig(ndim=NDIM, expansion_add=64, expansion_search=32)
+    config = IndexConfig(ndim=NDIM, dtype=dtype, expansion_add=64, expansion_search=32)
     _knowledge_base(
         student, tokenizer, tiny_texts(rows, seed=seed + 1, pairs=pairs), texts, config, len(labels), rng
     ).save(path / KB_FOLDER)
@@ -113,12 +117,12 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _write_model(path: Path, labels: int, pairs: bool, rng: np.random.Generator) -> None:
+def _write_model(path: Path, labels: int, pairs: bool, rng: np.random.Generator, reduce_range: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     plain = path.with_suffix(".fp32")
     onnx.save(_model(labels, pairs, rng), str(plain))
-    quantize_dynamic(str(plain), str(path), weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+    quantize_dynamic(str(plain), str(path), ["MatMul"], weight_type=QuantType.QInt8, reduce_range=reduce_range)
     plain.unlink()
 
 

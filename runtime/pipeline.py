@@ -69,7 +69,10 @@ class Pipeline:
         probability = float(own[best])
         reason = self._off or self._unneeded(probability, ran - began)
         if reason is None:
-            rows, similarities = self._kb.search(embedding, config.k)
+            try:
+                rows, similarities = self._kb.search(embedding, config.k)
+            except UsageError as error:  # that the query has no direction
+                raise _no_number(student, f"an embedding with {error.found}") from error
             searched = perf_counter_ns()
             soft_labels = self._kb.soft_labels.take(rows)
             probabilities, retrieved, weights, share = blend(own, similarities, soft_labels, config)
@@ -80,7 +83,7 @@ class Pipeline:
             searched = ran
             probabilities, retrieved, found, share = own, None, (), 1.0
         if probability != probability:
-            raise ModelError("the student computed no number", path=student.path, found="NaN")
+            raise _no_number(student, "NaN")
         blended = perf_counter_ns()
         if self._budget is not None:
             self._budget.learn(blended - ran if reason is None else None)
@@ -102,6 +105,12 @@ class Pipeline:
         if self._budget is not None and not self._budget.affords(spent_ns):
             return "budget"
         return None
+
+
+def _no_number(student: StudentSession, found: str) -> ModelError:
+    return ModelError(
+        "the student computed no number", path=student.path, found=found, remedy="Export the bundle again."
+    )
 
 
 def checked_mode(retrieval: str) -> RetrievalMode:

@@ -14,6 +14,7 @@ from .commands.export import export
 from .commands.fuse import fuse
 from .commands.inspect import inspect
 from .commands.predict import predict
+from .commands.sign import sign
 from .commands.study import study
 from .commands.train import train
 
@@ -33,7 +34,19 @@ def cli() -> None:
     """Distil a large text classifier into a small int8 one that looks things up in its teacher's knowledge."""
 
 
-for command in (train, export, predict, evaluate, bench, inspect, compact, fuse, study, demo):  # in the order of work
+for command in (
+    train,
+    export,
+    predict,
+    evaluate,
+    bench,
+    inspect,
+    sign,
+    compact,
+    fuse,
+    study,
+    demo,
+):  # in the order of work
     cli.add_command(command)
 
 

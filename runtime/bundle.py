@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import BundleError, BundleIntegrityError
+from ..errors import BundleError, BundleIntegrityError, UsageError
 from ..kb.files import sha256_file
 from ..kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE
+from ..kb.signature import PublicKey
 from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_entry
+from .signing import check_signature
 
 MODEL_FILE = "student/model.onnx"
 TOKENIZER_FILE = "student/tokenizer.json"
@@ -30,32 +32,43 @@ class Bundle:
     Attributes:
         path: the bundle's folder, absolute.
         manifest: what it says about itself.
+        content: the bytes of the manifest's file that ``manifest`` was read from.
     """
 
     path: Path
     manifest: Manifest
+    content: bytes = field(default=b"", repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: Path | str, verify: bool = True) -> Bundle:
+    def open(cls, path: Path | str, verify: bool = True, require_signature: PublicKey | None = None) -> Bundle:
         """Read the manifest and check every file it names; files that it does not name are ignored.
 
         Args:
             path: the bundle's folder.
             verify: compare SHA-256 sums as well; without it only existence and sizes are looked at.
+            require_signature: whose signature the manifest must have.
 
         Raises:
-            BundleIntegrityError: a file is missing, truncated or altered.
+            BundleIntegrityError: a file is missing, truncated or altered, or the signature that is asked for is.
+            UsageError: a signature is asked for, but no check of the files that it vouches for.
             BundleVersionError: the bundle was written by a newer reaugkd.
             BundleError: this is no bundle.
         """
         folder = Path(path).absolute()
-        manifest = _read_manifest(folder, verify)
+        if require_signature is not None and not verify:
+            raise UsageError(
+                "a signature is asked for without a check of the files",
+                path=folder,
+                found="verify=False",
+                remedy="Leave verify as it is: the signature vouches for the hashes, and they for the files.",
+            )
+        manifest, content = _read_manifest(folder, verify, require_signature)
         for name in REQUIRED_FILES:
             if name not in manifest.files:
                 raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
         for name, record in manifest.files.items():
             _check_file(folder / name, record, verify)
-        return cls(folder, manifest)
+        return cls(folder, manifest, content)
 
     @property
     def model_path(self) -> Path:
@@ -73,7 +86,7 @@ class Bundle:
         return self.path / KB_FOLDER
 
 
-def _read_manifest(folder: Path, verify: bool) -> Manifest:
+def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tuple[Manifest, bytes]:
     path = folder / MANIFEST_FILE
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
@@ -88,6 +101,8 @@ def _read_manifest(folder: Path, verify: bool) -> Manifest:
             expected="a bundle's manifest",
             remedy="Give the folder that `reaugkd export` wrote.",
         ) from error
+    if signer is not None:
+        check_signature(folder, raw, signer)  # before anything is made of it
     try:
         obj = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -101,7 +116,7 @@ def _read_manifest(folder: Path, verify: bool) -> Manifest:
             expected="the manifest as it was exported",
             remedy=f"{_AGAIN} To use an edited manifest nevertheless, open the bundle without verification.",
         )
-    return manifest
+    return manifest, raw
 
 
 def _check_file(path: Path, record: FileRecord, verify: bool) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from ..errors import BundleIntegrityError
 from ..kb.knowledge_base import KnowledgeBase
+from ..kb.signature import PublicKey
 from .bundle import Bundle
 from .manifest import BlendConfig
+from .signing import read_signature
 from .tables import table
 from .weight import FEATURES, BucketWeight
 
 _LABELS_SHOWN = 6
 
 
-def describe(bundle: Bundle) -> str:
-    """The bundle for people: model, blend, knowledge base, quality, files."""
+def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
+    """The bundle for people: model, blend, knowledge base, quality, files.
+
+    Args:
+        bundle: an open one.
+        signer: whose signature was asked for, and found, when it was opened.
+    """
     manifest = bundle.manifest
     labels, quality, quantization = manifest.labels, manifest.quality, manifest.quantization
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
@@ -22,6 +30,7 @@ def describe(bundle: Bundle) -> str:
     texts = "with" if len(kb) and kb.text(0) is not None else "without"
     facts = [
         ("bundle", f"{bundle.path}, format {manifest.format_version}, every file as sealed"),
+        ("signature", _signed(bundle, signer)),
         ("labels", f"{len(labels)}: {shown}"),
         ("input", f"{'pairs of texts' if manifest.text_pair else 'single texts'}, {manifest.max_length} tokens"),
         ("teacher", f"{teacher}, on {data.get('name', 'unknown')}"),
@@ -61,6 +70,19 @@ def describe(bundle: Bundle) -> str:
     files.append(("total", f"{total:,}", ""))
     lines = [f"{name:<10} {value}" for name, value in facts]
     return "\n".join([*lines, "", table(["file", "bytes", "sha256"], files)])
+
+
+def _signed(bundle: Bundle, signer: PublicKey | None) -> str:
+    """What can be said of the signature: without a key only what it says of itself."""
+    if signer is not None:
+        return f"by key {signer.key_id}, as required"
+    try:
+        signature = read_signature(bundle.path)
+    except BundleIntegrityError as error:  # nobody asked for one
+        return error.message
+    if signature is None:
+        return "none"
+    return f"says it is by key {signature.key_id}; not checked without --require-signature"
 
 
 def _shares(blend: BlendConfig) -> str:

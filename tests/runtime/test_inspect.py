@@ -20,6 +20,7 @@ def facts(path: Path) -> dict[str, str]:
 def test_what_a_bundle_is(edge_bundle: Path) -> None:
     assert facts(edge_bundle) == {
         "bundle": f"{edge_bundle}, format 1, every file as sealed",
+        "signature": "none",
         "labels": "3: a, b, c",
         "input": "single texts, 24 tokens",
         "teacher": "unknown, on unknown",

@@ -2,8 +2,8 @@
 
 Which kernels are used is decided by the libraries. What they let one switch: numpy by NPY_DISABLE_CPU_FEATURES,
 OpenBLAS (inside numpy) by OPENBLAS_CORETYPE, ONNX Runtime only whether weights are repacked (the session's
-disable_prepacking); usearch's NumKong nothing. So other_cpu.c makes a process believe that its processor has fewer instruction sets, where
-Linux and the processor allow that: all four then choose other kernels.
+disable_prepacking); usearch's NumKong nothing. So other_cpu.c makes a process believe that its processor has fewer
+instruction sets, where Linux and the processor allow that: all four then choose other kernels.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ On disk, a folder of
     rows.npy          a table [n] of ``id`` (u8), ``label`` (i4, the gold label, -1 for none) and ``text_end`` (u8)
     texts.jsonl       optional: one JSON value a line, ``"text"`` or ``["text", "pair"]``; ``text_end`` is where a
                       row's line ends, in bytes, and all zero where texts are not kept
+    text_digests.npy  optional, in place of the texts (`text_digests`)
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from ..errors import BundleError, BundleIntegrityError, UsageError
 from .files import atomic_write
 from .index import IndexConfig, VectorIndex
 from .soft_labels import SoftLabels, TopLabels, decode, encode
+from .text_digests import BYTES, DIGESTS_FILE, TextDigests
+from .text_lines import text_json
 
 INDEX_FILE = "index.usearch"
 SOFT_LABELS_FILE = "soft_labels.npy"
@@ -49,12 +52,18 @@ class KnowledgeBase:
     """
 
     def __init__(
-        self, index: VectorIndex, soft_labels: SoftLabels, rows: NDArray[np.void], texts: bytes | mmap.mmap
+        self,
+        index: VectorIndex,
+        soft_labels: SoftLabels,
+        rows: NDArray[np.void],
+        texts: bytes | mmap.mmap,
+        digests: TextDigests | None = None,
     ) -> None:
         self.index = index
         self.soft_labels = soft_labels
         self._rows = rows
         self._texts = texts
+        self._digests = digests
 
     @classmethod
     def build(
@@ -65,7 +74,7 @@ class KnowledgeBase:
         config: IndexConfig,
         gold: NDArray[np.integer] | None = None,
         ids: NDArray[np.integer] | None = None,
-        texts: Sequence[str | tuple[str, str]] | None = None,
+        texts: Sequence[str | tuple[str, str]] | TextDigests | None = None,
         label_loss: float = 0.0,
         progress: Callable[[int, int], object] | None = None,
         threads: int = 1,
@@ -78,7 +87,7 @@ class KnowledgeBase:
             config: the index's parameters.
             gold: [n] gold labels as indices into the labels, -1 for none. Default: none.
             ids: [n] the rows' identities, for the user. Default: 0 .. n-1.
-            texts: [n] the rows' texts or pairs; leave out for privacy.
+            texts: [n] the rows' texts or pairs, or their digests in place of them; leave out for privacy.
             label_loss: what the soft labels may lose to become smaller (`soft_labels.encode`); 0 stores float16.
             progress: called with (rows done, rows in all); returning False stops.
             threads: threads that insert.
@@ -94,13 +103,16 @@ class KnowledgeBase:
         table["id"] = _column("ids", np.arange(rows) if ids is None else ids, rows)
         table["label"] = _column("gold labels", np.full(rows, -1) if gold is None else gold, rows)
         _check_gold(table["label"], soft.shape[1])
-        lines = b""
-        if texts is not None:
+        lines, digests = b"", None
+        if isinstance(texts, TextDigests):
+            _column("digests", texts.table[1:, 0], rows)
+            digests = texts
+        elif texts is not None:
             encoded = [_text_line(text) for text in texts]
             table["text_end"] = np.cumsum(_column("texts", np.array([len(line) for line in encoded], np.int64), rows))
             lines = b"".join(encoded)
         index = VectorIndex.build(keys, config, progress=progress, threads=threads)
-        return cls(index, encode(soft, label_loss), table, lines)
+        return cls(index, encode(soft, label_loss), table, lines, digests)
 
     def save(self, folder: Path) -> None:
         """Write the files into ``folder`` (made if need be), each atomically.
@@ -114,6 +126,8 @@ class KnowledgeBase:
         if self._has_texts():
             with atomic_write(folder / TEXTS_FILE, "wb") as file:
                 file.write(self._texts)
+        if self._digests is not None:
+            _save_npy(folder / DIGESTS_FILE, self._digests.table)
 
     @classmethod
     def open(cls, folder: Path, config: IndexConfig, num_labels: int | None = None) -> KnowledgeBase:
@@ -144,7 +158,7 @@ class KnowledgeBase:
         if len(index) != len(soft):
             raise _misfit(folder / INDEX_FILE, f"{len(index)} rows", f"{len(soft)} as in {SOFT_LABELS_FILE}")
         text_bytes = int(rows["text_end"][-1]) if len(rows) else 0
-        return cls(index, soft, rows, _open_texts(folder / TEXTS_FILE, text_bytes))
+        return cls(index, soft, rows, _open_texts(folder / TEXTS_FILE, text_bytes), _open_digests(folder, len(rows)))
 
     def search(self, query: NDArray[np.float32], k: int) -> Neighbours:
         """The ``min(k, n)`` rows whose keys are most similar to ``query`` float32 [d], best first."""
@@ -172,7 +186,7 @@ class KnowledgeBase:
                 "soft labels of the wrong shape", found=str(soft.shape), expected=str(self.soft_labels.shape)
             )
         check_distributions(soft)
-        return KnowledgeBase(self.index, encode(soft, label_loss), self._rows, self._texts)
+        return KnowledgeBase(self.index, encode(soft, label_loss), self._rows, self._texts, self._digests)
 
     def keys(self) -> NDArray[np.float32]:
         """The keys as they are stored, float32 [n, d] (`VectorIndex.vectors`): a copy, and not for answering."""
@@ -187,7 +201,7 @@ class KnowledgeBase:
         return int(self._rows["id"][row])
 
     def text(self, row: int) -> str | tuple[str, str] | None:
-        """The row's text or pair; None where texts are not kept.
+        """The row's text or pair; None where texts are not kept, or only their digests are.
 
         Raises:
             BundleError: the stored line is damaged (only where the bundle was opened unverified).
@@ -201,6 +215,30 @@ class KnowledgeBase:
         except ValueError as error:
             raise BundleError("a text cannot be read", path=TEXTS_FILE, row=row + 1, found=str(error)) from error
         return (value[0], value[1]) if isinstance(value, list) else str(value)
+
+    def text_digest(self, row: int) -> str | None:
+        """The digest of the row's text, 64 hexadecimal digits; None where digests are not kept."""
+        return None if self._digests is None else self._digests[row]
+
+    def rows_of(self, text: str | tuple[str, str]) -> list[int]:
+        """The rows with just this text or pair, in order, by the texts or by their digests; all texts are gone through.
+
+        Raises:
+            UsageError: neither is kept.
+        """
+        if self._digests is not None:
+            return self._digests.rows_of(text)
+        if not self._has_texts() and len(self):
+            remedy = "Export the bundle with --kb-texts plain or hash."
+            raise UsageError("the knowledge base keeps no texts, and no digests of them", remedy=remedy)
+        ends = [0, *self._rows["text_end"].tolist()]
+        line = _text_line(text)
+        return [row for row in range(len(self)) if self._texts[ends[row] : ends[row + 1]] == line]
+
+    @property
+    def digests(self) -> TextDigests | None:
+        """The digests of the texts, where they are kept in place of them."""
+        return self._digests
 
     def __len__(self) -> int:
         return len(self.soft_labels)
@@ -226,12 +264,12 @@ class KnowledgeBase:
         return 2 if isinstance(self.soft_labels, TopLabels) else 1
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes of each part: ``index``, ``soft_labels``, ``rows``, ``texts``."""
+        """Bytes of each part: ``index``, ``soft_labels``, ``rows``, ``texts`` (or their digests)."""
         return {
             "index": self.index.nbytes,
             "soft_labels": self.soft_labels.nbytes,
             "rows": self._rows.nbytes,
-            "texts": len(self._texts),
+            "texts": len(self._texts) + (0 if self._digests is None else self._digests.table.nbytes),
         }
 
     def _has_texts(self) -> bool:
@@ -270,10 +308,7 @@ def _check_gold(gold: NDArray[np.int32], labels: int) -> None:
 
 
 def _text_line(text: str | tuple[str, str]) -> bytes:
-    try:
-        return (json.dumps(text, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # a lone surrogate: legal in Python and JSON, not in UTF-8
-        return (json.dumps(text) + "\n").encode()
+    return text_json(text) + b"\n"
 
 
 def _save_npy(path: Path, array: NDArray[np.generic]) -> None:
@@ -309,6 +344,21 @@ def _open_texts(path: Path, size: int) -> bytes | mmap.mmap:
         raise _misfit(path, f"{found} bytes", f"{size} as in {ROWS_FILE}")
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _open_digests(folder: Path, rows: int) -> TextDigests | None:
+    path = folder / DIGESTS_FILE
+    if not path.exists():
+        return None
+    table = _open_npy(path)
+    expected = f"uint8 ({rows + 1}, {BYTES})"
+    try:
+        digests = TextDigests(table)
+    except ValueError as error:
+        raise _misfit(path, str(error), expected) from error
+    if len(digests) != rows:
+        raise _misfit(path, f"uint8 {table.shape}", expected)
+    return digests
 
 
 def _misfit(path: Path, found: str, expected: str) -> BundleError:

@@ -10,6 +10,8 @@ from ..errors import BundleError, BundleIntegrityError, UsageError
 from ..kb.files import sha256_file
 from ..kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE
 from ..kb.signature import PublicKey
+from ..kb.text_digests import DIGESTS_FILE
+from .heldout import HELDOUT_FILE
 from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_entry
 from .signing import check_signature
 
@@ -21,6 +23,7 @@ REQUIRED_FILES = (
     TOKENIZER_FILE,
     *(f"{KB_FOLDER}/{name}" for name in (INDEX_FILE, SOFT_LABELS_FILE, ROWS_FILE)),
 )
+READ_WHERE_THERE = (f"{KB_FOLDER}/{DIGESTS_FILE}", HELDOUT_FILE)
 _AGAIN = "Copy the bundle again, or export it again."
 _SEAL_BYTES = len(seal_entry(b""))
 
@@ -41,7 +44,8 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True, require_signature: PublicKey | None = None) -> Bundle:
-        """Read the manifest and check every file it names; files that it does not name are ignored.
+        """Read the manifest and check every file it names; files that it does not name are ignored, or refused where
+        they would be read.
 
         Args:
             path: the bundle's folder.
@@ -66,6 +70,14 @@ class Bundle:
         for name in REQUIRED_FILES:
             if name not in manifest.files:
                 raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
+        for name in READ_WHERE_THERE:
+            if name not in manifest.files and (folder / name).exists():
+                raise BundleIntegrityError(
+                    "the manifest does not list the file",
+                    path=folder / name,
+                    found="a file that was put there after the export",
+                    remedy=f"Remove it. {_AGAIN}",
+                )
         for name, record in manifest.files.items():
             _check_file(folder / name, record, verify)
         return cls(folder, manifest, content)

@@ -27,7 +27,7 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
     shown = ", ".join(labels[:_LABELS_SHOWN]) + (", ..." if len(labels) > _LABELS_SHOWN else "")
     blend = manifest.blend
     data, teacher = manifest.created_from.get("data", {}), manifest.created_from.get("teacher", "unknown")
-    texts = "with" if len(kb) and kb.text(0) is not None else "without"
+    texts = "with" if len(kb) and kb.text(0) is not None else "without" if kb.digests is None else "with digests of"
     facts = [
         ("bundle", f"{bundle.path}, format {manifest.format_version}, every file as sealed"),
         ("signature", _signed(bundle, signer)),

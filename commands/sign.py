@@ -21,7 +21,8 @@ def sign(bundle: Path | None, key: Path | None, new_key: Path | None) -> None:
     `Runtime.open(..., require_signature="KEY.pub.pem")` that a bundle is the one that the key's owner signed.
     """
     from ..kb.signature import new_key_pair, read_private_key
-    from ..runtime.signing import SIGNATURE_FILE, sign_bundle
+    from ..runtime.manifest import SIGNATURE_FILE
+    from ..runtime.signing import sign_bundle
 
     if new_key is not None and bundle is None and key is None:
         public, other = new_key_pair(new_key)

@@ -68,7 +68,8 @@ class TextDigests:
 
     def __getitem__(self, row: int) -> str:
         """The row's digest, 64 hexadecimal digits."""
-        return self.table[1:][row].tobytes().hex()
+        digest: bytes = self.table[1:][row].tobytes()
+        return digest.hex()
 
 
 def _digest(salt: bytes, text: str | tuple[str, str]) -> bytes:

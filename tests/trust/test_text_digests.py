@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commandline import ok, refused
+from heldoutbundle import build_heldout_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tinybundle import build_tiny_bundle, reseal
@@ -88,6 +89,22 @@ def test_prototypes_and_other_labels_keep_them() -> None:
     assert small.rows_of(f"text {prototypes.rows[3]}") == [3]
     assert build(kb, prototypes, CONFIG, keep_texts=False).digests is None
     assert kb.with_soft_labels(np.asarray(kb.soft_labels)).text_digest(7) == kb.text_digest(7)
+
+
+def test_a_compact_bundle_keeps_them_within_its_bytes(tmp_path: Path) -> None:
+    """And every other reader of a bundle takes digests for no texts."""
+    path = build_heldout_bundle(tmp_path / "full", rows=200, texts="hash")
+    size = sum(file.stat().st_size for file in (path / "kb").iterdir())
+    for most in (int(0.7 * size), int(0.4 * size)):
+        out = tmp_path / f"{most}"
+        told = json.loads(ok("compact", path, "--out", out, "--max-bytes", most, "--json", "-").out)
+        assert 0.9 * most < told["bytes"] <= most
+        assert told["bytes"] == sum(file.stat().st_size for file in (out / "kb").iterdir())
+    with Runtime.open(path) as full, Runtime.open(out) as small:
+        before, after = full.knowledge_base, small.knowledge_base
+        assert {after.text_digest(row) for row in range(len(after))} <= {before.text_digest(row) for row in range(200)}
+    assert "golden texts" in ok("bench", path, "--seconds", "0.05", "--processes", "0").out
+    assert "(the bundle keeps no texts)" in ok("predict", path, "noon", "--explain").out
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from .commands.fuse import fuse
 from .commands.inspect import inspect
 from .commands.kb import kb
 from .commands.predict import predict
+from .commands.sign import sign
 from .commands.study import study
 from .commands.train import train
 
@@ -42,6 +43,7 @@ for command in (
     bench,
     inspect,
     kb,
+    sign,
     compact,
     fuse,
     study,

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from .console import json_report, progress
 from .datasource import load_texts
-from .options import PATH, numbers, with_columns, with_json, with_task, with_threads
+from .options import PATH, numbers, with_columns, with_json, with_signature, with_task, with_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -51,6 +51,7 @@ _OF_THE_SWEEP = ("tokens", "rows", "plot")
     help="Of the sweep's knowledge bases, grown from the bundle's own.  [default: 10000,100000]",
 )
 @click.option("--plot", type=PATH, metavar="FILE.svg|png", help="Draw the sweep (takes the plots extra).")
+@with_signature
 @with_json
 @with_columns
 def bench(
@@ -58,6 +59,7 @@ def bench(
     data: str | None,
     task: str | None,
     threads: int,
+    require_signature: Path | None,
     json_path: str | None,
     columns: Columns,
     sweep: bool,
@@ -67,17 +69,19 @@ def bench(
 
     With --sweep, over texts and knowledge bases of several sizes; a million rows take minutes to build.
     """
+    from ..kb.signature import read_public_key
     from ..runtime.bundle import Bundle
 
     given = {name: value for name, value in chosen.items() if value is not None}
     _check(sweep, given)
-    pair = Bundle.open(bundle, verify=False).manifest.text_pair
+    signer = None if require_signature is None else read_public_key(require_signature)
+    pair = Bundle.open(bundle, verify=signer is not None, require_signature=signer).manifest.text_pair
     texts, source = (None, None) if data is None else load_texts(data, task, columns, pair)
     chosen_threads = threads if _is_given("threads") or not sweep else None
     with _plot_file(given.pop("plot", None)) as draw:
         with json_report(json_path) as write:
             measure = _sweep if sweep else _bench
-            shown, report = measure(bundle, texts, source, chosen_threads, given)
+            shown, report = measure(bundle, texts, source, chosen_threads, signer, given)
             click.echo(shown, err=json_path == "-")
             write(report.to_json())
         draw(report)
@@ -98,24 +102,30 @@ def _check(sweep: bool, given: dict[str, Any]) -> None:
         raise UsageError("a sweep starts no processes", found="--processes", remedy="Leave one of the two out.")
 
 
-def _bench(bundle: Path, texts: Any, source: str | None, threads: Any, given: dict[str, Any]) -> tuple[str, Any]:
+def _bench(
+    bundle: Path, texts: Any, source: str | None, threads: Any, signer: Any, given: dict[str, Any]
+) -> tuple[str, Any]:
     from ..runtime.bench import BenchSettings
     from ..runtime.bench import bench as run_bench
     from ..runtime.report import format_bench
 
     settings = BenchSettings(**given)
     with progress("bench", "step") as advance:
-        report = run_bench(bundle, texts, threads=threads, settings=settings, source=source, progress=advance)
+        report = run_bench(
+            bundle, texts, threads=threads, settings=settings, source=source, progress=advance, require_signature=signer
+        )
     return format_bench(report), report
 
 
-def _sweep(bundle: Path, texts: Any, source: str | None, threads: Any, given: dict[str, Any]) -> tuple[str, Any]:
+def _sweep(
+    bundle: Path, texts: Any, source: str | None, threads: Any, signer: Any, given: dict[str, Any]
+) -> tuple[str, Any]:
     from ..runtime.sweep import SweepSettings
     from ..runtime.sweep import sweep as run_sweep
     from ..runtime.sweep_report import format_sweep
 
     settings = SweepSettings(threads=threads, **given)
-    report = run_sweep(bundle, texts, settings=settings, source=source, progress=progress)
+    report = run_sweep(bundle, texts, settings=settings, source=source, progress=progress, require_signature=signer)
     return format_sweep(report), report
 
 

@@ -9,7 +9,7 @@ import click
 
 from .console import json_report, progress, train_extra
 from .datasource import load
-from .options import PATH, with_columns, with_json, with_task, with_threads
+from .options import PATH, with_columns, with_json, with_signature, with_task, with_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @with_task
 @click.option("--run", type=PATH, metavar="RUN", help="Add the run's teacher and float32 student. *")
 @with_threads
+@with_signature
 @with_json
 @with_columns
 def evaluate(
@@ -33,6 +34,7 @@ def evaluate(
     task: str | None,
     run: Path | None,
     threads: int,
+    require_signature: Path | None,
     json_path: str | None,
     columns: Columns,
 ) -> None:
@@ -49,7 +51,7 @@ def evaluate(
     from ..runtime.evaluate import evaluate_bundle
     from ..runtime.report import format_evaluation
 
-    runtime = Runtime.open(bundle, threads=threads)
+    runtime = Runtime.open(bundle, threads=threads, require_signature=require_signature)
     dataset = load(data, task, columns, runtime.labels)
     name, rows = choose_split(dataset, split)
     if is_carved(dataset, name):

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import UsageError
 from .console import train_extra
 from .datasource import load_rows
 from .options import PATH, with_columns
 
 if TYPE_CHECKING:
+    from ..export.retrieval import KbTexts
     from ..export.slim import VocabularySize
     from ..runtime.data import Columns
 
@@ -23,6 +25,12 @@ def _vocabulary(_context: click.Context, _parameter: click.Parameter, value: str
     if value.isascii() and value.isdigit():
         return int(value)
     raise click.BadParameter(f"{value!r} is neither auto, full, task nor a number of pieces")
+
+
+def _texts(chosen: KbTexts | None, none: bool) -> KbTexts:
+    if none and chosen not in (None, "none"):
+        raise UsageError("give either --kb-texts or --no-texts", found=f"--no-texts and --kb-texts {chosen}")
+    return "none" if none else chosen or "plain"
 
 
 def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
@@ -62,7 +70,13 @@ def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]])
 @click.option(
     "--allow-quality-loss", is_flag=True, help="Write the bundle even if int8 falls below the quality floors."
 )
-@click.option("--no-texts", is_flag=True, help="Leave the rows' texts out of the knowledge base (privacy, size).")
+@click.option(
+    "--kb-texts",
+    type=click.Choice(["plain", "hash", "none"]),
+    help="What the knowledge base keeps of its rows' texts. hash: digests, by which a given text can be found; see "
+    "docs/privacy.md for what either leaves to be read.  [default: plain]",
+)
+@click.option("--no-texts", is_flag=True, hidden=True, help="As --kb-texts none.")
 @click.option(
     "--gate-loss",
     type=click.FloatRange(0, 1, min_open=True),
@@ -107,6 +121,7 @@ def export(
     target: str,
     quantization: Any,
     allow_quality_loss: bool,
+    kb_texts: KbTexts | None,
     no_texts: bool,
     gate_loss: float,
     vocabulary: VocabularySize,
@@ -130,7 +145,7 @@ def export(
         chosen,
         quantization,
         allow_quality_loss=allow_quality_loss,
-        store=Store(keep_texts=not no_texts),
+        store=Store(texts=_texts(kb_texts, no_texts)),
         retrieval=replace(recipe, **{name: value for name, value in retrieval.items() if value is not None}),
         certificate=Certificate(gate_loss),
         vocabulary=vocabulary,

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import click
 
-from .options import PATH
+from .options import PATH, with_signature
 
 
 @click.command(short_help="What a bundle is, every file checked.")
 @click.argument("bundle", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
-def inspect(bundle: Path, as_json: bool) -> None:
+@with_signature
+def inspect(bundle: Path, as_json: bool, require_signature: Path | None) -> None:
     """Check every file of a bundle against its hash and say what the bundle is."""
+    from ..kb.signature import read_public_key
     from ..runtime.bundle import Bundle
     from ..runtime.inspect import describe
 
-    opened = Bundle.open(bundle)
-    click.echo(json.dumps(opened.manifest.to_json(), indent=1, ensure_ascii=False) if as_json else describe(opened))
+    signer = None if require_signature is None else read_public_key(require_signature)
+    opened = Bundle.open(bundle, require_signature=signer)
+    manifest = opened.manifest.to_json()
+    click.echo(json.dumps(manifest, indent=1, ensure_ascii=False) if as_json else describe(opened, signer))

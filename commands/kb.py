@@ -13,10 +13,11 @@ import click
 
 from ..errors import UsageError
 from .console import Commands, json_report, progress
-from .options import PATH, with_columns, with_json, without_blas_threads
+from .options import PATH, with_columns, with_json, with_signature, without_blas_threads
 
 if TYPE_CHECKING:
     from ..kb.journal import Entry
+    from ..kb.signature import PrivateKey
     from ..runtime.data import Columns
     from ..runtime.edit import Edit, How, Row
     from ..runtime.preview import Preview
@@ -37,19 +38,39 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
     return share
 
 
+_SIGN_KEY = click.option(
+    "--sign-key", type=PATH, metavar="KEY.pem", help="Sign the edit, for --require-signature (`reaugkd sign`)."
+)
+
+
+def _private_key(path: Path | None) -> PrivateKey | None:
+    from ..kb.signature import read_private_key
+
+    return None if path is None else read_private_key(path)
+
+
 def _with_how(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of every edit, and hand them over as one ``how``."""
 
     @functools.wraps(command)
     def wrapped(
-        *args: Any, why: str, who: str | None, preview: bool, guard: float | None, fold: bool, **more: Any
+        *args: Any,
+        why: str,
+        who: str | None,
+        preview: bool,
+        guard: float | None,
+        fold: bool,
+        sign_key: Path | None,
+        **more: Any,
     ) -> None:
         from ..runtime.edit import How
 
+        key = _private_key(sign_key)
         new = {"new_labels": more.pop("new_labels")} if "new_labels" in more else {}
-        command(*args, how=How(why, who, preview=preview, guard=guard, compact=fold, **new), **more)
+        command(*args, how=How(why, who, preview=preview, guard=guard, compact=fold, key=key, **new), **more)
 
     for option in (
+        _SIGN_KEY,
         click.option("--no-fold", "fold", flag_value=False, default=True, help="Do not fold edits in by itself."),
         click.option(
             "--guard", callback=_share, metavar="SHARE", help="Refuse if more of the held-out rows get another label."
@@ -216,7 +237,8 @@ def diff(bundle: Path, first: int, last: int | None, json_path: str | None) -> N
 @click.argument("bundle", type=PATH)
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the journal.")
 @click.option("--who", metavar="NAME", help="For the journal.  [default: user@host]")
-def compact(bundle: Path, why: str, who: str | None) -> None:
+@_SIGN_KEY
+def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None) -> None:
     """Fold all edits into new files, and erase what was removed.
 
     The journal stays, but texts and keys of removed rows are gone from it as well. Edits before this one can be taken
@@ -227,7 +249,7 @@ def compact(bundle: Path, why: str, who: str | None) -> None:
 
     runtime = Runtime.open(bundle)
     with progress("fold", "row") as advance:
-        entry = runtime.kb.compact(How(why, who), advance)
+        entry = runtime.kb.compact(How(why, who, key=_private_key(sign_key)), advance)
     rows, recall = len(runtime.knowledge_base), runtime.kb.recall
     found = "" if recall is None else f"; a search finds {recall:.2%} of the true neighbours"
     click.echo(f"edit {entry.seq}: generation {entry.generation} has {rows:,} rows{found}", err=True)
@@ -241,13 +263,16 @@ def compact(bundle: Path, why: str, who: str | None) -> None:
     metavar="BUNDLE",
     help="A copy from before the first edit: make all edits again, and compare.",
 )
-def verify(bundle: Path, export: Path | None) -> None:
+@with_signature
+def verify(bundle: Path, export: Path | None, require_signature: Path | None) -> None:
     """Check every file, and the chain of edits from the export to now."""
+    from ..kb.signature import read_public_key
     from ..runtime.bundle import Bundle
     from ..runtime.replay import verify as run_verify
     from ..runtime.store import KnowledgeStore
 
-    found = run_verify(KnowledgeStore(Bundle.open(bundle)), export)
+    signer = None if require_signature is None else read_public_key(require_signature)
+    found = run_verify(KnowledgeStore(Bundle.open(bundle, require_signature=signer), signer=signer), export)
     click.echo(
         f"{found.edits:,} edits follow one from the other; generation {found.generation}, {found.rows:,} rows, "
         f"{found.removed:,} removed and not folded away"

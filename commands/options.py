@@ -16,6 +16,12 @@ with_threads = click.option(
     "--threads", type=click.IntRange(1), default=1, metavar="N", help="Threads to use.  [default: 1]"
 )
 with_task = click.option("--task", metavar="NAME", help="A GLUE task's name, clinc150, clinc150_oos, or a hub subset.")
+with_signature = click.option(
+    "--require-signature",
+    type=PATH,
+    metavar="PUB.pem",
+    help="Open the bundle only if it is signed with this key (`reaugkd sign`).",
+)
 with_json = click.option("--json", "json_path", metavar="FILE|-", help="Write the figures as JSON, to stdout for -.")
 
 

@@ -10,7 +10,7 @@ import click
 
 from ..errors import UsageError
 from .console import output, progress
-from .options import PATH, with_columns, with_threads, without_blas_threads
+from .options import PATH, with_columns, with_signature, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     "--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="Leave out a search that would be late."
 )
 @with_threads
+@with_signature
 @without_blas_threads
 @with_columns
 def predict(
@@ -51,6 +52,7 @@ def predict(
     gated: bool,
     budget_ms: float | None,
     threads: int,
+    require_signature: Path | None,
     columns: Columns,
 ) -> None:
     """Classify each TEXT, or each row of --input, with the bundle at BUNDLE.
@@ -68,7 +70,9 @@ def predict(
     if gated and no_retrieval:
         raise UsageError("give either --gated or --no-retrieval", found="both")
     retrieval: Any = "never" if no_retrieval else "gated" if gated else "always"
-    runtime = Runtime.open(bundle, threads=threads, retrieval=retrieval, budget_ms=budget_ms)
+    runtime = Runtime.open(
+        bundle, threads=threads, retrieval=retrieval, budget_ms=budget_ms, require_signature=require_signature
+    )
     pair = runtime.manifest.text_pair
     records = (
         records_of_arguments(text, pair) if source is None else records_of_source(source, input_format, columns, pair)

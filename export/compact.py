@@ -46,6 +46,7 @@ SMALLEST = 0.01
 """The share of the rows at which a frontier ends."""
 
 _HEADERS = 320  # bytes, of soft_labels.npy and rows.npy
+_DIGESTS_HEADER = 128
 _A_LITTLE_LESS = 0.995  # rows differ in what their texts and edges take
 
 
@@ -322,4 +323,4 @@ def _distributions(bundle: Bundle, kb: KnowledgeBase) -> NDArray[np.float32]:
 
 def _bytes(kb: KnowledgeBase) -> int:
     """Of its files."""
-    return sum(kb.nbytes().values()) + _HEADERS
+    return sum(kb.nbytes().values()) + _HEADERS + (0 if kb.digests is None else _DIGESTS_HEADER)

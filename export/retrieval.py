@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from ..kb.index import IndexConfig
 from ..kb.knowledge_base import KnowledgeBase
 from ..kb.recall import Width, narrowest
 from ..kb.soft_labels import LABEL_LOSS, SoftLabels
+from ..kb.text_digests import TextDigests
 from ..runtime.blend import softmax_many
 from ..runtime.manifest import BlendConfig
 from ..runtime.threads import default_threads
@@ -82,6 +84,9 @@ class Knowledge:
         return Knowledge([*self.inputs, *other.inputs], **arrays)
 
 
+KbTexts = Literal["plain", "hash", "none"]
+
+
 @dataclass(frozen=True)
 class Store:
     """How a knowledge base is written.
@@ -89,13 +94,14 @@ class Store:
     Args:
         dtype: of the stored keys. In i8 they answer as in f16 (docs/performance.md), in a third less of the bytes.
         connectivity: edges a row in the index's graph.
-        keep_texts: store the rows' texts, for explanations.
+        texts: ``"plain"`` stores the rows' texts, for explanations; ``"hash"`` digests of them (`kb.text_digests`), by
+            which a given text can be found; ``"none"`` neither.
         label_loss: what soft labels of many classes may lose to become smaller (`kb.soft_labels`).
     """
 
     dtype: str = "i8"
     connectivity: int = 16
-    keep_texts: bool = True
+    texts: KbTexts = "plain"
     label_loss: float = LABEL_LOSS
 
 
@@ -125,10 +131,16 @@ def build_kb(
             ndim=keys.shape[1], dtype=store.dtype, connectivity=store.connectivity, expansion_search=width
         ),
         gold=rows.gold,
-        texts=rows.inputs if store.keep_texts else None,
+        texts=_kept(rows.inputs, store.texts),
         label_loss=store.label_loss,
         progress=progress,
     )
+
+
+def _kept(texts: Sequence[str | tuple[str, str]], how: KbTexts) -> Sequence[str | tuple[str, str]] | TextDigests | None:
+    if how == "plain":
+        return texts
+    return TextDigests.of(texts) if how == "hash" else None
 
 
 def tune(kb: KnowledgeBase, rows: Knowledge, heldout: Knowledge, answers: Answers, recipe: RetrievalRecipe) -> Tuning:

@@ -62,26 +62,29 @@ class Payload:
     Attributes:
         key: as the index stores it: int8, float16 or float32 [d].
         text: text or pair; None where the knowledge base keeps no texts.
+        text_digest: its digest, where digests are kept in place of texts: 64 hexadecimal digits.
         salt: random, so that the digest tells nothing of an erased text.
     """
 
     key: NDArray[Any]
     text: Text | None
     salt: str
+    text_digest: str | None = None
 
     @classmethod
-    def of(cls, key: NDArray[np.floating], text: Text | None, dtype: str) -> Payload:
+    def of(cls, key: NDArray[np.floating], text: Text | None, dtype: str, text_digest: str | None = None) -> Payload:
         """A new row's.
 
         Args:
             key: float32 [d].
             text: what is to be kept of its text.
             dtype: of the index.
+            text_digest: its digest, where that is kept.
         """
         kind = _KEY_TYPES[dtype]
         scaled = key / np.abs(key).max()
         stored = np.rint(scaled * 127) if dtype == "i8" else scaled / np.linalg.norm(scaled)
-        return cls(stored.astype(kind), text, os.urandom(8).hex())
+        return cls(stored.astype(kind), text, os.urandom(8).hex(), text_digest)
 
     def digest(self) -> str:
         """SHA-256, 64 hexadecimal digits."""
@@ -90,7 +93,8 @@ class Payload:
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
         key = base64.b64encode(self.key.tobytes()).decode()
-        return {"key": key, "salt": self.salt, "text": self.text}
+        digest = {} if self.text_digest is None else {"text_digest": self.text_digest}
+        return {"key": key, "salt": self.salt, "text": self.text, **digest}
 
 
 @dataclass(frozen=True)
@@ -259,7 +263,8 @@ def _payload(obj: Any, dtype: str, ndim: int) -> Payload:
         text = (string_of(text[0]), string_of(text[1]))
     elif text is not None:
         text = string_of(text)
-    return Payload(key, text, string_of(obj["salt"]))
+    digest = hash_of(obj["text_digest"]) if "text_digest" in obj else None
+    return Payload(key, text, string_of(obj["salt"]), digest)
 
 
 def _labelling(obj: Any) -> Labelling:

@@ -8,7 +8,7 @@ nested: what is merged in one is merged in all smaller ones. docs/compaction.md 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .index import IndexConfig
 from .knowledge_base import KnowledgeBase
 from .soft_labels import LABEL_LOSS
+from .text_digests import TextDigests
 from .ward import Merges, ward
 
 Floats = NDArray[np.float32]
@@ -109,21 +110,27 @@ def build(
         kb: whose rows were merged.
         prototypes: of its rows, or of the first ones.
         config: the index's parameters.
-        keep_texts: store the text of each prototype's row, where there are texts.
+        keep_texts: store the text of each prototype's row, or its digest, where there are such.
         progress: as of `KnowledgeBase.build`.
     """
     rows = prototypes.rows.tolist()
-    texts = [text for row in rows if (text := kb.text(row)) is not None] if keep_texts else []
     return KnowledgeBase.build(
         prototypes.keys,
         prototypes.soft_labels,
         config=config,
         gold=np.array([kb.label(row) for row in rows], np.int64),
         ids=np.array([kb.id(row) for row in rows], np.uint64),
-        texts=texts or None,
+        texts=_texts(kb, rows) if keep_texts else None,
         label_loss=LABEL_LOSS,
         progress=progress,
     )
+
+
+def _texts(kb: KnowledgeBase, rows: Sequence[int]) -> Sequence[str | tuple[str, str]] | TextDigests | None:
+    """What a knowledge base keeps of the texts of some rows."""
+    if kb.digests is not None:
+        return kb.digests.take(rows)
+    return [text for row in rows if (text := kb.text(row)) is not None] or None
 
 
 def unit(keys: NDArray[np.floating]) -> Floats:

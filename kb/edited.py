@@ -6,7 +6,7 @@ and is skipped by searches, until the next `fold`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -14,47 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, UsageError
-from .change import Change, Labelling, NewRow, Text
+from .added import AddedRows
+from .change import Change, Labelling, Text
+from .edited_labels import EditedLabels, Shares
 from .index import IndexConfig, VectorIndex
 from .knowledge_base import KnowledgeBase, Neighbours
-from .soft_labels import SoftLabels
+from .text_digests import TextDigests
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Shares = tuple[NDArray[np.intp], NDArray[np.float32]]
-"""A soft label without its zeros: classes and their shares."""
-
 _SLACK = 8  # rows asked for beyond k where some may be removed
-
-
-class _Added:
-    """Rows that were added, in lists that only grow, so that older states of the knowledge base can share them."""
-
-    def __init__(self, config: IndexConfig) -> None:
-        self.index = VectorIndex.build(np.zeros((0, config.ndim), np.float32), config)
-        self.keys: list[NDArray[np.float32]] = []
-        self.ids: list[int] = []
-        self.texts: list[Text | None] = []
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def copy(self, rows: int) -> _Added:
-        """The first rows."""
-        copy = _Added(self.index.config)
-        copy.keys, copy.ids, copy.texts = self.keys[:rows], self.ids[:rows], self.texts[:rows]
-        if rows:
-            copy.index.append(np.array(copy.keys))
-        return copy
-
-    def append(self, rows: Sequence[NewRow]) -> None:
-        anywhere = np.eye(1, self.index.config.ndim, dtype=np.float32)[0]
-        # An erased row is removed before anyone can ask for it: its place is all that it needs.
-        keys = [anywhere if row.payload is None else row.payload.key.astype(np.float32) for row in rows]
-        self.keys += keys
-        self.ids += [row.id for row in rows]
-        self.texts += [None if row.payload is None else row.payload.text for row in rows]
-        self.index.append(np.array(keys))  # last: who finds a row finds the rest of it
 
 
 @dataclass(frozen=True)
@@ -79,16 +48,16 @@ class EditedKnowledgeBase(KnowledgeBase):
     """
 
     def __init__(
-        self, base: KnowledgeBase, labels: tuple[str, ...], added: _Added | None = None, state: _State | None = None
+        self, base: KnowledgeBase, labels: tuple[str, ...], added: AddedRows | None = None, state: _State | None = None
     ) -> None:
         rows = len(base)
         pins = np.zeros(rows, bool) if base.pins is None else base.pins
         self.base = base
-        self._added = _Added(base.config) if added is None else added
+        self._added = AddedRows(base.config) if added is None else added
         self._state = state or _State(labels, 0, np.ones(rows, bool), {}, {}, pins, base.odds)
         self._live = int(self._state.alive.sum())
         self._live_base = int(self._state.alive[:rows].sum())
-        self.soft_labels = _EditedLabels(self)
+        self.soft_labels = EditedLabels(self.base.soft_labels, self._state.soft, len(self.labels), len(self.alive))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -149,7 +118,7 @@ class EditedKnowledgeBase(KnowledgeBase):
         if len(self._added) != state.added:
             raise UsageError("an edit of a state that is not the newest")
         known = {*self._added.ids, *(row.id for row in change.add)}
-        taken = [row.id for row in change.add if self.base.rows_of(row.id)]
+        taken = [row.id for row in change.add if self.base.rows_with_id(row.id)]
         if taken or len(known) != state.added + len(change.add):
             raise UsageError("a row of this id is there already", found=taken or "an added one")
         number = {name: place for place, name in enumerate(labels)}
@@ -194,7 +163,7 @@ class EditedKnowledgeBase(KnowledgeBase):
         Raises:
             UsageError: several rows of the base have it.
         """
-        rows = self.base.rows_of(row_id)
+        rows = self.base.rows_with_id(row_id)
         if len(rows) > 1:
             raise UsageError("several rows have this id", found=row_id, remedy="Remove them by their label or text.")
         if not rows and row_id in self._added.ids[: self.added]:
@@ -287,6 +256,36 @@ class EditedKnowledgeBase(KnowledgeBase):
         base = len(self.base)
         return self.base.text(row) if row < base else self._added.texts[row - base]
 
+    def text_digest(self, row: int) -> str | None:
+        """The digest of the row's text, where digests are kept in place of texts."""
+        base = len(self.base)
+        return self.base.text_digest(row) if row < base else self._added.digests[row - base]
+
+    def rows_of(self, text: Text) -> list[int]:
+        """The rows with just this text or pair that are not removed, in order.
+
+        Raises:
+            UsageError: neither texts nor digests are kept.
+        """
+        found = [row for row in self.base.rows_of(text) if self.alive[row]]
+        digest = None if self.digests is None else self.digests.of_text(text)
+        added = range(len(self.base), len(self.base) + self.added)
+        return found + [
+            row
+            for row in added
+            if self.alive[row] and (self.text(row) == text if digest is None else self.text_digest(row) == digest)
+        ]
+
+    @property
+    def digests(self) -> TextDigests | None:
+        """Those of the base's texts, where they are kept in place of texts."""
+        return self.base.digests
+
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether the rows' texts are kept."""
+        return self.base.keeps_texts or not (len(self.base) or self.digests)
+
     def __len__(self) -> int:
         """Rows that are not removed."""
         return self._live
@@ -340,40 +339,6 @@ class EditedKnowledgeBase(KnowledgeBase):
             if kept.sum() >= wanted or ask >= len(index):
                 return found[kept][:wanted] + first, similarities[kept][:wanted]
             ask = min(2 * ask, len(index))
-
-
-class _EditedLabels(SoftLabels):
-    """The base's soft labels, wider by the new labels, but for the rows that edits labelled."""
-
-    def __init__(self, kb: EditedKnowledgeBase) -> None:
-        self._base = kb.base.soft_labels
-        self._labels, self._soft = len(kb.labels), kb._state.soft
-        self._rows = len(kb.alive)
-
-    @property
-    def stored(self) -> NoReturn:
-        """Not of an edited knowledge base."""
-        raise BundleError("the knowledge base has edits that are not folded in")
-
-    @property
-    def num_labels(self) -> int:
-        """The number of labels, new ones too."""
-        return self._labels
-
-    def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        """The labels of ``rows`` [k], float32 [k, c]."""
-        below = rows < len(self._base)
-        dense = np.zeros((len(rows), self._labels), np.float32)
-        dense[below, : self._base.num_labels] = self._base.take(rows[below])
-        for place, row in enumerate(rows.tolist()):
-            edited = self._soft.get(row)
-            if edited is not None:
-                dense[place] = 0
-                dense[place, edited[0]] = edited[1]
-        return dense
-
-    def __len__(self) -> int:
-        return self._rows
 
 
 def _shares(labelling: Labelling, number: dict[str, int]) -> Shares:

@@ -41,8 +41,11 @@ def fold(kb: EditedKnowledgeBase, progress: Callable[[int, int], object] | None 
     lines = [text_line(text) for text in texts if text is not None]
     if lines:
         table["text_end"] = np.cumsum([len(line) for line in lines])
+    digests = None
+    if kb.digests is not None:
+        digests = kb.digests.take(below).extended([str(kb.text_digest(int(row))) for row in above])
     index = VectorIndex.build(keys, kb.config, progress=progress)
-    return KnowledgeBase(index, labels, table, b"".join(lines), kb.pins[rows], kb.odds)
+    return KnowledgeBase(index, labels, table, b"".join(lines), digests, kb.pins[rows], kb.odds)
 
 
 def searched(kb: KnowledgeBase, queries: Floats | None, k: int) -> Width:

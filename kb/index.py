@@ -26,6 +26,7 @@ DTYPES = ("f32", "f16", "bf16", "i8")
 _BLOCK = 1024  # rows added between two progress reports
 _ROUNDING = 0.01  # by which the length of a key in 16 bits may miss 1
 _MOST = 1_000_000  # of dimensions, edges and breadth: usearch allocates what it is told
+_NEAR_ONE = (2.0**-10, 2.0**10)  # squared lengths of queries that every dtype holds as they are
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,14 @@ class VectorIndex:
 
         Returns:
             rows int64 [k] and cosine similarities float32 [k].
+
+        Raises:
+            UsageError: the query has no direction: NaN or an infinity is in it, or it is all zero.
         """
         wanted = k if k < self._size else self._size
-        if wanted == 0:
+        if not _NEAR_ONE[0] < _square(query) < _NEAR_ONE[1]:  # one microsecond; of a student it is 1
+            query = _in_range(query[np.newaxis])[0]
+        if wanted <= 0:
             return _no_rows(), _no_similarities()
         query = query[np.newaxis]
         try:
@@ -201,12 +207,15 @@ class VectorIndex:
 
         Returns:
             rows int64 [n, min(k, len(self))] and cosine similarities float32 of the same shape.
+
+        Raises:
+            UsageError: a query has no direction, as of `search`.
         """
         wanted = min(k, self._size)
+        queries = _in_range(np.ascontiguousarray(queries, np.float32))
         if wanted <= 0 or len(queries) == 0:
             shape = (len(queries), max(wanted, 0))
             return np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        queries = np.ascontiguousarray(queries, np.float32)
         try:
             with self._lock:
                 keys, distances, counts, _, _ = self._search_many(queries, wanted, False, threads)
@@ -235,7 +244,11 @@ class VectorIndex:
         Returns:
             rows int64 [n, min(k, len(self))], -1 where the walk met a dead end, and how many keys a query was compared
             with in the mean.
+
+        Raises:
+            UsageError: a query has no direction, as of `search`.
         """
+        queries = _in_range(queries)
         with self._lock:
             self._index.expansion_search = expansion_search
             try:
@@ -291,6 +304,36 @@ def _checked_keys(keys: NDArray[np.float32], config: IndexConfig) -> NDArray[np.
 def _stored(keys: NDArray[np.float32], config: IndexConfig) -> NDArray[np.generic]:
     """Checked keys as usearch gets them."""
     return _whole_numbers(keys) if config.dtype == "i8" else _of_length_one(keys)
+
+
+@np.errstate(over="ignore")
+def _square(query: NDArray[np.float32]) -> float:
+    return query.dot(query)  # type: ignore[no-any-return]
+
+
+def _in_range(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Queries [n, d] that every dtype can hold, in the same directions.
+
+    usearch casts a query to the keys' dtype, where float16 ends at 65,504 and vanishes at 6e-8, and answers NaN, or an
+    arbitrary row with similarity 0, of what is left. Scaling by powers of two changes no bit of a cosine.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", queries, queries)
+    odd = np.flatnonzero(~((squares > _NEAR_ONE[0]) & (squares < _NEAR_ONE[1])))
+    if not len(odd):
+        return queries
+    largest = np.abs(queries[odd]).max(axis=1, initial=0)
+    lost = odd[~(np.isfinite(largest) & (largest > 0))]
+    if len(lost):
+        raise UsageError(
+            "a query has no direction",
+            row=int(lost[0]) + 1,
+            found=f"largest component {np.abs(queries[lost[0]]).max()}",
+            expected="finite values, not all zero",
+        )
+    scaled: NDArray[np.float32] = queries.copy()
+    scaled[odd] = np.ldexp(queries[odd], -np.frexp(largest)[1][:, np.newaxis])
+    return scaled
 
 
 def _whole_numbers(keys: NDArray[np.float32]) -> NDArray[np.int8]:

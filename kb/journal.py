@@ -7,9 +7,10 @@
 changed. A ROW is ``{"digest":H,"id":ID,"labelling":LABELLING,"payload":{"key":BASE64,"salt":HEX,"text":TEXT}}``, and a
 LABELLING ``{"label":NAME or null,"pin":true,"soft":null or {NAME:SHARE,...}}``.
 
-``after`` is the SHA-256 of the line as canonical JSON (keys in order, no spaces, ASCII) without ``after`` and without
-the payloads, which are bound by their digests. So the first hash, of a sealed export, and the last one say which edits
-lie between them, and the payload of a row that was removed can be erased without a break in the chain.
+``after`` is the SHA-256 of the line as canonical JSON (keys in order, no spaces, ASCII) without ``after``, without a
+``signature`` of it, and without the payloads, which are bound by their digests. So the first hash, of a sealed export,
+and the last one say which edits lie between them, and the payload of a row that was removed can be erased without a
+break in the chain.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from typing import Any
 
 from ..errors import BundleIntegrityError
 from .change import Change, canonical, change_json, hash_of, number_of, read_change, string_of
+from .signature import PrivateKey, PublicKey, Signature, sign, verify
 
+CONTEXT = b"reaugkd edit v1"
 OPERATIONS = ("add", "remove", "relabel", "undo", "compact")
 MOST_BYTES = 1 << 28
 """Of a journal: what is longer is refused unread."""
@@ -45,6 +48,7 @@ class Entry:
         undoes: for an undo, the number of the edit taken back.
         generation: for a compact, the number of the generation that it made.
         files: for a compact, the SHA-256 of that generation's files.
+        signature: of ``after`` (`signature.Signature.to_bytes`), by who made the edit; None for none.
     """
 
     seq: int
@@ -58,15 +62,42 @@ class Entry:
     undoes: int | None = None
     generation: int | None = None
     files: Mapping[str, str] | None = None
+    signature: str | None = None
 
-    def sealed(self) -> Entry:
-        """The same with its hash."""
-        return replace(self, after=self.digest())
+    def sealed(self, key: PrivateKey | None = None) -> Entry:
+        """The same with its hash, and signed, if there is a key."""
+        after = self.digest()
+        signed = None if key is None else sign(after.encode(), key, context=CONTEXT).to_bytes().decode()
+        return replace(self, after=after, signature=signed)
+
+    def check_signature(self, key: PublicKey, path: Path) -> None:
+        """Prove that the owner of a key made the edit.
+
+        Args:
+            key: the one that is trusted.
+            path: the journal, for messages.
+
+        Raises:
+            BundleIntegrityError: it is not signed, or by another key, or another edit was.
+            DependencyError: the library ``cryptography`` is missing.
+        """
+        if self.signature is None:
+            raise BundleIntegrityError(
+                "an edit is not signed",
+                path=path,
+                found=f"edit {self.seq}, by {self.who!r}",
+                expected=f"a signature by key {key.key_id}",
+                remedy="Make edits with --sign-key KEY.pem where bundles are opened with --require-signature.",
+            )
+        verify(
+            self.after.encode(), Signature.from_bytes(self.signature.encode(), path), key, context=CONTEXT, path=path
+        )
 
     def digest(self) -> str:
         """What ``after`` has to be."""
         obj = self.as_json(payloads=False)
         del obj["after"]
+        obj.pop("signature", None)
         return hashlib.sha256(canonical(obj)).hexdigest()
 
     def line(self) -> bytes:
@@ -76,7 +107,7 @@ class Entry:
     def as_json(self, payloads: bool = True) -> dict[str, Any]:
         """As JSON values, with the payloads of added rows or without."""
         files = None if self.files is None else dict(self.files)
-        more = {"undoes": self.undoes, "generation": self.generation, "files": files}
+        more = {"undoes": self.undoes, "generation": self.generation, "files": files, "signature": self.signature}
         return {
             **{name: value for name, value in more.items() if value is not None},
             **{name: getattr(self, name) for name in ("seq", "time", "who", "why", "op", "before", "after")},
@@ -147,4 +178,5 @@ def _entry(obj: Any, dtype: str, ndim: int) -> Entry:
         undoes=undoes,
         generation=generation,
         files=files,
+        signature=string_of(obj["signature"]) if "signature" in obj else None,
     )

@@ -9,6 +9,7 @@ On disk, a folder of
     texts.jsonl       optional: one JSON value a line, ``"text"`` or ``["text", "pair"]``; ``text_end`` is where a
                       row's line ends, in bytes, and all zero where texts are not kept
     pins.npy          only where edits were folded in: which rows are pinned, bool [n]
+    text_digests.npy  optional, in place of the texts (`text_digests`)
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ import json
 import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, BundleIntegrityError, UsageError
+from ..errors import BundleError, UsageError
 from .files import atomic_write
 from .index import IndexConfig, VectorIndex
+from .mapped import misfit, open_digests, open_npy, open_texts, save_npy
 from .soft_labels import SoftLabels, TopLabels, decode, encode
+from .text_digests import DIGESTS_FILE, TextDigests
+from .text_lines import text_json
 
 INDEX_FILE = "index.usearch"
 SOFT_LABELS_FILE = "soft_labels.npy"
@@ -56,6 +60,7 @@ class KnowledgeBase:
         soft_labels: SoftLabels,
         rows: NDArray[np.void],
         texts: bytes | mmap.mmap,
+        digests: TextDigests | None = None,
         pins: NDArray[np.bool_] | None = None,
         odds: float = 1.0,
     ) -> None:
@@ -66,6 +71,7 @@ class KnowledgeBase:
         self._pins = pins
         self._odds = odds
         self._by_id: NDArray[np.int64] | None = None  # the rows in the order of their ids, made when first needed
+        self._digests = digests
 
     @classmethod
     def build(
@@ -76,7 +82,7 @@ class KnowledgeBase:
         config: IndexConfig,
         gold: NDArray[np.integer] | None = None,
         ids: NDArray[np.integer] | None = None,
-        texts: Sequence[str | tuple[str, str]] | None = None,
+        texts: Sequence[str | tuple[str, str]] | TextDigests | None = None,
         label_loss: float = 0.0,
         progress: Callable[[int, int], object] | None = None,
         threads: int = 1,
@@ -89,7 +95,7 @@ class KnowledgeBase:
             config: the index's parameters.
             gold: [n] gold labels as indices into the labels, -1 for none. Default: none.
             ids: [n] the rows' identities, for the user. Default: 0 .. n-1.
-            texts: [n] the rows' texts or pairs; leave out for privacy.
+            texts: [n] the rows' texts or pairs, or their digests in place of them; leave out for privacy.
             label_loss: what the soft labels may lose to become smaller (`soft_labels.encode`); 0 stores float16.
             progress: called with (rows done, rows in all); returning False stops.
             threads: threads that insert.
@@ -105,13 +111,16 @@ class KnowledgeBase:
         table["id"] = _column("ids", np.arange(rows) if ids is None else ids, rows)
         table["label"] = _column("gold labels", np.full(rows, -1) if gold is None else gold, rows)
         _check_gold(table["label"], soft.shape[1])
-        lines = b""
-        if texts is not None:
+        lines, digests = b"", None
+        if isinstance(texts, TextDigests):
+            _column("digests", texts.table[1:, 0], rows)
+            digests = texts
+        elif texts is not None:
             encoded = [text_line(text) for text in texts]
             table["text_end"] = np.cumsum(_column("texts", np.array([len(line) for line in encoded], np.int64), rows))
             lines = b"".join(encoded)
         index = VectorIndex.build(keys, config, progress=progress, threads=threads)
-        return cls(index, encode(soft, label_loss), table, lines)
+        return cls(index, encode(soft, label_loss), table, lines, digests)
 
     def save(self, folder: Path) -> None:
         """Write the files into ``folder`` (made if need be), each atomically.
@@ -120,13 +129,15 @@ class KnowledgeBase:
             StorageError: the disk refused.
         """
         self.index.save(folder / INDEX_FILE)
-        _save_npy(folder / SOFT_LABELS_FILE, self.soft_labels.stored)
-        _save_npy(folder / ROWS_FILE, self._rows)
+        save_npy(folder / SOFT_LABELS_FILE, self.soft_labels.stored)
+        save_npy(folder / ROWS_FILE, self._rows)
         if self._has_texts():
             with atomic_write(folder / TEXTS_FILE, "wb") as file:
                 file.write(self._texts)
         if self._pins is not None:
-            _save_npy(folder / PINS_FILE, self._pins)
+            save_npy(folder / PINS_FILE, self._pins)
+        if self._digests is not None:
+            save_npy(folder / DIGESTS_FILE, self._digests.table)
 
     @classmethod
     def open(
@@ -151,25 +162,26 @@ class KnowledgeBase:
             BundleIntegrityError: a file is missing or unreadable.
             BundleError: the files do not fit each other or ``config``.
         """
-        stored = _open_npy(folder / SOFT_LABELS_FILE)
-        rows = _open_npy(folder / ROWS_FILE)
+        stored = open_npy(folder / SOFT_LABELS_FILE)
+        rows = open_npy(folder / ROWS_FILE)
         try:
             soft = decode(stored, num_labels)
         except ValueError as error:
             expected = f"soft labels of {'all' if num_labels is None else num_labels} classes"
-            raise _misfit(folder / SOFT_LABELS_FILE, str(error), expected) from error
+            raise misfit(folder / SOFT_LABELS_FILE, str(error), expected) from error
         if rows.dtype != ROW_DTYPE or rows.shape != (len(soft),):
-            raise _misfit(folder / ROWS_FILE, f"{rows.dtype} {rows.shape}", f"{ROW_DTYPE} ({len(soft)},)")
+            raise misfit(folder / ROWS_FILE, f"{rows.dtype} {rows.shape}", f"{ROW_DTYPE} ({len(soft)},)")
         if len(rows) and not (rows["label"].min() >= -1 and rows["label"].max() < soft.shape[1]):
-            raise _misfit(folder / ROWS_FILE, "gold labels out of range", f"-1 to {soft.shape[1] - 1}")
+            raise misfit(folder / ROWS_FILE, "gold labels out of range", f"-1 to {soft.shape[1] - 1}")
         index = VectorIndex.view(folder / INDEX_FILE, config)
         if len(index) != len(soft):
-            raise _misfit(folder / INDEX_FILE, f"{len(index)} rows", f"{len(soft)} as in {SOFT_LABELS_FILE}")
-        pinned = _open_npy(folder / PINS_FILE) if pins else None
+            raise misfit(folder / INDEX_FILE, f"{len(index)} rows", f"{len(soft)} as in {SOFT_LABELS_FILE}")
+        pinned = open_npy(folder / PINS_FILE) if pins else None
         if pinned is not None and (pinned.dtype != np.bool_ or pinned.shape != (len(soft),)):
-            raise _misfit(folder / PINS_FILE, f"{pinned.dtype} {pinned.shape}", f"bool ({len(soft)},)")
+            raise misfit(folder / PINS_FILE, f"{pinned.dtype} {pinned.shape}", f"bool ({len(soft)},)")
         text_bytes = int(rows["text_end"][-1]) if len(rows) else 0
-        return cls(index, soft, rows, _open_texts(folder / TEXTS_FILE, text_bytes), pinned, odds)
+        kept = open_texts(folder / TEXTS_FILE, text_bytes)
+        return cls(index, soft, rows, kept, open_digests(folder, len(rows)), pinned, odds)
 
     def search(self, query: NDArray[np.float32], k: int) -> Neighbours:
         """The ``min(k, n)`` rows whose keys are most similar to ``query`` float32 [d], best first."""
@@ -197,7 +209,7 @@ class KnowledgeBase:
                 "soft labels of the wrong shape", found=str(soft.shape), expected=str(self.soft_labels.shape)
             )
         check_distributions(soft)
-        return KnowledgeBase(self.index, encode(soft, label_loss), self._rows, self._texts)
+        return KnowledgeBase(self.index, encode(soft, label_loss), self._rows, self._texts, self._digests)
 
     def keys(self) -> NDArray[np.float32]:
         """The keys as they are stored, float32 [n, d] (`VectorIndex.vectors`): a copy, and not for answering."""
@@ -213,7 +225,7 @@ class KnowledgeBase:
         """What the odds of labels are multiplied by that the student was not taught."""
         return self._odds
 
-    def rows_of(self, row_id: int) -> list[int]:
+    def rows_with_id(self, row_id: int) -> list[int]:
         """The numbers of the rows with this id: one, or none, unless ids were given twice."""
         if self._by_id is None:
             self._by_id = np.argsort(self._rows["id"], kind="stable")
@@ -238,7 +250,7 @@ class KnowledgeBase:
         return int(self._rows["id"][row])
 
     def text(self, row: int) -> str | tuple[str, str] | None:
-        """The row's text or pair; None where texts are not kept.
+        """The row's text or pair; None where texts are not kept, or only their digests are.
 
         Raises:
             BundleError: the stored line is damaged (only where the bundle was opened unverified).
@@ -252,6 +264,30 @@ class KnowledgeBase:
         except ValueError as error:
             raise BundleError("a text cannot be read", path=TEXTS_FILE, row=row + 1, found=str(error)) from error
         return (value[0], value[1]) if isinstance(value, list) else str(value)
+
+    def text_digest(self, row: int) -> str | None:
+        """The digest of the row's text, 64 hexadecimal digits; None where digests are not kept."""
+        return None if self._digests is None else self._digests[row]
+
+    def rows_of(self, text: str | tuple[str, str]) -> list[int]:
+        """The rows with just this text or pair, in order, by the texts or by their digests; all texts are gone through.
+
+        Raises:
+            UsageError: neither is kept.
+        """
+        if self._digests is not None:
+            return self._digests.rows_of(text)
+        if not self._has_texts() and len(self):
+            remedy = "Export the bundle with --kb-texts plain or hash."
+            raise UsageError("the knowledge base keeps no texts, and no digests of them", remedy=remedy)
+        ends = [0, *self._rows["text_end"].tolist()]
+        line = text_line(text)
+        return [row for row in range(len(self)) if self._texts[ends[row] : ends[row + 1]] == line]
+
+    @property
+    def digests(self) -> TextDigests | None:
+        """The digests of the texts, where they are kept in place of them."""
+        return self._digests
 
     def __len__(self) -> int:
         return len(self.soft_labels)
@@ -277,12 +313,12 @@ class KnowledgeBase:
         return 2 if isinstance(self.soft_labels, TopLabels) else 1
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes of each part: ``index``, ``soft_labels``, ``rows``, ``texts``."""
+        """Bytes of each part: ``index``, ``soft_labels``, ``rows``, ``texts`` (or their digests)."""
         return {
             "index": self.index.nbytes,
             "soft_labels": self.soft_labels.nbytes,
             "rows": self._rows.nbytes,
-            "texts": len(self._texts),
+            "texts": len(self._texts) + (0 if self._digests is None else self._digests.table.nbytes),
         }
 
     @property
@@ -327,52 +363,4 @@ def _check_gold(gold: NDArray[np.int32], labels: int) -> None:
 
 def text_line(text: str | tuple[str, str]) -> bytes:
     """A row's line of `TEXTS_FILE`."""
-    try:
-        return (json.dumps(text, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # a lone surrogate: legal in Python and JSON, not in UTF-8
-        return (json.dumps(text) + "\n").encode()
-
-
-def _save_npy(path: Path, array: NDArray[np.generic]) -> None:
-    header = np.lib.format.header_data_from_array_1_0(array)
-    with atomic_write(path, "wb") as file:
-        # Not np.save: on a full disk it raises an OSError that does not say so.
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.tobytes())
-
-
-def _open_npy(path: Path) -> NDArray[Any]:
-    if not path.is_file():
-        raise BundleIntegrityError("the file is missing", path=path, expected="a NumPy array")
-    try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    # Of a damaged header numpy, tokenize and the parser of literals raise half a dozen kinds of errors.
-    except Exception as error:
-        raise BundleIntegrityError(
-            "the array cannot be read", path=path, found=str(error), remedy="Export the bundle again."
-        ) from error
-    if not isinstance(mapped, np.ndarray):
-        raise _misfit(path, "an archive of arrays", "one array")
-    return mapped.view(np.ndarray)  # a plain array: indexing np.memmap costs several times as much
-
-
-def _open_texts(path: Path, size: int) -> bytes | mmap.mmap:
-    if size == 0:
-        return b""
-    if not path.is_file():
-        raise BundleIntegrityError("the file is missing", path=path, expected=f"{size} bytes of texts")
-    found = path.stat().st_size
-    if found != size:
-        raise _misfit(path, f"{found} bytes", f"{size} as in {ROWS_FILE}")
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _misfit(path: Path, found: str, expected: str) -> BundleError:
-    return BundleError(
-        "the knowledge base's files do not fit each other",
-        path=path,
-        found=found,
-        expected=expected,
-        remedy="Export the bundle again.",
-    )
+    return text_json(text) + b"\n"

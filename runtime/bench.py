@@ -13,6 +13,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from ..errors import UsageError
+from ..kb.signature import PublicKey
 from .bundle import Bundle
 from .engine import Runtime
 from .footprint import Process, bundle_bytes, measure_processes
@@ -135,6 +136,7 @@ def bench(
     source: str | None = None,
     progress: Progress | None = None,
     clock: Clock = perf_counter_ns,
+    require_signature: PublicKey | None = None,
 ) -> BenchReport:
     """Measure a bundle.
 
@@ -146,6 +148,7 @@ def bench(
         source: where ``texts`` came from, for the report.
         progress: called with (units done, units in all), after each visit, pass and process.
         clock: for tests.
+        require_signature: whose signature the bundle must have.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -153,7 +156,7 @@ def bench(
         UsageError: no texts at all, or a setting that cannot be meant.
     """
     settings = settings or BenchSettings()
-    with Runtime.open(path, threads=threads) as runtime:
+    with Runtime.open(path, threads=threads, require_signature=require_signature) as runtime:
         inputs, origin = choose_inputs(runtime, texts, settings.inputs, settings.seed)
         race = Race(runtime, inputs, settings.seed, clock)
         visit_us = race.warm_up(settings.warmup)
@@ -161,7 +164,10 @@ def bench(
         steps = _Steps(progress, samples + settings.passes + settings.processes * len(race.systems))
         laps = race.run(samples, steps.done)
         throughput = race.throughput(settings.passes, steps.done)
-        processes = measure_processes(Path(path).absolute(), race, settings.processes, settings.answers, steps.done)
+        processes = measure_processes(
+            Path(path).absolute(), race, settings.processes, settings.answers, steps.done, require_signature
+        )
+        bundle = Bundle(Path(path).absolute(), runtime.manifest)
         setting = {
             "samples": samples,
             "texts": len(inputs),
@@ -184,7 +190,7 @@ def bench(
         runtime_overhead=Overhead.of(total[STUDENT], total[SESSION_RUN], seed),
         throughput=throughput,
         processes=processes,
-        bytes=bundle_bytes(Bundle.open(path, verify=False)),
+        bytes=bundle_bytes(bundle),
         tokens=race.tokens(),
         setting=setting,
         host=host_facts(),

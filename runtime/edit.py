@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..errors import UsageError
 from ..kb.change import Change, Labelling, checked_labelling
 from ..kb.journal import Entry
+from ..kb.signature import PrivateKey
 from .preview import Preview
 from .text import Text
 
@@ -75,6 +76,7 @@ class How:
         guard: share of the held-out rows, 0 to 1, that may get another label; an edit that changes more is refused.
         compact: fold edits in when there are many of them.
         wait: seconds to wait for another edit to end.
+        key: what the edit is signed with; None leaves it unsigned.
     """
 
     why: str = ""
@@ -84,6 +86,7 @@ class How:
     guard: float | None = None
     compact: bool = True
     wait: float = WAIT
+    key: PrivateKey | None = None
 
     def __post_init__(self) -> None:
         if self.guard is not None and not 0 <= self.guard <= 1:

@@ -251,7 +251,11 @@ class KnowledgeEditor:
             return Change() if how.preview else change
 
         entry = KnowledgeWriter(self._store).edit(op, checked, how, undoes)
-        folded = self.compact(How("folded by itself", how.who)) if entry and how.compact and self._many() else None
+        folded = (
+            self.compact(How("folded by itself", how.who, key=how.key))
+            if entry and how.compact and self._many()
+            else None
+        )
         return Edit(entry, seen[0], preview=told[0] if told else None, compacted=folded)
 
     def _many(self) -> bool:
@@ -267,8 +271,8 @@ class KnowledgeEditor:
     def _add_one(self, plan: _Plan, kb: EditedKnowledgeBase, row: Row, key: NDArray[np.float32], next_id: int) -> None:
         there, labelling = self._same(kb, row.text, key), row.labelling
         if there is None:
-            keeps = kb.base.keeps_texts or not len(kb.base)
-            payload = Payload.of(key, row.text if keeps else None, kb.config.dtype)
+            digest = None if kb.digests is None else kb.digests.of_text(row.text)
+            payload = Payload.of(key, row.text if kb.keeps_texts else None, kb.config.dtype, digest)
             plan.add.append(NewRow.of(next_id, labelling, payload))
             plan.ids.append(next_id)
             return
@@ -288,6 +292,9 @@ class KnowledgeEditor:
         """The row with this text; None where there is none, or texts are not kept."""
         rows, similarities = kb.search(key, _LOOK_AT)
         same = [int(row) for row, near in zip(rows, similarities, strict=True) if near >= _SAME_TEXT]
+        if kb.digests is not None:
+            digest = kb.digests.of_text(text)
+            return next((row for row in same if kb.text_digest(row) == digest), None)
         return next((row for row in same if kb.text(row) == text), None)
 
     def _row_of(self, kb: EditedKnowledgeBase, text: Text) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import BundleError, ReaugkdError, UsageError
 from ..kb.knowledge_base import KnowledgeBase
+from ..kb.signature import PublicKey, read_public_key
 from .budget import SEARCHES, Budget, checked_budget, measured_cost
 from .bundle import Bundle
 from .editor import KnowledgeEditor
@@ -22,7 +23,7 @@ from .manifest import Manifest
 from .pipeline import Pipeline, RetrievalMode, checked_mode, mixed
 from .prediction import Prediction
 from .store import KnowledgeStore, View
-from .stream import OnError, checked_on_error, one_by_one, side_by_side
+from .stream import OnError, checked_on_error, of_this_process, one_by_one, side_by_side
 from .student import StudentSession
 from .text import Text, checked_input
 from .threads import checked_threads
@@ -38,6 +39,7 @@ class _Settings:
     retrieval: RetrievalMode
     verify: bool
     budget_ms: float | None
+    signer: PublicKey | None
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Runtime:
         retrieval: RetrievalMode = "always",
         verify: bool = True,
         budget_ms: float | None = None,
+        require_signature: PublicKey | bytes | str | os.PathLike[str] | None = None,
     ) -> Runtime:
         """Open a bundle, check it, and prove on its golden texts that this machine computes what the exporter's did.
 
@@ -100,16 +103,23 @@ class Runtime:
             budget_ms: milliseconds that a text may take. Where the student has used so much of it that a search would
                 be late, the student answers alone (``Prediction.reason`` is ``"budget"``): of two calls with one text,
                 one may then retrieve and the other not. Default: no limit.
+            require_signature: the public key (a path, or PEM as bytes) of who must have signed the bundle (`reaugkd
+                sign`). It is read once; forked children and unpickled copies ask for the same key. Default: a bundle
+                needs no signature, and none is looked at.
 
         Raises:
-            BundleIntegrityError: a file is missing, truncated or altered.
+            BundleIntegrityError: a file is missing, truncated or altered; the signature asked for is missing, damaged,
+                of another key, or not of this manifest.
             BundleVersionError: the bundle was written by a newer reaugkd.
             BundleError: the parts do not fit each other, or the golden texts come out differently.
-            UsageError: an argument that cannot be meant, or ``"gated"`` where the bundle has no gate.
+            UsageError: an argument that cannot be meant (a key that is none, a signature without ``verify``), or
+                ``"gated"`` where the bundle has no gate.
+            DependencyError: a signature is asked for, and the library ``cryptography`` is missing.
         """
         budget = None if budget_ms is None else checked_budget(budget_ms)
         mode = checked_mode(retrieval)
-        settings = _Settings(Path(path).absolute(), checked_threads(threads), mode, verify, budget)
+        signer = None if require_signature is None else read_public_key(require_signature)
+        settings = _Settings(Path(path).absolute(), checked_threads(threads), mode, verify, budget, signer)
         return cls(settings, _open_parts(settings))
 
     @property
@@ -192,7 +202,8 @@ class Runtime:
             on_error: ``"raise"`` stops at a bad text; ``"return"`` hands the error out in the text's place and goes on.
 
         Raises:
-            UsageError: one text in place of several, another ``on_error``, or the runtime is closed.
+            UsageError: one text in place of several, another ``on_error``, or the runtime is closed; from the iterator,
+                where a forked child goes on with its parent's.
         """
         on_error = checked_on_error(on_error)
         if isinstance(texts, str):
@@ -205,10 +216,10 @@ class Runtime:
             return latest[0].pipeline
 
         if self._settings.threads == 1:
-            return one_by_one(pipeline, parts.student, texts, on_error)
+            return of_this_process(one_by_one(pipeline, parts.student, texts, on_error))
         if parts.single is None:
             parts.single = StudentSession(parts.bundle.model_path, threads=1)
-        return side_by_side(pipeline, parts.single, texts, on_error, self._settings.threads)
+        return of_this_process(side_by_side(pipeline, parts.single, texts, on_error, self._settings.threads))
 
     def close(self) -> None:
         """Let go of the model and the knowledge base; predicting afterwards raises UsageError."""
@@ -224,7 +235,7 @@ class Runtime:
 
     def __reduce__(self) -> tuple[object, ...]:
         settings = self._settings
-        given = (settings.threads, settings.retrieval, settings.verify, settings.budget_ms)
+        given = (settings.threads, settings.retrieval, settings.verify, settings.budget_ms, settings.signer)
         return (Runtime.open, (str(settings.path), *given))
 
     def __repr__(self) -> str:
@@ -266,10 +277,10 @@ class Runtime:
 
 
 def _open_parts(settings: _Settings) -> _Parts:
-    bundle = Bundle.open(settings.path, settings.verify)
+    bundle = Bundle.open(settings.path, settings.verify, settings.signer)
     manifest = bundle.manifest
     tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.max_length)
-    store = KnowledgeStore(bundle, settings.verify)
+    store = KnowledgeStore(bundle, settings.verify, settings.signer)
     student = StudentSession(bundle.model_path, settings.threads)
     check_golden(bundle, tokenizer, student)
     give_back()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ReaugkdError
+from ..kb.signature import PublicKey
 from .bundle import KB_FOLDER, MODEL_FILE, Bundle
 from .manifest import MANIFEST_FILE
 from .probe import COMMAND
@@ -77,7 +78,12 @@ def probe(orders: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def measure_processes(
-    path: Path, race: Race, repeats: int, answers: int, done: Callable[[], object]
+    path: Path,
+    race: Race,
+    repeats: int,
+    answers: int,
+    done: Callable[[], object],
+    require_signature: PublicKey | None = None,
 ) -> dict[str, Process]:
     """Start ``repeats`` fresh processes for each system of the race, in turns.
 
@@ -89,14 +95,16 @@ def measure_processes(
         repeats: processes a system; 0 gives no systems.
         answers: texts that each process answers before its memory is looked at.
         done: called after each process.
+        require_signature: whose signature the bundle must have in each.
 
     Raises:
         ReaugkdError: a process failed.
     """
+    signer = None if require_signature is None else require_signature.raw.hex()
     findings: dict[str, list[dict[str, float | None]]] = {name: [] for name in race.systems}
     for _ in range(repeats):
         for name, found in findings.items():
-            found.append(probe(_orders(path, race, name, answers)))
+            found.append(probe({**_orders(path, race, name, answers), "signer": signer}))
             done()
     return {name: Process.of(found) for name, found in findings.items() if found}
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ..errors import BundleIntegrityError
+from ..kb.signature import PublicKey
 from .bundle import Bundle
 from .manifest import BlendConfig
+from .signing import read_signature
 from .store import KnowledgeStore
 from .tables import table
 from .weight import FEATURES, BucketWeight
@@ -11,19 +14,26 @@ from .weight import FEATURES, BucketWeight
 _LABELS_SHOWN = 6
 
 
-def describe(bundle: Bundle) -> str:
-    """The bundle for people: model, blend, knowledge base, quality, files."""
+def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
+    """The bundle for people: model, blend, knowledge base, quality, files.
+
+    Args:
+        bundle: an open one.
+        signer: whose signature was asked for, and found, when it was opened.
+    """
     manifest = bundle.manifest
     quality, quantization = manifest.quality, manifest.quantization
-    store = KnowledgeStore(bundle)
+    store = KnowledgeStore(bundle, signer=signer)
     view = store.current()
     kb, labels = view.kb, view.labels
     shown = ", ".join(labels[:_LABELS_SHOWN]) + (", ..." if len(labels) > _LABELS_SHOWN else "")
     blend = manifest.blend
     data, teacher = manifest.created_from.get("data", {}), manifest.created_from.get("teacher", "unknown")
-    texts = "with" if store.edited().base.keeps_texts else "without"
+    base = store.edited().base
+    texts = "with" if base.keeps_texts else "without" if base.digests is None else "with digests of"
     facts = [
         ("bundle", f"{bundle.path}, format {manifest.format_version}, every file as sealed"),
+        ("signature", _signed(bundle, signer)),
         ("labels", f"{len(labels)}: {shown}"),
         ("input", f"{'pairs of texts' if manifest.text_pair else 'single texts'}, {manifest.max_length} tokens"),
         ("teacher", f"{teacher}, on {data.get('name', 'unknown')}"),
@@ -77,6 +87,19 @@ def _edits(store: KnowledgeStore) -> str:
         f"{view.generation.kb_rows:,} rows{measured}; since then {kb.added:,} added, {kb.removed:,} removed; the gate "
         "does not hold any more: every text retrieves"
     )
+
+
+def _signed(bundle: Bundle, signer: PublicKey | None) -> str:
+    """What can be said of the signature: without a key only what it says of itself."""
+    if signer is not None:
+        return f"by key {signer.key_id}, as required"
+    try:
+        signature = read_signature(bundle.path)
+    except BundleIntegrityError as error:  # nobody asked for one
+        return error.message
+    if signature is None:
+        return "none"
+    return f"says it is by key {signature.key_id}; not checked without --require-signature"
 
 
 def _shares(blend: BlendConfig) -> str:

@@ -21,6 +21,7 @@ FORMAT_VERSION = 2
 """The newest that is read; written is the oldest that will do. 1: soft labels of all classes, 2: or the likeliest."""
 
 MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = "manifest.sig"
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     """Hash every file below ``folder`` and write ``manifest.json`` there, atomically.
 
     The manifest's own last entry, ``seal``, is the SHA-256 of all its bytes before that entry, so that it too cannot
-    be altered unnoticed.
+    be altered unnoticed. A signature of the manifest (`signing`) cannot be in it, and does not hold afterwards.
 
     Returns:
         The manifest with ``files`` filled in.
@@ -176,7 +177,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     files = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and name != MANIFEST_FILE:
+        if file.is_file() and name not in (MANIFEST_FILE, SIGNATURE_FILE):
             files[name] = file_record(file)
     manifest = dataclasses.replace(manifest, files=files)
     text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
@@ -220,12 +221,17 @@ def _plain(value: object) -> object:
 def _checked_version(fields: Fields) -> int:
     version = fields.get("format_version", int)
     if version > FORMAT_VERSION:
+        # Of what a newer format holds only this is relied on: which reaugkd wrote it, and so reads it.
+        versions = fields.obj.get("versions")
+        writer = versions.get("reaugkd") if isinstance(versions, dict) else None
+        told = isinstance(writer, str) and writer.isprintable()
         raise BundleVersionError(
             "the bundle was written by a newer reaugkd",
             path=fields.path,
-            found=f"format version {version}",
+            found=f"format version {version}" + (f", written by reaugkd {writer}" if told else ""),
             expected=f"format version {FORMAT_VERSION} or older",
-            remedy="Upgrade reaugkd, or export the bundle again with this version.",
+            remedy=f"Upgrade reaugkd to {f'{writer} or newer' if told else 'a version that reads it'}, or export the "
+            "bundle again with this version.",
         )
     if version < 1:
         raise fields.error("format_version", version, "a whole number from 1")

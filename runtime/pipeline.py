@@ -76,7 +76,10 @@ class Pipeline:
         probability = float(own[best])
         reason = self._off or self._unneeded(probability, ran - began)
         if reason is None:
-            rows, similarities = self._kb.search(embedding, config.k)
+            try:
+                rows, similarities = self._kb.search(embedding, config.k)
+            except UsageError as error:  # that the query has no direction
+                raise _no_number(student, f"an embedding with {error.found}") from error
             searched = perf_counter_ns()
             probabilities, retrieved, weights, share = mixed(self._kb, own, rows, similarities, config)
             best = int(probabilities.argmax())
@@ -89,7 +92,7 @@ class Pipeline:
             own = self._widened(own)
             probabilities, retrieved, found, share = own, None, (), 1.0
         if probability != probability:
-            raise ModelError("the student computed no number", path=student.path, found="NaN")
+            raise _no_number(student, "NaN")
         blended = perf_counter_ns()
         if self.budget is not None:
             self.budget.learn(blended - ran if reason is None else None)
@@ -138,6 +141,12 @@ def mixed(
         return blend(student, similarities, labels, config)
     pinned = None if pins is None else pins[rows]
     return blend_edited(student, similarities, labels, config, len(student), pinned, rows, kb.odds)
+
+
+def _no_number(student: StudentSession, found: str) -> ModelError:
+    return ModelError(
+        "the student computed no number", path=student.path, found=found, remedy="Export the bundle again."
+    )
 
 
 def checked_mode(retrieval: str) -> RetrievalMode:

@@ -39,6 +39,7 @@ def memory() -> dict[str, int | None]:
 
 def _runtime(orders: dict[str, Any], start: int) -> dict[str, float]:
     """The whole runtime on ``texts``, the first of them timed."""
+    from ..kb.signature import PublicKey
     from ..kb.usearch_compiled import compiled
     from .engine import Runtime
     from .ort import import_onnxruntime
@@ -49,7 +50,10 @@ def _runtime(orders: dict[str, Any], start: int) -> dict[str, float]:
     compiled()
 
     imported = perf_counter_ns()
-    runtime = Runtime.open(orders["path"], threads=orders["threads"], retrieval=orders["retrieval"])
+    signer = None if orders.get("signer") is None else PublicKey(bytes.fromhex(orders["signer"]))
+    runtime = Runtime.open(
+        orders["path"], threads=orders["threads"], retrieval=orders["retrieval"], require_signature=signer
+    )
     opened = perf_counter_ns()
     texts = [tuple(text) if isinstance(text, list) else text for text in orders["texts"]]
     runtime.predict(texts[0])

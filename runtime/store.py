@@ -9,6 +9,7 @@ old one or the new one, and what is left over is cleared away by the next edit.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ from ..kb.edited import EditedKnowledgeBase
 from ..kb.head import Head, HeadFile
 from ..kb.journal import MOST_BYTES, Entry, damaged, read_journal
 from ..kb.knowledge_base import KnowledgeBase
+from ..kb.signature import PublicKey
 from .bundle import Bundle, check_file
-from .generation import HISTORY_FILE, Generation
+from .generation import GENERATION_FILE, HISTORY_FILE, JOURNAL_FILE, Generation
 from .heldout import HELDOUT_FILE, HeldOutRows
 
 _TRIES = 5  # to open a generation while others are folding
@@ -54,17 +56,19 @@ class KnowledgeStore:
     Args:
         bundle: checked.
         verify: check the SHA-256 sums of a generation's files too.
+        signer: whose signature every edit must have; None for nobody's.
 
     Attributes:
         view: what `current` gave last.
+        signer: as given.
 
     Raises:
         BundleIntegrityError: a file of the edits is missing, truncated or altered.
         BundleError: the parts do not fit each other.
     """
 
-    def __init__(self, bundle: Bundle, verify: bool = True) -> None:
-        self._bundle, self._verify = bundle, verify
+    def __init__(self, bundle: Bundle, verify: bool = True, signer: PublicKey | None = None) -> None:
+        self._bundle, self._verify, self.signer = bundle, verify, signer
         self._head = HeadFile(bundle.path)
         self._refreshing = threading.Lock()
         self.view = self._open()
@@ -108,19 +112,29 @@ class KnowledgeStore:
         """Every edit since the export, first to last, each checked against the one before it.
 
         Raises:
-            BundleIntegrityError: the history or the journal is damaged.
+            BundleIntegrityError: the history or the journal is damaged, or an edit is not signed as it has to be.
         """
         view = self.current()
-        generation, config = view.generation, view.kb.config
-        if generation.number:
-            path = generation.folder / HISTORY_FILE
-            seq, after = 0, self._bundle.seal
-            for entry in read_journal(_read(path, None), path, config.dtype, config.ndim, seq, after):
-                seq, after = entry.seq, entry.after
-                yield entry
-            if (seq, after) != (generation.seq, generation.after):
-                raise damaged(path, f"edit {seq} last, where {generation.seq} was")
-        yield from self._entries(generation, view.head, 0, generation.seq, generation.after)
+        yield from self._history(view.generation)
+        yield from self._entries(view.generation, view.head, 0, view.generation.seq, view.generation.after)
+
+    def _history(self, generation: Generation) -> Iterator[Entry]:
+        """The edits before a generation, the last of which made it."""
+        if not generation.number:
+            return
+        path, config = generation.folder / HISTORY_FILE, generation.kb
+        entry = None
+        for entry in read_journal(_read(path, None), path, config.dtype, config.ndim, 0, self._bundle.seal):
+            self._check_signature(entry, path)
+            yield entry
+        if entry is None or (entry.seq, entry.after) != (generation.seq, generation.after):
+            raise damaged(path, f"edit {entry and entry.seq} last, where {generation.seq} was")
+        if entry.files != {name: record.sha256 for name, record in generation.files.items() if name != HISTORY_FILE}:
+            raise damaged(path, "a fold that made other files")
+
+    def _check_signature(self, entry: Entry, path: Path) -> None:
+        if self.signer is not None:
+            entry.check_signature(self.signer, path)
 
     @property
     def bundle(self) -> Bundle:
@@ -169,6 +183,9 @@ class KnowledgeStore:
             generation = Generation.open(bundle.path, head, bundle.manifest, bundle.seal)
             for name, record in generation.files.items():
                 check_file(generation.folder / name, record, self._verify)
+            _refuse_others(generation)
+            if self.signer is not None:  # the fold that made the files has to be signed, and all before it
+                deque(self._history(generation), 0)
         kb = KnowledgeBase.open(
             generation.folder, generation.kb, len(generation.labels), generation.pins, generation.odds
         )
@@ -219,9 +236,23 @@ class KnowledgeStore:
         data = b"" if head.length == start == 0 and not path.exists() else _read(path, head.length)[start:]
         for entry in read_journal(data, path, config.dtype, config.ndim, seq, after):
             seq, after = entry.seq, entry.after
+            self._check_signature(entry, path)
             yield entry
         if (seq, after) != (head.seq, head.after):
             raise damaged(path, f"edit {seq} last, where HEAD says {head.seq}")
+
+
+def _refuse_others(generation: Generation) -> None:
+    """A file that nobody listed would be read where it has the name of one that may be there."""
+    known = {*generation.files, GENERATION_FILE, JOURNAL_FILE}
+    for path in generation.folder.iterdir():
+        if path.name not in known:
+            raise BundleIntegrityError(
+                "the generation's table of contents does not list the file",
+                path=path,
+                found="a file that was put there",
+                remedy="Remove it.",
+            )
 
 
 def _check_rows(kb: KnowledgeBase, generation: Generation) -> None:

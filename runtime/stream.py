@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from operator import length_hint
 from typing import TYPE_CHECKING, Literal
 
@@ -37,16 +39,48 @@ def checked_on_error(on_error: OnError) -> OnError:
     return on_error
 
 
+def of_this_process(
+    answers: Generator[Prediction | ReaugkdError, None, None],
+) -> Iterator[Prediction | ReaugkdError]:
+    """The answers, to the process that asked for them.
+
+    A forked child has neither the threads that work on its parent's stream nor anybody who would release the locks
+    that those held: it would wait for ever.
+
+    Raises:
+        UsageError: a forked child asks for an answer.
+    """
+    return _of_process(answers, os.getpid())  # now, and not when the first answer is asked for
+
+
+def _of_process(
+    answers: Generator[Prediction | ReaugkdError, None, None], owner: int
+) -> Iterator[Prediction | ReaugkdError]:
+    over = object()
+    with closing(answers):
+        while True:
+            if os.getpid() != owner:
+                raise UsageError(
+                    "a stream of answers was taken into a forked process",
+                    found="another process than the one that began it",
+                    remedy="Call predict_many again, in the process that wants the answers.",
+                )
+            answer = next(answers, over)
+            if answer is over:
+                return
+            yield answer  # type: ignore[misc]
+
+
 def one_by_one(
     pipeline: Current, student: StudentSession, texts: Iterable[Text], on_error: OnError
-) -> Iterator[Prediction | ReaugkdError]:
+) -> Generator[Prediction | ReaugkdError, None, None]:
     """The answers, lazily, in the calling thread."""
     return (_attempt(pipeline, student, text, on_error) for text in texts)
 
 
 def side_by_side(
     pipeline: Current, student: StudentSession, texts: Iterable[Text], on_error: OnError, threads: int
-) -> Iterator[Prediction | ReaugkdError]:
+) -> Generator[Prediction | ReaugkdError, None, None]:
     """The answers in order, from threads that work a few texts ahead of the one that is handed out.
 
     A thread takes up to four texts at a time, as each change of threads costs as much as a tenth of a short text; fewer

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..kb.signature import PublicKey
 from .engine import Runtime
 from .growth import DTYPE, Grown, Seedbed, recall
 from .host import host_facts
@@ -164,6 +165,7 @@ def sweep(
     source: str | None = None,
     progress: Progress = lambda _label, _unit: nullcontext(lambda _done, _total: None),
     clock: Clock = perf_counter_ns,
+    require_signature: PublicKey | None = None,
 ) -> SweepReport:
     """Measure a bundle over tokens, rows and threads. The grown knowledge bases lie in a temporary folder meanwhile.
 
@@ -175,6 +177,7 @@ def sweep(
         progress: called with (what is under way, what is counted) for each stage; its context's value is called with
             (done, in all).
         clock: for tests.
+        require_signature: whose signature the bundle must have.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -184,7 +187,10 @@ def sweep(
     """
     settings = settings or SweepSettings()
     threads, seed = checked_threads(settings.threads), settings.seed
-    with Runtime.open(path) as runtime, tempfile.TemporaryDirectory(prefix="reaugkd-sweep-") as folder:
+    with (
+        Runtime.open(path, require_signature=require_signature) as runtime,
+        tempfile.TemporaryDirectory(prefix="reaugkd-sweep-") as folder,
+    ):
         if not len(runtime.knowledge_base):
             raise UsageError("there is nothing to grow", path=path, found="a knowledge base without rows")
         inputs, origin = choose_inputs(runtime, texts, _TEXTS_TO_CUT, seed)

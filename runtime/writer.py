@@ -104,13 +104,22 @@ class KnowledgeWriter:
     @contextmanager
     def _alone(self, how: How) -> Iterator[None]:
         """As the only one who edits, from the state that is in force."""
+        signer = self._store.signer
+        if signer is not None and (how.key is None or how.key.public != signer):
+            raise UsageError(
+                "edits of this bundle have to be signed",
+                path=self._bundle.path,
+                found="no key" if how.key is None else f"key {how.key.public.key_id}",
+                expected=f"key {signer.key_id}, as the bundle was opened with require_signature",
+                remedy="Give the private key: How(key=...), or --sign-key.",
+            )
         with writing(self._bundle.path, how.wait), self._store.latest():
             yield
 
     def _entry(self, op: str, change: Change, how: How, **more: object) -> Entry:
         head = self._store.view.head
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Entry(head.seq + 1, now, how.name, how.why, op, change, head.after, **more).sealed()  # type: ignore[arg-type]
+        return Entry(head.seq + 1, now, how.name, how.why, op, change, head.after, **more).sealed(how.key)  # type: ignore[arg-type]
 
     def _append(self, entry: Entry) -> None:
         self._prepare()

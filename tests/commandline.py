@@ -21,7 +21,7 @@ HEAVY = (
     *("pyarrow", "scipy"),
 )
 
-COMMANDS = ("train", "export", "predict", "eval", "bench", "inspect", "kb", "compact", "fuse", "study", "demo")
+COMMANDS = ("train", "export", "predict", "eval", "bench", "inspect", "kb", "sign", "compact", "fuse", "study", "demo")
 
 
 class Called(NamedTuple):

@@ -54,7 +54,10 @@ class TestHelp:
             ("train", "--student-epochs --limit --seed --recipe --text-column --text-pair-column --label-column"),
             ("export", "RUN --out --target --quantization --allow-quality-loss auto|avx2|avx512_vnni|arm64"),
             ("export", "dynamic|static|none --kb-data --query layers|distilled --keys student|teacher|both"),
-            ("export", "--weight auto|constant|buckets|logistic --keep-heldout --leave-heldout --no-texts"),
+            (
+                "export",
+                "--weight auto|constant|buckets|logistic --keep-heldout --leave-heldout --kb-texts plain|hash|none",
+            ),
             ("predict", "BUNDLE [TEXT]... --input --output --format --explain --no-retrieval table|jsonl|csv"),
             ("eval", "BUNDLE --data --split --run --json"),
             ("bench", "BUNDLE --data --threads --json"),

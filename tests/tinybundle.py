@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from reaugkd.kb.index import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.kb.text_digests import TextDigests
 from reaugkd.runtime.bundle import KB_FOLDER, MODEL_FILE, TOKENIZER_FILE
 from reaugkd.runtime.manifest import BlendConfig, Golden, Manifest, seal
 from reaugkd.runtime.ort import import_onnxruntime
@@ -37,8 +39,10 @@ def build_tiny_bundle(
     rows: int = 64,
     labels: Sequence[str] = ("a", "b", "c"),
     pairs: bool = False,
-    texts: bool = True,
+    texts: bool | Literal["hash"] = True,
     seed: int = 0,
+    dtype: str = "f16",
+    reduce_range: bool = False,
 ) -> Path:
     """Write a sealed bundle to the folder ``path`` and return it.
 
@@ -50,17 +54,19 @@ def build_tiny_bundle(
         rows: rows of the knowledge base.
         labels: the labels' names.
         pairs: whether the inputs are pairs of texts.
-        texts: whether the knowledge base keeps the rows' texts.
+        texts: whether the knowledge base keeps the rows' texts, or digests of them.
         seed: of everything random; other seeds give other weights.
+        dtype: of the keys.
+        reduce_range: weights of 7 bits, whose products no processor saturates: the same integers everywhere.
     """
     rng = np.random.default_rng(seed)
     model, tokenizer_path = path / MODEL_FILE, path / TOKENIZER_FILE
     model.parent.mkdir(parents=True)
     _tokenizer().save(str(tokenizer_path))
     (model.parent / "config.json").write_text('{"model_type": "tiny"}\n')
-    _write_model(model, len(labels), pairs, rng)
+    _write_model(model, len(labels), pairs, rng, reduce_range)
     tokenizer, student = TextTokenizer(tokenizer_path, MAX_LENGTH), StudentSession(model)
-    config = IndexConfig(ndim=NDIM, expansion_add=64, expansion_search=32)
+    config = IndexConfig(ndim=NDIM, dtype=dtype, expansion_add=64, expansion_search=32)
     _knowledge_base(
         student, tokenizer, tiny_texts(rows, seed=seed + 1, pairs=pairs), texts, config, len(labels), rng
     ).save(path / KB_FOLDER)
@@ -113,12 +119,12 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _write_model(path: Path, labels: int, pairs: bool, rng: np.random.Generator) -> None:
+def _write_model(path: Path, labels: int, pairs: bool, rng: np.random.Generator, reduce_range: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     plain = path.with_suffix(".fp32")
     onnx.save(_model(labels, pairs, rng), str(plain))
-    quantize_dynamic(str(plain), str(path), weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+    quantize_dynamic(str(plain), str(path), ["MatMul"], weight_type=QuantType.QInt8, reduce_range=reduce_range)
     plain.unlink()
 
 
@@ -178,7 +184,7 @@ def _knowledge_base(
     student: StudentSession,
     tokenizer: TextTokenizer,
     inputs: list[Text],
-    keep_texts: bool,
+    keep_texts: bool | Literal["hash"],
     config: IndexConfig,
     labels: int,
     rng: np.random.Generator,
@@ -192,9 +198,8 @@ def _knowledge_base(
     exponents = np.exp(logits + rng.standard_normal(logits.shape).astype(np.float32))
     soft = exponents / exponents.sum(axis=1, keepdims=True)
     gold = np.where(rng.random(rows) < 0.1, -1, soft.argmax(axis=1))
-    return KnowledgeBase.build(
-        keys, soft, config=config, gold=gold, ids=np.arange(rows) + 1000, texts=inputs if keep_texts else None
-    )
+    texts = TextDigests.of(inputs) if keep_texts == "hash" else inputs if keep_texts else None
+    return KnowledgeBase.build(keys, soft, config=config, gold=gold, ids=np.arange(rows) + 1000, texts=texts)
 
 
 def _golden(student: StudentSession, tokenizer: TextTokenizer, text: Text) -> Golden:

@@ -328,7 +328,7 @@ def test_the_same_run_gives_the_same_bundle(tiny_bundle: Made, tiny_run: Finishe
 
 
 def test_texts_can_be_left_out(tiny_run: Finished, tmp_path: Path) -> None:
-    export(tiny_run[0], tmp_path / "bundle", replace(JOB, store=Store(keep_texts=False)))
+    export(tiny_run[0], tmp_path / "bundle", replace(JOB, store=Store(texts="none")))
     assert not (tmp_path / "bundle" / "kb" / "texts.jsonl").exists()
     rows = [
         text for name in ("train", "heldout") for text in read_rows(RunFolder(tiny_run[0]).data / f"{name}.jsonl").texts

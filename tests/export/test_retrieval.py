@@ -135,7 +135,7 @@ def test_a_knowledge_base_is_built_as_the_blend_has_it() -> None:
     found, similarities = kb.search_many(rows.queries, 1)
     assert found[:, 0].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(similarities, 1.0, atol=1e-5)
-    assert build_kb(rows, STUDENTS, blend, Store(keep_texts=False)).text(0) is None
+    assert build_kb(rows, STUDENTS, blend, Store(texts="none")).text(0) is None
 
 
 # The choice.

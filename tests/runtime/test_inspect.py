@@ -20,11 +20,13 @@ def facts(path: Path) -> dict[str, str]:
 def test_what_a_bundle_is(edge_bundle: Path) -> None:
     assert facts(edge_bundle) == {
         "bundle": f"{edge_bundle}, format 1, every file as sealed",
+        "signature": "none",
         "labels": "3: a, b, c",
         "input": "single texts, 24 tokens",
         "teacher": "unknown, on unknown",
         "student": "int8 (dynamic) for test",
         "knowledge": "64 rows with their texts, keys of 16 x f16, search width 32",
+        "edits": "none",
         "blend": "student 0.400 + neighbours 0.600, k 8, tau 0.1, temperatures: student 1.3, labels 1.5",
         "made with": next(iter(facts(edge_bundle)["made with"].splitlines())),
     }

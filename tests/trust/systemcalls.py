@@ -22,7 +22,7 @@ def available() -> bool:
 
 
 def killed_at(stop: int, work: Callable[[], None]) -> bool:
-    """Run ``work`` in a fork, and end it with SIGKILL at a stop: 1 is before its first system call, 2 after it, and so on.
+    """Run ``work`` in a fork, and end it with SIGKILL at a stop: 1 is before its first system call, 2 after it, ...
 
     Returns:
         Whether it got so far; otherwise it ran to its end.

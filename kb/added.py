@@ -1,0 +1,45 @@
+"""Rows that edits add to a knowledge base: a small index of their own, and what belongs to each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .change import NewRow, Text
+from .index import IndexConfig, VectorIndex
+
+
+class AddedRows:
+    """Rows that were added, in lists that only grow, so that older states of the knowledge base can share them."""
+
+    def __init__(self, config: IndexConfig) -> None:
+        self.index = VectorIndex.build(np.zeros((0, config.ndim), np.float32), config)
+        self.keys: list[NDArray[np.float32]] = []
+        self.ids: list[int] = []
+        self.texts: list[Text | None] = []
+        self.digests: list[str | None] = []
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def copy(self, rows: int) -> AddedRows:
+        """The first rows."""
+        copy = AddedRows(self.index.config)
+        copy.keys, copy.ids = self.keys[:rows], self.ids[:rows]
+        copy.texts, copy.digests = self.texts[:rows], self.digests[:rows]
+        if rows:
+            copy.index.append(np.array(copy.keys))
+        return copy
+
+    def append(self, rows: Sequence[NewRow]) -> None:
+        """Add rows after the last one."""
+        anywhere = np.eye(1, self.index.config.ndim, dtype=np.float32)[0]
+        # An erased row is removed before anyone can ask for it: its place is all that it needs.
+        keys = [anywhere if row.payload is None else row.payload.key.astype(np.float32) for row in rows]
+        self.keys += keys
+        self.ids += [row.id for row in rows]
+        self.texts += [None if row.payload is None else row.payload.text for row in rows]
+        self.digests += [None if row.payload is None else row.payload.text_digest for row in rows]
+        self.index.append(np.array(keys))  # last: who finds a row finds the rest of it

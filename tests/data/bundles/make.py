@@ -1,0 +1,80 @@
+"""Makes the kept bundles: one of every format version, and the answers that it gave when it was made.
+
+They stand for what users have on their disks: made once, at the version that wrote them, and not again. To add one for
+a new format version, add a function and call
+
+    PYTHONPATH=FOLDER_OF_REAUGKD:tests python tests/data/bundles/make.py v3
+
+Their students have 7-bit weights and their indexes f32 or i8 keys, so that processors differ by rounding alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from heldoutbundle import build_heldout_bundle
+from tinybundle import build_tiny_bundle, reseal, tiny_texts
+
+from reaugkd import Runtime
+from reaugkd.kb.soft_labels import TopLabels
+from reaugkd.runtime.gate import Gate
+from reaugkd.runtime.weight import BucketWeight
+
+HERE = Path(__file__).resolve().parent
+
+
+def dense(path: Path) -> None:
+    """Version 1: soft labels of all classes, single texts, keys in f32."""
+    build_heldout_bundle(path, rows=60, dtype="f32", reduce_range=True)
+
+
+def likeliest(path: Path) -> None:
+    """Version 2: soft labels of the likeliest classes, pairs without their texts, keys in i8, a weight and a gate."""
+    labels = [f"intent {number}" for number in range(20)]
+    build_tiny_bundle(path, rows=60, labels=labels, pairs=True, texts=False, dtype="i8", reduce_range=True)
+    with Runtime.open(path) as runtime:
+        kb, blend = runtime.knowledge_base, runtime.manifest.blend
+        short = kb.with_soft_labels(np.asarray(kb.soft_labels), label_loss=0.02)
+    assert isinstance(short.soft_labels, TopLabels)
+    short.save(path / "kb")
+    weight = BucketWeight((0.8, 0.95), (0.7, 0.4, 0.1))
+    reseal(
+        path,
+        format_version=short.format_version,
+        blend=json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(blend, weight=weight)))),
+        gate=dataclasses.asdict(Gate(0.9, 0.005, 0.05, 400, 0, 0.4)),
+    )
+
+
+def write(name: str) -> None:
+    """One bundle and its answers, of the student with its neighbours and alone."""
+    path = HERE / name
+    {"v1": dense, "v2": likeliest}[name](path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    for golden in manifest["golden"]:
+        golden["tolerance"] = 0.05 * float(np.ptp(golden["logits"]))  # as of an export
+    libraries = {library: version(library) for library in ("onnxruntime", "usearch", "numpy", "tokenizers")}
+    reseal(path, golden=manifest["golden"], versions={"reaugkd": "0.1.0", **libraries})
+    with Runtime.open(path) as runtime:
+        texts = tiny_texts(12, seed=33, pairs=runtime.manifest.text_pair)
+        kept = [
+            {
+                "text": text,
+                "label": answer.label,
+                "probabilities": answer.probabilities.tolist(),
+                "student_probabilities": answer.student_probabilities.tolist(),
+                "student_weight": answer.student_weight,
+                "neighbours": [near.id for near in answer.neighbours],
+            }
+            for text, answer in ((text, runtime.predict(text)) for text in texts)
+        ]
+    (HERE / f"{name}.json").write_text("[\n" + ",\n".join(map(json.dumps, kept)) + "\n]\n")
+
+
+for name in sys.argv[1:]:
+    write(name)

@@ -1,0 +1,179 @@
+"""Another processor: the same answers within rounding, or a refusal that says what to do (see test_bundle.py).
+
+Which kernels are used is decided by the libraries. What they let one switch: numpy by NPY_DISABLE_CPU_FEATURES,
+OpenBLAS (inside numpy) by OPENBLAS_CORETYPE, ONNX Runtime only whether weights are repacked (the session's
+disable_prepacking); usearch's NumKong nothing. So other_cpu.c makes a process believe that its processor has fewer
+instruction sets, where Linux and the processor allow that: all four then choose other kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ownprocess import LIMIT
+from tinybundle import build_tiny_bundle, tiny_texts
+from workshop import Workshop
+
+from reaugkd import Runtime
+from reaugkd.runtime.ort import import_onnxruntime
+
+HERE = Path(__file__).resolve().parent
+KEPT = HERE.parent / "data" / "bundles"
+LEVELS = ("avx2", "sse")
+CANNOT = 77
+
+# Prints the kernels in use, and the answers to the texts on stdin.
+SCRIPT = """
+import json, sys
+import numpy as np
+from reaugkd import ReaugkdError, Runtime
+from reaugkd.kb.usearch_compiled import compiled
+found = {"simd": np.show_config(mode="dicts")["SIMD Extensions"].get("found", []), "answers": []}
+path, texts = json.load(sys.stdin)
+try:
+    with Runtime.open(path) as runtime:
+        of = compiled()
+        found["usearch"] = of.hardware_acceleration(dtype=of.ScalarKind.I8, ndim=384, metric_kind=of.MetricKind.Cos)
+        for text in texts:
+            answer = runtime.predict(text if isinstance(text, str) else tuple(text))
+            both = answer.probabilities.tolist(), answer.student_probabilities.tolist()
+            found["answers"].append([answer.label, *both])
+except ReaugkdError as error:
+    found["error"] = str(error)
+print(json.dumps(found))
+"""
+
+
+def answered(path: Path, texts: list[Any], **environment: str) -> dict[str, Any]:
+    """What a new process in that environment answers, or its error."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SCRIPT],
+        input=json.dumps([str(path), texts]),
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    if done.returncode == CANNOT:
+        pytest.skip("this processor cannot hide what it has")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled other_cpu.c."""
+    compiler = shutil.which("cc")
+    if sys.platform != "linux" or os.uname().machine != "x86_64" or compiler is None:
+        pytest.skip("no Linux on x86-64 with a C compiler")
+    path = tmp_path_factory.mktemp("shim") / "other_cpu.so"
+    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(path), str(HERE / "other_cpu.c")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"the C compiler cannot: {done.stderr.splitlines()[:1]}")
+    return path
+
+
+def pretending(shim: Path, level: str) -> dict[str, str]:
+    """The environment in which a process has the instruction sets of that level."""
+    return {"LD_PRELOAD": str(shim), "OTHER_CPU": level}
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[float]:
+    """The largest difference of any probability, blended and of the student, where all labels are the same."""
+    assert "error" not in found and len(found["answers"]) == len(expected["answers"])
+    worst = [0.0, 0.0]
+    for (label, *ours), (other, *theirs) in zip(found["answers"], expected["answers"], strict=True):
+        assert label == other
+        worst = [max(w, float(np.abs(np.subtract(*pair)).max())) for w, *pair in zip(worst, ours, theirs, strict=True)]
+    return worst
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_kept_bundles_answer_as_before_on_fewer_instructions(shim: Path, version: str, level: str) -> None:
+    kept = json.loads((KEPT / f"{version}.json").read_text())
+    texts = [answer["text"] for answer in kept]
+    expected = {
+        "answers": [[answer["label"], answer["probabilities"], answer["student_probabilities"]] for answer in kept]
+    }
+    found = answered(KEPT / version, texts, **pretending(shim, level))
+    assert max(differences(found, expected)) < 1e-6
+    assert found["usearch"] == {"avx2": "haswell", "sse": "serial"}[level]  # the shim works
+    assert not any("512" in name or name == "X86_V4" for name in found["simd"])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_trained_student_exported_for_avx2_answers_within_its_tolerance(
+    shim: Path, workshop: Workshop, level: str
+) -> None:
+    texts = ["wake me at seven", "rain tomorrow", "play a song", "more thunder and some jazz " * 4]
+    found = answered(workshop.bundle, texts, **pretending(shim, level))
+    assert max(differences(found, answered(workshop.bundle, texts))) < 1e-4
+
+
+def test_int8_that_saturates_there_is_refused_with_the_way_out(shim: Path, tmp_path: Path) -> None:
+    """Weights of 8 bits, as for avx512_vnni: without VNNI, products are added up in 16 bits, which are too few."""
+    flags = Path("/proc/cpuinfo").read_text()
+    if "avx512_vnni" not in flags and "avx_vnni" not in flags:
+        pytest.skip("this processor has no VNNI that could be hidden")
+    path = build_tiny_bundle(tmp_path / "tiny")
+    found = answered(path, tiny_texts(3), **pretending(shim, "avx2"))
+    assert found["answers"] == [] and "this CPU computes other answers than the one that exported" in found["error"]
+    assert "reaugkd export --target avx2|avx512_vnni|arm64" in found["error"]
+    reduced = build_tiny_bundle(tmp_path / "reduced", reduce_range=True)  # what --target avx2 does
+    found = answered(reduced, tiny_texts(3), **pretending(shim, "avx2"))
+    assert max(differences(found, answered(reduced, tiny_texts(3)))) < 1e-5
+
+
+def numpys_extensions() -> str:
+    """What numpy uses beyond its baseline on this processor."""
+    config: Any = np.show_config(mode="dicts")
+    return " ".join(config["SIMD Extensions"].get("found", []))
+
+
+@pytest.mark.parametrize("switch", ["numpy", "openblas", "both"])
+def test_numpys_own_switches_change_nothing_beyond_rounding(switch: str) -> None:
+    kept = json.loads((KEPT / "v1.json").read_text())
+    texts = [answer["text"] for answer in kept]
+    environment = {}
+    if switch != "openblas":
+        environment["NPY_DISABLE_CPU_FEATURES"] = numpys_extensions()
+    if switch != "numpy":
+        environment["OPENBLAS_CORETYPE"] = "Prescott"
+    found = answered(KEPT / "v1", texts, **environment)
+    if switch != "openblas":
+        assert found["simd"] == []
+    expected = [[answer["label"], answer["probabilities"], answer["student_probabilities"]] for answer in kept]
+    assert max(differences(found, {"answers": expected})) < 1e-6
+
+
+def test_the_kernels_for_weights_that_are_not_repacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = import_onnxruntime()
+    made: list[Any] = []
+    usual = onnxruntime.SessionOptions
+
+    def unpacked() -> Any:
+        made.append(usual())
+        made[-1].add_session_config_entry("session.disable_prepacking", "1")
+        return made[-1]
+
+    path, texts = build_tiny_bundle(tmp_path / "tiny"), tiny_texts(30, seed=3)
+    with Runtime.open(path) as runtime:
+        expected = list(runtime.predict_many(texts))
+    monkeypatch.setattr(onnxruntime, "SessionOptions", unpacked)
+    with Runtime.open(path) as runtime:
+        found = list(runtime.predict_many(texts))
+    assert made
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-6)

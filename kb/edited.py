@@ -132,7 +132,10 @@ class EditedKnowledgeBase(KnowledgeBase):
             pins[row] = labelling.pin
         for ids, now in ((change.remove, False), (change.restore, True)):
             for row_id in ids:
-                alive[self._row(row_id, not now)] = now
+                row = self._row(row_id, not now)
+                if alive[row] == now:
+                    raise UsageError("an edit names a row twice", found=row_id)
+                alive[row] = now
         odds = state.odds if change.odds is None else change.odds
         return _State(labels, state.added + len(change.add), alive, soft, gold, pins, odds)
 

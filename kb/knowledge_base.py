@@ -36,6 +36,7 @@ SOFT_LABELS_FILE = "soft_labels.npy"
 ROWS_FILE = "rows.npy"
 TEXTS_FILE = "texts.jsonl"
 PINS_FILE = "pins.npy"
+_LINE_END = 10
 ROW_DTYPE = np.dtype([("id", "<u8"), ("label", "<i4"), ("text_end", "<u8")])
 
 
@@ -280,9 +281,12 @@ class KnowledgeBase:
         if not self._has_texts() and len(self):
             remedy = "Export the bundle with --kb-texts plain or hash."
             raise UsageError("the knowledge base keeps no texts, and no digests of them", remedy=remedy)
-        ends = [0, *self._rows["text_end"].tolist()]
-        line = text_line(text)
-        return [row for row in range(len(self)) if self._texts[ends[row] : ends[row + 1]] == line]
+        line, found, place = text_line(text), [], 0
+        while (place := self._texts.find(line, place)) >= 0:
+            if place == 0 or self._texts[place - 1] == _LINE_END:
+                found.append(int(np.searchsorted(self._rows["text_end"], place, "right")))
+            place += len(line)
+        return found
 
     @property
     def digests(self) -> TextDigests | None:

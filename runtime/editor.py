@@ -43,12 +43,13 @@ class _Plan:
 
     labels: list[str] = field(default_factory=list)
     add: list[NewRow] = field(default_factory=list)
+    remove: list[int] = field(default_factory=list)
     relabel: list[Relabelling] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     unchanged: int = 0
 
     def change(self) -> Change:
-        return Change(labels=tuple(self.labels), add=tuple(self.add), relabel=tuple(self.relabel))
+        return Change(tuple(self.labels), tuple(self.add), tuple(self.remove), relabel=tuple(self.relabel))
 
 
 class KnowledgeEditor:
@@ -118,7 +119,7 @@ class KnowledgeEditor:
         """
 
         def make(kb: EditedKnowledgeBase, _next_id: int) -> Change:
-            found = [*ids, *(kb.id(self._row_of(kb, text)) for text in texts)]
+            found = [*ids, *(kb.id(row) for text in texts for row in self._rows_of(kb, text))]
             for label in labels:
                 found += _ids_of_label(kb, label)
             return Change(remove=tuple(dict.fromkeys(found)))
@@ -150,7 +151,7 @@ class KnowledgeEditor:
         def make(kb: EditedKnowledgeBase, _next_id: int) -> Change:
             relabel = []
             for key, row in wanted.items():
-                row_id = key if isinstance(key, int) else kb.id(self._row_of(kb, key))
+                row_id = key if isinstance(key, int) else kb.id(self._rows_of(kb, key)[-1])
                 number = kb.find(row_id)
                 if number is None:
                     raise UsageError("there is no such row", found=row_id, expected="the id of a row")
@@ -269,8 +270,12 @@ class KnowledgeEditor:
         return None if related is None else self._store.heldout().queries
 
     def _add_one(self, plan: _Plan, kb: EditedKnowledgeBase, row: Row, key: NDArray[np.float32], next_id: int) -> None:
-        there, labelling = self._same(kb, row.text, key), row.labelling
+        same, labelling = self._same(kb, row.text), row.labelling
+        # A row that the text does not find, since the teacher made its key, makes place for one that it finds.
+        near = {int(found) for found, near in zip(*kb.search(key, _LOOK_AT), strict=True) if near >= _SAME_TEXT}
+        there = next((row for row in reversed(same) if row in near), None)
         if there is None:
+            plan.remove += [kb.id(row) for row in same]
             digest = None if kb.digests is None else kb.digests.of_text(row.text)
             payload = Payload.of(key, row.text if kb.keeps_texts else None, kb.config.dtype, digest)
             plan.add.append(NewRow.of(next_id, labelling, payload))
@@ -288,25 +293,21 @@ class KnowledgeEditor:
         encoding = self._tokenizer.encode(*checked_input(text, manifest.text_pair))
         return self._student.run(encoding)[1]
 
-    def _same(self, kb: EditedKnowledgeBase, text: Text, key: NDArray[np.float32]) -> int | None:
-        """The row with this text; None where there is none, or texts are not kept."""
-        rows, similarities = kb.search(key, _LOOK_AT)
-        same = [int(row) for row, near in zip(rows, similarities, strict=True) if near >= _SAME_TEXT]
-        if kb.digests is not None:
-            digest = kb.digests.of_text(text)
-            return next((row for row in same if kb.text_digest(row) == digest), None)
-        return next((row for row in same if kb.text(row) == text), None)
+    def _same(self, kb: EditedKnowledgeBase, text: Text) -> list[int]:
+        """The rows with this text; none where texts are not kept."""
+        return kb.rows_of(text) if kb.keeps_texts or kb.digests is not None else []
 
-    def _row_of(self, kb: EditedKnowledgeBase, text: Text) -> int:
-        row = self._same(kb, text, self._key(text))
-        if row is None:
+    def _rows_of(self, kb: EditedKnowledgeBase, text: Text) -> list[int]:
+        """The rows with this text, at least one."""
+        rows = self._same(kb, text)
+        if not rows:
             raise UsageError(
                 "no row has this text",
                 found=str(text),
                 expected="the text of a row, where the knowledge base keeps texts",
                 remedy="`reaugkd predict --explain` shows the rows that are near a text, and their ids.",
             )
-        return row
+        return rows
 
     def _distinct(self, rows: list[Row], new_labels: bool) -> list[Row]:
         """Rows without those that say the same twice."""

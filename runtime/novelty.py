@@ -79,7 +79,8 @@ def calibrated(store: KnowledgeStore, kb: EditedKnowledgeBase) -> float:
     turns = []  # the factor from which on a row that is right would be lost
     for logits, query, gold in zip(heldout.logits, heldout.queries, heldout.gold, strict=True):
         student = softmax(logits, config.student_temperature)
-        found = mixed(seen, student, *seen.search(query, config.k), config).probabilities
+        # A held-out row with the text of an added one is not lost: it is what was corrected.
+        found = mixed(seen, student, *seen.search(query, config.k), config, pinned=False).probabilities
         old = int(found[:known].argmax())
         if old == gold:
             turns.append(kb.odds * float(found[old]) / max(float(found[known:].max()), 1e-30))

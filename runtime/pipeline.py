@@ -126,6 +126,7 @@ def mixed(
     rows: NDArray[np.int64],
     similarities: NDArray[np.float32],
     config: BlendConfig,
+    pinned: bool = True,
 ) -> Blended:
     """The student's answer mixed with what was found for it.
 
@@ -135,12 +136,13 @@ def mixed(
         rows: [k] of the knowledge base.
         similarities: float32 [k].
         config: how to mix.
+        pinned: whether pinned rows have more of a say than others.
     """
     labels, pins = kb.soft_labels.take(rows), kb.pins
     if pins is None and kb.num_labels == len(student):
         return blend(student, similarities, labels, config)
-    pinned = None if pins is None else pins[rows]
-    return blend_edited(student, similarities, labels, config, len(student), pinned, rows, kb.odds)
+    nailed = pins[rows] if pinned and pins is not None else None
+    return blend_edited(student, similarities, labels, config, len(student), nailed, rows, kb.odds)
 
 
 def _no_number(student: StudentSession, found: str) -> ModelError:

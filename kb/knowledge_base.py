@@ -198,9 +198,15 @@ class KnowledgeBase:
         start = int(ends[row - 1]) if row > 0 else 0
         try:
             value = json.loads(self._texts[start : int(ends[row])])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError("a text cannot be read", path=TEXTS_FILE, row=row + 1, found=str(error)) from error
-        return (value[0], value[1]) if isinstance(value, list) else str(value)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value):
+            return value[0], value[1]
+        raise BundleError(
+            "a text cannot be read", path=TEXTS_FILE, row=row + 1, found=value, expected="a text or a pair of texts"
+        )
 
     def __len__(self) -> int:
         return len(self.soft_labels)

@@ -133,7 +133,11 @@ def _session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=_DISABLED_OPTIMIZERS,
+            enable_fallback=0,  # to the same provider once more, with a banner on stdout
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this
         raise BundleError(

@@ -24,12 +24,15 @@ class TextTokenizer:
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
+        self.path = path
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_length, strategy="longest_first")
             self.max_length = max_length
-        except Exception as error:  # the library raises bare Exception
+        except BaseException as error:  # the library raises bare Exception, and panics
+            if not _theirs(error):
+                raise
             raise BundleError(
                 "the tokenizer cannot be read",
                 path=path,
@@ -43,11 +46,23 @@ class TextTokenizer:
 
         Raises:
             TextError: the text is not valid Unicode, or nothing is left of it.
+            BundleError: the tokenizer cannot work with the text, as with a pattern that would take for ever.
         """
         try:
             encoding = self._tokenizer.encode(text, pair)
         except (TypeError, UnicodeError) as error:
             raise TextError("the text is not valid Unicode", found=ascii(text[:60]), expected="UTF-8") from error
+        except BaseException as error:
+            if not _theirs(error):
+                raise
+            raise BundleError(
+                "the tokenizer fails on a text", path=self.path, found=str(error), remedy="Export the bundle again."
+            ) from error
         if len(encoding) == 0:
             raise TextError("the tokenizer leaves nothing of the text", found=ascii(text[:60]))
         return encoding
+
+
+def _theirs(error: BaseException) -> bool:
+    """Whether an error is the library's own: what panics in Rust is no Exception in Python, and has no public name."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"

@@ -39,6 +39,7 @@ def build_tiny_bundle(
     pairs: bool = False,
     texts: bool = True,
     seed: int = 0,
+    label_loss: float = 0.0,
 ) -> Path:
     """Write a sealed bundle to the folder ``path`` and return it.
 
@@ -52,6 +53,7 @@ def build_tiny_bundle(
         pairs: whether the inputs are pairs of texts.
         texts: whether the knowledge base keeps the rows' texts.
         seed: of everything random; other seeds give other weights.
+        label_loss: as of `KnowledgeBase.build`; above 0, and with more than 16 labels, only the likeliest are kept.
     """
     rng = np.random.default_rng(seed)
     model, tokenizer_path = path / MODEL_FILE, path / TOKENIZER_FILE
@@ -61,9 +63,9 @@ def build_tiny_bundle(
     _write_model(model, len(labels), pairs, rng)
     tokenizer, student = TextTokenizer(tokenizer_path, MAX_LENGTH), StudentSession(model)
     config = IndexConfig(ndim=NDIM, expansion_add=64, expansion_search=32)
-    _knowledge_base(
-        student, tokenizer, tiny_texts(rows, seed=seed + 1, pairs=pairs), texts, config, len(labels), rng
-    ).save(path / KB_FOLDER)
+    inputs = tiny_texts(rows, seed=seed + 1, pairs=pairs)
+    kb = _knowledge_base(student, tokenizer, inputs, texts, config, len(labels), rng, label_loss)
+    kb.save(path / KB_FOLDER)
     manifest = Manifest(
         labels=tuple(labels),
         max_length=MAX_LENGTH,
@@ -75,6 +77,7 @@ def build_tiny_bundle(
         golden=tuple(_golden(student, tokenizer, text) for text in tiny_texts(2, seed=seed + 2, pairs=pairs)),
         quantization={"kind": "dynamic", "target": "test"},
         versions={"onnxruntime": import_onnxruntime().__version__},
+        format_version=kb.format_version,
     )
     seal(path, manifest)
     return path
@@ -182,6 +185,7 @@ def _knowledge_base(
     config: IndexConfig,
     labels: int,
     rng: np.random.Generator,
+    label_loss: float,
 ) -> KnowledgeBase:
     rows = len(inputs)
     answers = [_run(student, tokenizer, text)[1] for text in inputs]
@@ -192,9 +196,8 @@ def _knowledge_base(
     exponents = np.exp(logits + rng.standard_normal(logits.shape).astype(np.float32))
     soft = exponents / exponents.sum(axis=1, keepdims=True)
     gold = np.where(rng.random(rows) < 0.1, -1, soft.argmax(axis=1))
-    return KnowledgeBase.build(
-        keys, soft, config=config, gold=gold, ids=np.arange(rows) + 1000, texts=inputs if keep_texts else None
-    )
+    ids, kept = np.arange(rows) + 1000, inputs if keep_texts else None
+    return KnowledgeBase.build(keys, soft, config=config, gold=gold, ids=ids, texts=kept, label_loss=label_loss)
 
 
 def _golden(student: StudentSession, tokenizer: TextTokenizer, text: Text) -> Golden:

@@ -16,7 +16,7 @@ import json
 import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from ..errors import BundleError, BundleIntegrityError, UsageError
 from .files import atomic_write
 from .index import IndexConfig, VectorIndex
-from .soft_labels import SoftLabels, TopLabels, decode, encode
+from .npy_file import map_npy
+from .soft_labels import SOFT_LABEL_DTYPES, SoftLabels, TopLabels, decode, encode
 
 INDEX_FILE = "index.usearch"
 SOFT_LABELS_FILE = "soft_labels.npy"
@@ -129,14 +130,14 @@ class KnowledgeBase:
             BundleIntegrityError: a file is missing or unreadable.
             BundleError: the files do not fit each other or ``config``.
         """
-        stored = _open_npy(folder / SOFT_LABELS_FILE)
-        rows = _open_npy(folder / ROWS_FILE)
+        stored = map_npy(folder / SOFT_LABELS_FILE, SOFT_LABEL_DTYPES)
+        rows = map_npy(folder / ROWS_FILE, (ROW_DTYPE,))
         try:
             soft = decode(stored, num_labels)
         except ValueError as error:
             expected = f"soft labels of {'all' if num_labels is None else num_labels} classes"
             raise _misfit(folder / SOFT_LABELS_FILE, str(error), expected) from error
-        if rows.dtype != ROW_DTYPE or rows.shape != (len(soft),):
+        if rows.shape != (len(soft),):
             raise _misfit(folder / ROWS_FILE, f"{rows.dtype} {rows.shape}", f"{ROW_DTYPE} ({len(soft)},)")
         if len(rows) and not (rows["label"].min() >= -1 and rows["label"].max() < soft.shape[1]):
             raise _misfit(folder / ROWS_FILE, "gold labels out of range", f"-1 to {soft.shape[1] - 1}")
@@ -288,21 +289,6 @@ def _save_npy(path: Path, array: NDArray[np.generic]) -> None:
         # Not np.save: on a full disk it raises an OSError that does not say so.
         np.lib.format.write_array_header_1_0(file, header)
         file.write(array.tobytes())
-
-
-def _open_npy(path: Path) -> NDArray[Any]:
-    if not path.is_file():
-        raise BundleIntegrityError("the file is missing", path=path, expected="a NumPy array")
-    try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    # Of a damaged header numpy, tokenize and the parser of literals raise half a dozen kinds of errors.
-    except Exception as error:
-        raise BundleIntegrityError(
-            "the array cannot be read", path=path, found=str(error), remedy="Export the bundle again."
-        ) from error
-    if not isinstance(mapped, np.ndarray):
-        raise _misfit(path, "an archive of arrays", "one array")
-    return mapped.view(np.ndarray)  # a plain array: indexing np.memmap costs several times as much
 
 
 def _open_texts(path: Path, size: int) -> bytes | mmap.mmap:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import stat
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError, BundleIntegrityError
 from ..kb.files import sha256_file
 from ..kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE
 from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_entry
+from .strict_json import read_json
 
 MODEL_FILE = "student/model.onnx"
 TOKENIZER_FILE = "student/tokenizer.json"
@@ -19,6 +20,9 @@ REQUIRED_FILES = (
     TOKENIZER_FILE,
     *(f"{KB_FOLDER}/{name}" for name in (INDEX_FILE, SOFT_LABELS_FILE, ROWS_FILE)),
 )
+MOST_MANIFEST_BYTES = 8 * 2**20
+"""Of a manifest; with a thousand labels it takes 100 kB."""
+
 _AGAIN = "Copy the bundle again, or export it again."
 _SEAL_BYTES = len(seal_entry(b""))
 
@@ -39,6 +43,9 @@ class Bundle:
     def open(cls, path: Path | str, verify: bool = True) -> Bundle:
         """Read the manifest and check every file it names; files that it does not name are ignored.
 
+        The folder itself may be a link. Nothing in it may, and all files are plain ones: a link leads out of the
+        folder, whatever its hash, and a pipe never ends.
+
         Args:
             path: the bundle's folder.
             verify: compare SHA-256 sums as well; without it only existence and sizes are looked at.
@@ -54,7 +61,7 @@ class Bundle:
             if name not in manifest.files:
                 raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
         for name, record in manifest.files.items():
-            _check_file(folder / name, record, verify)
+            _check_file(folder, name, record, verify)
         return cls(folder, manifest)
 
     @property
@@ -79,6 +86,16 @@ def _read_manifest(folder: Path, verify: bool) -> Manifest:
         found = "a file" if folder.exists() else "nothing"
         raise BundleError("there is no bundle here", path=folder, found=found, expected="a folder")
     try:
+        status = path.lstat()
+        _refuse_unusual(path, status.st_mode)
+        if status.st_size > MOST_MANIFEST_BYTES:
+            raise BundleError(
+                "the manifest is too large",
+                path=path,
+                found=f"{status.st_size:,} bytes",
+                expected=f"at most {MOST_MANIFEST_BYTES:,}",
+                remedy=_AGAIN,
+            )
         raw = path.read_bytes()
     except OSError as error:
         raise BundleIntegrityError(
@@ -89,8 +106,8 @@ def _read_manifest(folder: Path, verify: bool) -> Manifest:
             remedy="Give the folder that `reaugkd export` wrote.",
         ) from error
     try:
-        obj = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        obj = read_json(raw)
+    except ValueError as error:
         raise BundleIntegrityError("the manifest is no JSON", path=path, found=str(error), remedy=_AGAIN) from error
     manifest = Manifest.from_json(obj, path)
     if verify and raw[-_SEAL_BYTES:] != seal_entry(raw[:-_SEAL_BYTES]):
@@ -104,15 +121,21 @@ def _read_manifest(folder: Path, verify: bool) -> Manifest:
     return manifest
 
 
-def _check_file(path: Path, record: FileRecord, verify: bool) -> None:
+def _check_file(folder: Path, name: str, record: FileRecord, verify: bool) -> None:
+    path = folder
     try:
-        size = path.stat().st_size
-        if not path.is_file():
+        for part in PurePosixPath(name).parts:
+            path /= part
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode):
+                _refuse_unusual(path, status.st_mode)
+        if not stat.S_ISREG(status.st_mode):
             raise IsADirectoryError
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise BundleIntegrityError(
-            "the file is missing", path=path, expected=f"{record.bytes} bytes", remedy=_AGAIN
+            "the file is missing", path=folder / name, expected=f"{record.bytes} bytes", remedy=_AGAIN
         ) from error
+    size = status.st_size
     if size != record.bytes:
         raise BundleIntegrityError(
             "the file was truncated or extended",
@@ -135,3 +158,17 @@ def _check_file(path: Path, record: FileRecord, verify: bool) -> None:
             expected=f"sha256 {record.sha256}",
             remedy=_AGAIN,
         )
+
+
+def _refuse_unusual(path: Path, mode: int) -> None:
+    """Refuse a link, pipe, socket or device; of a folder in a file's place the caller knows what to say."""
+    if stat.S_ISLNK(mode):
+        raise BundleError(
+            "a link is no part of a bundle",
+            path=path,
+            found="a symbolic link",
+            expected="the file itself",
+            remedy="Copy the bundle with what its links lead to, as `cp -RL` does.",
+        )
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BundleError("this is no file", path=path, found="a pipe, socket or device", expected="a plain file")

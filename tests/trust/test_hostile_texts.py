@@ -86,8 +86,9 @@ from reaugkd import cli
 try:
     cli.main()
 finally:
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    sys.stderr.write(f"\\npeak {int(peak.split()[1]) / 1024}\\n")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0)
+    sys.stderr.write(f"\\npeak {peak}\\n")
 """
 
 

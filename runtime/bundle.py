@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError, BundleIntegrityError
 from ..kb.files import sha256_file
-from ..kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE
+from ..kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
+from .heldout import HELDOUT_FILE
 from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_entry
 from .strict_json import read_json
 
@@ -20,6 +22,7 @@ REQUIRED_FILES = (
     TOKENIZER_FILE,
     *(f"{KB_FOLDER}/{name}" for name in (INDEX_FILE, SOFT_LABELS_FILE, ROWS_FILE)),
 )
+OPTIONAL_FILES = (f"{KB_FOLDER}/{TEXTS_FILE}", HELDOUT_FILE)
 MOST_MANIFEST_BYTES = 8 * 2**20
 """Of a manifest; with a thousand labels it takes 100 kB."""
 
@@ -41,7 +44,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> Bundle:
-        """Read the manifest and check every file it names; files that it does not name are ignored.
+        """Read the manifest and check every file it names; others are ignored, but for those that would be read.
 
         The folder itself may be a link. Nothing in it may, and all files are plain ones: a link leads out of the
         folder, whatever its hash, and a pipe never ends.
@@ -51,15 +54,24 @@ class Bundle:
             verify: compare SHA-256 sums as well; without it only existence and sizes are looked at.
 
         Raises:
-            BundleIntegrityError: a file is missing, truncated or altered.
+            BundleIntegrityError: a file is missing, truncated or altered, or one that would be read is not listed.
             BundleVersionError: the bundle was written by a newer reaugkd.
-            BundleError: this is no bundle.
+            BundleError: this is no bundle, or one with links, pipes or absurd numbers in it.
         """
         folder = Path(path).absolute()
         manifest = _read_manifest(folder, verify)
         for name in REQUIRED_FILES:
             if name not in manifest.files:
                 raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
+        for name in OPTIONAL_FILES:
+            # Read where it is: unlisted, it would be read unchecked.
+            if name not in manifest.files and os.path.lexists(folder / name):
+                raise BundleIntegrityError(
+                    "the manifest does not list a file that is there",
+                    path=folder / name,
+                    expected="no such file, or its size and hash in the manifest",
+                    remedy=_AGAIN,
+                )
         for name, record in manifest.files.items():
             _check_file(folder, name, record, verify)
         return cls(folder, manifest)

@@ -15,7 +15,6 @@ itself, proves nothing: measure on the first ``unrelated`` rows.
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +122,8 @@ class HeldOutRows:
 
 
 def _read(path: Path, num_labels: int, ndim: int) -> dict[str, NDArray[Any]]:
+    import zipfile  # not at the top: with the compressions that it knows it takes 3 ms, and few readers come here
+
     most = MOST_ROWS * (2 * num_labels + 2 * ndim + 8) + _HEADERS
     # Before anything is read, and then before it is unpacked: an archive can claim terabytes.
     if (size := path.stat().st_size) > most:

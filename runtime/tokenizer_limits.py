@@ -8,7 +8,6 @@ million tries, which is an error like others, but there is a match for every cha
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import math
@@ -81,7 +80,7 @@ def _replaced(pattern: dict[str, str], content: str) -> float:
 def _precompiled(encoded: str | None) -> float:
     """The longest replacement in a SentencePiece map: a trie of so many bytes, then strings that end with a zero."""
     try:
-        data = base64.b64decode(encoded or "")
+        data = binascii.a2b_base64(encoded or "")
         (size,) = struct.unpack_from("<I", data)
     except (binascii.Error, struct.error):
         return 1.0

@@ -120,9 +120,9 @@ MANIFESTS: dict[str, tuple[Make, str]] = {
     "an endless label": (lambda b: with_field(b, "labels", ["a", "b", "c" * 10**6]), "labels"),
     "100,000 labels": (lambda b: with_field(b, "labels", [str(n) for n in range(100_000)]), "labels.*65,536"),
     "5,000 labels": (lambda b: with_field(b, "labels", [str(n) for n in range(5_000)]), "soft_labels.npy"),
-    "a golden text of 5 MB": (
-        lambda b: with_field(b, "golden", [{**plain(b)["golden"][0], "text": "a " * 2_500_000}]),
-        "golden.text",
+    "a long golden text": (
+        lambda b: with_field(b, "golden", [{**plain(b)["golden"][0], "text": "a " * 10_000}]),
+        r"golden\.text",
     ),
     "1,000 golden texts": (lambda b: with_field(b, "golden", plain(b)["golden"][:1] * 1000), "golden.*1,000"),
     "100,000 files": (
@@ -452,6 +452,19 @@ def test_what_is_no_file_is_refused_without_waiting(
             server.bind(Path(name).name)
     with pytest.raises(BundleError, match=r"no file.*pipe, socket or device") as caught:
         Bundle.open(bundle, verify=verify)
+    assert caught.value.path == str(bundle / name)
+
+
+@pytest.mark.parametrize("name", ["kb/texts.jsonl", HELDOUT])
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_is_read_where_it_is_must_be_listed(bundle: Path, name: str, verify: bool) -> None:
+    """Or a link to any file of the reader's would have its lines shown as a neighbour's text."""
+    files = plain(bundle)["files"]
+    files.pop(name)
+    with_field(bundle, "files", files)
+    linked(bundle, name)
+    with pytest.raises(BundleIntegrityError, match="does not list") as caught:
+        Runtime.open(bundle, verify=verify)
     assert caught.value.path == str(bundle / name)
 
 

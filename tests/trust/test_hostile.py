@@ -484,6 +484,12 @@ def test_an_honest_array_is_read(shape: tuple[int, ...]) -> None:
         array_of(np.frombuffer(out.getvalue(), np.uint8), (np.dtype(np.float32),))
 
 
+@pytest.mark.parametrize("shape", [f"(0, {10**30})", f"({10**30}, 0)", f"(0, {2**63})"])
+def test_nothing_times_too_much_is_no_array(shape: str) -> None:
+    with pytest.raises(ValueError, match="the shape"):
+        array_of(np.frombuffer(npy("'<f2'", shape), np.uint8), (np.dtype(np.float16),))
+
+
 def test_rows_of_ever_more_levels_are_no_index(tmp_path: Path) -> None:
     """One row on all of 20,000 levels above very many rows: to look at each level would take minutes."""
     rows, levels = 200_000, np.zeros(200_000, "<i2")

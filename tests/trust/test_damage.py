@@ -18,7 +18,7 @@ import pytest
 from heldoutbundle import TEXTS, add_heldout
 from tinybundle import build_tiny_bundle, reseal
 
-from reaugkd import BundleError, Runtime
+from reaugkd import BundleError, ModelError, Runtime
 from reaugkd.kb.soft_labels import DenseLabels, TopLabels
 from reaugkd.runtime.tokenizer import TextTokenizer
 
@@ -117,6 +117,21 @@ def test_soft_labels_that_are_none_are_no_answer(tmp_path: Path, value: float) -
             runtime.predict("call the artist")
         assert caught.value.path == "soft_labels.npy"
         assert runtime.with_retrieval("never").predict("call").reason == "never"
+
+
+@pytest.mark.parametrize("retrieval", ["never", "always"])
+@pytest.mark.parametrize("own", [[9, -4, -4], [0.5, 0.1, 0.1], [5, 5, 5], [0, 0, 0], [np.nan, 0, 1], [np.inf, 0, 0]])
+def test_a_student_that_gives_no_distribution_has_no_answer(
+    edge_bundle: Path, monkeypatch: pytest.MonkeyPatch, own: list[float], retrieval: Any
+) -> None:
+    """Golden texts show that a model's own probabilities are some; of other texts they show nothing."""
+    with Runtime.open(edge_bundle, retrieval=retrieval) as runtime, np.errstate(all="ignore"):
+        answer = runtime.student.answer
+        said = np.array(own, np.float32)
+        monkeypatch.setattr(runtime.student, "answer", lambda *given: (said, answer(*given)[1]))
+        with pytest.raises(ModelError, match="computed no probabilities") as caught:
+            runtime.predict("call the artist")
+        assert caught.value.path == str(edge_bundle / "student/model.onnx")
 
 
 def test_keys_that_are_no_numbers_are_no_answer(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 # make demo   install into .venv and run the whole job on the embedded corpus
 # make test   install into .venv, lint, type-check and run the tests
 # make bench  ratios of latencies on the demo's bundle, beside the stored ones; UPDATE=1 stores today's
+# make fuzz   what reads files, fed by a fuzzer for FUZZ_SECONDS each (300); what it finds is kept in .fuzz
 # make clean  remove what these made
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fuzz clean
 
 demo: $(STAMP)
 	$(BIN)/reaugkd demo
@@ -26,6 +27,15 @@ lint: $(STAMP)
 
 bench: $(STAMP) demo/float32/manifest.json
 	$(BIN)/python benchmarks/regression.py demo $(if $(UPDATE),--update)
+
+FUZZ_SECONDS ?= 300
+FUZZ_TARGETS := $(filter-out __main__ common texts,$(basename $(notdir $(wildcard tests/fuzz/*.py))))
+
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	cd tests && for target in $(FUZZ_TARGETS); do \
+		FUZZ_SECONDS=$(FUZZ_SECONDS) ../$(BIN)/python -m fuzz $$target || exit 1; \
+	done
 
 demo/bundle/manifest.json: | $(STAMP)
 	$(BIN)/reaugkd demo

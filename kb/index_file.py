@@ -38,7 +38,9 @@ _HEAD = struct.Struct("<7s3H4B3QB")
 _GRAPH = struct.Struct("<5Q")
 _HEAD_BYTES = 64
 _MOST_EDGES = 1_000_000
-_BLOCK = 8192  # nodes looked at together
+_MOST_LEVELS = 64  # they are drawn, half as many rows on each at the most
+_BLOCK = 8192  # nodes looked at together, ...
+_BLOCK_EDGES = 1_000_000  # ... of so many edges
 
 
 @dataclass(frozen=True)
@@ -124,22 +126,35 @@ class _Graph:
             if len(self.data) != body:
                 _refuse(self.path, f"{len(self.data)} bytes where {body} are an empty index")
             return
-        if levels.min() < 0 or levels.max() != highest or entry >= self.rows or levels[entry] != highest:
-            _refuse(self.path, f"levels {levels.min()} to {levels.max()}, {highest} and row {entry} in its header")
+        least, most = int(levels.min()), int(levels.max())
+        agree = least >= 0 and most == highest <= _MOST_LEVELS
+        if not agree or entry >= self.rows or levels[entry] != highest:
+            _refuse(self.path, f"levels {least} to {most}, {highest} and row {entry} in its header")
         sizes = 10 + 4 * (1 + 2 * self.connectivity) + levels * 4 * (1 + self.connectivity)
         ends = body + np.cumsum(sizes)
         if sizes.max() > len(self.data) or ends[-1] != len(self.data):
             _refuse(self.path, f"{len(self.data)} bytes where its nodes take {ends[-1]}")
         starts, keys = ends - sizes, np.zeros(self.rows, np.int64)
-        for start in range(0, self.rows, _BLOCK):
-            block = slice(start, start + _BLOCK)
+        together = self._together(2 * self.connectivity)
+        for start in range(0, self.rows, together):
+            block = slice(start, start + together)
             keys[block] = self._keys(starts[block], levels[block])
             self._check_edges(starts[block] + 10, 2 * self.connectivity, 0, levels)
         if (np.bincount(keys, minlength=self.rows) != 1).any():
             _refuse(self.path, f"rows that are not 0 to {self.rows - 1}, each once")
         for level in range(1, highest + 1):
-            there = starts[levels >= level] + 10 + 4 * (1 + 2 * self.connectivity)
-            self._check_edges(there + (level - 1) * 4 * (1 + self.connectivity), self.connectivity, level, levels)
+            self._check_level(level, starts[levels >= level], levels)
+
+    def _check_level(self, level: int, starts: Ints, levels: Ints) -> None:
+        """The edges of the nodes that begin at these bytes, on a level from 1."""
+        there = starts + 10 + 4 * (1 + 2 * self.connectivity) + (level - 1) * 4 * (1 + self.connectivity)
+        together = self._together(self.connectivity)
+        for start in range(0, len(there), together):
+            self._check_edges(there[start : start + together], self.connectivity, level, levels)
+
+    def _together(self, room: int) -> int:
+        """How many nodes are looked at together, so that memory does not grow with what a file claims."""
+        return max(1, min(_BLOCK, _BLOCK_EDGES // (1 + room)))
 
     def _keys(self, starts: Ints, levels: Ints) -> Ints:
         """The keys of nodes: row numbers. Each node repeats its level."""

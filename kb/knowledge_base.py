@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from ..errors import BundleError, UsageError
 from .files import atomic_write
 from .index import IndexConfig, VectorIndex
-from .mapped import misfit, open_digests, open_npy, open_texts, save_npy
-from .soft_labels import SoftLabels, TopLabels, decode, encode
+from .mapped import misfit, open_digests, open_texts, save_npy
+from .npy_file import map_npy
+from .soft_labels import SOFT_LABEL_DTYPES, SoftLabels, TopLabels, decode, encode
 from .text_digests import DIGESTS_FILE, TextDigests
 from .text_lines import text_json
 
@@ -163,22 +164,22 @@ class KnowledgeBase:
             BundleIntegrityError: a file is missing or unreadable.
             BundleError: the files do not fit each other or ``config``.
         """
-        stored = open_npy(folder / SOFT_LABELS_FILE)
-        rows = open_npy(folder / ROWS_FILE)
+        stored = map_npy(folder / SOFT_LABELS_FILE, SOFT_LABEL_DTYPES)
+        rows = map_npy(folder / ROWS_FILE, (ROW_DTYPE,))
         try:
             soft = decode(stored, num_labels)
         except ValueError as error:
             expected = f"soft labels of {'all' if num_labels is None else num_labels} classes"
             raise misfit(folder / SOFT_LABELS_FILE, str(error), expected) from error
-        if rows.dtype != ROW_DTYPE or rows.shape != (len(soft),):
+        if rows.shape != (len(soft),):
             raise misfit(folder / ROWS_FILE, f"{rows.dtype} {rows.shape}", f"{ROW_DTYPE} ({len(soft)},)")
         if len(rows) and not (rows["label"].min() >= -1 and rows["label"].max() < soft.shape[1]):
             raise misfit(folder / ROWS_FILE, "gold labels out of range", f"-1 to {soft.shape[1] - 1}")
         index = VectorIndex.view(folder / INDEX_FILE, config)
         if len(index) != len(soft):
             raise misfit(folder / INDEX_FILE, f"{len(index)} rows", f"{len(soft)} as in {SOFT_LABELS_FILE}")
-        pinned = open_npy(folder / PINS_FILE) if pins else None
-        if pinned is not None and (pinned.dtype != np.bool_ or pinned.shape != (len(soft),)):
+        pinned = map_npy(folder / PINS_FILE, (np.dtype(np.bool_),)) if pins else None
+        if pinned is not None and pinned.shape != (len(soft),):
             raise misfit(folder / PINS_FILE, f"{pinned.dtype} {pinned.shape}", f"bool ({len(soft)},)")
         text_bytes = int(rows["text_end"][-1]) if len(rows) else 0
         kept = open_texts(folder / TEXTS_FILE, text_bytes)
@@ -262,9 +263,15 @@ class KnowledgeBase:
         start = int(ends[row - 1]) if row > 0 else 0
         try:
             value = json.loads(self._texts[start : int(ends[row])])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError("a text cannot be read", path=TEXTS_FILE, row=row + 1, found=str(error)) from error
-        return (value[0], value[1]) if isinstance(value, list) else str(value)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value):
+            return value[0], value[1]
+        raise BundleError(
+            "a text cannot be read", path=TEXTS_FILE, row=row + 1, found=value, expected="a text or a pair of texts"
+        )
 
     def text_digest(self, row: int) -> str | None:
         """The digest of the row's text, 64 hexadecimal digits; None where digests are not kept."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, BundleIntegrityError
 from .files import atomic_write
+from .npy_file import map_npy
 from .text_digests import BYTES, DIGESTS_FILE, TextDigests
 
 
@@ -25,27 +25,6 @@ def save_npy(path: Path, array: NDArray[np.generic]) -> None:
         # Not np.save: on a full disk it raises an OSError that does not say so.
         np.lib.format.write_array_header_1_0(file, header)
         file.write(array.tobytes())
-
-
-def open_npy(path: Path) -> NDArray[Any]:
-    """Map an array into memory, read only.
-
-    Raises:
-        BundleIntegrityError: it is missing or unreadable.
-        BundleError: it is an archive.
-    """
-    if not path.is_file():
-        raise BundleIntegrityError("the file is missing", path=path, expected="a NumPy array")
-    try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    # Of a damaged header numpy, tokenize and the parser of literals raise half a dozen kinds of errors.
-    except Exception as error:
-        raise BundleIntegrityError(
-            "the array cannot be read", path=path, found=str(error), remedy="Export the bundle again."
-        ) from error
-    if not isinstance(mapped, np.ndarray):
-        raise misfit(path, "an archive of arrays", "one array")
-    return mapped.view(np.ndarray)  # a plain array: indexing np.memmap costs several times as much
 
 
 def open_texts(path: Path, size: int) -> bytes | mmap.mmap:
@@ -80,7 +59,7 @@ def open_digests(folder: Path, rows: int) -> TextDigests | None:
     path = folder / DIGESTS_FILE
     if not path.exists():
         return None
-    table = open_npy(path)
+    table = map_npy(path, (np.dtype(np.uint8),))
     expected = f"uint8 ({rows + 1}, {BYTES})"
     try:
         digests = TextDigests(table)

@@ -24,6 +24,9 @@ LABEL_LOSS = 0.01
 FEW_CLASSES = 16
 """Up to so many classes, keys weigh so much more than labels that float16 stays."""
 
+SOFT_LABEL_DTYPES = (np.dtype(np.float16), np.dtype(np.uint8), np.dtype(np.uint16))
+"""What labels are stored as."""
+
 _MOST_CLASSES = 65_536  # whose numbers uint16 has
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
+import stat
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError, BundleIntegrityError, UsageError
 from ..kb.files import sha256_file
 from ..kb.head import HeadFile
-from ..kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE
+from ..kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
 from ..kb.signature import PublicKey
 from ..kb.text_digests import DIGESTS_FILE
 from .heldout import HELDOUT_FILE
 from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_of, sealed
 from .signing import check_signature
+from .strict_json import read_json
 
 MODEL_FILE = "student/model.onnx"
 TOKENIZER_FILE = "student/tokenizer.json"
@@ -24,7 +26,10 @@ REQUIRED_FILES = (
     TOKENIZER_FILE,
     *(f"{KB_FOLDER}/{name}" for name in (INDEX_FILE, SOFT_LABELS_FILE, ROWS_FILE)),
 )
-READ_WHERE_THERE = (f"{KB_FOLDER}/{DIGESTS_FILE}", HELDOUT_FILE)
+OPTIONAL_FILES = (f"{KB_FOLDER}/{TEXTS_FILE}", f"{KB_FOLDER}/{DIGESTS_FILE}", HELDOUT_FILE)
+MOST_MANIFEST_BYTES = 8 * 2**20
+"""Of a manifest; with a thousand labels it takes 100 kB."""
+
 _AGAIN = "Copy the bundle again, or export it again."
 
 
@@ -44,8 +49,10 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True, require_signature: PublicKey | None = None) -> Bundle:
-        """Read the manifest and check every file it names; files that it does not name are ignored, or refused where
-        they would be read.
+        """Read the manifest and check every file it names; others are ignored, but for those that would be read.
+
+        The folder itself may be a link. Nothing in it may, and all files are plain ones: a link leads out of the
+        folder, whatever its hash, and a pipe never ends.
 
         Args:
             path: the bundle's folder.
@@ -53,10 +60,11 @@ class Bundle:
             require_signature: whose signature the manifest must have.
 
         Raises:
-            BundleIntegrityError: a file is missing, truncated or altered, or the signature that is asked for is.
+            BundleIntegrityError: a file is missing, truncated or altered, one that would be read is not listed, or the
+                signature that is asked for is missing or another's.
             UsageError: a signature is asked for, but no check of the files that it vouches for.
             BundleVersionError: the bundle was written by a newer reaugkd.
-            BundleError: this is no bundle.
+            BundleError: this is no bundle, or one with links, pipes or absurd numbers in it.
         """
         folder = Path(path).absolute()
         if require_signature is not None and not verify:
@@ -70,19 +78,20 @@ class Bundle:
         for name in REQUIRED_FILES:
             if name not in manifest.files:
                 raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
-        for name in READ_WHERE_THERE:
-            if name not in manifest.files and (folder / name).exists():
+        for name in OPTIONAL_FILES:
+            # Read where it is: unlisted, it would be read unchecked.
+            if name not in manifest.files and os.path.lexists(folder / name):
                 raise BundleIntegrityError(
-                    "the manifest does not list the file",
+                    "the manifest does not list a file that is there",
                     path=folder / name,
-                    found="a file that was put there after the export",
-                    remedy=f"Remove it. {_AGAIN}",
+                    expected="no such file, or its size and hash in the manifest",
+                    remedy=_AGAIN,
                 )
         head = HeadFile(folder)
         for name, record in manifest.files.items():
             try:
                 if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
-                    check_file(folder / name, record, verify)
+                    check_file(folder, name, record, verify)
             except BundleIntegrityError:
                 # Somebody may just have folded edits in, and removed what they replaced.
                 if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
@@ -137,6 +146,16 @@ def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tupl
         found = "a file" if folder.exists() else "nothing"
         raise BundleError("there is no bundle here", path=folder, found=found, expected="a folder")
     try:
+        status = path.lstat()
+        _refuse_unusual(path, status.st_mode)
+        if status.st_size > MOST_MANIFEST_BYTES:
+            raise BundleError(
+                "the manifest is too large",
+                path=path,
+                found=f"{status.st_size:,} bytes",
+                expected=f"at most {MOST_MANIFEST_BYTES:,}",
+                remedy=_AGAIN,
+            )
         raw = path.read_bytes()
     except OSError as error:
         raise BundleIntegrityError(
@@ -149,8 +168,8 @@ def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tupl
     if signer is not None:
         check_signature(folder, raw, signer)  # before anything is made of it
     try:
-        obj = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        obj = read_json(raw)
+    except ValueError as error:
         raise BundleIntegrityError("the manifest is no JSON", path=path, found=str(error), remedy=_AGAIN) from error
     manifest = Manifest.from_json(obj, path)
     if verify and not sealed(raw):
@@ -164,25 +183,33 @@ def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tupl
     return manifest, raw
 
 
-def check_file(path: Path, record: FileRecord, verify: bool) -> None:
-    """Whether a file is as its record says.
+def check_file(folder: Path, name: str, record: FileRecord, verify: bool) -> None:
+    """Whether a file is a plain one, and as its record says.
 
     Args:
-        path: the file.
+        folder: that it is below.
+        name: its path below, with ``/``; no part of it may be a link.
         record: what it has to be.
         verify: compare SHA-256 sums as well.
 
     Raises:
         BundleIntegrityError: it is missing, truncated or altered.
+        BundleError: it is a link, pipe or device.
     """
+    path = folder
     try:
-        size = path.stat().st_size
-        if not path.is_file():
+        for part in PurePosixPath(name).parts:
+            path /= part
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode):
+                _refuse_unusual(path, status.st_mode)
+        if not stat.S_ISREG(status.st_mode):
             raise IsADirectoryError
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise BundleIntegrityError(
-            "the file is missing", path=path, expected=f"{record.bytes} bytes", remedy=_AGAIN
+            "the file is missing", path=folder / name, expected=f"{record.bytes} bytes", remedy=_AGAIN
         ) from error
+    size = status.st_size
     if size != record.bytes:
         raise BundleIntegrityError(
             "the file was truncated or extended",
@@ -205,3 +232,17 @@ def check_file(path: Path, record: FileRecord, verify: bool) -> None:
             expected=f"sha256 {record.sha256}",
             remedy=_AGAIN,
         )
+
+
+def _refuse_unusual(path: Path, mode: int) -> None:
+    """Refuse a link, pipe, socket or device; of a folder in a file's place the caller knows what to say."""
+    if stat.S_ISLNK(mode):
+        raise BundleError(
+            "a link is no part of a bundle",
+            path=path,
+            found="a symbolic link",
+            expected="the file itself",
+            remedy="Copy the bundle with what its links lead to, as `cp -RL` does.",
+        )
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BundleError("this is no file", path=path, found="a pipe, socket or device", expected="a plain file")

@@ -178,7 +178,8 @@ class Runtime:
         Raises:
             TextError: the text is empty, longer than a million characters or not valid Unicode, or is a single text
                 where the model reads pairs (or the reverse).
-            ModelError: the student cannot run, or computes no number.
+            ModelError: the student cannot run, or computes no probabilities.
+            BundleError: what the text needs of the bundle is damaged, which only a hash would have told.
             UsageError: the runtime is closed.
         """
         opened = self._current()

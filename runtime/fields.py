@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,25 +45,31 @@ class Fields:
             value = float(value)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.error(name, value, _KINDS[kind])
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(name, value, "a finite number")
         if kind is int and value < 0:  # type: ignore[operator]
             raise self.error(name, value, "a number from 0")
         return value
 
-    def items(self, name: str, kind: type[_Made], at_least: int = 0) -> list[_Made]:
+    def items(self, name: str, kind: type[_Made], at_least: int = 0, at_most: int = 65_536) -> list[_Made]:
         """The entries of a list, all of one type."""
         values = self.get(name, list)
-        inner = [Fields({"item": value}, self.path, f"{self.prefix}{name}.") for value in values]
         if len(values) < at_least:
             raise self.error(name, values, f"at least {at_least} entry")
-        return [fields.get("item", kind) for fields in inner]
+        if len(values) > at_most:
+            raise self.error(name, f"{len(values):,} entries", f"at most {at_most:,}")
+        return [Fields({"item": value}, self.path, f"{self.prefix}{name}.").get("item", kind) for value in values]
 
     def section(self, name: str) -> Fields:
         """The object in the field ``name``."""
         return Fields(self.get(name, dict), self.path, f"{self.prefix}{name}.")
 
-    def sections(self, name: str) -> list[Fields]:
+    def sections(self, name: str, at_most: int) -> list[Fields]:
         """The objects in the list in the field ``name``."""
-        return [Fields(value, self.path, f"{self.prefix}{name}.") for value in self.get(name, list)]
+        values = self.get(name, list)
+        if len(values) > at_most:
+            raise self.error(name, f"{len(values):,} entries", f"at most {at_most:,}")
+        return [Fields(value, self.path, f"{self.prefix}{name}.") for value in values]
 
     def make(self, kind: type[_Made], made: Mapping[str, object] | None = None, **required: type) -> _Made:
         """Build a configuration dataclass, whose own checks give the message.

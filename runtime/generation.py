@@ -23,6 +23,7 @@ from ..kb.head import GENERATIONS, Head
 from ..kb.index import IndexConfig
 from .fields import Fields
 from .manifest import FileRecord, Manifest, read_files, seal_entry, sealed
+from .strict_json import read_json
 
 GENERATION_FILE = "generation.json"
 JOURNAL_FILE = "journal.jsonl"
@@ -98,8 +99,8 @@ class Generation:
             raise _refused(path, "a link, or a file too large")
         raw = path.read_bytes()
         try:
-            obj = json.loads(raw)
-        except (ValueError, RecursionError) as error:
+            obj = read_json(raw)
+        except ValueError as error:
             raise _refused(path, str(error)) from error
         fields = Fields(obj, path)
         if not sealed(raw):

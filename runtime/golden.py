@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import BundleError, TextError
+from ..errors import BundleError, ModelError, TextError
 from .blend import Floats, softmax
 from .bundle import Bundle
 from .manifest import Golden
@@ -13,6 +13,7 @@ from .text import checked_input
 from .tokenizer import TextTokenizer
 
 _ROUNDING = 1e-4
+_AGAIN = "Export the bundle again."
 
 
 def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSession) -> None:
@@ -39,7 +40,11 @@ def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSessi
                 remedy="Install the tokenizers version that the manifest names, or export the bundle again.",
             )
         temperature = manifest.blend.student_temperature
-        logits, embedding, probabilities = student.everything(encoding, temperature)
+        try:
+            logits, embedding, probabilities = student.everything(encoding, temperature)
+        except ModelError as error:
+            message = "the student cannot run a golden text"
+            raise BundleError(message, path=bundle.model_path, found=error.found, remedy=_AGAIN) from error
         _check_shapes(bundle, logits.shape, embedding.shape)
         _check_logits(bundle, golden, logits)
         _check_probabilities(bundle, softmax(logits, temperature), probabilities)
@@ -54,7 +59,7 @@ def _check_shapes(bundle: Bundle, logits: tuple[int, ...], embedding: tuple[int,
             path=bundle.model_path,
             found=f"logits {logits}, embedding {embedding}",
             expected=f"logits {expected[0]}, embedding {expected[1]}",
-            remedy="Export the bundle again.",
+            remedy=_AGAIN,
         )
 
 
@@ -82,5 +87,5 @@ def _check_probabilities(bundle: Bundle, expected: Floats, found: Floats) -> Non
             path=bundle.model_path,
             found=f"{worst:.2g} away",
             expected=f"softmax(logits / {bundle.manifest.blend.student_temperature:g})",
-            remedy="Export the bundle again.",
+            remedy=_AGAIN,
         )

@@ -23,6 +23,12 @@ FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
 
+# Far more than any bundle has, and few enough that reading them takes no time and no memory to speak of.
+_MOST_GOLDEN = 100
+_MOST_FILES = 1_000
+_MOST_TOKENS = 1_000_000
+_LONGEST_LABEL = _LONGEST_GOLDEN = 10_000
+
 
 @dataclass(frozen=True)
 class BlendConfig:
@@ -145,15 +151,15 @@ class Manifest:
         fields = Fields(obj, path)
         return cls(
             format_version=_checked_version(fields),
-            labels=tuple(fields.items("labels", str, at_least=1)),
-            max_length=fields.get("max_length", int),
+            labels=_labels(fields),
+            max_length=_max_length(fields),
             pooling=fields.get("pooling", str),
             text_pair=fields.get("text_pair", bool),
             blend=read_blend(fields.section("blend")),
             kb=fields.section("kb").make(IndexConfig, ndim=int),
             kb_rows=fields.get("kb_rows", int),
             gate=read_gate(fields),
-            golden=tuple(_golden(section) for section in fields.sections("golden")),
+            golden=tuple(_golden(section) for section in fields.sections("golden", _MOST_GOLDEN)),
             quantization=fields.get("quantization", dict),
             quality=fields.get("quality", dict),
             versions=fields.get("versions", dict),
@@ -247,6 +253,33 @@ def read_blend(section: Fields) -> BlendConfig:
     return section.make(BlendConfig, {"weight": read_weight(section)}, k=int, tau=float, student_weight=float)
 
 
+def _labels(fields: Fields) -> tuple[str, ...]:
+    labels = fields.items("labels", str, at_least=1)
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
+            raise fields.error("labels", label, "every label once")
+        if not label or len(label) > _LONGEST_LABEL or not _is_unicode(label):
+            raise fields.error("labels", ascii(label), f"valid Unicode of 1 to {_LONGEST_LABEL:,} characters")
+        seen.add(label)
+    return tuple(labels)
+
+
+def _max_length(fields: Fields) -> int:
+    length = fields.get("max_length", int)
+    if not 1 <= length <= _MOST_TOKENS:
+        raise fields.error("max_length", length, f"a whole number from 1 to {_MOST_TOKENS:,}")
+    return length
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _golden(section: Fields) -> Golden:
     text = section.obj.get("text")
     if isinstance(text, list | tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
@@ -254,11 +287,19 @@ def _golden(section: Fields) -> Golden:
     elif not isinstance(text, str):
         raise section.error("text", text, "a text or a pair of texts")
     return Golden(
-        text=text,
+        text=_short(section, text),
         token_ids=tuple(section.items("token_ids", int)),
         logits=tuple(section.items("logits", float)),
         tolerance=section.get("tolerance", float),
     )
+
+
+def _short(section: Fields, text: str | tuple[str, str]) -> str | tuple[str, str]:
+    """A golden text, which every opening runs."""
+    size = max(map(len, (text,) if isinstance(text, str) else text))
+    if size > _LONGEST_GOLDEN:
+        raise section.error("text", f"{size:,} characters", f"at most {_LONGEST_GOLDEN:,}")
+    return text
 
 
 def read_files(section: Fields) -> dict[str, FileRecord]:
@@ -268,9 +309,13 @@ def read_files(section: Fields) -> dict[str, FileRecord]:
         BundleError: a record is unusable, or a path leads out of the bundle.
     """
     files = {}
+    if len(section.obj) > _MOST_FILES:
+        raise Fields({}, section.path).error("files", f"{len(section.obj):,} files", f"at most {_MOST_FILES:,}")
     for name in section.obj:
         pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts:
+        # Written in one way only: a file by two names would be two files.
+        outside = pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts
+        if outside or str(pure) != name or name == MANIFEST_FILE:
             raise section.error(name, name, "a path below the bundle")
         record = section.section(name)
         files[name] = FileRecord(bytes=record.get("bytes", int), sha256=record.get("sha256", str))

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError, UsageError
-from ..kb.knowledge_base import KnowledgeBase
+from ..errors import BundleError, ModelError, ReaugkdError, UsageError
+from ..kb.knowledge_base import INDEX_FILE, SOFT_LABELS_FILE, KnowledgeBase
 from .blend import Blended, blend, blend_edited
 from .budget import Budget
 from .manifest import BlendConfig, Manifest
@@ -24,6 +24,10 @@ from .tokenizer import TextTokenizer
 
 RetrievalMode = Literal["always", "gated", "never"]
 RETRIEVAL_MODES: tuple[RetrievalMode, ...] = ("always", "gated", "never")
+
+_ROUNDING = 1e-3
+_least = np.minimum.reduce  # the ufuncs' own methods, as in `blend`
+_sum = np.add.reduce
 
 
 class Pipeline:
@@ -64,7 +68,8 @@ class Pipeline:
 
         Raises:
             TextError: a text that cannot be answered.
-            ModelError: the student cannot run, or computes no number.
+            ModelError: the student cannot run, or computes no probabilities.
+            BundleError: the tokenizer fails on the text, or keys or soft labels that were found are damaged.
         """
         config = self._blend
         began = perf_counter_ns()
@@ -91,8 +96,8 @@ class Pipeline:
             searched = ran
             own = self._widened(own)
             probabilities, retrieved, found, share = own, None, (), 1.0
-        if probability != probability:
-            raise _no_number(student, "NaN")
+        if not (_usable(probabilities) and (retrieved is None or _least(retrieved) >= 0)):
+            raise _unusable(student, own, None if reason else similarities)
         blended = perf_counter_ns()
         if self.budget is not None:
             self.budget.learn(blended - ran if reason is None else None)
@@ -148,6 +153,25 @@ def mixed(
 def _no_number(student: StudentSession, found: str) -> ModelError:
     return ModelError(
         "the student computed no number", path=student.path, found=found, remedy="Export the bundle again."
+    )
+
+
+def _usable(probabilities: NDArray[np.float32]) -> bool:
+    """Whether it is a distribution [c]; NaN is none."""
+    return bool(_least(probabilities) >= 0 and abs(_sum(probabilities) - 1) < _ROUNDING)
+
+
+def _unusable(
+    student: StudentSession, own: NDArray[np.float32], similarities: NDArray[np.float32] | None
+) -> ReaugkdError:
+    """Whose fault it is: a bundle that was opened unverified may hold anything, and a hash says only who made it."""
+    if similarities is None or not _usable(own):
+        found = "NaN" if np.isnan(own).any() else f"{own.min():.4g} to {own.max():.4g}, sum {own.sum():.4g}"
+        return ModelError("the student computed no probabilities", path=student.path, found=found)
+    if not np.isfinite(similarities).all():
+        return BundleError("a similarity is no number", path=INDEX_FILE, remedy="Export the bundle again.")
+    return BundleError(
+        "a neighbour's soft label is no distribution", path=SOFT_LABELS_FILE, remedy="Export the bundle again."
     )
 
 

@@ -182,7 +182,7 @@ class KnowledgeStore:
         else:
             generation = Generation.open(bundle.path, head, bundle.manifest, bundle.seal)
             for name, record in generation.files.items():
-                check_file(generation.folder / name, record, self._verify)
+                check_file(generation.folder, name, record, self._verify)
             _refuse_others(generation)
             if self.signer is not None:  # the fold that made the files has to be signed, and all before it
                 deque(self._history(generation), 0)

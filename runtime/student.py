@@ -12,7 +12,7 @@ from tokenizers import Encoding
 from ..errors import BundleError, ModelError
 from .blend import softmax
 from .forks import keep_in_children
-from .onnx_file import refuse_external_data
+from .onnx_file import check_onnx_file
 from .ort import import_onnxruntime
 
 OUTPUTS = ["logits", "embedding"]
@@ -119,7 +119,7 @@ class StudentSession:
 
 def _session(path: Path, threads: int) -> Any:
     onnxruntime = import_onnxruntime()
-    refuse_external_data(path)
+    check_onnx_file(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -133,7 +133,11 @@ def _session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED_OPTIMIZERS
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=_DISABLED_OPTIMIZERS,
+            enable_fallback=0,  # to the same provider once more, with a banner on stdout
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this
         raise BundleError(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from ..errors import BundleError, TextError
+from ..errors import BundleError, ReaugkdError, TextError
+from .tokenizer_limits import check_growth, check_size
 
 
 class TextTokenizer:
@@ -24,12 +25,19 @@ class TextTokenizer:
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
+        self.path = path
         try:
+            check_size(path)
             self._tokenizer = Tokenizer.from_file(str(path))
+            check_growth(self._tokenizer, path)
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_length, strategy="longest_first")
             self.max_length = max_length
-        except Exception as error:  # the library raises bare Exception
+        except BundleError:
+            raise
+        except BaseException as error:  # the library raises bare Exception, and panics
+            if not _theirs(error):
+                raise
             raise BundleError(
                 "the tokenizer cannot be read",
                 path=path,
@@ -43,11 +51,35 @@ class TextTokenizer:
 
         Raises:
             TextError: the text is not valid Unicode, or nothing is left of it.
+            BundleError: the tokenizer cannot work with the text, as with a pattern that would take for ever.
         """
         try:
             encoding = self._tokenizer.encode(text, pair)
         except (TypeError, UnicodeError) as error:
             raise TextError("the text is not valid Unicode", found=ascii(text[:60]), expected="UTF-8") from error
-        if len(encoding) == 0:
-            raise TextError("the tokenizer leaves nothing of the text", found=ascii(text[:60]))
+        except BaseException as error:
+            if not _theirs(error):
+                raise
+            raise BundleError(
+                "the tokenizer fails on a text", path=self.path, found=str(error), remedy="Export the bundle again."
+            ) from error
+        size = len(encoding)
+        if not 0 < size <= self.max_length:
+            raise self._unusable(size, text)
         return encoding
+
+    def _unusable(self, size: int, text: str) -> ReaugkdError:
+        if size == 0:
+            return TextError("the tokenizer leaves nothing of the text", found=ascii(text[:60]))
+        return BundleError(
+            "the tokenizer adds more special tokens than a text may have in all",
+            path=self.path,
+            found=f"{size:,} tokens",
+            expected=f"at most {self.max_length:,}",
+            remedy="Export the bundle again.",
+        )
+
+
+def _theirs(error: BaseException) -> bool:
+    """Whether an error is the library's own: what panics in Rust is no Exception in Python, and has no public name."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"

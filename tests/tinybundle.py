@@ -43,6 +43,7 @@ def build_tiny_bundle(
     seed: int = 0,
     dtype: str = "f16",
     reduce_range: bool = False,
+    label_loss: float = 0.0,
 ) -> Path:
     """Write a sealed bundle to the folder ``path`` and return it.
 
@@ -58,6 +59,7 @@ def build_tiny_bundle(
         seed: of everything random; other seeds give other weights.
         dtype: of the keys.
         reduce_range: weights of 7 bits, whose products no processor saturates: the same integers everywhere.
+        label_loss: as of `KnowledgeBase.build`; above 0, and with more than 16 labels, only the likeliest are kept.
     """
     rng = np.random.default_rng(seed)
     model, tokenizer_path = path / MODEL_FILE, path / TOKENIZER_FILE
@@ -67,9 +69,9 @@ def build_tiny_bundle(
     _write_model(model, len(labels), pairs, rng, reduce_range)
     tokenizer, student = TextTokenizer(tokenizer_path, MAX_LENGTH), StudentSession(model)
     config = IndexConfig(ndim=NDIM, dtype=dtype, expansion_add=64, expansion_search=32)
-    _knowledge_base(
-        student, tokenizer, tiny_texts(rows, seed=seed + 1, pairs=pairs), texts, config, len(labels), rng
-    ).save(path / KB_FOLDER)
+    inputs = tiny_texts(rows, seed=seed + 1, pairs=pairs)
+    kb = _knowledge_base(student, tokenizer, inputs, texts, config, len(labels), rng, label_loss)
+    kb.save(path / KB_FOLDER)
     manifest = Manifest(
         labels=tuple(labels),
         max_length=MAX_LENGTH,
@@ -81,6 +83,7 @@ def build_tiny_bundle(
         golden=tuple(_golden(student, tokenizer, text) for text in tiny_texts(2, seed=seed + 2, pairs=pairs)),
         quantization={"kind": "dynamic", "target": "test"},
         versions={"onnxruntime": import_onnxruntime().__version__},
+        format_version=kb.format_version,
     )
     seal(path, manifest)
     return path
@@ -188,6 +191,7 @@ def _knowledge_base(
     config: IndexConfig,
     labels: int,
     rng: np.random.Generator,
+    label_loss: float,
 ) -> KnowledgeBase:
     rows = len(inputs)
     answers = [_run(student, tokenizer, text)[1] for text in inputs]
@@ -198,8 +202,9 @@ def _knowledge_base(
     exponents = np.exp(logits + rng.standard_normal(logits.shape).astype(np.float32))
     soft = exponents / exponents.sum(axis=1, keepdims=True)
     gold = np.where(rng.random(rows) < 0.1, -1, soft.argmax(axis=1))
+    ids = np.arange(rows) + 1000
     texts = TextDigests.of(inputs) if keep_texts == "hash" else inputs if keep_texts else None
-    return KnowledgeBase.build(keys, soft, config=config, gold=gold, ids=np.arange(rows) + 1000, texts=texts)
+    return KnowledgeBase.build(keys, soft, config=config, gold=gold, ids=ids, texts=texts, label_loss=label_loss)
 
 
 def _golden(student: StudentSession, tokenizer: TextTokenizer, text: Text) -> Golden:

@@ -14,6 +14,9 @@ from .rows import BadRow, Row, Table
 
 # A quoted cell may span lines; beyond this many characters the opening quote is taken for a stray one.
 MAX_RECORD_CHARS = 4 * 1024 * 1024
+# After a stray quote the next one's end is looked for half as far, down to this, and further again by what is read in
+# between: or a file of such lines would be read once for each of them.
+_MIN_RECORD_CHARS = 4096
 
 
 def read_tsv(stream: BinaryIO, source: str) -> Table:
@@ -101,11 +104,12 @@ class _CsvRecords(Iterator["tuple[int, list[str], int] | BadRow"]):
         self._taken: list[Line] = []
         self._taken_chars = 0
         self._number = 0
+        self._limit = MAX_RECORD_CHARS
         self._reader = csv.reader(_Feed(self._take_line), strict=True)
 
     def _take_line(self) -> str | None:
         """The next line for the reader; None ends the record, at the end of the stream or at the limit."""
-        if self._taken_chars > MAX_RECORD_CHARS:
+        if self._taken_chars > self._limit:
             return None
         line = self._waiting.pop() if self._waiting else next(self._lines, None)
         if line is None:
@@ -122,6 +126,7 @@ class _CsvRecords(Iterator["tuple[int, list[str], int] | BadRow"]):
         except csv.Error as error:
             return self._bad_record(str(error))
         self._number += 1
+        self._limit = min(self._limit + self._taken_chars, MAX_RECORD_CHARS)
         for line in self._taken:
             if line.error is not None:
                 found = f"{line.error.found} (line {line.number})"
@@ -133,6 +138,8 @@ class _CsvRecords(Iterator["tuple[int, list[str], int] | BadRow"]):
         first, *rest = self._taken
         # What follows a stray quote, up to the end or to the next quote, are rows of their own.
         self._waiting.extend(reversed(rest))
+        if rest:
+            self._limit = max(self._limit // 2, _MIN_RECORD_CHARS)
         stray = rest or "unexpected end of data" in reason
         message = f"malformed CSV ({'a quote that never closes' if stray else reason})"
         beginning = first.text[:40].encode("utf-8", "replace").decode()

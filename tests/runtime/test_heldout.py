@@ -175,7 +175,7 @@ def test_what_is_no_array_is_refused(name: str, tmp_path: Path) -> None:
         ("gold", np.full(7, -1, np.int32), "labels out of range"),
         ("gold", np.zeros((), np.int32), "logits"),
         ("groups", np.zeros(8, np.int32), "groups"),
-        ("groups", np.array(["a"] * 7), "groups"),
+        ("groups", np.zeros(7, np.int8), "groups int8"),
         ("unrelated", np.int64(KB_ROWS + 1), "101 of 100 rows"),
         ("unrelated", np.int64(-1), "-1 of 100 rows"),
         ("unrelated", np.float64(3), "unrelated float64"),

@@ -202,6 +202,16 @@ def test_a_setting_out_of_range_is_named(section: str, name: str, value: object)
         Manifest.from_json(obj, FILE)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_golden_text_has_numbers_that_can_be_compared(value: float) -> None:
+    """Within a tolerance of infinity is every answer."""
+    for change in ({"tolerance": value}, {"logits": [value, 0.0]}):
+        obj = plain()
+        obj["golden"] = [{**obj["golden"][0], **change}]
+        with pytest.raises(BundleError, match=rf"golden\.{next(iter(change))}.*finite"):
+            Manifest.from_json(obj, FILE)
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "..", "", "a\\b"])
 def test_files_lie_below_the_bundle(name: str) -> None:
     obj = plain()

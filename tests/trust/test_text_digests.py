@@ -114,7 +114,7 @@ def test_a_compact_bundle_keeps_them_within_its_bytes(tmp_path: Path) -> None:
 def test_digests_that_do_not_fit_are_refused(tmp_path: Path, table: Any) -> None:
     knowledge(TextDigests.of(["a", "b", "c"]), 3).save(tmp_path)
     np.save(tmp_path / "text_digests.npy", table)
-    with pytest.raises(BundleError, match=r"do not fit each other.*uint8 \(4, 32\)") as caught:
+    with pytest.raises(BundleError, match=r"do not fit each other.*uint8 \(4, 32\)|cannot be read.*i1") as caught:
         KnowledgeBase.open(tmp_path, CONFIG)
     assert caught.value.path == str(tmp_path / "text_digests.npy")
     with pytest.raises(UsageError, match="digests of the wrong shape"):
@@ -127,7 +127,7 @@ def test_a_file_that_would_be_read_must_be_listed(tmp_path: Path, name: str) -> 
     path = build_tiny_bundle(tmp_path / "tiny")
     np.save(path / name, np.zeros((65, 32), np.uint8))
     (path / f"{name}.npy").rename(path / name) if name.endswith("npz") else None
-    with pytest.raises(BundleIntegrityError, match="the manifest does not list the file") as caught:
+    with pytest.raises(BundleIntegrityError, match="the manifest does not list a file that is there") as caught:
         Bundle.open(path)
     assert caught.value.path == str(path / name)
     reseal(path)

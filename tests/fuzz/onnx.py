@@ -1,0 +1,40 @@
+"""A model's bytes, as our own look at them goes: nothing but an error of the package's, in bounded time."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from reaugkd.errors import ReaugkdError
+from reaugkd.runtime.onnx_file import check_onnx_file
+
+from .common import rewrite, scratch
+
+
+@cache
+def _file() -> Path:
+    return scratch() / "model.onnx"
+
+
+def _field(number: int, content: bytes) -> bytes:
+    assert len(content) < 128
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+@cache
+def seeds() -> list[bytes]:
+    """A graph of a node and a tensor; one with a tensor elsewhere, deep inside; one that loops."""
+    tensor, far = _field(9, b"data"), bytes([14 << 3, 1])
+    node = _field(4, b"Gather") + _field(5, _field(5, tensor))
+    deep = _field(5, _field(6, _field(1, _field(5, _field(10, far)))))
+    graphs = (_field(1, node) + _field(5, tensor), _field(1, deep), _field(1, _field(4, b"Loop")))
+    return [b"\x08\x08" + _field(7, graph) for graph in graphs]
+
+
+def check(data: bytes) -> None:
+    """Raise what may not be."""
+    rewrite(_file(), data)
+    try:
+        check_onnx_file(_file())
+    except ReaugkdError:
+        return

@@ -27,12 +27,15 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .kb.knowledge_base import KnowledgeBase
+    from .runtime.abstain import Abstain
     from .runtime.engine import Runtime
     from .runtime.prediction import Neighbour, Prediction
+    from .runtime.statistics import Stats
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Abstain",
     "BundleError",
     "BundleIntegrityError",
     "BundleVersionError",
@@ -49,6 +52,7 @@ __all__ = [
     "ReaugkdError",
     "RecipeError",
     "Runtime",
+    "Stats",
     "StorageError",
     "TextError",
     "UsageError",
@@ -56,10 +60,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Abstain": ".runtime.abstain",
     "KnowledgeBase": ".kb.knowledge_base",
     "Neighbour": ".runtime.prediction",
     "Prediction": ".runtime.prediction",
     "Runtime": ".runtime.engine",
+    "Stats": ".runtime.statistics",
 }
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from operator import length_hint
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import ReaugkdError, UsageError
-from .pipeline import Pipeline
 from .prediction import Prediction
 from .student import StudentSession
 from .text import Text
@@ -25,6 +24,14 @@ _Attempts = tuple[list[Prediction | ReaugkdError], Exception | None]
 """Answers, and what the text after the last of them raised."""
 
 
+class Answering(Protocol):
+    """What answers texts: a pipeline, or what stands around one."""
+
+    def answer(self, student: StudentSession, text: Text, /) -> Prediction:
+        """The answer to a text."""
+        ...
+
+
 def checked_on_error(on_error: OnError) -> OnError:
     """What is to be done with a bad text.
 
@@ -37,14 +44,14 @@ def checked_on_error(on_error: OnError) -> OnError:
 
 
 def one_by_one(
-    pipeline: Pipeline, student: StudentSession, texts: Iterable[Text], on_error: OnError
+    pipeline: Answering, student: StudentSession, texts: Iterable[Text], on_error: OnError
 ) -> Iterator[Prediction | ReaugkdError]:
     """The answers, lazily, in the calling thread."""
     return (_attempt(pipeline, student, text, on_error) for text in texts)
 
 
 def side_by_side(
-    pipeline: Pipeline, student: StudentSession, texts: Iterable[Text], on_error: OnError, threads: int
+    pipeline: Answering, student: StudentSession, texts: Iterable[Text], on_error: OnError, threads: int
 ) -> Iterator[Prediction | ReaugkdError]:
     """The answers in order, from threads that work a few texts ahead of the one that is handed out.
 
@@ -95,7 +102,7 @@ def side_by_side(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _attempts(pipeline: Pipeline, student: StudentSession, texts: Sequence[Text], on_error: OnError) -> _Attempts:
+def _attempts(pipeline: Answering, student: StudentSession, texts: Sequence[Text], on_error: OnError) -> _Attempts:
     answers: list[Prediction | ReaugkdError] = []
     for text in texts:
         try:
@@ -112,7 +119,7 @@ def _handed_out(attempts: _Attempts) -> Iterator[Prediction | ReaugkdError]:
         raise error
 
 
-def _attempt(pipeline: Pipeline, student: StudentSession, text: Text, on_error: OnError) -> Prediction | ReaugkdError:
+def _attempt(pipeline: Answering, student: StudentSession, text: Text, on_error: OnError) -> Prediction | ReaugkdError:
     if on_error == "raise":
         return pipeline.answer(student, text)
     try:

@@ -6,6 +6,7 @@ import click
 
 from . import __version__
 from .commands.bench import bench
+from .commands.calibrate import calibrate
 from .commands.compact import compact
 from .commands.console import Commands, run
 from .commands.demo import demo
@@ -33,7 +34,19 @@ def cli() -> None:
     """Distil a large text classifier into a small int8 one that looks things up in its teacher's knowledge."""
 
 
-for command in (train, export, predict, evaluate, bench, inspect, compact, fuse, study, demo):  # in the order of work
+for command in (
+    train,
+    export,
+    predict,
+    evaluate,
+    bench,
+    inspect,
+    calibrate,
+    compact,
+    fuse,
+    study,
+    demo,
+):  # in the order of work
     cli.add_command(command)
 
 

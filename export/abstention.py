@@ -21,21 +21,19 @@ by default: new texts then find somewhat nearer rows), and that blend and signal
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Callable
 
 import numpy as np
-from mapie.classification import SplitConformalClassifier
-from mapie.conformity_scores import LACConformityScore
 from numpy.typing import NDArray
 from scipy.stats import binom
-from sklearn.base import BaseEstimator, ClassifierMixin
 
+from ..errors import DependencyError
 from ..kb.compaction import unit
 from ..kb.knowledge_base import KnowledgeBase
 from ..kb.recall import exact_search
 from ..kb.soft_labels import SoftLabels
 from ..runtime.abstention import Abstention, Certified, Reference, Sets, Thresholds
-from ..runtime.conformal import COVERAGES, PredictionSets
+from ..runtime.conformal import PredictionSets
 from ..runtime.doubt import Tail, Tails, disagreement, distance, uncertainty
 from ..runtime.gate import Gate
 from ..runtime.heldout import HeldOutRows
@@ -85,7 +83,11 @@ def fit_abstention(
         heldout: the student's answers to held-out rows.
         blend: how the bundle answers.
         gate: the bundle's, for prediction sets of what it lets through.
+
+    Raises:
+        DependencyError: MAPIE is not installed.
     """
+    prediction_sets = _mapie()
     each = np.unique(heldout.groups, return_index=True)[1]
     if len(each) < LEAST_ROWS or not len(keys):
         return None
@@ -142,45 +144,17 @@ def certified_threshold(
     return Certified(error, thresholds[best], int(answered[best]), int(failed[best]))
 
 
-def prediction_sets(probabilities: Floats, gold: NDArray[np.integer]) -> PredictionSets:
-    """Thresholds of prediction sets, by MAPIE's split conformal prediction, for as many coverages as the rows allow.
-
-    Args:
-        probabilities: [n, c], of independent rows.
-        gold: [n], class indices.
-    """
-    rows, classes = probabilities.shape
-    coverages = [share for share in COVERAGES if rows > 1 / (1 - share)]
-    if not coverages:
-        return PredictionSets((), ())
-    score = LACConformityScore()
-    fitted = SplitConformalClassifier(
-        _Given(np.arange(classes)), confidence_level=coverages, conformity_score=score, prefit=True
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*your conformalization dataset has less labels")
-        fitted.conformalize(np.asarray(probabilities, np.float64), gold)
-        fitted.predict_set(np.asarray(probabilities[:1], np.float64))  # MAPIE takes the quantiles here
-    # Rounded down, so that another machine's last bit leaves no label out.
-    least = [max(0.0, math.floor((1.0 - float(one)) * 1e6) / 1e6) for one in score.quantiles_]
-    return PredictionSets(tuple(coverages), tuple(least))
-
-
-class _Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A fitted classifier whose inputs are the probabilities themselves."""
-
-    def __init__(self, classes_: NDArray[np.integer]) -> None:
-        self.classes_ = classes_
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def predict_proba(self, probabilities: Floats) -> Floats:
-        return probabilities
-
-    def predict(self, probabilities: Floats) -> NDArray[np.integer]:
-        labels: NDArray[np.integer] = self.classes_[probabilities.argmax(axis=1)]
-        return labels
+def _mapie() -> Callable[[Floats, NDArray[np.integer]], PredictionSets]:
+    # Not at the top: it takes seconds to import, and `compact` needs it only for bundles that abstain.
+    try:
+        from .conformal import prediction_sets
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            "fitting when to abstain needs the train extra",
+            found=f"no module {error.name!r}",
+            remedy="Install it: pip install 'reaugkd[train]'.",
+        ) from error
+    return prediction_sets
 
 
 def _thresholds(doubts: Floats, wrong: NDArray[np.bool_]) -> Thresholds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..kb.knowledge_base import KnowledgeBase
+from .abstention import Abstention
 from .bundle import Bundle
 from .manifest import BlendConfig
 from .tables import table
@@ -46,6 +47,8 @@ def describe(bundle: Bundle) -> str:
                 f"lost at most {gate.epsilon:.2%}, with confidence {1 - gate.delta:.0%} ({gate.rows} rows)",
             )
         )
+    if manifest.abstention is not None:
+        facts.append(("abstention", _abstention(manifest.abstention)))
     if "label_agreement" in quality:
         facts.append(
             (
@@ -61,6 +64,15 @@ def describe(bundle: Bundle) -> str:
     files.append(("total", f"{total:,}", ""))
     lines = [f"{name:<10} {value}" for name, value in facts]
     return "\n".join([*lines, "", table(["file", "bytes", "sha256"], files)])
+
+
+def _abstention(abstention: Abstention) -> str:
+    """What was fitted about when not to answer."""
+    errors = abstention.blend.errors
+    rates = f"from {errors[0].error:.1%} on" if errors else "none"
+    shares = abstention.sets.blend.coverages
+    covering = f"of up to {shares[-1]:.0%}" if shares else "none"
+    return f"on {abstention.rows} rows; certified rates of errors: {rates}; prediction sets: {covering}"
 
 
 def _shares(blend: BlendConfig) -> str:

@@ -21,7 +21,7 @@ HEAVY = (
     *("pyarrow", "scipy"),
 )
 
-COMMANDS = ("train", "export", "predict", "eval", "bench", "inspect", "compact", "fuse", "study", "demo")
+COMMANDS = ("train", "export", "predict", "eval", "bench", "inspect", "calibrate", "compact", "fuse", "study", "demo")
 
 
 class Called(NamedTuple):

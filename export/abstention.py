@@ -9,10 +9,11 @@ least that probability (the quantile of split conformal prediction).
 For a rate of errors e, ranks of the doubt are tested, a hundred of them, from the least doubtful on: among the m rows
 up to a rank, k wrong, "the rate among the answered is above e" is refuted where the exact binomial P(K <= k; m, e) is
 small enough. As a fixed sequence of tests that ends with the first that fails (Learn then Test, Angelopoulos et al.
-2021), it errs with the probability delta at most. Sequences begin at four ranks, since one wrong row among the first
-few would end any, with a quarter of delta each; the largest threshold that one of them reaches is taken. Ranks depend
-on the doubts alone: given the doubt at a rank, the rows below are independent draws of answered texts (Geifman and
-El-Yaniv, 2017). Each rate is certified by itself: to try several and keep the luckiest is not covered.
+2021), it errs with the probability delta at most. Four sequences begin at a tenth, a quarter, half and three quarters
+of the rows (or where there are enough to prove anything), since one wrong row among the first few would end any, with a
+quarter of delta each; the largest threshold that one of them reaches is taken. Ranks depend on the doubts alone: given
+the doubt at a rank, the rows below are independent draws of answered texts (Geifman and El-Yaniv, 2017). Each rate is
+certified by itself: to try several and keep the luckiest is not covered.
 
 What none of this covers: texts of another kind, rows that the knowledge base gets later (the held-out ones do join it
 by default: new texts then find somewhat nearer rows), and that blend and signals' tails come from the same rows.
@@ -133,10 +134,12 @@ def certified_threshold(
     # As the edge takes them: all rows of one doubt at once.
     answered = np.array([(doubts <= threshold).sum() for threshold in thresholds])
     failed = np.array([(wrong & (doubts <= threshold)).sum() for threshold in thresholds])
-    passed = binom.cdf(failed, answered, error) <= delta / len(_STARTS)
+    level = delta / len(_STARTS)
+    passed = binom.cdf(failed, answered, error) <= level
+    fewest = math.log(level) / math.log1p(-error)  # of rows that prove anything, none of them wrong
     best = -1
     for start in _STARTS:
-        first = int(np.searchsorted(ranks, start * rows))
+        first = int(np.searchsorted(ranks, max(start * rows, fewest)))
         run = passed[first:]
         best = max(best, first + (len(run) if run.all() else int(np.argmin(run))) - 1 if run[:1].any() else -1)
     if best < 0:

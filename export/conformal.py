@@ -24,7 +24,7 @@ def prediction_sets(probabilities: Floats, gold: NDArray[np.integer]) -> Predict
         gold: [n], class indices.
     """
     rows, classes = probabilities.shape
-    coverages = [share for share in COVERAGES if rows > 1 / (1 - share)]
+    coverages = [share for share in COVERAGES if rows > round(1 / (1 - share), 9)]  # else MAPIE refuses
     if not coverages:
         return PredictionSets((), ())
     score = LACConformityScore()

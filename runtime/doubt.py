@@ -16,7 +16,10 @@ smallest of them.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -42,6 +45,8 @@ SURVIVAL = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 
 """The p-values at which a signal's quantile is kept."""
 
 _GAMMA = 0.1
+_STEP = 1e-6
+_sum = np.add.reduce  # as in `blend`: ndarray.sum() takes a detour
 
 
 def distance(similarities: Floats) -> Floats:
@@ -50,7 +55,8 @@ def distance(similarities: Floats) -> Floats:
     Args:
         similarities: [..., k], cosines, descending, k at least 1.
     """
-    found: Floats = 1.0 - similarities[..., :NEIGHBOURS].mean(axis=-1)
+    nearest = similarities[..., :NEIGHBOURS]
+    found: Floats = 1.0 - _sum(nearest, axis=-1) / nearest.shape[-1]
     return found
 
 
@@ -58,13 +64,13 @@ def uncertainty(student: Floats) -> Floats:
     """The generalized entropy of probabilities [..., c]; a sum of powers so flat that the smallest ones count too."""
     products = student * (1.0 - student)
     np.maximum(products, 0.0, out=products)  # of a probability that rounding has put above 1
-    found: Floats = np.power(products, _GAMMA).sum(axis=-1)
+    found: Floats = _sum(np.power(products, _GAMMA, out=products), axis=-1)
     return found
 
 
 def disagreement(student: Floats, retrieved: Floats) -> Floats:
     """The chance that two labels, drawn from probabilities [..., c] and [..., c], differ."""
-    found: Floats = 1.0 - (student * retrieved).sum(axis=-1)
+    found: Floats = 1.0 - _sum(student * retrieved, axis=-1)
     return found
 
 
@@ -87,10 +93,13 @@ class Tail:
         ordered = all(low < high for low, high in pairwise(self.values)) and all(
             low >= high for low, high in pairwise(self.p)
         )
-        inside = all(0.0 < share <= 1.0 for share in self.p) and bool(np.isfinite(self.values).all())
+        inside = all(0.0 < share <= 1.0 for share in self.p) and all(map(math.isfinite, self.values))
         if not (ordered and inside and len(self.p) == len(self.values) >= 1):
             raise UsageError("a signal's quantiles are unusable", found=self.values, expected="ascending values")
-        object.__setattr__(self, "_logarithms", np.log(self.p))
+
+    @cached_property
+    def _surprises(self) -> list[float]:
+        return [-math.log(share) for share in self.p]
 
     @classmethod
     def of(cls, values: Floats) -> Tail:
@@ -99,11 +108,24 @@ class Tail:
         quantiles = np.quantile(np.asarray(values, np.float64), 1.0 - np.array(levels))
         # Of levels at one value the largest counts: so many rows have at least that value.
         kept, first = np.unique(quantiles.round(9), return_index=True)
-        return cls(tuple(kept.tolist()), tuple(levels[position] for position in first))
+        numbers, shares = kept.tolist(), [levels[position] for position in first]
+        if shares[-1] > levels[-1]:  # many rows have the largest value: beyond it is nobody
+            numbers.append(numbers[-1] + _STEP)
+            shares.append(levels[-1])
+        return cls(tuple(numbers), tuple(shares))
 
-    def surprise(self, value: Floats | float) -> Floats:
-        """``-ln p`` of one value or of several."""
-        found: Floats = -np.interp(value, self.values, self._logarithms)  # type: ignore[attr-defined]
+    def surprise(self, value: float) -> float:
+        """``-ln p`` of a value."""
+        values, surprises = self.values, self._surprises
+        place = bisect_left(values, value)
+        if place == 0 or place == len(values):
+            return surprises[max(place - 1, 0)]
+        low, high = values[place - 1], values[place]
+        return surprises[place - 1] + (surprises[place] - surprises[place - 1]) * (value - low) / (high - low)
+
+    def surprises(self, values: Floats) -> Floats:
+        """`surprise` of many values [n]."""
+        found: Floats = np.interp(values, self.values, self._surprises)
         return found
 
 
@@ -125,10 +147,10 @@ class Tails:
     def doubt(self, answer: Prediction) -> Doubt:
         """The doubt of one answer."""
         student, retrieved = answer.student_probabilities, answer.retrieval_probabilities
-        parts: dict[Signal, float] = {"uncertainty": float(self.uncertainty.surprise(uncertainty(student)))}
+        parts: dict[Signal, float] = {"uncertainty": self.uncertainty.surprise(float(uncertainty(student)))}
         if retrieved is not None:
-            parts["distance"] = float(self.distance.surprise(distance(answer.similarities)))
-            parts["disagreement"] = float(self.disagreement.surprise(disagreement(student, retrieved)))
+            parts["distance"] = self.distance.surprise(float(distance(answer.similarities)))
+            parts["disagreement"] = self.disagreement.surprise(float(disagreement(student, retrieved)))
         parts = {name: WEIGHTS[name] * part for name, part in parts.items()}
         return Doubt(sum(parts[name] for name in WEIGHTS if name in parts), max(parts, key=parts.__getitem__))
 
@@ -141,15 +163,15 @@ class Tails:
             similarities: [n, k], descending.
         """
         found: Floats = (
-            WEIGHTS["distance"] * self.distance.surprise(distance(similarities))
-            + WEIGHTS["uncertainty"] * self.uncertainty.surprise(uncertainty(student))
-            + WEIGHTS["disagreement"] * self.disagreement.surprise(disagreement(student, retrieved))
+            WEIGHTS["distance"] * self.distance.surprises(distance(similarities))
+            + self.doubts_alone(student)
+            + WEIGHTS["disagreement"] * self.disagreement.surprises(disagreement(student, retrieved))
         )
         return found
 
     def doubts_alone(self, student: Floats) -> Floats:
         """The doubts [n] of answers of the student alone."""
-        return WEIGHTS["uncertainty"] * self.uncertainty.surprise(uncertainty(student))
+        return WEIGHTS["uncertainty"] * self.uncertainty.surprises(uncertainty(student))
 
 
 def read_tails(section: Fields) -> Tails:

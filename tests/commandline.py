@@ -18,7 +18,7 @@ from reaugkd import cli
 
 HEAVY = (
     *("torch", "transformers", "optimum", "onnx", "datasets", "accelerate", "safetensors", "tqdm", "sklearn", "pandas"),
-    *("pyarrow", "scipy"),
+    *("pyarrow", "scipy", "mapie"),
 )
 
 COMMANDS = ("train", "export", "predict", "eval", "bench", "inspect", "calibrate", "compact", "fuse", "study", "demo")

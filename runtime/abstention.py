@@ -231,7 +231,8 @@ def read_abstention(manifest: Fields) -> Abstention | None:
 
 
 def _thresholds(section: Fields) -> Thresholds:
-    of_certified = {"error": float, "threshold": float, "answered": int, "wrong": int}
-    errors = tuple(one.make(Certified, **of_certified) for one in section.sections("errors"))
+    errors = tuple(
+        one.make(Certified, error=float, threshold=float, answered=int, wrong=int) for one in section.sections("errors")
+    )
     lists = {name: tuple(section.items(name, float)) for name in ("coverages", "doubts")}
     return section.make(Thresholds, {**lists, "errors": errors})

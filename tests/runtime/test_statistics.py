@@ -104,7 +104,8 @@ class TestCounts:
             with runtime._statistics._lock:  # as if another thread were counting at this very moment
                 child = os.fork()
                 if child == 0:
-                    signal.alarm(30)  # one that waits for the parent's lock waits for ever
+                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                    signal.alarm(20)  # one that waits for the parent's lock waits for ever
                     runtime.predict(TEXTS[1])
                     os.write(write, str(runtime.stats()["predictions"]).encode())
                     os._exit(0)

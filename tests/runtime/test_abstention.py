@@ -175,6 +175,11 @@ class TestModes:
         with Runtime.open(empty) as runtime:
             found = runtime.predict(NEW[0], "threshold=0")
             assert (found.reason, found.abstention) == ("empty", "uncertainty")
+        known = abstention_of(path)
+        certain = Thresholds((), (), (Certified(0.01, 1e6, 30, 0),))
+        reseal(empty, abstention=section(dataclasses.replace(known, blend=certain, student=Thresholds((), (), ()))))
+        with Runtime.open(empty) as runtime, pytest.raises(UsageError, match="no such rate"):
+            runtime.predict(NEW[0], "error=1%")  # what neighbours would keep to, of which there are none
 
 
 class TestSets:

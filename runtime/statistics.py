@@ -15,7 +15,6 @@ from typing import Any
 from .abstention import Reference
 from .histogram import AGREEMENT_EDGES, LATENCY_EDGES, SIMILARITY_EDGES, Histogram, population_stability
 from .prediction import Prediction
-from .prometheus import exposition
 
 _QUANTILES = (0.5, 0.9, 0.99)
 
@@ -44,6 +43,8 @@ class Stats(dict[str, Any]):
 
     def prometheus(self) -> str:
         """The counts in Prometheus's text format, version 0.0.4."""
+        from .prometheus import exposition  # not at the top: few ask for it, and every start would wait
+
         return exposition(self)
 
 

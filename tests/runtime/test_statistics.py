@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,17 @@ class TestDrift:
             foreign = runtime.stats()["drift"]["similarity"]
         assert known < 0.6 and foreign > 2 * known
 
+    def test_a_reference_counted_between_other_edges_is_none(self, path: Path) -> None:
+        with Runtime.open(path) as runtime:
+            answer, abstention = runtime.predict(TEXTS[0]), runtime.manifest.abstention
+        assert abstention is not None
+        edges = tuple(edge + 0.001 for edge in SIMILARITY_EDGES)
+        other = Histogram(edges, abstention.reference.similarity.counts)
+        statistics = Statistics(replace(abstention.reference, similarity=other))
+        statistics.count(answer)
+        found = statistics.stats()["drift"]
+        assert found["similarity"] is None and found["agreement"] is not None
+
     def test_without_a_reference_there_is_none(self, edge_bundle: Path) -> None:
         with Runtime.open(edge_bundle) as runtime:
             runtime.predict(TEXTS[0])
@@ -235,6 +247,14 @@ class TestPrometheus:
         statistics.count(an_answer(label))
         _, samples = parsed(statistics.stats().prometheus())
         assert samples["reaugkd_answers_total", (("label", label),)] == 1
+
+    def test_the_last_bucket_holds_what_is_above_every_edge(self) -> None:
+        statistics = Statistics()
+        statistics.count(an_answer(late=1.0))
+        statistics.count(an_answer(late=1e9))
+        _, samples = parsed(statistics.stats().prometheus())
+        assert samples["reaugkd_latency_seconds_bucket", (("le", "10"),)] == 1
+        assert samples["reaugkd_latency_seconds_bucket", (("le", "+Inf"),)] == 2
 
     def test_without_answers_it_is_valid_too(self) -> None:
         types, samples = parsed(Statistics().stats().prometheus())

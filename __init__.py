@@ -28,13 +28,16 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .kb.knowledge_base import KnowledgeBase
+    from .runtime.abstain import Abstain
     from .runtime.edit import Edit, How, Row
     from .runtime.engine import Runtime
     from .runtime.prediction import Neighbour, Prediction
+    from .runtime.statistics import Stats
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Abstain",
     "BundleError",
     "BundleIntegrityError",
     "BundleVersionError",
@@ -55,6 +58,7 @@ __all__ = [
     "RecipeError",
     "Row",
     "Runtime",
+    "Stats",
     "StorageError",
     "TextError",
     "UsageError",
@@ -62,6 +66,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Abstain": ".runtime.abstain",
     "Edit": ".runtime.edit",
     "How": ".runtime.edit",
     "KnowledgeBase": ".kb.knowledge_base",
@@ -69,6 +74,7 @@ _HOMES = {
     "Prediction": ".runtime.prediction",
     "Row": ".runtime.edit",
     "Runtime": ".runtime.engine",
+    "Stats": ".runtime.statistics",
 }
 
 

@@ -6,6 +6,7 @@ import click
 
 from . import __version__
 from .commands.bench import bench
+from .commands.calibrate import calibrate
 from .commands.compact import compact
 from .commands.console import Commands, run
 from .commands.demo import demo
@@ -44,6 +45,7 @@ for command in (
     inspect,
     kb,
     sign,
+    calibrate,
     compact,
     fuse,
     study,

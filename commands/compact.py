@@ -48,7 +48,7 @@ def compact(
     """Write BUNDLE anew with a small knowledge base: keys of one byte a component, near rows merged into prototypes.
 
     Without --out it shows what every size keeps of retrieval's gain, on the bundle's held-out rows. Of the train extra
-    it takes scipy alone.
+    it takes scipy alone, and mapie for a bundle that knows when to abstain.
     """
     from ..errors import UsageError
 

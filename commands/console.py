@@ -19,6 +19,7 @@ from ..errors import DependencyError, ReaugkdError, StorageError, one_line
 
 if TYPE_CHECKING:
     from ..runtime.progress import ProgressLine
+    from ..runtime.statistics import Stats
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -205,6 +206,25 @@ def json_report(path: str | None) -> Iterator[Callable[[object], None]]:
             file.write(_json(report) + "\n")
 
         yield write
+
+
+@contextlib.contextmanager
+def stats_report(path: str | None) -> Iterator[Callable[[Stats], None]]:
+    """`json_report` for `Stats`, in Prometheus's text format where the file's name ends in ``.prom``."""
+    if path is None or Path(path).suffix != ".prom":
+        with json_report(path) as write:
+            yield write
+        return
+    from ..kb.files import atomic_write, refuse_existing
+
+    if not Path(path).is_file():
+        refuse_existing(Path(path))
+    with atomic_write(Path(path)) as file:
+
+        def write_text(stats: Stats) -> None:
+            file.write(stats.prometheus())
+
+        yield write_text
 
 
 def _json(report: object) -> str:

@@ -132,6 +132,7 @@ def export(
     """Export RUN as a bundle: int8 ONNX student, knowledge base, tuned blend, proof of quality."""
     with train_extra("exporting"):
         from ..export import recipe_file as recipes
+        from ..export.abstention import told_abstention
         from ..export.bundle import ExportJob
         from ..export.bundle import export as run_export
         from ..export.gate import Certificate, told_gate
@@ -166,5 +167,6 @@ def export(
         err=True,
     )
     click.echo(f"gate (predict --gated): {told_gate(done.manifest.gate, gate_loss)}", err=True)
+    click.echo(f"abstention (predict --abstain): {told_abstention(done.manifest.abstention)}", err=True)
     total = sum(record.bytes for record in done.manifest.files.values())
     click.echo(f"{out}: {total / 1e6:.1f} MB; next: reaugkd predict {out} 'some text'", err=True)

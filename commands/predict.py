@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .console import output, progress
+from .console import output, progress, stats_report
 from .options import PATH, with_columns, with_signature, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
@@ -36,6 +36,18 @@ if TYPE_CHECKING:
 @click.option(
     "--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="Leave out a search that would be late."
 )
+@click.option(
+    "--abstain",
+    metavar="GOAL",
+    help="Say where not to answer: coverage=95% (answered, of texts like the held-out ones), error=2% (wrong, of the "
+    "answers; certified) or threshold=N (of the doubt).",
+)
+@click.option(
+    "--stats",
+    "stats_path",
+    metavar="FILE|-",
+    help="Write counts of the answers at the end, as JSON, or for Prometheus if FILE ends in .prom.",
+)
 @with_threads
 @with_signature
 @without_blas_threads
@@ -51,6 +63,8 @@ def predict(
     no_retrieval: bool,
     gated: bool,
     budget_ms: float | None,
+    abstain: str | None,
+    stats_path: str | None,
     threads: int,
     require_signature: Path | None,
     columns: Columns,
@@ -60,6 +74,7 @@ def predict(
     A bundle trained on pairs takes the TEXTs two by two. A row of --input that cannot be used gives an error record in
     its place and the rest goes on; how many there were is said on stderr.
     """
+    from ..runtime.abstain import Abstain
     from ..runtime.answers import STDIN, Answers, answer_stream, records_of_arguments, records_of_source
     from ..runtime.engine import Runtime
 
@@ -70,6 +85,9 @@ def predict(
     if gated and no_retrieval:
         raise UsageError("give either --gated or --no-retrieval", found="both")
     retrieval: Any = "never" if no_retrieval else "gated" if gated else "always"
+    if stats_path == target == "-":
+        raise UsageError("answers and --stats cannot both go to stdout", remedy="Name a file with --output or --stats.")
+    goal = None if abstain is None else Abstain.parse(abstain)
     runtime = Runtime.open(
         bundle, threads=threads, retrieval=retrieval, budget_ms=budget_ms, require_signature=require_signature
     )
@@ -80,8 +98,13 @@ def predict(
     kind = kind or ("table" if source is None else "jsonl")
     if source == STDIN and sys.stdin.isatty():
         click.echo("reading texts, one a line; end with Ctrl-D", err=True)
-    with output(target, machine=kind != "table") as out, progress("predict", "row") as advance:
+    with (
+        stats_report(stats_path) as write_stats,
+        output(target, machine=kind != "table") as out,
+        progress("predict", "row") as advance,
+    ):
         counted = None if target == "-" else advance
-        failed = answer_stream(runtime, records, Answers(kind, explain, source), out, counted)
+        failed = answer_stream(runtime, records, Answers(kind, explain, source, goal), out, counted)
+        write_stats(runtime.stats())
     if failed:
         click.echo(f"{failed:,} row{'s' * (failed > 1)} could not be answered: see the error records", err=True)

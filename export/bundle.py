@@ -24,6 +24,7 @@ from ..runtime.heldout import HeldOutRows
 from ..runtime.manifest import BlendConfig, Golden, Manifest, seal
 from ..runtime.student import StudentSession
 from ..runtime.tokenizer import TextTokenizer
+from .abstention import abstention_of
 from .calibrated import add_probabilities
 from .gate import Certificate, certify
 from .groups import related_inputs
@@ -135,7 +136,8 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
         made.kb.save(folder / KB_FOLDER)
         groups = related_inputs(source.heldout.inputs())
         asked = answers["quantized"]
-        HeldOutRows(asked.logits, asked.queries, heldout_gold, groups, len(made.tuned_on)).some().save(folder)
+        heldout = HeldOutRows(asked.logits, asked.queries, heldout_gold, groups, len(made.tuned_on))
+        heldout.some().save(folder)
         add_probabilities(student / "model.onnx", tuning.blend.student_temperature)
         report = compare(answers["float32"], answers["quantized"], heldout_gold, made.tuned_on, tuning.blend.k)
         if not job.allow_quality_loss:
@@ -149,6 +151,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
             kb=made.kb.config,
             kb_rows=len(made.kb),
             gate=made.gate,
+            abstention=abstention_of(made.tuned_on, heldout, tuning.blend, made.gate),
             golden=_golden(sessions["quantized"], tokenizer, source.heldout.pairs is not None),
             quantization={"target": job.target, **written.as_dict()},
             quality={

@@ -2,8 +2,8 @@
 
 Blend and gate were tuned and certified on the full knowledge base. The blend stays: chosen again at each size, on the
 rows that the sizes are measured on, it would make small ones look better than they are. The gate, a promise about
-answers that are others now, is certified anew. The held-out rows stay behind: they are for choosing a size, and an edge
-has no use for them.
+answers that are others now, is certified anew, and so are the thresholds of abstention. The held-out rows stay behind:
+they are for choosing a size, and an edge has no use for them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from ..kb.index import IndexConfig
 from ..kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
 from ..kb.recall import Width, narrowest
 from ..kb.soft_labels import LABEL_LOSS, encode
+from ..runtime.abstention import Abstention
 from ..runtime.bundle import KB_FOLDER, Bundle
 from ..runtime.gate import Gate
 from ..runtime.heldout import HELDOUT_FILE, HeldOutRows
 from ..runtime.manifest import Manifest, seal
+from .abstention import abstention_of
 from .gate import Certificate, certify
 from .quality import Answers
 from .retrieval import Blends, blend_many
@@ -165,16 +167,18 @@ def compact(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts:
     while limit.bytes is not None and _bytes(kb) > limit.bytes:
         count = work.possible(int(len(kb) * limit.bytes / _bytes(kb) * _A_LITTLE_LESS))
         kb = work.built(work.everything.prototypes(count))
-    width, blends = work.searched(len(kb))
+    width, blends, abstention = work.searched(len(kb))
     kb.index.set_width(width.expansion_search)
     size = work.reference.size(len(kb), _bytes(kb), Answered.of(blends.blend, work.heldout.gold))
     old, before = work.bundle.manifest, {"rows_before": len(work.kb), "bytes_before": _bytes(work.kb)}
     measured = {**before, **size.as_dict(), "heldout_rows": len(work.heldout)}
+    gate = _certified(old.gate, blends, work.heldout)
     manifest = replace(
         old,
         kb=kb.config,
         kb_rows=len(kb),
-        gate=_certified(old.gate, blends, work.heldout),
+        gate=gate,
+        abstention=None if old.abstention is None else abstention(gate),
         quality={**old.quality, "search": asdict(width), "compaction": measured},
         format_version=kb.format_version,
     )
@@ -278,13 +282,16 @@ class _Workbench:
         with self.progress("knowledge base", "row") as advance:
             return build(self.kb, prototypes, config, self.keep_texts, advance)
 
-    def searched(self, count: int) -> tuple[Width, Blends]:
-        """How broadly to search so many rows, and what they say of the held-out ones, without what knows those."""
+    def searched(self, count: int) -> tuple[Width, Blends, Callable[[Gate | None], Abstention | None]]:
+        """How broadly to search so many rows, what they say of the held-out ones, without what knows those, and when
+        to abstain with them and a gate.
+        """
         some, blend, asked = self._measurable(count), self.bundle.manifest.blend, self.heldout
         kb = self.built(some)
         width = narrowest(kb.index, some.keys, asked.queries, blend.k)
         kb.index.set_width(width.expansion_search)
-        return width, blend_many(kb, blend, Answers(asked.logits, asked.queries))
+        blends = blend_many(kb, blend, Answers(asked.logits, asked.queries))
+        return width, blends, lambda gate: abstention_of(kb, replace(asked, unrelated=len(kb)), blend, gate)
 
     def _measurable(self, count: int) -> Prototypes:
         """As large a share of the rows that know nothing of the held-out ones, merged."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ReaugkdError, UsageError
+from .abstain import Abstain
 from .data import BadRecord, Columns, Record, read_records
 from .engine import Runtime
 from .prediction import Prediction
@@ -27,11 +28,13 @@ class Answers:
         explain: with the neighbours.
         source: the file the records come from, for messages. None = arguments: then a text that cannot be answered
             ends the call with its error, instead of leaving a record of it and going on.
+        abstain: when not to answer; None for always answering.
     """
 
     kind: Format
     explain: bool = False
     source: str | None = None
+    abstain: Abstain | None = None
 
 
 def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[Record]:
@@ -80,7 +83,7 @@ def answer_stream(
     Raises:
         ReaugkdError: of arguments, the first bad text's error.
     """
-    write = row_writer(answers.kind, out, answers.explain, runtime.labels)
+    write = row_writer(answers.kind, out, answers.explain, runtime.labels, answers.abstain is not None)
     # predict_many reads ahead of what it hands out: the records in between wait here.
     waiting: deque[Record | BadRecord] = deque()
 
@@ -92,7 +95,7 @@ def answer_stream(
             yield record.text if isinstance(record, Record) else ""
 
     failed = 0
-    for count, answer in enumerate(runtime.predict_many(texts(), on_error="return"), start=1):
+    for count, answer in enumerate(runtime.predict_many(texts(), "return", answers.abstain), start=1):
         record = waiting.popleft()
         found = _found(record, answer, answers.source)
         if isinstance(found, ReaugkdError):

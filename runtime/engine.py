@@ -14,6 +14,9 @@ import numpy as np
 from ..errors import BundleError, ReaugkdError, UsageError
 from ..kb.knowledge_base import KnowledgeBase
 from ..kb.signature import PublicKey, read_public_key
+from .abstain import Abstain
+from .abstention import Judge, judge_of
+from .answering import CountedAnswers
 from .budget import SEARCHES, Budget, checked_budget, measured_cost
 from .bundle import Bundle
 from .editor import KnowledgeEditor
@@ -22,12 +25,15 @@ from .heap import give_back
 from .manifest import Manifest
 from .pipeline import Pipeline, RetrievalMode, checked_mode, mixed
 from .prediction import Prediction
+from .statistics import Statistics, Stats
 from .store import KnowledgeStore, View
 from .stream import OnError, checked_on_error, of_this_process, one_by_one, side_by_side
 from .student import StudentSession
 from .text import Text, checked_input
 from .threads import checked_threads
 from .tokenizer import TextTokenizer
+
+_MOST_JUDGES = 32  # goals of abstention whose thresholds are kept at hand
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Runtime:
         self._settings = settings
         view = parts.store.current()
         self._opened: _Opened | None = _Opened(parts, view, _pipeline(settings, parts, view))
+        self._statistics = _statistics(parts)
+        self._judges: dict[tuple[Abstain | str, bool], Judge] = {}
 
     @classmethod
     def open(
@@ -172,27 +180,37 @@ class Runtime:
         settings = replace(self._settings, retrieval=checked_mode(retrieval))
         return Runtime(settings, self._current().parts)
 
-    def predict(self, text: Text) -> Prediction:
+    def predict(self, text: Text, abstain: Abstain | str | None = None) -> Prediction:
         """Answer one text, or one pair.
+
+        Args:
+            text: the text or pair.
+            abstain: when not to answer, such as ``Abstain(coverage=0.95)`` or ``"error=2%"``: the answer then has a
+                ``doubt``, and is ``abstained`` where that is too much. With retrieval ``"gated"`` every text is looked
+                up then, since the nearest rows tell most; with ``"never"`` the student's uncertainty alone counts.
 
         Raises:
             TextError: the text is empty, longer than a million characters or not valid Unicode, or is a single text
                 where the model reads pairs (or the reverse).
             ModelError: the student cannot run, or computes no probabilities.
             BundleError: what the text needs of the bundle is damaged, which only a hash would have told.
-            UsageError: the runtime is closed.
+            UsageError: the runtime is closed, or the bundle has no thresholds for this abstention.
         """
         opened = self._current()
-        return opened.pipeline.answer(opened.parts.student, text)
+        return self._answering(opened, abstain).answer(opened.parts.student, text)
 
     @overload
-    def predict_many(self, texts: Iterable[Text]) -> Iterator[Prediction]: ...
+    def predict_many(
+        self, texts: Iterable[Text], on_error: Literal["raise"] = "raise", abstain: Abstain | str | None = None
+    ) -> Iterator[Prediction]: ...
     @overload
-    def predict_many(self, texts: Iterable[Text], on_error: Literal["raise"]) -> Iterator[Prediction]: ...
-    @overload
-    def predict_many(self, texts: Iterable[Text], on_error: OnError) -> Iterator[Prediction | ReaugkdError]: ...
+    def predict_many(
+        self, texts: Iterable[Text], on_error: OnError, abstain: Abstain | str | None = None
+    ) -> Iterator[Prediction | ReaugkdError]: ...
 
-    def predict_many(self, texts: Iterable[Text], on_error: OnError = "raise") -> Iterator[Prediction | ReaugkdError]:
+    def predict_many(
+        self, texts: Iterable[Text], on_error: OnError = "raise", abstain: Abstain | str | None = None
+    ) -> Iterator[Prediction | ReaugkdError]:
         """Answer a stream of texts, lazily and in order, in constant memory.
 
         With ``threads`` above 1, texts run side by side, at most eight a thread ahead of the one that is handed out.
@@ -201,26 +219,39 @@ class Runtime:
         Args:
             texts: any iterable; it is read as answers are asked for, in the calling thread.
             on_error: ``"raise"`` stops at a bad text; ``"return"`` hands the error out in the text's place and goes on.
+            abstain: as of `predict`.
 
         Raises:
-            UsageError: one text in place of several, another ``on_error``, or the runtime is closed; from the iterator,
-                where a forked child goes on with its parent's.
+            UsageError: one text in place of several, another ``on_error``, no thresholds for this abstention, or the
+                runtime is closed; from the iterator, where a forked child goes on with its parent's.
         """
         on_error = checked_on_error(on_error)
         if isinstance(texts, str):
             raise UsageError("one text is no stream", found=texts, remedy="Put it into a list, or use predict.")
         opened = self._current()
         parts, latest = opened.parts, [opened]
+        self._answering(opened, abstain)  # what is wrong with the goal is told now
 
-        def pipeline() -> Pipeline:
+        def current() -> CountedAnswers:
             latest[0] = self._refreshed(latest[0])
-            return latest[0].pipeline
+            return self._answering(latest[0], abstain)
 
         if self._settings.threads == 1:
-            return of_this_process(one_by_one(pipeline, parts.student, texts, on_error))
+            return of_this_process(one_by_one(current, parts.student, texts, on_error))
         if parts.single is None:
             parts.single = StudentSession(parts.bundle.model_path, threads=1)
-        return of_this_process(side_by_side(pipeline, parts.single, texts, on_error, self._settings.threads))
+        return of_this_process(side_by_side(current, parts.single, texts, on_error, self._settings.threads))
+
+    def stats(self, reset: bool = False) -> Stats:
+        """What this runtime has answered since it was opened, as counts; `Stats` has the keys.
+
+        Siblings (`with_retrieval`) count apart, and so do a forked child and an unpickled copy, from zero. It may be
+        called after `close`.
+
+        Args:
+            reset: count from zero afterwards.
+        """
+        return self._statistics.stats(reset)
 
     def close(self) -> None:
         """Let go of the model and the knowledge base; predicting afterwards raises UsageError."""
@@ -243,6 +274,18 @@ class Runtime:
         settings = self._settings
         state = "" if self._opened is not None else ", closed"
         return f"Runtime({str(settings.path)!r}, threads={settings.threads}, retrieval={settings.retrieval!r}{state})"
+
+    def _answering(self, opened: _Opened, abstain: Abstain | str | None) -> CountedAnswers:
+        if abstain is None:
+            return CountedAnswers(opened.pipeline, self._statistics)
+        retrieves = self._settings.retrieval != "never" and len(opened.view.kb) > 0
+        judge = self._judges.get((abstain, retrieves)) if isinstance(abstain, Abstain | str) else None
+        if judge is None:
+            judge = judge_of(opened.parts.bundle.manifest.abstention, abstain, self._settings.path, retrieves)
+            if len(self._judges) >= _MOST_JUDGES:
+                self._judges.clear()
+            self._judges[abstain, retrieves] = judge
+        return CountedAnswers(opened.pipeline.ungated(), self._statistics, judge)
 
     def _current(self) -> _Opened:
         opened = self._opened
@@ -272,9 +315,15 @@ class Runtime:
                 path=self._settings.path,
                 remedy="Restart the program to use the new bundle.",
             )
+        self._statistics = _statistics(parts)  # another thread of the parent may have held the old one's lock
         view = parts.store.current()
         self._opened = opened = _Opened(parts, view, _pipeline(self._settings, parts, view))
         return opened
+
+
+def _statistics(parts: _Parts) -> Statistics:
+    abstention = parts.bundle.manifest.abstention
+    return Statistics(None if abstention is None else abstention.reference)
 
 
 def _open_parts(settings: _Settings) -> _Parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import BundleIntegrityError
 from ..kb.signature import PublicKey
+from .abstention import Abstention
 from .bundle import Bundle
 from .manifest import BlendConfig
 from .signing import read_signature
@@ -59,6 +60,8 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
                 f"lost at most {gate.epsilon:.2%}, with confidence {1 - gate.delta:.0%} ({gate.rows} rows)",
             )
         )
+    if manifest.abstention is not None:
+        facts.append(("abstention", _abstention(manifest.abstention)))
     if "label_agreement" in quality:
         facts.append(
             (
@@ -100,6 +103,15 @@ def _signed(bundle: Bundle, signer: PublicKey | None) -> str:
     if signature is None:
         return "none"
     return f"says it is by key {signature.key_id}; not checked without --require-signature"
+
+
+def _abstention(abstention: Abstention) -> str:
+    """What was fitted about when not to answer."""
+    errors = abstention.blend.errors
+    rates = f"from {errors[0].error:.1%} on" if errors else "none"
+    shares = abstention.sets.blend.coverages
+    covering = f"of up to {shares[-1]:.0%}" if shares else "none"
+    return f"on {abstention.rows} rows; certified rates of errors: {rates}; prediction sets: {covering}"
 
 
 def _shares(blend: BlendConfig) -> str:

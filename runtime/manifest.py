@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import BundleVersionError, UsageError
 from ..kb.files import atomic_write, sha256_file
 from ..kb.index import IndexConfig
+from .abstention import Abstention, read_abstention
 from .fields import Fields
 from .gate import Gate, read_gate
 from .weight import ExampleWeight, read_weight
@@ -105,6 +106,7 @@ class Manifest:
         kb: the index's parameters (its expansion is in no other file).
         kb_rows: rows of the knowledge base.
         gate: where the student answers alone; None where no threshold could be certified.
+        abstention: when not to answer, and prediction sets; None where the export has fitted none.
         golden: what the exporting machine computed.
         quantization: kind, target instruction set, quantized nodes and so on.
         quality: the export gate's report.
@@ -122,6 +124,7 @@ class Manifest:
     kb: IndexConfig
     kb_rows: int
     gate: Gate | None = None
+    abstention: Abstention | None = None
     golden: tuple[Golden, ...] = ()
     quantization: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
@@ -159,6 +162,7 @@ class Manifest:
             kb=fields.section("kb").make(IndexConfig, ndim=int),
             kb_rows=fields.get("kb_rows", int),
             gate=read_gate(fields),
+            abstention=read_abstention(fields),
             golden=tuple(_golden(section) for section in fields.sections("golden", _MOST_GOLDEN)),
             quantization=fields.get("quantization", dict),
             quality=fields.get("quality", dict),

@@ -6,6 +6,7 @@ gate (`gate`) and the budget (`budget`) decide between the two.
 
 from __future__ import annotations
 
+from copy import copy
 from time import perf_counter_ns
 from typing import Literal
 
@@ -58,6 +59,15 @@ class Pipeline:
         gate = manifest.gate if retrieval == "gated" else None
         self._threshold = None if gate is None else gate.threshold
         self._off: Reason | None = "never" if retrieval == "never" else None if len(kb) else "empty"
+        self._abstention = manifest.abstention
+        self._sets = (None, None) if self._abstention is None else self._abstention.sets_of(retrieval)
+
+    def ungated(self) -> Pipeline:
+        """The same without its gate: neighbours for every text, as far as the budget goes."""
+        other = copy(self)
+        other._threshold = None
+        other._sets = (None, None) if self._abstention is None else self._abstention.sets_of("always")
+        return other
 
     def answer(self, student: StudentSession, text: Text) -> Prediction:
         """The answer to a text.
@@ -109,7 +119,17 @@ class Pipeline:
         )
         labels = self._labels
         return Prediction(
-            labels[best], probability, probabilities, own, retrieved, reason, share, timings, labels, found
+            labels[best],
+            probability,
+            probabilities,
+            own,
+            retrieved,
+            reason,
+            share,
+            timings,
+            labels,
+            found,
+            _sets=self._sets[reason is not None],
         )
 
     def _widened(self, own: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,7 +9,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UsageError
 from ..kb.knowledge_base import KnowledgeBase
+from .conformal import PredictionSets
+from .doubt import Signal
 
 Reason = Literal["never", "empty", "sure", "budget"]
 """Why nothing was retrieved: the runtime was opened so, the knowledge base has no row, the student was sure enough for
@@ -102,6 +105,8 @@ class Prediction:
         student_weight: the student's share of this answer, 0 to 1; 1.0 where nothing was retrieved.
         timings: microseconds a stage.
         labels: the labels' names.
+        doubt: how much speaks against answering, from 0 (`doubt`); None where abstention was not asked for.
+        abstention: the signal that speaks most against it, where it is too much; None where the text is answered.
     """
 
     label: str
@@ -114,6 +119,46 @@ class Prediction:
     timings: Timings
     labels: tuple[str, ...] = field(repr=False)
     _found: Retrieval | tuple[Neighbour, ...] = field(default=(), repr=False)
+    doubt: float | None = None
+    abstention: Signal | None = None
+    _sets: PredictionSets | None = field(default=None, repr=False)
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the text is better left unanswered, by what was asked for; the label is there nevertheless."""
+        return self.abstention is not None
+
+    @property
+    def prediction_set(self) -> tuple[str, ...] | None:
+        """The labels that are likely enough, best first: the right one is among them for 90 % of texts (`conformal`).
+
+        It may be empty. None where the bundle has no such sets.
+        """
+        return None if self._sets is None or 0.9 not in self._sets.coverages else self.prediction_set_of(0.9)
+
+    def prediction_set_of(self, coverage: float) -> tuple[str, ...]:
+        """`prediction_set` for another share of texts than 90 %.
+
+        Raises:
+            UsageError: the bundle has none for this coverage.
+        """
+        if self._sets is None:
+            raise UsageError(
+                "the bundle has no prediction sets",
+                expected="an abstention section in the manifest",
+                remedy="Export it again with this version.",
+            )
+        least = self._sets.of(coverage)
+        order = np.argsort(-self.probabilities, kind="stable")
+        return tuple(self.labels[one] for one in order[self.probabilities[order] >= least])
+
+    @property
+    def similarities(self) -> NDArray[np.float32]:
+        """The neighbours' cosines, float32 [k], best first."""
+        found = self._found
+        if isinstance(found, Retrieval):
+            return found.similarities
+        return np.array([near.similarity for near in found], np.float32)
 
     @property
     def retrieved(self) -> bool:
@@ -130,10 +175,12 @@ class Prediction:
         return found
 
     def as_record(self, explain: bool = False) -> dict[str, Any]:
-        """The answer as JSON values: label, probability, probabilities (label to number), retrieved, else the reason.
+        """The answer as JSON values: label, probability, probabilities (label to number), retrieved, else the reason;
+        where abstention was asked for, also abstained, doubt and abstention.
 
         Args:
-            explain: add the student's share, its own and the retrieved probabilities, and the neighbours.
+            explain: add the student's share, its own and the retrieved probabilities, the prediction set where the
+                bundle has one, and the neighbours.
         """
         record: dict[str, Any] = {
             "label": self.label,
@@ -143,11 +190,15 @@ class Prediction:
         }
         if self.reason is not None:
             record["reason"] = self.reason
+        if self.doubt is not None:
+            record |= {"abstained": self.abstained, "doubt": self.doubt, "abstention": self.abstention}
         if explain:
             retrieved = self.retrieval_probabilities
             record["student_weight"] = self.student_weight
             record["student_probabilities"] = self._named(self.student_probabilities)
             record["retrieval_probabilities"] = None if retrieved is None else self._named(retrieved)
+            if self.prediction_set is not None:
+                record["prediction_set"] = list(self.prediction_set)
             record["neighbours"] = [neighbour.as_record() for neighbour in self.neighbours]
         return record
 
@@ -160,6 +211,8 @@ class Prediction:
             self.label,
             self.reason,
             self.student_weight,
+            self.doubt,
+            self.abstention,
             self.probabilities.tobytes(),
             self.student_probabilities.tobytes(),
             None if retrieved is None else retrieved.tobytes(),
@@ -175,5 +228,5 @@ class Prediction:
     def __reduce__(self) -> tuple[object, ...]:
         # The knowledge base stays behind: what was looked up travels along.
         names = ("label", "probability", "probabilities", "student_probabilities", "retrieval_probabilities")
-        rest = ("reason", "student_weight", "timings", "labels", "neighbours")
+        rest = ("reason", "student_weight", "timings", "labels", "neighbours", "doubt", "abstention", "_sets")
         return (Prediction, tuple(getattr(self, name) for name in (*names, *rest)))

@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from operator import length_hint
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import ReaugkdError, UsageError
-from .pipeline import Pipeline
 from .prediction import Prediction
 from .student import StudentSession
 from .text import Text
@@ -19,13 +18,23 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 OnError = Literal["raise", "return"]
-Current = Callable[[], Pipeline]
 
 _MOST_AT_ONCE = 4  # texts that a thread answers in one go
 _LOOK_AHEAD = 2  # such goes, in work or waiting for their turn, a thread
 
 _Attempts = tuple[list[Prediction | ReaugkdError], Exception | None]
 """Answers, and what the text after the last of them raised."""
+
+
+class Answering(Protocol):
+    """What answers texts: a pipeline, or what stands around one."""
+
+    def answer(self, student: StudentSession, text: Text, /) -> Prediction:
+        """The answer to a text."""
+        ...
+
+
+Current = Callable[[], Answering]
 
 
 def checked_on_error(on_error: OnError) -> OnError:

@@ -33,7 +33,9 @@ RowWriter = Callable[[int, "Text | None", "Prediction | ReaugkdError"], None]
 """(row number, its text, its answer or error) -> None."""
 
 
-def row_writer(kind: Format, out: Output, explain: bool, labels: Sequence[str] = ()) -> RowWriter:
+def row_writer(
+    kind: Format, out: Output, explain: bool, labels: Sequence[str] = (), abstains: bool = False
+) -> RowWriter:
     """A function that writes one row after another.
 
     ``jsonl``: one object a row with ``row``, ``label``, ``probability``, ``probabilities`` (label to number) and
@@ -41,16 +43,19 @@ def row_writer(kind: Format, out: Output, explain: bool, labels: Sequence[str] =
     ``csv``: columns row, label, probability, retrieved, error, and neighbours as JSON with ``explain``.
     ``table``: aligned text under a header; with ``explain`` what the student and the neighbours say each alone, and
     the first ten neighbours, below each row.
+    With ``abstains``, ``jsonl`` has ``abstained``, ``doubt`` and ``abstention`` too (`Prediction.as_record`), and the
+    others a column ``abstained``: the signal that weighed most where a text is abstained from, else nothing.
 
     Args:
         kind: one of FORMATS.
         out: where to.
         explain: add the neighbours.
         labels: all there are, for the width of a table's column.
+        abstains: whether abstention was asked for.
     """
     if kind == "table":
-        return _Table(out, explain, labels)
-    return {"jsonl": _jsonl, "csv": _csv}[kind](out, explain)
+        return _Table(out, explain, labels, abstains)
+    return _jsonl(out, explain) if kind == "jsonl" else _csv(out, explain, abstains)
 
 
 def _jsonl(out: Output, explain: bool) -> RowWriter:
@@ -64,15 +69,19 @@ def _jsonl(out: Output, explain: bool) -> RowWriter:
     return write
 
 
-def _csv(out: Output, explain: bool) -> RowWriter:
+def _csv(out: Output, explain: bool, abstains: bool) -> RowWriter:
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "label", "probability", "retrieved", "error"] + ["neighbours"] * explain)
+    writer.writerow(
+        ["row", "label", "probability", "retrieved", "error"] + ["abstained"] * abstains + ["neighbours"] * explain
+    )
 
     def write(row: int, _text: Text | None, answer: Prediction | ReaugkdError) -> None:
         if isinstance(answer, ReaugkdError):
-            writer.writerow([row, "", "", "", one_line(str(answer))] + [""] * explain)
+            writer.writerow([row, "", "", "", one_line(str(answer))] + [""] * (abstains + explain))
             return
         cells: list[object] = [row, answer.label, f"{answer.probability:.6f}", str(answer.retrieved).lower(), ""]
+        if abstains:
+            cells.append(answer.abstention or "")
         if explain:
             records = [neighbour.as_record() for neighbour in answer.neighbours]
             cells.append(json.dumps(records, ensure_ascii=False))
@@ -84,21 +93,21 @@ def _csv(out: Output, explain: bool) -> RowWriter:
 class _Table:
     """Aligned text, a row at a time; the header comes with the first."""
 
-    def __init__(self, out: Output, explain: bool, labels: Sequence[str]) -> None:
-        self._out, self._explain = out, explain
+    def __init__(self, out: Output, explain: bool, labels: Sequence[str], abstains: bool = False) -> None:
+        self._out, self._explain, self._abstains = out, explain, abstains
         self._width = min(max(map(len, ("label", *(labels or [" " * _LABEL_WIDTH])))), _LABEL_WIDTH)
         self._begun = False
 
     def __call__(self, row: int, text: Text | None, answer: Prediction | ReaugkdError) -> None:
         if not self._begun:
-            self._line("row", "label", "prob.", "text")
+            self._line("row", "label", "prob.", "text", "abstained")
             if self._explain:
                 self._line("", "", "weight", "cosine and text of each neighbour")
             self._begun = True
         if isinstance(answer, ReaugkdError):
             self._out.write(f"{row:>5}  error: {one_line(str(answer))}\n")
             return
-        self._line(str(row), answer.label, f"{answer.probability:.1%}", _shown(text))
+        self._line(str(row), answer.label, f"{answer.probability:.1%}", _shown(text), answer.abstention or "")
         if self._explain:
             self._alone("= student alone", answer.student_probabilities, answer.labels)
             if answer.retrieval_probabilities is not None:
@@ -110,8 +119,9 @@ class _Table:
                 left = sum(near.weight for near in answer.neighbours[_NEIGHBOURS:])
                 self._line("", "...", f"{left:.1%}", f"{len(answer.neighbours) - _NEIGHBOURS} more")
 
-    def _line(self, row: str, label: str, share: str, text: str) -> None:
-        line = f"{row:>5}  {_cut(one_line(label), self._width):<{self._width}}  {share:>6}  {text}"
+    def _line(self, row: str, label: str, share: str, text: str, abstention: str = "") -> None:
+        why = f"{abstention:<12}  " if self._abstains else ""
+        line = f"{row:>5}  {_cut(one_line(label), self._width):<{self._width}}  {share:>6}  {why}{text}"
         self._out.write(line.rstrip() + "\n")
 
     def _alone(self, what: str, probabilities: NDArray[np.float32], labels: Sequence[str]) -> None:

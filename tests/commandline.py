@@ -18,10 +18,13 @@ from reaugkd import cli
 
 HEAVY = (
     *("torch", "transformers", "optimum", "onnx", "datasets", "accelerate", "safetensors", "tqdm", "sklearn", "pandas"),
-    *("pyarrow", "scipy"),
+    *("pyarrow", "scipy", "mapie"),
 )
 
-COMMANDS = ("train", "export", "predict", "eval", "bench", "inspect", "kb", "sign", "compact", "fuse", "study", "demo")
+COMMANDS = (
+    *("train", "export", "predict", "eval", "bench", "inspect", "kb", "sign", "calibrate", "compact", "fuse", "study"),
+    "demo",
+)
 
 
 class Called(NamedTuple):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tinybundle import Text, build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import Runtime
+from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.runtime.bundle import Bundle
 from reaugkd.runtime.heldout import HeldOutRows
+from reaugkd.runtime.manifest import seal
 
 TEXTS = tiny_texts(60, seed=77)
 
@@ -39,3 +43,15 @@ def add_heldout(path: Path, texts: list[Text], unrelated: int) -> None:
     queries = np.array([query for _, query in outputs], np.float32).reshape(-1, ndim)
     HeldOutRows(logits, queries, gold, np.arange(len(texts)) // 2, unrelated).save(path)
     reseal(path)
+
+
+def add_abstention(path: Path) -> Path:
+    """Fit when to abstain on a bundle's held-out rows, as its export would have."""
+    from reaugkd.export.abstention import abstention_of
+
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
+    heldout = HeldOutRows.open(path, len(manifest.labels), kb.ndim, len(kb))
+    seal(path, replace(manifest, abstention=abstention_of(kb, heldout, manifest.blend, manifest.gate)))
+    return path

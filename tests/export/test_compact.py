@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commandline import names
-from heldoutbundle import TEXTS, add_heldout, build_heldout_bundle
+from heldoutbundle import TEXTS, add_abstention, add_heldout, build_heldout_bundle
 from tinybundle import build_tiny_bundle, reseal
 
 from reaugkd import Runtime
@@ -129,6 +129,17 @@ class TestTheBundle:
         assert f"retrieves for {expected.retrieved:.1%}" in format_compacted(tmp_path / "out", done)
         never_gated = compact(full, tmp_path / "none", Limit(rows=50), silent)
         assert never_gated.manifest.gate is None and "--gated" not in format_compacted(tmp_path / "none", never_gated)
+
+    def test_when_it_abstains_is_fitted_on_its_own_answers(self, full: Path, tmp_path: Path) -> None:
+        shutil.copytree(full, tmp_path / "knowing")
+        before = Bundle.open(add_abstention(tmp_path / "knowing")).manifest.abstention
+        after = compact(tmp_path / "knowing", tmp_path / "out", Limit(rows=50), silent).manifest.abstention
+        assert before is not None and after is not None and after.rows == before.rows
+        # Of fewer rows the nearest are farther; the student's own answers have not changed.
+        assert sum(after.tails.distance.values) > 1.2 * sum(before.tails.distance.values)
+        assert after.student == before.student and after.sets.student == before.sets.student
+        never = compact(full, tmp_path / "never", Limit(rows=50), silent).manifest
+        assert never.abstention is None
 
     def test_a_gate_that_cannot_be_certified_any_more_is_told(self, full: Path, tmp_path: Path) -> None:
         shutil.copytree(full, tmp_path / "gated")

@@ -19,6 +19,7 @@ from reaugkd import Runtime
 from reaugkd.errors import DataError, OutputExistsError, QualityError, StorageError
 from reaugkd.export import bundle as exporting
 from reaugkd.export import retrieval as retrieving
+from reaugkd.export.abstention import abstention_of
 from reaugkd.export.bundle import GOLDEN_TEXTS, Exported, ExportJob, export
 from reaugkd.export.encoder import EncoderClassifier
 from reaugkd.export.gate import Certificate, certify
@@ -31,6 +32,7 @@ from reaugkd.export.run import RunFolder, read_rows
 from reaugkd.export.train import TrainJob, train
 from reaugkd.export.tuning import Tuning
 from reaugkd.runtime.data import Dataset, label_indices
+from reaugkd.runtime.heldout import HeldOutRows
 from reaugkd.runtime.manifest import BlendConfig
 
 JOB = ExportJob("avx2", allow_quality_loss=True)
@@ -160,6 +162,24 @@ def test_what_is_kept_of_the_held_out_rows_changes_no_choice(tiny_run: Finished,
     )
     assert without.tuning == kept.tuning and without.quality == kept.quality
     assert kept.manifest.kb_rows - without.manifest.kb_rows == kept.tuning.rows
+    assert kept.manifest.abstention == without.manifest.abstention is not None
+
+
+def test_when_to_abstain_can_be_fitted_again_from_what_the_bundle_holds(tiny_bundle: Made) -> None:
+    """But for the half precision of the rows in it."""
+    path, made = tiny_bundle
+    written = made.manifest.abstention
+    with Runtime.open(path) as runtime:
+        kb = runtime.knowledge_base
+        heldout = HeldOutRows.open(path, len(LABELS), kb.ndim, len(kb))
+        again = abstention_of(kb, heldout, made.manifest.blend, made.manifest.gate)
+        assert written is not None and again is not None
+        answers = [runtime.predict(text, "coverage=90%") for text in GOLDEN_TEXTS]
+    assert (again.rows, again.blend.coverages) == (written.rows, written.blend.coverages)
+    assert again.tails.distance.values == pytest.approx(written.tails.distance.values, abs=5e-3)
+    assert again.tails.uncertainty.values == pytest.approx(written.tails.uncertainty.values, rel=5e-3)
+    assert again.sets.blend.least == pytest.approx(written.sets.blend.least, abs=5e-3)
+    assert all(answer.doubt is not None for answer in answers)
 
 
 @pytest.mark.parametrize("keep_heldout", [True, False])

@@ -21,6 +21,7 @@ from ..kb.journal import MOST_BYTES, Entry
 from ..kb.knowledge_base import KnowledgeBase
 from .edit import How
 from .generation import HISTORY_FILE, JOURNAL_FILE, Generation
+from .heap import give_back
 from .manifest import file_record
 from .store import KnowledgeStore
 
@@ -93,6 +94,8 @@ class KnowledgeWriter:
             assert entry.generation is not None
             write_head(self._bundle.path, Head(entry.generation, entry.seq, 0, entry.after))
             self._store.reopen()
+            del folded, kb
+            give_back()  # what folding took
             if self._clear():
                 raise StorageError(
                     "the edits are folded in, but files with removed rows could not be removed",

@@ -2,7 +2,7 @@
 
     python benchmarks/uptime.py BUNDLE --data FILE.csv [--predictions 200000] [--json FILE]
 
-BUNDLE is copied; each of its runtimes answers texts alone, in streams and with abstention, while rows are added, removed,
+BUNDLE is copied; its runtimes answer texts alone, in streams and with abstention, while rows are added, removed,
 relabelled, undone and folded. Resident memory, open files, threads and sockets are noted at every hundredth of the way.
 """
 

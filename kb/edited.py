@@ -200,12 +200,20 @@ class EditedKnowledgeBase(KnowledgeBase):
 
     def search_many(self, queries: NDArray[np.float32], k: int, threads: int = 1) -> tuple[Ints, NDArray[np.float32]]:
         """`search` for each of ``queries`` [n, d]: rows int64 and similarities float32, both [n, min(k, len(self))]."""
-        found = [self.search(query, k) for query in queries]
-        shape = (len(queries), min(k, len(self)))
-        return (
-            np.array([near.rows for near in found], np.int64).reshape(shape),
-            np.array([near.similarities for near in found], np.float32).reshape(shape),
-        )
+        base, wanted = len(self.base), min(k, len(self))
+        if not (len(queries) and wanted > 0):
+            return np.zeros((len(queries), max(wanted, 0)), np.int64), np.zeros(
+                (len(queries), max(wanted, 0)), np.float32
+            )
+        parts = [(self.base.index, 0, base, self._live_base)]
+        parts += [(self._added.index, base, self.added, self._live - self._live_base)] if self.added else []
+        found = [self._living_many(index, queries, k, threads, *part) for index, *part in parts]
+        rows, similarities, short = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :wanted]
+        rows, similarities = np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
+        for query in np.flatnonzero(short.any(axis=1)):  # too many of what they found is removed
+            rows[query], similarities[query] = self.search(queries[query], k)
+        return rows, similarities
 
     def keys(self) -> NoReturn:
         """Not of an edited knowledge base.
@@ -327,6 +335,19 @@ class EditedKnowledgeBase(KnowledgeBase):
                 remedy="`reaugkd predict --explain` shows the ids of the rows behind an answer.",
             )
         return row
+
+    def _living_many(
+        self, index: VectorIndex, queries: NDArray[np.float32], k: int, threads: int, first: int, rows: int, living: int
+    ) -> tuple[Ints, NDArray[np.float32], Bools]:
+        """`_living` at the first go, for many: removed rows are infinitely far; and for which queries, [n, 1], that is
+        not enough.
+        """
+        wanted = min(k, living)
+        found, similarities = index.search_many(queries, wanted if living == rows else wanted + _SLACK, threads)
+        kept = found < rows
+        kept[kept] = self._state.alive[first + found[kept]]
+        short = (kept.sum(axis=1, keepdims=True) < wanted) & (found.shape[1] < len(index))
+        return found + first, np.where(kept, similarities, np.float32(-np.inf)), short
 
     def _living(
         self, index: VectorIndex, query: NDArray[np.float32], k: int, first: int, living: int, rows: int

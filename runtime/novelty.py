@@ -77,10 +77,11 @@ def calibrated(store: KnowledgeStore, kb: EditedKnowledgeBase) -> float:
     config, known = store.bundle.manifest.blend, len(store.bundle.manifest.labels)
     seen = kb.without(range(*related) if related is not None else range(0))
     turns = []  # the factor from which on a row that is right would be lost
-    for logits, query, gold in zip(heldout.logits, heldout.queries, heldout.gold, strict=True):
+    rows, similarities = seen.search_many(heldout.queries, config.k)
+    for logits, gold, near, nearness in zip(heldout.logits, heldout.gold, rows, similarities, strict=True):
         student = softmax(logits, config.student_temperature)
         # A held-out row with the text of an added one is not lost: it is what was corrected.
-        found = mixed(seen, student, *seen.search(query, config.k), config, pinned=False).probabilities
+        found = mixed(seen, student, near, nearness, config, pinned=False).probabilities
         old = int(found[:known].argmax())
         if old == gold:
             turns.append(kb.odds * float(found[old]) / max(float(found[known:].max()), 1e-30))

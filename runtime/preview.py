@@ -91,9 +91,8 @@ def preview(store: KnowledgeStore, kb: EditedKnowledgeBase, change: Change) -> P
 def _answers(kb: EditedKnowledgeBase, heldout: HeldOutRows, config: BlendConfig) -> NDArray[np.int64]:
     """The number of each held-out row's label."""
     found = np.zeros(len(heldout), np.int64)
-    for row, (logits, query) in enumerate(zip(heldout.logits, heldout.queries, strict=True)):
+    rows, similarities = kb.search_many(heldout.queries, config.k)
+    for row, (logits, near, nearness) in enumerate(zip(heldout.logits, rows, similarities, strict=True)):
         student = softmax(logits, config.student_temperature)
-        near = kb.search(query, config.k) if len(kb) else None
-        probabilities = student if near is None else mixed(kb, student, *near, config).probabilities
-        found[row] = probabilities.argmax()
+        found[row] = (mixed(kb, student, near, nearness, config).probabilities if len(kb) else student).argmax()
     return found

@@ -108,9 +108,13 @@ def compare(kb: KnowledgeBase, model: dict[int, Known], labels: tuple[str, ...],
         return
     ids, keys = list(living), np.array([row.key for row in living.values()], np.float64)
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
-    for query in np.random.default_rng(3).standard_normal((4, NDIM)):
-        for k in (1, 5, len(living) + 3):
-            found = kb.search(query.astype(np.float32), k)
+    queries = np.random.default_rng(3).standard_normal((4, NDIM)).astype(np.float32)
+    for k in (1, 5, len(living) + 3):
+        many = kb.search_many(queries, k)
+        for place, query in enumerate(queries):
+            found = kb.search(query, k)
+            np.testing.assert_array_equal(many[0][place], found.rows)
+            np.testing.assert_array_equal(many[1][place], found.similarities)
             cosines = keys @ (query / np.linalg.norm(query))
             best = np.sort(cosines)[::-1][: min(k, len(living))]
             np.testing.assert_allclose(found.similarities, best, atol=1e-3)

@@ -1,0 +1,132 @@
+"""Labels that the student never learned: clinc150 with 120 of 150 intents, the other 30 as rows of the knowledge base.
+
+    python benchmarks/editing.py prepare data_full.json OUT [--seed 0]    (train.csv, dev.csv, test.csv of 120 intents)
+    reaugkd train --data OUT --teacher all-MiniLM-L6-v2 --student-layers 0,2,5 --out RUN --seed 0
+    reaugkd export RUN --out BUNDLE
+    python benchmarks/editing.py measure data_full.json BUNDLE [--draws 3] [--json FILE]
+
+The new intents are those that BUNDLE does not know. For 5, 20 and 100 rows of each, drawn from their train rows:
+accuracy on the test rows of new intents, what is lost on those of old ones, and milliseconds a row, added together and
+alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from reaugkd import How, Row, Runtime
+
+NEW_INTENTS = 30
+ROWS = (5, 20, 100)
+ALONE = 30  # rows that are added one by one, to time it
+
+Pairs = list[tuple[str, str]]
+
+
+def prepare(full: dict[str, list[list[str]]], out: Path, seed: int) -> None:
+    """Write the splits without the new intents."""
+    intents = sorted({label for _, label in full["train"]})
+    new = set(random.Random(seed).sample(intents, NEW_INTENTS))
+    out.mkdir(parents=True)
+    for split, name in (("train", "train"), ("val", "dev"), ("test", "test")):
+        with (out / f"{name}.csv").open("w", newline="") as file:
+            rows = [(text, label) for text, label in full[split] if label not in new]
+            csv.writer(file).writerows([("text", "label"), *rows])
+
+
+def accuracy(runtime: Runtime, rows: Pairs) -> float:
+    """Share of rows answered with their label."""
+    answers = runtime.predict_many([text for text, _ in rows])
+    return sum(answer.label == label for answer, (_, label) in zip(answers, rows, strict=True)) / len(rows)
+
+
+def drawn(rows: Pairs, count: int, seed: int) -> list[Row]:
+    """So many rows of each label."""
+    by_label: dict[str, list[str]] = {}
+    for text, label in rows:
+        by_label.setdefault(label, []).append(text)
+    rng = random.Random(seed)
+    return [Row(text, label) for label, texts in sorted(by_label.items()) for text in rng.sample(texts, count)]
+
+
+def measure(full: dict[str, list[list[str]]], bundle: Path, draws: int) -> dict[str, object]:
+    """Everything, for each number of rows."""
+    with Runtime.open(bundle) as runtime:
+        known = set(runtime.labels)
+        old = [(text, label) for text, label in full["test"] if label in known]
+        before, alone = accuracy(runtime, old), accuracy(runtime.with_retrieval("never"), old)
+    new = [(text, label) for text, label in full["test"] if label not in known]
+    train = [(text, label) for text, label in full["train"] if label not in known]
+    found: dict[str, object] = {"old": len(old), "new": len(new), "before": before, "student": alone, "rows": {}}
+    for count in ROWS:
+        runs = [
+            once(bundle, drawn(train, count, seed), old, new, before) for seed in range(draws if count < 100 else 1)
+        ]
+        summary = {name: [round(run[name], 4) for run in runs] for name in runs[0]}
+        found["rows"][count] = summary  # type: ignore[index]
+        told = ", ".join(f"{name} {told_of(values)}" for name, values in summary.items())
+        print(f"{count} rows of each new label: {told}")  # noqa: T201
+    return found
+
+
+def told_of(values: Sequence[float]) -> str:
+    """Mean and spread."""
+    spread = f" +- {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+def once(bundle: Path, rows: list[Row], old: Pairs, new: Pairs, before: float) -> dict[str, float]:
+    """Add the rows to a copy of the bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "bundle"
+        shutil.copytree(bundle, copy)
+        with Runtime.open(copy) as runtime:
+            how = How(new_labels=True, compact=False)
+            last = rows[-ALONE:]
+            begin = time.perf_counter()
+            runtime.kb.add(rows[:-ALONE], how=how)
+            together = (time.perf_counter() - begin) / len(rows[:-ALONE])
+            singles = []
+            for row in last:
+                begin = time.perf_counter()
+                runtime.kb.add(row, how=how)
+                singles.append(time.perf_counter() - begin)
+            return {
+                "new": accuracy(runtime, new),
+                "lost": before - accuracy(runtime, old),
+                "ms_a_row_together": 1e3 * together,
+                "ms_a_row_alone": 1e3 * statistics.median(singles),
+                "odds": runtime.knowledge_base.odds,
+            }
+
+
+def main() -> None:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["prepare", "measure"])
+    parser.add_argument("data", type=Path, help="clinc150's data_full.json.")
+    parser.add_argument("path", type=Path, help="OUT, or BUNDLE.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    full = json.loads(options.data.read_text())
+    if options.step == "prepare":
+        prepare(full, options.path, options.seed)
+        return
+    found = measure(full, options.path, options.draws)
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 # make test   install into .venv, lint, type-check and run the tests
 # make bench  ratios of latencies on the demo's bundle, beside the stored ones; UPDATE=1 stores today's
 # make fuzz   what reads files, fed by a fuzzer for FUZZ_SECONDS each (300); what it finds is kept in .fuzz
+# make kills  kill -9 at every system call of every kind of edit (Linux)
 # make clean  remove what these made
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint bench fuzz clean
+.PHONY: demo test lint bench fuzz kills clean
 
 demo: $(STAMP)
 	$(BIN)/reaugkd demo
@@ -36,6 +37,9 @@ fuzz: $(STAMP)
 	cd tests && for target in $(FUZZ_TARGETS); do \
 		FUZZ_SECONDS=$(FUZZ_SECONDS) ../$(BIN)/python -m fuzz $$target || exit 1; \
 	done
+
+kills: $(STAMP)
+	cd tests && PYTHONPATH=. ../$(BIN)/python trust/kills.py
 
 demo/bundle/manifest.json: | $(STAMP)
 	$(BIN)/reaugkd demo

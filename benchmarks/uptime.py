@@ -16,12 +16,13 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import deque
 from pathlib import Path
 
 from reaugkd import How, Row, Runtime
 
 EDITS = 400  # in all
-FOLDS = 8
+FOLDS = 40
 
 
 def resident_mb() -> float:
@@ -32,7 +33,7 @@ def resident_mb() -> float:
 
 def held() -> dict[str, float]:
     """What the process holds now."""
-    files = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    files = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     return {
         "resident_mb": round(resident_mb(), 2),
         "files": len(files),
@@ -69,14 +70,15 @@ def run(bundle: Path, texts: list[str], predictions: int) -> list[dict[str, floa
         while done < predictions:
             for turn, text in enumerate(itertools.islice(endless, each // 2)):
                 runtime.predict(text, abstain=goal if judged and turn % 10 == 0 else None)
-            for _ in other.predict_many(itertools.islice(endless, each - each // 2)):
-                pass
+            deque(other.predict_many(itertools.islice(endless, each - each // 2)), maxlen=0)
             done += each
             while edits < EDITS * done // predictions:
                 edit(runtime, edits, texts)
                 edits += 1
                 if edits % (EDITS // FOLDS) == 0:
                     runtime.kb.compact(How(who="uptime"))
+            for one in (runtime, other):  # both let go of what the last edits replaced
+                one.predict(texts[0])
             notes.append({"predictions": done, "edits": edits, **held()})
             print(notes[-1], file=sys.stderr)  # noqa: T201
     return notes

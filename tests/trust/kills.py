@@ -1,6 +1,7 @@
 """Kills edits at every system call (or every STEPth), in a process of its own; prints JSON.
 
     python kills.py BUNDLE FOLDER OPERATION [STEP]
+    python kills.py                                  (all operations, every system call: `make kills`)
 
 After each kill the bundle is opened anew: it has to be the state before the edit or the one after it, whole, the one
 after it if the edit was acknowledged, and the next edit has to succeed.
@@ -13,6 +14,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +31,9 @@ from reaugkd.runtime.writer import KnowledgeWriter
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp")
 
 Edit = Callable[[KnowledgeWriter], object]
+MEMORY = Path("/dev/shm")
+"""Where syncing costs nothing, if there is such a place: a killed process loses nothing that it had written."""
+
 HOW = How(why="test", who="test")
 
 
@@ -150,5 +155,23 @@ def edit_after(bundle: Path) -> None:
     assert not (bundle / "kb").exists()
 
 
+def every() -> int:
+    """All operations at every stop; how many kills left something that may not be."""
+    from tinybundle import build_tiny_bundle
+
+    kills = faults = 0
+    for operation in EDITS:
+        with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
+            bundle = build_tiny_bundle(Path(folder) / "bundle", rows=12)
+            found = run(bundle, Path(folder), operation)
+        print(operation, json.dumps(found), flush=True)  # noqa: T201
+        kills += int(str(found["kills"]))
+        faults += len(found["faults"])  # type: ignore[arg-type]
+    print(f"{kills} kills, {faults} faults")  # noqa: T201
+    return faults
+
+
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit(min(every(), 1))
     print(json.dumps(run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:]))))  # noqa: T201

@@ -25,11 +25,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Where syncing costs nothing, if there is such a place: a killed process loses nothing that it had written."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
+    if not os.access("/dev/shm", os.W_OK):
         yield tmp_path
         return
-    with tempfile.TemporaryDirectory(dir=memory) as name:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         yield Path(name)
 
 

@@ -92,7 +92,7 @@ def kb() -> None:
     """
 
 
-@kb.command()
+@kb.command(short_help="Add texts with a label, or the labelled rows of a file.")
 @click.argument("bundle", type=PATH)
 @click.argument("text", nargs=-1)
 @click.option("--label", metavar="NAME", help="The label of the TEXTs.")
@@ -133,7 +133,7 @@ def add(
         click.echo(f"still answered {found}: {row.text} ({row.label})", err=True)
 
 
-@kb.command()
+@kb.command(short_help="Remove rows by text, id or label.")
 @click.argument("bundle", type=PATH)
 @click.argument("text", nargs=-1)
 @click.option("--id", "ids", type=int, multiple=True, metavar="ID", help="Of a row; may be given more than once.")
@@ -154,7 +154,7 @@ def remove(
         _told(runtime, runtime.kb.remove(ids, _texts(text, runtime.manifest.text_pair), labels, how), write)
 
 
-@kb.command()
+@kb.command(short_help="Give rows another label.")
 @click.argument("bundle", type=PATH)
 @click.argument("text", nargs=-1)
 @click.option("--id", "ids", type=int, multiple=True, metavar="ID", help="Of a row; may be given more than once.")
@@ -177,7 +177,7 @@ def relabel(
         _told(runtime, runtime.kb.relabel(rows, how), write)
 
 
-@kb.command()
+@kb.command(short_help="Take an edit back.")
 @click.argument("bundle", type=PATH)
 @click.argument("number", type=int, required=False)
 @_with_how
@@ -192,7 +192,7 @@ def undo(bundle: Path, number: int | None, how: How, json_path: str | None) -> N
         _told(runtime, runtime.kb.undo(number, how), write)
 
 
-@kb.command()
+@kb.command(short_help="Show every edit.")
 @click.argument("bundle", type=PATH)
 @with_json
 def log(bundle: Path, json_path: str | None) -> None:
@@ -212,7 +212,7 @@ def log(bundle: Path, json_path: str | None) -> None:
             )
 
 
-@kb.command()
+@kb.command(short_help="Show the rows that differ between two edits.")
 @click.argument("bundle", type=PATH)
 @click.argument("first", type=int, default=0)
 @click.argument("last", type=int, required=False)
@@ -233,7 +233,7 @@ def diff(bundle: Path, first: int, last: int | None, json_path: str | None) -> N
             click.echo(f"{signs[row.kind]} {row.id:>8}  {labels:<40}  {row.text if row.text is not None else ''}")
 
 
-@kb.command()
+@kb.command(short_help="Fold all edits into new files, and erase what was removed.")
 @click.argument("bundle", type=PATH)
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the journal.")
 @click.option("--who", metavar="NAME", help="For the journal.  [default: user@host]")
@@ -255,7 +255,7 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None) -> N
     click.echo(f"edit {entry.seq}: generation {entry.generation} has {rows:,} rows{found}", err=True)
 
 
-@kb.command()
+@kb.command(short_help="Check every file and the chain of edits.")
 @click.argument("bundle", type=PATH)
 @click.option(
     "--export",

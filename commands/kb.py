@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
+from ..errors import ReaugkdError, UsageError, one_line
 from .console import Commands, json_report, progress
 from .options import PATH, with_columns, with_json, with_signature, without_blas_threads
 
@@ -61,15 +61,21 @@ def _with_how(command: Callable[..., None]) -> Callable[..., None]:
         guard: float | None,
         fold: bool,
         sign_key: Path | None,
+        unsigned: bool,
         **more: Any,
     ) -> None:
         from ..runtime.edit import How
 
         key = _private_key(sign_key)
         new = {"new_labels": more.pop("new_labels")} if "new_labels" in more else {}
-        command(*args, how=How(why, who, preview=preview, guard=guard, compact=fold, key=key, **new), **more)
+        command(
+            *args,
+            how=How(why, who, preview=preview, guard=guard, compact=fold, key=key, unsigned=unsigned, **new),
+            **more,
+        )
 
     for option in (
+        click.option("--unsigned", is_flag=True, help="Edit a signed bundle without signing the edit."),
         _SIGN_KEY,
         click.option("--no-fold", "fold", flag_value=False, default=True, help="Do not fold edits in by itself."),
         click.option(
@@ -124,9 +130,14 @@ def add(
     if bool(text) == (source is not None) or (label is None) == bool(text):
         raise UsageError("give either TEXTs with --label, or --input")
     runtime = Runtime.open(bundle)
-    rows = _rows(text, label, source, columns, runtime.manifest.text_pair)
+    rows, numbers = _rows(text, label, source, columns, runtime.manifest.text_pair)
     with json_report(json_path) as write:
-        done = runtime.kb.add(rows, how=how)
+        try:
+            done = runtime.kb.add(rows, how=how)
+        except ReaugkdError as error:
+            if source is None or error.row is None:
+                raise
+            raise error.at(path=source, row=numbers[error.row - 1]) from error
         _told(runtime, done, write)
         wrong = [] if how.preview else _not_answered(runtime, rows)
     for row, found in wrong[:_SHOWN]:
@@ -167,6 +178,7 @@ def relabel(
     bundle: Path, text: tuple[str, ...], ids: tuple[int, ...], label: str, how: How, json_path: str | None
 ) -> None:
     """Give the rows with these TEXTs or ids another label."""
+    from ..runtime.edit import Row
     from ..runtime.engine import Runtime
 
     if not (text or ids):
@@ -175,6 +187,10 @@ def relabel(
     rows: dict[Any, str] = dict.fromkeys([*ids, *_texts(text, runtime.manifest.text_pair)], label)
     with json_report(json_path) as write:
         _told(runtime, runtime.kb.relabel(rows, how), write)
+        asked = [] if how.preview else [Row(one, label) for one in rows if not isinstance(one, int)]
+        wrong = _not_answered(runtime, asked)
+    for row, found in wrong[:_SHOWN]:
+        click.echo(f"still answered {found}: {row.text} ({row.label})", err=True)
 
 
 @kb.command(short_help="Take an edit back.")
@@ -207,9 +223,8 @@ def log(bundle: Path, json_path: str | None) -> None:
         for entry in entries:
             what = f"{entry.op} {entry.undoes}" if entry.undoes is not None else entry.op
             rows = f"{entry.change.rows:,} row{'s' * (entry.change.rows != 1)}"
-            click.echo(
-                f"{entry.seq:>5}  {entry.time}  {what:<10} {rows:<12} {entry.who}  {entry.why}  {entry.after[:12]}"
-            )
+            made = f"{entry.seq:>5}  {entry.time}  {what:<10} {rows:<12} {entry.after[:12]}"
+            click.echo(f"{made}  {one_line(entry.who)}  {one_line(entry.why)}")
 
 
 @kb.command(short_help="Show the rows that differ between two edits.")
@@ -277,18 +292,23 @@ def verify(bundle: Path, export: Path | None, require_signature: Path | None) ->
         f"{found.edits:,} edits follow one from the other; generation {found.generation}, {found.rows:,} rows, "
         f"{found.removed:,} removed and not folded away"
     )
-    if found.replayed is not None:
+    if found.replayed == 0:
+        click.echo("no fold yet: there is no file to compare")
+    elif found.replayed is not None:
         click.echo(f"{found.replayed:,} edits, made once more on the export, lead to the same files byte for byte")
 
 
-def _rows(text: tuple[str, ...], label: str | None, source: str | None, columns: Columns, pair: bool) -> list[Row]:
+def _rows(
+    text: tuple[str, ...], label: str | None, source: str | None, columns: Columns, pair: bool
+) -> tuple[list[Row], list[int]]:
+    """Rows to add, and their numbers in the source."""
     from ..runtime.data import read_labelled
     from ..runtime.edit import Row
 
     if source is None:
-        return [Row(one, label) for one in _texts(text, pair)]
+        return [Row(one, label) for one in _texts(text, pair)], []
     rows = read_labelled(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair)
-    return [Row(row.text, row.label, row.soft) for row in rows]
+    return [Row(row.text, row.label, row.soft) for row in rows], [row.row for row in rows]
 
 
 def _texts(text: tuple[str, ...], pair: bool) -> list[Any]:
@@ -321,6 +341,8 @@ def _told(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
     click.echo(f"{number}: {said}{labels}; {len(runtime.knowledge_base):,} rows", err=True)
     if found is not None:
         _told_preview(found)
+    if done.not_compacted is not None:
+        click.echo(f"the edit is made, but could not be folded in: {done.not_compacted}", err=True)
     if done.compacted is not None:
         click.echo(f"edit {done.compacted.seq}: folded in by itself, generation {done.compacted.generation}", err=True)
     flips = None if found is None else [vars(flip) for flip in found.flips]

@@ -18,6 +18,7 @@ class AddedRows:
         self.index = VectorIndex.build(np.zeros((0, config.ndim), np.float32), config)
         self.keys: list[NDArray[np.float32]] = []
         self.ids: list[int] = []
+        self.places: dict[int, int] = {}
         self.texts: list[Text | None] = []
         self.digests: list[str | None] = []
 
@@ -28,6 +29,7 @@ class AddedRows:
         """The first rows."""
         copy = AddedRows(self.index.config)
         copy.keys, copy.ids = self.keys[:rows], self.ids[:rows]
+        copy.places = {row_id: place for place, row_id in enumerate(copy.ids)}
         copy.texts, copy.digests = self.texts[:rows], self.digests[:rows]
         if rows:
             copy.index.append(np.array(copy.keys))
@@ -39,6 +41,7 @@ class AddedRows:
         # An erased row is removed before anyone can ask for it: its place is all that it needs.
         keys = [anywhere if row.payload is None else row.payload.key.astype(np.float32) for row in rows]
         self.keys += keys
+        self.places.update((row.id, len(self.ids) + place) for place, row in enumerate(rows))
         self.ids += [row.id for row in rows]
         self.texts += [None if row.payload is None else row.payload.text for row in rows]
         self.digests += [None if row.payload is None else row.payload.text_digest for row in rows]

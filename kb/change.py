@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ from ..errors import UsageError
 Text = str | tuple[str, str]
 
 _HASH = 64
+_UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_SHARE_STEP = 0.005
+_LONGEST_LABEL = 10_000  # characters, as of a manifest
 _LARGEST_ID = 2**63 - 1
 _KEY_TYPES: dict[str, np.dtype[Any]] = {
     "i8": np.dtype("i1"),
@@ -43,6 +47,13 @@ class Labelling:
     label: str | None
     soft: Mapping[str, float] | None = None
     pin: bool = False
+
+    def like(self, other: Labelling) -> bool:
+        """Whether they say the same, to within what a knowledge base rounds shares by (1 of 255)."""
+        if (self.label, self.pin) != (other.label, other.pin):
+            return False
+        names = {*self.shares, *other.shares}
+        return all(abs(self.shares.get(name, 0.0) - other.shares.get(name, 0.0)) < _SHARE_STEP for name in names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,15 +181,29 @@ class Change:
         return len(self.add) + len(self.remove) + len(self.restore) + len(self.relabel)
 
 
+def checked_label(name: object) -> str:
+    """A name for a label.
+
+    Raises:
+        UsageError: it is no text, empty, too long, not valid Unicode, or has control characters.
+    """
+    if isinstance(name, str) and 0 < len(name) <= _LONGEST_LABEL and not _UNUSABLE.search(name):
+        return name
+    expected = f"text of 1 to {_LONGEST_LABEL:,} characters, none of them a control or half a character"
+    raise UsageError("a label's name is unusable", found=ascii(name), expected=expected)
+
+
 def checked_labelling(labelling: Labelling) -> Labelling:
     """The same, with shares that sum to 1.
 
     Raises:
         UsageError: neither a label nor shares, or shares that are no distribution.
     """
+    if labelling.soft is None and labelling.label is None:
+        raise UsageError("a row has neither a label nor soft labels")
+    for name in labelling.names:
+        checked_label(name)
     if labelling.soft is None:
-        if labelling.label is None:
-            raise UsageError("a row has neither a label nor soft labels")
         return labelling
     total = math.fsum(labelling.soft.values()) if labelling.soft else 0.0
     if not all(math.isfinite(share) and share >= 0 for share in labelling.soft.values()) or not abs(total - 1) < 0.01:
@@ -187,7 +212,7 @@ def checked_labelling(labelling: Labelling) -> Labelling:
             found=f"shares that sum to {total:g}",
             expected="shares from 0 that sum to 1",
         )
-    soft = {name: share / total for name, share in labelling.soft.items() if share > 0}
+    soft = {name: float(share) / total for name, share in labelling.soft.items() if share > 0}
     return Labelling(labelling.label, soft, labelling.pin)
 
 
@@ -225,7 +250,7 @@ def read_change(obj: dict[str, Any], dtype: str, ndim: int) -> Change:
         AttributeError: a value is no object.
     """
     return Change(
-        labels=list_of(obj["labels"], string_of),
+        labels=list_of(obj["labels"], _new_label),
         add=list_of(obj["add"], lambda row: _row(row, dtype, ndim)),
         remove=list_of(obj["remove"], number_of),
         restore=list_of(obj["restore"], number_of),
@@ -309,6 +334,13 @@ def _share(value: Any) -> float:
     if not isinstance(value, float | int) or isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError("no share from 0 to 1")
     return value
+
+
+def _new_label(value: Any) -> str:
+    try:
+        return checked_label(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
 
 
 def _odds(value: Any) -> float:

@@ -6,8 +6,8 @@ and is skipped by searches, until the next `fold`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ..errors import BundleError, UsageError
 from .added import AddedRows
 from .change import Change, Labelling, Text
-from .edited_labels import EditedLabels, Shares
+from .draft import Draft, State
+from .edited_labels import EditedLabels
 from .index import IndexConfig, VectorIndex
 from .knowledge_base import KnowledgeBase, Neighbours
 from .text_digests import TextDigests
@@ -24,19 +25,6 @@ from .text_digests import TextDigests
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 _SLACK = 8  # rows asked for beyond k where some may be removed
-
-
-@dataclass(frozen=True)
-class _State:
-    """What differs between one edit and the next; arrays are replaced, never written to."""
-
-    labels: tuple[str, ...]
-    added: int
-    alive: Bools
-    soft: dict[int, Shares]
-    gold: dict[int, int]
-    pins: Bools
-    odds: float
 
 
 class EditedKnowledgeBase(KnowledgeBase):
@@ -48,13 +36,19 @@ class EditedKnowledgeBase(KnowledgeBase):
     """
 
     def __init__(
-        self, base: KnowledgeBase, labels: tuple[str, ...], added: AddedRows | None = None, state: _State | None = None
+        self,
+        base: KnowledgeBase,
+        labels: tuple[str, ...],
+        added: AddedRows | None = None,
+        state: State | None = None,
+        keeps_texts: bool | None = None,
     ) -> None:
         rows = len(base)
         pins = np.zeros(rows, bool) if base.pins is None else base.pins
         self.base = base
         self._added = AddedRows(base.config) if added is None else added
-        self._state = state or _State(labels, 0, np.ones(rows, bool), {}, {}, pins, base.odds)
+        self._state = state or State(labels, 0, np.ones(rows, bool), {}, {}, {}, pins, base.odds)
+        self._keeps_texts = base.keeps_texts if keeps_texts is None else keeps_texts
         self._live = int(self._state.alive.sum())
         self._live_base = int(self._state.alive[:rows].sum())
         self.soft_labels = EditedLabels(self.base.soft_labels, self._state.soft, len(self.labels), len(self.alive))
@@ -100,44 +94,39 @@ class EditedKnowledgeBase(KnowledgeBase):
         Raises:
             UsageError: as of `check`.
         """
-        after = self.check(change)
-        if change.add:
-            self._added.append(change.add)
-        return EditedKnowledgeBase(self.base, after.labels, self._added, after)
+        return self.applied([change])
 
-    def check(self, change: Change) -> _State:
-        """What `apply` would lead to; nothing is changed.
+    def applied(self, changes: Sequence[Change]) -> EditedKnowledgeBase:
+        """`apply` for several edits, one after the other, at the cost of one.
+
+        Raises:
+            UsageError: as of `check`; then none of them is made.
+        """
+        after = self._after(changes)
+        for change in changes:
+            if change.add:
+                self._added.append(change.add)
+        return self._with(after)
+
+    def check(self, change: Change) -> None:
+        """Whether `apply` would do; nothing is changed.
 
         Raises:
             UsageError: the edit is of rows or labels that are not there, or there already.
         """
-        state, first = self._state, len(self._state.alive)
-        labels = (*state.labels, *change.labels)
-        if len(set(labels)) != len(labels):
-            raise UsageError("a new label has the name of another", found=", ".join(change.labels))
-        if len(self._added) != state.added:
+        self._after([change])
+
+    def _after(self, changes: Sequence[Change]) -> State:
+        if len(self._added) != self.added:
             raise UsageError("an edit of a state that is not the newest")
-        known = {*self._added.ids, *(row.id for row in change.add)}
-        taken = [row.id for row in change.add if self.base.rows_with_id(row.id)]
-        if taken or len(known) != state.added + len(change.add):
-            raise UsageError("a row of this id is there already", found=taken or "an added one")
-        number = {name: place for place, name in enumerate(labels)}
-        soft, gold = dict(state.soft), dict(state.gold)
-        pins = np.concatenate([state.pins, np.zeros(len(change.add), bool)])
-        alive = np.concatenate([state.alive, np.ones(len(change.add), bool)])
-        labelled = [(self._row(entry.id, True), entry.new) for entry in change.relabel]
-        labelled += [(first + place, row.labelling) for place, row in enumerate(change.add)]
-        for row, labelling in labelled:
-            soft[row], gold[row] = _shares(labelling, number), _gold(labelling, number)
-            pins[row] = labelling.pin
-        for ids, now in ((change.remove, False), (change.restore, True)):
-            for row_id in ids:
-                row = self._row(row_id, not now)
-                if alive[row] == now:
-                    raise UsageError("an edit names a row twice", found=row_id)
-                alive[row] = now
-        odds = state.odds if change.odds is None else change.odds
-        return _State(labels, state.added + len(change.add), alive, soft, gold, pins, odds)
+        draft = Draft(self._state, self.row_of, sum(len(change.add) for change in changes))
+        for change in changes:
+            draft.take(change)
+        return draft.state()
+
+    def _with(self, state: State, added: AddedRows | None = None) -> EditedKnowledgeBase:
+        rows = self._added if added is None else added
+        return EditedKnowledgeBase(self.base, state.labels, rows, state, self._keeps_texts)
 
     def supposing(self, change: Change) -> EditedKnowledgeBase:
         """What `apply` would give, for looking at; this one stays the newest.
@@ -145,10 +134,10 @@ class EditedKnowledgeBase(KnowledgeBase):
         Raises:
             UsageError: as of `check`.
         """
-        after, added = self.check(change), self._added.copy(self.added)
+        after, added = self._after([change]), self._added.copy(self.added)
         if change.add:
             added.append(change.add)
-        return EditedKnowledgeBase(self.base, after.labels, added, after)
+        return self._with(after, added)
 
     def next_id(self, least: int = 0) -> int:
         """The first id from ``least`` on that is larger than those of all added rows."""
@@ -158,7 +147,7 @@ class EditedKnowledgeBase(KnowledgeBase):
         """The same with these rows out of sight; not to be edited further."""
         alive = self._state.alive.copy()
         alive[list(rows)] = False
-        return EditedKnowledgeBase(self.base, self.labels, self._added, _State(**{**vars(self._state), "alive": alive}))
+        return self._with(replace(self._state, alive=alive))
 
     def find(self, row_id: int, alive: bool = True) -> int | None:
         """The number of the row with this id; None where there is none, or it is removed (or, for not alive, is not).
@@ -166,15 +155,29 @@ class EditedKnowledgeBase(KnowledgeBase):
         Raises:
             UsageError: several rows of the base have it.
         """
+        row = self.row_of(row_id)
+        return row if row is not None and bool(self._state.alive[row]) == alive else None
+
+    def row_of(self, row_id: int) -> int | None:
+        """The number of the row with this id, removed or not; None where there is none.
+
+        Raises:
+            UsageError: several rows of the base have it.
+        """
+        place = self._added.places.get(row_id)
+        if place is not None:
+            return len(self.base) + place if place < self.added else None
         rows = self.base.rows_with_id(row_id)
         if len(rows) > 1:
-            raise UsageError("several rows have this id", found=row_id, remedy="Remove them by their label or text.")
-        if not rows and row_id in self._added.ids[: self.added]:
-            rows = [len(self.base) + self._added.ids.index(row_id)]
-        return rows[0] if rows and bool(self._state.alive[rows[0]]) == alive else None
+            remedy = "Rows that are edited need ids of their own: export the bundle again."
+            raise UsageError("several rows have this id", found=row_id, remedy=remedy)
+        return rows[0] if rows else None
 
     def labelling(self, row: int) -> Labelling:
         """What a row says of its label."""
+        known = self._state.labellings.get(row)
+        if known is not None:
+            return known
         shares, gold = self.soft_labels.take(np.array([row]))[0], self.label(row)
         label = None if gold < 0 else self.labels[gold]
         classes = np.flatnonzero(shares)
@@ -295,7 +298,7 @@ class EditedKnowledgeBase(KnowledgeBase):
     @property
     def keeps_texts(self) -> bool:
         """Whether the rows' texts are kept."""
-        return self.base.keeps_texts or not (len(self.base) or self.digests)
+        return self._keeps_texts
 
     def __len__(self) -> int:
         """Rows that are not removed."""
@@ -325,17 +328,6 @@ class EditedKnowledgeBase(KnowledgeBase):
         """Bytes of each part of the base; what edits take in memory is not counted."""
         return self.base.nbytes()
 
-    def _row(self, row_id: int, alive: bool) -> int:
-        row = self.find(row_id, alive)
-        if row is None:
-            raise UsageError(
-                "there is no such row" if alive else "there is no such removed row",
-                found=row_id,
-                expected="the id of a row of the knowledge base",
-                remedy="`reaugkd predict --explain` shows the ids of the rows behind an answer.",
-            )
-        return row
-
     def _living_many(
         self, index: VectorIndex, queries: NDArray[np.float32], k: int, threads: int, first: int, rows: int, living: int
     ) -> tuple[Ints, NDArray[np.float32], Bools]:
@@ -363,18 +355,3 @@ class EditedKnowledgeBase(KnowledgeBase):
             if kept.sum() >= wanted or ask >= len(index):
                 return found[kept][:wanted] + first, similarities[kept][:wanted]
             ask = min(2 * ask, len(index))
-
-
-def _shares(labelling: Labelling, number: dict[str, int]) -> Shares:
-    shares = labelling.shares
-    return np.array([_number(name, number) for name in shares], np.intp), np.array(list(shares.values()), np.float32)
-
-
-def _gold(labelling: Labelling, number: dict[str, int]) -> int:
-    return -1 if labelling.label is None else _number(labelling.label, number)
-
-
-def _number(name: str, number: dict[str, int]) -> int:
-    if name not in number:
-        raise UsageError("a row has a label that is not known", found=name, expected="one of the labels")
-    return number[name]

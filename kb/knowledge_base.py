@@ -229,10 +229,12 @@ class KnowledgeBase:
 
     def rows_with_id(self, row_id: int) -> list[int]:
         """The numbers of the rows with this id: one, or none, unless ids were given twice."""
+        if not 0 <= row_id < 2**64:
+            return []
         if self._by_id is None:
             self._by_id = np.argsort(self._rows["id"], kind="stable")
         ids = self._rows["id"]
-        first, last = (np.searchsorted(ids, row_id, side, sorter=self._by_id) for side in ("left", "right"))
+        first, last = (np.searchsorted(ids, np.uint64(row_id), side, sorter=self._by_id) for side in ("left", "right"))
         return [int(row) for row in self._by_id[first:last]]
 
     def next_id(self, least: int = 0) -> int:

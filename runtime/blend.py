@@ -106,7 +106,7 @@ def blend_edited(
     old = retrieved[:known] / np.float32(max(1.0 - mass, _LEAST))
     weight = config.weight
     share = config.student_weight if weight is None else weight.weight(student, old, similarities)
-    new = odds * mass / (odds * mass + 1.0 - mass)
+    new = odds * mass / (odds * mass + (1.0 - mass))
     probabilities = retrieved * np.float32(new / max(mass, _LEAST))
     probabilities[:known] = np.float32(1.0 - new) * (np.float32(share) * student + np.float32(1.0 - share) * old)
     share *= 1.0 - new

@@ -104,7 +104,7 @@ class Bundle:
         Args:
             what: is asked for, in words.
         """
-        head = HeadFile(self.path).read()
+        _, head = HeadFile(self.path).read()
         if head is not None and head.seq:
             raise UsageError(
                 f"{what} takes a bundle as it was exported",
@@ -136,7 +136,7 @@ class Bundle:
 
 def _replaced(head: HeadFile) -> bool:
     """Whether another generation has taken the place of the exported knowledge base."""
-    now = head.read()
+    _, now = head.read()
     return now is not None and now.generation > 0
 
 
@@ -196,20 +196,8 @@ def check_file(folder: Path, name: str, record: FileRecord, verify: bool) -> Non
         BundleIntegrityError: it is missing, truncated or altered.
         BundleError: it is a link, pipe or device.
     """
-    path = folder
-    try:
-        for part in PurePosixPath(name).parts:
-            path /= part
-            status = path.lstat()
-            if not stat.S_ISDIR(status.st_mode):
-                _refuse_unusual(path, status.st_mode)
-        if not stat.S_ISREG(status.st_mode):
-            raise IsADirectoryError
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise BundleIntegrityError(
-            "the file is missing", path=folder / name, expected=f"{record.bytes} bytes", remedy=_AGAIN
-        ) from error
-    size = status.st_size
+    path = folder / name
+    size = plain_size(folder, name, f"{record.bytes} bytes")
     if size != record.bytes:
         raise BundleIntegrityError(
             "the file was truncated or extended",
@@ -232,6 +220,29 @@ def check_file(folder: Path, name: str, record: FileRecord, verify: bool) -> Non
             expected=f"sha256 {record.sha256}",
             remedy=_AGAIN,
         )
+
+
+def plain_size(folder: Path, name: str, expected: str) -> int:
+    """The size of a plain file below a folder, no part of whose path is a link.
+
+    Raises:
+        BundleIntegrityError: it is missing.
+        BundleError: it is a link, pipe or device.
+    """
+    path = folder
+    try:
+        for part in PurePosixPath(name).parts:
+            path /= part
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode):
+                _refuse_unusual(path, status.st_mode)
+        if not stat.S_ISREG(status.st_mode):
+            raise IsADirectoryError
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise BundleIntegrityError(
+            "the file is missing", path=folder / name, expected=expected, remedy=_AGAIN
+        ) from error
+    return status.st_size
 
 
 def _refuse_unusual(path: Path, mode: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ def differences(store: KnowledgeStore, first: int = 0, last: int | None = None) 
         UsageError: there are no such edits.
         BundleIntegrityError: the journal is damaged.
     """
-    entries = list(store.log())
+    entries = store.log()
     end = len(entries) if last is None else last
     if not 0 <= first <= end <= len(entries):
         raise UsageError(
@@ -71,7 +71,11 @@ def differences(store: KnowledgeStore, first: int = 0, last: int | None = None) 
     for entry in entries[first:end]:
         _follow(rows, entry)
     found = (_told(row_id, way) for row_id, way in sorted(rows.items()))
-    return tuple(_with_text(store, difference) for difference in found if difference is not None)
+    later: dict[int, Labelling] = {}
+    for entry in entries[end:]:
+        for row in entry.change.relabel:
+            later.setdefault(row.id, row.old)
+    return tuple(_with_text(store, difference, later) for difference in found if difference is not None)
 
 
 def _follow(rows: dict[int, _Passed], entry: Entry) -> None:
@@ -96,13 +100,15 @@ def _told(row_id: int, way: _Passed) -> Difference | None:
     return Difference(row_id, "added", None, way.new) if way.now else None
 
 
-def _with_text(store: KnowledgeStore, difference: Difference) -> Difference:
-    """With what the knowledge base still knows of the row."""
+def _with_text(store: KnowledgeStore, difference: Difference, later: Mapping[int, Labelling]) -> Difference:
+    """With what the knowledge base still knows of the row; ``later`` is what rows said before edits that came later."""
     kb = store.edited()
     row = kb.find(difference.id)
     if row is None:
         row = kb.find(difference.id, alive=False)
     if row is None:
         return difference
-    old = kb.labelling(row) if difference.kind == "removed" and difference.old is None else difference.old
+    old = difference.old
+    if difference.kind == "removed" and old is None:
+        old = later.get(difference.id) or kb.labelling(row)
     return replace(difference, old=old, text=kb.text(row))

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import UsageError
+from ..errors import ReaugkdError, UsageError
 from ..kb.change import Change, Labelling, checked_labelling
 from ..kb.journal import Entry
 from ..kb.signature import PrivateKey
@@ -54,6 +54,7 @@ class Edit:
         unchanged: rows that were there already, with the same label.
         preview: what changes for the held-out rows; None where it was not asked for.
         compacted: the entry of the fold that followed, if there was one.
+        not_compacted: why a fold that should have followed did not; the edit is made nevertheless.
     """
 
     entry: Entry | None
@@ -62,6 +63,7 @@ class Edit:
     unchanged: int = 0
     preview: Preview | None = None
     compacted: Entry | None = None
+    not_compacted: ReaugkdError | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class How:
         compact: fold edits in when there are many of them.
         wait: seconds to wait for another edit to end.
         key: what the edit is signed with; None leaves it unsigned.
+        unsigned: leave it unsigned though the bundle is signed: devices that ask for a signature refuse it then.
     """
 
     why: str = ""
@@ -87,8 +90,11 @@ class How:
     compact: bool = True
     wait: float = WAIT
     key: PrivateKey | None = None
+    unsigned: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.why, str) or not isinstance(self.who, str | None):
+            raise UsageError("why and who are texts", found=f"{self.why!r}, {self.who!r}")
         if self.guard is not None and not 0 <= self.guard <= 1:
             raise UsageError("the guard is no share", found=self.guard, expected="0 to 1")
 

@@ -6,21 +6,31 @@ A row of one label that is added or changed by an edit is pinned: its text is an
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EditRefusedError, LabelError, UsageError
-from ..kb.change import Change, NewRow, Payload, Relabelling
+from ..errors import EditRefusedError, ReaugkdError, UsageError
+from ..kb.change import Change
 from ..kb.edited import EditedKnowledgeBase
 from ..kb.journal import Entry
 from .differences import Difference, differences
 from .edit import Edit, How, Row
 from .novelty import odds
+from .plan import (
+    Plan,
+    checked_ids,
+    checked_texts,
+    distinct,
+    found_with,
+    ids_with_label,
+    labelling_of,
+    new_names,
+    rows_of_mapping,
+)
 from .preview import Preview, preview
 from .replay import Verified, verify
 from .store import KnowledgeStore
@@ -29,27 +39,10 @@ from .text import Text, checked_input
 from .tokenizer import TextTokenizer
 from .writer import KnowledgeWriter
 
-_SAME_TEXT = 0.99  # the least cosine between keys of one text
-_LOOK_AT = 8  # rows, for one with the same text
 _FOLD_SHARE, _FOLD_ROWS = 0.2, 256  # edited rows, of all and at least, from which on edits are folded in
-
-
 _PLAINLY = How()
 
-
-@dataclass
-class _Plan:
-    """A change that is being put together."""
-
-    labels: list[str] = field(default_factory=list)
-    add: list[NewRow] = field(default_factory=list)
-    remove: list[int] = field(default_factory=list)
-    relabel: list[Relabelling] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    unchanged: int = 0
-
-    def change(self) -> Change:
-        return Change(tuple(self.labels), tuple(self.add), tuple(self.remove), relabel=tuple(self.relabel))
+_Make = Callable[[EditedKnowledgeBase, int], Plan | Change]
 
 
 class KnowledgeEditor:
@@ -83,23 +76,21 @@ class KnowledgeEditor:
             StorageError: the disk refused; nothing is changed.
         """
         some = [rows] if isinstance(rows, Row | str | tuple) else rows
-        given = self._distinct([row if isinstance(row, Row) else Row(row, label) for row in some], how.new_labels)
-        keys = [self._key(row.text) for row in given]
-        plan = _Plan()
+        given = [row if isinstance(row, Row) else Row(row, label) for row in some]
+        said = distinct(given, self._store.current().labels, how.new_labels)
+        keys = [self._key(row.text) for row, _ in said]
 
-        def make(kb: EditedKnowledgeBase, next_id: int) -> Change:
-            made = _Plan(labels=self._unknown(given))
-            for row, key in zip(given, keys, strict=True):
-                self._add_one(made, kb, row, key, next_id + len(made.add))
-            vars(plan).update(vars(made))
-            return made.change()
+        def make(kb: EditedKnowledgeBase, next_id: int) -> Plan:
+            plan = Plan(new_names((labelling for _, labelling in said), kb.labels))
+            for (row, labelling), key in zip(said, keys, strict=True):
+                plan.text(kb, row.text, labelling, key, next_id)
+            return plan
 
-        done = self._edit("add", make, how)
-        return Edit(done.entry, done.change, tuple(plan.ids), plan.unchanged, done.preview, done.compacted)
+        return self._edit("add", make, how)
 
     def remove(
         self,
-        ids: Sequence[int] = (),
+        ids: Iterable[int] = (),
         texts: Sequence[Text] = (),
         labels: Sequence[str] = (),
         how: How = _PLAINLY,
@@ -117,11 +108,12 @@ class KnowledgeEditor:
             EditRefusedError: the guard refuses.
             StorageError: the disk refused; nothing is changed.
         """
+        wanted, asked, named = checked_ids(ids), checked_texts(texts), checked_texts(labels)
 
         def make(kb: EditedKnowledgeBase, _next_id: int) -> Change:
-            found = [*ids, *(kb.id(row) for text in texts for row in self._rows_of(kb, text))]
-            for label in labels:
-                found += _ids_of_label(kb, label)
+            found = [*wanted, *(kb.id(row) for text in asked for row in found_with(kb, text))]
+            for label in named:
+                found += ids_with_label(kb, str(label))
             return Change(remove=tuple(dict.fromkeys(found)))
 
         return self._edit("remove", make, how)
@@ -133,6 +125,9 @@ class KnowledgeEditor:
     ) -> Edit:
         """Give rows another label, by their ids or texts.
 
+        By its text a row is labelled as `add` does: the text is answered with the label afterwards. By its id the row
+        keeps its key, which may be the teacher's, and its text another answer.
+
         Args:
             rows: id or text to a label, or to label names and shares.
             how: as of `How`.
@@ -143,22 +138,22 @@ class KnowledgeEditor:
             EditRefusedError: the guard refuses.
             StorageError: the disk refused; nothing is changed.
         """
-        wanted = {
-            key: Row("", label) if isinstance(label, str) else Row("", None, label) for key, label in rows.items()
-        }
-        self._check_labels(list(wanted.values()), how.new_labels)
+        known = self._store.current().labels
+        wanted = [(key, labelling_of(row, known, how.new_labels)) for key, row in rows_of_mapping(rows)]
+        keys = {key: self._key(key) for key, _ in wanted if not isinstance(key, int)}
 
-        def make(kb: EditedKnowledgeBase, _next_id: int) -> Change:
-            relabel = []
-            for key, row in wanted.items():
-                row_id = key if isinstance(key, int) else kb.id(self._rows_of(kb, key)[-1])
-                number = kb.find(row_id)
-                if number is None:
-                    raise UsageError("there is no such row", found=row_id, expected="the id of a row")
-                old, new = kb.labelling(number), row.labelling
-                if old != new:
-                    relabel.append(Relabelling(row_id, old, new))
-            return Change(labels=tuple(self._unknown(list(wanted.values()))), relabel=tuple(relabel))
+        def make(kb: EditedKnowledgeBase, next_id: int) -> Plan:
+            plan = Plan(new_names((labelling for _, labelling in wanted), kb.labels))
+            for key, labelling in wanted:
+                if isinstance(key, int):
+                    row = kb.find(key)
+                    if row is None:
+                        raise UsageError("there is no such row", found=key, expected="the id of a row")
+                    plan.label(kb, row, labelling)
+                else:
+                    found_with(kb, key)
+                    plan.text(kb, key, labelling, keys[key], next_id)
+            return plan
 
         return self._edit("relabel", make, how)
 
@@ -166,7 +161,7 @@ class KnowledgeEditor:
         """Take an edit back, by another edit.
 
         Args:
-            seq: its number; None for the last one that is neither an undo, nor undone, nor a fold.
+            seq: its number; None for the last one in force that is no undo and no fold.
             how: as of `How`.
 
         Raises:
@@ -174,33 +169,16 @@ class KnowledgeEditor:
             EditRefusedError: the guard refuses.
             StorageError: the disk refused; nothing is changed.
         """
-        entries = {entry.seq: entry for entry in self.log()}
-        undone = {entry.undoes for entry in entries.values()}
-        if seq is None:
-            candidates = [n for n, entry in entries.items() if entry.op not in ("undo", "compact") and n not in undone]
-            if not candidates:
-                raise UsageError("there is no edit to take back", path=self._store.bundle.path)
-            seq = candidates[-1]
-        entry = entries.get(seq)
-        if entry is None or entry.op == "compact":
-            raise UsageError(
-                "there is no such edit to take back" if entry is None else "a fold cannot be taken back",
-                found=seq,
-                expected="the number of an edit, of `reaugkd kb log`",
-            )
+        entry = _to_undo(self._store.log(), seq)
         back = entry.change.inverse()
 
         def make(kb: EditedKnowledgeBase, _next_id: int) -> Change:
             _check_undo(kb, entry, back)
             return back
 
-        return self._edit("undo", make, how, undoes=seq)
+        return self._edit("undo", make, how, undoes=entry.seq)
 
-    def compact(
-        self,
-        how: How = _PLAINLY,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> Entry:
+    def compact(self, how: How = _PLAINLY, progress: Callable[[int, int], object] | None = None) -> Entry:
         """Fold all edits into new files, and erase what was removed; undone can be afterwards only what is still there.
 
         Args:
@@ -208,7 +186,7 @@ class KnowledgeEditor:
             progress: called with (rows done, rows in all).
 
         Raises:
-            UsageError: somebody else is editing.
+            UsageError: there was no edit since the last fold, or somebody else is editing.
             StorageError: the disk refused; nothing is changed.
         """
         return KnowledgeWriter(self._store).compact(how, self._queries(), progress)
@@ -218,7 +196,7 @@ class KnowledgeEditor:
         """Share of the true neighbours that a search finds, as measured at the last fold; None before the first."""
         return self._store.current().generation.recall
 
-    def log(self) -> Iterator[Entry]:
+    def log(self) -> list[Entry]:
         """Every edit since the export, first to last, each checked against the one before it.
 
         Raises:
@@ -234,33 +212,38 @@ class KnowledgeEditor:
         """Check the chain of edits, and with a copy of the export make them again (`replay.verify`)."""
         return verify(self._store, export)
 
-    def _edit(
-        self, op: str, make: Callable[[EditedKnowledgeBase, int], Change], how: How, undoes: int | None = None
-    ) -> Edit:
-        seen: list[Change] = []
+    def _edit(self, op: str, make: _Make, how: How, undoes: int | None = None) -> Edit:
+        plans: list[Plan | Change] = []
         told: list[Preview] = []
+        changes: list[Change] = []
 
         def checked(kb: EditedKnowledgeBase, next_id: int) -> Change:
-            change = make(kb, next_id)
-            factor = odds(self._store, kb, change) if change else None
-            change = change if factor is None else replace(change, odds=factor)
-            seen.append(change)
-            if change and (how.preview or how.guard is not None):
-                told.append(preview(self._store, kb, change))
-                if how.guard is not None and told[0].share > how.guard:
-                    raise _refused(told[0], how.guard)
+            plans.append(make(kb, next_id))
+            change = plans[0].change() if isinstance(plans[0], Plan) else plans[0]
+            if change:
+                factor = odds(self._store, kb, change)
+                change = change if factor is None else replace(change, odds=factor)
+                if how.preview or how.guard is not None:
+                    told.append(preview(self._store, kb, change))
+                    if how.guard is not None and told[0].share > how.guard:
+                        raise _refused(told[0], how.guard)
+            changes.append(change)
             return Change() if how.preview else change
 
         entry = KnowledgeWriter(self._store).edit(op, checked, how, undoes)
-        folded = (
-            self.compact(How("folded by itself", how.who, key=how.key))
-            if entry and how.compact and self._many()
-            else None
-        )
-        return Edit(entry, seen[0], preview=told[0] if told else None, compacted=folded)
+        plan = plans[0] if isinstance(plans[0], Plan) else Plan()
+        done = Edit(entry, changes[0], tuple(plan.ids), plan.unchanged, told[0] if told else None)
+        return self._folded(done, how) if entry is not None and how.compact and self._many() else done
+
+    def _folded(self, done: Edit, how: How) -> Edit:
+        """The edit with the fold that follows it by itself; if that fails the edit is made nevertheless."""
+        try:
+            return replace(done, compacted=self.compact(replace(how, why="folded by itself")))
+        except ReaugkdError as error:
+            return replace(done, not_compacted=error)
 
     def _many(self) -> bool:
-        kb = self._store.current().kb
+        kb = self._store.view.kb
         if not isinstance(kb, EditedKnowledgeBase):
             return False
         return kb.added + kb.removed > max(_FOLD_ROWS, _FOLD_SHARE * len(kb))
@@ -269,85 +252,35 @@ class KnowledgeEditor:
         related = self._store.related()
         return None if related is None else self._store.heldout().queries
 
-    def _add_one(self, plan: _Plan, kb: EditedKnowledgeBase, row: Row, key: NDArray[np.float32], next_id: int) -> None:
-        same, labelling = self._same(kb, row.text), row.labelling
-        # A row that the text does not find, since the teacher made its key, makes place for one that it finds.
-        near = {int(found) for found, near in zip(*kb.search(key, _LOOK_AT), strict=True) if near >= _SAME_TEXT}
-        there = next((row for row in reversed(same) if row in near), None)
-        if there is None:
-            plan.remove += [kb.id(row) for row in same]
-            digest = None if kb.digests is None else kb.digests.of_text(row.text)
-            payload = Payload.of(key, row.text if kb.keeps_texts else None, kb.config.dtype, digest)
-            plan.add.append(NewRow.of(next_id, labelling, payload))
-            plan.ids.append(next_id)
-            return
-        plan.ids.append(kb.id(there))
-        old = kb.labelling(there)
-        if old == labelling:
-            plan.unchanged += 1
-        else:
-            plan.relabel.append(Relabelling(kb.id(there), old, labelling))
-
     def _key(self, text: Text) -> NDArray[np.float32]:
-        manifest = self._store.bundle.manifest
-        encoding = self._tokenizer.encode(*checked_input(text, manifest.text_pair))
+        encoding = self._tokenizer.encode(*checked_input(text, self._store.bundle.manifest.text_pair))
         return self._student.run(encoding)[1]
 
-    def _same(self, kb: EditedKnowledgeBase, text: Text) -> list[int]:
-        """The rows with this text; none where texts are not kept."""
-        return kb.rows_of(text) if kb.keeps_texts or kb.digests is not None else []
 
-    def _rows_of(self, kb: EditedKnowledgeBase, text: Text) -> list[int]:
-        """The rows with this text, at least one."""
-        rows = self._same(kb, text)
-        if not rows:
-            raise UsageError(
-                "no row has this text",
-                found=str(text),
-                expected="the text of a row, where the knowledge base keeps texts",
-                remedy="`reaugkd predict --explain` shows the rows that are near a text, and their ids.",
-            )
-        return rows
-
-    def _distinct(self, rows: list[Row], new_labels: bool) -> list[Row]:
-        """Rows without those that say the same twice."""
-        self._check_labels(rows, new_labels)
-        first: dict[Text, tuple[int, Row]] = {}
-        for number, row in enumerate(rows, 1):
-            place, former = first.setdefault(row.text, (number, row))
-            if row.labelling != former.labelling:
-                raise LabelError(
-                    f"a text has two labels, the other one in row {place}",
-                    row=number,
-                    found=f"{row.label!r} and {former.label!r}",
-                    expected="one label a text",
-                )
-        return [row for _, row in first.values()]
-
-    def _check_labels(self, rows: Sequence[Row], new_labels: bool) -> None:
-        known = self._store.current().labels
-        for number, row in enumerate(rows, 1):
-            for name in row.labelling.names:
-                if name not in known and not new_labels:
-                    close = difflib.get_close_matches(name, known, 1)
-                    raise LabelError(
-                        "a label is not known",
-                        row=number if len(rows) > 1 else None,
-                        found=name,
-                        expected=f"{close[0]!r}, perhaps" if close else "one of the labels",
-                        remedy="If it is meant as a new label, say so: new_labels=True, or --new-labels.",
-                    )
-
-    def _unknown(self, rows: Sequence[Row]) -> list[str]:
-        known = self._store.current().labels
-        return list(dict.fromkeys(name for row in rows for name in row.labelling.names if name not in known))
-
-
-def _ids_of_label(kb: EditedKnowledgeBase, label: str) -> list[int]:
-    if label not in kb.labels:
-        raise LabelError("a label is not known", found=label, expected="one of the labels")
-    number = kb.labels.index(label)
-    return [kb.id(int(row)) for row in np.flatnonzero(kb.alive & (kb.gold() == number))]
+def _to_undo(entries: Sequence[Entry], seq: int | None) -> Entry:
+    """The edit to take back."""
+    in_force = {entry.seq: entry.op != "compact" for entry in entries}
+    by_seq = {entry.seq: entry for entry in entries}
+    for entry in entries:
+        turned: Entry | None = entry
+        while turned is not None and turned.undoes is not None:  # an undo of an undo brings the first one back
+            in_force[turned.undoes] = not in_force[turned.undoes]
+            turned = by_seq.get(turned.undoes)
+    if seq is None:
+        candidates = [entry for entry in entries if in_force[entry.seq] and entry.undoes is None]
+        if not candidates:
+            raise UsageError("there is no edit to take back")
+        return candidates[-1]
+    found = by_seq.get(seq)
+    if found is None or found.op == "compact":
+        raise UsageError(
+            "there is no such edit to take back" if found is None else "a fold cannot be taken back",
+            found=seq,
+            expected="the number of an edit, of `reaugkd kb log`",
+        )
+    if not in_force[seq]:
+        raise UsageError("the edit is taken back already", found=seq, remedy="Take the undo back to have it again.")
+    return found
 
 
 def _check_undo(kb: EditedKnowledgeBase, entry: Entry, back: Change) -> None:
@@ -365,7 +298,7 @@ def _check_undo(kb: EditedKnowledgeBase, entry: Entry, back: Change) -> None:
             raise UsageError("a later edit removed a row of this one", found=row_id, remedy="Take that back first.")
     for row in entry.change.relabel:
         number = kb.find(row.id)
-        if number is None or kb.labelling(number) != row.new:
+        if number is None or not kb.labelling(number).like(row.new):
             raise UsageError(
                 "a later edit changed a row of this one", found=f"row {row.id}", remedy="Take that back first."
             )

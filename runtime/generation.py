@@ -12,15 +12,21 @@ Generation 0 is the sealed export, in `kb/`. Each `fold` makes the next one, a f
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import BundleIntegrityError
+from ..kb.change import canonical
 from ..kb.files import atomic_write
 from ..kb.head import GENERATIONS, Head
 from ..kb.index import IndexConfig
+from ..kb.knowledge_base import TEXTS_FILE
+from ..kb.text_digests import DIGESTS_FILE
+from .bundle import plain_size
 from .fields import Fields
 from .manifest import FileRecord, Manifest, read_files, seal_entry, sealed
 from .strict_json import read_json
@@ -29,6 +35,7 @@ GENERATION_FILE = "generation.json"
 JOURNAL_FILE = "journal.jsonl"
 HISTORY_FILE = "history.jsonl"
 FORMAT = 1
+TEXTS = ("plain", "hash", "none")
 
 _MOST_BYTES = 1 << 24
 
@@ -50,6 +57,7 @@ class Generation:
         after: that edit's hash, or the manifest's seal.
         recall: of the search, as it was measured.
         odds: what the odds of labels are multiplied by that the student was not taught.
+        texts: what is kept of the rows' texts: ``"plain"``, ``"hash"`` or ``"none"``.
         files: name to record, without those of generation 0, which the manifest has.
     """
 
@@ -65,7 +73,13 @@ class Generation:
     related: tuple[int, int] | None = None
     recall: float | None = None
     odds: float = 1.0
+    texts: str = "none"
     files: dict[str, FileRecord] = dataclasses.field(default_factory=dict)
+
+    @property
+    def begin(self) -> Head:
+        """The state before its first edit."""
+        return Head(self.number, self.seq, 0, self.after)
 
     @property
     def journal(self) -> Path:
@@ -82,7 +96,9 @@ class Generation:
             manifest: the bundle's.
             seal: the manifest's own hash, where the chain of edits begins.
         """
-        return cls(0, folder, manifest.labels, manifest.kb, manifest.kb_rows, 0, seal)
+        listed = {name.rpartition("/")[2] for name in manifest.files}
+        texts = "plain" if TEXTS_FILE in listed else "hash" if DIGESTS_FILE in listed else "none"
+        return cls(0, folder, manifest.labels, manifest.kb, manifest.kb_rows, 0, seal, texts=texts)
 
     @classmethod
     def open(cls, bundle: Path, head: Head, manifest: Manifest, seal: str) -> Generation:
@@ -95,8 +111,9 @@ class Generation:
         """
         folder = bundle / GENERATIONS / str(head.generation)
         path = folder / GENERATION_FILE
-        if path.is_symlink() or path.stat().st_size > _MOST_BYTES:
-            raise _refused(path, "a link, or a file too large")
+        size = plain_size(bundle, f"{GENERATIONS}/{head.generation}/{GENERATION_FILE}", "a generation's table")
+        if size > _MOST_BYTES:
+            raise _refused(path, f"{size:,} bytes")
         raw = path.read_bytes()
         try:
             obj = read_json(raw)
@@ -108,7 +125,7 @@ class Generation:
         number, of = fields.get("generation", int), fields.get("bundle", str)
         if fields.get("format", int) != FORMAT or number != head.generation or of != seal:
             raise _refused(path, f"generation {number} of the bundle {of[:12]}")
-        return cls(
+        made = cls(
             number,
             folder,
             (*manifest.labels, *fields.items("labels", str)),
@@ -121,8 +138,30 @@ class Generation:
             _related(fields),
             fields.get("recall", float),
             fields.get("odds", float),
+            fields.get("texts", str),
             read_files(fields.section("files")),
         )
+        made._check(fields, manifest)
+        return made
+
+    def _check(self, fields: Fields, manifest: Manifest) -> None:
+        """That the numbers are possible, whoever sealed them."""
+        if len(set(self.labels)) != len(self.labels):
+            raise fields.error("labels", self.labels[len(manifest.labels) :], "names that no other label has")
+        if self.kb.ndim != manifest.kb.ndim:
+            raise fields.error("kb.ndim", self.kb.ndim, f"{manifest.kb.ndim}, as the student's embeddings have")
+        if self.related is not None and self.related[1] > self.kb_rows:
+            raise fields.error("related", self.related, f"rows of {self.kb_rows}")
+        if not 0 < self.odds < math.inf:
+            raise fields.error("odds", self.odds, "a positive number")
+        if self.texts not in TEXTS:
+            raise fields.error("texts", self.texts, " or ".join(TEXTS))
+
+    def digest(self) -> str:
+        """SHA-256 of what the table says but for hashes: part of the entry of the fold that made it, and so signed."""
+        names = ("number", "labels", "kb_rows", "pins", "next_id", "related", "recall", "odds", "texts")
+        told = {name: getattr(self, name) for name in names}
+        return hashlib.sha256(canonical({**told, "kb": dataclasses.asdict(self.kb)})).hexdigest()
 
     def save(self, folder: Path, manifest: Manifest, seal: str) -> None:
         """Write the table of contents into the generation's folder.
@@ -139,10 +178,10 @@ class Generation:
             "files": {name: dataclasses.asdict(record) for name, record in self.files.items()},
             **{
                 name: getattr(self, name)
-                for name in ("kb_rows", "seq", "after", "pins", "next_id", "related", "recall", "odds")
+                for name in ("kb_rows", "seq", "after", "pins", "next_id", "related", "recall", "odds", "texts")
             },
         }
-        text = json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(table, indent=2, allow_nan=False)
         head = (text.removesuffix("\n}") + ",\n  ").encode()
         with atomic_write(folder / GENERATION_FILE, "wb") as out:
             out.write(head + seal_entry(head))

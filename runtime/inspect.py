@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..errors import BundleIntegrityError
+from ..kb.head import GENERATIONS
 from ..kb.signature import PublicKey
 from .abstention import Abstention
-from .bundle import Bundle
-from .manifest import BlendConfig
+from .bundle import KB_FOLDER, Bundle
+from .manifest import BlendConfig, FileRecord
 from .signing import read_signature
 from .store import KnowledgeStore
 from .tables import table
@@ -72,11 +73,22 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
             )
         )
     facts.append(("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())))
-    files = [(name, f"{record.bytes:,}", record.sha256[:12]) for name, record in manifest.files.items()]
-    total = sum(record.bytes for record in manifest.files.values())
+    records = _files(store)
+    files = [(name, f"{record.bytes:,}", record.sha256[:12]) for name, record in records.items()]
+    total = sum(record.bytes for record in records.values())
     files.append(("total", f"{total:,}", ""))
     lines = [f"{name:<10} {value}" for name, value in facts]
     return "\n".join([*lines, "", table(["file", "bytes", "sha256"], files)])
+
+
+def _files(store: KnowledgeStore) -> dict[str, FileRecord]:
+    """The files in force."""
+    generation, files = store.view.generation, store.bundle.manifest.files
+    if not generation.number:
+        return files
+    kept = {name: record for name, record in files.items() if not name.startswith(f"{KB_FOLDER}/")}
+    folder = f"{GENERATIONS}/{generation.number}"
+    return {**kept, **{f"{folder}/{name}": record for name, record in generation.files.items()}}
 
 
 def _edits(store: KnowledgeStore) -> str:

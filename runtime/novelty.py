@@ -77,6 +77,8 @@ def calibrated(store: KnowledgeStore, kb: EditedKnowledgeBase) -> float:
     config, known = store.bundle.manifest.blend, len(store.bundle.manifest.labels)
     seen = kb.without(range(*related) if related is not None else range(0))
     turns = []  # the factor from which on a row that is right would be lost
+    if not len(seen):
+        return 1.0
     rows, similarities = seen.search_many(heldout.queries, config.k)
     for logits, gold, near, nearness in zip(heldout.logits, heldout.gold, rows, similarities, strict=True):
         student = softmax(logits, config.student_temperature)
@@ -86,6 +88,7 @@ def calibrated(store: KnowledgeStore, kb: EditedKnowledgeBase) -> float:
         if old == gold:
             turns.append(kb.odds * float(found[old]) / max(float(found[known:].max()), 1e-30))
     lost = int(LOSS * len(heldout))
-    if len(turns) <= lost:
+    # Where no held-out row is anywhere near a new label they tell nothing.
+    if len(turns) <= lost or min(turns) > _MOST:
         return 1.0
     return float(np.clip(0.999 * np.sort(turns)[lost], _LEAST, _MOST))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BundleIntegrityError, UsageError
-from ..kb.edited import EditedKnowledgeBase
 from ..kb.files import sha256_file
 from ..kb.fold import fold
 from ..kb.journal import Entry, damaged
 from .bundle import Bundle
+from .generation import GENERATION_FILE
 from .store import KnowledgeStore
 
 
@@ -45,7 +45,7 @@ def verify(store: KnowledgeStore, export: Path | None = None) -> Verified:
         BundleIntegrityError: the journal or a file is damaged, or the edits lead to other files.
         UsageError: the export is another bundle, or was edited itself.
     """
-    entries = list(store.log())
+    entries = store.log()
     view, kb = store.current(), store.edited()
     replayed = None if export is None else _replay(store, export, entries)
     return Verified(len(entries), view.generation.number, len(kb), kb.removed, replayed)
@@ -61,19 +61,17 @@ def _replay(store: KnowledgeStore, export: Path, entries: list[Entry]) -> int:
     if not folds:
         return 0  # nothing but the journal differs from the export, and its chain begins with the export's seal
     last = entries[folds[-1]]
-    kb = EditedKnowledgeBase(original.current().kb, original.current().labels)
-    for entry in entries[: folds[-1]]:
-        try:
-            kb = kb.apply(entry.change)
-        except UsageError as error:
-            raise damaged(store.current().generation.folder, f"edit {entry.seq}: {error}") from error
+    kb = original.edited()
+    try:
+        kb = kb.applied([entry.change for entry in entries[: folds[-1]]])
+    except UsageError as error:
+        raise damaged(store.current().generation.folder, str(error)) from error
     with tempfile.TemporaryDirectory() as folder:
         fold(kb).save(Path(folder))
         found = {file.name: sha256_file(file) for file in Path(folder).iterdir()}
-    if found != dict(last.files or {}):
-        other = sorted(
-            name for name in {*found, *(last.files or {})} if found.get(name) != (last.files or {}).get(name)
-        )
+    expected = {name: digest for name, digest in (last.files or {}).items() if name != GENERATION_FILE}
+    if found != expected:
+        other = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise BundleIntegrityError(
             "the edits, made once more, lead to other files",
             path=store.bundle.path,

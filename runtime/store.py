@@ -8,24 +8,26 @@ old one or the new one, and what is left over is cleared away by the next edit.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import BundleError, BundleIntegrityError, UsageError
+from ..kb.change import NewRow
 from ..kb.edited import EditedKnowledgeBase
 from ..kb.head import Head, HeadFile
 from ..kb.journal import MOST_BYTES, Entry, damaged, read_journal
-from ..kb.knowledge_base import KnowledgeBase
+from ..kb.knowledge_base import TEXTS_FILE, KnowledgeBase
 from ..kb.signature import PublicKey
-from .bundle import Bundle, check_file
-from .generation import GENERATION_FILE, HISTORY_FILE, JOURNAL_FILE, Generation
+from ..kb.text_digests import DIGESTS_FILE
+from .bundle import KB_FOLDER, Bundle, check_file, plain_size
+from .generation import GENERATION_FILE, HISTORY_FILE, Generation
 from .heldout import HELDOUT_FILE, HeldOutRows
 
-_TRIES = 5  # to open a generation while others are folding
+_TRIES = (False, False, False, False, True)  # to open a generation while others are folding; True is the last
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class View:
         labels: all labels' names, those that the student was taught first.
         head: which edit was the last one.
         generation: what the edits since began from.
+        line: what HEAD said; empty before the first edit.
     """
 
     kb: KnowledgeBase
     labels: tuple[str, ...]
     head: Head
     generation: Generation
+    line: bytes = b""
 
     @property
     def edited(self) -> bool:
@@ -51,7 +55,7 @@ class View:
 
 
 class KnowledgeStore:
-    """The knowledge base of an open bundle, read and edited.
+    """The knowledge base of an open bundle as it stands; `writer.KnowledgeWriter` edits it.
 
     Args:
         bundle: checked.
@@ -59,8 +63,10 @@ class KnowledgeStore:
         signer: whose signature every edit must have; None for nobody's.
 
     Attributes:
-        view: what `current` gave last.
+        bundle: as given, its folder by its own name: a link to it may lead elsewhere later.
+        verify: as given.
         signer: as given.
+        view: what `current` gave last.
 
     Raises:
         BundleIntegrityError: a file of the edits is missing, truncated or altered.
@@ -68,8 +74,9 @@ class KnowledgeStore:
     """
 
     def __init__(self, bundle: Bundle, verify: bool = True, signer: PublicKey | None = None) -> None:
-        self._bundle, self._verify, self.signer = bundle, verify, signer
-        self._head = HeadFile(bundle.path)
+        self.bundle = replace(bundle, path=bundle.path.resolve())
+        self.verify, self.signer = verify, signer
+        self._head = HeadFile(self.bundle.path)
         self._refreshing = threading.Lock()
         self.view = self._open()
 
@@ -77,10 +84,10 @@ class KnowledgeStore:
         """The knowledge base as it is now.
 
         Raises:
-            BundleIntegrityError: what was added since the last call is damaged.
+            BundleIntegrityError: what was added since the last call is damaged, or not signed as it has to be.
         """
         # While one thread takes edits in, the others go on with what they have.
-        if self._head.changed() and self._refreshing.acquire(blocking=False):
+        if self._head.look() != self.view.line and self._refreshing.acquire(blocking=False):
             try:
                 self._refresh()
             finally:
@@ -100,46 +107,40 @@ class KnowledgeStore:
 
     def advance(self, kb: EditedKnowledgeBase) -> None:
         """Take in what HEAD says now, as somebody made ``kb`` of it who is at it within `latest`."""
-        head = self._head.read()
+        line, head = self._head.read()
         assert head is not None
-        self.view = View(kb, kb.labels, head, self.view.generation)
+        self.view = View(kb, kb.labels, head, self.view.generation, line)
+
+    def forget(self) -> None:
+        """Let the next one who asks open everything anew."""
+        self.view = replace(self.view, line=b"?")
 
     def reopen(self) -> None:
-        """Open the generation that HEAD names now, within `latest`."""
+        """Open what HEAD names now, within `latest`."""
         self.view = self._open()
 
-    def log(self) -> Iterator[Entry]:
+    def edited(self) -> EditedKnowledgeBase:
+        """The knowledge base of the last `current`, as one that edits can be made to."""
+        kb, view = self.view.kb, self.view
+        if isinstance(kb, EditedKnowledgeBase):
+            return kb
+        return EditedKnowledgeBase(kb, view.labels, keeps_texts=view.generation.texts == "plain")
+
+    def log(self) -> list[Entry]:
         """Every edit since the export, first to last, each checked against the one before it.
 
         Raises:
             BundleIntegrityError: the history or the journal is damaged, or an edit is not signed as it has to be.
         """
-        view = self.current()
-        yield from self._history(view.generation)
-        yield from self._entries(view.generation, view.head, 0, view.generation.seq, view.generation.after)
-
-    def _history(self, generation: Generation) -> Iterator[Entry]:
-        """The edits before a generation, the last of which made it."""
-        if not generation.number:
-            return
-        path, config = generation.folder / HISTORY_FILE, generation.kb
-        entry = None
-        for entry in read_journal(_read(path, None), path, config.dtype, config.ndim, 0, self._bundle.seal):
-            self._check_signature(entry, path)
-            yield entry
-        if entry is None or (entry.seq, entry.after) != (generation.seq, generation.after):
-            raise damaged(path, f"edit {entry and entry.seq} last, where {generation.seq} was")
-        if entry.files != {name: record.sha256 for name, record in generation.files.items() if name != HISTORY_FILE}:
-            raise damaged(path, "a fold that made other files")
-
-    def _check_signature(self, entry: Entry, path: Path) -> None:
-        if self.signer is not None:
-            entry.check_signature(self.signer, path)
-
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle."""
-        return self._bundle
+        for last in _TRIES:
+            view = self.current()
+            try:
+                since = self._entries(view.generation, view.head, view.generation.begin)
+                return [*self._history(view.generation), *since]
+            except BundleError:
+                if last or self._head.look() == view.line:  # else somebody folded meanwhile
+                    raise
+        raise AssertionError
 
     def heldout(self) -> HeldOutRows:
         """The held-out rows of the bundle.
@@ -147,106 +148,147 @@ class KnowledgeStore:
         Raises:
             BundleError: it has none, or they do not fit.
         """
-        manifest = self._bundle.manifest
-        return HeldOutRows.open(self._bundle.path, len(manifest.labels), manifest.kb.ndim, manifest.kb_rows)
+        manifest = self.bundle.manifest
+        return HeldOutRows.open(self.bundle.path, len(manifest.labels), manifest.kb.ndim, manifest.kb_rows)
 
     def related(self) -> tuple[int, int] | None:
         """The rows, from the first number up to the second, that are the held-out rows; None where there are none."""
         generation = self.view.generation
-        if generation.number or HELDOUT_FILE not in self._bundle.manifest.files:
+        if generation.number or HELDOUT_FILE not in self.bundle.manifest.files:
             return generation.related
         return self.heldout().unrelated, generation.kb_rows
 
+    def check_base(self) -> None:
+        """Whether the files that the edits build on are as they were sealed.
+
+        Raises:
+            BundleIntegrityError: one is missing, truncated or altered.
+        """
+        generation = self.view.generation
+        if generation.number:
+            folder, files = generation.folder, generation.files
+        else:
+            folder = self.bundle.path
+            files = {name: one for name, one in self.bundle.manifest.files.items() if name.startswith(f"{KB_FOLDER}/")}
+        for name, record in files.items():
+            check_file(folder, name, record, self.verify)
+
+    def _refresh(self) -> None:
+        line, head = self._head.read()
+        if line == self.view.line:
+            return
+        try:
+            self.view = self._extended(line, head)
+        except (BundleError, UsageError):
+            self.view = self._open()
+
+    def _extended(self, line: bytes, head: Head | None) -> View:
+        """The view with the edits that came since.
+
+        Raises:
+            BundleError: HEAD speaks of another generation, or what it speaks of does not follow.
+            UsageError: as of `EditedKnowledgeBase.apply`.
+        """
+        view = self.view
+        if head is None or head.generation != view.generation.number or head.seq < view.head.seq:
+            raise BundleError("another generation is in force")
+        entries = self._entries(view.generation, head, view.head)
+        kb = self.edited().applied([entry.change for entry in entries])
+        return View(kb, kb.labels, head, view.generation, line)
+
     def _open(self) -> View:
-        for last in [False] * (_TRIES - 1) + [True]:
-            head = self._head.read()
+        for last in _TRIES:
+            line, head = self._head.read()
             try:
-                return self._opened(head)
-            except (FileNotFoundError, BundleIntegrityError) as error:
+                return self._opened(line, head)
+            except BundleError:
                 # Somebody else may have folded meanwhile, and removed what this one was about to open.
-                if not last and self._head.read() != head:
-                    continue
-                if isinstance(error, FileNotFoundError):
-                    raise BundleIntegrityError(
-                        "the generation in force is missing",
-                        path=Path(str(error.filename)),
-                        remedy="Restore it from a copy of the bundle.",
-                    ) from error
-                raise
+                if last or self._head.look() == line:
+                    raise
         raise AssertionError
 
-    def _opened(self, head: Head | None) -> View:
-        bundle = self._bundle
+    def _opened(self, line: bytes, head: Head | None) -> View:
+        bundle = self.bundle
         if head is None or head.generation == 0:
             generation = Generation.export(bundle.kb_folder, bundle.manifest, bundle.seal)
         else:
             generation = Generation.open(bundle.path, head, bundle.manifest, bundle.seal)
             for name, record in generation.files.items():
-                check_file(generation.folder, name, record, self._verify)
-            _refuse_others(generation)
+                check_file(generation.folder, name, record, self.verify)
+            _refuse_unlisted(generation)
             if self.signer is not None:  # the fold that made the files has to be signed, and all before it
-                deque(self._history(generation), 0)
-        kb = KnowledgeBase.open(
-            generation.folder, generation.kb, len(generation.labels), generation.pins, generation.odds
-        )
+                self._history(generation)
+        labels, config = generation.labels, generation.kb
+        kb = KnowledgeBase.open(generation.folder, config, len(labels), generation.pins, generation.odds)
         _check_rows(kb, generation)
         if head is None:
-            return View(kb, generation.labels, Head(0, 0, 0, bundle.seal), generation)
-        entries = list(self._entries(generation, head, 0, generation.seq, generation.after))
-        began = View(
-            kb, generation.labels, replace(head, seq=generation.seq, length=0, after=generation.after), generation
-        )
+            return View(kb, labels, generation.begin, generation)
+        entries = self._entries(generation, head, generation.begin)
         if not entries:
-            return began
-        return self._applied(began, EditedKnowledgeBase(kb, generation.labels), entries, head)
-
-    def _refresh(self) -> None:
-        head = self._head.read()
-        view = self.view
-        if head is None or head == view.head:
-            return
-        if head.generation != view.generation.number or head.length < view.head.length:
-            self.view = self._open()
-            return
+            return View(kb, labels, head, generation, line)
+        edited = EditedKnowledgeBase(kb, labels, keeps_texts=generation.texts == "plain")
         try:
-            entries = list(self._entries(view.generation, head, view.head.length, view.head.seq, view.head.after))
-        except (FileNotFoundError, BundleIntegrityError):
-            if self._head.read() == head:
-                raise
-            self.view = self._open()
-            return
-        self.view = self._applied(view, self.edited(), entries, head)
+            edited = edited.applied([entry.change for entry in entries])
+        except UsageError as error:
+            raise damaged(generation.journal, str(error)) from error
+        return View(edited, edited.labels, head, generation, line)
 
-    def _applied(self, view: View, kb: EditedKnowledgeBase, entries: list[Entry], head: Head) -> View:
-        for entry in entries:
-            try:
-                kb = kb.apply(entry.change)
-            except UsageError as error:
-                raise damaged(view.generation.journal, f"edit {entry.seq}: {error}") from error
-        return View(kb, kb.labels, head, view.generation)
+    def _history(self, generation: Generation) -> list[Entry]:
+        """The edits before a generation, the last of which made it."""
+        if not generation.number:
+            return []
+        path, config = generation.folder / HISTORY_FILE, generation.kb
+        record = generation.files.get(HISTORY_FILE)
+        if record is None:
+            raise damaged(path, "a history that is not listed")
+        check_file(generation.folder, HISTORY_FILE, record, self.verify)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise damaged(path, str(error.strerror)) from error
+        entries = list(read_journal(data, path, config.dtype, config.ndim, 0, self.bundle.seal))
+        self._check_signatures(entries, path)
+        if not entries or (entries[-1].seq, entries[-1].after) != (generation.seq, generation.after):
+            raise damaged(path, f"{len(entries)} edits, where {generation.seq} were")
+        hashes = {name: record.sha256 for name, record in generation.files.items() if name != HISTORY_FILE}
+        if entries[-1].files != {**hashes, GENERATION_FILE: generation.digest()}:
+            raise damaged(path, "a fold that made other files, or another table of contents")
+        return entries
 
-    def edited(self) -> EditedKnowledgeBase:
-        """The knowledge base of the last `current`, as one that edits can be made to."""
-        kb = self.view.kb
-        return kb if isinstance(kb, EditedKnowledgeBase) else EditedKnowledgeBase(kb, self.view.labels)
-
-    def _entries(self, generation: Generation, head: Head, start: int, seq: int, after: str) -> Iterator[Entry]:
-        """Those of the journal from a byte up to where HEAD says that it ends."""
+    def _entries(self, generation: Generation, head: Head, known: Head) -> list[Entry]:
+        """Those of the journal from one state up to where HEAD says that it ends."""
         path, config = generation.journal, generation.kb
-        data = b"" if head.length == start == 0 and not path.exists() else _read(path, head.length)[start:]
-        for entry in read_journal(data, path, config.dtype, config.ndim, seq, after):
-            seq, after = entry.seq, entry.after
-            self._check_signature(entry, path)
-            yield entry
-        if (seq, after) != (head.seq, head.after):
-            raise damaged(path, f"edit {seq} last, where HEAD says {head.seq}")
+        if (head.length, head.seq, head.after) == (known.length, known.seq, known.after):
+            return []
+        data = _read(self.bundle.path, path, known.length, head.length)
+        entries = list(read_journal(data, path, config.dtype, config.ndim, known.seq, known.after))
+        self._check_signatures(entries, path)
+        if not entries or (entries[-1].seq, entries[-1].after) != (head.seq, head.after):
+            raise damaged(path, f"{len(entries)} edits after edit {known.seq}, where HEAD says {head.seq}")
+        for entry in entries:
+            if any(not _kept(row, generation.texts) for row in entry.change.add):
+                raise damaged(path, f"edit {entry.seq}: a row without its key, or without what is kept of its text")
+        return entries
+
+    def _check_signatures(self, entries: list[Entry], path: Path) -> None:
+        if self.signer is not None:
+            for entry in entries:
+                entry.check_signature(self.signer, path)
 
 
-def _refuse_others(generation: Generation) -> None:
-    """A file that nobody listed would be read where it has the name of one that may be there."""
-    known = {*generation.files, GENERATION_FILE, JOURNAL_FILE}
-    for path in generation.folder.iterdir():
-        if path.name not in known:
+def _kept(row: NewRow, texts: str) -> bool:
+    """Whether a row of the journal has its payload, and of its text what this knowledge base keeps."""
+    payload = row.payload
+    if payload is None:  # which only a history may lack
+        return False
+    return (payload.text is not None) == (texts == "plain") and (payload.text_digest is not None) == (texts == "hash")
+
+
+def _refuse_unlisted(generation: Generation) -> None:
+    """A file that nobody listed, and that would be read where it is."""
+    for name in (TEXTS_FILE, DIGESTS_FILE):
+        path = generation.folder / name
+        if name not in generation.files and os.path.lexists(path):
             raise BundleIntegrityError(
                 "the generation's table of contents does not list the file",
                 path=path,
@@ -270,16 +312,14 @@ def _check_rows(kb: KnowledgeBase, generation: Generation) -> None:
             )
 
 
-def _read(path: Path, size: int | None) -> bytes:
-    """The first bytes of a file of edits, all of them for None."""
-    if path.is_symlink():
-        raise damaged(path, "a link")
+def _read(bundle: Path, path: Path, start: int, end: int) -> bytes:
+    """Some bytes of a journal."""
+    found = plain_size(bundle, path.relative_to(bundle).as_posix(), f"{end} bytes")
+    if end > MOST_BYTES or found < end or start > end:
+        raise damaged(path, f"{found} bytes, where HEAD says {end}")
     try:
-        found = path.stat().st_size
-        wanted = found if size is None else size
-        if wanted > MOST_BYTES or found < wanted:
-            raise damaged(path, f"{found} bytes where HEAD says {wanted}")
         with path.open("rb") as file:
-            return file.read(wanted)
-    except FileNotFoundError as error:
-        raise BundleIntegrityError("the file is missing", path=path, remedy="Restore it from a copy.") from error
+            file.seek(start)
+            return file.read(end - start)
+    except OSError as error:
+        raise damaged(path, str(error.strerror)) from error

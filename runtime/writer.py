@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StorageError, UsageError
+from ..errors import BundleIntegrityError, StorageError, UsageError
 from ..kb.change import Change
 from ..kb.edited import EditedKnowledgeBase
 from ..kb.files import atomic_directory, refusals
 from ..kb.fold import fold, searched
 from ..kb.head import GENERATIONS, HEAD_FILE, Head, sync, write_head, writing
-from ..kb.journal import MOST_BYTES, Entry
+from ..kb.journal import MOST_BYTES, Entry, read_journal
 from ..kb.knowledge_base import KnowledgeBase
 from .edit import How
-from .generation import HISTORY_FILE, JOURNAL_FILE, Generation
+from .generation import GENERATION_FILE, HISTORY_FILE, JOURNAL_FILE, Generation
 from .heap import give_back
-from .manifest import file_record
+from .manifest import MANIFEST_FILE, SIGNATURE_FILE, file_record, seal_of
 from .store import KnowledgeStore
 
 
@@ -62,7 +64,11 @@ class KnowledgeWriter:
             kb.check(change)
             entry = self._entry(op, change, how, undoes=undoes)
             self._append(entry)
-            self._store.advance(kb.apply(change))
+            try:
+                self._store.advance(kb.apply(change))
+            except BaseException:  # it is made, and on the disk: whoever looks next opens it anew
+                self._store.forget()
+                raise
             return entry
 
     def compact(
@@ -86,8 +92,12 @@ class KnowledgeWriter:
             StorageError: the disk refused; nothing is changed, or files with removed rows could not be removed.
         """
         with self._alone(how):
-            self._prepare()
             kb = self._store.edited()
+            if kb is not self._store.view.kb:
+                found = f"generation {self._store.view.generation.number}, and no edit since"
+                raise UsageError("there is nothing to fold in", path=self._bundle.path, found=found)
+            self._prepare()
+            self._store.check_base()  # what was altered since it was opened is not sealed again
             folded = fold(kb, progress)
             recall = searched(folded, queries, self._bundle.manifest.blend.k).recall
             entry = self._save(kb, folded, recall, how)
@@ -106,7 +116,46 @@ class KnowledgeWriter:
 
     @contextmanager
     def _alone(self, how: How) -> Iterator[None]:
-        """As the only one who edits, from the state that is in force."""
+        """As the only one who edits, from the state that is in force.
+
+        Raises:
+            UsageError: the edit would have to be signed, or another bundle is there now.
+        """
+        self._check_key(how)
+        with writing(self._bundle.path, how.wait):
+            self._check_bundle()
+            with self._store.latest():
+                self._check_signed_before(how)
+                yield
+
+    def _check_bundle(self) -> None:
+        """Whether the bundle is still the one that was opened."""
+        path = self._bundle.path / MANIFEST_FILE
+        try:
+            same = seal_of(path.read_bytes()) == self._bundle.seal
+        except OSError:
+            same = False
+        lost = self._store.view.edited and not (self._bundle.path / GENERATIONS).is_dir()
+        if not same or lost:
+            raise UsageError(
+                "the bundle was replaced since it was opened",
+                path=path,
+                found="another manifest" if not same else "no edits any more",
+                remedy="Open it again.",
+            )
+
+    def _check_signed_before(self, how: How) -> None:
+        """Nobody leaves an unsigned edit among signed ones by mistake: it could never be taken out again."""
+        signed = (self._bundle.path / SIGNATURE_FILE).exists()
+        if signed and how.key is None and not how.unsigned:
+            raise UsageError(
+                "the bundle is signed, and devices that ask for its owner's signature refuse unsigned edits for ever",
+                path=self._bundle.path,
+                found="no key",
+                remedy="Sign the edit: How(key=...), --sign-key; or say How(unsigned=True), --unsigned.",
+            )
+
+    def _check_key(self, how: How) -> None:
         signer = self._store.signer
         if signer is not None and (how.key is None or how.key.public != signer):
             raise UsageError(
@@ -116,8 +165,6 @@ class KnowledgeWriter:
                 expected=f"key {signer.key_id}, as the bundle was opened with require_signature",
                 remedy="Give the private key: How(key=...), or --sign-key.",
             )
-        with writing(self._bundle.path, how.wait), self._store.latest():
-            yield
 
     def _entry(self, op: str, change: Change, how: How, **more: object) -> Entry:
         head = self._store.view.head
@@ -125,8 +172,13 @@ class KnowledgeWriter:
         return Entry(head.seq + 1, now, how.name, how.why, op, change, head.after, **more).sealed(how.key)  # type: ignore[arg-type]
 
     def _append(self, entry: Entry) -> None:
+        generation, head = self._store.view.generation, self._store.view.head
+        path, line = generation.journal, entry.line()
+        try:  # what cannot be read back would lock everybody out
+            deque(read_journal(line, path, generation.kb.dtype, generation.kb.ndim, head.seq, head.after), 0)
+        except BundleIntegrityError as error:
+            raise UsageError("the edit cannot be written down", found=error.found) from error
         self._prepare()
-        head, path, line = self._store.view.head, self._store.view.generation.journal, entry.line()
         if head.length + len(line) > MOST_BYTES:
             raise UsageError(
                 "the journal is full",
@@ -156,26 +208,29 @@ class KnowledgeWriter:
             folded.save(temporary)
             files = {file.name: file_record(file) for file in sorted(temporary.iterdir())}
             hashes = {name: record.sha256 for name, record in files.items()}
-            entry = self._entry("compact", Change(), how, generation=number, files=hashes)
-            with (temporary / HISTORY_FILE).open("wb") as history:
-                for line in (*self._store.log(), entry):
-                    history.write(line.erased(lambda row: kb.find(row) is None).line())
-            (temporary / JOURNAL_FILE).touch()
-            Generation(
+            made = Generation(
                 number,
                 folder,
                 kb.labels,
                 folded.config,
                 len(folded),
-                entry.seq,
-                entry.after,
+                self._store.view.head.seq + 1,
+                "",
                 pins=True,
                 next_id=self._next_id(),
                 related=_moved(self._store.related(), kb),
                 recall=recall,
                 odds=kb.odds,
-                files={**files, HISTORY_FILE: file_record(temporary / HISTORY_FILE)},
-            ).save(temporary, self._bundle.manifest, self._bundle.seal)
+                texts=self._store.view.generation.texts,
+            )
+            hashes[GENERATION_FILE] = made.digest()
+            entry = self._entry("compact", Change(), how, generation=number, files=hashes)
+            with (temporary / HISTORY_FILE).open("wb") as history:
+                for line in (*self._store.log(), entry):
+                    history.write(line.erased(lambda row: kb.find(row) is None).line())
+            (temporary / JOURNAL_FILE).touch()
+            records = {**files, HISTORY_FILE: file_record(temporary / HISTORY_FILE)}
+            replace(made, after=entry.after, files=records).save(temporary, self._bundle.manifest, self._bundle.seal)
         return entry
 
     def _prepare(self) -> None:

@@ -52,7 +52,7 @@ def test_a_mistake_is_corrected_looked_up_and_taken_back(bundle: Path) -> None:
 def test_rows_of_files_and_of_stdin(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("sentence,category\njazz at noon,a\nnoon music,new one\n")
     line = refused("kb", "add", bundle, "--input", tmp_path / "rows.csv")
-    assert "row 2" in line and "new one" in line and "--new-labels" in line
+    assert "rows.csv, row 3" in line and "new one" in line and "--new-labels" in line
     done = ok("kb", "add", bundle, "--input", tmp_path / "rows.csv", "--new-labels", "--json", "-")
     told = json.loads(done.out)
     assert told["seq"] == 1 and told["added"] == 2 and told["ids"] == [1120, 1121]
@@ -172,7 +172,8 @@ def test_signed_edits(bundle: Path, tmp_path: Path) -> None:
     ok("kb", "add", bundle, "music", "--label", "b", "--sign-key", key)
     assert "3 edits" in ok("kb", "verify", bundle, "--require-signature", public).out
     ok("predict", bundle, "jazz", "--require-signature", public)
-    ok("kb", "add", bundle, "night", "--label", "b")
+    assert "--unsigned" in refused("kb", "add", bundle, "night", "--label", "b")
+    ok("kb", "add", bundle, "night", "--label", "b", "--unsigned")
     assert "not signed" in refused("predict", bundle, "jazz", "--require-signature", public)
     assert "not signed" in refused("kb", "verify", bundle, "--require-signature", public)
     ok("predict", bundle, "jazz")

@@ -240,7 +240,9 @@ class TestRefused:
 
 def test_an_empty_base_takes_rows_and_the_last_row_goes() -> None:
     none = KnowledgeBase.build(np.zeros((0, NDIM), np.float32), np.zeros((0, 20), np.float32), config=IndexConfig(NDIM))
-    kb = EditedKnowledgeBase(none, LABELS).apply(Change(add=(new_row(0, 0, Labelling(LABELS[1]), "f16"),)))
+    kb = EditedKnowledgeBase(none, LABELS, keeps_texts=True).apply(
+        Change(add=(new_row(0, 0, Labelling(LABELS[1]), "f16"),))
+    )
     assert len(kb) == 1 and kb.search(np.ones(NDIM, np.float32), 3).rows.tolist() == [0]
     assert kb.keeps_texts and len(fold(kb)) == 1
     gone = kb.apply(Change(remove=(0,)))

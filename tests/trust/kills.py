@@ -75,7 +75,11 @@ EDITS: dict[str, tuple[list[Edit], Edit]] = {
         lambda writer: writer.compact(HOW),
     ),
     "again": (
-        [lambda writer: writer.edit("add", added(1), HOW), lambda writer: writer.compact(HOW)],
+        [
+            lambda writer: writer.edit("add", added(1), HOW),
+            lambda writer: writer.compact(HOW),
+            lambda writer: writer.edit("add", added(2), HOW),
+        ],
         lambda writer: writer.compact(HOW),
     ),
 }
@@ -90,7 +94,7 @@ def state(bundle: Path) -> tuple[object, ...]:
     told = tuple((kb.id(int(row)), kb.label(int(row)), kb.text(int(row)), bool(kb.pins[row])) for row in rows)
     queries = np.random.default_rng(0).standard_normal((3, kb.ndim)).astype(np.float32)
     found = tuple(tuple(kb.id(int(row)) for row in kb.search(query, 5).rows) for query in queries)
-    return len(list(store.log())), kb.labels, told, soft.tobytes(), found
+    return len(store.log()), kb.labels, told, soft.tobytes(), found
 
 
 def run(bundle: Path, folder: Path, operation: str, step: int = 1) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """A bundle's knowledge base as it stands: the generation in force and the edits of its journal.
 
-Readers never wait and never see half an edit: `KnowledgeStore.current` looks at HEAD, which costs a microsecond, and
+Readers never wait and never see half an edit: `KnowledgeStore.current` looks at HEAD, four microseconds a time, and
 takes in what was added to the journal since. Writers take turns (`kb.head.writing`). An edit is made in this order:
 its line is in the journal and on the disk; HEAD says so, and that is on the disk. Cut off anywhere, the state is the
 old one or the new one, and what is left over is cleared away by the next edit.

@@ -8,12 +8,13 @@ They are asked of the whole knowledge base, as it is deployed; rows whose text i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..kb.files import atomic_directory, refuse_existing
 from ..kb.knowledge_base import KnowledgeBase
 from ..runtime.bundle import Bundle
@@ -41,6 +42,7 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
     Raises:
         BundleError: the bundle cannot be used.
         DataError: a label is none of the bundle's, or too few rows are left.
+        UsageError: the bundle was edited, or keeps neither texts nor digests.
         OutputExistsError: ``out`` exists.
         StorageError: the disk refused.
     """
@@ -50,23 +52,50 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
     manifest = bundle.manifest
     gold = label_indices(rows, manifest.labels)
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
-    known = {kb.text(row) for row in range(len(kb))}
-    new = np.array([position for position, item in enumerate(rows.inputs()) if item not in known], np.int64)
+    new = np.array(unknown_rows(kb, rows.inputs(), path), np.int64)
     inputs = rows.take(new).inputs()
+    if len(inputs) < LEAST_ROWS:
+        raise _too_few(rows, len(inputs), len(kb))
     tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.max_length)
     answers = ask(StudentSession(bundle.model_path), tokenizer, inputs, "calibrate")
     asked = HeldOutRows(answers.logits, answers.queries, gold[new], related_inputs(inputs), len(kb))
     fitted = abstention_of(kb, asked, manifest.blend, manifest.gate)
     if fitted is None:
-        raise DataError(
-            "too few rows to calibrate on",
-            path=rows.source,
-            found=f"{len(new)} that the knowledge base of {len(kb):,} rows does not hold",
-            expected=f"{LEAST_ROWS} or more, not related to each other",
-        )
+        raise _too_few(rows, len(inputs), len(kb))
     manifest = replace(manifest, abstention=fitted)
     with atomic_directory(out) as folder:
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path / name, folder / name)
         return seal(folder, manifest)
+
+
+def unknown_rows(kb: KnowledgeBase, texts: Sequence[str | tuple[str, str]], path: Path) -> list[int]:
+    """The places of the texts that the knowledge base does not hold.
+
+    Raises:
+        UsageError: it keeps neither texts nor digests.
+    """
+    if kb.digests is not None:
+        digests = kb.digests
+        held = {digests[row] for row in range(len(kb))}
+        return [place for place, text in enumerate(texts) if digests.of_text(text) not in held]
+    if not kb.keeps_texts and len(kb):
+        raise UsageError(
+            "the bundle cannot tell which rows it holds already",
+            path=path,
+            found="neither texts nor digests of them",
+            remedy="Calibrate a bundle exported with --kb-texts plain or hash.",
+        )
+    known = {kb.text(row) for row in range(len(kb))}
+    return [place for place, text in enumerate(texts) if text not in known]
+
+
+def _too_few(rows: Split, found: int, held: int) -> DataError:
+    return DataError(
+        "too few rows to calibrate on",
+        path=rows.source,
+        found=f"{found} that the knowledge base of {held:,} rows does not hold",
+        expected=f"{LEAST_ROWS} or more, not related to each other",
+        remedy="Of a single file all rows are taken with --split all.",
+    )

@@ -176,7 +176,7 @@ def bench(
             "knowledge_base_rows": len(runtime.knowledge_base),
             "k": runtime.manifest.blend.k,
             "gate_retrieved": laps.retrieved,
-            "gate_expected": None if runtime.manifest.gate is None else runtime.manifest.gate.retrieved,
+            "gate_expected": None if runtime.gate is None else runtime.gate.retrieved,
             "seed": settings.seed,
             "passes": settings.passes,
             "processes": settings.processes,

@@ -30,12 +30,18 @@ _sum = np.add.reduce
 
 
 class Blended(NamedTuple):
-    """A blend of one text: three float32 arrays, [c], [c] and [k], and the student's share, 0 to 1."""
+    """A blend of one text: three float32 arrays, [c], [c] and [k], and the student's share, 0 to 1.
+
+    ``new`` is the part of the answer that labels have which the student was not taught, ``pinned`` a pinned row's: what
+    edits decide, and the student knows nothing of.
+    """
 
     probabilities: Floats
     retrieval_probabilities: Floats
     weights: Floats
     student_weight: float
+    new: float = 0.0
+    pinned: float = 0.0
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
@@ -110,6 +116,7 @@ def blend_edited(
     probabilities = retrieved * np.float32(new / max(mass, _LEAST))
     probabilities[:known] = np.float32(1.0 - new) * (np.float32(share) * student + np.float32(1.0 - share) * old)
     share *= 1.0 - new
+    part = 0.0
     if pinned is not None and pinned.any():
         near = np.flatnonzero(pinned & (similarities >= similarities[pinned.argmax()] - _SAME))
         nearest = int(near[0] if rows is None else near[rows[near].argmax()])
@@ -117,7 +124,7 @@ def blend_edited(
         probabilities *= np.float32(1.0 - part)
         probabilities += np.float32(part) * labels[nearest] / _sum(labels[nearest])
         share *= 1.0 - part
-    return Blended(probabilities, retrieved, weights, share)
+    return Blended(probabilities, retrieved, weights, share, new, part)
 
 
 def softmax_many(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.floating]:

@@ -145,13 +145,20 @@ class Tails:
     disagreement: Tail
 
     def doubt(self, answer: Prediction) -> Doubt:
-        """The doubt of one answer."""
+        """The doubt of one answer.
+
+        What edits decide is not doubted for what the student makes of it: with a part m on labels that it was not
+        taught, uncertainty and disagreement count 1 - m, and with a part a of a pinned row everything 1 - a.
+        """
         student, retrieved = answer.student_probabilities, answer.retrieval_probabilities
         parts: dict[Signal, float] = {"uncertainty": self.uncertainty.surprise(float(uncertainty(student)))}
         if retrieved is not None:
             parts["distance"] = self.distance.surprise(float(distance(answer.similarities)))
             parts["disagreement"] = self.disagreement.surprise(float(disagreement(student, retrieved)))
-        parts = {name: WEIGHTS[name] * part for name, part in parts.items()}
+        new, pinned = answer.edited
+        scales = {"distance": 1.0 - pinned, "uncertainty": (1.0 - new) * (1.0 - pinned)}
+        scales["disagreement"] = scales["uncertainty"]
+        parts = {name: WEIGHTS[name] * scales[name] * part for name, part in parts.items()}
         return Doubt(sum(parts[name] for name in WEIGHTS if name in parts), max(parts, key=parts.__getitem__))
 
     def doubts(self, student: Floats, retrieved: Floats, similarities: Floats) -> Floats:

@@ -20,6 +20,7 @@ from .answering import CountedAnswers
 from .budget import SEARCHES, Budget, checked_budget, measured_cost
 from .bundle import Bundle
 from .editor import KnowledgeEditor
+from .gate import Gate
 from .golden import check_golden
 from .heap import give_back
 from .manifest import Manifest
@@ -149,6 +150,15 @@ class Runtime:
     def retrieval(self) -> RetrievalMode:
         """``"always"``, ``"gated"`` or ``"never"``."""
         return self._settings.retrieval
+
+    @property
+    def gate(self) -> Gate | None:
+        """Where the student answers alone with retrieval ``"gated"``; None without a gate, or where edits ended it.
+
+        It was certified for the knowledge base as it was exported, and would hide edits where the student is sure.
+        """
+        opened = self._current()
+        return None if opened.view.edited else opened.parts.bundle.manifest.gate
 
     @property
     def knowledge_base(self) -> KnowledgeBase:

@@ -191,8 +191,8 @@ def answer(
     gold = _gold(runtime, split, label_names)
     own, retrieved = _answer(runtime, split, progress)
     gated = None
-    if BLEND in own and runtime.manifest.gate is not None:
-        unsure = own[STUDENT].max(axis=1) < runtime.manifest.gate.threshold
+    if BLEND in own and runtime.gate is not None:
+        unsure = own[STUDENT].max(axis=1) < runtime.gate.threshold
         own[GATED] = np.where(unsure[:, None], own[BLEND], own[STUDENT])
         gated = float(unsure.mean())
     return Answers(_systems(own, {} if extra is None else extra, gold), gold, retrieved, gated)

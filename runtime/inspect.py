@@ -52,7 +52,7 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
             f"labels {blend.label_temperature:g}",
         ),
     ]
-    gate = manifest.gate
+    gate = None if view.edited else manifest.gate
     if gate is not None:
         facts.append(
             (

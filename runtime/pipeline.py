@@ -17,6 +17,7 @@ from ..errors import BundleError, ModelError, ReaugkdError, UsageError
 from ..kb.knowledge_base import INDEX_FILE, SOFT_LABELS_FILE, KnowledgeBase
 from .blend import Blended, blend, blend_edited
 from .budget import Budget
+from .conformal import PredictionSets
 from .manifest import BlendConfig, Manifest
 from .prediction import Prediction, Reason, Retrieval, Timings
 from .student import StudentSession
@@ -60,14 +61,18 @@ class Pipeline:
         self._threshold = None if gate is None else gate.threshold
         self._off: Reason | None = "never" if retrieval == "never" else None if len(kb) else "empty"
         self._abstention = manifest.abstention
-        self._sets = (None, None) if self._abstention is None else self._abstention.sets_of(retrieval)
+        self._sets = self._sets_of(retrieval)
 
     def ungated(self) -> Pipeline:
         """The same without its gate: neighbours for every text, as far as the budget goes."""
         other = copy(self)
         other._threshold = None
-        other._sets = (None, None) if self._abstention is None else self._abstention.sets_of("always")
+        other._sets = self._sets_of("always")
         return other
+
+    def _sets_of(self, retrieval: str) -> tuple[PredictionSets | None, PredictionSets | None]:
+        """The prediction sets, which were fitted for the labels that the student was taught."""
+        return (None, None) if self._abstention is None or self._new else self._abstention.sets_of(retrieval)
 
     def answer(self, student: StudentSession, text: Text) -> Prediction:
         """The answer to a text.
@@ -96,7 +101,9 @@ class Pipeline:
             except UsageError as error:  # that the query has no direction
                 raise _no_number(student, f"an embedding with {error.found}") from error
             searched = perf_counter_ns()
-            probabilities, retrieved, weights, share = mixed(self._kb, own, rows, similarities, config)
+            mix = mixed(self._kb, own, rows, similarities, config)
+            probabilities, retrieved, weights, share = mix[:4]
+            edited = mix[4:]
             best = int(probabilities.argmax())
             probability = float(probabilities[best])
             found: Retrieval | tuple[()] = Retrieval(self._kb, rows, similarities, weights)
@@ -105,7 +112,7 @@ class Pipeline:
         else:
             searched = ran
             own = self._widened(own)
-            probabilities, retrieved, found, share = own, None, (), 1.0
+            probabilities, retrieved, found, share, edited = own, None, (), 1.0, (0.0, 0.0)
         if not (_usable(probabilities) and (retrieved is None or _least(retrieved) >= 0)):
             raise _unusable(student, own, None if reason else similarities)
         blended = perf_counter_ns()
@@ -130,6 +137,7 @@ class Pipeline:
             labels,
             found,
             _sets=self._sets[reason is not None],
+            _edited=edited,
         )
 
     def _widened(self, own: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -122,6 +122,7 @@ class Prediction:
     doubt: float | None = None
     abstention: Signal | None = None
     _sets: PredictionSets | None = field(default=None, repr=False)
+    _edited: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
 
     @property
     def abstained(self) -> bool:
@@ -132,7 +133,7 @@ class Prediction:
     def prediction_set(self) -> tuple[str, ...] | None:
         """The labels that are likely enough, best first: the right one is among them for 90 % of texts (`conformal`).
 
-        It may be empty. None where the bundle has no such sets.
+        It may be empty. None where the bundle has no such sets, or edits brought labels that they were not fitted for.
         """
         return None if self._sets is None or 0.9 not in self._sets.coverages else self.prediction_set_of(0.9)
 
@@ -151,6 +152,11 @@ class Prediction:
         least = self._sets.of(coverage)
         order = np.argsort(-self.probabilities, kind="stable")
         return tuple(self.labels[one] for one in order[self.probabilities[order] >= least])
+
+    @property
+    def edited(self) -> tuple[float, float]:
+        """What edits of the knowledge base decide of the answer: the parts of new labels and of a pinned row."""
+        return self._edited
 
     @property
     def similarities(self) -> NDArray[np.float32]:
@@ -228,5 +234,15 @@ class Prediction:
     def __reduce__(self) -> tuple[object, ...]:
         # The knowledge base stays behind: what was looked up travels along.
         names = ("label", "probability", "probabilities", "student_probabilities", "retrieval_probabilities")
-        rest = ("reason", "student_weight", "timings", "labels", "neighbours", "doubt", "abstention", "_sets")
+        rest = (
+            "reason",
+            "student_weight",
+            "timings",
+            "labels",
+            "neighbours",
+            "doubt",
+            "abstention",
+            "_sets",
+            "_edited",
+        )
         return (Prediction, tuple(getattr(self, name) for name in (*names, *rest)))

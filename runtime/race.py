@@ -74,7 +74,7 @@ class Race:
         self._runtimes = {STUDENT: runtime.with_retrieval("never")}
         if len(runtime.knowledge_base):
             self._runtimes[BLEND] = runtime.with_retrieval("always")
-            if runtime.manifest.gate is not None:
+            if runtime.gate is not None:
                 self._runtimes[GATED] = runtime.with_retrieval("gated")
 
     @property

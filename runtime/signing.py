@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import BundleIntegrityError
+from ..errors import BundleIntegrityError, UsageError
 from ..kb.files import atomic_write
 from ..kb.signature import PrivateKey, PublicKey, Signature, sign, verify
 from .manifest import MANIFEST_FILE, SIGNATURE_FILE
@@ -57,11 +57,22 @@ def sign_bundle(folder: Path, key: PrivateKey) -> Signature:
 
     Raises:
         BundleError: the bundle cannot be used.
+        UsageError: it has edits that are not signed by this key.
         StorageError: the disk refused.
     """
     from .bundle import Bundle  # which checks signatures by this file
+    from .store import KnowledgeStore
 
     bundle = Bundle.open(folder)
+    try:
+        KnowledgeStore(bundle, signer=key.public)
+    except BundleIntegrityError as error:
+        raise UsageError(
+            "the bundle has edits that this key has not signed, and no signature would make it open with them",
+            path=folder,
+            found=f"{error.message} ({error.found})",
+            remedy="Sign the export before it is edited, and edits with the same key.",
+        ) from error
     signature = sign(bundle.content, key, context=CONTEXT)
     with atomic_write(bundle.path / SIGNATURE_FILE, "wb") as out:
         out.write(signature.to_bytes())

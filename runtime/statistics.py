@@ -6,6 +6,7 @@ caller gets.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from bisect import bisect_left
@@ -16,6 +17,7 @@ from .abstention import Reference
 from .histogram import AGREEMENT_EDGES, LATENCY_EDGES, SIMILARITY_EDGES, Histogram, population_stability
 from .prediction import Prediction
 
+_LEAST_DRIFT = 200  # texts: of fewer the index is noise
 _QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -57,7 +59,10 @@ class Statistics:
 
     def __init__(self, reference: Reference | None = None) -> None:
         self._reference = reference
-        self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid, self._lock = os.getpid(), threading.Lock()
         self._clear()
 
     def _clear(self) -> None:
@@ -106,6 +111,8 @@ class Statistics:
         Args:
             reset: begin anew afterwards; nothing is counted twice or lost in between.
         """
+        if self._pid != os.getpid():  # in a forked child another thread of the parent may hold the lock for ever
+            self._begin()
         with self._lock:
             now = time.monotonic()
             labels, reasons = dict(self._labels), dict(self._reasons)
@@ -119,6 +126,7 @@ class Statistics:
         judged = sum(abstentions.values())
         kept = abstentions.pop(None, 0)
         retrieved = reasons.pop(None, 0)
+        chosen = bool(reasons.get("sure") or reasons.get("budget"))
         return Stats(
             seconds=seconds,
             predictions=latency.total,
@@ -136,14 +144,17 @@ class Statistics:
                 **{f"p{share:.0%}".removesuffix("%"): latency.quantile(share) for share in _QUANTILES},
             },
             drift={
-                "similarity": self._drift("similarity", similarity),
-                "agreement": self._drift("agreement", agreement),
+                "similarity": self._drift("similarity", similarity, chosen),
+                "agreement": self._drift("agreement", agreement, chosen),
             },
         )
 
-    def _drift(self, name: str, seen: Histogram) -> float | None:
+    def _drift(self, name: str, seen: Histogram, chosen: bool) -> float | None:
+        """None also where few texts were counted, or the gate or a budget chose which."""
         reference: Histogram | None = getattr(self._reference, name, None)
         if reference is None or reference.edges != seen.edges:  # of a version with other edges
+            return None
+        if chosen or seen.total < _LEAST_DRIFT:
             return None
         return population_stability(reference, seen.counts)
 

@@ -24,7 +24,8 @@ from ..kb.knowledge_base import KnowledgeBase
 from .edit import How
 from .generation import GENERATION_FILE, HISTORY_FILE, JOURNAL_FILE, Generation
 from .heap import give_back
-from .manifest import MANIFEST_FILE, SIGNATURE_FILE, file_record, seal_of
+from .manifest import MANIFEST_FILE, file_record, seal_of
+from .signing import read_signature
 from .store import KnowledgeStore
 
 
@@ -146,8 +147,18 @@ class KnowledgeWriter:
 
     def _check_signed_before(self, how: How) -> None:
         """Nobody leaves an unsigned edit among signed ones by mistake: it could never be taken out again."""
-        signed = (self._bundle.path / SIGNATURE_FILE).exists()
-        if signed and how.key is None and not how.unsigned:
+        signature = read_signature(self._bundle.path)
+        if signature is None or how.unsigned:
+            return
+        if how.key is not None and how.key.public.key_id != signature.key_id:
+            raise UsageError(
+                "the bundle is signed by another key",
+                path=self._bundle.path,
+                found=f"key {how.key.public.key_id}",
+                expected=f"key {signature.key_id}",
+                remedy="Sign edits with the key that signed the bundle.",
+            )
+        if how.key is None:
             raise UsageError(
                 "the bundle is signed, and devices that ask for its owner's signature refuse unsigned edits for ever",
                 path=self._bundle.path,

@@ -7,13 +7,17 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commandline import names, ok, records, refused
 from heldoutbundle import add_abstention, build_heldout_bundle
 from tinybundle import build_tiny_bundle, tiny_texts
 
-from reaugkd import Runtime
+from reaugkd import KnowledgeBase, Runtime, UsageError
+from reaugkd.export.calibrate import unknown_rows
 from reaugkd.export.groups import related_inputs
+from reaugkd.kb.index import IndexConfig
+from reaugkd.kb.text_digests import TextDigests
 
 TEXTS = tiny_texts(40, seed=321)
 
@@ -137,6 +141,34 @@ class TestCalibrate:
             assert 0.77 <= share <= 0.87
             assert answers[0][0].probabilities.tobytes() == before.predict(kept[0]["text"]).probabilities.tobytes()
         assert names(tmp_path / "new") == names(path)
+
+    def test_rows_are_left_out_by_their_digests_too(self, path: Path, rows: Path, tmp_path: Path) -> None:
+        """Of digests no text can be read: a row that is held is one all the same."""
+        texts = [json.loads(line) for line in rows.read_text().splitlines()]
+        with Runtime.open(path) as runtime:
+            held = {str(runtime.knowledge_base.text(row)) for row in range(len(runtime.knowledge_base))}
+        base = sorted(held)
+        kb = KnowledgeBase.build(
+            np.eye(2, dtype=np.float32)[np.zeros(len(base), int)],
+            np.tile(np.array([1, 0], np.float32), (len(base), 1)),
+            config=IndexConfig(2),
+            texts=TextDigests.of(base),
+        )
+        inputs = [one["text"] for one in texts]
+        expected = [place for place, text in enumerate(inputs) if text not in held]
+        assert unknown_rows(kb, inputs, path) == expected and 0 < len(expected) < len(inputs)
+        bare = KnowledgeBase.build(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), config=IndexConfig(2))
+        with pytest.raises(UsageError, match="neither texts nor digests"):
+            unknown_rows(bare, inputs, path)
+
+    def test_no_row_at_all_is_left(self, path: Path, tmp_path: Path) -> None:
+        with Runtime.open(path) as runtime:
+            held = [runtime.knowledge_base.text(row) for row in range(40)]
+        same = tmp_path / "same.jsonl"
+        lines = [json.dumps({"text": text, "label": "abc"[row % 3]}) + "\n" for row, text in enumerate(held)]
+        same.write_text("".join(lines))
+        line = refused("calibrate", path, "--out", tmp_path / "new", "--split", "all", "--data", same)
+        assert "too few rows to calibrate on" in line and "found 0 that" in line
 
     def test_what_cannot_be_used_leaves_nothing(self, path: Path, rows: Path, tmp_path: Path) -> None:
         few, foreign = tmp_path / "few.jsonl", tmp_path / "foreign.jsonl"

@@ -177,3 +177,22 @@ def test_signed_edits(bundle: Path, tmp_path: Path) -> None:
     assert "not signed" in refused("predict", bundle, "jazz", "--require-signature", public)
     assert "not signed" in refused("kb", "verify", bundle, "--require-signature", public)
     ok("predict", bundle, "jazz")
+
+
+def test_a_bundle_is_signed_before_it_is_edited_and_by_one_key(bundle: Path, tmp_path: Path) -> None:
+    """What no signature would make open again is not begun."""
+    for name in ("owner", "other"):
+        new_key_pair(tmp_path / f"{name}.pem")
+    ok("sign", bundle, "--key", tmp_path / "owner.pem")
+    assert "another key" in refused("kb", "add", bundle, "jazz", "--label", "a", "--sign-key", tmp_path / "other.pem")
+    ok("kb", "add", bundle, "jazz", "--label", "a", "--sign-key", tmp_path / "owner.pem")
+    assert "has not signed" in refused("sign", bundle, "--key", tmp_path / "other.pem")
+    ok("sign", bundle, "--key", tmp_path / "owner.pem")
+    ok("predict", bundle, "jazz", "--require-signature", tmp_path / "owner.pub.pem")
+
+
+def test_an_edited_bundle_without_a_signature_gets_none(bundle: Path, tmp_path: Path) -> None:
+    new_key_pair(tmp_path / "owner.pem")
+    ok("kb", "add", bundle, "jazz", "--label", "a")
+    assert "has not signed" in refused("sign", bundle, "--key", tmp_path / "owner.pem")
+    assert not (bundle / "manifest.sig").exists()

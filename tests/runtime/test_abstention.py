@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from heldoutbundle import TEXTS, add_abstention, build_heldout_bundle
 from tinybundle import build_tiny_bundle, reseal, tiny_texts
 
-from reaugkd import Abstain, BundleError, Runtime, UsageError
+from reaugkd import Abstain, BundleError, How, Row, Runtime, UsageError
 from reaugkd.runtime.abstention import Abstention, Certified, Thresholds
+from reaugkd.runtime.doubt import WEIGHTS, uncertainty
 from reaugkd.runtime.gate import Gate
 from reaugkd.runtime.manifest import Manifest
 
@@ -208,6 +210,51 @@ class TestSets:
     def test_another_coverage_than_those_that_were_fitted(self, path: Path) -> None:
         with Runtime.open(path) as runtime, pytest.raises(UsageError, match=r"expected 0\.8, 0\.9, 0\.95"):
             runtime.predict(NEW[0]).prediction_set_of(0.85)
+
+
+class TestEdits:
+    @pytest.fixture
+    def copy(self, path: Path, tmp_path: Path) -> Path:
+        shutil.copytree(path, tmp_path / "copy")
+        return tmp_path / "copy"
+
+    def test_what_was_corrected_is_answered(self, copy: Path) -> None:
+        """A pinned row decides alone: the student's doubt is of no account."""
+        strange = ["oven " * 12, "clock clock clock", "zzz zzz"]
+        with Runtime.open(copy) as runtime:
+            before = [runtime.predict(text, abstain="threshold=0") for text in strange]
+            assert all(answer.abstained and answer.edited == (0.0, 0.0) for answer in before)
+            for text, answer in zip(strange, before, strict=True):
+                label = next(label for label in "abc" if label != answer.label)
+                runtime.kb.add(text, label)
+                after = runtime.predict(text, abstain="threshold=0")
+                assert (after.label, after.abstained, after.doubt) == (label, False, 0.0) and after.edited[1] == 1.0
+                assert pickle.loads(pickle.dumps(after)).edited == after.edited
+
+    def test_of_new_labels_the_student_is_not_asked(self, copy: Path) -> None:
+        with Runtime.open(copy) as runtime:
+            tails = abstention_of(copy).tails
+            texts = tiny_texts(30, seed=77)
+            runtime.kb.add([Row(text, "new") for text in texts], how=How(new_labels=True))
+            found = [runtime.predict(text, abstain="coverage=90%") for text in tiny_texts(60, seed=78)]
+            assert max(answer.edited[0] for answer in found) > 0.1
+            for answer in found:
+                (new, pinned), student = answer.edited, answer.student_probabilities
+                unlike = 1 - float(student @ answer.retrieval_probabilities)  # type: ignore[operator]
+                parts = {
+                    "distance": tails.distance.surprise(1 - float(answer.similarities[:4].mean())),
+                    "uncertainty": (1 - new) * tails.uncertainty.surprise(float(uncertainty(student))),
+                    "disagreement": (1 - new) * tails.disagreement.surprise(unlike),
+                }
+                expected = (1 - pinned) * sum(WEIGHTS[name] * part for name, part in parts.items())  # type: ignore[index]
+                assert answer.doubt == pytest.approx(expected, abs=1e-4)
+                assert answer.prediction_set is None  # fitted for the labels that the student was taught
+
+    def test_a_gate_is_none_once_edits_ended_it(self, copy: Path) -> None:
+        with Runtime.open(copy, retrieval="gated") as runtime:
+            assert runtime.gate == runtime.manifest.gate is not None
+            runtime.kb.add("noon", "a")
+            assert runtime.gate is None and runtime.predict("night").retrieved
 
 
 class TestBundlesWithout:

@@ -33,6 +33,11 @@ KEYS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _few_texts_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reaugkd.runtime.statistics._LEAST_DRIFT", 1)
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return add_abstention(build_heldout_bundle(tmp_path_factory.mktemp("counted") / "bundle"))
@@ -168,6 +173,28 @@ class TestDrift:
         statistics.count(answer)
         found = statistics.stats()["drift"]
         assert found["similarity"] is None and found["agreement"] is not None
+
+    def test_of_few_texts_or_chosen_ones_it_tells_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        none = {"similarity": None, "agreement": None}
+        with Runtime.open(path, budget_ms=1e-6) as hurried, Runtime.open(path) as runtime:
+            for text in TEXTS:
+                hurried.predict(text)
+                runtime.predict(text)
+            assert hurried.stats()["drift"] == none
+            assert runtime.stats()["drift"]["similarity"] is not None
+            monkeypatch.setattr("reaugkd.runtime.statistics._LEAST_DRIFT", len(TEXTS) + 1)
+            assert runtime.stats()["drift"] == none
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_forked_child_begins_anew_and_waits_for_nobody(self) -> None:
+        statistics = Statistics(None)
+        statistics.count(an_answer())
+        with statistics._lock:  # as another thread of the parent may hold it
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                os._exit(int(statistics.stats()["predictions"] != 0))
+        assert os.waitpid(child, 0)[1] == 0
 
     def test_without_a_reference_there_is_none(self, edge_bundle: Path) -> None:
         with Runtime.open(edge_bundle) as runtime:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,14 @@ from reaugkd.kb.files import atomic_directory, atomic_write
 from reaugkd.kb.index import VectorIndex
 
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heeded() -> Iterator[None]:
+    """Started in the background, a process comes with SIGINT ignored, and so do these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def begin_predicting(bundle: Path, folder: Path, rows: int = 5) -> tuple[subprocess.Popen[bytes], IO[bytes]]:

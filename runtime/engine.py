@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from .abstention import Judge, judge_of
 from .answering import CountedAnswers
 from .budget import SEARCHES, Budget, checked_budget, measured_cost
 from .bundle import Bundle
-from .editor import KnowledgeEditor
 from .gate import Gate
 from .golden import check_golden
 from .heap import give_back
@@ -33,6 +32,9 @@ from .student import StudentSession
 from .text import Text, checked_input
 from .threads import checked_threads
 from .tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from .editor import KnowledgeEditor
 
 _MOST_JUDGES = 32  # goals of abstention whose thresholds are kept at hand
 
@@ -168,6 +170,8 @@ class Runtime:
     @property
     def kb(self) -> KnowledgeEditor:
         """What edits the knowledge base."""
+        from .editor import KnowledgeEditor  # not at the top: most runtimes only answer, and its imports take 15 ms
+
         parts = self._current().parts
         return KnowledgeEditor(parts.store, parts.tokenizer, parts.student)
 

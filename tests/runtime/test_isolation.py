@@ -51,7 +51,9 @@ with Runtime.open(sys.argv[1], threads=2) as runtime:
     assert all(answer.neighbours for answer in answers)
 print(*sys.modules)
 """
-    loaded = {name.partition(".")[0] for name in run(script, bundle, tmp_path).split()}
+    modules = set(run(script, bundle, tmp_path).split())
+    assert not modules & {"reaugkd.runtime.editor", "reaugkd.runtime.writer", "reaugkd.runtime.prometheus", "difflib"}
+    loaded = {name.partition(".")[0] for name in modules}
     assert {"numpy", "onnxruntime", "tokenizers"} <= loaded
     assert not loaded & set(FORBIDDEN)
     assert list(tmp_path.rglob("*")) == []

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleIntegrityError
-from ..kb.change import canonical
 from ..kb.files import atomic_write
 from ..kb.head import GENERATIONS, Head
 from ..kb.index import IndexConfig
@@ -159,6 +158,8 @@ class Generation:
 
     def digest(self) -> str:
         """SHA-256 of what the table says but for hashes: part of the entry of the fold that made it, and so signed."""
+        from ..kb.change import canonical
+
         names = ("number", "labels", "kb_rows", "pins", "next_id", "related", "recall", "odds", "texts")
         told = {name: getattr(self, name) for name in names}
         return hashlib.sha256(canonical({**told, "kb": dataclasses.asdict(self.kb)})).hexdigest()

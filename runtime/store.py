@@ -14,18 +14,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import BundleError, BundleIntegrityError, UsageError
-from ..kb.change import NewRow
-from ..kb.edited import EditedKnowledgeBase
 from ..kb.head import Head, HeadFile
-from ..kb.journal import MOST_BYTES, Entry, damaged, read_journal
 from ..kb.knowledge_base import TEXTS_FILE, KnowledgeBase
 from ..kb.signature import PublicKey
 from ..kb.text_digests import DIGESTS_FILE
 from .bundle import KB_FOLDER, Bundle, check_file, plain_size
 from .generation import GENERATION_FILE, HISTORY_FILE, Generation
 from .heldout import HELDOUT_FILE, HeldOutRows
+
+if TYPE_CHECKING:
+    from ..kb.change import NewRow
+    from ..kb.edited import EditedKnowledgeBase
+    from ..kb.journal import Entry
+
+# What reads edits is imported where there are some: most bundles have none, and it takes 15 ms.
 
 _TRIES = (False, False, False, False, True)  # to open a generation while others are folding; True is the last
 
@@ -121,6 +126,8 @@ class KnowledgeStore:
 
     def edited(self) -> EditedKnowledgeBase:
         """The knowledge base of the last `current`, as one that edits can be made to."""
+        from ..kb.edited import EditedKnowledgeBase
+
         kb, view = self.view.kb, self.view
         if isinstance(kb, EditedKnowledgeBase):
             return kb
@@ -226,6 +233,9 @@ class KnowledgeStore:
         entries = self._entries(generation, head, generation.begin)
         if not entries:
             return View(kb, labels, head, generation, line)
+        from ..kb.edited import EditedKnowledgeBase
+        from ..kb.journal import damaged
+
         edited = EditedKnowledgeBase(kb, labels, keeps_texts=generation.texts == "plain")
         try:
             edited = edited.applied([entry.change for entry in entries])
@@ -237,6 +247,8 @@ class KnowledgeStore:
         """The edits before a generation, the last of which made it."""
         if not generation.number:
             return []
+        from ..kb.journal import damaged, read_journal
+
         path, config = generation.folder / HISTORY_FILE, generation.kb
         record = generation.files.get(HISTORY_FILE)
         if record is None:
@@ -260,6 +272,8 @@ class KnowledgeStore:
         path, config = generation.journal, generation.kb
         if (head.length, head.seq, head.after) == (known.length, known.seq, known.after):
             return []
+        from ..kb.journal import damaged, read_journal
+
         data = _read(self.bundle.path, path, known.length, head.length)
         entries = list(read_journal(data, path, config.dtype, config.ndim, known.seq, known.after))
         self._check_signatures(entries, path)
@@ -314,6 +328,8 @@ def _check_rows(kb: KnowledgeBase, generation: Generation) -> None:
 
 def _read(bundle: Path, path: Path, start: int, end: int) -> bytes:
     """Some bytes of a journal."""
+    from ..kb.journal import MOST_BYTES, damaged
+
     found = plain_size(bundle, path.relative_to(bundle).as_posix(), f"{end} bytes")
     if end > MOST_BYTES or found < end or start > end:
         raise damaged(path, f"{found} bytes, where HEAD says {end}")

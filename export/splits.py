@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..runtime.data import Dataset, Split, carve, drop_duplicates_of, with_dev_split
+from ..runtime.data.split import Indices
 from .groups import related_rows
 from .recipe import Recipe
 
@@ -42,27 +43,30 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     The seeds are fixed: two runs of different seeds differ in their training, not in their rows. Where the data has no
     dev split, one is carved out of train, stratified. The held-out rows are always a carve of their own, so that
     neither dev nor test is looked at before its score; related rows (``related_rows``) are held out together, so that
-    their number is near the share, not exact. Rows that repeat a row they must not know are dropped: train rows of any
-    other split's, held-out rows of a scored split's.
+    their number is near the share, not exact. The held-out rows of a limit are some of those that are held out without
+    it: a teacher that was fitted on all train rows knows none of them. Rows that repeat a row they must not know are
+    dropped: train rows of any other split's, held-out rows of a scored split's.
 
     Args:
         dataset: as read; ``train`` must be there and labelled.
         recipe: the held-out share.
-        limit: at most so many train rows, stratified; None for all.
+        limit: at most so many train rows, the held-out ones among them, stratified; None for all.
 
     Raises:
-        DataError: no train split, or too few rows to hold any out.
+        DataError: no train split, too few rows to hold any out, or a limit that leaves none to train on.
     """
     if "train" not in dataset.splits:
         raise DataError("there is no train split", path=dataset.name, found=", ".join(dataset.splits) or "no split")
     dataset = with_dev_split(dataset)
-    train = dataset.splits["train"]
+    rows, names = dataset.splits["train"], dataset.label_names
     scored = {name: split for name, split in dataset.splits.items() if name != "train"}
-    beyond = train.take([])
-    if limit is not None and limit < len(train):
-        left, chosen = carve(train, dataset.label_names, limit, _LIMIT_SEED)
-        train, beyond = train.take(chosen), train.take(left)
-    heldout, train = _hold_out(train, dataset.label_names, recipe)
+    held, kept = _hold_out(rows, names, _wanted(len(rows), recipe))
+    if limit is not None and limit < len(rows):
+        held = held[_fewer(rows.take(held), names, _wanted(limit, recipe))]
+        _require_room(limit, len(held), dataset)
+        kept = kept[carve(rows.take(kept), names, limit - len(held), _LIMIT_SEED)[1]]
+    heldout, train = rows.take(held), rows.take(kept)
+    beyond = rows.take(np.setdiff1d(np.arange(len(rows)), [*held, *kept]))
     heldout = heldout.take(drop_duplicates_of(heldout, scored.values()))
     train = train.take(drop_duplicates_of(train, [heldout, *scored.values()]))
     _require_classes(train, dataset)
@@ -72,20 +76,48 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     return RunSplits(train, heldout, scored, beyond, dataset.label_names, dataset.name)
 
 
-def _hold_out(train: Split, label_names: tuple[str, ...], recipe: Recipe) -> tuple[Split, Split]:
-    """Held-out rows and the rest: whole groups of related rows, stratified by the label of each group's first row.
+def _wanted(rows: int, recipe: Recipe) -> int:
+    """How many of so many rows to hold out."""
+    return min(round(rows * recipe.heldout_share), recipe.heldout_max)
 
-    A group of more than a quarter of the rows that are wanted is never held out: it would decide everything.
+
+def _hold_out(rows: Split, label_names: tuple[str, ...], count: int) -> tuple[Indices, Indices]:
+    """The numbers of about ``count`` held-out rows and of the rest.
+
+    Whole groups of related rows, stratified by the label of each group's first row. A group of more than a quarter of
+    ``count`` is never held out: it would decide everything.
     """
-    groups = related_rows(train)
+    groups = related_rows(rows)
     firsts, sizes = np.unique(groups, return_counts=True)
-    count = min(round(len(train) * recipe.heldout_share), recipe.heldout_max)
     small = sizes <= max(1, count // 4)
     firsts, sizes = firsts[small], sizes[small]
     groups_wanted = max(1, round(count / sizes.mean())) if len(sizes) else 1
-    _, held = carve(train.take(firsts), label_names, groups_wanted, _HELDOUT_SEED)
+    _, held = carve(rows.take(firsts), label_names, groups_wanted, _HELDOUT_SEED)
     is_held = np.isin(groups, firsts[held])
-    return train.take(np.flatnonzero(is_held)), train.take(np.flatnonzero(~is_held))
+    return np.flatnonzero(is_held), np.flatnonzero(~is_held)
+
+
+def _fewer(heldout: Split, label_names: tuple[str, ...], count: int) -> Indices:
+    """The numbers of about ``count`` of the held-out rows: whole groups, and of each class at least one."""
+    groups = related_rows(heldout)
+    firsts = np.unique(groups)
+    spare = len(firsts) - len(set(heldout.take(firsts).labels or ()))
+    dropped = min(round(len(firsts) * (1 - count / len(heldout))), spare)
+    if dropped < 1:
+        return np.arange(len(heldout))
+    kept, _ = carve(heldout.take(firsts), label_names, dropped, _HELDOUT_SEED)
+    return np.flatnonzero(np.isin(groups, firsts[kept]))
+
+
+def _require_room(limit: int, held: int, dataset: Dataset) -> None:
+    if limit <= held:
+        raise DataError(
+            "the limit leaves no rows to train on",
+            path=dataset.name,
+            found=f"a limit of {limit} rows",
+            expected=f"more than the {held} that are held out of them, at least one of each class",
+            remedy="Raise the limit.",
+        )
 
 
 def _require_classes(train: Split, dataset: Dataset) -> None:

@@ -162,8 +162,36 @@ def test_too_little_to_train_on_is_told(train: Split | None, message: str) -> No
 
 
 def test_a_limit_too_small_is_told() -> None:
-    with pytest.raises(DataError, match="too few rows"):
+    with pytest.raises(DataError, match="a limit of 2 rows; expected more than the 3"):
         assign(dataset_of(train=numbered(300)), RECIPE, 2)
+
+
+@pytest.mark.parametrize("limit", [30, 90, 200, 268])
+def test_a_limit_holds_out_none_of_the_rows_that_a_run_without_it_trains_on(limit: int) -> None:
+    source = dataset_of(train=numbered(300))
+    limited, full = assign(source, RECIPE, limit), assign(source, RECIPE, None)
+    assert keys(limited.heldout) <= keys(full.heldout)
+    parts = [keys(limited.train), keys(limited.heldout), keys(limited.beyond)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 270
+
+
+def test_a_limit_leaves_each_class_a_heldout_row() -> None:
+    labels = [f"label {n % 50}" for n in range(600)]
+    names = tuple(sorted(set(labels)))
+    source = Dataset("made", {"train": split_of([f"row {n}" for n in range(600)], labels), "dev": numbered(3)}, names)
+    splits = assign(source, RECIPE, 200)
+    assert set(splits.heldout.labels or ()) == set(names) == set(splits.train.labels or ())
+    assert len(splits.heldout) + len(splits.train) == 200
+
+
+def test_related_rows_of_a_limit_are_held_out_together() -> None:
+    words = [f"alpha{n} beta{n} gamma{n}" for n in range(80)]
+    texts = [text for word in words for text in (word, word.rsplit(" ", 1)[0], word.split(" ")[0])]
+    source = dataset_of(train=split_of(texts, [LABELS[n // 3 % 3] for n in range(240)]), dev=numbered(9, "dev"))
+    splits = assign(source, RECIPE, 120)
+    held = {text.split()[0] for text, *_ in keys(splits.heldout)}
+    assert held and len(splits.heldout) == 3 * len(held)
+    assert not held & {text.split()[0] for text, *_ in keys(splits.train) | keys(splits.beyond)}
 
 
 def test_train_without_labels_is_told() -> None:

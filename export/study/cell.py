@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from ..splits import assign
 from ..student_folder import StudentJob, write_student
 from ..tokens import TokenRows, token_rows
 from ..train import TrainJob, train
-from .checks import Table, a_switch, a_text
+from .options import Options
 from .out_of_domain import out_of_domain_accuracy
 from .plan import KB_REST, Cell, Plan, located
 from .results import CellResult, SystemResult, system_result
@@ -52,29 +52,6 @@ def load_local(data: str, task: str | None, columns: Columns) -> Dataset:
     return load_dataset(Path(data), columns, task)
 
 
-@dataclass(frozen=True)
-class Options:
-    """The study's ``[options]`` as this cell reads them.
-
-    Args:
-        shifted: also score the rows with typing errors.
-        out_of_domain: a data set on which the embeddings are tried as they are; empty for none.
-    """
-
-    shifted: bool = True
-    out_of_domain: str = ""
-
-    @classmethod
-    def read(cls, table: Mapping[str, Any]) -> Options:
-        """Check the table.
-
-        Raises:
-            RecipeError: an unknown key, or a value of another type.
-        """
-        given = Table("options.", table, "shifted out_of_domain")
-        return cls(given.take("shifted", a_switch, True), given.take("out_of_domain", a_text, ""))
-
-
 def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = load_local) -> CellResult:
     """Train the cell's student and score it, alone and with every variant of retrieval.
 
@@ -87,11 +64,11 @@ def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = loa
     """
     options = Options.read(plan.options)
     own = asdict(cell.settings.retrieval)
-    # Read before the training, so that a misspelt one is told now.
     variants = {variant.name: retrieval_from_dict({**own, **variant.settings}) for variant in plan.variants}
     task = cell.task
     columns = Columns(task.text_column, task.text_pair_column, task.label_column)
     dataset = load(task.located(data_dir), task.task, columns)
+    choose_split(dataset, task.split)  # a data set without it is told before the training, not after
     other = load(located(options.out_of_domain, data_dir), None, Columns()) if options.out_of_domain else None
     run = RunFolder(out / "runs" / task.name / f"{cell.recipe}-{cell.seed}", out / "teachers")
     train(dataset, TrainJob(plan.model, cell.settings, task.limit, redo=True, shared=run.shared), run.path)
@@ -130,7 +107,10 @@ class _Measured:
         return [system_result(name, p, self.gold, teacher, "", **more[name]) for name, p in found.items()]
 
     def retrieval(self, variant: str, recipe: RetrievalRecipe, extra: Split | None = None) -> list[SystemResult]:
-        """The int8 student, its neighbours and the blend, by one way to retrieve; ``extra`` as of ExportJob."""
+        """The int8 student, its neighbours and the blend, by one way to retrieve; ``extra`` as of ExportJob.
+
+        A variant has no student of its own: what is retrieved changes nothing in how the student answers.
+        """
         student = self._quantized(recipe)
         job = ExportJob(detect_target(), extra=extra)
         made = make_kb(self.source, recipe, job, student.ask, student.heldout())
@@ -161,6 +141,7 @@ class _Measured:
                 **(self._more(of(shifted)) if shifted is not None else {}),
             )
             for name, of in _SYSTEMS.items()
+            if name != STUDENT or not variant
         ]
 
     def _more(self, shifted: Floats | None) -> dict[str, Any]:

@@ -98,6 +98,12 @@ def a_metric(value: Any, name: str) -> Metric:
     return value  # type: ignore[no-any-return]
 
 
+def a_split(value: Any, name: str) -> str:
+    """A split that nothing is trained on."""
+    require(value in ("dev", "test"), name, value, "dev or test")
+    return str(value)
+
+
 def a_table(value: Any, name: str) -> Mapping[str, Any]:
     """A table, not looked into."""
     require(isinstance(value, Mapping), name, value, "a table")

@@ -22,10 +22,10 @@ from pathlib import Path
 from ...errors import DataError, DependencyError, OutputExistsError, UsageError
 from ...kb.files import atomic_write
 from .compare import Analysis
-from .keys import Inputs, finished, settings_key
+from .keys import CELL_FORMAT, Inputs, finished, settings_key
 from .plan import Cell, Plan
 from .plots import draw
-from .results import CellResult, cell_file, read_cell, write_results
+from .results import CellNotes, CellResult, cell_file, read_cell, write_results
 from .schedule import Failure, available_workers, run_jobs
 from .tables import report, summary
 from .watch import Watch
@@ -80,6 +80,9 @@ def study(job: StudyJob, tell: Callable[[str], None], remark: Callable[[str], No
             raise DataError("no cell of this study is finished", path=job.out, remedy="Leave out --report-only.")
         if job.report_only and len(done) < len(cells):
             remark(f"{len(cells) - len(done)} of {len(cells)} cells are not done, or were made with other settings")
+        older = sum(notes.format < CELL_FORMAT for notes in done.values())
+        if older:
+            remark(f"{older} cells were made by an earlier version; a call without --report-only makes them anew")
         _report(job, [(cell, read_cell(cell_file(job.out, cell))) for cell in cells if cell.name in done], tell, remark)
     return failures
 
@@ -122,7 +125,7 @@ def _alone(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _run(job: StudyJob) -> tuple[list[Failure], dict[str, object]]:
+def _run(job: StudyJob) -> tuple[list[Failure], dict[str, CellNotes]]:
     """Run what is not done: the failures, and the cells that are done then."""
     plan, out, data_dir = job.plan, job.out, job.data_dir or job.plan.folder
     with atomic_write(out / "plan.json") as file:
@@ -140,7 +143,7 @@ def _run(job: StudyJob) -> tuple[list[Failure], dict[str, object]]:
         workers = available_workers(job.processes)
         watch = Watch(cells, {name: notes.seconds for name, notes in done.items()}, workers.processes, sys.stderr)
         failures = run_jobs(jobs, {cell.pair for cell in cells if cell.name in done}, workers, watch)
-    return failures, dict(finished(plan, out, inputs))
+    return failures, finished(plan, out, inputs)
 
 
 def _description(plan: Plan) -> dict[str, object]:

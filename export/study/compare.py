@@ -10,11 +10,11 @@ import numpy as np
 
 from ...runtime.evaluate import BLEND, STUDENT, STUDENT_FP32, TEACHER
 from ...runtime.metrics import Floats
-from ...runtime.significance import Interval, McNemar
+from ...runtime.significance import Interval
 from .checks import AVERAGE
 from .plan import Plan
 from .results import Found, SystemResult
-from .statistics import Draws, SeedTest, Spread, difference_interval, pooled_mcnemar, resampled, seed_test, spread
+from .statistics import Draws, RowTest, SeedTest, Spread, difference_interval, resampled, row_test, seed_test, spread
 
 __all__ = ["BLEND", "MAIN", "STUDENT", "STUDENT_FP32", "TEACHER", "Analysis", "Comparison", "Who"]
 
@@ -40,9 +40,10 @@ class Comparison:
         second: the one it is compared with.
         metric: what of.
         value: the mean over the seeds that both have; of ``AVERAGE`` the mean of the tasks' values.
+        missing: planned seeds that it does not hold; of ``AVERAGE`` those of all tasks together.
         over_seeds: at the same seeds; of ``AVERAGE`` the tasks' mean at each seed that all tasks have.
         over_rows: the paired bootstrap's interval; None where the metric is no sum over rows, or the rows differ.
-        mcnemar: rows that only the first or only the second has right, all seeds together; None for ``AVERAGE``.
+        answers: what only the first or only the second has right, tested over rows; None for ``AVERAGE``.
     """
 
     task: str
@@ -50,9 +51,10 @@ class Comparison:
     second: Who
     metric: str
     value: float
+    missing: int
     over_seeds: SeedTest | None
     over_rows: Interval | None
-    mcnemar: McNemar | None
+    answers: RowTest | None
 
 
 class Analysis:
@@ -66,6 +68,7 @@ class Analysis:
     def __init__(self, plan: Plan, found: Found) -> None:
         self.plan, self.found = plan, found
         self._metrics = {task.name: str(task.metric) for task in plan.tasks}
+        self._seeds = {task.name: len(task.seeds) for task in plan.tasks}
         self._draws: dict[str, dict[tuple[Who, int], Draws]] = {}
 
     @property
@@ -76,11 +79,6 @@ class Analysis:
     def metric_of(self, task: str, metric: str = MAIN) -> str:
         """The metric's name in the results."""
         return self._metrics[task] if metric == MAIN else metric
-
-    def student_of(self, recipe: str, variant: str) -> Who:
-        """The student that a way to retrieve is compared with: its own, if it has one, else the recipe's."""
-        own = any(name == recipe and cell.find(STUDENT, variant) for (_, name, _), cell in self.found.items())
-        return Who(recipe, STUDENT, variant if own else "")
 
     def values(self, task: str, who: Who, metric: str = MAIN) -> dict[int, float]:
         """The metric at each seed that has it."""
@@ -109,8 +107,9 @@ class Analysis:
         interval = difference_interval(draws[0], draws[1]) if draws[0] and draws[1] else None
         results = [self._results(task, who) for who in (first, second)]
         test = seed_test(list(differences.values()))
-        tested = pooled_mcnemar([(results[0][seed], results[1][seed]) for seed in seeds])
-        return Comparison(task, first, second, metric, test.mean, test, interval, tested)
+        tested = row_test([(results[0][seed], results[1][seed]) for seed in seeds])
+        missing = self._seeds[task] - len(differences)
+        return Comparison(task, first, second, metric, test.mean, missing, test, interval, tested)
 
     def _average(self, first: Who, second: Who, metric: str) -> Comparison | None:
         by_task = {task: self._differences(task, first, second, metric) for task in self.tasks}
@@ -130,7 +129,8 @@ class Analysis:
         interval = None
         if all(map(all, draws)):
             interval = difference_interval(*([np.mean(part, axis=0) for part in parts] for parts in draws))
-        return Comparison(AVERAGE, first, second, metric, value, test, interval, None)
+        missing = sum(self._seeds[task] - len(values) for task, values in by_task.items())
+        return Comparison(AVERAGE, first, second, metric, value, missing, test, interval, None)
 
     def _differences(self, task: str, first: Who, second: Who, metric: str) -> dict[int, float]:
         ones, others = (self.values(task, who, metric) for who in (first, second))

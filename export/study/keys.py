@@ -1,7 +1,7 @@
 """What a cell was made of, as two hashes: of its settings, and of the data and models it starts from.
 
 The settings' hash knows no absolute path, so that a study carried to another machine is still the same study; there its
-data may be missing, and its tables can be made all the same.
+data may be missing, and its tables can be made all the same, also those of cells that an earlier version made.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from ..run import made_from
 from .plan import Cell, Plan, located
 from .results import CellNotes, cell_file, read_notes
 
-CELL_FORMAT = 2
-"""To be raised when a cell begins to compute something else from the same settings."""
+CELL_FORMAT = 3
+"""To be raised when a cell begins to compute something else from the same settings: in training, export or measuring.
+
+3: i8 keys, soft labels of fewer bits, the search width by its recall, the fewest neighbours that keep the gain; the
+held-out rows of a limit are rows that no run without one trains on.
+"""
 
 # What a task says that changes no number in a cell.
 _ONLY_SHOWN = ("name", "metric", "seeds")
@@ -28,7 +32,7 @@ def settings_key(plan: Plan, cell: Cell) -> str:
         del task["kb_rest"]  # a key that came later counts only where it is set: older cells stay good
     recipe = {**plan.recipes[cell.recipe].as_dict(), "seed": cell.seed}
     variants = [asdict(variant) for variant in plan.variants]
-    return made_from(CELL_FORMAT, plan.teacher, task, recipe, variants, plan.options)
+    return made_from(plan.teacher, task, recipe, variants, plan.options)
 
 
 class Inputs:
@@ -70,13 +74,14 @@ def finished(plan: Plan, out: Path, inputs: Inputs | None = None) -> dict[str, C
     Args:
         plan: the study.
         out: its folder.
-        inputs: also ask whether data and models are those it was made from; None asks for the settings alone.
+        inputs: also ask whether data and models are those it was made from, and by this version; None asks for the
+            settings alone.
     """
     done = {}
     for cell in plan.cells():
         notes = read_notes(cell_file(out, cell))
         if notes is None or notes.settings != settings_key(plan, cell):
             continue
-        if inputs is None or notes.inputs == inputs.key(cell):
+        if inputs is None or (notes.format, notes.inputs) == (CELL_FORMAT, inputs.key(cell)):
             done[cell.name] = notes
     return done

@@ -15,8 +15,9 @@
     seeds = [0, 1, 2, 3, 4]                 # default: the study's
 
     [[variants]]                            # ways to retrieve, each evaluated on every trained student
-    name = "k8"
-    k = 8
+    name = "teacher-keys"                   # and what its [retrieval] says otherwise than the recipe's
+    query = "distilled"
+    keys = "teacher"
 
     [options]
     shifted = true                          # also score rows with typing errors; default
@@ -30,13 +31,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import RecipeError
 from ..recipe import Recipe
-from ..recipe_file import load_recipe, override, with_start
+from ..recipe_file import load_recipe, override, retrieval_from_dict, with_start
 from .checks import (
     REMEDY,
     Metric,
@@ -44,6 +45,7 @@ from .checks import (
     a_limit,
     a_metric,
     a_name,
+    a_split,
     a_switch,
     a_table,
     a_text,
@@ -53,6 +55,7 @@ from .checks import (
     some_tables,
     some_texts,
 )
+from .options import Options
 
 KB_REST = "kb_rest"
 """The variant that a task's ``kb_rest`` adds."""
@@ -69,7 +72,7 @@ class Task:
         metric: what its tables show first.
         task: a GLUE task's name, clinc150, or a hub subset, as ``reaugkd train --task`` takes it.
         limit: at most so many train rows, stratified; None for all.
-        split: to score on; None for test if it has labels, else dev.
+        split: to score on, ``dev`` or ``test``; None for test if it has labels, else dev.
         text_column: of the texts; None for the usual names, as with the other two.
         text_pair_column: of the pairs' second texts.
         label_column: of the labels.
@@ -140,7 +143,7 @@ class Plan:
         recipes: by name, in the order of the tables, with the study's student.
         baseline: the recipe that the others are compared with.
         variants: ways to retrieve.
-        options: for the cell, which checks them.
+        options: as given; ``Options.read`` reads them.
         here: the teacher's hub id or folder on this machine; None for the one written.
     """
 
@@ -220,7 +223,11 @@ def _plan(tables: Mapping[str, Any], folder: Path) -> Plan:
     for what, named in (("tasks", tasks), ("variants", variants)):
         names = [item.name for item in named]
         require(len(set(names)) == len(names), what, names, "each name once")
+    for variant in variants:
+        for recipe in recipes.values():
+            _check_variant(variant, recipe)
     options = study.take("options", a_table, {})
+    Options.read(options)
     return Plan(folder, study.take("teacher", a_text), tasks, recipes, baseline, variants, options)
 
 
@@ -235,16 +242,28 @@ def _recipe_file(entry: str, folder: Path) -> tuple[str, Path]:
     return a_name(found.stem, "recipes"), found
 
 
+def _check_variant(variant: Variant, recipe: Recipe) -> None:
+    """RecipeError, naming the variant, unless the recipe can retrieve so."""
+    require(variant.name != KB_REST, "variants.name", KB_REST, "another name: a task's kb_rest has this one")
+    try:
+        retrieval_from_dict({**asdict(recipe.retrieval), **variant.settings})
+    except RecipeError as error:
+        raise RecipeError(f"variant {variant.name!r}: {error}") from None
+
+
 def _task(table: Mapping[str, Any], seeds: tuple[int, ...]) -> Task:
-    texts = ("task", "split", "text_column", "text_pair_column", "label_column")
-    given = Table("tasks.", table, "name data seeds metric limit kb_rest", *texts)
+    texts = ("task", "text_column", "text_pair_column", "label_column")
+    given = Table("tasks.", table, "name data seeds metric limit split kb_rest", *texts)
+    rest = given.take("kb_rest", a_switch, False)
+    require(not rest or "limit" in table, "tasks.kb_rest", rest, "a limit beside it, or no row is left over")
     return Task(
         given.take("name", a_name),
         given.take("data", a_text),
         given.take("seeds", some_seeds, seeds),
         given.take("metric", a_metric, "accuracy"),
         limit=given.take("limit", a_limit, None),
-        kb_rest=given.take("kb_rest", a_switch, False),
+        split=given.take("split", a_split, None),
+        kb_rest=rest,
         **{name: given.take(name, a_text, None) for name in texts},
     )
 

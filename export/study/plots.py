@@ -68,7 +68,7 @@ def _variants(figure_kind: Any, analysis: Analysis, recipe: str) -> Any:
     for task, panel in panels.items():
         panel.axvline(0, color=_LIGHT, linewidth=1)
         for row, variant in enumerate(variants):
-            one = analysis.compare(task, Who(recipe, BLEND, variant), analysis.student_of(recipe, variant))
+            one = analysis.compare(task, Who(recipe, BLEND, variant), Who(recipe, STUDENT))
             if one is not None:
                 low, high = one.over_rows or (one.value, one.value)
                 # A percentile interval need not hold the value itself.

@@ -130,11 +130,13 @@ class CellNotes:
         settings: the hash of the settings it was made with.
         inputs: the hash of data and models it was made from.
         seconds: it took.
+        format: the version of what a cell computes, ``keys.CELL_FORMAT`` at the time.
     """
 
     settings: str
     inputs: str
     seconds: float
+    format: int
 
 
 def cell_file(out: Path, cell: Cell) -> Path:
@@ -154,10 +156,12 @@ def write_cell(path: Path, cell: Cell, result: CellResult, notes: CellNotes) -> 
 
 
 def read_notes(path: Path) -> CellNotes | None:
-    """The notes of a cell's file; None where there is none that can be read."""
+    """The notes of a cell's file; None where there is none that can be read whole."""
     try:
-        about = json.loads(pq.read_schema(path).metadata[_METADATA])
-        return CellNotes(**about["notes"])
+        file = pq.read_metadata(path)
+        about = json.loads(file.metadata[_METADATA])
+        notes = CellNotes(**about["notes"])
+        return notes if file.num_rows == sum(_lengths(about)) else None
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
 
@@ -171,17 +175,24 @@ def read_cell(path: Path) -> CellResult:
     try:
         table = pq.read_table(path)
         about = json.loads(table.schema.metadata[_METADATA])
+        columns = {name: table[name].to_numpy() for name in list(_ANSWERS)[1:]}
+        lengths = _lengths(about)
+        if len(table) != sum(lengths):
+            raise ValueError(f"{len(table)} rows, of systems with {sum(lengths)}")
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         remedy = "Remove it and call the study again."
         raise DataError("the cell cannot be read", path=path, found=str(error), remedy=remedy) from error
-    columns = {name: table[name].to_numpy() for name in list(_ANSWERS)[1:]}
-    ends = np.cumsum([one["metrics"]["n"] for one in about["systems"]]).tolist()
     return CellResult(
         tuple(
-            SystemResult(**one, **{name: column[end - one["metrics"]["n"] : end] for name, column in columns.items()})
-            for one, end in zip(about["systems"], ends, strict=True)
+            SystemResult(**one, **{name: column[end - length : end] for name, column in columns.items()})
+            for one, length, end in zip(about["systems"], lengths, np.cumsum(lengths).tolist(), strict=True)
         )
     )
+
+
+def _lengths(about: Mapping[str, Any]) -> list[int]:
+    """How many rows of the file each system has."""
+    return [int(one["metrics"]["n"]) for one in about["systems"]]
 
 
 def write_results(out: Path, found: Iterable[tuple[Cell, CellResult]]) -> None:

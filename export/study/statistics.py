@@ -2,9 +2,8 @@
 
 Seeds: the paired t test (Student 1908) and the exact sign-flip permutation test (Fisher 1935) of the differences at the
 same seed; n seeds flip in 2^n ways, so three seeds cannot give a p below 0.25. Rows: the percentile bootstrap (Efron &
-Tibshirani 1993, chapter 13), the same resampled rows for all systems and seeds, and McNemar's exact test on the answers
-of all seeds together. Each answers one question: another training, or another test set. The answers of several seeds to
-one row are not independent, so the pooled McNemar p is on the small side.
+Tibshirani 1993, chapter 13), the same resampled rows for all systems and seeds, and the exact sign-flip test of what
+the rows say. Each answers one question: another training, or another test set.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
+from scipy.stats import binom
 
 from ...runtime.metrics import CALIBRATION_BINS, PROBABILITY_FLOOR, Floats
-from ...runtime.significance import Interval, McNemar, mcnemar, percentile_interval, resample_counts
+from ...runtime.significance import Interval, percentile_interval, resample_counts
 from .results import SystemResult
 
 RESAMPLES = 1000
@@ -103,15 +103,50 @@ def sign_flip_p_value(differences: ArrayLike, seed: int = 0) -> float:
     return float(np.mean(sums >= abs(values.sum()) - 1e-9 * np.abs(values).sum()))
 
 
-def pooled_mcnemar(pairs: Sequence[tuple[SystemResult, SystemResult]]) -> McNemar | None:
-    """McNemar's exact test on the answers of all seeds together; None where the rows do not match.
+@dataclass(frozen=True)
+class RowTest:
+    """Two systems' answers to the same rows, those of all seeds.
+
+    Attributes:
+        first_only: answers that only the first system has right.
+        second_only: answers that only the second has right.
+        p_value: two-sided, of the sign-flip test over rows; with one seed it is McNemar's exact test.
+    """
+
+    first_only: int
+    second_only: int
+    p_value: float
+
+
+def row_test(pairs: Sequence[tuple[SystemResult, SystemResult]]) -> RowTest | None:
+    """Which system has more rows right; None where the rows do not match.
+
+    The answers of several seeds to one row are not independent. So a row's lead, the seeds at which only the first has
+    it right less those at which only the second has, takes its sign as a whole, and each sign is a fair coin's toss.
 
     Args:
         pairs: of each seed the first and the second system.
     """
-    if not pairs or any(not np.array_equal(first.gold, second.gold) for first, second in pairs):
+    if not pairs or any(not np.array_equal(first.gold, pairs[0][0].gold) for pair in pairs for first in pair):
         return None
-    return mcnemar(*(np.concatenate([pair[side].right for pair in pairs]) for side in (0, 1)))
+    right = [np.array([pair[side].right for pair in pairs]) for side in (0, 1)]
+    leads = (right[0].astype(np.int64) - right[1]).sum(axis=0)
+    only = [int(np.sum(right[side] & ~right[1 - side])) for side in (0, 1)]
+    return RowTest(only[0], only[1], _lead_p_value(leads))
+
+
+def _lead_p_value(leads: NDArray[np.int64]) -> float:
+    """The chance that the [n] leads' sum is at least as far from 0, were each one's sign a fair coin's toss; exact."""
+    sizes = np.bincount(np.abs(leads))
+    chances = np.ones(1)  # of the sums -reach, -reach + 1, ..., reach
+    for size, count in enumerate(sizes.tolist()):
+        if size and count:
+            tossed = np.zeros(2 * size * count + 1)
+            tossed[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+            chances = np.convolve(chances, tossed)
+    reach = len(chances) // 2
+    far = np.abs(np.arange(-reach, reach + 1)) >= abs(int(leads.sum()))
+    return min(1.0, float(chances[far].sum()))
 
 
 K = TypeVar("K", bound=Hashable)

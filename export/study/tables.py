@@ -65,8 +65,9 @@ def report(analysis: Analysis) -> str:
     parts += [
         "## Tests",
         f"Over seeds: the mean difference at the same seed, its {CONFIDENCE:.0%} interval by the t distribution, the "
-        "p-values of the t test and of the exact sign-flip test. Over rows: the bootstrap's interval; McNemar's exact "
-        "test on the answers of all seeds together (rows that only the first, only the second has right).",
+        "p-values of the t test and of the exact sign-flip test. Over rows: the bootstrap's interval; the answers, of "
+        "all seeds together, that only the first and that only the second has right, with the p-value of the exact "
+        "sign-flip test of the rows (of one seed it is McNemar's test).",
         tests(analysis),
     ]
     return "\n\n".join(parts) + "\n"
@@ -119,7 +120,7 @@ def retrieval_pairs(analysis: Analysis) -> Iterator[tuple[str, Who, Who]]:
     for recipe in analysis.plan.recipes:
         more = [KB_REST] if any(task.kb_rest for task in analysis.plan.tasks) else []
         for variant in ("", *(variant.name for variant in analysis.plan.variants), *more):
-            yield variant or OWN, Who(recipe, BLEND, variant), analysis.student_of(recipe, variant)
+            yield variant or OWN, Who(recipe, BLEND, variant), Who(recipe, STUDENT)
 
 
 def added_on_average(analysis: Analysis) -> str:
@@ -143,7 +144,7 @@ def added(analysis: Analysis, metric: str) -> str:
 def tests(analysis: Analysis) -> str:
     """Every test of the recipes against the baseline and of retrieval against the student alone, in long form."""
     header = ["recipe", "comparison", "task", "seeds", "over seeds", "interval", "t p", "flip p"]
-    header += ["interval over rows", "McNemar", "p"]
+    header += ["interval over rows", "answers", "p"]
     retrieval = [
         (f"retrieval ({name}) over the student", first, second) for name, first, second in retrieval_pairs(analysis)
     ]
@@ -159,7 +160,7 @@ def tests(analysis: Analysis) -> str:
 
 def _test_cells(compared: Comparison, analysis: Analysis) -> list[str]:
     metric = _shown_metric(compared, analysis)
-    seeds, tested = compared.over_seeds, compared.mcnemar
+    seeds, tested = compared.over_seeds, compared.answers
     over_seeds = [_NONE] * 5
     if seeds is not None:
         over_seeds = [
@@ -197,12 +198,14 @@ def _shown_metric(compared: Comparison, analysis: Analysis) -> str:
 
 
 def difference_cell(compared: Comparison | None, analysis: Analysis) -> str:
-    """``+0.52 [-0.10, +1.12]``, or a dash where there is nothing to compare."""
+    """``+0.52 [-0.10, +1.12]`` and how many seeds are missing; a dash where there is nothing to compare."""
     if compared is None:
         return _NONE
     metric = _shown_metric(compared, analysis)
-    value = number(compared.value, metric, signed=True)
-    return value if compared.over_rows is None else f"{value} {interval_cell(compared.over_rows, metric)}"
+    text = number(compared.value, metric, signed=True)
+    if compared.over_rows is not None:
+        text += f" {interval_cell(compared.over_rows, metric)}"
+    return f"{text} ({compared.missing} seed{'s' * (compared.missing > 1)} missing)" if compared.missing else text
 
 
 def interval_cell(interval: Interval | None, metric: str) -> str:

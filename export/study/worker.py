@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import ReaugkdError
+from .keys import CELL_FORMAT
 from .plan import Cell, Plan
 from .results import CellNotes, CellResult, cell_file, write_cell
 
@@ -62,7 +63,7 @@ def do(job: Job) -> None:
     """Run a cell and keep what it found."""
     begun = time.monotonic()
     result = job.run(job.cell, job.plan, job.out, job.data_dir)
-    notes = CellNotes(job.settings, job.inputs, round(time.monotonic() - begun, 3))
+    notes = CellNotes(job.settings, job.inputs, round(time.monotonic() - begun, 3), CELL_FORMAT)
     write_cell(cell_file(job.out, job.cell), job.cell, result, notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import zlib
@@ -34,7 +35,7 @@ metric = "mcc"
 
 [[variants]]
 name = "k8"
-k = 8
+keys = "student"
 """
 
 
@@ -106,9 +107,20 @@ def events(out: Path) -> list[str]:
     return (out / "events").read_text().splitlines() if (out / "events").exists() else []
 
 
+def write_orders(study: Path, what: dict[str, str]) -> None:
+    """Say what becomes of the cells named."""
+    (study.parent / "orders.json").write_text(json.dumps(what))
+
+
+def orders(data_dir: Path) -> dict[str, str]:
+    """What stands in orders.json beside the data: a cell's name -> what becomes of it."""
+    file = data_dir / "orders.json"
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
 def troubled(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
-    """A cell that fails as OUT's plan has it: [options] CELL = "how"."""
-    how = plan.options.get(cell.name)
+    """A cell that fails as its orders say."""
+    how = orders(data_dir).get(cell.name)
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "raises":
@@ -121,9 +133,9 @@ def troubled(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
 
 
 def stuck(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
-    """A cell that, where [options] CELL names a pipe, opens it and waits for ever."""
-    if cell.name in plan.options:
-        pipe = Path(plan.options[cell.name]).open("wb", buffering=0)  # noqa: SIM115  (open until the process ends)
+    """A cell that, where its orders name a pipe, opens it and waits for ever."""
+    if cell.name in orders(data_dir):
+        pipe = Path(orders(data_dir)[cell.name]).open("wb", buffering=0)  # noqa: SIM115  (open until the process ends)
         pipe.write(b"here")
         signal.pause()
     return calm(cell, plan, out, data_dir)

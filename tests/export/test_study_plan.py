@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from studycells import STUDY, write_study
 from reaugkd.errors import RecipeError
 from reaugkd.export.recipe import FitRecipe, ObjectiveRecipe
 from reaugkd.export.run import made_from
-from reaugkd.export.study.keys import CELL_FORMAT, Inputs, fingerprint, settings_key
+from reaugkd.export.study.keys import Inputs, fingerprint, finished, settings_key
 from reaugkd.export.study.plan import Plan, load_plan
 
 LEAST = 'teacher = "bert"\nrecipes = ["kd"]\n[[tasks]]\nname = "one"\ndata = "one.csv"\n'
@@ -35,7 +36,7 @@ class TestLoading:
         recipes = ["better", "recipes/kd.toml"]
         baseline = "kd"
         student.layers = [0, 2]
-        options = { cross_fit = 5 }
+        options = { out_of_domain = "clinc150" }
         [[tasks]]
         name = "SST-2"
         data = "glue/SST-2"
@@ -50,7 +51,7 @@ class TestLoading:
         [[variants]]
         name = "student-keys"
         keys = "student"
-        gate = { kind = "logistic" }
+        query = "distilled"
         """
         plan = plan_of(tmp_path, text)
         (task,) = plan.tasks
@@ -60,8 +61,8 @@ class TestLoading:
         assert [recipe.student.layers for recipe in plan.recipes.values()] == [(0, 2), (0, 2)]
         assert plan.recipes["kd"].objectives == (ObjectiveRecipe("soft_labels"),)
         (variant,) = plan.variants
-        assert (variant.name, variant.settings) == ("student-keys", {"keys": "student", "gate": {"kind": "logistic"}})
-        assert plan.options == {"cross_fit": 5}
+        assert (variant.name, variant.settings) == ("student-keys", {"keys": "student", "query": "distilled"})
+        assert plan.options == {"out_of_domain": "clinc150"}
 
     def test_a_bare_name_means_the_recipes_folder_first(self, tmp_path: Path) -> None:
         study = write_study(tmp_path / "study")
@@ -102,9 +103,15 @@ class TestLoading:
             (LEAST + "[[variants]]\nk = 8\n", ["'variants.name' is missing"]),
             (LEAST + '[[variants]]\nname = "a"\n' * 2, ["variants", "once"]),
             (LEAST + "[variants]\nk = 8\n", ["variants", "[[variants]] tables"]),
+            (LEAST + '[[variants]]\nname = "k8"\nk = 8\n', ["variant 'k8'", "'retrieval.k'"]),
+            (LEAST + '[[variants]]\nname = "x"\nkeys = "teacher"\n', ["variant 'x'", "distilled"]),
+            (LEAST + '[[variants]]\nname = "kb_rest"\n', ["variants.name", "kb_rest", "another name"]),
+            (LEAST + "kb_rest = true\n", ["tasks.kb_rest", "a limit"]),
+            (LEAST + 'split = "train"\n', ["tasks.split", "train", "dev or test"]),
             (LEAST + '[student]\nlayers = [1]\nmodel = "x"\n', ["not both"]),
             (LEAST + '[student]\nlayers = ["1"]\n', ["student.layers", "a list of numbers"]),
             ("options = 1\n" + LEAST, ["options", "a table"]),
+            ("options = { colour = 1 }\n" + LEAST, ["'options.colour'", "out_of_domain, shifted"]),
             ("seeds = [", ["no valid TOML"]),
         ],
     )
@@ -168,11 +175,11 @@ class TestKeys:
     @pytest.mark.parametrize(
         ("old", "new", "changed"),
         [
-            ("k = 8", "k = 9", "one.kd one.better two.kd two.better"),
+            ('keys = "student"', "folds = 4", "one.kd one.better two.kd two.better"),
             ('teacher = "teacher"', 'teacher = "other"', "one.kd one.better two.kd two.better"),
             ('data = "two.csv"', 'data = "two.csv"\nlimit = 9', "two.kd two.better"),
             ('data = "two.csv"', 'data = "one.csv"', "two.kd two.better"),
-            ("[[variants]]", "[options]\nfolds = 2\n[[variants]]", "one.kd one.better two.kd two.better"),
+            ("[[variants]]", "[options]\nshifted = false\n[[variants]]", "one.kd one.better two.kd two.better"),
             ('metric = "mcc"', "", ""),
             ("seeds = [0, 1, 2]", "seeds = [2, 1, 0]", ""),
             ('["kd", "better"]', '["better", "kd"]', ""),
@@ -218,9 +225,27 @@ class TestKeys:
         assert prints[0] == prints[1] != prints[2]
         assert len(prints[0]) == 64
 
-    def test_the_format_is_part_of_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        plan = plan_of(tmp_path, STUDY)
-        before = self.keys(plan)
-        monkeypatch.setattr("reaugkd.export.study.keys.CELL_FORMAT", CELL_FORMAT + 1)
-        assert not set(self.keys(plan).values()) & set(before.values())
+    def test_the_order_of_keys_is_not_part_of_it(self) -> None:
         assert made_from(1, {"b": 1, "a": 2}) == made_from(1, {"a": 2, "b": 1})
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class TestShipped:
+    def test_the_readmes_study(self, tmp_path: Path) -> None:
+        (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+        (tmp_path / "study.toml").write_text(block, encoding="utf-8")
+        (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+        plan = load_plan(tmp_path / "study.toml")
+        assert list(plan.recipes) == ["kd", "reaugkd"] and plan.cells()[0].name == "CoLA.kd.0"
+
+    @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks" / "study").glob("*.toml")), ids=lambda file: file.stem)
+    def test_the_studies_of_the_benchmarks(self, file: Path) -> None:
+        assert load_plan(file).cells()
+
+    @pytest.mark.parametrize("name", ["retrieval"])
+    def test_the_cells_that_are_kept_are_of_their_study(self, name: str) -> None:
+        plan = load_plan(ROOT / "benchmarks" / "study" / f"{name}.toml")
+        done = finished(plan, ROOT / "docs" / "results" / "study" / name)
+        assert sorted(done) == sorted(cell.name for cell in plan.cells())

@@ -8,7 +8,7 @@ import pytest
 from studycells import CLASSES, ROWS, gold_of, make_result, probabilities, write_study
 
 from reaugkd.errors import DataError
-from reaugkd.export.study.keys import Inputs, finished, settings_key
+from reaugkd.export.study.keys import CELL_FORMAT, Inputs, finished, settings_key
 from reaugkd.export.study.plan import Plan, load_plan
 from reaugkd.export.study.results import (
     CellNotes,
@@ -64,7 +64,7 @@ class TestSystemResult:
 
 class TestCellFiles:
     def test_there_and_back(self, plan: Plan, tmp_path: Path) -> None:
-        cell, result, notes = plan.cells()[1], make_result("one", "better", 0), CellNotes("s", "i", 1.5)
+        cell, result, notes = plan.cells()[1], make_result("one", "better", 0), CellNotes("s", "i", 1.5, 3)
         path = cell_file(tmp_path, cell)
         assert path == tmp_path / "cells" / "one.better.0.parquet"
         write_cell(path, cell, result, notes)
@@ -79,7 +79,7 @@ class TestCellFiles:
                 system_result("shifted", probabilities(25, 1), gold_of("two"), bytes=np.int64(7)),  # type: ignore[arg-type]
             )
         )
-        write_cell(tmp_path / "x.parquet", plan.cells()[0], mixed, CellNotes("s", "i", 0.0))
+        write_cell(tmp_path / "x.parquet", plan.cells()[0], mixed, CellNotes("s", "i", 0.0, 3))
         assert_same(read_cell(tmp_path / "x.parquet"), mixed)
 
     @pytest.mark.parametrize("content", [None, b"", b"PAR1 and more", b"{}"])
@@ -99,18 +99,32 @@ class TestCellFiles:
         with pytest.raises(DataError, match="cannot be read"):
             read_cell(tmp_path / "x.parquet")
 
+    @pytest.mark.parametrize("rows", [80, 119, 121])
+    def test_a_file_whose_rows_are_not_those_of_its_systems(self, plan: Plan, tmp_path: Path, rows: int) -> None:
+        """As somebody leaves it who drops a system's rows and not its metrics."""
+        path = tmp_path / "x.parquet"
+        write_cell(path, plan.cells()[0], make_result("one", "kd", 0, ()), CellNotes("s", "i", 0.0, 3))
+        table = pq.read_table(path)
+        assert len(table) == 120
+        pq.write_table(table.take([row % 120 for row in range(rows)]), path)
+        assert read_notes(path) is None
+        with pytest.raises(DataError, match=f"{rows} rows, of systems with 120"):
+            read_cell(path)
+
     def test_finished(self, plan: Plan, tmp_path: Path) -> None:
         cells, inputs = plan.cells()[:4], Inputs(plan, plan.folder)
         keys = [(settings_key(plan, cell), inputs.key(cell)) for cell in cells]
         notes = [
-            CellNotes(*keys[0], 1.0),
-            CellNotes("other settings", keys[1][1], 2.0),
-            CellNotes(keys[2][0], "other data", 3.0),
+            CellNotes(*keys[0], 1.0, CELL_FORMAT),
+            CellNotes("other settings", keys[1][1], 2.0, CELL_FORMAT),
+            CellNotes(keys[2][0], "other data", 3.0, CELL_FORMAT),
+            CellNotes(*keys[3], 4.0, CELL_FORMAT - 1),
         ]
-        for cell, note in zip(cells, notes, strict=False):
+        for cell, note in zip(cells, notes, strict=True):
             write_cell(cell_file(tmp_path, cell), cell, make_result("one", "kd", 0), note)
         assert finished(plan, tmp_path, inputs) == {cells[0].name: notes[0]}
-        assert finished(plan, tmp_path) == {cells[0].name: notes[0], cells[2].name: notes[2]}
+        # A report asks for the settings alone: an earlier version's cells are shown too.
+        assert finished(plan, tmp_path) == {cells[number].name: notes[number] for number in (0, 2, 3)}
 
 
 class TestResults:

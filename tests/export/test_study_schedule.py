@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import studycells
 from commandline import call, finish, names, ok, refused, spawn_python
-from studycells import STUDY, events, write_study
+from studycells import STUDY, events, write_orders, write_study
 
 from reaugkd.export.study import command, schedule
 from reaugkd.export.study.plan import load_plan
@@ -208,8 +208,8 @@ class TestTrouble:
     def test_failures_are_told_and_stop_nothing(self, tmp_path: Path, use: Callable[[CellFunction], None]) -> None:
         use(studycells.troubled)
         how = {"one.kd.0": "killed", "one.better.1": "raises", "one.kd.2": "refuses", "two.kd.5": "leaves"}
-        text = STUDY + "[options]\n" + "".join(f'"{name}" = "{what}"\n' for name, what in how.items())
-        study, out = write_study(tmp_path / "study", text), tmp_path / "out"
+        study, out = write_study(tmp_path / "study"), tmp_path / "out"
+        write_orders(study, how)
         done = call("study", study, "--out", out, "--processes", 2)
         assert done.code == 1 and "Traceback" not in done.err
         assert cells_of(out) == sorted(set(CELLS) - set(how))
@@ -236,8 +236,8 @@ class TestTrouble:
         use(studycells.troubled)
         cells = ["one.kd.0", "one.better.0"]
         text = STUDY.partition('[[tasks]]\nname = "two"')[0].replace("[0, 1, 2]", "[0]")
-        text += "[options]\n" + "".join(f'"{name}" = "refuses"\n' for name in cells)
         study, out = write_study(tmp_path / "study", text), tmp_path / "out"
+        write_orders(study, dict.fromkeys(cells, "refuses"))
         assert "no study here" in refused("study", study, "--out", out, "--report-only")
         done = call("study", study, "--out", out)
         assert done.code == 1 and done.out == "" and len(done.err.splitlines()) == 2 * len(cells)
@@ -277,8 +277,8 @@ main()
         """A study whose cell one.better.0 hangs: its file, its folder, the parent, the pipe."""
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
-        text = f'{STUDY}[options]\n"one.better.0" = "{pipe}"\n"one.better.1" = "{pipe}"\n'
-        study, out = write_study(tmp_path / "study", text), tmp_path / "out"
+        study, out = write_study(tmp_path / "study"), tmp_path / "out"
+        write_orders(study, dict.fromkeys(["one.better.0", "one.better.1"], str(pipe)))
         process = spawn_python(self.SCRIPT, "study", study, "--out", out)
         end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
         assert process.stdout is not None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 from studycells import gold_of, probabilities, system
 
@@ -18,14 +19,14 @@ from reaugkd.export.study.results import SystemResult, system_result
 from reaugkd.export.study.statistics import (
     RESAMPLES,
     difference_interval,
-    pooled_mcnemar,
     resampled,
+    row_test,
     seed_test,
     sign_flip_p_value,
     spread,
 )
 from reaugkd.runtime import metrics
-from reaugkd.runtime.significance import resample_counts
+from reaugkd.runtime.significance import mcnemar, resample_counts
 
 values = st.floats(-1, 1).map(lambda value: round(value, 6))
 
@@ -156,15 +157,38 @@ class TestRows:
         mean = np.quantile((first + second) / 2 - second, [0.025, 0.975])
         assert difference_interval([first, second], [second, second]) == pytest.approx(tuple(mean))
 
-    def test_mcnemar_of_all_seeds_together(self) -> None:
-        gold = gold_of("one")
-        pairs = [(system("a", gold, seed), system("b", gold, seed + 100)) for seed in range(4)]
-        found = pooled_mcnemar(pairs)
-        first = sum(int(np.sum(a.right & ~b.right)) for a, b in pairs)
-        second = sum(int(np.sum(b.right & ~a.right)) for a, b in pairs)
-        assert found is not None and (found.first_only, found.second_only) == (first, second)
-        assert found.p_value == pytest.approx(stats.binomtest(first, first + second, 0.5).pvalue)
+    def test_one_seed_has_mcnemars_test(self) -> None:
+        first, second = system("a", gold_of("one"), 1), system("b", gold_of("one"), 2)
+        expected, found = mcnemar(first.right, second.right), row_test([(first, second)])
+        assert found is not None
+        assert (found.first_only, found.second_only) == (expected.first_only, expected.second_only)
+        assert found.p_value == pytest.approx(expected.p_value, rel=1e-9)
 
-    def test_mcnemar_needs_the_same_rows(self) -> None:
-        assert pooled_mcnemar([]) is None
-        assert pooled_mcnemar([(system("a", gold_of("one"), 1), system("b", gold_of("two"), 1))]) is None
+    @given(st.integers(0, 2**20), st.integers(1, 3), st.integers(1, 9))
+    def test_rows_flip_as_a_whole(self, seed: int, seeds: int, rows: int) -> None:
+        """Against every pattern of signs of the rows' leads."""
+        generator = np.random.default_rng(seed)
+        gold = np.zeros(rows, np.int64)
+        pairs = [(answers("a", generator, gold), answers("b", generator, gold)) for _ in range(seeds)]
+        leads = sum(a.right.astype(int) - b.right for a, b in pairs)
+        sums = [abs(int(np.dot(signs, leads))) for signs in itertools.product((1, -1), repeat=rows)]
+        expected = sum(value >= abs(int(leads.sum())) for value in sums) / len(sums)
+        found = row_test(pairs)
+        assert found is not None and found.p_value == pytest.approx(expected, rel=1e-9)
+        assert found.first_only - found.second_only == leads.sum()
+
+    def test_the_same_answers_of_more_seeds_say_no_more(self) -> None:
+        pair = system("a", gold_of("one"), 1), system("b", gold_of("one"), 2)
+        one, three = row_test([pair]), row_test([pair] * 3)
+        assert one is not None and three is not None and three.p_value == pytest.approx(one.p_value)
+        assert three.first_only == 3 * one.first_only > 0
+
+    def test_it_needs_the_same_rows(self) -> None:
+        assert row_test([]) is None
+        one, other = (system("a", gold_of(task), 1) for task in ("one", "two"))
+        assert row_test([(one, other)]) is None and row_test([(one, one), (other, other)]) is None
+
+
+def answers(name: str, generator: np.random.Generator, gold: NDArray[np.int64]) -> SystemResult:
+    """A system that is right half the time."""
+    return system_result(name, np.eye(2)[generator.integers(0, 2, len(gold))], gold)

@@ -18,13 +18,14 @@ from ..kb.files import atomic_directory, refuse_existing
 from ..kb.knowledge_base import KnowledgeBase
 from ..kb.recall import Width
 from ..runtime.bundle import KB_FOLDER
-from ..runtime.data import Split, drop_duplicates_of, label_indices
+from ..runtime.data import Split, label_indices
 from ..runtime.gate import Gate
 from ..runtime.heldout import HeldOutRows
 from ..runtime.manifest import BlendConfig, Golden, Manifest, seal
 from ..runtime.student import StudentSession
 from ..runtime.tokenizer import TextTokenizer
 from .abstention import abstention_of
+from .allocation import AskStudent, allocate
 from .calibrated import add_probabilities
 from .gate import Certificate, certify
 from .groups import related_inputs
@@ -161,15 +162,17 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
                 "search": None if made.width is None else asdict(made.width),
             },
             versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
-            created_from=_created_from(source.description, recipe, len(made.tuned_on) - len(source.train)),
+            created_from=_created_from(source, recipe, len(made.kb)),
             format_version=made.kb.format_version,
         )
         manifest = seal(folder, manifest)
     return Exported(manifest, report, tuning)
 
 
-def _created_from(description: dict[str, Any], recipe: RetrievalRecipe, extra_rows: int) -> dict[str, Any]:
+def _created_from(source: RunSource, recipe: RetrievalRecipe, kb_rows: int) -> dict[str, Any]:
     """Where the bundle comes from, without the layout of the disk it was made on."""
+    description = source.description
+    extra_rows = kb_rows - len(source.train) - (len(source.heldout) if recipe.keep_heldout else 0)
     teacher = description["teacher"]
     name = Path(teacher).name if Path(teacher).is_absolute() else teacher
     run = {key: description[key] for key in ("data", "versions")}
@@ -192,7 +195,7 @@ class MadeKb:
 
     Args:
         kb: as it goes into the bundle.
-        tuned_on: as it was when the blend was tuned: without the held-out rows.
+        tuned_on: as it was when the blend was tuned: without the rows that it was tuned on.
         tuning: the blend.
         gate: certified on the held-out rows; None where none could be.
         width: of its searches, chosen on the held-out rows; None where there was nothing to choose on.
@@ -209,7 +212,7 @@ def make_kb(
     source: RunSource,
     recipe: RetrievalRecipe,
     job: ExportJob,
-    ask_student: Callable[[Sequence[str | tuple[str, str]], str], Answers],
+    ask_student: AskStudent,
     heldout_answers: Answers,
 ) -> MadeKb:
     """The knowledge base of a run, and the blend tuned on what the bundle's student finds in it.
@@ -218,45 +221,31 @@ def make_kb(
         source: the run.
         recipe: what is stored and chosen from.
         job: how it is stored; extra rows.
-        ask_student: (inputs, label of the progress line) to the exported student's answers.
+        ask_student: asks the exported student.
         heldout_answers: the exported student's to the held-out rows.
     """
-    of_students = recipe.keys != "teacher"
-    rows = source.of_train(ask_student(source.train.inputs(), "keys").queries if of_students else None, recipe)
-    heldout = source.of_heldout(heldout_answers.queries if of_students else None)
-    later = heldout if recipe.keep_heldout else None
-    if job.extra is not None and len(extra := new_rows(job.extra, source)):
-        queries = ask_student(extra.inputs(), "keys of the extra rows").queries if of_students else None
-        added = source.of_extra(extra, queries)
-        groups = heldout.joined(added).groups()
-        related = np.isin(groups[len(heldout) :], groups[: len(heldout)])
-        rows = rows.joined(added.take(~related))
-        # What the blend is tuned on must not find its like, which may still be of use afterwards.
-        later = later and later.joined(added.take(related))
+    parts = allocate(source, recipe, job.extra, ask_student, heldout_answers)
+    rows = parts.searched
     plain = BlendConfig(1, 1.0, 1.0)
     with _building(rows) as report:
         kb = build_kb(rows, recipe, plain, job.store, progress=report)
-    tuning = tune(kb, rows, heldout, heldout_answers, recipe)
+    tuning = tune(kb, rows, parts.asking, parts.answers, recipe)
     blend = tuning.blend
     width = None
-    if len(rows) and len(heldout):
-        width = tune_width(kb, rows, heldout_answers.queries, recipe, blend.k)
+    if len(rows) and len(parts.asking):
+        width = tune_width(kb, rows, parts.answers.queries, recipe, blend.k)
     # The search depends on the keys alone, so what the labels were tuned to is put in afterwards.
     labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
     kb = kb.with_soft_labels(labels, job.store.label_loss)
-    answers = blend_many(kb, blend, heldout_answers)
-    gate = certify(answers.student, answers.blend, heldout.gold, heldout.groups(), job.certificate)
-    if later is None:
+    answers, heldout = blend_many(kb, blend, heldout_answers), source.heldout.inputs()
+    gold = parts.asking.gold[: len(heldout)]
+    gate = certify(answers.student, answers.blend, gold, related_inputs(heldout), job.certificate)
+    if not len(parts.later):
         return MadeKb(kb, kb, tuning, gate, width)
-    everything = rows.joined(later)
+    everything = rows.joined(parts.later)
     with _building(everything) as report:
         whole = build_kb(everything, recipe, blend, job.store, kb.config.expansion_search, report)
     return MadeKb(whole, kb, tuning, gate, width)
-
-
-def new_rows(extra: Split, source: RunSource) -> Split:
-    """The extra rows that the run does not hold already, in train or held out."""
-    return extra.take(drop_duplicates_of(extra, [source.train, source.heldout]))
 
 
 @contextmanager

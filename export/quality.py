@@ -39,6 +39,14 @@ class Answers:
     logits: NDArray[np.float32]
     queries: NDArray[np.float32]
 
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Answers:
+        """Those to some of the rows."""
+        return Answers(self.logits[rows], self.queries[rows])
+
+    def joined(self, other: Answers) -> Answers:
+        """These, then the other's."""
+        return Answers(np.concatenate([self.logits, other.logits]), np.concatenate([self.queries, other.queries]))
+
 
 @dataclass(frozen=True)
 class QualityReport:

@@ -144,13 +144,13 @@ def _kept(texts: Sequence[str | tuple[str, str]], how: KbTexts) -> Sequence[str 
 
 
 def tune(kb: KnowledgeBase, rows: Knowledge, heldout: Knowledge, answers: Answers, recipe: RetrievalRecipe) -> Tuning:
-    """Tune the blend on what the held-out rows find.
+    """Tune the blend on what held-out rows find.
 
     Args:
         kb: of ``rows``; which soft labels it has does not matter.
         rows: its rows, none of them held out.
-        heldout: labelled rows.
-        answers: the student's to the held-out rows.
+        heldout: rows with labels.
+        answers: the student's to them.
         recipe: what may be chosen from.
     """
     found, similarities = kb.search_many(answers.queries, K_GRID[-1], threads=default_threads())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,8 +67,26 @@ class Candidates:
         number = int(np.lexsort((alone, nlls))[0])
         return Best(number, float(weights[number]), float(nlls[number]), float(alone[number]))
 
-    def pays(self, student: Floats, groups: NDArray[np.integer] | None = None) -> bool:
-        """Whether the best blend beats the student on rows that it was not chosen on, by more than a standard error.
+    def best_by_k(self, student: Floats) -> dict[int, Best]:
+        """The best setting at each k, smallest first; as ``best``."""
+        found = {}
+        for k in sorted({setting.k for setting in self.settings}):
+            numbers = [number for number, setting in enumerate(self.settings) if setting.k == k]
+            best = Candidates([self.settings[number] for number in numbers], self.of_gold[numbers]).best(student)
+            found[k] = best._replace(number=numbers[best.number])
+        return found
+
+    def chosen(self, student: Floats, k_loss: float) -> Best:
+        """The best setting of the smallest k that keeps ``1 - k_loss`` of the best k's gain; of none, the best setting.
+
+        Args:
+            student: [n], as of ``best``.
+            k_loss: the share of the gain over the student that may be given up for fewer neighbours.
+        """
+        return fewest_neighbours(self.best_by_k(student), float(_nlls(student)), k_loss)
+
+    def pays(self, student: Floats, groups: NDArray[np.integer] | None = None, k_loss: float = 0.0) -> bool:
+        """Whether the chosen blend beats the student on rows that it was not chosen on, by more than a standard error.
 
         By five-fold cross-validation of the whole choice, setting and weight, with four different partitions. Hundreds
         of settings on a few hundred rows always find some gain, also where there is none. Below ``FEWEST_ROWS`` rows
@@ -77,15 +95,16 @@ class Candidates:
         Args:
             student: [n], as of ``best``.
             groups: [n], the rows' groups (`related_rows`): one fold each, and one vote. Default: no two are related.
+            k_loss: as of ``chosen``.
         """
         if len(student) < FEWEST_ROWS:
             return False
         groups = np.arange(len(student)) if groups is None else groups
-        partitions = [self._unseen_gains(student, groups, _FOLD_SEED + number) for number in range(PARTITIONS)]
+        partitions = [self._unseen_gains(student, groups, k_loss, _FOLD_SEED + number) for number in range(PARTITIONS)]
         gain, error = mean_and_error(np.mean(partitions, axis=0), groups)
         return gain > error
 
-    def _unseen_gains(self, student: Floats, groups: NDArray[np.integer], seed: int) -> Floats:
+    def _unseen_gains(self, student: Floats, groups: NDArray[np.integer], k_loss: float, seed: int) -> Floats:
         """[n], the log-likelihood that the blend of the other folds gains on each row over the student."""
         folds = grouped_folds(groups, FOLDS, seed)
         gains = np.zeros(len(student))
@@ -93,10 +112,19 @@ class Candidates:
             known, unknown = folds != fold, folds == fold
             if not known.any():
                 continue  # all rows are related: no gain can be shown
-            best = Candidates(self.settings, self.of_gold[:, known]).best(student[known])
+            best = Candidates(self.settings, self.of_gold[:, known]).chosen(student[known], k_loss)
             mixed = blended(student[unknown], self.of_gold[best.number, unknown], best.weight)
             gains[unknown] = np.log(np.maximum(mixed, _TINY)) - np.log(np.maximum(student[unknown], _TINY))
         return gains
+
+
+def fewest_neighbours(by_k: Mapping[int, Best], student_nll: float, k_loss: float) -> Best:
+    """``Candidates.chosen`` of the best settings by k, smallest first."""
+    best = min(by_k.values(), key=lambda of_k: (of_k.nll, of_k.retrieval_nll))
+    gain = student_nll - best.nll
+    if gain <= 0:
+        return best
+    return next(of_k for of_k in by_k.values() if student_nll - of_k.nll >= (1 - k_loss) * gain)
 
 
 def blended(student: Floats, retrieved: Floats, weight: float | Floats) -> Floats:
@@ -131,5 +159,5 @@ def fit_weights(student: Floats, retrieved: Floats) -> Floats:
 
 
 def _nlls(of_gold: Floats) -> Floats:
-    found: Floats = -np.log(np.maximum(of_gold, _TINY)).mean(axis=1)
+    found: Floats = -np.log(np.maximum(of_gold, _TINY)).mean(axis=-1)
     return found

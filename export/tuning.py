@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..runtime.blend import softmax_many
 from ..runtime.fields import Fields
 from ..runtime.manifest import BlendConfig, read_blend
-from .candidates import Best, Candidates, Setting
+from .candidates import Candidates, Setting, fewest_neighbours
 from .recipe import Weighting
 from .weighting import KINDS, Answered, fit_weighting
 
@@ -135,10 +135,10 @@ def tune_blend(
     candidates = _candidates(rows, label_temperatures, gold_shares)
     if not candidates.settings:  # no neighbours, no retrieval
         return replace(alone, nll={**alone.nll, "blend": _nll(student)})
-    by_k = _best_by_k(candidates, student)
-    best = _fewest_neighbours(by_k, _nll(student), k_loss)
+    by_k = candidates.best_by_k(student)
+    best = fewest_neighbours(by_k, _nll(student), k_loss)
     setting, share, nll = candidates.settings[best.number], best.weight, best.nll
-    if cautious and not (share < 1 and candidates.pays(student, rows.groups)):
+    if cautious and not (share < 1 and candidates.pays(student, rows.groups, k_loss)):
         share, nll, weight = 1.0, _nll(student), "constant"
     tuning = replace(
         alone,
@@ -167,26 +167,6 @@ def _candidates(rows: HeldOut, label_temperatures: Sequence[float], gold_shares:
                 settings += [Setting(k, tau, label_temperature, gold_share) for k in depths]
                 of_gold += [retrieved[:, k - 1] for k in depths]
     return Candidates(settings, np.array(of_gold).reshape(len(settings), len(rows.gold)))
-
-
-def _best_by_k(candidates: Candidates, student: Floats) -> dict[int, Best]:
-    """The best setting at each k, its number counted among all."""
-    found = {}
-    for k in sorted({setting.k for setting in candidates.settings}):
-        numbers = [number for number, setting in enumerate(candidates.settings) if setting.k == k]
-        some = Candidates([candidates.settings[number] for number in numbers], candidates.of_gold[numbers])
-        best = some.best(student)
-        found[k] = best._replace(number=numbers[best.number])
-    return found
-
-
-def _fewest_neighbours(by_k: dict[int, Best], student_nll: float, k_loss: float) -> Best:
-    """The best setting of the smallest k that keeps ``1 - k_loss`` of the best k's gain; of none, the best setting."""
-    best = min(by_k.values(), key=lambda of_k: (of_k.nll, of_k.retrieval_nll))
-    gain = student_nll - best.nll
-    if gain <= 0:
-        return best
-    return next(of_k for _, of_k in sorted(by_k.items()) if student_nll - of_k.nll >= (1 - k_loss) * gain)
 
 
 def _same_label(rows: HeldOut) -> NDArray[np.floating] | None:

@@ -305,6 +305,16 @@ def test_cautious_leaves_the_student_alone_where_the_gain_is_only_the_choice() -
     assert taken <= 4
 
 
+def test_caution_looks_at_the_choice_that_is_taken() -> None:
+    """One neighbour gains a little wherever it is asked; two gain more at a few rows and lose at the others."""
+    student, steady = np.full(100, 0.5), np.full(100, 0.501)
+    lucky = np.where(np.random.default_rng(0).permutation(100) < 20, 1.0, 0.4)
+    candidates = Candidates([Setting(1, 0.1, 1.0, 0.0), Setting(2, 0.1, 1.0, 0.0)], np.array([steady, lucky]))
+    greedy, modest = candidates.chosen(student, 0.0), candidates.chosen(student, 0.99)
+    assert (candidates.settings[greedy.number].k, candidates.settings[modest.number].k) == (2, 1)
+    assert candidates.pays(student, k_loss=0.99) and not candidates.pays(student, k_loss=0.0)
+
+
 def test_of_too_few_rows_nothing_is_believed() -> None:
     rows = rows_with_help(FEWEST_ROWS - 1, 0.9, seed=1)
     assert tune_blend(rows).blend.student_weight < 1

@@ -229,7 +229,7 @@ def make_kb(
     plain = BlendConfig(1, 1.0, 1.0)
     with _building(rows) as report:
         kb = build_kb(rows, recipe, plain, job.store, progress=report)
-    tuning = tune(kb, rows, parts.asking, parts.answers, recipe)
+    tuning = tune(kb, rows, parts.asking, parts.answers, recipe, true=len(source.heldout))
     blend = tuning.blend
     width = None
     if len(rows) and len(parts.asking):

@@ -143,7 +143,14 @@ def _kept(texts: Sequence[str | tuple[str, str]], how: KbTexts) -> Sequence[str 
     return TextDigests.of(texts) if how == "hash" else None
 
 
-def tune(kb: KnowledgeBase, rows: Knowledge, heldout: Knowledge, answers: Answers, recipe: RetrievalRecipe) -> Tuning:
+def tune(
+    kb: KnowledgeBase,
+    rows: Knowledge,
+    heldout: Knowledge,
+    answers: Answers,
+    recipe: RetrievalRecipe,
+    true: int | None = None,
+) -> Tuning:
     """Tune the blend on what held-out rows find.
 
     Args:
@@ -152,10 +159,12 @@ def tune(kb: KnowledgeBase, rows: Knowledge, heldout: Knowledge, answers: Answer
         heldout: rows with labels.
         answers: the student's to them.
         recipe: what may be chosen from.
+        true: how many of the held-out rows, the first ones, have a gold label; None for all.
     """
     found, similarities = kb.search_many(answers.queries, K_GRID[-1], threads=default_threads())
+    gold, groups = rows.gold[found], heldout.groups()
     return tune_blend(
-        HeldOut(answers.logits, similarities, rows.logits[found], heldout.gold, rows.gold[found], heldout.groups()),
+        HeldOut(answers.logits, similarities, rows.logits[found], heldout.gold, gold, groups, true),
         recipe.weight,
         label_temperatures=recipe.label_temperatures,
         gold_shares=recipe.gold_shares,

@@ -43,6 +43,8 @@ class HeldOut:
         gold: [n], int64.
         neighbour_gold: [n, k], the neighbours' gold labels, -1 for none; None for none at all.
         groups: [n], the rows' groups (`related_rows`); None where no two are related.
+        true: how many rows, the first ones, have a gold label in ``gold``; of the others it is the teacher's answer.
+            None for all.
     """
 
     student_logits: NDArray[np.float32]
@@ -51,6 +53,7 @@ class HeldOut:
     gold: NDArray[np.int64]
     neighbour_gold: NDArray[np.int64] | None = None
     groups: NDArray[np.integer] | None = None
+    true: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Tuning:
 
     Args:
         blend: the choice.
-        rows: held-out rows it was made on.
+        rows: held-out rows and witnesses it was made on.
         nll: mean negative log-likelihood of ``student`` (its own temperature fitted), ``retrieval`` (at the chosen
             settings) and ``blend``.
         by_k: the best blend's NLL at each k.
@@ -129,7 +132,9 @@ def tune_blend(
         k_loss: the share of the best k's gain over the student that a smaller k may lose.
     """
     everyone = np.arange(len(rows.gold))
-    student_temperature = fit_temperature(rows.student_logits, rows.gold)
+    # How sure the student may be is for gold labels to say: it agrees with its teacher more than with the truth.
+    known = slice(rows.true)
+    student_temperature = fit_temperature(rows.student_logits[known], rows.gold[known])
     student = _softmax(rows.student_logits, student_temperature)[everyone, rows.gold]
     alone = Tuning(BlendConfig(1, TAU_GRID[0], 1.0, student_temperature), len(rows.gold), {"student": _nll(student)})
     candidates = _candidates(rows, label_temperatures, gold_shares)

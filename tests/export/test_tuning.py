@@ -305,6 +305,15 @@ def test_cautious_leaves_the_student_alone_where_the_gain_is_only_the_choice() -
     assert taken <= 4
 
 
+def test_the_students_temperature_is_fitted_on_gold_labels_alone() -> None:
+    rows = make_rows(n=60, k=4)
+    wrong = dataclasses.replace(rows, gold=np.concatenate([rows.gold[:30], (rows.gold[30:] + 1) % 3]), true=30)
+    expected = fit_temperature(rows.student_logits[:30], rows.gold[:30])
+    assert tune_blend(wrong).blend.student_temperature == expected
+    assert tune_blend(dataclasses.replace(wrong, true=None)).blend.student_temperature != expected
+    assert tune_blend(dataclasses.replace(wrong, true=60)) == tune_blend(dataclasses.replace(wrong, true=None))
+
+
 def test_caution_looks_at_the_choice_that_is_taken() -> None:
     """One neighbour gains a little wherever it is asked; two gain more at a few rows and lose at the others."""
     student, steady = np.full(100, 0.5), np.full(100, 0.501)

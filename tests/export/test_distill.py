@@ -185,22 +185,24 @@ def test_the_relation_brings_queries_to_keys_of_their_class(tmp_path: Path, rows
 
 def test_each_row_is_paired_with_its_own_targets(tmp_path: Path, rows: TokenRows, targets: Targets) -> None:
     """The batches come in another order than the rows; what a batch is told must be its own rows'."""
-    seen: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+    seen: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
     names = {tuple(row.tolist()): number for number, row in enumerate(targets.keys)}
 
     class Spy(objectives.Objective):
         def __call__(self, step: objectives.DistillationStep) -> Tensor:
-            for logits, keys, label in zip(step.teacher_logits, step.keys, step.labels, strict=True):
-                seen[names[tuple(keys.tolist())]] = (logits, keys, label)
+            told = zip(step.rows, step.teacher_logits, step.teacher_embedding, step.labels, strict=True)
+            for keys, row in zip(step.keys, told, strict=True):
+                seen[names[tuple(keys.tolist())]] = row
             return step.student_logits.sum()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(objectives._REGISTRY, "spy", Spy)
         distilled(tmp_path, rows, targets, ObjectiveRecipe("spy"), epochs=1)
     assert sorted(seen) == list(range(ROWS))
-    for row, (logits, keys, label) in seen.items():
+    for row, (number, logits, embedding, label) in seen.items():
+        assert number == row
         assert torch.equal(logits, targets.teacher_logits[row])
-        assert torch.equal(keys, targets.keys[row])
+        assert torch.equal(embedding, targets.teacher_embeddings[row])
         assert label == targets.labels[row]
 
 

@@ -208,6 +208,8 @@ def test_a_second_call_touches_nothing(
     ("changes", "key", "stages"),
     [
         ({"seed": 1}, "recipe.seed", set(STAGES) - {"data"}),
+        ({"precision": "bf16"}, "recipe.precision", set(STAGES) - {"data"}),
+        ({"max_length": 20}, "recipe.max_length", set(STAGES) - {"data"}),
         ({"teacher__fit__learning_rate": 1e-3}, "recipe.teacher.fit.learning_rate", set(STAGES) - {"data"}),
         ({"projection__embedding_dim": 8}, "recipe.projection.embedding_dim", {"projection", *FROM_THE_STUDENT_ON}),
         ({"student__fit__batch_size": 8}, "recipe.student.fit.batch_size", FROM_THE_STUDENT_ON),

@@ -1,0 +1,40 @@
+"""What stages are made from beyond the settings that test_train.py changes: the models' files, the rows, the seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tinymodels
+from runs import QUICK, STAGES, redone, times
+
+from reaugkd.export.recipe import StudentRecipe
+from reaugkd.export.recipe_file import override
+from reaugkd.export.train import TrainJob, train
+from reaugkd.runtime.data import Dataset
+
+AFTER_THE_DATA = set(STAGES) - {"data"}
+FROM_THE_STUDENT_ON = {"student", "query", "tuning"}
+
+
+def two_models(folder: Path) -> TrainJob:
+    """A teacher and a student of a model of its own, each in its folder."""
+    student = tinymodels.write_bert(folder / "student", num_hidden_layers=1)
+    recipe = override(QUICK, student=StudentRecipe(model=str(student), fit=tinymodels.fast_fit(1)))
+    return TrainJob(str(tinymodels.write_bert(folder / "teacher")), recipe)
+
+
+def test_other_weights_in_a_models_folder_redo_what_was_made_of_it(small_dataset: Dataset, tmp_path: Path) -> None:
+    """The settings are the same to the letter: only the files tell."""
+    job, run = replace(two_models(tmp_path), redo=True), tmp_path / "run"
+    train(small_dataset, job, run)
+    changes: list[tuple[str, dict[str, Any], set[str]]] = [
+        ("student", {"num_hidden_layers": 1}, FROM_THE_STUDENT_ON),
+        ("teacher", {}, AFTER_THE_DATA),
+    ]
+    for model, shape, stages in changes:
+        before = times(run)
+        tinymodels.write_bert(tmp_path / model, seed=9, **shape)
+        train(small_dataset, job, run)
+        assert redone(before, times(run)) == stages

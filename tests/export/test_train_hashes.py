@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tinymodels
-from runs import QUICK, STAGES, redone, times
+import torch
+from runs import QUICK, STAGES, KilledError, contents, redone, times
 
+from reaugkd.export import train as training
 from reaugkd.export.recipe import StudentRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.train import TrainJob, train
@@ -38,3 +41,21 @@ def test_other_weights_in_a_models_folder_redo_what_was_made_of_it(small_dataset
         tinymodels.write_bert(tmp_path / model, seed=9, **shape)
         train(small_dataset, job, run)
         assert redone(before, times(run)) == stages
+
+
+def test_a_student_of_its_own_model_starts_the_same_after_a_kill(
+    small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heads are drawn, where one of the teacher's layers inherits them."""
+    job = two_models(tmp_path)
+
+    def killed(*_: object) -> Any:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "start_student", killed)
+        with pytest.raises(KilledError):
+            train(small_dataset, job, tmp_path / "killed")
+    torch.manual_seed(5)  # another process would have drawn other numbers
+    assert train(small_dataset, job, tmp_path / "killed") == train(small_dataset, job, tmp_path / "whole")
+    assert contents(tmp_path / "killed", timed=False) == contents(tmp_path / "whole", timed=False)

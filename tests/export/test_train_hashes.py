@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import tinymodels
 import torch
-from runs import QUICK, STAGES, KilledError, contents, redone, times
+from runs import QUICK, STAGES, Finished, KilledError, contents, redone, times
 
 from reaugkd.export import train as training
+from reaugkd.export.encoder import EncoderClassifier
+from reaugkd.export.projection import Head
+from reaugkd.export.query import fit_layer_query
 from reaugkd.export.recipe import StudentRecipe
 from reaugkd.export.recipe_file import override
+from reaugkd.export.run import RunFolder, read_rows
 from reaugkd.export.train import TrainJob, train
 from reaugkd.runtime.data import Dataset
 
@@ -59,3 +63,13 @@ def test_a_student_of_its_own_model_starts_the_same_after_a_kill(
     torch.manual_seed(5)  # another process would have drawn other numbers
     assert train(small_dataset, job, tmp_path / "killed") == train(small_dataset, job, tmp_path / "whole")
     assert contents(tmp_path / "killed", timed=False) == contents(tmp_path / "whole", timed=False)
+
+
+def test_the_query_is_fitted_on_the_train_rows_alone(quick_run: Finished) -> None:
+    """The blend is tuned on the held-out rows; a query that had seen them would look better there than it is."""
+    run, dim = RunFolder(quick_run[0]), quick_run[2].recipe.projection.embedding_dim
+    rows = tinymodels.tokens_of(read_rows(run.data / "train.jsonl").inputs(), run.student)
+    expected, found = fit_layer_query(EncoderClassifier.load(run.student), rows, dim), Head.load(run.query)
+    assert expected.bias is not None and found.bias is not None
+    torch.testing.assert_close(found.weight, expected.weight)
+    torch.testing.assert_close(found.bias, expected.bias)

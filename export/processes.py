@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import gather, pad_across_processes, parse_flag_from_env
+from torch import Tensor
 
 
 def _on_cpu() -> bool:
@@ -22,3 +23,20 @@ def accelerator() -> Accelerator:
     # A recipe without a relational term leaves the projection without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(cpu=_on_cpu(), mixed_precision="no", kwargs_handlers=[unused])
+
+
+def of_all_processes(rows: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    """The batches of all processes in one step as one, in the processes' order: every process gets the same.
+
+    Args:
+        rows: [n], row numbers, 0 or more; n may differ from process to process.
+        values: each [n, ...], what belongs to the rows.
+
+    Returns:
+        ``rows`` and ``values`` of all processes, each [sum of n, ...].
+    """
+    if processes().num_processes == 1:
+        return rows, *values
+    # A shorter batch is filled up with row -1.
+    whole = [gather(pad_across_processes(value.contiguous(), pad_index=-1)) for value in (rows, *values)]
+    return tuple(value[whole[0] >= 0] for value in whole)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import gather, pad_across_processes
 from torch import Tensor
 
 from ..fit import in_precision
-from ..processes import processes
+from ..processes import of_all_processes
 from . import Distillation, DistillationStep, Objective, register, require_setting
 from .similarity import same_rows, similarity_kl
 
@@ -68,7 +67,8 @@ class CompRess2q(Objective):
     def after_step(self) -> None:
         """Add the batch to the queues, which the gradient needed until now; move the copy towards the student."""
         if self._pending is not None:
-            self._queues.add(*_of_all_processes(*self._pending))
+            # All processes' rows, so that their queues are the same and any of them may write a checkpoint.
+            self._queues.add(*of_all_processes(*self._pending))
             self._pending = None
         for slow, moved in zip(self._slow.parameters(), self._student.parameters(), strict=True):
             if moved.requires_grad:
@@ -117,11 +117,3 @@ class _Queues:
         for name in ("rows", "teacher", "student"):
             getattr(self, name).copy_(state[name])
         self.added = int(state["added"])
-
-
-def _of_all_processes(rows: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-    """The batches of all processes as one, so that their queues are the same and any of them may write a checkpoint."""
-    if processes().num_processes == 1:
-        return rows, *values
-    whole = [gather(pad_across_processes(value.contiguous(), pad_index=-1)) for value in (rows, *values)]
-    return tuple(value[whole[0] >= 0] for value in whole)

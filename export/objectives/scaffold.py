@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, logsigmoid, one_hot
 
-from ..processes import processes
+from ..processes import of_all_processes
 from ..tokens import _mix
 from . import Distillation, DistillationStep, Objective, register, require_setting
 
@@ -151,7 +150,7 @@ class Scaffold(Objective):
         self._helper = Helper(embeddings.shape[1], distillation.seed).to(embeddings.device, embeddings.dtype)
         self._optimizer = torch.optim.Adam(self._helper.parameters(), lr=self.learning_rate)
         self._phase = 0
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._kept: list[tuple[Tensor, ...]] = []
         self._last: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, step: DistillationStep) -> Tensor:
@@ -167,7 +166,7 @@ class Scaffold(Objective):
     def after_step(self) -> None:
         """Keep the batch; at the end of a phase let g take its turn."""
         assert self._last is not None
-        self._kept.append(_of_all_processes(self._last))
+        self._kept.append(of_all_processes(*self._last))
         self._last = None
         if len(self._kept) == self.period:
             for rows, logits in self._kept:
@@ -218,11 +217,3 @@ class Scaffold(Objective):
             + _cosine(*_PENALTY, self._phase) * excess
             + self.soft_weight * price
         )
-
-
-def _of_all_processes(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The batches of one step as one, in the processes' order."""
-    if processes().num_processes == 1:
-        return batch
-    rows, logits = zip(*gather_object([tuple(item.cpu() for item in batch)]), strict=True)
-    return torch.cat(rows).to(batch[0].device), torch.cat(logits).to(batch[1].device)

@@ -18,6 +18,12 @@ class Relation(Objective):
     q_ij = softmax_j(z_i . z_j / tau) are the teacher's similarities, qbar_ij = softmax_j(x_i . z_j / tau) the student's
     query against the same teacher keys.
 
+    Of the paper only this much is certain here: a KL between the teacher's similarities among its own embeddings and
+    those of the student's to them. Its full text was not at hand; the equation is recalled, and its temperature, its
+    weight beside the soft labels and whether j = i counts are ours. The paper's one head sits on the teacher and maps
+    to the student's embedding size; here the student has a trained head of its own too, and both map to
+    ``embedding_dim`` components.
+
     Args:
         temperature: tau. Default 0.05.
         include_self: whether j = i is an anchor. With it and a low tau, q_ii is nearly 1 and the term merely pulls

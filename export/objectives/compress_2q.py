@@ -25,8 +25,9 @@ class CompRess2q(Objective):
     compares with what the queues held before it and then adds its rows; slots not yet filled do not count, nor does
     the row itself, where it is left from the epoch before.
 
-    Nothing here ties the student's space to the teacher's, in which the knowledge base is searched: combine it with a
-    term that does (``relation``, ``compress``) where neighbours are to be found.
+    Nothing here ties the student's space to the teacher's. Where a distilled query is to find the teacher's keys
+    (``keys = "teacher"`` or ``"both"``), combine it with a term that does (``relation``, ``compress``). The default
+    query, by layers, searches the student's own space with a head fitted afterwards.
 
     Args:
         queue: rows in a queue, at most as many as there are (more would be older versions of the same). Default 16384.

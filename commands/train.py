@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--student-epochs", type=int, metavar="N", help="Epochs of the distillation.  [default: 5]")
 @click.option("--max-length", type=int, metavar="N", help="Tokens a text is cut to.  [default: 128]")
 @click.option("--limit", type=click.IntRange(2), metavar="N", help="Use at most N train rows, stratified.")
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of everything random.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of all but the splits.  [default: 0]")
 @click.option("--recipe", type=PATH, metavar="FILE.toml", help="Every other choice; options above win over it.")
 @click.option("--redo", is_flag=True, help="In an existing run, redo the stages whose settings changed.")
 @with_columns

@@ -199,7 +199,7 @@ class Recipe:
     """Everything that decides a run's result besides its data and its teacher.
 
     Args:
-        seed: of the splits, the initial weights, the order of rows and dropout.
+        seed: of the initial weights, the order of rows, dropout and what objectives draw; the splits' seeds are fixed.
         max_length: tokens a text is cut to.
         heldout_share: share of the train rows kept from the teacher's fit and the knowledge base, on which the blend
             is tuned and the int8 student is judged.

@@ -75,7 +75,7 @@ def fit_projection(embeddings: Tensor, labels: Tensor, recipe: ProjectionRecipe,
     nn.init.orthogonal_(head.weight)
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate)
     generator = torch.Generator().manual_seed(_mix(seed, 2))
-    # A last batch much smaller than the rest would have few positives: it joins the one before.
+    # Nearly equal batches of batch_size rows or more, less than twice as many: a small one would have few positives.
     parts = max(1, len(embeddings) // recipe.batch_size)
     with progress("projection head", recipe.epochs * parts, "step") as advance:
         for _ in range(recipe.epochs):

@@ -82,8 +82,9 @@ class ProjectionRecipe:
         embedding_dim: components of a key and of the student's query; for ``pca`` at most the teacher's hidden size.
         temperature: tau of the supervised contrastive loss.
         epochs: passes over the cached embeddings; they cost seconds.
-        batch_size: rows a step; positives are the other rows of the class in it.
-        learning_rate: Adam's.
+        batch_size: at least so many rows a step, less than twice as many, or all where there are fewer; positives are
+            the other rows of the class in it.
+        learning_rate: AdamW's, whose weight decay is 0.01.
     """
 
     method: KeyMethod = "supcon"

@@ -28,7 +28,4 @@ def similarity_kl(teacher: Tensor, student: Tensor, excluded: Tensor | None = No
         teacher, student = teacher.masked_fill(excluded, floor), student.masked_fill(excluded, floor)
     log_p, log_q = teacher.log_softmax(dim=-1), student.log_softmax(dim=-1)
     terms = log_p.exp() * (log_p - log_q)
-    if excluded is not None:
-        # The floor's own terms, which count where a row has no other.
-        terms = terms.masked_fill(excluded, 0.0)
     return terms.sum(dim=-1).mean()

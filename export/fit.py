@@ -1,7 +1,8 @@
 """The training loop: accelerate underneath, resumable at any step, the same result however often it was killed.
 
 All randomness is a function of (seed, step): the order of rows comes from (seed, epoch), dropout from (seed, step,
-process). So a checkpoint is only weights, optimiser and a step number, and going on from one is the run itself.
+process). So a checkpoint is weights, optimiser, schedule, a step number and what the companion keeps (queues, a slow
+copy, a scaffold), and going on from one is the run itself.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class FitRecipe:
         epochs: passes over the rows, at least 0.
         batch_size: rows a step.
         learning_rate: of the encoder, at its peak.
-        head_learning_rate: of the freshly initialised layers, at its peak.
+        head_learning_rate: of the heads, at its peak, whether they start from random weights or from the teacher's.
         warmup: share of the steps spent warming up.
         weight_decay: on matrices, not on biases and norms.
         clip: largest norm of the gradient.

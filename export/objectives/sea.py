@@ -17,8 +17,9 @@ class Sea(Objective):
 
     f_S is the student's embedding before its normalisation, f_T the teacher's, phi their principal components (the
     paper's choice over UMAP) over all training rows, scaled to a mean squared length of 1: a student that answers 0
-    has a loss of 1. With ``method = "pca"`` in the recipe's ``[projection]`` the keys are phi's too, normalised, and
-    the queries fall among them; with other keys they would be drawn away from them.
+    has a loss of 1 (the paper's phi is the identity where the student is as wide as the teacher; this one centres,
+    rotates and scales there too). With ``method = "pca"`` in the recipe's ``[projection]`` the keys are phi's too,
+    normalised, and the queries fall among them; with other keys they would be drawn away from them.
     """
 
     def begin(self, distillation: Distillation) -> None:

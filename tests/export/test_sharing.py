@@ -13,7 +13,6 @@ from tinymodels import fast_fit, same_states
 
 from reaugkd.export.tokens import epoch_batches
 
-pytestmark = pytest.mark.timeout(120)
 Both = list[dict[str, dict[str, Any]]]  # by process and case
 
 

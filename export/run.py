@@ -39,6 +39,7 @@ from .processes import processes
 
 RUN_FORMAT = 1
 _OF_TEACHERS = ("teacher", "cross_fit")
+_ADDED_KEYS = {"fingerprints"}  # of run.json, since the first version
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class RunFolder:
         """
         file = self.path / "run.json"
         if file.is_file():
-            there = self.describe()
+            # A run of a version that did not write them down is taken at its word.
+            there = {**{key: description[key] for key in _ADDED_KEYS & description.keys()}, **self.describe()}
             self._refuse_other_settings(there, description, redo)
             if there != json.loads(json.dumps(description)):
                 remove_folder(self.tuning)  # what it holds is of another description: the run is not finished

@@ -83,10 +83,11 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
     if job.recipe.retrieval.labels == "cross_fitted":
         folds_of(splits.train, job.recipe.retrieval.folds)  # told now, if it cannot be done
     check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
+    models = {"teacher": fingerprint(job.teacher), "student": fingerprint(job.recipe.student.model)}
     with processes().main_process_first():
-        run.begin(_description(splits, job, fine_tuned), job.redo)
+        run.begin(_description(splits, job, fine_tuned, models), job.redo)
     with _deterministic():
-        return _Pipeline(run, splits, job, fine_tuned).tuned()
+        return _Pipeline(run, splits, job, fine_tuned, models).tuned()
 
 
 @contextmanager
@@ -101,12 +102,13 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _description(splits: RunSplits, job: TrainJob, fine_tuned: bool) -> dict[str, Any]:
+def _description(splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]) -> dict[str, Any]:
     return {
         "run_format": RUN_FORMAT,
         # A fine-tuned teacher is not copied into the run: `eval --run` must find it from any folder.
         "teacher": str(Path(job.teacher).absolute()) if Path(job.teacher).is_dir() else job.teacher,
         "teacher_is_fine_tuned": fine_tuned,
+        "fingerprints": models,
         "recipe": job.recipe.as_dict(),
         "data": {
             "name": splits.name,
@@ -126,14 +128,16 @@ def _rows_of(split: Split) -> list[Any]:
 class _Pipeline:
     """The stages; each loads what the ones before it left in the run folder."""
 
-    def __init__(self, run: RunFolder, splits: RunSplits, job: TrainJob, fine_tuned: bool) -> None:
+    def __init__(
+        self, run: RunFolder, splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]
+    ) -> None:
         self.run, self.splits, self.recipe, self.model = run, splits, job.recipe, job.teacher
         self.fine_tuned = fine_tuned
         recipe = job.recipe
         self.rows_hash = made_from(_rows_of(splits.train), _rows_of(splits.heldout), splits.label_names)
         self.teacher_hash = made_from(
             self.rows_hash,
-            fingerprint(self.model),
+            models["teacher"],
             asdict(recipe.teacher),
             recipe.seed,
             recipe.max_length,
@@ -142,7 +146,7 @@ class _Pipeline:
         self.projection_hash = made_from(self.teacher_hash, asdict(recipe.projection))
         self.student_hash = made_from(
             self.projection_hash,
-            fingerprint(recipe.student.model),
+            models["student"],
             asdict(recipe.student),
             [asdict(item) for item in recipe.objectives],
         )

@@ -8,7 +8,7 @@ copy, a scaffold), and going on from one is the run itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
+from ..errors import ModelError, RecipeError
 from ..kb.files import atomic_write
 from .encoder import Detailed, EncoderClassifier, Outputs
 from .processes import accelerator, processes
@@ -133,6 +134,9 @@ def fit(model: EncoderClassifier, rows: TokenRows, loss: Loss, job: FitJob, comp
     """Train ``model`` in place, in float32 master weights; leaves it in evaluation mode on the CPU.
 
     Rows are batched by similar length. Several processes (``accelerate launch``) share each epoch's batches.
+
+    Raises:
+        RecipeError: the fit diverged; told at the next checkpoint, or at the end.
     """
     accelerate = accelerator()
     if job.recipe.freeze_word_embeddings:
@@ -144,6 +148,7 @@ def fit(model: EncoderClassifier, rows: TokenRows, loss: Loss, job: FitJob, comp
             loop.step(step)
             advance(1)
             loop.save_if_due(step + 1)
+    loop.require_finite()
     model.to("cpu").eval()
     model.encoder.get_input_embeddings().weight.requires_grad_(True)
 
@@ -170,6 +175,7 @@ class _Loop:
         self.forward = in_precision(self.model, job.precision, accelerate.device)
         self.schedule = schedule
         self.saved_at = time.monotonic()
+        self.last_loss = torch.zeros((), device=accelerate.device)
         self.epoch = -1
         self.batches: list[list[int]] = []
 
@@ -188,6 +194,7 @@ class _Loop:
         device = self.accelerate.device
         inputs = {name: value.to(device) for name, value in self.rows.batch(batch).items()}
         value = self.loss(Step(step, torch.tensor(batch, device=device), inputs, self.forward))
+        self.last_loss = value.detach()
         self.accelerate.backward(value)
         self.accelerate.clip_grad_norm_(self.model.parameters(), self.job.recipe.clip)
         self.optimizer.step()
@@ -214,6 +221,7 @@ class _Loop:
         due = time.monotonic() - self.saved_at >= self.job.checkpoint_seconds
         if not (due and self.accelerate.is_main_process):
             return
+        self.require_finite()
         trained = {name for name, value in self.bare.named_parameters() if value.requires_grad}
         state = {
             "model": {name: value for name, value in self.bare.state_dict().items() if name in trained},
@@ -226,6 +234,23 @@ class _Loop:
         with atomic_write(self.job.checkpoint, "wb") as file:
             torch.save(state, file)
         self.saved_at = time.monotonic()
+
+    def require_finite(self) -> None:
+        trained = [value for value in self.bare.parameters() if value.requires_grad]
+        require_converged(self.job.name, [self.last_loss, *trained])
+
+
+def require_converged(name: str, values: Iterable[Tensor]) -> None:
+    """Raise RecipeError unless all loss and weights of a fit are finite.
+
+    What is not never becomes so again: a look now and then is enough, and waits for a GPU no more often.
+    """
+    if not torch.stack([value.detach().isfinite().all() for value in values]).all():
+        raise RecipeError(
+            f"the fit diverged: {name}",
+            found="a loss or weights that are not finite",
+            remedy="Lower its learning rates in the recipe, and give --redo where the run has other stages already.",
+        )
 
 
 def share(batches: list[list[int]], process: int, processes: int) -> list[list[int]]:
@@ -252,7 +277,11 @@ def parameter_groups(model: EncoderClassifier, recipe: FitRecipe) -> list[dict[s
 
 @torch.inference_mode()
 def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 64) -> Outputs:
-    """Logits [n, c] and embeddings [n, d] of all rows in their order, float32, on the best device there is."""
+    """Logits [n, c] and embeddings [n, d] of all rows in their order, float32, on the best device there is.
+
+    Raises:
+        ModelError: some are not finite.
+    """
     device = processes().device
     model = model.to(device).eval()
     logits: list[Tensor] = [torch.empty(0)] * len(rows)
@@ -267,4 +296,11 @@ def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 
     model.to("cpu")
     if not len(rows):
         return Outputs(torch.empty(0, 0), torch.empty(0, 0))
-    return Outputs(torch.stack(logits), torch.stack(embeddings))
+    outputs = Outputs(torch.stack(logits), torch.stack(embeddings))
+    if not all(values.isfinite().all() for values in outputs):
+        raise ModelError(
+            f"the model's answers are no numbers: {label}",
+            expected="finite logits and embeddings",
+            remedy="Take another model, or lower the learning rates of the fit that made it and give --redo.",
+        )
+    return outputs

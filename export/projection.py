@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from ..errors import RecipeError
 from .contrastive import supervised_contrastive
+from .fit import require_converged
 from .progress import progress
 from .recipe import ProjectionRecipe
 from .tokens import _mix
@@ -66,7 +67,7 @@ def fit_projection(embeddings: Tensor, labels: Tensor, recipe: ProjectionRecipe,
         The head, of [embedding_dim, hidden]: keys are ``project(embeddings, head)``.
 
     Raises:
-        RecipeError: PCA to more dimensions than the embeddings have.
+        RecipeError: PCA to more dimensions than the embeddings have, or a fit that diverged.
     """
     if recipe.method == "pca":
         return fit_pca(embeddings, recipe.embedding_dim)
@@ -86,6 +87,7 @@ def fit_projection(embeddings: Tensor, labels: Tensor, recipe: ProjectionRecipe,
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 advance(1)
+    require_converged("projection head", [head.weight])
     return Head(head.weight.detach())
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from ..errors import RecipeError
@@ -23,6 +24,13 @@ def require(condition: bool, name: str, found: Any, expected: str) -> None:
         raise RecipeError(
             f"{name} is out of range", found=found, expected=expected, remedy="Correct the recipe or option."
         )
+
+
+def require_finite(settings: Any) -> None:
+    """Raise RecipeError unless every float of a dataclass is finite."""
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        require(not isinstance(value, float) or math.isfinite(value), item.name, value, "a finite number")
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class FitRecipe:
     freeze_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
         require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (the relational loss compares rows)")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
@@ -95,6 +104,7 @@ class ProjectionRecipe:
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require(self.embedding_dim >= 2, "embedding_dim", self.embedding_dim, "2 or more")
         require(self.temperature > 0, "temperature", self.temperature, "above 0")
         require(self.epochs >= 0, "epochs", self.epochs, "0 or more")
@@ -139,6 +149,9 @@ class ObjectiveRecipe:
     name: str
     weight: float = 1.0
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.weight < math.inf, "objectives.weight", self.weight, "a finite number, 0 or more")
 
 
 @dataclass(frozen=True)

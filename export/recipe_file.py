@@ -123,5 +123,5 @@ def _objective(table: Any) -> ObjectiveRecipe:
     require(isinstance(nested, Mapping), "objectives.settings", nested, "a table")
     settings = {name: value for name, value in table.items() if name not in ("name", "weight", "settings")}
     weight = table.get("weight", 1.0)
-    require(type(weight) in (int, float) and weight >= 0, "objectives.weight", weight, "0 or more")
+    require(type(weight) in (int, float), "objectives.weight", weight, "a number")
     return ObjectiveRecipe(table["name"], float(weight), {**nested, **settings})

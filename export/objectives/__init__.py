@@ -7,6 +7,7 @@ whose constructor's keyword arguments, each with a default, are its settings in 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -201,6 +202,7 @@ def _setting(objective: str, name: str, value: Any, default: Any) -> Any:
         if isinstance(value, list | tuple) and all(type(item) is int for item in value):
             return tuple(value)
     elif type(value) is wanted or (wanted is float and type(value) is int):
+        require_setting(not isinstance(value, float) or math.isfinite(value), f"{objective}: {name}", value, "finite")
         return value
     raise RecipeError(
         f"objective {objective!r}: {name} is of another type",

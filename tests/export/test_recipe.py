@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaugkd.errors import RecipeError
+from reaugkd.export import objectives as registry
 from reaugkd.export.recipe import (
     REAUGKD,
     FitRecipe,
@@ -319,3 +322,53 @@ def test_override_changes_what_it_names_and_nothing_else(recipe: Recipe, epochs:
 def test_override_checks_ranges() -> None:
     with pytest.raises(RecipeError, match="epochs"):
         override(Recipe(), student__fit__epochs=-1)
+
+
+FLOATS = [
+    *(
+        f"{fit}__{name}"
+        for fit in ("teacher__fit", "student__fit")
+        for name in ("learning_rate", "head_learning_rate", "warmup", "weight_decay", "clip")
+    ),
+    *("projection__temperature", "projection__learning_rate"),
+    *("teacher__dropout", "student__dropout", "heldout_share"),
+    *("retrieval__label_temperatures", "retrieval__gold_shares", "objectives__weight"),
+]
+
+
+def floats_of(table: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from floats_of(value, f"{where}{name}__")
+        elif name == "objectives":
+            yield "objectives__weight"
+        elif isinstance(value, float) or (isinstance(value, tuple) and any(isinstance(item, float) for item in value)):
+            yield where + name
+
+
+def test_the_floats_of_a_recipe_are_all_known_here() -> None:
+    assert sorted(FLOATS) == sorted(floats_of(asdict(Recipe())))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")], ids=str)
+@pytest.mark.parametrize("path", FLOATS)
+def test_what_is_not_finite_is_refused_by_name(path: str, value: float) -> None:
+    *parents, name = path.split("__")
+    of_a_list = name in ("label_temperatures", "gold_shares")
+    tables: Any = {name: [value] if of_a_list else value}
+    for parent in reversed(parents):
+        tables = {parent: [{"name": "relation", **tables}] if parent == "objectives" else tables}
+    with pytest.raises(RecipeError, match=f"{name} is out of range"):
+        recipe_from_dict(tables)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")], ids=str)
+def test_what_is_not_finite_is_refused_in_an_objectives_settings(value: float) -> None:
+    known = 0
+    for name in registry.names():
+        for setting, parameter in inspect.signature(registry._REGISTRY[name]).parameters.items():
+            if isinstance(parameter.default, float):
+                known += 1
+                with pytest.raises(RecipeError, match=f"{name}: {setting} is out of range"):
+                    registry.build([ObjectiveRecipe(name, 1.0, {setting: value})])
+    assert known > 10

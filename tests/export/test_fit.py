@@ -287,8 +287,8 @@ def test_the_gradient_is_clipped(rows: TokenRows, tmp_path: Path) -> None:
 
 
 def test_precision_follows_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert uses_bf16("bf16") and not uses_bf16("fp32")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cpu = torch.device("cpu")
+    assert uses_bf16("bf16", cpu) and not uses_bf16("fp32", cpu)
     intel = {"cpu_name": "Intel Xeon", "avx512_bf16": True}
     for capability, expected in (
         ({"avx512_bf16": True}, True),
@@ -298,7 +298,17 @@ def test_precision_follows_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
         ({**intel, "amx_bf16": True}, True),
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capability: found)
-        assert uses_bf16("auto") is expected
+        assert uses_bf16("auto", cpu) is expected
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_precision_follows_the_device_of_the_fit(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """A fit that is kept on the processor has nothing of the GPU beside it, nor one on the GPU of the processor."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: there)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": not there})
+    assert uses_bf16("auto", torch.device("cuda")) is there
+    assert uses_bf16("auto", torch.device("cpu")) is not there
 
 
 def test_bf16_keeps_float32_weights_and_losses(rows: TokenRows, labels: Tensor, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..errors import ModelError
 from . import objectives
 from .encoder import Detailed, EncoderClassifier, HeadConfig, keep_layers, load_encoder
 from .fit import FitJob, Forward, Step, fit, in_precision
@@ -143,13 +142,6 @@ class _Loss:
         if asked and self.teacher is not None:
             with torch.no_grad():
                 taught = self.teacher(detailed=True, **step.inputs, **asked).attentions
-            if not found.attentions or not taught:
-                raise ModelError(
-                    "the models do not show their attention maps",
-                    found="none",
-                    expected="maps of every layer, of student and teacher",
-                    remedy="Leave out the objective that needs them, or take other models.",
-                )
         return self.total(
             objectives.DistillationStep(
                 number=step.number,

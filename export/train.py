@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from ..errors import RecipeError
 from ..kb.files import sha256_file
 from ..runtime.data import Dataset, Split, label_indices
-from . import objectives
 from .cross_fit import folds_of
 from .distill import Targets, distil, start_student
 from .encoder import EncoderClassifier, load_config
@@ -69,7 +68,6 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
     Raises:
         DataError, ModelError, RecipeError, OutputExistsError, StorageError: see each.
     """
-    objectives.build(job.recipe.objectives)  # a misspelt objective is told now, not after the teacher's hours
     splits = assign(dataset, job.recipe, job.limit)
     run = RunFolder(out, job.shared)
     fine_tuned = is_classifier(job.teacher)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ...errors import RecipeError
 from ..encoder import EncoderClassifier
 from ..fit import Forward
-from ..recipe import ObjectiveRecipe, Precision
+from ..recipe import ObjectiveRecipe, Precision, Recipe
 
 if TYPE_CHECKING:
     from ..distill import Targets
@@ -88,6 +89,9 @@ class Objective:
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
+        """Raise RecipeError where the encoders or the recipe do not fit it; called once, before any training."""
+
     def begin(self, distillation: Distillation) -> None:
         """Called once before the first step, also of a resumed fit."""
 
@@ -141,6 +145,11 @@ class WeightedSum:
     def needs(self) -> frozenset[str]:
         """What any of the terms needs."""
         return frozenset().union(*(objective.needs for _, objective in self.terms))
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
+        """Let every term look at the encoders and the recipe."""
+        for _, objective in self.terms:
+            objective.check(student, teacher, recipe)
 
     def begin(self, distillation: Distillation) -> None:
         """Let every term prepare."""

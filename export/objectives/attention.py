@@ -10,7 +10,8 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from ...errors import RecipeError
-from . import Distillation, DistillationStep, Objective, register, require_setting
+from ..recipe import Recipe
+from . import DistillationStep, Objective, register, require_setting
 from .vocabulary import require_shared_tokens
 
 
@@ -47,13 +48,10 @@ class Attention(Objective):
         require_setting(self.temperature > 0, "attention: temperature", self.temperature, "above 0")
         require_setting(all(layer >= 0 for layer in self.layers), "attention: layers", self.layers, "0-based numbers")
 
-    def begin(self, distillation: Distillation) -> None:
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
         """Raises RecipeError where the layers do not fit, or where the teacher cannot read the student's tokens."""
-        student, teacher = distillation.student, distillation.teacher
-        assert teacher is not None
         require_shared_tokens("attention", student, teacher)
-        taught: PreTrainedModel = teacher.encoder
-        self._pairing(student.encoder.config.num_hidden_layers, taught.config.num_hidden_layers)
+        self._pairing(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
 
     def __call__(self, step: DistillationStep) -> Tensor:
         """The term for a batch, a scalar."""

@@ -13,6 +13,7 @@ from torch.nn.functional import mse_loss, one_hot
 from transformers import PreTrainedModel
 
 from ..processes import processes
+from ..recipe import Recipe
 from ..tokens import _mix
 from . import Distillation, DistillationStep, Objective, register, require_setting
 from .vocabulary import require_shared_tokens
@@ -102,10 +103,12 @@ class MixKD(Objective):
         require_setting(self.sm_weight >= 0, "mixkd: sm_weight", self.sm_weight, "0 or more")
         require_setting(self.distance in ("mse", "kl"), "mixkd: distance", self.distance, "mse or kl")
 
-    def begin(self, distillation: Distillation) -> None:
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
         """Raises RecipeError where the teacher cannot read the student's tokens."""
-        assert distillation.teacher is not None and distillation.ask_teacher is not None
-        require_shared_tokens("mixkd", distillation.student, distillation.teacher)
+        require_shared_tokens("mixkd", student, teacher)
+
+    def begin(self, distillation: Distillation) -> None:
+        """Keep both models at hand."""
         self._distillation = distillation
 
     def __call__(self, step: DistillationStep) -> Tensor:

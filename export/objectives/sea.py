@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from ..projection import fit_pca
+from ..projection import fit_pca, require_reducible
+from ..recipe import Recipe
 from . import Distillation, DistillationStep, Objective, register
 
 
@@ -22,12 +24,12 @@ class Sea(Objective):
     normalised, and the queries fall among them; with other keys they would be drawn away from them.
     """
 
-    def begin(self, distillation: Distillation) -> None:
-        """Fit phi.
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
+        """Raises RecipeError where the student's embedding has more dimensions than the teacher's."""
+        require_reducible(recipe.projection.embedding_dim, teacher.config.hidden_size)
 
-        Raises:
-            RecipeError: the student's embedding has more dimensions than the teacher's.
-        """
+    def begin(self, distillation: Distillation) -> None:
+        """Fit phi."""
         targets = distillation.targets
         self._reduce = fit_pca(targets.teacher_embeddings, targets.keys.shape[1]).to(targets.keys.device)
 

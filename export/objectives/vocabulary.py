@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from ...errors import RecipeError
-from ..encoder import EncoderClassifier, takes_token_types
+from ..encoder import takes_token_types
 
 _REMEDY = "Start the student from the teacher's layers, or leave this objective out."
 
 
-def require_shared_tokens(name: str, student: EncoderClassifier, teacher: nn.Module) -> None:
+def require_shared_tokens(name: str, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     """Raise unless a token id, and a token's type, mean the same to both models, as far as their sizes can tell.
 
     Args:
         name: of the objective.
-        student: with an ``encoder``.
-        teacher: with an ``encoder``.
+        student: its encoder.
+        teacher: its encoder.
 
     Raises:
         RecipeError: vocabularies of different sizes, or only one of the two tells the texts of a pair apart by types.
     """
-    own: PreTrainedModel = student.encoder
-    other: PreTrainedModel = teacher.encoder
-    ours, theirs = (encoder.get_input_embeddings().num_embeddings for encoder in (own, other))
+    ours, theirs = (encoder.get_input_embeddings().num_embeddings for encoder in (student, teacher))
     if ours != theirs:
         raise RecipeError(
             f"objective {name!r} shows the student's tokens to the teacher, whose vocabulary is another",
@@ -32,7 +29,7 @@ def require_shared_tokens(name: str, student: EncoderClassifier, teacher: nn.Mod
             expected=f"the teacher's {theirs}",
             remedy=_REMEDY,
         )
-    typed, types_taught = takes_token_types(own.config), takes_token_types(other.config)
+    typed, types_taught = takes_token_types(student.config), takes_token_types(teacher.config)
     if typed != types_taught:
         raise RecipeError(
             f"objective {name!r} shows the student's tokens to the teacher, but only one of them takes token types",

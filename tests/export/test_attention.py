@@ -21,7 +21,7 @@ from reaugkd.export import objectives
 from reaugkd.export.encoder import EncoderClassifier
 from reaugkd.export.objectives import DistillationStep
 from reaugkd.export.objectives.attention import Attention, spread_layers
-from reaugkd.export.recipe import ObjectiveRecipe
+from reaugkd.export.recipe import ObjectiveRecipe, Recipe
 from reaugkd.export.recipe_file import load_recipe
 from reaugkd.export.tokens import TokenRows
 
@@ -266,17 +266,16 @@ def test_killed_and_gone_on_with_it_ends_the_same(tmp_path: Path, tiny_bert: Pat
 
 
 @pytest.mark.parametrize("layers", [[1], [0, 1, 2, 3, 0], [0, 1, 2, 4]], ids=str)
-def test_layers_that_do_not_fit_the_models_are_told_before_the_first_step(
-    tmp_path: Path, tiny_bert: Path, layers: list[int]
-) -> None:
+def test_layers_that_do_not_fit_the_models_are_refused(layers: list[int]) -> None:
+    encoder = sharp_teacher().encoder
     with pytest.raises(RecipeError, match=r"4 numbers.*from 0 to 3"):
-        distilled(tmp_path, tiny_rows(tiny_bert), ObjectiveRecipe("attention", 1.0, {"layers": layers}))
+        Attention(layers=tuple(layers)).check(encoder, encoder, Recipe())
 
 
-def test_a_student_of_another_vocabulary_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
-    other = tinymodels.student_of(BertModel(tinymodels.bert_config(vocab_size=200), add_pooling_layer=False))
+def test_a_student_of_another_vocabulary_is_refused() -> None:
+    other = BertModel(tinymodels.bert_config(vocab_size=200), add_pooling_layer=False)
     with pytest.raises(RecipeError, match=r"'attention'.*200 tokens"):
-        distilled(tmp_path, tiny_rows(tiny_bert), ObjectiveRecipe("attention"), student=other)
+        Attention().check(other, sharp_teacher().encoder, Recipe())
 
 
 def test_layers_are_a_list_in_a_recipe(tmp_path: Path) -> None:

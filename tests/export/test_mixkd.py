@@ -23,7 +23,7 @@ from reaugkd.export import objectives
 from reaugkd.export.encoder import Outputs, load_encoder
 from reaugkd.export.objectives import Distillation, DistillationStep
 from reaugkd.export.objectives.mixkd import MixKD, Mixture, draw_mixture, mix_inputs
-from reaugkd.export.recipe import ObjectiveRecipe
+from reaugkd.export.recipe import ObjectiveRecipe, Recipe
 from reaugkd.export.teacher import load_fine_tuned
 from reaugkd.export.tokens import TokenRows
 
@@ -261,13 +261,15 @@ def test_killed_and_gone_on_with_it_ends_the_same(tmp_path: Path, tiny_bert: Pat
     require_same_after_a_kill(tmp_path, tiny_rows(tiny_bert), *terms, steps=(1, 5))
 
 
-def test_a_student_of_another_vocabulary_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
-    other = tinymodels.student_of(BertModel(tinymodels.bert_config(vocab_size=200), add_pooling_layer=False))
+def test_a_student_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    teacher = tinymodels.tiny_student().encoder
+    MixKD().check(teacher, teacher, Recipe())
+    other = BertModel(tinymodels.bert_config(vocab_size=200), add_pooling_layer=False)
     with pytest.raises(RecipeError, match=r"'mixkd'.*200 tokens.*teacher's layers"):
-        distilled(tmp_path, tiny_rows(tiny_bert), ObjectiveRecipe("mixkd"), student=other)
-    untyped = tinymodels.student_of(load_encoder(str(tinymodels.write_distilbert(tmp_path / "distilbert"))))
+        MixKD().check(other, teacher, Recipe())
+    untyped = load_encoder(str(tinymodels.write_distilbert(tmp_path / "distilbert")))
     with pytest.raises(RecipeError, match=r"token types.*without"):
-        distilled(tmp_path, tiny_rows(tiny_bert), ObjectiveRecipe("mixkd"), student=untyped)
+        MixKD().check(untyped, teacher, Recipe())
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from transformers import (
     PretrainedConfig,
     RobertaConfig,
     XLNetConfig,
+    YosoConfig,
 )
 
 from reaugkd.errors import ModelError, OutputExistsError, RecipeError
+from reaugkd.export import model_checks
 from reaugkd.export.recipe import ObjectiveRecipe, Recipe, StudentRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.train import TrainJob, train
@@ -90,3 +92,52 @@ def test_a_kind_of_model_that_cannot_work_is_told_before_anything_is_done(
     tinymodels.tiny_tokenizer().save(str(tmp_path / "teacher" / "tokenizer.json"))
     recipe = override(QUICK, student__layers=layers)
     refused(recipe, tmp_path / "teacher", small_dataset, tmp_path / "run", ModelError, match)
+
+
+OWN = StudentRecipe(model="own", fit=tinymodels.fast_fit(1))
+
+
+@pytest.mark.parametrize(
+    ("term", "changes", "match"),
+    [
+        (ObjectiveRecipe("attention", 1.0, {"layers": (0, 1, 2)}), {}, r"expected 2 numbers.* from 0 to 3"),
+        (ObjectiveRecipe("attention", 1.0, {"layers": (0, 4)}), {}, r"expected 2 numbers.* from 0 to 3"),
+        (ObjectiveRecipe("attention"), {"student": OWN}, "'attention' shows .*found 200 tokens of the student"),
+        (ObjectiveRecipe("mixkd"), {"student": OWN}, "'mixkd' shows .*found 200 tokens of the student"),
+        (
+            ObjectiveRecipe("sea"),
+            {"projection__embedding_dim": tinymodels.HIDDEN + 1},
+            "cannot add dimensions .*found embedding_dim 33; expected at most the teacher's 32",
+        ),
+    ],
+    ids=["too many layers", "no such layer", "attention", "mixkd", "sea"],
+)
+def test_an_objective_that_does_not_fit_the_models_is_told_before_anything_is_done(
+    term: ObjectiveRecipe,
+    changes: dict[str, Any],
+    match: str,
+    small_dataset: Dataset,
+    tiny_bert: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tinymodels.write_bert(tmp_path / "own", vocab_size=200, num_hidden_layers=1)
+    recipe = override(QUICK, **changes, objectives=(ObjectiveRecipe("soft_labels"), term))
+    refused(recipe, tiny_bert, small_dataset, tmp_path / "run", RecipeError, match)
+
+
+@pytest.mark.parametrize("of_the_teacher", [True, False], ids=["teacher", "student"])
+def test_a_model_that_shows_no_attention_maps_is_told_before_anything_is_done(
+    small_dataset: Dataset, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_the_teacher: bool
+) -> None:
+    """YOSO gives its layers' states in the maps' place."""
+    monkeypatch.setattr(model_checks, "onnx_config", lambda _: None)  # as a student it could not be exported either
+    other = tmp_path / "yoso"
+    AutoModel.from_config(small_config(YosoConfig)).save_pretrained(other)
+    tinymodels.tiny_tokenizer().save(str(other / "tokenizer.json"))
+    teacher, own = (other, tiny_bert) if of_the_teacher else (tiny_bert, other)
+    student = StudentRecipe(model=str(own), fit=tinymodels.fast_fit(1))
+    recipe = override(QUICK, student=student, objectives=(ObjectiveRecipe("attention"),))
+    match = "yoso: the model does not show its attention maps; found shapes"
+    refused(recipe, teacher, small_dataset, tmp_path / "run", ModelError, match)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +51,9 @@ def default_layers(count: int) -> tuple[int, ...]:
     return tuple(range(1 - count % 2, count, 2)) if count > 1 else (0,)
 
 
-def start_student(teacher: nn.Module, projection: Head, num_labels: int, recipe: StudentRecipe) -> EncoderClassifier:
+def start_student(
+    teacher: nn.Module, projection: Head, num_labels: int, recipe: StudentRecipe, attention: str | None = None
+) -> EncoderClassifier:
     """The student before its distillation.
 
     From the teacher's layers it inherits their weights, and the classifier and projection head where the teacher has
@@ -64,9 +64,10 @@ def start_student(teacher: nn.Module, projection: Head, num_labels: int, recipe:
         projection: the keys' head; the student's has a bias where this one has.
         num_labels: c.
         recipe: layers or model.
+        attention: of a model of its own, see ``load_encoder``; from the teacher's layers it is the teacher's.
     """
     if recipe.model:
-        encoder = load_encoder(recipe.model)
+        encoder = load_encoder(recipe.model, attention)
     else:
         source: PreTrainedModel = teacher.encoder
         encoder = keep_layers(copy.deepcopy(source), recipe.layers or default_layers(source.config.num_hidden_layers))
@@ -109,7 +110,8 @@ def distil(
 
     Args:
         student: as ``start_student`` gives it.
-        load_teacher: called where an objective asks the teacher live, on inputs that are no rows of the data.
+        load_teacher: called where an objective asks the teacher live, on inputs that are no rows of the data. Where
+            one needs ``"attentions"``, student and teacher are loaded with the objectives' ``attention``.
         rows: n rows of tokens.
         targets: what the teacher said of them.
         recipe: its objectives.
@@ -121,10 +123,9 @@ def distil(
     teacher = load_teacher() if total.needs & {"teacher", "attentions"} else None
     if teacher is not None:
         teacher.requires_grad_(False).to(device).eval()
-    with _attention_maps(student, teacher, "attentions" in total.needs):
-        forward = None if teacher is None else in_precision(teacher, job.precision, device)
-        total.begin(objectives.Distillation(student.to(device), teacher, forward, here, recipe.seed, job.precision))
-        fit(student, rows, _Loss(total, here, forward), job, total)
+    forward = None if teacher is None else in_precision(teacher, job.precision, device)
+    total.begin(objectives.Distillation(student.to(device), teacher, forward, here, recipe.seed, job.precision))
+    fit(student, rows, _Loss(total, here, forward), job, total)
 
 
 @dataclass(frozen=True)
@@ -159,17 +160,3 @@ class _Loss:
                 labels=self.targets.labels[step.rows],
             )
         )
-
-
-@contextmanager
-def _attention_maps(student: EncoderClassifier, teacher: nn.Module | None, wanted: bool) -> Iterator[None]:
-    """Let both encoders compute attention the plain way, which alone shows its maps, for as long as they are asked."""
-    encoders: list[Any] = [model.encoder for model in (student, teacher) if model is not None and wanted]
-    before = [encoder.config._attn_implementation for encoder in encoders]
-    for encoder in encoders:
-        encoder.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        for encoder, implementation in zip(encoders, before, strict=True):
-            encoder.set_attn_implementation(implementation)

@@ -101,10 +101,10 @@ class EncoderClassifier(nn.Module):
         (folder / "heads.json").write_text(json.dumps(asdict(self.head)), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> EncoderClassifier:
-        """Read what ``save`` wrote, in float32 and evaluation mode."""
+    def load(cls, folder: Path, attention: str | None = None) -> EncoderClassifier:
+        """Read what ``save`` wrote, in float32 and evaluation mode; ``attention`` as of ``load_encoder``."""
         head = HeadConfig(**json.loads((folder / "heads.json").read_text(encoding="utf-8")))
-        model = cls(load_encoder(str(folder)), head)
+        model = cls(load_encoder(str(folder), attention), head)
         missing, unexpected = model.load_state_dict(load_file(str(folder / "heads.safetensors")), strict=False)
         missing = [name for name in missing if not name.startswith("encoder.")]
         if missing or unexpected:
@@ -142,19 +142,25 @@ def load_config(model: str) -> Any:
         return AutoConfig.from_pretrained(model)
 
 
-def load_encoder(model: str) -> PreTrainedModel:
+def load_encoder(model: str, attention: str | None = None) -> PreTrainedModel:
     """The encoder of a hub id or a folder, in float32, without a pooler.
+
+    Args:
+        model: hub id or folder.
+        attention: transformers' name of how attention is computed: ``eager`` alone shows its maps without a warning.
+            Default None, the model's own choice.
 
     Raises:
         ModelError: nothing there, or nothing that AutoModel can load.
     """
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attention}
     with _model_errors(model), _silent_about_poolers():
         try:
             # A pooler that nothing reads would be drawn at random where the checkpoint has none, and a parameter
             # without a gradient stops several processes.
-            encoder = AutoModel.from_pretrained(model, dtype=torch.float32, add_pooling_layer=False)
+            encoder = AutoModel.from_pretrained(model, add_pooling_layer=False, **options)
         except TypeError:  # a model that knows no such option
-            encoder = AutoModel.from_pretrained(model, dtype=torch.float32)
+            encoder = AutoModel.from_pretrained(model, **options)
     if getattr(encoder.config, "is_encoder_decoder", False) or not hasattr(encoder.config, "hidden_size"):
         raise ModelError(
             "not an encoder", path=model, found=encoder.config.model_type, expected="an encoder such as BERT or MiniLM"

@@ -36,12 +36,12 @@ def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Se
                 expected=f"at most {positions}",
                 remedy="Lower --max-length.",
             )
-    taught = load_encoder(teacher)
+    taught = load_encoder(teacher, loss.attention)
     require_usable(taught, teacher, recipe.max_length)
     if recipe.projection.method == "pca":
         require_reducible(recipe.projection.embedding_dim, taught.config.hidden_size)
     if student.model:
-        own = load_encoder(student.model)
+        own = load_encoder(student.model, loss.attention)
     else:
         own = keep_layers(copy.deepcopy(taught), student.layers or default_layers(taught.config.num_hidden_layers))
     require_usable(own, student.model or teacher, recipe.max_length)

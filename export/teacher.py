@@ -63,7 +63,9 @@ def is_ours(folder_or_model: Path | str) -> bool:
     return (Path(folder_or_model) / "heads.json").is_file()
 
 
-def load_fine_tuned(model: str, pooling: Pooling, label_names: Sequence[str]) -> FineTunedTeacher:
+def load_fine_tuned(
+    model: str, pooling: Pooling, label_names: Sequence[str], attention: str | None = None
+) -> FineTunedTeacher:
     """Load an already fine-tuned classifier and match its labels with ours.
 
     By name where the names agree (in any case), by position where the model has only ``LABEL_0``, ``LABEL_1``, ...
@@ -74,7 +76,9 @@ def load_fine_tuned(model: str, pooling: Pooling, label_names: Sequence[str]) ->
     config = load_config(model)
     order = match_labels(model, config, label_names)
     try:
-        classifier = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32)
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            model, dtype=torch.float32, attn_implementation=attention
+        )
     except Exception as error:
         raise ModelError("the model cannot be loaded", path=model, found=str(error)) from error
     return FineTunedTeacher(classifier, pooling, order).eval()
@@ -128,15 +132,19 @@ def fine_tune(
     return teacher
 
 
-def load_teacher(folder_or_model: Path | str, pooling: Pooling, label_names: Sequence[str]) -> nn.Module:
+def load_teacher(
+    folder_or_model: Path | str, pooling: Pooling, label_names: Sequence[str], attention: str | None = None
+) -> nn.Module:
     """The teacher again: one that a run fitted from its folder, or another fine-tuned one from where it came.
+
+    ``attention`` is as of ``load_encoder``.
 
     Raises:
         ModelError: its labels are not these.
     """
     if not is_ours(folder_or_model):
-        return load_fine_tuned(str(folder_or_model), pooling, label_names)
-    teacher = EncoderClassifier.load(Path(folder_or_model))
+        return load_fine_tuned(str(folder_or_model), pooling, label_names, attention)
+    teacher = EncoderClassifier.load(Path(folder_or_model), attention)
     order = match_labels(str(folder_or_model), teacher.encoder.config, label_names)
     with torch.no_grad():
         for parameter in teacher.classifier.parameters():

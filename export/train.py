@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import RecipeError
 from ..kb.files import sha256_file
 from ..runtime.data import Dataset, Split, label_indices
+from . import objectives
 from .cross_fit import folds_of
 from .distill import Targets, distil, start_student
 from .encoder import EncoderClassifier, load_config
@@ -181,9 +183,9 @@ class _Pipeline:
                     names = self.splits.label_names
                     fine_tune(self.model, self.recipe.teacher, rows, labels, names, job).save(folder)
 
-    def load_teacher(self) -> nn.Module:
+    def load_teacher(self, attention: str | None = None) -> nn.Module:
         source = self.model if self.fine_tuned else self.run.teacher
-        return load_teacher(source, self.recipe.teacher.pooling, self.splits.label_names)
+        return load_teacher(source, self.recipe.teacher.pooling, self.splits.label_names, attention)
 
     def teacher_outputs(self) -> dict[str, TeacherOutputs]:
         splits = {"train": self.splits.train, "heldout": self.splits.heldout}
@@ -240,16 +242,19 @@ class _Pipeline:
     def student(self, outputs: TeacherOutputs, head: Head) -> EncoderClassifier:
         with self.run.stage(self.run.student, self.student_hash) as folder:
             if folder:
+                attention = objectives.build(self.recipe.objectives).attention
+                load = partial(self.load_teacher, attention)
                 torch.manual_seed(self.recipe.seed)
-                student = start_student(self.load_teacher(), head, len(self.splits.label_names), self.recipe.student)
+                names = self.splits.label_names
+                student = start_student(load(), head, len(names), self.recipe.student, attention)
                 source = self.recipe.student.model or str(self.run.teacher)
                 save_tokenizer(source, folder)
                 rows = self._tokens(folder, self.splits.train, student.encoder.config)
-                labels = torch.from_numpy(label_indices(self.splits.train, self.splits.label_names))
+                labels = torch.from_numpy(label_indices(self.splits.train, names))
                 keys = project(outputs.embeddings, head)
                 targets = Targets(outputs.logits, outputs.embeddings, keys, labels)
                 job = self._fit_job("student", self.recipe.student.fit)
-                distil(student, self.load_teacher, rows, targets, self.recipe, job)
+                distil(student, load, rows, targets, self.recipe, job)
                 student.save(folder)
         return EncoderClassifier.load(self.run.student)
 

@@ -146,6 +146,11 @@ class WeightedSum:
         """What any of the terms needs."""
         return frozenset().union(*(objective.needs for _, objective in self.terms))
 
+    @property
+    def attention(self) -> str | None:
+        """How both models must compute attention, as `load_encoder` takes it: only the plain way shows its maps."""
+        return "eager" if "attentions" in self.needs else None
+
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
         """Let every term look at the encoders and the recipe."""
         for _, objective in self.terms:

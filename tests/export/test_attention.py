@@ -26,6 +26,7 @@ from reaugkd.export.recipe_file import load_recipe
 from reaugkd.export.tokens import TokenRows
 
 TOKENS = 5
+SHOWN = {"attn_implementation": "eager"}  # what shows maps
 WEIGHT = 20.0  # of the term in a fit: next to maps that start nearly flat
 
 
@@ -219,14 +220,14 @@ def test_probabilities_next_to_nothing_give_finite_gradients(smallest: float) ->
 def four_headed() -> EncoderClassifier:
     """A student of two layers with twice the heads of its teacher."""
     torch.manual_seed(2)
-    config = tinymodels.bert_config(num_hidden_layers=2, num_attention_heads=4, initializer_range=0.3)
+    config = tinymodels.bert_config(num_hidden_layers=2, num_attention_heads=4, initializer_range=0.3, **SHOWN)
     return tinymodels.student_of(BertModel(config, add_pooling_layer=False))
 
 
 def sharp_teacher() -> EncoderClassifier:
     """A teacher whose attention is not flat, so that there is something to see in it."""
     torch.manual_seed(3)
-    config = tinymodels.bert_config(initializer_range=0.3)
+    config = tinymodels.bert_config(initializer_range=0.3, **SHOWN)
     return tinymodels.student_of(BertModel(config, add_pooling_layer=False))
 
 
@@ -235,7 +236,6 @@ def value_of(student: EncoderClassifier, rows: TokenRows) -> float:
     inputs = rows.batch(range(ROWS))
     found = []
     for model in (student, sharp_teacher()):
-        model.encoder.set_attn_implementation("eager")
         with torch.no_grad():
             found.append(model.eval()(detailed=True, output_attentions=True, **inputs))
     targets = tiny_targets()

@@ -244,7 +244,7 @@ class TestShipped:
     def test_the_studies_of_the_benchmarks(self, file: Path) -> None:
         assert load_plan(file).cells()
 
-    @pytest.mark.parametrize("name", ["retrieval"])
+    @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "docs" / "results" / "study").iterdir()))
     def test_the_cells_that_are_kept_are_of_their_study(self, name: str) -> None:
         plan = load_plan(ROOT / "benchmarks" / "study" / f"{name}.toml")
         done = finished(plan, ROOT / "docs" / "results" / "study" / name)

@@ -68,7 +68,7 @@ def allocate(
     of_students = recipe.keys != "teacher"
     searched = source.of_train(ask_student(source.train.inputs(), "keys").queries if of_students else None, recipe)
     heldout = source.of_heldout(heldout_answers.queries if of_students else None)
-    later = heldout if recipe.keep_heldout else heldout.take([])
+    later = heldout.take(np.full(len(heldout), recipe.keep_heldout))
     new = None if extra is None else extra.take(drop_duplicates_of(extra, [source.train, source.heldout]))
     if new is None or not len(new):
         return Allocation(searched, heldout, heldout_answers, later)

@@ -198,7 +198,7 @@ class MadeKb:
         tuned_on: as it was when the blend was tuned: without the rows that it was tuned on.
         tuning: the blend.
         gate: certified on the held-out rows; None where none could be.
-        width: of its searches, chosen on the held-out rows; None where there was nothing to choose on.
+        width: of its searches, chosen on what the blend was tuned on; None where there was nothing to choose on.
     """
 
     kb: KnowledgeBase

@@ -88,9 +88,9 @@ class Candidates:
     def pays(self, student: Floats, groups: NDArray[np.integer] | None = None, k_loss: float = 0.0) -> bool:
         """Whether the chosen blend beats the student on rows that it was not chosen on, by more than a standard error.
 
-        By five-fold cross-validation of the whole choice, setting and weight, with four different partitions. Hundreds
-        of settings on a few hundred rows always find some gain, also where there is none. Below ``FEWEST_ROWS`` rows
-        nothing can be told: False.
+        By five-fold cross-validation of the choice, setting and constant weight, with four different partitions.
+        Hundreds of settings on a few hundred rows always find some gain, also where there is none. Below
+        ``FEWEST_ROWS`` rows nothing can be told: False.
 
         Args:
             student: [n], as of ``best``.

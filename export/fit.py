@@ -175,7 +175,7 @@ class _Loop:
         self.forward = in_precision(self.model, job.precision, accelerate.device)
         self.schedule = schedule
         self.saved_at = time.monotonic()
-        self.last_loss = torch.zeros((), device=accelerate.device)
+        self.finite = torch.ones((), dtype=torch.bool, device=accelerate.device)  # every loss so far
         self.epoch = -1
         self.batches: list[list[int]] = []
 
@@ -194,7 +194,7 @@ class _Loop:
         device = self.accelerate.device
         inputs = {name: value.to(device) for name, value in self.rows.batch(batch).items()}
         value = self.loss(Step(step, torch.tensor(batch, device=device), inputs, self.forward))
-        self.last_loss = value.detach()
+        self.finite &= value.detach().isfinite()
         self.accelerate.backward(value)
         self.accelerate.clip_grad_norm_(self.model.parameters(), self.job.recipe.clip)
         self.optimizer.step()
@@ -237,15 +237,16 @@ class _Loop:
 
     def require_finite(self) -> None:
         trained = [value for value in self.bare.parameters() if value.requires_grad]
-        require_converged(self.job.name, [self.last_loss, *trained])
+        require_converged(self.job.name, trained, self.finite)
 
 
-def require_converged(name: str, values: Iterable[Tensor]) -> None:
-    """Raise RecipeError unless all loss and weights of a fit are finite.
+def require_converged(name: str, weights: Iterable[Tensor], losses: Tensor | None = None) -> None:
+    """Raise RecipeError unless all weights of a fit are finite, and ``losses`` says that all its losses were.
 
-    What is not never becomes so again: a look now and then is enough, and waits for a GPU no more often.
+    Weights that are not never become so again: a look now and then is enough, and waits for a GPU no more often.
     """
-    if not torch.stack([value.detach().isfinite().all() for value in values]).all():
+    finite = [value.detach().isfinite().all() for value in weights]
+    if not torch.stack(finite if losses is None else [*finite, losses]).all():
         raise RecipeError(
             f"the fit diverged: {name}",
             found="a loss or weights that are not finite",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +45,8 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     dev split, one is carved out of train, stratified. The held-out rows are always a carve of their own, so that
     neither dev nor test is looked at before its score; related rows (``related_rows``) are held out together, so that
     their number is near the share, not exact. The held-out rows of a limit are some of those that are held out without
-    it: a teacher that was fitted on all train rows knows none of them. Rows that repeat a row they must not know are
-    dropped: train rows of any other split's, held-out rows of a scored split's.
+    it, so that a teacher of all train rows (with the same held-out share) knows none of them. Rows that repeat a row they
+    must not know are dropped: train rows of any other split's, held-out rows of a scored split's.
 
     Args:
         dataset: as read; ``train`` must be there and labelled.
@@ -62,7 +63,7 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     scored = {name: split for name, split in dataset.splits.items() if name != "train"}
     held, kept = _hold_out(rows, names, _wanted(len(rows), recipe))
     if limit is not None and limit < len(rows):
-        held = held[_fewer(rows.take(held), names, _wanted(limit, recipe))]
+        held = held[_fewer(rows.take(held), _wanted(limit, recipe))]
         _require_room(limit, len(held), dataset)
         kept = kept[carve(rows.take(kept), names, limit - len(held), _LIMIT_SEED)[1]]
     heldout, train = rows.take(held), rows.take(kept)
@@ -97,16 +98,24 @@ def _hold_out(rows: Split, label_names: tuple[str, ...], count: int) -> tuple[In
     return np.flatnonzero(is_held), np.flatnonzero(~is_held)
 
 
-def _fewer(heldout: Split, label_names: tuple[str, ...], count: int) -> Indices:
-    """The numbers of about ``count`` of the held-out rows: whole groups, and of each class at least one."""
+def _fewer(heldout: Split, count: int) -> Indices:
+    """The numbers of about ``count`` of the held-out rows, at least one, by groups that are small as in ``_hold_out``.
+
+    Stratified by each group's first label as far as so few rows go, and in an order that is drawn.
+    """
     groups = related_rows(heldout)
-    firsts = np.unique(groups)
-    spare = len(firsts) - len(set(heldout.take(firsts).labels or ()))
-    dropped = min(round(len(firsts) * (1 - count / len(heldout))), spare)
-    if dropped < 1:
-        return np.arange(len(heldout))
-    kept, _ = carve(heldout.take(firsts), label_names, dropped, _HELDOUT_SEED)
-    return np.flatnonzero(np.isin(groups, firsts[kept]))
+    firsts, sizes = np.unique(groups, return_counts=True)
+    small = sizes <= max(1, count // 4, sizes.min())
+    drawn = np.random.default_rng(_HELDOUT_SEED).permutation(np.flatnonzero(small))
+    labels = [(heldout.labels or ())[row] for row in firsts[drawn]]
+    of_class, seen = Counter(labels), Counter[str]()
+    place = []  # of each group in its class, from 0 to 1
+    for label in labels:
+        place.append((seen[label] + 0.5) / of_class[label])
+        seen[label] += 1
+    order = drawn[np.argsort(place, kind="stable")]
+    fits = int((np.cumsum(sizes[order]) <= count).sum())
+    return np.flatnonzero(np.isin(groups, firsts[order[: max(1, fits)]]))
 
 
 def _require_room(limit: int, held: int, dataset: Dataset) -> None:
@@ -115,7 +124,7 @@ def _require_room(limit: int, held: int, dataset: Dataset) -> None:
             "the limit leaves no rows to train on",
             path=dataset.name,
             found=f"a limit of {limit} rows",
-            expected=f"more than the {held} that are held out of them, at least one of each class",
+            expected=f"more than the {held} that are held out of them",
             remedy="Raise the limit.",
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from ..runtime.blend import softmax_many
 from ..runtime.fields import Fields
 from ..runtime.manifest import BlendConfig, read_blend
-from .candidates import Candidates, Setting, fewest_neighbours
+from .candidates import Candidates, Setting, blended, fewest_neighbours
+from .groups import mean_and_error
 from .recipe import Weighting
 from .weighting import KINDS, Answered, fit_weighting
 
@@ -55,6 +56,16 @@ class HeldOut:
     groups: NDArray[np.integer] | None = None
     true: int | None = None
 
+    @property
+    def witnesses(self) -> int:
+        """How many rows have the teacher's answer for their label."""
+        return 0 if self.true is None else len(self.gold) - self.true
+
+    def known(self) -> HeldOut:
+        """The rows with a gold label."""
+        given = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "true"}
+        return HeldOut(**{name: None if value is None else value[: self.true] for name, value in given.items()})
+
 
 @dataclass(frozen=True)
 class Tuning:
@@ -66,6 +77,7 @@ class Tuning:
         nll: mean negative log-likelihood of ``student`` (its own temperature fitted), ``retrieval`` (at the chosen
             settings) and ``blend``.
         by_k: the best blend's NLL at each k.
+        witnesses: how many of the rows have the teacher's answer for their label.
         weight_cv_nll: the cross-validated NLL of each form of the weight that was compared; empty where none was.
     """
 
@@ -74,6 +86,7 @@ class Tuning:
     nll: dict[str, float]
     by_k: dict[str, float] = field(default_factory=dict)
     weight_cv_nll: dict[str, float] = field(default_factory=dict)
+    witnesses: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -119,7 +132,8 @@ def tune_blend(
     p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j of ``soft_labels``; T_S is fitted
     first, alone.
     Where no neighbours help, w = 1 wins and the blend is the student. Of the k that gain almost as much as the best,
-    the smallest is taken.
+    the smallest is taken. Where rows with the teacher's answer for their label lead to a blend that is worse than the
+    student on the rows with a gold label, by more than a standard error, those alone decide.
 
     Args:
         rows: the held-out rows.
@@ -145,6 +159,15 @@ def tune_blend(
     setting, share, nll = candidates.settings[best.number], best.weight, best.nll
     if cautious and not (share < 1 and candidates.pays(student, rows.groups, k_loss)):
         share, nll, weight = 1.0, _nll(student), "constant"
+    if rows.witnesses and _misled(student[known], candidates.of_gold[best.number, known], share, rows.groups):
+        return tune_blend(
+            rows.known(),
+            weight,
+            label_temperatures=label_temperatures,
+            gold_shares=gold_shares,
+            cautious=cautious,
+            k_loss=k_loss,
+        )
     tuning = replace(
         alone,
         blend=BlendConfig(
@@ -152,6 +175,7 @@ def tune_blend(
         ),
         nll={**alone.nll, "retrieval": best.retrieval_nll, "blend": nll},
         by_k={str(k): of_k.nll for k, of_k in by_k.items()},
+        witnesses=rows.witnesses,
     )
     return tuning if weight == "constant" else _with_weight(tuning, rows, weight)
 
@@ -172,6 +196,14 @@ def _candidates(rows: HeldOut, label_temperatures: Sequence[float], gold_shares:
                 settings += [Setting(k, tau, label_temperature, gold_share) for k in depths]
                 of_gold += [retrieved[:, k - 1] for k in depths]
     return Candidates(settings, np.array(of_gold).reshape(len(settings), len(rows.gold)))
+
+
+def _misled(student: Floats, retrieved: Floats, share: float, groups: NDArray[np.integer] | None) -> bool:
+    """Whether the blend is worse than the student on these rows, by more than a standard error of their difference."""
+    ratio = np.maximum(blended(student, retrieved, share), _TINY) / np.maximum(student, _TINY)
+    groups = np.arange(len(student)) if groups is None else groups[: len(student)]
+    gain, error = mean_and_error(np.log(ratio), groups)
+    return gain < -error
 
 
 def _same_label(rows: HeldOut) -> NDArray[np.floating] | None:

@@ -128,7 +128,7 @@ class _Measured:
             "label_temperature": blend.label_temperature,
             "gold_share": blend.gold_share,
             "kb_rows": len(made.kb),
-            **{f"heldout_nll_{name}": value for name, value in made.tuning.nll.items()},
+            **({} if made.tuning.witnesses else {f"heldout_nll_{name}": nll for name, nll in made.tuning.nll.items()}),
         }
         return [
             system_result(

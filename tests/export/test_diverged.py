@@ -58,7 +58,7 @@ def test_it_is_told_at_the_next_checkpoint_or_at_the_end(
         seen.append(step.number)
         value = cross_entropy(step.forward(**step.inputs).logits, labels[step.rows])
         if spoilt == "loss":
-            return value if step.number % 2 == 0 else value.detach() * torch.inf + 0 * value
+            return value if step.number != 1 else value.detach() * torch.inf + 0 * value
         if step.number == 1:
             with torch.no_grad():
                 model.classifier.bias[0] = torch.nan

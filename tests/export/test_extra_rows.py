@@ -19,8 +19,10 @@ from workshop import Workshop
 from reaugkd import Runtime
 from reaugkd.commands.datasource import load_rows
 from reaugkd.errors import DataError, TextError
+from reaugkd.export import allocation, bundle
 from reaugkd.export.bundle import ExportJob, export
 from reaugkd.export.encoder import EncoderClassifier
+from reaugkd.export.gate import certify
 from reaugkd.export.projection import Head
 from reaugkd.export.recipe import RetrievalRecipe
 from reaugkd.export.run import RunFolder, read_rows
@@ -89,6 +91,42 @@ def test_they_stand_after_the_train_rows_and_have_the_teachers_labels(
             assert row in found[similarities > 0.998]
     assert made.manifest.created_from["extra_rows"] == len(NEW)
     assert made.manifest.kb_rows == len(train_texts) + len(NEW) + len(heldout)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_witnesses_tune_the_blend_and_join_the_knowledge_base(
+    tiny_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    path, certified = tiny_run[0], []
+    recipe = replace(tiny_run[2].recipe.retrieval, keep_heldout=kept)
+    monkeypatch.setattr(allocation, "FEWEST_EXTRA", len(NEW))
+    monkeypatch.setattr(bundle, "certify", lambda *given: certified.append(given) or certify(*given))  # type: ignore[func-returns-value]
+    without, found = (
+        export(path, tmp_path / str(number), replace(JOB, extra=rows, retrieval=recipe)).manifest
+        for number, rows in enumerate((None, NEW))
+    )
+    train_texts, heldout = texts_of(path, "train"), texts_of(path, "heldout")
+    witnesses = len(NEW) // 5
+    told = found.quality["tuning"]
+    assert (told["rows"], told["witnesses"]) == (len(heldout) + witnesses, witnesses)
+    # Gold labels alone say how sure the student may be and what the gate keeps to.
+    assert found.blend.student_temperature == without.blend.student_temperature
+    for _, blended, gold, groups, _ in certified:
+        assert len(blended) == len(gold) == len(groups) == len(heldout)
+    assert np.array_equal(certified[0][2], certified[1][2])
+    with Runtime.open(tmp_path / "1") as runtime:
+        kb = runtime.knowledge_base
+        texts = [kb.text(row) for row in range(len(kb))]
+        labels = [kb.label(row) for row in range(len(kb))]
+    first, last = len(train_texts), len(texts) - witnesses
+    assert texts[:first] == train_texts and texts[last:] + texts[first : first + len(NEW) - witnesses] != NEW.texts
+    assert sorted(texts[last:] + texts[first : first + len(NEW) - witnesses]) == sorted(NEW.texts)
+    assert texts[first + len(NEW) - witnesses : last] == (heldout if kept else [])
+    assert [text for text, label in zip(texts, labels, strict=True) if label == -1] == [
+        *texts[first : first + len(NEW) - witnesses],
+        *texts[last:],
+    ]
+    assert found.created_from["extra_rows"] == len(NEW)
 
 
 @pytest.mark.parametrize("keys", ["teacher", "both"])

@@ -162,8 +162,8 @@ def test_too_little_to_train_on_is_told(train: Split | None, message: str) -> No
 
 
 def test_a_limit_too_small_is_told() -> None:
-    with pytest.raises(DataError, match="a limit of 2 rows; expected more than the 3"):
-        assign(dataset_of(train=numbered(300)), RECIPE, 2)
+    with pytest.raises(DataError, match="a limit of 1 rows; expected more than the 1"):
+        assign(dataset_of(train=numbered(300)), RECIPE, 1)
 
 
 @pytest.mark.parametrize("limit", [30, 90, 200, 268])
@@ -175,13 +175,30 @@ def test_a_limit_holds_out_none_of_the_rows_that_a_run_without_it_trains_on(limi
     assert sum(map(len, parts)) == len(set.union(*parts)) == 270
 
 
-def test_a_limit_leaves_each_class_a_heldout_row() -> None:
+@pytest.mark.parametrize("limit", [60, 100, 200, 400])
+def test_a_limit_of_many_classes_leaves_train_its_share(limit: int) -> None:
     labels = [f"label {n % 50}" for n in range(600)]
     names = tuple(sorted(set(labels)))
-    source = Dataset("made", {"train": split_of([f"row {n}" for n in range(600)], labels), "dev": numbered(3)}, names)
-    splits = assign(source, RECIPE, 200)
-    assert set(splits.heldout.labels or ()) == set(names) == set(splits.train.labels or ())
-    assert len(splits.heldout) + len(splits.train) == 200
+    train = split_of([f"row {n}" for n in range(600)], labels)
+    source = Dataset("made", {"train": train, "dev": numbered(3, "dev")}, names)
+    splits = assign(source, RECIPE, limit)
+    assert (len(splits.heldout), len(splits.train)) == (limit // 5, limit - limit // 5)
+    assert len(set(splits.heldout.labels or ())) == min(50, len(splits.heldout))
+    assert len(set(splits.train.labels or ())) == min(50, len(splits.train))
+
+
+@pytest.mark.parametrize("limit", [40, 100, 400, 900])
+def test_a_limits_groups_are_small_for_its_own_number(limit: int) -> None:
+    """Sentences of which some have many phrases and most have none."""
+    long = [[f"w{n}x{word}" for word in range(24)] for n in range(20)]
+    texts = [" ".join(words[start:]) for words in long for start in range(len(words))]
+    texts += [f"alone{n}" for n in range(600)]
+    source = dataset_of(train=split_of(texts), dev=numbered(9, "dev"))
+    splits = assign(source, RECIPE, limit)
+    wanted = limit // 5
+    sizes = Counter(text.split()[-1].partition("x")[0] for text in splits.heldout.texts)
+    assert max(sizes.values()) <= max(1, wanted // 4)
+    assert 0.6 * wanted <= len(splits.heldout) <= wanted
 
 
 def test_related_rows_of_a_limit_are_held_out_together() -> None:

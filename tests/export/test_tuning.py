@@ -314,6 +314,28 @@ def test_the_students_temperature_is_fitted_on_gold_labels_alone() -> None:
     assert tune_blend(dataclasses.replace(wrong, true=60)) == tune_blend(dataclasses.replace(wrong, true=None))
 
 
+@pytest.mark.parametrize("right", [0.75, 0.95])
+def test_witnesses_of_a_teacher_that_is_no_guide_have_no_say(right: float) -> None:
+    """A student that is right at 85 % of the rows, and a knowledge base that repeats what its teacher says."""
+    rng, true, n = np.random.default_rng(0), 300, 2300
+    gold = rng.integers(0, 4, n)
+    taught = np.where(rng.random(n) < right, gold, (gold + 1) % 4)
+    guessed = np.where(rng.random(n) < 0.85, gold, rng.integers(0, 4, n))
+    rows = HeldOut(
+        (3 * np.eye(4)[guessed]).astype(np.float32),
+        np.full((n, 1), 0.9, np.float32),
+        (5 * np.eye(4)[taught][:, None]).astype(np.float32),
+        np.where(np.arange(n) < true, gold, taught),
+        true=true,
+    )
+    alone, found = tune_blend(rows.known(), cautious=True), tune_blend(rows, cautious=True)
+    if right < 0.85:
+        assert found == alone and found.rows == true and found.witnesses == 0
+    else:
+        assert found.witnesses == n - true and found.rows == n
+        assert found.blend.student_weight < alone.blend.student_weight
+
+
 def test_caution_looks_at_the_choice_that_is_taken() -> None:
     """One neighbour gains a little wherever it is asked; two gain more at a few rows and lose at the others."""
     student, steady = np.full(100, 0.5), np.full(100, 0.501)

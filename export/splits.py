@@ -45,8 +45,8 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     dev split, one is carved out of train, stratified. The held-out rows are always a carve of their own, so that
     neither dev nor test is looked at before its score; related rows (``related_rows``) are held out together, so that
     their number is near the share, not exact. The held-out rows of a limit are some of those that are held out without
-    it, so that a teacher of all train rows (with the same held-out share) knows none of them. Rows that repeat one that they
-    must not know are dropped: train rows of any other split, held-out rows of a scored split.
+    it, so that a teacher of all train rows (with the same held-out share) knows none of them. Rows that repeat one
+    that they must not know are dropped: train rows of any other split, held-out rows of a scored split.
 
     Args:
         dataset: as read; ``train`` must be there and labelled.

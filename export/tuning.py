@@ -63,8 +63,8 @@ class HeldOut:
 
     def known(self) -> HeldOut:
         """The rows with a gold label."""
-        given = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "true"}
-        return HeldOut(**{name: None if value is None else value[: self.true] for name, value in given.items()})
+        given: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "true"}
+        return HeldOut(**{name: value if value is None else value[: self.true] for name, value in given.items()})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,15 @@ class HeldOut:
 
     def known(self) -> HeldOut:
         """The rows with a gold label."""
-        given: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "true"}
-        return HeldOut(**{name: value if value is None else value[: self.true] for name, value in given.items()})
+        end = self.true
+        return HeldOut(
+            self.student_logits[:end],
+            self.similarities[:end],
+            self.neighbour_logits[:end],
+            self.gold[:end],
+            None if self.neighbour_gold is None else self.neighbour_gold[:end],
+            None if self.groups is None else self.groups[:end],
+        )
 
 
 @dataclass(frozen=True)

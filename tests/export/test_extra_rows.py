@@ -280,7 +280,8 @@ class TestCommandLine:
         (tmp_path / "new.csv").write_text(f"gold,words\nmusic,{text}\nalarm,bell bell clock\n")
         given = ("--kb-data", tmp_path / "new.csv", "--text-column", "words", "--leave-heldout", "--weight", "constant")
         options = ("--target", "avx2", "--allow-quality-loss", *given)
-        ok("export", workshop.run, "--out", tmp_path / "bundle", *options)
+        told = ok("export", workshop.run, "--out", tmp_path / "bundle", *options).err
+        assert "new.csv: 2 texts that are new to the run; the blend is tuned on held-out rows alone\n" in told
         (line,) = ok("predict", tmp_path / "bundle", text, "--format", "jsonl", "--explain").out.splitlines()
         nearest = json.loads(line)["neighbours"][0]
         assert nearest["text"] == text and nearest["similarity"] > 0.99

@@ -168,10 +168,8 @@ def export(
     )
     if kb_data is not None:
         added, asking = done.manifest.created_from["extra_rows"], done.tuning.witnesses
-        tuned = (
-            f"the blend is tuned on {asking:,} of them too" if asking else "the blend is tuned on held-out rows alone"
-        )
-        click.echo(f"{kb_data}: {added:,} texts that are new to the run; the blend is tuned on {tuned}", err=True)
+        rows = f"{asking:,} of them too" if asking else "held-out rows alone"
+        click.echo(f"{kb_data}: {added:,} texts that are new to the run; the blend is tuned on {rows}", err=True)
     click.echo(f"gate (predict --gated): {told_gate(done.manifest.gate, gate_loss)}", err=True)
     click.echo(f"abstention (predict --abstain): {told_abstention(done.manifest.abstention)}", err=True)
     total = sum(record.bytes for record in done.manifest.files.values())

@@ -31,7 +31,7 @@ class Watch:
         out: TextIO,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tasks = {cell.name: cell.task.name for cell in cells}
+        self._kinds = {cell.name: (cell.task.name, cell.recipe) for cell in cells}
         self._seconds = dict(done)
         self._failed: set[str] = set()
         self._running: dict[str, float] = {}
@@ -71,25 +71,30 @@ class Watch:
             self._width = 0
 
     def seconds_left(self) -> float | None:
-        """The rest at the pace of the finished cells of each task; None while there is none to go by."""
-        by_task: dict[str, list[float]] = defaultdict(list)
-        for name, seconds in self._seconds.items():
-            by_task[self._tasks[name]].append(seconds)
-        if not by_task:
+        """The rest at the pace of finished cells that are most like it; None while there is none to go by."""
+        if not self._seconds:
             return None
-        everything = [seconds for values in by_task.values() for seconds in values]
+        known: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        for name, seconds in self._seconds.items():
+            for likeness in self._likeness(name):
+                known[likeness].append(seconds)
         rest = []
-        for name in self._tasks.keys() - self._seconds.keys() - self._failed:
-            known = by_task.get(self._tasks[name], everything)
+        for name in self._kinds.keys() - self._seconds.keys() - self._failed:
+            alike = next(known[likeness] for likeness in self._likeness(name) if likeness in known)
             spent = self._clock() - self._running[name] if name in self._running else 0.0
-            rest.append(max(0.0, sum(known) / len(known) - spent))
+            rest.append(max(0.0, sum(alike) / len(alike) - spent))
         return sum(rest) / max(1, min(self._processes, len(rest)))
+
+    def _likeness(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """What a cell shares with others, the likest first: task and recipe, the task, the study."""
+        task, recipe = self._kinds[name]
+        return (task, recipe), (task,), ()
 
     def _state(self) -> str:
         left = self.seconds_left()
         failed = f", {len(self._failed)} failed" if self._failed else ""
         told = "? left" if left is None else f"{duration(left)} left"
-        return f"{len(self._seconds)}/{len(self._tasks)} cells{failed}, {told}"
+        return f"{len(self._seconds)}/{len(self._kinds)} cells{failed}, {told}"
 
     def _say(self, line: str) -> None:
         self.clear()

@@ -338,16 +338,20 @@ class TestWatch:
         clock = [0.0]
         return Watch(cells, done, processes, out, lambda: clock[0]), clock
 
-    def test_time_left_by_task(self, tmp_path: Path) -> None:
-        watch, clock = self.watch(tmp_path, io.StringIO(), {"one.kd.0": 10.0, "one.better.0": 20.0, "two.kd.5": 100.0})
-        assert watch.seconds_left() == 4 * 15 + 100
+    def test_time_left_by_recipe_and_task(self, tmp_path: Path) -> None:
+        watch, clock = self.watch(tmp_path, io.StringIO(), {"one.kd.0": 10.0, "one.better.0": 30.0, "two.kd.5": 100.0})
+        assert watch.seconds_left() == 2 * 10 + 2 * 30 + 100  # of the last, task two, only the other recipe is known
         watch.started("one.kd.1")
-        clock[0] = 5.0
-        assert watch.seconds_left() == 10 + 3 * 15 + 100
+        clock[0] = 4.0
+        assert watch.seconds_left() == 6 + 10 + 2 * 30 + 100
         clock[0] = 60.0  # it takes longer than it should: it is about to be done
-        assert watch.seconds_left() == 3 * 15 + 100
+        assert watch.seconds_left() == 10 + 2 * 30 + 100
         watch.finished("one.kd.1")
-        assert watch.seconds_left() == 3 * 30 + 100
+        assert watch.seconds_left() == 35 + 2 * 30 + 100
+
+    def test_time_left_of_a_task_of_which_nothing_is_known(self, tmp_path: Path) -> None:
+        watch, _ = self.watch(tmp_path, io.StringIO(), {"one.kd.0": 10.0, "one.better.0": 30.0})
+        assert watch.seconds_left() == 2 * 10 + 2 * 30 + 2 * 20
 
     def test_processes_share_the_rest(self, tmp_path: Path) -> None:
         watch, _ = self.watch(tmp_path, io.StringIO(), {name: 10.0 for name in CELLS[:5]}, processes=2)

@@ -69,8 +69,12 @@ class RunSystems:
     def distillation_rows(self) -> Split:
         """The train rows that the student was distilled on: all, or a fixed sample of ``DISTILLATION_ROWS``."""
         split = read_rows(self.run.data / "train.jsonl")
-        rng = np.random.default_rng(_SAMPLE_SEED)
-        return split.take(np.sort(rng.permutation(len(split))[:DISTILLATION_ROWS]))
+        return split.take(distillation_sample(len(split)))
+
+
+def distillation_sample(rows: int) -> NDArray[np.int64]:
+    """Which of so many train rows stand for all in a report: ascending, all or a fixed ``DISTILLATION_ROWS``."""
+    return np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(rows)[:DISTILLATION_ROWS])
 
 
 def run_probabilities(run_path: Path, split: Split, labels: Sequence[str]) -> dict[str, NDArray[np.floating]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from ...kb.files import atomic_directory
 from ...runtime.blend import softmax_many
 from ...runtime.data import Columns, Dataset, Split, choose_split, label_indices, load_dataset
 from ...runtime.evaluate import BLEND, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER
-from ...runtime.fidelity import shifted_split
+from ...runtime.fidelity import CLEAN, DISTILLATION, FIDELITY_METRICS, SHIFTED, shifted_split
 from ...runtime.metrics import score
 from ...runtime.student import StudentSession
 from ...runtime.tokenizer import TextTokenizer
 from ..bundle import ExportJob, ask, make_kb
 from ..encoder import EncoderClassifier
+from ..evaluate import distillation_sample
 from ..fit import outputs_of
 from ..onnx import detect_target
 from ..quality import Answers
@@ -85,6 +86,15 @@ def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = loa
     return CellResult(tuple(systems))
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Rows beside those scored, on which fidelity is told: their gold labels [n] and the teacher's answers [n, c]."""
+
+    split: Split
+    gold: NDArray[np.int64]
+    teacher: Floats
+
+
 class _Measured:
     """A finished run on the rows to be scored; whatever several variants ask for is computed once."""
 
@@ -92,8 +102,8 @@ class _Measured:
         self.run, self.source, self.scratch = run, RunSource.read(run), scratch
         self.split: Split = choose_split(dataset, split)[1]
         self.gold = label_indices(self.split, self.source.labels)
-        self.shifted = shifted_split(self.split) if options.shifted else None
-        self.teacher = self._teacher()
+        self.teacher, shifted = self._teacher(shifted_split(self.split) if options.shifted else None)
+        self._beside = {**shifted, DISTILLATION: self._distillation()}
         self._students: dict[str, _Quantized] = {}
 
     def models(self) -> list[SystemResult]:
@@ -101,10 +111,9 @@ class _Measured:
         model = EncoderClassifier.load(self.run.student)
         rows = self._tokens(self.run.student, self.split, model)
         student = outputs_of(model, rows, "student on scored").logits.numpy()
-        found = {TEACHER: self.teacher["clean"], STUDENT_FP32: softmax_many(student.astype(np.float64))}
-        more: dict[str, dict[str, Any]] = {TEACHER: self._more(self.teacher.get("shifted")), STUDENT_FP32: {}}
-        teacher = self.teacher["clean"]
-        return [system_result(name, p, self.gold, teacher, "", **more[name]) for name, p in found.items()]
+        found = {TEACHER: self.teacher, STUDENT_FP32: _softmax(student)}
+        more = {TEACHER: self._fidelity({kind: rows.teacher for kind, rows in self._beside.items()})}
+        return [system_result(name, p, self.gold, self.teacher, "", **more.get(name, {})) for name, p in found.items()]
 
     def retrieval(self, variant: str, recipe: RetrievalRecipe, extra: Split | None = None) -> list[SystemResult]:
         """The int8 student, its neighbours and the blend, by one way to retrieve; ``extra`` as of ExportJob.
@@ -116,9 +125,10 @@ class _Measured:
         made = make_kb(self.source, recipe, job, student.ask, student.heldout())
         blend = made.tuning.blend
         blends = blend_many(made.kb, blend, student.ask(self.split.inputs(), "scored"))
-        shifted = None
-        if self.shifted is not None:
-            shifted = blend_many(made.kb, blend, student.ask(self.shifted.inputs(), "shifted"))
+        beside = {
+            kind: blend_many(made.kb, blend, student.ask(rows.split.inputs(), kind))
+            for kind, rows in self._beside.items()
+        }
         told = {
             "k": blend.k,
             "tau": blend.tau,
@@ -135,30 +145,41 @@ class _Measured:
                 name,
                 of(blends),
                 self.gold,
-                self.teacher["clean"],
+                self.teacher,
                 variant,
                 **(told if name == BLEND else {}),
-                **(self._more(of(shifted)) if shifted is not None else {}),
+                **self._fidelity({kind: of(answers) for kind, answers in beside.items()}),
             )
             for name, of in _SYSTEMS.items()
             if name != STUDENT or not variant
         ]
 
-    def _more(self, shifted: Floats | None) -> dict[str, Any]:
-        """The figures on the rows with typing errors."""
-        if shifted is None:
-            return {}
-        found = score(shifted, self.gold, self.teacher["shifted"]).as_dict()
-        return {f"shifted_{name}": found[name] for name in ("accuracy", "nll", "ece", "teacher_agreement")}
+    def _fidelity(self, answers: Mapping[str, Floats]) -> dict[str, Any]:
+        """The figures of a system's answers to the rows beside those scored, ``KIND_METRIC``."""
+        figures = {}
+        for kind, probabilities in answers.items():
+            rows = self._beside[kind]
+            found = score(probabilities, rows.gold, rows.teacher).as_dict()
+            figures.update({f"{kind}_{name}": found[name] for name in FIDELITY_METRICS})
+        return figures
 
     def _quantized(self, recipe: RetrievalRecipe) -> _Quantized:
         if recipe.query not in self._students:
             self._students[recipe.query] = _Quantized(self.source, recipe, self.scratch / recipe.query)
         return self._students[recipe.query]
 
-    def _teacher(self) -> dict[str, Floats]:
-        """The teacher's probabilities [n, c] of the scored rows; kept beside the teacher for the other recipes."""
-        splits = {"clean": self.split, **({} if self.shifted is None else {"shifted": self.shifted})}
+    def _distillation(self) -> _Rows:
+        """Rows that the student was distilled on, as `reaugkd eval --run` samples them."""
+        rows = distillation_sample(len(self.source.train))
+        split, logits = self.source.train.take(rows), self.source.outputs["train"].logits.numpy()[rows]
+        return _Rows(split, label_indices(split, self.source.labels), _softmax(logits))
+
+    def _teacher(self, shifted: Split | None) -> tuple[Floats, dict[str, _Rows]]:
+        """The teacher's probabilities [n, c] of the scored rows, and the shifted rows with theirs, if there are any.
+
+        They are kept beside the teacher for the other recipes.
+        """
+        splits = {CLEAN: self.split, **({} if shifted is None else {SHIFTED: shifted})}
         teacher_stage = read_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
         made = made_from(teacher_stage, {name: split.inputs() for name, split in splits.items()})
         assert self.run.shared is not None
@@ -169,11 +190,15 @@ class _Measured:
             found = {name: outputs_of(teacher, of, f"teacher on {name} rows").logits for name, of in rows.items()}
             with suppress(OutputExistsError), atomic_directory(folder) as temporary:  # another cell was quicker
                 save_file({name: logits.numpy() for name, logits in found.items()}, temporary / "logits.safetensors")
-        logits = load_file(folder / "logits.safetensors")
-        return {name: softmax_many(value.astype(np.float64)) for name, value in logits.items()}  # type: ignore[misc]
+        answers = {name: _softmax(logits) for name, logits in load_file(folder / "logits.safetensors").items()}
+        return answers[CLEAN], {} if shifted is None else {SHIFTED: _Rows(shifted, self.gold, answers[SHIFTED])}
 
     def _tokens(self, folder: Path, split: Split, model: Any) -> TokenRows:
         return token_rows(folder, split, model.encoder.config, self.source.recipe.max_length)
+
+
+def _softmax(logits: NDArray[np.floating]) -> Floats:
+    return softmax_many(logits.astype(np.float64)).astype(np.float64, copy=False)
 
 
 _SYSTEMS: Mapping[str, Callable[[Blends], Floats]] = {

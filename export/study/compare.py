@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...runtime.evaluate import BLEND, STUDENT, STUDENT_FP32, TEACHER
+from ...runtime.evaluate import BLEND, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER
 from ...runtime.metrics import Floats
 from ...runtime.significance import Interval
 from .checks import AVERAGE
@@ -16,7 +16,7 @@ from .plan import Plan
 from .results import Found, SystemResult
 from .statistics import Draws, RowTest, SeedTest, Spread, difference_interval, resampled, row_test, seed_test, spread
 
-__all__ = ["BLEND", "MAIN", "STUDENT", "STUDENT_FP32", "TEACHER", "Analysis", "Comparison", "Who"]
+__all__ = ["BLEND", "MAIN", "RETRIEVAL", "STUDENT", "STUDENT_FP32", "TEACHER", "Analysis", "Comparison", "Who"]
 
 MAIN = "main"
 """The metric that each task chooses, accuracy or mcc."""

@@ -14,11 +14,12 @@ from ..run import made_from
 from .plan import Cell, Plan, located
 from .results import CellNotes, cell_file, read_notes
 
-CELL_FORMAT = 3
+CELL_FORMAT = 4
 """To be raised when a cell begins to compute something else from the same settings: in training, export or measuring.
 
 3: i8 keys, soft labels of fewer bits, the search width by its recall, the fewest neighbours that keep the gain, and
 caution that looks at them; witnesses; the held-out rows of a limit are rows that no run without one trains on.
+4: fidelity to the teacher on rows of the distillation too.
 """
 
 # What a task says that changes no number in a cell.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ...runtime.fidelity import CLEAN, DISTILLATION, MEANING, SHIFTED
 from ...runtime.significance import Interval
 from .checks import AVERAGE
-from .compare import BLEND, MAIN, STUDENT, STUDENT_FP32, TEACHER, Analysis, Comparison, Who
+from .compare import BLEND, MAIN, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER, Analysis, Comparison, Who
 from .plan import KB_REST
 from .statistics import CONFIDENCE, RESAMPLES, Spread
 
@@ -23,10 +24,14 @@ NAMES = {
 ADDED = (MAIN, "nll", "ece", "teacher_agreement")
 """The metrics of what retrieval adds."""
 
-SHIFTED = "shifted_accuracy"
+SHIFTED_ACCURACY = "shifted_accuracy"
+
+KINDS = (CLEAN, SHIFTED, DISTILLATION)
+"""The rows on which fidelity to the teacher is told."""
 
 OWN = "the recipe's own"
 _NONE = "-"
+_IN_NATS = ("nll", "teacher_kl")
 
 
 def summary(analysis: Analysis) -> str:
@@ -56,10 +61,11 @@ def report(analysis: Analysis) -> str:
     for metric in ADDED:
         name = NAMES.get(metric, "the task's metric")
         parts += [f"## What each way of retrieving adds, by task: {name}", added(analysis, metric)]
-    if _is_measured(analysis, SHIFTED):
-        name = NAMES[SHIFTED]
-        parts += [f"## What each way of retrieving adds, by task: {name}", added(analysis, SHIFTED)]
-    for metric in (SHIFTED, "shifted_teacher_agreement", "out_of_domain"):
+    if _is_measured(analysis, SHIFTED_ACCURACY):
+        name = NAMES[SHIFTED_ACCURACY]
+        parts += [f"## What each way of retrieving adds, by task: {name}", added(analysis, SHIFTED_ACCURACY)]
+    parts += ["## Fidelity to the teacher", _meaning(), fidelity(analysis)]
+    for metric in (SHIFTED_ACCURACY, "shifted_teacher_agreement", "out_of_domain"):
         if _is_measured(analysis, metric):
             parts += [f"## Means: {NAMES[metric]}", means(analysis, metric)]
     parts += [
@@ -94,6 +100,26 @@ def means(analysis: Analysis, metric: str = MAIN) -> str:
         last = _NONE if average is None else number(average.mean, "accuracy" if metric == MAIN else metric)
         rows.append([_NONE if who.system == TEACHER else who.recipe, who.system, *cells, last])
     return markdown(["recipe", "system", *_task_headings(analysis, metric), AVERAGE], rows)
+
+
+def fidelity(analysis: Analysis) -> str:
+    """System x agreement with the teacher, KL and calibration on each kind of rows, on average over the tasks."""
+    figures = {"teacher_agreement": "agreement", "teacher_kl": "KL", "ece": "ECE"}
+    columns = [(name if kind == CLEAN else f"{kind}_{name}", name) for name in figures for kind in KINDS]
+    systems = [Who(analysis.plan.baseline, TEACHER)]
+    systems += [Who(recipe, system) for recipe in analysis.plan.recipes for system in (STUDENT, RETRIEVAL, BLEND)]
+    rows = []
+    for who in systems:
+        spreads = ((analysis.spread(AVERAGE, who, metric), name) for metric, name in columns)
+        cells = [_NONE if spread is None else number(spread.mean, name) for spread, name in spreads]
+        if any(cell != _NONE for cell in cells):
+            rows.append([_NONE if who.system == TEACHER else who.recipe, who.system, *cells])
+    return markdown(["recipe", "system", *(f"{figures[name]}, {kind}" for name in figures for kind in KINDS)], rows)
+
+
+def _meaning() -> str:
+    kinds = "; ".join(f"{kind}, {MEANING[kind]}" for kind in KINDS)
+    return f"On average over the tasks, KL(teacher || system) in nats. Rows: {kinds}."
 
 
 def differences(analysis: Analysis) -> str:
@@ -226,7 +252,7 @@ def spread_cell(spread: Spread | None, metric: str, seeds: int, signed: bool = F
 def number(value: float, metric: str, signed: bool = False) -> str:
     """In points with two decimals; nats with four."""
     sign = "+" if signed else ""
-    text = f"{value:{sign}.4f}" if metric == "nll" else f"{100 * value:{sign}.2f}"
+    text = f"{value:{sign}.4f}" if metric in _IN_NATS else f"{100 * value:{sign}.2f}"
     # What rounds to zero has no side.
     return text.replace("-", sign) if signed and not float(text) else text
 

@@ -16,7 +16,7 @@ from reaugkd import Runtime
 from reaugkd.errors import UsageError
 from reaugkd.export import train as training
 from reaugkd.export.bundle import ExportJob, export
-from reaugkd.export.evaluate import run_probabilities
+from reaugkd.export.evaluate import evaluate_with_run, run_probabilities
 from reaugkd.export.onnx import detect_target
 from reaugkd.export.recipe import RetrievalRecipe
 from reaugkd.export.run import RunFolder
@@ -30,7 +30,6 @@ from reaugkd.export.teacher import fine_tune
 from reaugkd.runtime.data import Columns, Split, label_indices
 from reaugkd.runtime.evaluate import BLEND, TEACHER, answer
 from reaugkd.runtime.metrics import score
-from reaugkd.runtime.shift import shifted
 
 FIT = "epochs = 2\nbatch_size = 16\nlearning_rate = 2e-3\nhead_learning_rate = 5e-3\nfreeze_word_embeddings = false\n"
 RECIPE = f"""
@@ -156,17 +155,18 @@ def test_its_figures_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_pat
     job = ExportJob(detect_target(), allow_quality_loss=True, retrieval=VARIANTS[variant], extra=extra)
     manifest = export(done.run.path, tmp_path / "bundle", job).manifest
     teacher = run_probabilities(done.run.path, test_rows, LABELS)["teacher"]
-    mistyped = replace(test_rows, texts=shifted(test_rows.texts))
-    shifted_teacher = run_probabilities(done.run.path, mistyped, LABELS)["teacher"]
     with Runtime.open(tmp_path / "bundle") as runtime:
-        answers, on_mistyped = (answer(runtime, rows) for rows in (test_rows, mistyped))
+        answers = answer(runtime, test_rows)
+        fidelity = evaluate_with_run(done.run.path, runtime, test_rows).fidelity
+    assert fidelity is not None
+    beside = {(kind, row.system): row.scores for kind in ("shifted", "distillation") for row in fidelity.kinds[kind]}
     for system in OF_BUNDLES:
         # What is retrieved changes nothing in how the student answers: there is one for all variants.
         probabilities, found = answers.systems[system], done.find(system, "" if system == "student" else variant)
         expected = score(probabilities, answers.gold, teacher).as_dict()
-        of_mistyped = score(on_mistyped.systems[system], answers.gold, shifted_teacher).as_dict()
-        for name in ("accuracy", "nll", "ece", "teacher_agreement"):
-            expected[f"shifted_{name}"] = of_mistyped[name]
+        for kind in ("shifted", "distillation"):
+            for name in ("accuracy", "teacher_agreement", "teacher_kl", "ece", "nll"):
+                expected[f"{kind}_{name}"] = getattr(beside[kind, system], name)
         for name, value in expected.items():
             assert found.metrics[name] == pytest.approx(value, abs=1e-4), (system, name)
         assert found.metrics["n"] == 40
@@ -188,8 +188,9 @@ def test_teacher_and_float32_student_are_the_runs(done: Done, test_rows: Split) 
         expected = score(probabilities, gold, answers["teacher"]).as_dict()
         found = done.find(system).metrics
         assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
-    assert "shifted_accuracy" in done.find("teacher").metrics
-    assert done.find("teacher").metrics["shifted_teacher_agreement"] == 1.0
+    for kind in ("shifted", "distillation"):
+        assert done.find("teacher").metrics[f"{kind}_teacher_agreement"] == 1.0
+        assert done.find("teacher").metrics[f"{kind}_accuracy"] > 1 / 3
 
 
 def test_the_embeddings_are_tried_on_another_domain(done: Done) -> None:

@@ -188,6 +188,29 @@ class TestTables:
             f"| better | the recipe's own | {added.replace(' |', ' (1 seed missing) |')}",
         ]
 
+    def test_fidelity_on_each_kind_of_rows(self, small: Analysis) -> None:
+        def with_kinds(one: SystemResult, seed: int) -> SystemResult:
+            shifted = {"shifted_teacher_agreement": 0.8, "shifted_teacher_kl": 0.25, "shifted_ece": 0.05}
+            own = {"distillation_teacher_kl": 0.01 + 0.02 * seed} if one.system == "student" else {}
+            return replace(one, metrics={**one.metrics, "teacher_kl": 0.125, **shifted, **own})
+
+        found = {
+            key: CellResult(tuple(with_kinds(one, key[2]) for one in cell.systems)) for key, cell in small.found.items()
+        }
+        columns = " | ".join(
+            f"{name}, {kind}" for name in ("agreement", "KL", "ECE") for kind in ("clean", "shifted", "distillation")
+        )
+        others = "90.00 | 80.00 | - | 0.1250 | 0.2500 | - | 2.00 | 5.00 | - |"
+        assert tables.fidelity(Analysis(small.plan, found)).splitlines() == [
+            f"| recipe | system | {columns} |",
+            "|" + " --- |" * 11,
+            f"| - | teacher | {others}",
+            "| kd | student | 90.00 | 80.00 | - | 0.1250 | 0.2500 | 0.0200 | 2.00 | 5.00 | - |",
+            f"| kd | student+retrieval | {others}",
+            "| better | student | 90.00 | 80.00 | - | 0.1250 | 0.2500 | 0.0100 | 2.00 | 5.00 | - |",
+            f"| better | student+retrieval | {others}",
+        ]
+
     def test_tests(self, small: Analysis) -> None:
         lines = tables.tests(small).splitlines()
         assert lines[0] == (
@@ -223,6 +246,7 @@ class TestTables:
             (0.0, "accuracy", True, "+0.00"),
             (0.30961, "nll", False, "0.3096"),
             (-0.00003, "nll", True, "+0.0000"),
+            (0.30961, "teacher_kl", False, "0.3096"),
         ],
     )
     def test_numbers(self, value: float, metric: str, signed: bool, text: str) -> None:

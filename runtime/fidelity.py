@@ -33,7 +33,7 @@ MEANING = {
     CLEAN: "the rows as they are",
     SHIFTED: f"the same rows with typing errors, in {100 * RATE:.0f} % of the words of {MIN_LETTERS} letters or more",
     DISTILLATION: f"up to {DISTILLATION_ROWS:,} rows that the student was distilled on, answered as deployed: each is "
-    "in the knowledge base and finds its own entry",
+    "in the knowledge base itself",
 }
 """What each kind's rows are, for the reports."""
 

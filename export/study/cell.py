@@ -40,7 +40,7 @@ from ..train import TrainJob, train
 from .options import Options
 from .out_of_domain import out_of_domain_accuracy
 from .plan import KB_REST, Cell, Plan, located
-from .results import CellResult, SystemResult, system_result
+from .results import CellResult, SystemResult, metric_on, system_result
 
 Floats = NDArray[np.float64]
 
@@ -102,18 +102,23 @@ class _Measured:
         self.run, self.source, self.scratch = run, RunSource.read(run), scratch
         self.split: Split = choose_split(dataset, split)[1]
         self.gold = label_indices(self.split, self.source.labels)
-        self.teacher, shifted = self._teacher(shifted_split(self.split) if options.shifted else None)
-        self._beside = {**shifted, DISTILLATION: self._distillation()}
+        scored = {CLEAN: self.split, **({SHIFTED: shifted_split(self.split)} if options.shifted else {})}
+        answers = self._teacher(scored)
+        self.teacher = answers[CLEAN]
+        self._beside = {kind: _Rows(split, self.gold, answers[kind]) for kind, split in scored.items() if kind != CLEAN}
+        self._beside[DISTILLATION] = self._distillation()
         self._students: dict[str, _Quantized] = {}
 
     def models(self) -> list[SystemResult]:
         """The teacher and the float32 student."""
         model = EncoderClassifier.load(self.run.student)
-        rows = self._tokens(self.run.student, self.split, model)
-        student = outputs_of(model, rows, "student on scored").logits.numpy()
-        found = {TEACHER: self.teacher, STUDENT_FP32: _softmax(student)}
-        more = {TEACHER: self._fidelity({kind: rows.teacher for kind, rows in self._beside.items()})}
-        return [system_result(name, p, self.gold, self.teacher, "", **more.get(name, {})) for name, p in found.items()]
+        tokens = self._tokens(self.run.student, self.split, model)
+        student = _softmax(outputs_of(model, tokens, "student on scored").logits.numpy())
+        beside = self._fidelity({kind: rows.teacher for kind, rows in self._beside.items()})
+        return [
+            system_result(TEACHER, self.teacher, self.gold, self.teacher, **beside),
+            system_result(STUDENT_FP32, student, self.gold, self.teacher),
+        ]
 
     def retrieval(self, variant: str, recipe: RetrievalRecipe, extra: Split | None = None) -> list[SystemResult]:
         """The int8 student, its neighbours and the blend, by one way to retrieve; ``extra`` as of ExportJob.
@@ -155,12 +160,12 @@ class _Measured:
         ]
 
     def _fidelity(self, answers: Mapping[str, Floats]) -> dict[str, Any]:
-        """The figures of a system's answers to the rows beside those scored, ``KIND_METRIC``."""
+        """The figures of a system's answers to the rows beside those scored."""
         figures = {}
         for kind, probabilities in answers.items():
             rows = self._beside[kind]
             found = score(probabilities, rows.gold, rows.teacher).as_dict()
-            figures.update({f"{kind}_{name}": found[name] for name in FIDELITY_METRICS})
+            figures.update({metric_on(kind, name): found[name] for name in FIDELITY_METRICS})
         return figures
 
     def _quantized(self, recipe: RetrievalRecipe) -> _Quantized:
@@ -174,12 +179,8 @@ class _Measured:
         split, logits = self.source.train.take(rows), self.source.outputs["train"].logits.numpy()[rows]
         return _Rows(split, label_indices(split, self.source.labels), _softmax(logits))
 
-    def _teacher(self, shifted: Split | None) -> tuple[Floats, dict[str, _Rows]]:
-        """The teacher's probabilities [n, c] of the scored rows, and the shifted rows with theirs, if there are any.
-
-        They are kept beside the teacher for the other recipes.
-        """
-        splits = {CLEAN: self.split, **({} if shifted is None else {SHIFTED: shifted})}
+    def _teacher(self, splits: Mapping[str, Split]) -> dict[str, Floats]:
+        """The teacher's probabilities [n, c] of each split's rows; kept beside the teacher for the other recipes."""
         teacher_stage = read_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
         made = made_from(teacher_stage, {name: split.inputs() for name, split in splits.items()})
         assert self.run.shared is not None
@@ -190,8 +191,7 @@ class _Measured:
             found = {name: outputs_of(teacher, of, f"teacher on {name} rows").logits for name, of in rows.items()}
             with suppress(OutputExistsError), atomic_directory(folder) as temporary:  # another cell was quicker
                 save_file({name: logits.numpy() for name, logits in found.items()}, temporary / "logits.safetensors")
-        answers = {name: _softmax(logits) for name, logits in load_file(folder / "logits.safetensors").items()}
-        return answers[CLEAN], {} if shifted is None else {SHIFTED: _Rows(shifted, self.gold, answers[SHIFTED])}
+        return {name: _softmax(logits) for name, logits in load_file(folder / "logits.safetensors").items()}
 
     def _tokens(self, folder: Path, split: Split, model: Any) -> TokenRows:
         return token_rows(folder, split, model.encoder.config, self.source.recipe.max_length)

@@ -19,7 +19,7 @@ CELL_FORMAT = 4
 
 3: i8 keys, soft labels of fewer bits, the search width by its recall, the fewest neighbours that keep the gain, and
 caution that looks at them; witnesses; the held-out rows of a limit are rows that no run without one trains on.
-4: fidelity to the teacher on rows of the distillation too.
+4: fidelity to the teacher on rows of the distillation too, and KL on rows with typing errors.
 """
 
 # What a task says that changes no number in a cell.

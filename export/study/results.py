@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...errors import DataError
 from ...kb.files import atomic_write
+from ...runtime.fidelity import CLEAN
 from ...runtime.metrics import check, score
 from .plan import Cell
 
@@ -71,6 +72,11 @@ class SystemResult:
         """A figure; None where the cell did not measure it."""
         value = self.metrics.get(name)
         return float(value) if isinstance(value, int | float) else None
+
+
+def metric_on(kind: str, metric: str) -> str:
+    """The name of a metric on the rows of a kind (`runtime.fidelity`): that of clean rows is the metric's own."""
+    return metric if kind == CLEAN else f"{kind}_{metric}"
 
 
 def system_result(

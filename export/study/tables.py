@@ -1,14 +1,15 @@
-"""The tables of a study as Markdown: means, differences to the baseline, what each way of retrieving adds, tests."""
+"""The tables of a study as Markdown: means, differences to the baseline, what retrieving adds, fidelity, tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...runtime.fidelity import CLEAN, DISTILLATION, MEANING, SHIFTED
+from ...runtime.fidelity import MEANING
 from ...runtime.significance import Interval
 from .checks import AVERAGE
 from .compare import BLEND, MAIN, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER, Analysis, Comparison, Who
 from .plan import KB_REST
+from .results import metric_on
 from .statistics import CONFIDENCE, RESAMPLES, Spread
 
 NAMES = {
@@ -17,6 +18,7 @@ NAMES = {
     "nll": "NLL",
     "ece": "ECE",
     "teacher_agreement": "agreement",
+    "teacher_kl": "KL",
     "shifted_accuracy": "accuracy on rows with typing errors",
     "shifted_teacher_agreement": "agreement with the teacher on rows with typing errors",
     "out_of_domain": "nearest-neighbour accuracy of the embeddings on another data set",
@@ -26,8 +28,8 @@ ADDED = (MAIN, "nll", "ece", "teacher_agreement")
 
 SHIFTED_ACCURACY = "shifted_accuracy"
 
-KINDS = (CLEAN, SHIFTED, DISTILLATION)
-"""The rows on which fidelity to the teacher is told."""
+FIDELITY = ("teacher_agreement", "teacher_kl", "ece")
+"""The metrics of fidelity to the teacher."""
 
 OWN = "the recipe's own"
 _NONE = "-"
@@ -64,7 +66,7 @@ def report(analysis: Analysis) -> str:
     if _is_measured(analysis, SHIFTED_ACCURACY):
         name = NAMES[SHIFTED_ACCURACY]
         parts += [f"## What each way of retrieving adds, by task: {name}", added(analysis, SHIFTED_ACCURACY)]
-    parts += ["## Fidelity to the teacher", _meaning(), fidelity(analysis)]
+    parts += ["## Fidelity to the teacher", *fidelity(analysis)]
     for metric in (SHIFTED_ACCURACY, "shifted_teacher_agreement", "out_of_domain"):
         if _is_measured(analysis, metric):
             parts += [f"## Means: {NAMES[metric]}", means(analysis, metric)]
@@ -102,24 +104,40 @@ def means(analysis: Analysis, metric: str = MAIN) -> str:
     return markdown(["recipe", "system", *_task_headings(analysis, metric), AVERAGE], rows)
 
 
-def fidelity(analysis: Analysis) -> str:
-    """System x agreement with the teacher, KL and calibration on each kind of rows, on average over the tasks."""
-    figures = {"teacher_agreement": "agreement", "teacher_kl": "KL", "ece": "ECE"}
-    columns = [(name if kind == CLEAN else f"{kind}_{name}", name) for name in figures for kind in KINDS]
-    systems = [Who(analysis.plan.baseline, TEACHER)]
-    systems += [Who(recipe, system) for recipe in analysis.plan.recipes for system in (STUDENT, RETRIEVAL, BLEND)]
+def fidelity(analysis: Analysis) -> tuple[str, str]:
+    """What the columns are, and system x agreement with the teacher, KL and calibration on each kind of rows."""
+    columns = [(kind, name) for name in FIDELITY for kind in MEANING if _is_measured(analysis, metric_on(kind, name))]
     rows = []
-    for who in systems:
-        spreads = ((analysis.spread(AVERAGE, who, metric), name) for metric, name in columns)
-        cells = [_NONE if spread is None else number(spread.mean, name) for spread, name in spreads]
+    for variant, who in _fidelity_systems(analysis):
+        cells = [_average_cell(analysis, who, metric_on(kind, metric), metric) for kind, metric in columns]
         if any(cell != _NONE for cell in cells):
-            rows.append([_NONE if who.system == TEACHER else who.recipe, who.system, *cells])
-    return markdown(["recipe", "system", *(f"{figures[name]}, {kind}" for name in figures for kind in KINDS)], rows)
+            rows.append([_NONE if who.system == TEACHER else who.recipe, who.system, variant, *cells])
+    header = ["recipe", "system", "retrieval", *(f"{NAMES[metric]}, {kind}" for kind, metric in columns)]
+    meaning = "; ".join(f"{kind}, {meant}" for kind, meant in MEANING.items() if kind in dict(columns))
+    told = f"The mean of the tasks' means; KL(teacher || system) in nats. Rows: {meaning}."
+    return told, markdown(header, rows)
 
 
-def _meaning() -> str:
-    kinds = "; ".join(f"{kind}, {MEANING[kind]}" for kind in KINDS)
-    return f"On average over the tasks, KL(teacher || system) in nats. Rows: {kinds}."
+def _fidelity_systems(analysis: Analysis) -> Iterator[tuple[str, Who]]:
+    """Way of retrieving and system: teacher, students, neighbours alone the recipe's way, every blend."""
+    yield _NONE, Who(analysis.plan.baseline, TEACHER)
+    for recipe in analysis.plan.recipes:
+        yield _NONE, Who(recipe, STUDENT)
+        yield OWN, Who(recipe, RETRIEVAL)
+        yield from ((name, blend) for name, blend, _ in retrieval_pairs(analysis) if blend.recipe == recipe)
+
+
+def _average_cell(analysis: Analysis, who: Who, metric: str, unit: str) -> str:
+    """The mean of the tasks' means, and how many seeds are missing; a dash where a task has none."""
+    spread = analysis.spread(AVERAGE, who, metric)
+    if spread is None:
+        return _NONE
+    missing = sum(len(task.seeds) - len(analysis.values(task.name, who, metric)) for task in analysis.plan.tasks)
+    return number(spread.mean, unit) + _missing_seeds(missing)
+
+
+def _missing_seeds(count: int) -> str:
+    return f" ({count} seed{'s' * (count > 1)} missing)" if count else ""
 
 
 def differences(analysis: Analysis) -> str:
@@ -231,7 +249,7 @@ def difference_cell(compared: Comparison | None, analysis: Analysis) -> str:
     text = number(compared.value, metric, signed=True)
     if compared.over_rows is not None:
         text += f" {interval_cell(compared.over_rows, metric)}"
-    return f"{text} ({compared.missing} seed{'s' * (compared.missing > 1)} missing)" if compared.missing else text
+    return text + _missing_seeds(compared.missing)
 
 
 def interval_cell(interval: Interval | None, metric: str) -> str:

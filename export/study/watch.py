@@ -71,7 +71,7 @@ class Watch:
             self._width = 0
 
     def seconds_left(self) -> float | None:
-        """The rest at the pace of finished cells that are most like it; None while there is none to go by."""
+        """The rest, each cell at the pace of the finished ones that are most like it; None while there are none."""
         if not self._seconds:
             return None
         known: dict[tuple[str, ...], list[float]] = defaultdict(list)

@@ -190,26 +190,49 @@ class TestTables:
 
     def test_fidelity_on_each_kind_of_rows(self, small: Analysis) -> None:
         def with_kinds(one: SystemResult, seed: int) -> SystemResult:
-            shifted = {"shifted_teacher_agreement": 0.8, "shifted_teacher_kl": 0.25, "shifted_ece": 0.05}
-            own = {"distillation_teacher_kl": 0.01 + 0.02 * seed} if one.system == "student" else {}
-            return replace(one, metrics={**one.metrics, "teacher_kl": 0.125, **shifted, **own})
+            more = {"shifted_teacher_agreement": 0.8, "shifted_ece": 0.05, "distillation_teacher_agreement": 1.0}
+            if one.system == "student":
+                more["distillation_teacher_kl"] = 0.01 + 0.02 * seed
+            return replace(one, metrics={**one.metrics, "teacher_kl": 0.125, **more})
 
-        found = {
-            key: CellResult(tuple(with_kinds(one, key[2]) for one in cell.systems)) for key, cell in small.found.items()
-        }
-        columns = " | ".join(
-            f"{name}, {kind}" for name in ("agreement", "KL", "ECE") for kind in ("clean", "shifted", "distillation")
-        )
-        others = "90.00 | 80.00 | - | 0.1250 | 0.2500 | - | 2.00 | 5.00 | - |"
-        assert tables.fidelity(Analysis(small.plan, found)).splitlines() == [
-            f"| recipe | system | {columns} |",
-            "|" + " --- |" * 11,
-            f"| - | teacher | {others}",
-            "| kd | student | 90.00 | 80.00 | - | 0.1250 | 0.2500 | 0.0200 | 2.00 | 5.00 | - |",
-            f"| kd | student+retrieval | {others}",
-            "| better | student | 90.00 | 80.00 | - | 0.1250 | 0.2500 | 0.0100 | 2.00 | 5.00 | - |",
-            f"| better | student+retrieval | {others}",
+        found = {}
+        for where, cell in small.found.items():
+            neighbours = fixed(0.7, 0.6, "0000", "retrieval")
+            found[where] = CellResult(tuple(with_kinds(one, where[2]) for one in (*cell.systems, neighbours)))
+        told, table = tables.fidelity(Analysis(small.plan, found))
+        assert told.startswith("The mean of the tasks' means; KL(teacher || system) in nats. Rows: clean, the rows as")
+        assert "; shifted, the same rows" in told and "; distillation, up to 1,000 rows" in told
+        complete = "90.00 | 80.00 | 100.00 | 0.1250 | - | 2.00 | 5.00 |"
+        missing = complete.replace("0 |", "0 (1 seed missing) |")
+        assert table.splitlines() == [
+            "| recipe | system | retrieval | agreement, clean | agreement, shifted | agreement, distillation "
+            "| KL, clean | KL, distillation | ECE, clean | ECE, shifted |",
+            "|" + " --- |" * 10,
+            f"| - | teacher | - | {complete}",
+            f"| kd | student | - | {complete.replace('-', '0.0200')}",
+            f"| kd | retrieval | the recipe's own | {complete}",
+            f"| kd | student+retrieval | the recipe's own | {complete}",
+            f"| better | student | - | {missing.replace('-', '0.0100 (1 seed missing)')}",
+            f"| better | retrieval | the recipe's own | {missing}",
+            f"| better | student+retrieval | the recipe's own | {missing}",
         ]
+
+    def test_fidelity_is_a_mean_over_tasks_of_what_was_measured(self, analysis: Analysis) -> None:
+        told, table = tables.fidelity(analysis)
+        assert "clean" in told and "shifted" not in told and "distillation" not in told
+        lines = {tuple(line.split(" | ")[:3]): line.split(" | ")[3:] for line in table.splitlines()}
+        kls = [analysis.spread(task, Who("kd", STUDENT), "teacher_kl") for task in ("one", "two")]
+        assert lines["| kd", "student", "-"][1] == f"{np.mean([kl.mean for kl in kls if kl]):.4f}"
+        assert ("| better", "student+retrieval", "k8") in lines
+
+    def test_fidelity_that_one_task_lacks_has_no_mean(self, analysis: Analysis) -> None:
+        found = {}
+        for where, cell in analysis.found.items():
+            more = {"shifted_teacher_agreement": 0.8, "shifted_teacher_kl": 0.1} if where[0] == "one" else {}
+            found[where] = CellResult(tuple(replace(one, metrics={**one.metrics, **more}) for one in cell.systems))
+        _, table = tables.fidelity(Analysis(analysis.plan, found))
+        header, _, *lines = (line.strip("| ").split(" | ") for line in table.splitlines())
+        assert lines and all(line[header.index("KL, shifted")] == "-" for line in lines)
 
     def test_tests(self, small: Analysis) -> None:
         lines = tables.tests(small).splitlines()
@@ -229,7 +252,8 @@ class TestTables:
         assert "8 of 8 cells; baseline kd; teacher teacher" in text
         for name in ("the task's metric", "NLL", "ECE", "agreement"):
             assert f"by task: {name}\n" in text
-        assert text.count("| better | k8 |") == 5
+        assert "\n\n".join(["## Fidelity to the teacher", *tables.fidelity(analysis)]) in text
+        assert text.count("| better | k8 |") == 5 and text.count("| better | student+retrieval | k8 |") == 1
         for block in text.split("\n\n"):
             lines = block.splitlines()
             if lines[0].startswith("|"):

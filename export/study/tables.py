@@ -28,12 +28,14 @@ ADDED = (MAIN, "nll", "ece", "teacher_agreement")
 
 SHIFTED_ACCURACY = "shifted_accuracy"
 
+HELDOUT = "heldout_nll_blend"
+
 FIDELITY = ("teacher_agreement", "teacher_kl", "ece")
 """The metrics of fidelity to the teacher."""
 
 OWN = "the recipe's own"
 _NONE = "-"
-_IN_NATS = ("nll", "teacher_kl")
+_IN_NATS = ("nll", "teacher_kl", HELDOUT)
 
 
 def summary(analysis: Analysis) -> str:
@@ -70,6 +72,9 @@ def report(analysis: Analysis) -> str:
     for metric in (SHIFTED_ACCURACY, "shifted_teacher_agreement", "out_of_domain"):
         if _is_measured(analysis, metric):
             parts += [f"## Means: {NAMES[metric]}", means(analysis, metric)]
+    if _is_measured(analysis, HELDOUT):
+        told = f"{BLEND} on the held-out rows, which decide between recipes; the scored rows must have no say."
+        parts += ["## Held-out NLL", told, heldout(analysis)]
     parts += [
         "## Tests",
         f"Over seeds: the mean difference at the same seed, its {CONFIDENCE:.0%} interval by the t distribution, the "
@@ -102,6 +107,21 @@ def means(analysis: Analysis, metric: str = MAIN) -> str:
         last = _NONE if average is None else number(average.mean, "accuracy" if metric == MAIN else metric)
         rows.append([_NONE if who.system == TEACHER else who.recipe, who.system, *cells, last])
     return markdown(["recipe", "system", *_task_headings(analysis, metric), AVERAGE], rows)
+
+
+def heldout(analysis: Analysis) -> str:
+    """Recipe x task: the held-out NLL of the blend, and how far its average is from the baseline's."""
+    rows = []
+    for recipe in analysis.plan.recipes:
+        blend, baseline = Who(recipe, BLEND), Who(analysis.plan.baseline, BLEND)
+        tasks = (
+            spread_cell(analysis.spread(task.name, blend, HELDOUT), HELDOUT, len(task.seeds))
+            for task in analysis.plan.tasks
+        )
+        compared = None if blend == baseline else analysis.compare(AVERAGE, blend, baseline, HELDOUT)
+        average = _average_cell(analysis, blend, HELDOUT, HELDOUT)
+        rows.append([recipe, *tasks, average, difference_cell(compared, analysis)])
+    return markdown(["recipe", *_task_headings(analysis, HELDOUT), AVERAGE, "minus the baseline"], rows)
 
 
 def fidelity(analysis: Analysis) -> tuple[str, str]:

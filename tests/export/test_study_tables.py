@@ -188,6 +188,23 @@ class TestTables:
             f"| better | the recipe's own | {added.replace(' |', ' (1 seed missing) |')}",
         ]
 
+    def test_held_out_nll(self, small: Analysis) -> None:
+        assert "## Held-out NLL" not in tables.report(small)
+        found = {}
+        for (task, recipe, seed), cell in small.found.items():
+            nll = {"kd": 0.5, "better": 0.47}[recipe] + 0.02 * seed
+            systems = (replace(one, metrics={**one.metrics, "heldout_nll_blend": nll}) for one in cell.systems)
+            found[task, recipe, seed] = CellResult(tuple(systems))
+        analysis = Analysis(small.plan, found)
+        table = [
+            "| recipe | one (2 seeds) | average | minus the baseline |",
+            "| --- | --- | --- | --- |",
+            "| kd | 0.5100 ± 0.0141 | 0.5100 | - |",
+            "| better | 0.4700 (n = 1) | 0.4700 (1 seed missing) | -0.0300 (1 seed missing) |",
+        ]
+        assert tables.heldout(analysis).splitlines() == table
+        assert "\n".join(table) in tables.report(analysis)
+
     def test_fidelity_on_each_kind_of_rows(self, small: Analysis) -> None:
         def with_kinds(one: SystemResult, seed: int) -> SystemResult:
             more = {"shifted_teacher_agreement": 0.8, "shifted_ece": 0.05, "distillation_teacher_agreement": 1.0}

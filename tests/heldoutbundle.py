@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 from tinybundle import Text, build_tiny_bundle, reseal, tiny_texts
 
-from reaugkd import Runtime
+from reaugkd import Prediction, Runtime
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle import Bundle
 from reaugkd.runtime.heldout import HeldOutRows
 from reaugkd.runtime.manifest import seal
 
 TEXTS = tiny_texts(60, seed=77)
+
+
+def seen(prediction: Prediction) -> tuple[object, ...]:
+    """What of an answer two runtimes with the same knowledge have in common, to the last bit."""
+    return prediction.label, prediction.probabilities.tobytes(), prediction.retrieved
 
 
 def build_heldout_bundle(path: Path, rows: int = 400, unrelated: int | None = None, **options: object) -> Path:

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from commandline import call, ok, ok_json, records, refused
-from heldoutbundle import build_heldout_bundle
 from tinybundle import build_tiny_bundle, tiny_texts
 
 from reaugkd.kb.signature import new_key_pair
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_heldout_bundle(tmp_path_factory.mktemp("export") / "bundle", rows=120, unrelated=90)
-
-
-@pytest.fixture
-def bundle(export: Path, tmp_path: Path) -> Path:
-    shutil.copytree(export, tmp_path / "bundle")
-    return tmp_path / "bundle"
 
 
 def label_of(bundle: Path, text: str) -> str:

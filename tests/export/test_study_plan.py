@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,13 @@ from reaugkd.errors import RecipeError
 from reaugkd.export.recipe import FitRecipe, ObjectiveRecipe
 from reaugkd.export.run import made_from
 from reaugkd.export.study.keys import Inputs, fingerprint, finished, settings_key
-from reaugkd.export.study.plan import Plan, load_plan
+from reaugkd.export.study.options import Options
+from reaugkd.export.study.plan import Plan, Task, load_plan
 
 LEAST = 'teacher = "bert"\nrecipes = ["kd"]\n[[tasks]]\nname = "one"\ndata = "one.csv"\n'
+
+
+STUDIES = Path(__file__).resolve().parents[2] / "docs" / "studies.md"
 
 
 def plan_of(folder: Path, text: str) -> Plan:
@@ -252,3 +256,10 @@ class TestShipped:
         )
         done = finished(plan, kept)
         assert sorted(done) == sorted(file.stem for file in (kept / "cells").iterdir()) != []
+
+
+def test_the_documentation_has_every_key() -> None:
+    told = STUDIES.read_text(encoding="utf-8")
+    of_file = {field.name for field in fields(Plan)} - {"folder", "here"} | {"seeds", "student"}
+    for name in {*of_file, *(field.name for kind in (Task, Options) for field in fields(kind))}:
+        assert any(mark in told for mark in (f"`{name}`", f"`[{name}]`", f"`[[{name}]]`")), name

@@ -38,7 +38,7 @@ def study(
     with train_extra("a study"):
         from ..export.study.command import StudyJob
         from ..export.study.command import study as run_study
-        from ..export.study.plan import load_plan
+        from ..export.study.plan import load_plan, located
     planned = load_plan(plan)
     if teacher is not None:
         # Beside the name that the study gives it: results carried to another machine are still this study's.
@@ -46,6 +46,8 @@ def study(
     data_dir = data or planned.folder
     models = [planned.model, *(planned.located(recipe.student.model) for recipe in planned.recipes.values())]
     data_sets = [task.located(data_dir) for task in planned.tasks]
+    if planned.options.get("out_of_domain"):
+        data_sets.append(located(planned.options["out_of_domain"], data_dir))
     go_offline_if_unreachable(*models, *data_sets)
     job = StudyJob(planned, out, run_cell, data_dir, processes, report_only)
     with resumable():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,27 @@ class FineTunedTeacher(nn.Module):
 
     def forward(self, *, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
         """As of an EncoderClassifier, the embedding pooled only."""
-        result = self.model(**inputs, output_hidden_states=True, return_dict=True)
-        pooled = pool(result.hidden_states[-1], inputs["attention_mask"], self.pooling)
+        with _last_states(self.encoder) as states:
+            result = self.model(**inputs, return_dict=True)
+        pooled = pool(states[-1], inputs["attention_mask"], self.pooling)
         logits = result.logits[:, self.order]
         if detailed:
             return Detailed(logits, pooled, pooled, tuple(result.get("attentions") or ()))
         return Outputs(logits, pooled)
+
+
+@contextmanager
+def _last_states(encoder: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """What an encoder's last layer says while a classifier runs it, [batch, tokens, hidden] a call.
+
+    The last of the classifier's own ``hidden_states`` may lack the final norm (ModernBERT).
+    """
+    found: list[Tensor] = []
+    hook = encoder.register_forward_hook(lambda _module, _inputs, outputs: found.append(outputs.last_hidden_state))
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 def is_classifier(model: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,7 +29,7 @@ def load_outputs(run: RunFolder) -> dict[str, TeacherOutputs]:
 
 
 def load_cross_fitted(run: RunFolder) -> Tensor | None:
-    """The cross-fitted logits [n, c] of the train rows; None of a run without.
+    """The cross-fitted logits [n, c] of the n train rows; None of a run without.
 
     Raises:
         DataError: the folds there do not make up the rows.
@@ -38,13 +39,15 @@ def load_cross_fitted(run: RunFolder) -> Tensor | None:
         return None
     files = [run.cross_fit(fold) / "labels.safetensors" for fold in range(retrieval.folds)]
     parts = [load_file(str(file)) for file in files if file.is_file()]
-    rows = torch.cat([part["rows"] for part in parts])
-    if not torch.equal(rows.sort().values, torch.arange(len(rows))):
+    rows = torch.cat([torch.empty(0, dtype=torch.int64), *(part["rows"] for part in parts)])
+    with safe_open(str(run.teacher_outputs / "train.safetensors"), "pt") as outputs:
+        count = outputs.get_slice("logits").get_shape()[0]
+    if not torch.equal(rows.sort().values, torch.arange(count)):
         raise DataError(
             "the cross-fitted labels are of folds that do not fit each other",
             path=run.path,
             found=f"{len(rows)} labels, {len(set(rows.tolist()))} rows",
-            expected="each train row once",
+            expected=f"each of {count} train rows once",
             remedy="Remove the run's cross_fit folders and call the same `reaugkd train` again.",
         )
     return torch.cat([part["logits"] for part in parts])[rows.argsort()]

@@ -107,7 +107,7 @@ def fit_weighting(answered: Answered, kinds: Sequence[Kind] = KINDS) -> Chosen:
     Chosen is the simplest of the forms that beat the constant by more than a standard error of the paired difference a
     row (the constant itself among them) and that no more complex one of them beats so; a form that is asked for alone
     is taken as it is. Related rows share a fold, and count as one in the error.
-    Below 50 rows there is nothing to compare and the weight stays constant.
+    Below 50 rows, or where all are related, there is nothing to compare and the weight stays constant.
 
     Args:
         answered: the held-out rows.
@@ -125,6 +125,8 @@ def fit_weighting(answered: Answered, kinds: Sequence[Kind] = KINDS) -> Chosen:
     compared: list[Kind] = [kind for kind in KINDS if kind == "constant" or kind in kinds]
     groups = np.arange(len(answered.gold)) if answered.groups is None else answered.groups
     folds = _folds(answered.gold) if answered.groups is None else grouped_folds(groups, FOLDS, _FOLD_SEED)
+    if len(np.unique(folds)) < 2:
+        return Chosen("constant", None, constant, float(rows.losses(constant).mean()))
     losses = _cross_validated(rows, folds, compared)
     kind = _choose({kind: losses[kind] for kind in compared if kind in kinds}, losses["constant"], groups)
     weight = _fit(rows, kind, constant)

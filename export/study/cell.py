@@ -38,7 +38,7 @@ from ..student_folder import StudentJob, write_student
 from ..tokens import TokenRows, token_rows
 from ..train import TrainJob, train
 from .options import Options
-from .out_of_domain import out_of_domain_accuracy
+from .out_of_domain import OtherDomain, out_of_domain_accuracy
 from .plan import KB_REST, Cell, Plan, located
 from .results import CellResult, SystemResult, metric_on, system_result
 
@@ -70,7 +70,9 @@ def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = loa
     columns = Columns(task.text_column, task.text_pair_column, task.label_column)
     dataset = load(task.located(data_dir), task.task, columns)
     choose_split(dataset, task.split)  # a data set without it is told before the training, not after
-    other = load(located(options.out_of_domain, data_dir), None, Columns()) if options.out_of_domain else None
+    other = None
+    if options.out_of_domain:
+        other = OtherDomain.of(load(located(options.out_of_domain, data_dir), None, Columns()))
     run = RunFolder(out / "runs" / task.name / f"{cell.recipe}-{cell.seed}", out / "teachers")
     train(dataset, TrainJob(plan.model, cell.settings, task.limit, redo=True, shared=run.shared), run.path)
     with tempfile.TemporaryDirectory(prefix="reaugkd-") as scratch:
@@ -231,7 +233,7 @@ class _Quantized:
         return self.ask(self._source.heldout.inputs(), "heldout")
 
 
-def _with_out_of_domain(systems: list[SystemResult], run: RunFolder, other: Dataset) -> list[SystemResult]:
+def _with_out_of_domain(systems: list[SystemResult], run: RunFolder, other: OtherDomain) -> list[SystemResult]:
     """The teacher's and the student's lines with the accuracy of their embeddings on another data set."""
     found = out_of_domain_accuracy(run, other)
     return [

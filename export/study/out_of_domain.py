@@ -5,6 +5,9 @@ The embeddings are taken as they are: the label of a test row is that of the maj
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,31 +25,57 @@ MOST_TRAIN, MOST_TEST = 3000, 1000
 _SEED = 7
 
 
-def out_of_domain_accuracy(run: RunFolder, other: Dataset) -> dict[str, float]:
+@dataclass(frozen=True)
+class OtherDomain:
+    """Rows of another data set: those that are the neighbours, those that are classified.
+
+    Args:
+        train: at most 3,000 labelled rows.
+        test: at most 1,000 others.
+        label_names: theirs.
+    """
+
+    train: Split
+    test: Split
+    label_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> OtherDomain:
+        """Of a data set: its test rows if they have labels, else its dev rows, which may be carved out of train.
+
+        Raises:
+            UsageError: a split is missing.
+            DataError: a split has no labels, or train too few rows to carve any out.
+        """
+        name, test = choose_split(dataset, None)
+        if name == "test":  # no dev rows are wanted, so none need be carved out of train
+            dataset = replace(dataset, splits={**dataset.splits, "dev": test})
+        train = choose_split(dataset, "train")[1]
+        return cls(_at_most(train, dataset, MOST_TRAIN), _at_most(test, dataset, MOST_TEST), dataset.label_names)
+
+
+def out_of_domain_accuracy(run: RunFolder, other: OtherDomain) -> dict[str, float]:
     """The accuracy of teacher and float32 student as nearest-neighbour classifiers of another data set.
 
     Args:
         run: a finished run; pairs are read by a model of single texts as it reads any pair.
-        other: a data set that the run has not seen; at most 3,000 train and 1,000 test rows of it count.
+        other: rows that the run has not seen.
 
     Returns:
         ``teacher`` (its pooled states) and ``student_fp32`` (the embedding that the objectives trained).
     """
     source = RunSource.read(run)
-    train = _at_most(other.splits["train"], other, MOST_TRAIN)
-    test = _at_most(choose_split(other, None)[1], other, MOST_TEST)
-    labels = [torch.from_numpy(label_indices(split, other.label_names)) for split in (train, test)]
-    models: dict[str, nn.Module] = {TEACHER: source.teacher(), STUDENT_FP32: EncoderClassifier.load(run.student)}
-    folders = {TEACHER: run.teacher, STUDENT_FP32: run.student}
+    splits = (other.train, other.test)
+    labels = [torch.from_numpy(label_indices(split, other.label_names)) for split in splits]
+    models: dict[str, tuple[nn.Module, Path]] = {
+        TEACHER: (source.teacher(), run.teacher),
+        STUDENT_FP32: (EncoderClassifier.load(run.student), run.student),
+    }
     found = {}
-    for name, model in models.items():
-        config = EncoderClassifier.load(folders[name]).encoder.config
-        embeddings = [
-            outputs_of(
-                model, token_rows(folders[name], split, config, source.recipe.max_length), f"{name}, other domain"
-            ).embedding
-            for split in (train, test)
-        ]
+    for name, (model, folder) in models.items():
+        config = model.encoder.config  # type: ignore[union-attr]
+        tokens = [token_rows(folder, split, config, source.recipe.max_length) for split in splits]
+        embeddings = [outputs_of(model, rows, f"{name}, other domain").embedding for rows in tokens]
         found[name] = nearest_neighbour_accuracy(*embeddings, *labels)
     return found
 

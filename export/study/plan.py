@@ -243,10 +243,15 @@ def _recipe_file(entry: str, folder: Path) -> tuple[str, Path]:
 
 
 def _check_variant(variant: Variant, recipe: Recipe) -> None:
-    """RecipeError, naming the variant, unless the recipe can retrieve so."""
+    """RecipeError, naming the variant, unless a student of the recipe can retrieve so."""
     require(variant.name != KB_REST, "variants.name", KB_REST, "another name: a task's kb_rest has this one")
+    trained = recipe.retrieval
     try:
-        retrieval_from_dict({**asdict(recipe.retrieval), **variant.settings})
+        found = retrieval_from_dict({**asdict(trained), **variant.settings})
+        # Teachers of folds are fitted while a recipe is trained: a variant has those of its recipe or none.
+        if found.labels == "cross_fitted":
+            require(trained.labels == found.labels, "labels", found.labels, "a recipe with these labels too")
+            require(trained.folds == found.folds, "folds", found.folds, f"{trained.folds}, the recipe's")
     except RecipeError as error:
         raise RecipeError(f"variant {variant.name!r}: {error}") from None
 

@@ -73,14 +73,19 @@ def report(analysis: Analysis) -> str:
         if _is_measured(analysis, metric):
             parts += [f"## Means: {NAMES[metric]}", means(analysis, metric)]
     if _is_measured(analysis, HELDOUT):
-        told = f"{BLEND} on the held-out rows, which decide between recipes; the scored rows must have no say."
+        told = (
+            f"{BLEND} on the held-out rows, which decide between recipes; the scored rows must have no say. The blend "
+            "was tuned on these rows and flatters itself by a few thousandths, most where its weight goes by the text: "
+            "smaller differences decide nothing."
+        )
         parts += ["## Held-out NLL", told, heldout(analysis)]
     parts += [
         "## Tests",
         f"Over seeds: the mean difference at the same seed, its {CONFIDENCE:.0%} interval by the t distribution, the "
         "p-values of the t test and of the exact sign-flip test. Over rows: the bootstrap's interval; the answers, of "
         "all seeds together, that only the first and that only the second has right, with the p-value of the exact "
-        "sign-flip test of the rows (of one seed it is McNemar's test).",
+        "sign-flip test of the rows (of one seed it is McNemar's test). Over seeds, the average is of "
+        "those seeds alone that all tasks have: it may differ from the average of the tables above.",
         tests(analysis),
     ]
     return "\n\n".join(parts) + "\n"

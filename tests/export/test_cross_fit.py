@@ -243,6 +243,16 @@ def test_a_run_without_has_none_to_export(quick_run: Finished, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("gone", [["cross_fit_0"], ["cross_fit_1"], ["cross_fit_0", "cross_fit_1"]])
+def test_folds_that_are_missing_are_told(cross_fitted_run: Finished, tmp_path: Path, gone: list[str]) -> None:
+    path = Path(shutil.copytree(cross_fitted_run[0], tmp_path / "run"))
+    for name in gone:
+        shutil.rmtree(path / name)
+    with pytest.raises(DataError, match="folds that do not fit") as caught:
+        export(path, tmp_path / "bundle", replace(JOB, retrieval=CROSS_FITTED))
+    assert "call the same `reaugkd train` again" in str(caught.value)
+
+
 def test_a_teacher_that_comes_fine_tuned_is_refused(job: TrainJob, small_dataset: Dataset, tmp_path: Path) -> None:
     source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
     with pytest.raises(RecipeError, match="fitted without") as caught:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tinymodels
 import torch
-from runs import Finished
+from runs import QUICK, Finished
 from sklearn.neighbors import KNeighborsClassifier
+from tinymodels import LABELS
 
+from reaugkd.errors import DataError, LabelError, ReaugkdError, UsageError
 from reaugkd.export.encoder import EncoderClassifier
 from reaugkd.export.run import RunFolder
 from reaugkd.export.study import out_of_domain
-from reaugkd.export.study.out_of_domain import NEIGHBOURS, nearest_neighbour_accuracy, out_of_domain_accuracy
-from reaugkd.runtime.data import Dataset
+from reaugkd.export.study.out_of_domain import (
+    NEIGHBOURS,
+    OtherDomain,
+    nearest_neighbour_accuracy,
+    out_of_domain_accuracy,
+)
+from reaugkd.export.train import TrainJob, train
+from reaugkd.runtime.data import Dataset, Split
 
 
 def sklearns(train: np.ndarray, test: np.ndarray, labels: np.ndarray, gold: np.ndarray) -> float:
@@ -86,7 +96,7 @@ def test_a_runs_models_on_another_data_set(tiny_run: Finished) -> None:
         "teacher": EncoderClassifier.load(run.teacher),
         "student_fp32": EncoderClassifier.load(run.student),
     }
-    found = out_of_domain_accuracy(run, other)
+    found = out_of_domain_accuracy(run, OtherDomain.of(other))
     assert list(found) == list(models)
     labels = [torch.arange(rows) % 3 for rows in (50, 30)]
     for name, model in models.items():
@@ -109,6 +119,45 @@ def test_large_data_sets_are_sampled_once_and_for_all(tiny_run: Finished, monkey
         return original(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(out_of_domain, "token_rows", counted)
-    first = out_of_domain_accuracy(run, other)
+    first = out_of_domain_accuracy(run, OtherDomain.of(other))
     assert asked == [40, 10, 40, 10]
-    assert out_of_domain_accuracy(run, other) == first
+    assert out_of_domain_accuracy(run, OtherDomain.of(other)) == first
+
+
+@pytest.mark.parametrize("kept", ["train", "train dev", "train test", "train dev test"])
+def test_no_row_is_its_own_neighbour(kept: str) -> None:
+    """Not where dev has to be carved out of train either."""
+    given = {name: tinymodels.make_split(60, number) for number, name in enumerate(("train", "dev", "test"))}
+    other = OtherDomain.of(Dataset("other", {name: given[name] for name in kept.split()}, LABELS))
+    if "test" in kept:
+        assert other.test.texts == given["test"].texts
+    elif "dev" in kept:
+        assert other.test.texts == given["dev"].texts
+    else:
+        assert sorted([*other.train.rows, *other.test.rows]) == sorted(given["train"].rows)
+        assert not set(other.train.rows) & set(other.test.rows)
+
+
+@pytest.mark.parametrize(
+    ("splits", "error"),
+    [
+        ({"test": tinymodels.make_split(9, 1)}, UsageError),
+        (
+            {"train": Split(["a", "b"], None, None, "other.csv", [1, 2]), "test": tinymodels.make_split(9, 1)},
+            LabelError,
+        ),
+        ({"train": tinymodels.make_split(3, 1)}, DataError),
+    ],
+)
+def test_what_cannot_be_tried_is_told(splits: dict[str, Split], error: type[ReaugkdError]) -> None:
+    with pytest.raises(error):
+        OtherDomain.of(Dataset("other", splits, LABELS))
+
+
+def test_a_teacher_that_came_fine_tuned(small_dataset: Dataset, tmp_path: Path) -> None:
+    """Its run has its tokenizer alone."""
+    source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
+    train(small_dataset, TrainJob(str(source), QUICK), tmp_path / "run")
+    other = Dataset("other", {"train": tinymodels.make_split(50, 21), "test": tinymodels.make_split(30, 22)}, LABELS)
+    found = out_of_domain_accuracy(RunFolder(tmp_path / "run"), OtherDomain.of(other))
+    assert list(found) == ["teacher", "student_fp32"] and all(0 <= value <= 1 for value in found.values())

@@ -109,6 +109,10 @@ class TestLoading:
             (LEAST + "[variants]\nk = 8\n", ["variants", "[[variants]] tables"]),
             (LEAST + '[[variants]]\nname = "k8"\nk = 8\n', ["variant 'k8'", "'retrieval.k'"]),
             (LEAST + '[[variants]]\nname = "x"\nkeys = "teacher"\n', ["variant 'x'", "distilled"]),
+            (
+                LEAST + '[[variants]]\nname = "x"\nlabels = "cross_fitted"\n',
+                ["variant 'x'", "a recipe with these labels"],
+            ),
             (LEAST + '[[variants]]\nname = "kb_rest"\n', ["variants.name", "kb_rest", "another name"]),
             (LEAST + "kb_rest = true\n", ["tasks.kb_rest", "a limit"]),
             (LEAST + 'split = "train"\n', ["tasks.split", "train", "dev or test"]),
@@ -263,3 +267,14 @@ def test_the_documentation_has_every_key() -> None:
     of_file = {field.name for field in fields(Plan)} - {"folder", "here"} | {"seeds", "student"}
     for name in {*of_file, *(field.name for kind in (Task, Options) for field in fields(kind))}:
         assert any(mark in told for mark in (f"`{name}`", f"`[{name}]`", f"`[[{name}]]`")), name
+
+
+def test_a_variant_has_the_folds_of_its_recipe(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study", LEAST + '[[variants]]\nname = "x"\nlabels = "cross_fitted"\nfolds = 4\n')
+    recipe = study.parent / "recipes" / "kd.toml"
+    words = recipe.read_text() + "[retrieval]\nlabels = 'cross_fitted'\nfolds = 3\n"
+    recipe.write_text(words)
+    with pytest.raises(RecipeError, match=r"variant 'x'.*folds.*the recipe's"):
+        load_plan(study)
+    recipe.write_text(words.replace("3", "4"))
+    assert load_plan(study).variants[0].settings == {"labels": "cross_fitted", "folds": 4}

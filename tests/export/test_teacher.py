@@ -6,7 +6,7 @@ import pytest
 import tinymodels
 import torch
 from tinymodels import LABELS
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from reaugkd.errors import ModelError
 from reaugkd.export.encoder import EncoderClassifier, load_config
@@ -89,6 +89,21 @@ def test_a_fine_tuned_classifier_is_used_as_it_is(tmp_path: Path, pooling: str) 
         torch.testing.assert_close(found.embedding[row], expected, atol=1e-5, rtol=0)
     assert not teacher.training
     assert teacher.encoder is teacher.model.bert
+
+
+def test_the_embedding_is_what_the_encoder_says(tmp_path: Path) -> None:
+    """ModernBERT's last norm comes after the last of its classifier's hidden states."""
+    folder = tinymodels.write_modernbert_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
+    teacher = load_fine_tuned(str(folder), "mean", LABELS)
+    rows = tinymodels.tokens_of(TEXTS, folder, load_config(str(folder)))
+    found = outputs_of(teacher, rows, "teacher")
+    encoder = AutoModel.from_pretrained(folder).eval()
+    for row in range(len(TEXTS)):
+        with torch.inference_mode():
+            result = encoder(**rows.batch([row]), output_hidden_states=True)
+        expected, before = result.last_hidden_state[0].mean(dim=0), result.hidden_states[-1][0].mean(dim=0)
+        torch.testing.assert_close(found.embedding[row], expected, atol=1e-5, rtol=0)
+        assert not torch.allclose(before, expected, atol=1e-2)
 
 
 def test_a_fine_tuned_classifier_that_cannot_be_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -297,6 +298,13 @@ def test_too_few_rows_stay_constant() -> None:
         chosen = fit_weighting(answered(FEWEST_ROWS - 1, 0, RIGHT_WHERE_NEAR), kinds)  # type: ignore[arg-type]
         assert chosen.kind == "constant" and chosen.weight is None and chosen.cv_nll == {}
     assert fit_weighting(answered(FEWEST_ROWS, 0, RIGHT_WHERE_NEAR), ("buckets",)).kind == "buckets"
+
+
+def test_rows_that_are_all_related_stay_constant() -> None:
+    """Fold by fold there would be none left to fit on."""
+    rows = replace(answered(200, 0, RIGHT_WHERE_NEAR), groups=np.zeros(200, np.int64))
+    for kinds in (KINDS, ("buckets",)):
+        assert fit_weighting(rows, kinds).kind == "constant"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("kind", "made"), [("buckets", BucketWeight), ("logistic", LogisticWeight)])

@@ -15,6 +15,8 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
     PretrainedConfig,
     RobertaConfig,
     RobertaModel,
@@ -83,6 +85,29 @@ def write_classifier(folder: Path, labels: Mapping[int, str] | None, num_labels:
     torch.manual_seed(seed)
     names = {"id2label": dict(labels)} if labels else {"num_labels": num_labels}
     BertForSequenceClassification(bert_config(**names)).save_pretrained(folder)
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def write_modernbert_classifier(folder: Path, labels: Mapping[int, str]) -> Path:
+    """A classifier whose encoder ends with a norm, as if trained: not of ones."""
+    torch.manual_seed(0)
+    config = ModernBertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=POSITIONS,
+        local_attention=8,
+        pad_token_id=0,
+        id2label=dict(labels),
+        reference_compile=False,
+    )
+    model = ModernBertForSequenceClassification(config)
+    with torch.no_grad():
+        model.model.final_norm.weight.uniform_(0.5, 2.0)
+    model.save_pretrained(folder)
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
     return folder
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...errors import DataError
 from ...runtime.data import Dataset, Split, carve, choose_split, label_indices
 from ...runtime.evaluate import STUDENT_FP32, TEACHER
 from ..encoder import EncoderClassifier
@@ -44,9 +45,16 @@ class OtherDomain:
         """Of a data set: its test rows if they have labels, else its dev rows, which may be carved out of train.
 
         Raises:
-            UsageError: a split is missing.
-            DataError: a split has no labels, or train too few rows to carve any out.
+            DataError: train is missing, a split has no labels, or train too few rows to carve any out.
         """
+        if "train" not in dataset.splits:
+            raise DataError(
+                "there are no rows to be the neighbours of another domain's",
+                path=dataset.name,
+                found=", ".join(dataset.splits),
+                expected="a train split",
+                remedy="Choose another options.out_of_domain.",
+            )
         name, test = choose_split(dataset, None)
         if name == "test":  # no dev rows are wanted, so none need be carved out of train
             dataset = replace(dataset, splits={**dataset.splits, "dev": test})

@@ -12,7 +12,7 @@ from runs import QUICK, Finished
 from sklearn.neighbors import KNeighborsClassifier
 from tinymodels import LABELS
 
-from reaugkd.errors import DataError, LabelError, ReaugkdError, UsageError
+from reaugkd.errors import DataError, LabelError, ReaugkdError
 from reaugkd.export.encoder import EncoderClassifier
 from reaugkd.export.run import RunFolder
 from reaugkd.export.study import out_of_domain
@@ -130,27 +130,28 @@ def test_no_row_is_its_own_neighbour(kept: str) -> None:
     given = {name: tinymodels.make_split(60, number) for number, name in enumerate(("train", "dev", "test"))}
     other = OtherDomain.of(Dataset("other", {name: given[name] for name in kept.split()}, LABELS))
     if "test" in kept:
-        assert other.test.texts == given["test"].texts
+        assert (other.train.texts, other.test.texts) == (given["train"].texts, given["test"].texts)
     elif "dev" in kept:
-        assert other.test.texts == given["dev"].texts
+        assert (other.train.texts, other.test.texts) == (given["train"].texts, given["dev"].texts)
     else:
         assert sorted([*other.train.rows, *other.test.rows]) == sorted(given["train"].rows)
         assert not set(other.train.rows) & set(other.test.rows)
 
 
 @pytest.mark.parametrize(
-    ("splits", "error"),
+    ("splits", "error", "told"),
     [
-        ({"test": tinymodels.make_split(9, 1)}, UsageError),
+        ({"test": tinymodels.make_split(9, 1)}, DataError, "found test; expected a train split.*out_of_domain"),
         (
             {"train": Split(["a", "b"], None, None, "other.csv", [1, 2]), "test": tinymodels.make_split(9, 1)},
             LabelError,
+            "no labels",
         ),
-        ({"train": tinymodels.make_split(3, 1)}, DataError),
+        ({"train": tinymodels.make_split(3, 1)}, DataError, "too few rows"),
     ],
 )
-def test_what_cannot_be_tried_is_told(splits: dict[str, Split], error: type[ReaugkdError]) -> None:
-    with pytest.raises(error):
+def test_what_cannot_be_tried_is_told(splits: dict[str, Split], error: type[ReaugkdError], told: str) -> None:
+    with pytest.raises(error, match=told):
         OtherDomain.of(Dataset("other", splits, LABELS))
 
 

@@ -276,5 +276,5 @@ def test_a_variant_has_the_folds_of_its_recipe(tmp_path: Path) -> None:
     recipe.write_text(words)
     with pytest.raises(RecipeError, match=r"variant 'x'.*folds.*the recipe's"):
         load_plan(study)
-    recipe.write_text(words.replace("3", "4"))
+    recipe.write_text(words.replace("folds = 3", "folds = 4"))
     assert load_plan(study).variants[0].settings == {"labels": "cross_fitted", "folds": 4}

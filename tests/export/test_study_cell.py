@@ -132,7 +132,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     (folder / "data").mkdir()
     for name, split in tinymodels.make_dataset(rows=180, test=40).splits.items():
         write_csv(folder / "data" / f"{name}.csv", split)
-    write_csv(folder / "other.csv", tinymodels.make_split(60, 9))
+    write_csv(folder / "other.csv", tinymodels.make_split(600, 9))
     tinymodels.write_bert(folder / "teacher")
     (folder / "kd.toml").write_text(RECIPE)
     (folder / "plain.toml").write_text(f"{RECIPE}[[objectives]]\nname = 'hard_labels'\n")

@@ -31,25 +31,24 @@ from typing import Any
 
 import numpy as np
 
+from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, Seedbed
+from reaugkd.benchmarks.sweep.thread_scaling import measure_streams
 from reaugkd.errors import ReaugkdError
-from reaugkd.export.corpus import generate
-from reaugkd.kb.files import atomic_write
 from reaugkd.kb.knowledge_base import KnowledgeBase
-from reaugkd.runtime.engine import Runtime
-from reaugkd.runtime.growth import DTYPE, Seedbed
-from reaugkd.runtime.host import host_facts
-from reaugkd.runtime.latency import interleave, visits
-from reaugkd.runtime.pipeline import Pipeline
-from reaugkd.runtime.prediction import Prediction
-from reaugkd.runtime.progress import ProgressLine
-from reaugkd.runtime.race import Race, choose_inputs
-from reaugkd.runtime.speedup import measure_streams
-from reaugkd.runtime.tables import table
-from reaugkd.runtime.threads import default_threads
+from reaugkd.kb.storage.atomic import atomic_write
+from reaugkd.runtime.benchmark.environment import host_facts
+from reaugkd.runtime.benchmark.interleaved import Race, choose_inputs
+from reaugkd.runtime.benchmark.latency import interleave, visits
+from reaugkd.runtime.data import load_dataset
+from reaugkd.runtime.inference.pipeline import Pipeline
+from reaugkd.runtime.inference.prediction import Prediction
+from reaugkd.runtime.inference.threads import default_threads
+from reaugkd.runtime.output.progress import ProgressLine
+from reaugkd.runtime.output.text_table import table
+from reaugkd.runtime.runtime import Runtime
 
 STORED = Path(__file__).with_name("ratios.json")
 ROUNDS, VISITS, WARM_UP, INPUTS, PASSES = 7, 400, 40, 300, 5
-DEMO_ROWS = 8000  # of `reaugkd demo`, whose module would import torch
 LEAST = 0.03
 """A change of the median below this is not worth telling."""
 
@@ -93,7 +92,9 @@ def measure(demo: Path, rounds: int = ROUNDS) -> dict[str, list[float]]:
 def take_round(demo: Path, grown: Path) -> dict[str, float]:
     """One value of each ratio."""
     with Runtime.open(demo / "bundle") as runtime:
-        inputs, _ = choose_inputs(runtime, _texts(), INPUTS, seed=0)
+        # Of the knowledge base's own rows the gate would be surer than of any others.
+        texts = load_dataset(demo / "banking77").splits["test"].inputs()
+        inputs, _ = choose_inputs(runtime, texts, INPUTS, seed=0)
         race = Race(runtime, inputs, seed=0, clock=perf_counter_ns)
         own, tenfold = (_searching(runtime, grown / str(times)) for times in (1, 10))
         tasks: dict[str, Any] = dict(zip(race.systems, race.tasks(), strict=True))
@@ -114,11 +115,6 @@ def take_round(demo: Path, grown: Path) -> dict[str, float]:
             assert streams.speedup is not None
             ratios[STREAM] = streams.speedup
     return ratios
-
-
-def _texts() -> Sequence[Any]:
-    """The demo's test split: of its own rows the gate would be surer than of any others."""
-    return generate(train_rows=DEMO_ROWS).splits["test"].inputs()
 
 
 def _medians(tasks: dict[str, Any], inputs: int) -> tuple[dict[str, float], dict[str, float]]:

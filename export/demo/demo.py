@@ -1,0 +1,334 @@
+"""The demo: train on a small part of banking77, export, and show step by step what retrieval adds and costs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from ...runtime.benchmark.bench import BenchSettings, bench
+from ...runtime.benchmark.cold_start import bundle_bytes
+from ...runtime.bundle.bundle import Bundle
+from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest, seal
+from ...runtime.data import Split
+from ...runtime.editing.edit import How
+from ...runtime.evaluation.evaluate import evaluate_bundle
+from ...runtime.evaluation.fidelity import shifted_split
+from ...runtime.evaluation.results import BLEND, STUDENT, STUDENT_FP32, TEACHER, EvalReport
+from ...runtime.runtime import Runtime
+from ..bundle.write import ExportJob, export
+from ..onnx.export import detect_target
+from ..recipe import FitRecipe, Recipe, StudentRecipe, TeacherRecipe
+from ..training.evaluate_run import run_probabilities
+from ..training.run_folder import remove_folder
+from ..training.splits import RunSplits, assign
+from ..training.train import TrainJob, train
+from .data import MORE_TEXTS, NEW_INTENT, ROWS_PER_INTENT, DemoData, Row, write_demo_data
+from .page import Page, Say, percent, points
+
+DATA, RUN, BUNDLE, MORE_BUNDLE, EDITED_BUNDLE = "banking77", "run", "bundle", "bundle-more-texts", "bundle-new-intent"
+STUDENT_LAYERS = (0, 3)
+TEACHER_EPOCHS, STUDENT_EPOCHS = 3, 5
+QUESTIONS = (
+    "my new card still hasnt come, what now?",
+    "someone took money from my account",
+    "how do i pay with my phone using google pay?",
+)
+_NEIGHBOURS = 3
+_WHY = "a new intent"
+
+
+@dataclass(frozen=True)
+class DemoJob:
+    """What the demo runs on.
+
+    Args:
+        out: the folder for everything that the demo writes.
+        teacher: the pretrained encoder: a folder or a hub id.
+        rows: ``train`` and ``test``, as of `read_banking77`.
+        recipe: of the training.
+        new_intent: the intent that is left out of the training.
+        rows_per_intent: train rows of each of the others.
+        questions: predicted with their neighbours.
+        bench: how long to measure latencies.
+        export: how to export.
+    """
+
+    out: Path
+    teacher: str
+    rows: dict[str, list[Row]]
+    recipe: Recipe
+    new_intent: str = NEW_INTENT
+    rows_per_intent: int = ROWS_PER_INTENT
+    questions: Sequence[str] = QUESTIONS
+    bench: BenchSettings = BenchSettings(seconds=4, processes=0, passes=1)
+    export: ExportJob | None = None
+
+
+def demo_recipe(seed: int) -> Recipe:
+    """The recipe of the demo: a student of two layers, and fewer epochs of the teacher than by default."""
+    return Recipe(
+        seed=seed,
+        teacher=TeacherRecipe(fit=FitRecipe(epochs=TEACHER_EPOCHS)),
+        student=StudentRecipe(layers=STUDENT_LAYERS, fit=replace(StudentRecipe().fit, epochs=STUDENT_EPOCHS)),
+    )
+
+
+def run_demo(job: DemoJob, say: Say) -> None:
+    """Run the demo; trained stages that a call before left in ``job.out`` are used again, the rest is made anew.
+
+    Raises:
+        ModelError, StorageError, OutputExistsError: as of `train` and `export`.
+    """
+    begun = time.monotonic()
+    demo = _Demo(job, Page(say))
+    demo.introduce()
+    demo.train()
+    own = demo.evaluate(BUNDLE, demo.data.dataset.splits["test"])
+    demo.student_alone(own)
+    demo.own_rows(own)
+    demo.more_rows()
+    demo.typing_errors()
+    demo.new_intent(own)
+    demo.costs()
+    demo.files()
+    demo.predictions()
+    demo.next_steps()
+    say(f"\nDone in {time.monotonic() - begun:.0f} s.")
+
+
+class _Demo:
+    """The steps, in the order of their methods."""
+
+    def __init__(self, job: DemoJob, page: Page) -> None:
+        self.job, self.page, self.out = job, page, job.out
+        self.data: DemoData = write_demo_data(
+            job.rows, job.out / DATA, job.recipe.seed, job.new_intent, job.rows_per_intent
+        )
+        self.splits: RunSplits = assign(self.data.dataset, job.recipe, None)
+        self.export_job = job.export or ExportJob(detect_target())
+
+    def introduce(self) -> None:
+        test, intents = self.data.dataset.splits["test"], len(self.data.dataset.label_names)
+        self.page.text(
+            "Data: banking77 (Casanueva et al. 2020, CC BY 4.0), questions of bank customers, each with one of "
+            f"{intents + 1} intents.",
+            "",
+        )
+        self.page.figures(
+            [
+                ("train", f"{len(self.splits.train):,}", f"labelled questions of {intents} intents"),
+                ("held out", f"{len(self.splits.heldout):,}", "more of them, to choose how much retrieval counts"),
+                ("test", f"{len(test):,}", "questions of these intents, for the scores only"),
+                ("left out", "1", f"intent, {self.job.new_intent}: step 5 adds it without training"),
+            ]
+        )
+        self.page.text(f"Encoder: {_shown(Path(self.job.teacher))}", "")
+
+    def train(self) -> None:
+        self.page.text("Training the teacher, then the student: about two minutes on two cores ...", "")
+        train(self.data.dataset, TrainJob(self.job.teacher, self.job.recipe, redo=True), self.out / RUN)
+        self._export(BUNDLE, self.export_job)
+
+    def student_alone(self, own: EvalReport) -> None:
+        student, labels = self.job.recipe.student, self.data.dataset.label_names
+        extra = run_probabilities(self.out / RUN, self.data.dataset.splits["test"], labels)
+        gold = [labels.index(label) for label in self.data.dataset.splits["test"].labels or ()]
+        scores = {name: float((found.argmax(axis=1) == gold).mean()) for name, found in extra.items()}
+        self.page.step(
+            "The student alone",
+            "The teacher is the encoder, fine-tuned. The student is a smaller copy that learns to answer like it.",
+            f"reaugkd train --data {self.out / DATA} --teacher ENCODER --student-layers "
+            f"{','.join(map(str, student.layers))} --teacher-epochs {self.job.recipe.teacher.fit.epochs} "
+            f"--out {self.out / RUN}",
+            f"reaugkd export {self.out / RUN} --out {self.out / BUNDLE}",
+        )
+        self.page.figures(
+            [
+                ("TF-IDF + logistic regression, the same rows", percent(self._tfidf())),
+                ("teacher", percent(scores[TEACHER])),
+                (f"student, {len(student.layers)} layers, float32", percent(scores[STUDENT_FP32])),
+                (f"student, {len(student.layers)} layers, int8 (the bundle's)", percent(_accuracy(own, STUDENT))),
+            ]
+        )
+
+    def own_rows(self, own: EvalReport) -> None:
+        self.page.step(
+            "The student with its own training rows",
+            "The bundle also holds the training rows. Each text looks up those most like it, and their labels are "
+            "mixed into the answer.",
+            f"reaugkd eval {self.out / BUNDLE} --data {self.out / DATA}",
+        )
+        self._compare(own)
+
+    def more_rows(self) -> None:
+        more = self.data.more
+        self.page.step(
+            f"The student with {len(more):,} more texts",
+            "Texts without labels join the knowledge base. The teacher labels them; nothing is trained again.",
+            f"reaugkd export {self.out / RUN} --out {self.out / MORE_BUNDLE} --kb-data {self.out / DATA / MORE_TEXTS}",
+        )
+        manifest = self._export(MORE_BUNDLE, replace(self.export_job, extra=more))
+        if manifest.blend.weight is None and manifest.blend.student_weight == 1:
+            # The tuner sees the student agree with its teacher on such texts, and takes it for right.
+            blend = Bundle.open(self.out / BUNDLE).manifest.blend
+            (self.out / MORE_BUNDLE / MANIFEST_FILE).unlink()
+            seal(self.out / MORE_BUNDLE, replace(manifest, blend=blend, gate=None, abstention=None, files={}))
+            self.page.text("(The export gives retrieval no weight here; this step uses the weight of step 2.)")
+        self._compare(self.evaluate(MORE_BUNDLE, self.data.dataset.splits["test"]))
+
+    def typing_errors(self) -> None:
+        split = shifted_split(self.data.dataset.splits["test"])
+        self.page.step(
+            "The same on text with typing errors",
+            "In every test question one long word in four gets a typing error, for example:",
+        )
+        self.page.lines(f'"{split.texts[0]}"')
+        own, more = (self.evaluate(name, split) for name in (BUNDLE, MORE_BUNDLE))
+        rows = [("student", percent(_accuracy(own, STUDENT)), "")]
+        for name, report in (("its own rows", own), (f"{len(self.data.more):,} more texts", more)):
+            rows.append((f"student + retrieval, {name}", percent(_accuracy(report, BLEND)), _gain(report)))
+        self.page.figures(rows)
+
+    def new_intent(self, own: EvalReport) -> None:
+        name, rows = self.job.new_intent, self.data.new_rows
+        bundle, others = self.out / EDITED_BUNDLE, self.data.dataset.splits["test"]
+        self.page.step(
+            "A new intent without training",
+            f"{len(rows)} questions about {name} are added to a copy of the bundle of step 2.",
+            f'reaugkd kb add {bundle} "QUESTION" --label {name} --new-labels',
+        )
+        _clear(bundle)
+        shutil.copytree(self.out / BUNDLE, bundle)
+        with Runtime.open(bundle, threads=None) as runtime:
+            before = _share(runtime, self.data.new_test)
+            begun = time.perf_counter()
+            runtime.kb.add(list(rows.texts), name, How(why=_WHY, new_labels=True))
+            took = time.perf_counter() - begun
+            after, kept = (_share(runtime, split) for split in (self.data.new_test, others))
+        self.page.figures(
+            [
+                (f"its {len(self.data.new_test)} test questions", percent(before), f"-> {percent(after)}"),
+                (f"the {len(others):,} others", percent(_accuracy(own, BLEND)), f"-> {percent(kept)}"),
+                ("time to add it", f"{took:.2f} s", ""),
+            ]
+        )
+
+    def costs(self) -> None:
+        self.page.step(
+            "What retrieval costs",
+            "The student alone and the student with retrieval take turns on the same test questions, on one thread.",
+            f"reaugkd bench {self.out / BUNDLE} --data {self.out / DATA / 'test.csv'}",
+        )
+        texts, rows = self.data.dataset.splits["test"].inputs(), []
+        for name in (BUNDLE, MORE_BUNDLE):
+            report = bench(self.out / name, texts, settings=self.job.bench)
+            if not rows:
+                rows.append(("student", f"{report.latencies[STUDENT].total.p50_us / 1e3:.2f} ms", ""))
+            assert report.overhead is not None  # the knowledge base has rows
+            low, high = report.overhead.ci95_percent
+            rows.append(
+                (
+                    f"student + retrieval, {report.setting['knowledge_base_rows']:,} rows",
+                    f"{report.latencies[BLEND].total.p50_us / 1e3:.2f} ms",
+                    f"{report.overhead.p50_percent:+.0f} % (95 % interval {low:+.0f} to {high:+.0f})",
+                )
+            )
+        self.page.figures(rows)
+
+    def files(self) -> None:
+        self.page.step(
+            "The bundle",
+            "One folder is all that a device needs, with five Python packages and without PyTorch.",
+            f"reaugkd inspect {self.out / BUNDLE}",
+        )
+        sizes = bundle_bytes(Bundle.open(self.out / BUNDLE))
+        rows = [(name, f"{size:,} bytes") for name, size in sizes["files"].items()]
+        self.page.figures([*rows, ("together", f"{sizes['total']:,} bytes")])
+
+    def predictions(self) -> None:
+        bundle = self.out / EDITED_BUNDLE
+        self.page.step(
+            "Three predictions and their neighbours",
+            "The bundle of step 5 answers, and shows the training rows that the answer rests on.",
+            f'reaugkd predict {bundle} "{self.job.questions[0]}" --explain',
+        )
+        with Runtime.open(bundle) as runtime:
+            for question in self.job.questions:
+                answer = runtime.predict(question)
+                alone = runtime.labels[int(answer.student_probabilities.argmax())]
+                self.page.lines(
+                    f'"{question}"', f"  {answer.label}, {percent(answer.probability)}; the student alone: {alone}"
+                )
+                for near in answer.neighbours[:_NEIGHBOURS]:
+                    self.page.lines(f"    {near.similarity:.2f}  {near.gold_label or near.label}: {near.text}")
+
+    def next_steps(self) -> None:
+        self.page.step(
+            "Your own data",
+            "FILE.csv has a column of texts and a column of labels; ENCODER is a folder or the id of a model hub.",
+            "reaugkd train --data FILE.csv --teacher ENCODER --out runs/mine",
+            "reaugkd export runs/mine --out bundles/mine",
+            "reaugkd eval bundles/mine --data FILE.csv",
+            'reaugkd predict bundles/mine "a text" --explain',
+        )
+
+    def evaluate(self, bundle: str, split: Split) -> EvalReport:
+        """A bundle's answers to a labelled split, scored."""
+        with Runtime.open(self.out / bundle, threads=None) as runtime:
+            return evaluate_bundle(runtime, split)
+
+    def _export(self, bundle: str, job: ExportJob) -> Manifest:
+        _clear(self.out / bundle)
+        return export(self.out / RUN, self.out / bundle, job).manifest
+
+    def _compare(self, report: EvalReport) -> None:
+        self.page.figures(
+            [
+                ("student", percent(_accuracy(report, STUDENT)), ""),
+                ("student + retrieval", percent(_accuracy(report, BLEND)), _gain(report)),
+            ]
+        )
+
+    def _tfidf(self) -> float:
+        """The test accuracy of TF-IDF and logistic regression, C chosen on the held-out rows."""
+        models = [
+            make_pipeline(
+                TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=strength, max_iter=1000)
+            ).fit(self.splits.train.texts, self.splits.train.labels)
+            for strength in (10.0, 100.0)
+        ]
+        best = max(models, key=lambda model: model.score(self.splits.heldout.texts, self.splits.heldout.labels))
+        test = self.data.dataset.splits["test"]
+        return float(best.score(test.texts, test.labels))
+
+
+def _accuracy(report: EvalReport, system: str) -> float:
+    return next(row.scores.accuracy for row in report.rows if row.system == system)
+
+
+def _gain(report: EvalReport) -> str:
+    gain = report.differences["accuracy"]
+    return points(gain.value, gain.interval)
+
+
+def _share(runtime: Runtime, split: Split) -> float:
+    """The share of rows answered with their label."""
+    answers = runtime.predict_many(split.inputs())
+    return sum(answer.label == label for answer, label in zip(answers, split.labels or (), strict=True)) / len(split)
+
+
+def _clear(bundle: Path) -> None:
+    """Remove a bundle that an earlier call made; a folder that is no bundle stays, and the export refuses it."""
+    if (bundle / MANIFEST_FILE).is_file():
+        remove_folder(bundle)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -9,7 +9,7 @@ import click
 
 from ..export.bundle.condensation_curve import Size
 from ..export.bundle.condense import CONNECTIVITY, DTYPE, Compacted, Frontier
-from ..export.tuning.gating import told_gate
+from ..export.tuning.gating import describe_gate
 from ..runtime.output.text_table import table
 from .console import json_report, progress, train_extra
 from .options import PATH, with_json
@@ -123,7 +123,7 @@ def format_compacted(out: Path, done: Compacted) -> str:
         f"{search['compared']:,.0f} keys",
     ]
     if done.gate_before is not None:
-        lines.append(f"gate (predict --gated): {told_gate(done.manifest.gate, done.gate_before.epsilon)}")
+        lines.append(f"gate (predict --gated): {describe_gate(done.manifest.gate, done.gate_before.epsilon)}")
     if size.kept_nll is not None and size.kept_nll <= 0:
         lines.append("this knowledge base is worth less than none: give it more rows")
     return "\n".join(lines)

@@ -40,7 +40,7 @@ fuzz: $(STAMP)
 	done
 
 kills: $(STAMP)
-	cd tests && PYTHONPATH=. ../$(BIN)/python trust/kills.py
+	cd tests && ../$(BIN)/python -m support.kills
 
 dist: $(STAMP)
 	rm -rf dist reaugkd.egg-info

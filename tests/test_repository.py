@@ -12,10 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 import reaugkd
 
-ROOT = Path(__file__).resolve().parents[1]
 FILE_BYTES = 500_000
 CHECKOUT_BYTES = 4_000_000
 LARGER_FILES: frozenset[str] = frozenset()

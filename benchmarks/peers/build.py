@@ -26,7 +26,7 @@ from reaugkd import Runtime
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.onnx.export import detect_target
-from reaugkd.export.training.finished_run import RunSource
+from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
@@ -34,7 +34,7 @@ STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 
 def main(teacher: str, run: Path, out: Path) -> None:
     """Build what is not there yet."""
-    source = RunSource.read(RunFolder(run))
+    source = FinishedRun.read(RunFolder(run))
     assert source.train.labels is not None and source.heldout.labels is not None
     rows = _Rows(source.train.texts, source.train.labels, source.heldout.texts, source.heldout.labels)
     steps = {

@@ -35,7 +35,7 @@ def demo(out: Path, teacher: str | None, seed: int) -> None:
         go_offline_if_unreachable(teacher or HUB_ID)
     with train_extra("the demo"):
         from ..export.demo.data import read_banking77
-        from ..export.demo.demo import DemoJob, demo_recipe, run_demo
+        from ..export.demo.demo import DemoJob, run_demo
     encoder = teacher or str(find_encoder())
     with resumable():
-        run_demo(DemoJob(out, encoder, read_banking77(), demo_recipe(seed)), click.echo)
+        run_demo(DemoJob(out, encoder, read_banking77(), seed=seed), click.echo)

@@ -16,7 +16,7 @@ from ...runtime.benchmark.bench import BenchSettings, bench
 from ...runtime.benchmark.cold_start import bundle_bytes
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest, seal
-from ...runtime.data import Split
+from ...runtime.data import Split, label_indices
 from ...runtime.editing.edit import How
 from ...runtime.evaluation.evaluate import evaluate_bundle
 from ...runtime.evaluation.fidelity import shifted_split
@@ -24,17 +24,16 @@ from ...runtime.evaluation.results import BLEND, STUDENT, STUDENT_FP32, TEACHER,
 from ...runtime.runtime import Runtime
 from ..bundle.write import ExportJob, export
 from ..onnx.export import detect_target
-from ..recipe import FitRecipe, Recipe, StudentRecipe, TeacherRecipe
+from ..recipe_file import load_recipe
 from ..training.evaluate_run import run_probabilities
 from ..training.run_folder import remove_folder
-from ..training.splits import RunSplits, assign
+from ..training.splits import assign
 from ..training.train import TrainJob, train
-from .data import MORE_TEXTS, NEW_INTENT, ROWS_PER_INTENT, DemoData, Row, write_demo_data
+from .data import MORE_TEXTS, NEW_INTENT, ROWS_PER_INTENT, Row, write_demo_data
 from .page import Page, Say, percent, points
 
 DATA, RUN, BUNDLE, MORE_BUNDLE, EDITED_BUNDLE = "banking77", "run", "bundle", "bundle-more-texts", "bundle-new-intent"
-STUDENT_LAYERS = (0, 3)
-TEACHER_EPOCHS, STUDENT_EPOCHS = 3, 5
+RECIPE = Path(__file__).with_name("recipe.toml")
 QUESTIONS = (
     "my new card still hasnt come, what now?",
     "someone took money from my account",
@@ -51,8 +50,9 @@ class DemoJob:
     Args:
         out: the folder for everything that the demo writes.
         teacher: the pretrained encoder: a folder or a hub id.
-        rows: ``train`` and ``test``, as of `read_banking77`.
-        recipe: of the training.
+        rows: ``train`` and ``test``, as `read_banking77` gives them.
+        recipe: the recipe's file.
+        seed: seed of the choice of train rows and of the training.
         new_intent: the intent that is left out of the training.
         rows_per_intent: train rows of each of the others.
         questions: predicted with their neighbours.
@@ -63,21 +63,13 @@ class DemoJob:
     out: Path
     teacher: str
     rows: dict[str, list[Row]]
-    recipe: Recipe
+    recipe: Path = RECIPE
+    seed: int = 0
     new_intent: str = NEW_INTENT
     rows_per_intent: int = ROWS_PER_INTENT
     questions: Sequence[str] = QUESTIONS
     bench: BenchSettings = BenchSettings(seconds=4, processes=0, passes=1)
     export: ExportJob | None = None
-
-
-def demo_recipe(seed: int) -> Recipe:
-    """The recipe of the demo: a student of two layers, and fewer epochs of the teacher than by default."""
-    return Recipe(
-        seed=seed,
-        teacher=TeacherRecipe(fit=FitRecipe(epochs=TEACHER_EPOCHS)),
-        student=StudentRecipe(layers=STUDENT_LAYERS, fit=replace(StudentRecipe().fit, epochs=STUDENT_EPOCHS)),
-    )
 
 
 def run_demo(job: DemoJob, say: Say) -> None:
@@ -108,53 +100,59 @@ class _Demo:
 
     def __init__(self, job: DemoJob, page: Page) -> None:
         self.job, self.page, self.out = job, page, job.out
-        self.data: DemoData = write_demo_data(
-            job.rows, job.out / DATA, job.recipe.seed, job.new_intent, job.rows_per_intent
-        )
-        self.splits: RunSplits = assign(self.data.dataset, job.recipe, None)
+        self.recipe = replace(load_recipe(job.recipe), seed=job.seed)
+        self.data = write_demo_data(job.rows, job.out / DATA, job.seed, job.new_intent, job.rows_per_intent)
+        shutil.copyfile(job.recipe, job.out / RECIPE.name)
+        self.splits = assign(self.data.dataset, self.recipe, None)
         self.export_job = job.export or ExportJob(detect_target())
 
     def introduce(self) -> None:
-        test, intents = self.data.dataset.splits["test"], len(self.data.dataset.label_names)
-        self.page.text(
-            "Data: banking77 (Casanueva et al. 2020, CC BY 4.0), questions of bank customers, each with one of "
-            f"{intents + 1} intents.",
-            "",
-        )
+        """The data and the encoder."""
+        splits, intents = self.splits, len(self.data.dataset.label_names)
+        cited = "Casanueva et al. 2020, CC BY 4.0"
+        self.page.text(f"Data: banking77, questions of bank customers with {intents + 1} intents ({cited})", "")
         self.page.figures(
             [
-                ("train", f"{len(self.splits.train):,}", f"labelled questions of {intents} intents"),
-                ("held out", f"{len(self.splits.heldout):,}", "more of them, to choose how much retrieval counts"),
-                ("test", f"{len(test):,}", "questions of these intents, for the scores only"),
+                ("train", f"{len(splits.train):,}", f"labelled questions of {intents} intents"),
+                ("held out", f"{len(splits.heldout):,}", "more of them, which decide how much retrieval counts"),
+                (
+                    "dev",
+                    f"{len(splits.scored['dev']):,}",
+                    "more of them, which the demo does not use",
+                ),
+                ("more texts", f"{len(self.data.more):,}", "questions without labels, for step 3"),
+                ("test", f"{len(splits.scored['test']):,}", "questions of the same intents, for the scores only"),
                 ("left out", "1", f"intent, {self.job.new_intent}: step 5 adds it without training"),
             ]
         )
-        self.page.text(f"Encoder: {_shown(Path(self.job.teacher))}", "")
+        self.page.text(f"The files are in {self.out / DATA}. The pretrained encoder is {_shown(self.job.teacher)}.", "")
 
     def train(self) -> None:
-        self.page.text("Training the teacher, then the student: about two minutes on two cores ...", "")
-        train(self.data.dataset, TrainJob(self.job.teacher, self.job.recipe, redo=True), self.out / RUN)
+        """Train and export."""
+        self.page.text("Training a teacher and a student takes about two minutes on two cores ...", "")
+        train(self.data.dataset, TrainJob(self.job.teacher, self.recipe, redo=True), self.out / RUN)
         self._export(BUNDLE, self.export_job)
 
     def student_alone(self, own: EvalReport) -> None:
-        student, labels = self.job.recipe.student, self.data.dataset.label_names
-        extra = run_probabilities(self.out / RUN, self.data.dataset.splits["test"], labels)
-        gold = [labels.index(label) for label in self.data.dataset.splits["test"].labels or ()]
+        """Scores of the student, the teacher and a baseline."""
+        dataset, layers = self.data.dataset, len(self.recipe.student.layers)
+        extra = run_probabilities(self.out / RUN, dataset.splits["test"], dataset.label_names)
+        gold = label_indices(dataset.splits["test"], dataset.label_names)
         scores = {name: float((found.argmax(axis=1) == gold).mean()) for name, found in extra.items()}
+        seed = f" --seed {self.job.seed}" if self.job.seed else ""
         self.page.step(
             "The student alone",
             "The teacher is the encoder, fine-tuned. The student is a smaller copy that learns to answer like it.",
-            f"reaugkd train --data {self.out / DATA} --teacher ENCODER --student-layers "
-            f"{','.join(map(str, student.layers))} --teacher-epochs {self.job.recipe.teacher.fit.epochs} "
+            f"reaugkd train --data {self.out / DATA} --teacher ENCODER --recipe {self.out / RECIPE.name}{seed} "
             f"--out {self.out / RUN}",
             f"reaugkd export {self.out / RUN} --out {self.out / BUNDLE}",
         )
         self.page.figures(
             [
-                ("TF-IDF + logistic regression, the same rows", percent(self._tfidf())),
+                ("TF-IDF + logistic regression on the same rows", percent(self._tfidf())),
                 ("teacher", percent(scores[TEACHER])),
-                (f"student, {len(student.layers)} layers, float32", percent(scores[STUDENT_FP32])),
-                (f"student, {len(student.layers)} layers, int8 (the bundle's)", percent(_accuracy(own, STUDENT))),
+                (f"student, {layers} layers, float32", percent(scores[STUDENT_FP32])),
+                (f"student, {layers} layers, int8, as in the bundle", percent(_accuracy(own, STUDENT))),
             ]
         )
 
@@ -226,7 +224,8 @@ class _Demo:
             "The student alone and the student with retrieval take turns on the same test questions, on one thread.",
             f"reaugkd bench {self.out / BUNDLE} --data {self.out / DATA / 'test.csv'}",
         )
-        texts, rows = self.data.dataset.splits["test"].inputs(), []
+        texts = self.data.dataset.splits["test"].inputs()
+        rows: list[tuple[str, str, str]] = []
         for name in (BUNDLE, MORE_BUNDLE):
             report = bench(self.out / name, texts, settings=self.job.bench)
             if not rows:
@@ -330,5 +329,7 @@ def _clear(bundle: Path) -> None:
         remove_folder(bundle)
 
 
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+def _shown(model: str) -> str:
+    """A model's hub id or folder, the latter from here where it is below."""
+    path = Path(model)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else model

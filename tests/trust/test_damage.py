@@ -23,6 +23,8 @@ from reaugkd import BundleError, ModelError, Runtime
 from reaugkd.kb.soft_labels import DenseLabels, TopLabels
 from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
+pytestmark = pytest.mark.slow
+
 HARMER = SUPPORT / "damage.py"
 KINDS: dict[str, dict[str, Any]] = {
     "dense": {},

@@ -118,12 +118,12 @@ def test_make_test_passes_under_any_folder_name(
     """The folder's name is no identifier and holds a space; ``make test`` lints everything and runs one test file."""
     checkout = copy_checkout(files, tmp_path / "re-aug.kd (copy)")
     environment = checkout / ".venv"
-    environment.mkdir()
+    (environment / "types").mkdir(parents=True)
+    (environment / "types" / "reaugkd").symlink_to("../..")
     (environment / "bin").symlink_to(Path(sys.executable).parent)
     (environment / "installed").touch()
+    monkeypatch.setenv("PYTHONPATH", str(environment / "types"))  # comes before the installed package: the original
     monkeypatch.setenv("PYTEST_ADDOPTS", "tests/runtime/evaluation/test_metrics.py")
-    # `make lint` makes this link. It comes before the installed package, which is the original.
-    command = ["make", "test", f"export PYTHONPATH={environment / 'types'}"]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    done = subprocess.run(["make", "test"], cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout

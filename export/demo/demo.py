@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from ...runtime.benchmark.bench import BenchSettings, bench
 from ...runtime.benchmark.cold_start import bundle_bytes
 from ...runtime.bundle.bundle import Bundle
-from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest, seal
+from ...runtime.bundle.manifest import MANIFEST_FILE
 from ...runtime.data import Split, label_indices
 from ...runtime.editing.edit import How
 from ...runtime.evaluation.evaluate import evaluate_bundle
@@ -172,13 +172,7 @@ class _Demo:
             "Texts without labels join the knowledge base. The teacher labels them; nothing is trained again.",
             f"reaugkd export {self.out / RUN} --out {self.out / MORE_BUNDLE} --kb-data {self.out / DATA / MORE_TEXTS}",
         )
-        manifest = self._export(MORE_BUNDLE, replace(self.export_job, extra=more))
-        if manifest.blend.weight is None and manifest.blend.student_weight == 1:
-            # The tuner sees the student agree with its teacher on such texts, and takes it for right.
-            blend = Bundle.open(self.out / BUNDLE).manifest.blend
-            (self.out / MORE_BUNDLE / MANIFEST_FILE).unlink()
-            seal(self.out / MORE_BUNDLE, replace(manifest, blend=blend, gate=None, abstention=None, files={}))
-            self.page.text("(The export gives retrieval no weight here; this step uses the weight of step 2.)")
+        self._export(MORE_BUNDLE, replace(self.export_job, extra=more))
         self._compare(self.evaluate(MORE_BUNDLE, self.data.dataset.splits["test"]))
 
     def typing_errors(self) -> None:
@@ -283,9 +277,9 @@ class _Demo:
         with Runtime.open(self.out / bundle, threads=None) as runtime:
             return evaluate_bundle(runtime, split)
 
-    def _export(self, bundle: str, job: ExportJob) -> Manifest:
+    def _export(self, bundle: str, job: ExportJob) -> None:
         _clear(self.out / bundle)
-        return export(self.out / RUN, self.out / bundle, job).manifest
+        export(self.out / RUN, self.out / bundle, job)
 
     def _compare(self, report: EvalReport) -> None:
         self.page.figures(

@@ -76,7 +76,7 @@ def run_demo(job: DemoJob, say: Say) -> None:
     """Run the demo; trained stages that a call before left in ``job.out`` are used again, the rest is made anew.
 
     Raises:
-        ModelError, StorageError, OutputExistsError: as of `train` and `export`.
+        ReaugkdError: the training or the export fails; `train` and `export` say how.
     """
     begun = time.monotonic()
     demo = _Demo(job, Page(say))
@@ -115,11 +115,7 @@ class _Demo:
             [
                 ("train", f"{len(splits.train):,}", f"labelled questions of {intents} intents"),
                 ("held out", f"{len(splits.heldout):,}", "more of them, which decide how much retrieval counts"),
-                (
-                    "dev",
-                    f"{len(splits.scored['dev']):,}",
-                    "more of them, which the demo does not use",
-                ),
+                ("dev", f"{len(splits.scored['dev']):,}", "more of them, which the demo does not use"),
                 ("more texts", f"{len(self.data.more):,}", "questions without labels, for step 3"),
                 ("test", f"{len(splits.scored['test']):,}", "questions of the same intents, for the scores only"),
                 ("left out", "1", f"intent, {self.job.new_intent}: step 5 adds it without training"),
@@ -135,10 +131,6 @@ class _Demo:
 
     def student_alone(self, own: EvalReport) -> None:
         """Scores of the student, the teacher and a baseline."""
-        dataset, layers = self.data.dataset, len(self.recipe.student.layers)
-        extra = run_probabilities(self.out / RUN, dataset.splits["test"], dataset.label_names)
-        gold = label_indices(dataset.splits["test"], dataset.label_names)
-        scores = {name: float((found.argmax(axis=1) == gold).mean()) for name, found in extra.items()}
         seed = f" --seed {self.job.seed}" if self.job.seed else ""
         self.page.step(
             "The student alone",
@@ -147,6 +139,10 @@ class _Demo:
             f"--out {self.out / RUN}",
             f"reaugkd export {self.out / RUN} --out {self.out / BUNDLE}",
         )
+        dataset, layers = self.data.dataset, len(self.recipe.student.layers)
+        extra = run_probabilities(self.out / RUN, dataset.splits["test"], dataset.label_names)
+        gold = label_indices(dataset.splits["test"], dataset.label_names)
+        scores = {name: float((found.argmax(axis=1) == gold).mean()) for name, found in extra.items()}
         self.page.figures(
             [
                 ("TF-IDF + logistic regression on the same rows", percent(self._tfidf())),

@@ -1,5 +1,6 @@
 # make demo   install into .venv and run the whole job on the embedded corpus
 # make test   install into .venv, lint, type-check and run the tests
+# make docs   build the documentation site into build/docs; any warning is an error
 # make bench  ratios of latencies on the demo's bundle, beside the stored ones; UPDATE=1 stores today's
 # make fuzz   what reads files, fed by a fuzzer for FUZZ_SECONDS each (300); what it finds is kept in .fuzz
 # make kills  kill -9 at every system call of every kind of edit (Linux)
@@ -9,8 +10,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+DOCS_STAMP := $(VENV)/installed-docs
 
-.PHONY: demo test lint bench fuzz kills clean
+.PHONY: demo test lint docs bench fuzz kills clean
 
 demo: $(STAMP)
 	$(BIN)/reaugkd demo
@@ -25,6 +27,9 @@ lint: $(STAMP)
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \
 		-m reaugkd -m reaugkd.cli -m reaugkd.errors -p reaugkd.commands -p reaugkd.kb -p reaugkd.runtime -p reaugkd.export
+
+docs: $(DOCS_STAMP)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
 
 bench: $(STAMP) demo/float32/manifest.json
 	$(BIN)/python benchmarks/regression.py demo $(if $(UPDATE),--update)
@@ -53,5 +58,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
 
+$(DOCS_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build

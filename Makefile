@@ -44,7 +44,7 @@ fuzz: $(STAMP)
 	done
 
 kills: $(STAMP)
-	cd tests && PYTHONPATH=. ../$(BIN)/python trust/kills.py
+	cd tests && ../$(BIN)/python -m support.kills
 
 demo/bundle/manifest.json: | $(STAMP)
 	$(BIN)/reaugkd demo

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .kb.knowledge_base import KnowledgeBase
-    from .runtime.abstain import Abstain
-    from .runtime.edit import Edit, How, Row
-    from .runtime.engine import Runtime
-    from .runtime.prediction import Neighbour, Prediction
-    from .runtime.statistics import Stats
+    from .runtime.decision.abstention_goal import Abstain
+    from .runtime.editing.edit import Edit, How, Row
+    from .runtime.inference.prediction import Neighbour, Prediction
+    from .runtime.monitoring.statistics import Stats
+    from .runtime.runtime import Runtime
 
 __version__ = "0.1.0"
 
@@ -66,15 +66,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Abstain": ".runtime.abstain",
-    "Edit": ".runtime.edit",
-    "How": ".runtime.edit",
+    "Abstain": ".runtime.decision.abstention_goal",
+    "Edit": ".runtime.editing.edit",
+    "How": ".runtime.editing.edit",
     "KnowledgeBase": ".kb.knowledge_base",
-    "Neighbour": ".runtime.prediction",
-    "Prediction": ".runtime.prediction",
-    "Row": ".runtime.edit",
-    "Runtime": ".runtime.engine",
-    "Stats": ".runtime.statistics",
+    "Neighbour": ".runtime.inference.prediction",
+    "Prediction": ".runtime.inference.prediction",
+    "Row": ".runtime.editing.edit",
+    "Runtime": ".runtime.runtime",
+    "Stats": ".runtime.monitoring.statistics",
 }
 
 

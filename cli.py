@@ -7,7 +7,7 @@ import click
 from . import __version__
 from .commands.bench import bench
 from .commands.calibrate import calibrate
-from .commands.compact import compact
+from .commands.condense import compact
 from .commands.console import Commands, run
 from .commands.demo import demo
 from .commands.evaluate import evaluate

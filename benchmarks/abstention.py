@@ -26,20 +26,20 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from reaugkd import Abstain, Prediction, Runtime, UsageError
-from reaugkd.export.abstention import abstention_of
-from reaugkd.export.retrieval import blend_found
-from reaugkd.kb.compaction import unit
+from reaugkd.export.tuning.abstention import abstention_of
+from reaugkd.export.tuning.build_kb import blend_found
+from reaugkd.kb.index.exact_search import exact_search, unit
 from reaugkd.kb.knowledge_base import KnowledgeBase
-from reaugkd.kb.recall import exact_search
-from reaugkd.runtime.blend import softmax_many
-from reaugkd.runtime.bundle import Bundle
-from reaugkd.runtime.conformal import COVERAGES
+from reaugkd.runtime.bundle.bundle import Bundle
+from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
+from reaugkd.runtime.bundle.manifest import Manifest, seal
 from reaugkd.runtime.data import Columns, choose_split, load_dataset
-from reaugkd.runtime.doubt import disagreement, distance, uncertainty
-from reaugkd.runtime.heldout import HeldOutRows
-from reaugkd.runtime.histogram import AGREEMENT_EDGES, SIMILARITY_EDGES, Histogram, population_stability
-from reaugkd.runtime.manifest import BlendConfig, Manifest, seal
-from reaugkd.runtime.tables import table
+from reaugkd.runtime.decision.blend_config import BlendConfig
+from reaugkd.runtime.decision.blending import softmax_many
+from reaugkd.runtime.decision.conformal import COVERAGES
+from reaugkd.runtime.decision.histogram import AGREEMENT_EDGES, SIMILARITY_EDGES, Histogram, population_stability
+from reaugkd.runtime.decision.rejection_score import disagreement, distance, uncertainty
+from reaugkd.runtime.output.text_table import table
 
 RESAMPLES = 1000
 FAR = 10

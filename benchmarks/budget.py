@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from reaugkd import Runtime
+from reaugkd.runtime.benchmark.latency import interleave, visits
 from reaugkd.runtime.data import Columns, choose_split, load_dataset
-from reaugkd.runtime.latency import interleave, visits
-from reaugkd.runtime.prediction import Prediction
-from reaugkd.runtime.tables import table
+from reaugkd.runtime.inference.prediction import Prediction
+from reaugkd.runtime.output.text_table import table
 
 TEXTS, VISITS, JOINED = 400, 2000, 8
 QUANTILES = (0.5, 0.75, 0.95)

@@ -16,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from reaugkd.export.quality import answers_of
-from reaugkd.export.sizes import Answered, Reference, blends_of
-from reaugkd.kb.compaction import Compaction, unit
+from reaugkd.export.bundle.condensation_curve import Answered, Reference, blends_of
+from reaugkd.export.bundle.prototypes import Compaction
+from reaugkd.export.onnx.quality import answers_of
+from reaugkd.kb.index.exact_search import exact_search, unit
 from reaugkd.kb.knowledge_base import KnowledgeBase
-from reaugkd.kb.recall import exact_search
 from reaugkd.kb.soft_labels import LABEL_LOSS, encode
-from reaugkd.runtime.blend import softmax_many
-from reaugkd.runtime.bundle import Bundle
+from reaugkd.runtime.bundle.bundle import Bundle
+from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.data import Columns, choose_split, label_indices, load_dataset
-from reaugkd.runtime.heldout import HeldOutRows
-from reaugkd.runtime.manifest import BlendConfig
-from reaugkd.runtime.student import StudentSession
-from reaugkd.runtime.tables import table
-from reaugkd.runtime.tokenizer import TextTokenizer
+from reaugkd.runtime.decision.blend_config import BlendConfig
+from reaugkd.runtime.decision.blending import softmax_many
+from reaugkd.runtime.inference.student import StudentSession
+from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.output.text_table import table
 
 SHARES = (0.7, 0.5, 0.35, 0.25, 0.125)
 DRAWS = 5

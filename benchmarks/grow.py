@@ -11,12 +11,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from reaugkd.kb.files import atomic_directory, refuse_existing
+from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, Seedbed
 from reaugkd.kb.knowledge_base import KnowledgeBase
-from reaugkd.runtime.bundle import KB_FOLDER, Bundle
-from reaugkd.runtime.growth import DTYPE, Seedbed
-from reaugkd.runtime.manifest import seal
-from reaugkd.runtime.threads import default_threads
+from reaugkd.kb.storage.atomic import atomic_directory, refuse_existing
+from reaugkd.runtime.bundle.bundle import KB_FOLDER, Bundle
+from reaugkd.runtime.bundle.manifest import seal
+from reaugkd.runtime.inference.threads import default_threads
 
 
 def main(path: Path, rows: int, out: Path) -> None:

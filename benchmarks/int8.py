@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from reaugkd import Runtime
-from reaugkd.runtime.latency import Task, interleave, visits
+from reaugkd.runtime.benchmark.latency import Task, interleave, visits
 
 VISITS, WARM_UP = 2000, 100
 

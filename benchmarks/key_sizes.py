@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reaugkd.export.bundle import ask
-from reaugkd.export.candidates import blended
-from reaugkd.export.groups import related_inputs
-from reaugkd.export.run import RunFolder
-from reaugkd.export.source import RunSource
-from reaugkd.export.tuning import K_GRID, HeldOut, soft_labels, tune_blend
-from reaugkd.kb.index import IndexConfig
-from reaugkd.kb.recall import exact_search
-from reaugkd.runtime.blend import softmax_many
-from reaugkd.runtime.bundle import Bundle
-from reaugkd.runtime.student import StudentSession
-from reaugkd.runtime.tables import table
-from reaugkd.runtime.tokenizer import TextTokenizer
+from reaugkd.export.bundle.write import ask
+from reaugkd.export.training.finished_run import RunSource
+from reaugkd.export.training.run_folder import RunFolder
+from reaugkd.export.tuning.grid import blended
+from reaugkd.export.tuning.groups import related_inputs
+from reaugkd.export.tuning.tune import K_GRID, HeldOut, soft_labels, tune_blend
+from reaugkd.kb.index.exact_search import exact_search
+from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.runtime.bundle.bundle import Bundle
+from reaugkd.runtime.decision.blending import softmax_many
+from reaugkd.runtime.inference.student import StudentSession
+from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.output.text_table import table
 
 DIMENSIONS = (8, 16, 32, 64, 128)
 BYTES = {"f32": 4.0, "f16": 2.0, "i8": 1.0, "b1": 1 / 8}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from reaugkd.runtime.bundle import Bundle
+from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.data import choose_split, load_dataset
-from reaugkd.runtime.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
 
 def main(path: str, data: str, fewest: int, most: int) -> None:

@@ -31,21 +31,21 @@ from typing import Any
 
 import numpy as np
 
+from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, Seedbed
+from reaugkd.benchmarks.sweep.thread_scaling import measure_streams
 from reaugkd.errors import ReaugkdError
 from reaugkd.export.corpus import generate
-from reaugkd.kb.files import atomic_write
 from reaugkd.kb.knowledge_base import KnowledgeBase
-from reaugkd.runtime.engine import Runtime
-from reaugkd.runtime.growth import DTYPE, Seedbed
-from reaugkd.runtime.host import host_facts
-from reaugkd.runtime.latency import interleave, visits
-from reaugkd.runtime.pipeline import Pipeline
-from reaugkd.runtime.prediction import Prediction
-from reaugkd.runtime.progress import ProgressLine
-from reaugkd.runtime.race import Race, choose_inputs
-from reaugkd.runtime.speedup import measure_streams
-from reaugkd.runtime.tables import table
-from reaugkd.runtime.threads import default_threads
+from reaugkd.kb.storage.atomic import atomic_write
+from reaugkd.runtime.benchmark.environment import host_facts
+from reaugkd.runtime.benchmark.interleaved import Race, choose_inputs
+from reaugkd.runtime.benchmark.latency import interleave, visits
+from reaugkd.runtime.inference.pipeline import Pipeline
+from reaugkd.runtime.inference.prediction import Prediction
+from reaugkd.runtime.inference.threads import default_threads
+from reaugkd.runtime.output.progress import ProgressLine
+from reaugkd.runtime.output.text_table import table
+from reaugkd.runtime.runtime import Runtime
 
 STORED = Path(__file__).with_name("ratios.json")
 ROUNDS, VISITS, WARM_UP, INPUTS, PASSES = 7, 400, 40, 300, 5

@@ -17,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from reaugkd.export.recipe import Recipe
-from reaugkd.export.splits import assign
+from reaugkd.export.training.splits import assign
 from reaugkd.runtime.data import Split, choose_split, label_indices, load_dataset
-from reaugkd.runtime.metrics import score
+from reaugkd.runtime.evaluation.metrics import score
 
 TASKS = ("SST-2:16000", "MRPC", "RTE", "CoLA", "banking77", "clinc150")
 

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from .console import json_report, progress
-from .datasource import load_texts
+from .data_source import load_texts
 from .options import PATH, numbers, with_columns, with_json, with_signature, with_task, with_threads
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def bench(
 
     With --sweep, over texts and knowledge bases of several sizes; a million rows take minutes to build.
     """
-    from ..kb.signature import read_public_key
-    from ..runtime.bundle import Bundle
+    from ..kb.storage.ed25519 import read_public_key
+    from ..runtime.bundle.bundle import Bundle
 
     given = {name: value for name, value in chosen.items() if value is not None}
     _check(sweep, given)
@@ -105,9 +105,9 @@ def _check(sweep: bool, given: dict[str, Any]) -> None:
 def _bench(
     bundle: Path, texts: Any, source: str | None, threads: Any, signer: Any, given: dict[str, Any]
 ) -> tuple[str, Any]:
-    from ..runtime.bench import BenchSettings
-    from ..runtime.bench import bench as run_bench
-    from ..runtime.report import format_bench
+    from ..runtime.benchmark.bench import BenchSettings
+    from ..runtime.benchmark.bench import bench as run_bench
+    from ..runtime.benchmark.report import format_bench
 
     settings = BenchSettings(**given)
     with progress("bench", "step") as advance:
@@ -120,9 +120,9 @@ def _bench(
 def _sweep(
     bundle: Path, texts: Any, source: str | None, threads: Any, signer: Any, given: dict[str, Any]
 ) -> tuple[str, Any]:
-    from ..runtime.sweep import SweepSettings
-    from ..runtime.sweep import sweep as run_sweep
-    from ..runtime.sweep_report import format_sweep
+    from ..benchmarks.sweep.report import format_sweep
+    from ..benchmarks.sweep.sweep import SweepSettings
+    from ..benchmarks.sweep.sweep import sweep as run_sweep
 
     settings = SweepSettings(threads=threads, **given)
     report = run_sweep(bundle, texts, settings=settings, source=source, progress=progress, require_signature=signer)
@@ -132,6 +132,6 @@ def _sweep(
 def _plot_file(path: Path | None) -> Any:
     if path is None:
         return nullcontext(lambda _report: None)
-    from ..export.sweep_plot import plot_file
+    from ..benchmarks.sweep.plot import plot_file
 
     return plot_file(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import train_extra
-from .datasource import load
+from .data_source import load
 from .options import PATH, with_columns, with_task
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def calibrate(bundle: Path, data: str, split: str, task: str | None, out: Path, 
     Rows that the bundle was trained on must not be among these, nor rows that it is scored on afterwards.
     """
     with train_extra("calibrating"):
-        from ..export.abstention import told_abstention
-        from ..export.calibrate import calibrate as run_calibrate
-    from ..runtime.bundle import Bundle
+        from ..export.bundle.calibrate import calibrate as run_calibrate
+        from ..export.tuning.abstention import told_abstention
+    from ..runtime.bundle.bundle import Bundle
     from ..runtime.data import choose_split
 
     labels = Bundle.open(bundle, verify=False).manifest.labels

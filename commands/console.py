@@ -18,8 +18,8 @@ import click
 from ..errors import DependencyError, ReaugkdError, StorageError, one_line
 
 if TYPE_CHECKING:
-    from ..runtime.progress import ProgressLine
-    from ..runtime.statistics import Stats
+    from ..runtime.monitoring.statistics import Stats
+    from ..runtime.output.progress import ProgressLine
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -177,7 +177,7 @@ def output(path: str, machine: bool) -> Iterator[TextIO]:
             sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
-    from ..kb.files import atomic_write, refuse_existing
+    from ..kb.storage.atomic import atomic_write, refuse_existing
 
     refuse_existing(Path(path))
     with atomic_write(Path(path)) as file:
@@ -196,7 +196,7 @@ def json_report(path: str | None) -> Iterator[Callable[[object], None]]:
     if path == "-":
         yield lambda report: click.echo(_json(report))
         return
-    from ..kb.files import atomic_write, refuse_existing
+    from ..kb.storage.atomic import atomic_write, refuse_existing
 
     if not Path(path).is_file():
         refuse_existing(Path(path))
@@ -215,7 +215,7 @@ def stats_report(path: str | None) -> Iterator[Callable[[Stats], None]]:
         with json_report(path) as write:
             yield write
         return
-    from ..kb.files import atomic_write, refuse_existing
+    from ..kb.storage.atomic import atomic_write, refuse_existing
 
     if not Path(path).is_file():
         refuse_existing(Path(path))
@@ -234,7 +234,7 @@ def _json(report: object) -> str:
 @contextlib.contextmanager
 def progress(label: str, unit: str) -> Iterator[ProgressLine]:
     """A progress line on stderr with the time left, which is gone when the block ends, however it ends."""
-    from ..runtime.progress import ProgressLine
+    from ..runtime.output.progress import ProgressLine
 
     line = ProgressLine(label, unit, sys.stderr, shutil.get_terminal_size().columns)
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import json_report, progress, train_extra
-from .datasource import load
+from .data_source import load
 from .options import PATH, with_columns, with_json, with_signature, with_task, with_threads
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def evaluate(
     training has seen wants --split all.
     """
     from ..runtime.data import choose_split, is_carved
-    from ..runtime.engine import Runtime
-    from ..runtime.evaluate import evaluate_bundle
-    from ..runtime.report import format_evaluation
+    from ..runtime.evaluation.evaluate import evaluate_bundle
+    from ..runtime.evaluation.report import format_evaluation
+    from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle, threads=threads, require_signature=require_signature)
     dataset = load(data, task, columns, runtime.labels)
@@ -66,7 +66,7 @@ def evaluate(
                 report = evaluate_bundle(runtime, rows, split_name=name, progress=advance)
         else:
             with train_extra("scoring the teacher (--run)"):
-                from ..export.evaluate import evaluate_with_run
+                from ..export.training.evaluate_run import evaluate_with_run
             report = evaluate_with_run(run, runtime, rows, name)
         click.echo(format_evaluation(report), err=json_path == "-")
         write(report.to_json())

@@ -10,12 +10,12 @@ import click
 
 from ..errors import UsageError
 from .console import train_extra
-from .datasource import load_rows
+from .data_source import load_rows
 from .options import PATH, with_columns
 
 if TYPE_CHECKING:
-    from ..export.retrieval import KbTexts
-    from ..export.slim import VocabularySize
+    from ..export.tuning.build_kb import KbTexts
+    from ..export.vocabulary.slim import VocabularySize
     from ..runtime.data import Columns
 
 
@@ -132,13 +132,13 @@ def export(
     """Export RUN as a bundle: int8 ONNX student, knowledge base, tuned blend, proof of quality."""
     with train_extra("exporting"):
         from ..export import recipe_file as recipes
-        from ..export.abstention import told_abstention
-        from ..export.bundle import ExportJob
-        from ..export.bundle import export as run_export
-        from ..export.gate import Certificate, told_gate
-        from ..export.onnx import detect_target
-        from ..export.retrieval import Store
-        from ..export.run import RunFolder
+        from ..export.bundle.write import ExportJob
+        from ..export.bundle.write import export as run_export
+        from ..export.onnx.export import detect_target
+        from ..export.training.run_folder import RunFolder
+        from ..export.tuning.abstention import told_abstention
+        from ..export.tuning.build_kb import Store
+        from ..export.tuning.gating import Certificate, told_gate
     chosen: Any = detect_target() if target == "auto" else target
     description = RunFolder(run).describe()
     recipe = recipes.recipe_from_dict(description["recipe"]).retrieval

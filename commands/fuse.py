@@ -27,7 +27,7 @@ def fuse(bundle: Path, out: Path, max_rows: int) -> None:
     text: exactly, without the graph search's misses, and for some thousand rows at most.
     """
     with train_extra("fusing"):
-        from ..export.fused import fuse as run_fuse
+        from ..export.onnx.fuse import fuse as run_fuse
     done = run_fuse(bundle, out, max_rows)
     compared = done.comparison
     same = compared.texts - compared.other_neighbours

@@ -16,11 +16,11 @@ from .console import Commands, json_report, progress
 from .options import PATH, with_columns, with_json, with_signature, without_blas_threads
 
 if TYPE_CHECKING:
-    from ..kb.journal import Entry
-    from ..kb.signature import PrivateKey
+    from ..kb.edits.journal import Entry
+    from ..kb.storage.ed25519 import PrivateKey
     from ..runtime.data import Columns
-    from ..runtime.edit import Edit, How, Row
-    from ..runtime.preview import Preview
+    from ..runtime.editing.edit import Edit, How, Row
+    from ..runtime.editing.preview import Preview
 
 _SHOWN = 20  # rows of a list on a terminal
 _LABELS = 6  # names on a line
@@ -44,7 +44,7 @@ _SIGN_KEY = click.option(
 
 
 def _private_key(path: Path | None) -> PrivateKey | None:
-    from ..kb.signature import read_private_key
+    from ..kb.storage.ed25519 import read_private_key
 
     return None if path is None else read_private_key(path)
 
@@ -64,7 +64,7 @@ def _with_how(command: Callable[..., None]) -> Callable[..., None]:
         unsigned: bool,
         **more: Any,
     ) -> None:
-        from ..runtime.edit import How
+        from ..runtime.editing.edit import How
 
         key = _private_key(sign_key)
         new = {"new_labels": more.pop("new_labels")} if "new_labels" in more else {}
@@ -125,7 +125,7 @@ def add(
     the added ones are answered with it, through retrieval alone. Labels may be soft in JSON lines: {"text": "...",
     "label": {"a": 0.7, "b": 0.3}}.
     """
-    from ..runtime.engine import Runtime
+    from ..runtime.runtime import Runtime
 
     if bool(text) == (source is not None) or (label is None) == bool(text):
         raise UsageError("give either TEXTs with --label, or --input")
@@ -156,7 +156,7 @@ def remove(
     bundle: Path, text: tuple[str, ...], ids: tuple[int, ...], labels: tuple[str, ...], how: How, json_path: str | None
 ) -> None:
     """Remove the rows with these TEXTs, ids or labels. After `kb compact` they are gone from the files too."""
-    from ..runtime.engine import Runtime
+    from ..runtime.runtime import Runtime
 
     if not (text or ids or labels):
         raise UsageError("say which rows", expected="TEXTs, --id or --of-label")
@@ -178,8 +178,8 @@ def relabel(
     bundle: Path, text: tuple[str, ...], ids: tuple[int, ...], label: str, how: How, json_path: str | None
 ) -> None:
     """Give the rows with these TEXTs or ids another label."""
-    from ..runtime.edit import Row
-    from ..runtime.engine import Runtime
+    from ..runtime.editing.edit import Row
+    from ..runtime.runtime import Runtime
 
     if not (text or ids):
         raise UsageError("say which rows", expected="TEXTs or --id")
@@ -201,7 +201,7 @@ def relabel(
 @without_blas_threads
 def undo(bundle: Path, number: int | None, how: How, json_path: str | None) -> None:
     """Take edit NUMBER back, by default the last one."""
-    from ..runtime.engine import Runtime
+    from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle)
     with json_report(json_path) as write:
@@ -213,8 +213,8 @@ def undo(bundle: Path, number: int | None, how: How, json_path: str | None) -> N
 @with_json
 def log(bundle: Path, json_path: str | None) -> None:
     """Show every edit: number, time, who, what, why."""
-    from ..runtime.bundle import Bundle
-    from ..runtime.store import KnowledgeStore
+    from ..runtime.bundle.bundle import Bundle
+    from ..runtime.editing.store import KnowledgeStore
 
     entries = list(KnowledgeStore(Bundle.open(bundle)).log())
     with json_report(json_path) as write:
@@ -234,9 +234,9 @@ def log(bundle: Path, json_path: str | None) -> None:
 @with_json
 def diff(bundle: Path, first: int, last: int | None, json_path: str | None) -> None:
     """Show the rows that differ between edit FIRST (0: the export) and edit LAST (by default the last one)."""
-    from ..runtime.bundle import Bundle
-    from ..runtime.differences import differences
-    from ..runtime.store import KnowledgeStore
+    from ..runtime.bundle.bundle import Bundle
+    from ..runtime.editing.diff import differences
+    from ..runtime.editing.store import KnowledgeStore
 
     found = differences(KnowledgeStore(Bundle.open(bundle)), first, last)
     with json_report(json_path) as write:
@@ -259,8 +259,8 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None) -> N
     The journal stays, but texts and keys of removed rows are gone from it as well. Edits before this one can be taken
     back only as far as their rows are still there.
     """
-    from ..runtime.edit import How
-    from ..runtime.engine import Runtime
+    from ..runtime.editing.edit import How
+    from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle)
     with progress("fold", "row") as advance:
@@ -281,10 +281,10 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None) -> N
 @with_signature
 def verify(bundle: Path, export: Path | None, require_signature: Path | None) -> None:
     """Check every file, and the chain of edits from the export to now."""
-    from ..kb.signature import read_public_key
-    from ..runtime.bundle import Bundle
-    from ..runtime.replay import verify as run_verify
-    from ..runtime.store import KnowledgeStore
+    from ..kb.storage.ed25519 import read_public_key
+    from ..runtime.bundle.bundle import Bundle
+    from ..runtime.editing.store import KnowledgeStore
+    from ..runtime.editing.verify import verify as run_verify
 
     signer = None if require_signature is None else read_public_key(require_signature)
     found = run_verify(KnowledgeStore(Bundle.open(bundle, require_signature=signer), signer=signer), export)
@@ -303,7 +303,7 @@ def _rows(
 ) -> tuple[list[Row], list[int]]:
     """Rows to add, and their numbers in the source."""
     from ..runtime.data import read_labelled
-    from ..runtime.edit import Row
+    from ..runtime.editing.edit import Row
 
     if source is None:
         return [Row(one, label) for one in _texts(text, pair)], []
@@ -312,7 +312,7 @@ def _rows(
 
 
 def _texts(text: tuple[str, ...], pair: bool) -> list[Any]:
-    from ..runtime.answers import records_of_arguments
+    from ..runtime.output.prediction_stream import records_of_arguments
 
     return [record.text for record in records_of_arguments(text, pair)]
 

@@ -14,7 +14,7 @@ from .options import PATH, with_columns, with_signature, with_threads, without_b
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
-    from ..runtime.writers import Format
+    from ..runtime.output.prediction_formats import Format
 
 
 @click.command(short_help="The label of each text.")
@@ -74,9 +74,15 @@ def predict(
     A bundle trained on pairs takes the TEXTs two by two. A row of --input that cannot be used gives an error record in
     its place and the rest goes on; how many there were is said on stderr.
     """
-    from ..runtime.abstain import Abstain
-    from ..runtime.answers import STDIN, Answers, answer_stream, records_of_arguments, records_of_source
-    from ..runtime.engine import Runtime
+    from ..runtime.decision.abstention_goal import Abstain
+    from ..runtime.output.prediction_stream import (
+        STDIN,
+        Answers,
+        answer_stream,
+        records_of_arguments,
+        records_of_source,
+    )
+    from ..runtime.runtime import Runtime
 
     if bool(text) == (source is not None):
         found = f"{len(text)} texts and --input {source}" if text else "neither"

@@ -20,9 +20,9 @@ def sign(bundle: Path | None, key: Path | None, new_key: Path | None) -> None:
     Whoever has the public key makes sure with `--require-signature KEY.pub.pem` (predict, eval, bench, inspect) or
     `Runtime.open(..., require_signature="KEY.pub.pem")` that a bundle is the one that the key's owner signed.
     """
-    from ..kb.signature import new_key_pair, read_private_key
-    from ..runtime.manifest import SIGNATURE_FILE
-    from ..runtime.signing import sign_bundle
+    from ..kb.storage.ed25519 import new_key_pair, read_private_key
+    from ..runtime.bundle.manifest import SIGNATURE_FILE
+    from ..runtime.editing.sign import sign_bundle
 
     if new_key is not None and bundle is None and key is None:
         public, other = new_key_pair(new_key)

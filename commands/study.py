@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import resumable, train_extra
-from .datasource import go_offline_if_unreachable, load
+from .data_source import go_offline_if_unreachable, load
 from .options import PATH
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import resumable, train_extra
-from .datasource import go_offline_if_unreachable, load
+from .data_source import go_offline_if_unreachable, load
 from .options import PATH, numbers, with_columns, with_task
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def train(
     with train_extra("training"):
         from ..export import recipe_file as recipes
         from ..export.recipe import Recipe
-        from ..export.train import TrainJob
-        from ..export.train import train as run_training
+        from ..export.training.train import TrainJob
+        from ..export.training.train import train as run_training
     base = recipes.load_recipe(recipe) if recipe else Recipe()
     chosen = recipes.override(
         base,

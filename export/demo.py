@@ -11,20 +11,21 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
-from ..kb.files import atomic_directory
-from ..runtime.bench import bench
-from ..runtime.engine import Runtime
-from ..runtime.evaluate import evaluate_bundle
-from ..runtime.manifest import MANIFEST_FILE
-from ..runtime.report import format_bench, format_evaluation
-from ..runtime.writers import row_writer
-from .bundle import ExportJob, export
+from ..kb.storage.atomic import atomic_directory
+from ..runtime.benchmark.bench import bench
+from ..runtime.benchmark.report import format_bench
+from ..runtime.bundle.manifest import MANIFEST_FILE
+from ..runtime.evaluation.evaluate import evaluate_bundle
+from ..runtime.evaluation.report import format_evaluation
+from ..runtime.output.prediction_formats import row_writer
+from ..runtime.runtime import Runtime
+from .bundle.write import ExportJob, export
 from .corpus import generate
-from .evaluate import run_probabilities
-from .onnx import detect_target
+from .onnx.export import detect_target
 from .recipe import FitRecipe, ProjectionRecipe, Recipe, StudentRecipe, TeacherRecipe
-from .run import remove_folder
-from .train import TrainJob, train
+from .training.evaluate_run import run_probabilities
+from .training.run_folder import remove_folder
+from .training.train import TrainJob, train
 
 TRAIN_ROWS = 8000
 VOCABULARY = 4000

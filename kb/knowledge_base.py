@@ -24,13 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, UsageError
-from .files import atomic_write
-from .index import IndexConfig, VectorIndex
-from .mapped import misfit, open_digests, open_texts, save_npy
-from .npy_file import map_npy
+from .index.hnsw import IndexConfig, VectorIndex
 from .soft_labels import SOFT_LABEL_DTYPES, SoftLabels, TopLabels, decode, encode
-from .text_digests import DIGESTS_FILE, TextDigests
-from .text_lines import text_json
+from .storage.atomic import atomic_write
+from .storage.npy import map_npy, misfit, save_npy
+from .texts import DIGESTS_FILE, TextDigests, open_digests, open_texts, text_json
 
 INDEX_FILE = "index.usearch"
 SOFT_LABELS_FILE = "soft_labels.npy"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from support.paths import SHARED, TESTS
 
 if TYPE_CHECKING:
-    from workshop import Workshop
+    from support.workshop import Workshop
 
-HERE = Path(__file__).resolve().parent
-SHARED = HERE.parents[1] / "shared"
+# Scripts that tests run in processes of their own import `support` too.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
 
 # As in the commands that train: threads that spin while they wait slow the suite down several times on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -37,7 +37,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def edge_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of single texts with the labels a, b and c, to be looked at and not to be changed."""
-    from tinybundle import build_tiny_bundle
+    from support.tiny_bundle import build_tiny_bundle
 
     return build_tiny_bundle(tmp_path_factory.mktemp("edge") / "bundle")
 
@@ -45,7 +45,7 @@ def edge_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of pairs."""
-    from tinybundle import build_tiny_bundle
+    from support.tiny_bundle import build_tiny_bundle
 
     return build_tiny_bundle(tmp_path_factory.mktemp("edge") / "pairs", pairs=True)
 
@@ -53,7 +53,6 @@ def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """A tiny teacher, 240 train and 60 test rows, the finished run and its bundle; not to be changed."""
-    sys.path.insert(0, str(HERE / "export"))  # for tinymodels
-    from workshop import build_workshop
+    from support.workshop import build_workshop
 
     return build_workshop(tmp_path_factory.mktemp("workshop"))

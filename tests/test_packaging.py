@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 import reaugkd
 
-ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("kb", "runtime", "export", "commands")  # a layer imports itself and those before it
 NOT_PACKAGES = {"tests", "docs", "recipes", "build", "dist"}
 EDGE = {"numpy", "onnxruntime", "usearch", "tokenizers", "click"}
@@ -56,7 +56,7 @@ def imports(file: Path) -> Iterator[tuple[str, bool]]:
 
 def test_there_are_files_to_look_at() -> None:
     assert {layer_of(file) for file in sources()} == {"", *LAYERS}
-    assert ("reaugkd.kb.files", False) in list(imports(ROOT / "export" / "run.py"))
+    assert ("reaugkd.kb.storage.atomic", False) in list(imports(ROOT / "export" / "run.py"))
     assert ("reaugkd.errors", True) in list(imports(ROOT / "__init__.py"))
 
 

@@ -24,11 +24,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from reaugkd import Runtime
-from reaugkd.export.bundle import ExportJob, export
-from reaugkd.export.encoder import EncoderClassifier
-from reaugkd.export.onnx import detect_target, export_float32, quantize
-from reaugkd.export.run import RunFolder
-from reaugkd.export.source import RunSource
+from reaugkd.export.bundle.write import ExportJob, export
+from reaugkd.export.modeling.encoder import EncoderClassifier
+from reaugkd.export.onnx.export import detect_target, export_float32, quantize
+from reaugkd.export.training.finished_run import RunSource
+from reaugkd.export.training.run_folder import RunFolder
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 

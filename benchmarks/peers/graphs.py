@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reaugkd import Runtime
+from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.kb.knowledge_base import INDEX_FILE, ROW_DTYPE, KnowledgeBase
-from reaugkd.kb.recall import exact_search
-from reaugkd.runtime.bundle import KB_FOLDER
-from reaugkd.runtime.latency import Quantiles, interleave, visits
-from reaugkd.runtime.pipeline import Pipeline
+from reaugkd.runtime.benchmark.latency import Quantiles, interleave, visits
+from reaugkd.runtime.bundle.bundle import KB_FOLDER
+from reaugkd.runtime.inference.pipeline import Pipeline
 
 Floats = NDArray[np.float32]
 

@@ -19,9 +19,9 @@ import numpy as np
 from graphs import compare_graphs
 from systems import BLEND, EAGER, FAISS, FLOAT32, GATED, PIPELINE, STUDENT, SYSTEMS, Ask, open_system, places
 
+from reaugkd.runtime.benchmark.environment import host_facts
+from reaugkd.runtime.benchmark.latency import Quantiles, interleave, visits
 from reaugkd.runtime.data import Split, choose_split, load_dataset
-from reaugkd.runtime.host import host_facts
-from reaugkd.runtime.latency import Quantiles, interleave, visits
 
 VISITS, WARM_UP, TEXTS, STARTS = 600, 100, 300, 5
 

@@ -79,7 +79,7 @@ def _eager(name: str) -> Callable[[Path], Ask]:
         import torch
         from transformers import AutoTokenizer
 
-        from reaugkd.export.encoder import EncoderClassifier
+        from reaugkd.export.modeling.encoder import EncoderClassifier
 
         torch.set_num_threads(1)
         labels = json.loads((folder / "labels.json").read_text())

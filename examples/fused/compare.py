@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from reaugkd import Runtime
-from reaugkd.export.fused import MAX_ROWS, fuse
+from reaugkd.export.onnx.fuse import MAX_ROWS, fuse
 
 HERE = Path(__file__).resolve().parent
 ROWS = 200

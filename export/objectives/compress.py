@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..tokens import _mix
-from . import Distillation, DistillationStep, Objective, register, require_setting
-from .similarity import same_rows, similarity_kl
+from ..modeling.seeds import mix_seed
+from .base import Distillation, DistillationStep, Objective
+from .registry import register, require_setting
+from .similarity_kl import same_rows, similarity_kl
 
 _SAMPLE = 101  # which of the run's random streams the anchors are drawn from
 
@@ -44,7 +45,7 @@ class CompRess(Objective):
         self._rows = torch.arange(len(keys), device=keys.device)
         self._keys = keys
         if len(keys) > self.anchors:
-            generator = torch.Generator().manual_seed(_mix(distillation.seed, _SAMPLE))
+            generator = torch.Generator().manual_seed(mix_seed(distillation.seed, _SAMPLE))
             chosen = torch.randperm(len(keys), generator=generator)[: self.anchors].sort().values
             self._rows = chosen.to(keys.device)
             self._keys = keys[self._rows]

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..fit import in_precision
-from ..processes import of_all_processes
-from . import Distillation, DistillationStep, Objective, register, require_setting
-from .similarity import same_rows, similarity_kl
+from ..modeling.distributed import of_all_processes
+from ..modeling.training_loop import in_precision
+from .base import Distillation, DistillationStep, Objective
+from .registry import register, require_setting
+from .similarity_kl import same_rows, similarity_kl
 
 
 @register("compress_2q")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from . import DistillationStep, Objective, register, require_setting
+from .base import DistillationStep, Objective
+from .registry import register, require_setting
 
 
 @register("hard_labels")

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 from transformers import PreTrainedModel
 
-from ..processes import processes
+from ..modeling.distributed import processes
+from ..modeling.seeds import mix_seed
 from ..recipe import Recipe
-from ..tokens import _mix
-from . import Distillation, DistillationStep, Objective, register, require_setting
-from .vocabulary import require_shared_tokens
+from .base import Distillation, DistillationStep, Objective
+from .registry import register, require_setting
+from .shared_vocabulary import require_shared_tokens
 
 _STREAM = 3  # keeps these draws apart from dropout's, which come from the same seed and step
 
@@ -38,7 +39,7 @@ class Mixture:
 
 def draw_mixture(rows: int, ratio: int, alpha: float, seed: int, step: int) -> Mixture:
     """Each row ``ratio`` times, with partners by a permutation and lambda ~ Beta(alpha, alpha): all by (seed, step)."""
-    rng = np.random.default_rng([_mix(seed, step), _STREAM])
+    rng = np.random.default_rng([mix_seed(seed, step), _STREAM])
     second = np.concatenate([rng.permutation(rows) for _ in range(ratio)])
     share = rng.beta(alpha, alpha, rows * ratio)
     return Mixture(torch.arange(rows).repeat(ratio), torch.from_numpy(second), torch.from_numpy(share))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..projection import fit_pca, require_reducible
+from ..modeling.projection import fit_pca, require_reducible
 from ..recipe import Recipe
-from . import Distillation, DistillationStep, Objective, register
+from .base import Distillation, DistillationStep, Objective
+from .registry import register
 
 
 @register("sea")

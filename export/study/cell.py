@@ -14,29 +14,39 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from ...errors import OutputExistsError
-from ...kb.files import atomic_directory
-from ...runtime.blend import softmax_many
+from ...kb.storage.atomic import atomic_directory
 from ...runtime.data import Columns, Dataset, Split, choose_split, label_indices, load_dataset
-from ...runtime.evaluate import BLEND, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER
-from ...runtime.fidelity import CLEAN, DISTILLATION, FIDELITY_METRICS, SHIFTED, shifted_split
-from ...runtime.metrics import score
-from ...runtime.student import StudentSession
-from ...runtime.tokenizer import TextTokenizer
-from ..bundle import ExportJob, ask, make_kb
-from ..encoder import EncoderClassifier
-from ..evaluate import distillation_sample
-from ..fit import outputs_of
-from ..onnx import detect_target
-from ..quality import Answers
+from ...runtime.decision.blending import softmax_many
+from ...runtime.evaluation.fidelity import shifted_split
+from ...runtime.evaluation.metrics import score
+from ...runtime.evaluation.results import (
+    BLEND,
+    CLEAN,
+    DISTILLATION,
+    FIDELITY_METRICS,
+    RETRIEVAL,
+    SHIFTED,
+    STUDENT,
+    STUDENT_FP32,
+    TEACHER,
+)
+from ...runtime.inference.student import StudentSession
+from ...runtime.inference.tokenizer import TextTokenizer
+from ..bundle.student import StudentJob, write_student
+from ..bundle.write import ExportJob, ask, make_kb
+from ..modeling.encoder import EncoderClassifier
+from ..modeling.tokens import TokenRows, token_rows
+from ..modeling.training_loop import outputs_of
+from ..onnx.export import detect_target
+from ..onnx.quality import Answers
 from ..recipe import RetrievalRecipe
 from ..recipe_file import retrieval_from_dict
-from ..retrieval import Blends, blend_many
-from ..run import RunFolder, made_from, read_json
-from ..source import RunSource
-from ..splits import assign
-from ..student_folder import StudentJob, write_student
-from ..tokens import TokenRows, token_rows
-from ..train import TrainJob, train
+from ..training.evaluate_run import distillation_sample
+from ..training.finished_run import RunSource
+from ..training.run_folder import RunFolder, made_from, read_json
+from ..training.splits import assign
+from ..training.train import TrainJob, train
+from ..tuning.build_kb import Blends, blend_many
 from .options import Options
 from .out_of_domain import OtherDomain, out_of_domain_accuracy
 from .plan import KB_REST, Cell, Plan, located

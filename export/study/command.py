@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...errors import DataError, DependencyError, OutputExistsError, UsageError
-from ...kb.files import atomic_write
+from ...kb.storage.atomic import atomic_write
 from .compare import Analysis
-from .keys import CELL_FORMAT, Inputs, finished, settings_key
+from .fingerprints import CELL_FORMAT, Inputs, finished, settings_key
 from .plan import Cell, Plan
 from .plots import draw
 from .results import CellNotes, CellResult, cell_file, read_cell, write_results

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...runtime.evaluate import BLEND, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER
-from ...runtime.metrics import Floats
-from ...runtime.significance import Interval
-from .checks import AVERAGE
+from ...runtime.evaluation.bootstrap import Interval
+from ...runtime.evaluation.metrics import Floats
+from ...runtime.evaluation.results import BLEND, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER
 from .plan import Plan
 from .results import Found, SystemResult
 from .statistics import Draws, RowTest, SeedTest, Spread, difference_interval, resampled, row_test, seed_test, spread
+from .toml_checks import AVERAGE
 
 __all__ = ["BLEND", "MAIN", "RETRIEVAL", "STUDENT", "STUDENT_FP32", "TEACHER", "Analysis", "Comparison", "Who"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import Table, a_switch, a_text
+from .toml_checks import Table, a_switch, a_text
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ...errors import DataError
 from ...runtime.data import Dataset, Split, carve, choose_split, label_indices
-from ...runtime.evaluate import STUDENT_FP32, TEACHER
-from ..encoder import EncoderClassifier
-from ..fit import outputs_of
-from ..run import RunFolder
-from ..source import RunSource
-from ..tokens import token_rows
+from ...runtime.evaluation.results import STUDENT_FP32, TEACHER
+from ..modeling.encoder import EncoderClassifier
+from ..modeling.tokens import token_rows
+from ..modeling.training_loop import outputs_of
+from ..training.finished_run import RunSource
+from ..training.run_folder import RunFolder
 
 NEIGHBOURS = 5
 MOST_TRAIN, MOST_TEST = 3000, 1000

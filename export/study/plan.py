@@ -38,7 +38,8 @@ from typing import Any
 from ...errors import RecipeError
 from ..recipe import Recipe
 from ..recipe_file import load_recipe, override, retrieval_from_dict, with_start
-from .checks import (
+from .options import Options
+from .toml_checks import (
     REMEDY,
     Metric,
     Table,
@@ -55,7 +56,6 @@ from .checks import (
     some_tables,
     some_texts,
 )
-from .options import Options
 
 KB_REST = "kb_rest"
 """The variant that a task's ``kb_rest`` adds."""

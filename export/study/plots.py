@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DependencyError
-from ...kb.files import atomic_write
-from .checks import AVERAGE
+from ...kb.storage.atomic import atomic_write
 from .compare import BLEND, STUDENT, Analysis, Who
 from .tables import NAMES, OWN
+from .toml_checks import AVERAGE
 
 _ROW_INCHES, _PANEL_INCHES = 0.28, 2.6
 _APART = 0.14  # of a row, so that spreads do not cover each other

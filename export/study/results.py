@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import DataError
-from ...kb.files import atomic_write
-from ...runtime.fidelity import CLEAN
-from ...runtime.metrics import check, score
+from ...kb.storage.atomic import atomic_write
+from ...runtime.evaluation.metrics import check, score
+from ...runtime.evaluation.results import CLEAN
 from .plan import Cell
 
 Value = str | int | float | None

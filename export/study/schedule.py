@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import one_line, shorten
-from ...runtime.threads import default_threads
+from ...runtime.inference.threads import default_threads
 from .watch import Watch
 from .worker import Job
 

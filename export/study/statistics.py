@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 from scipy.stats import binom
 
-from ...runtime.metrics import CALIBRATION_BINS, PROBABILITY_FLOOR, Floats
-from ...runtime.significance import Interval, percentile_interval, resample_counts
+from ...runtime.evaluation.bootstrap import Interval, percentile_interval, resample_counts
+from ...runtime.evaluation.metrics import CALIBRATION_BINS, PROBABILITY_FLOOR, Floats
 from .results import SystemResult
 
 RESAMPLES = 1000

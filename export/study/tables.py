@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...runtime.fidelity import MEANING
-from ...runtime.significance import Interval
-from .checks import AVERAGE
+from ...runtime.evaluation.bootstrap import Interval
+from ...runtime.evaluation.results import MEANING
 from .compare import BLEND, MAIN, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER, Analysis, Comparison, Who
 from .plan import KB_REST
 from .results import metric_on
 from .statistics import CONFIDENCE, RESAMPLES, Spread
+from .toml_checks import AVERAGE
 
 NAMES = {
     "accuracy": "accuracy",

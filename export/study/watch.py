@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
-from ...runtime.progress import duration
+from ...runtime.output.progress import duration
 from .plan import Cell
 
 

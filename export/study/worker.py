@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import ReaugkdError
-from .keys import CELL_FORMAT
+from .fingerprints import CELL_FORMAT
 from .plan import Cell, Plan
 from .results import CellNotes, CellResult, cell_file, write_cell
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from .assemble import dataset_from_rows
-from .carve import carve, choose_split, is_carved, unlabelled_split, with_dev_split
 from .dataset import Columns, Dataset, Split, label_indices
 from .dedupe import drop_duplicates_of, normalise
-from .labelled import LabelledRow, read_labelled
+from .dev_split import carve, choose_split, is_carved, unlabelled_split, with_dev_split
+from .labelled_rows import LabelledRow, read_labelled
 from .load import load_dataset
-from .split import stratified_split
-from .stream import BadRecord, Record, read_records
+from .records import BadRecord, Record, read_records
+from .stratified_split import stratified_split
 
 __all__ = [
     "BadRecord",

@@ -9,7 +9,7 @@ from ...errors import ColumnError, DataError, LabelError, UsageError
 from .cells import check_label, check_text
 from .columns import Chosen, choose_columns
 from .dataset import SPLIT_NAMES, Columns, Dataset, Split, label_indices, sort_labels
-from .delimited import empty_source
+from .formats.csv_tsv import empty_source
 from .rows import BadRow, Row, Table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ...errors import LabelError, TextError
-from ..text import MAX_TEXT_CHARS
+from ..inference.inputs import MAX_TEXT_CHARS
 
 # What pandas and numpy write for a missing value where they were told to write one.
 _MISSING_WORDS = frozenset({"nan", "NaN", "NAN", "<NA>"})

@@ -11,12 +11,12 @@ from typing import BinaryIO
 from ...errors import DataError
 from .assemble import assemble, read_split
 from .dataset import SPLIT_NAMES, Columns, Dataset, Split
-from .delimited import read_csv, read_tsv
-from .glue import CLINC, CLINC_OOS, require_task, task_columns, told_task
-from .json_rows import read_json, read_jsonl
-from .parquet import read_parquet
+from .formats.clinc150 import read_split_object
+from .formats.csv_tsv import read_csv, read_tsv
+from .formats.jsonl import read_json, read_jsonl
+from .formats.parquet import read_parquet
+from .known_tasks import CLINC, CLINC_OOS, require_task, task_columns, told_task
 from .rows import Table
-from .split_object import read_split_object
 
 Reader = Callable[[BinaryIO, str], Table]
 READERS: dict[str, Reader] = {

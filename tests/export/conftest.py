@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-import tinymodels
 import torch
-from runs import QUICK, Finished
+from support import tiny_models as tinymodels
+from support.runs import QUICK, Finished
 
-from reaugkd.export.bundle import Exported, ExportJob, export
-from reaugkd.export.train import TrainJob, train
-from reaugkd.export.tuning import Tuning
+from reaugkd.export.bundle.write import Exported, ExportJob, export
+from reaugkd.export.training.train import TrainJob, train
+from reaugkd.export.tuning.tune import Tuning
 from reaugkd.runtime.data import Dataset
 
 # On a machine with a GPU too: what is compared bit by bit is compared on the processor.

@@ -6,12 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from reaugkd.export import objectives
 from reaugkd.export.recipe import Recipe
 from reaugkd.export.recipe_file import load_recipe
 
-FOLDER = Path(__file__).resolve().parents[2] / "recipes"
+FOLDER = ROOT / "recipes"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)

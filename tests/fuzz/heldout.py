@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from reaugkd.errors import ReaugkdError
-from reaugkd.runtime.heldout import HELDOUT_FILE, HeldOutRows
+from reaugkd.runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 
 from .common import rewrite, scratch
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from reaugkd.errors import BundleIntegrityError
-from reaugkd.kb.change import Change, Labelling, NewRow, Payload, Relabelling
-from reaugkd.kb.journal import Entry, read_journal
+from reaugkd.kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
+from reaugkd.kb.edits.journal import Entry, read_journal
 
 FILE = Path("journal.jsonl")
 START = "0" * 64

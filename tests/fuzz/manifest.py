@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 
 from reaugkd.errors import ReaugkdError
-from reaugkd.kb.index import IndexConfig
-from reaugkd.runtime.gate import Gate
-from reaugkd.runtime.manifest import BlendConfig, FileRecord, Golden, Manifest
-from reaugkd.runtime.strict_json import read_json
-from reaugkd.runtime.weight import BucketWeight, LogisticWeight
+from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.storage.strict_json import read_json
+from reaugkd.runtime.bundle.manifest import FileRecord, Golden, Manifest
+from reaugkd.runtime.decision.blend_config import BlendConfig
+from reaugkd.runtime.decision.gating import Gate
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight
 
 FILE = Path("manifest.json")
 GOOD = Manifest(

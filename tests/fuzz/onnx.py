@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from reaugkd.errors import ReaugkdError
-from reaugkd.runtime.onnx_file import check_onnx_file
+from reaugkd.runtime.bundle.onnx_safety import check_onnx_file
 
 from .common import rewrite, scratch
 

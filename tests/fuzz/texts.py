@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from reaugkd.errors import ReaugkdError, TextError
-from reaugkd.runtime.answers import Answers, answer_stream
 from reaugkd.runtime.data import read_records
-from reaugkd.runtime.data.stream import FORMATS
-from reaugkd.runtime.engine import Runtime
-from reaugkd.runtime.prediction import Prediction
+from reaugkd.runtime.data.records import FORMATS
+from reaugkd.runtime.inference.prediction import Prediction
+from reaugkd.runtime.output.prediction_stream import Answers, answer_stream
+from reaugkd.runtime.runtime import Runtime
 
 from .common import scratch
 
@@ -64,7 +64,7 @@ PIECES = {
 def runtimes() -> list[Runtime]:
     """The tiny bundle with its own tokenizer, and with BERT's ways."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tinybundle import build_tiny_bundle, reseal
+    from support.tiny_bundle import build_tiny_bundle, reseal
 
     found = []
     for bert in (False, True):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tinybundle import build_tiny_bundle
+from support.tiny_bundle import build_tiny_bundle
 
 FORBIDDEN = "torch transformers optimum onnx datasets pandas matplotlib sklearn scipy pyarrow accelerate".split()
 
@@ -52,7 +52,12 @@ with Runtime.open(sys.argv[1], threads=2) as runtime:
 print(*sys.modules)
 """
     modules = set(run(script, bundle, tmp_path).split())
-    assert not modules & {"reaugkd.runtime.editor", "reaugkd.runtime.writer", "reaugkd.runtime.prometheus", "difflib"}
+    assert not modules & {
+        "reaugkd.runtime.editing.editor",
+        "reaugkd.runtime.editing.writer",
+        "reaugkd.runtime.monitoring.prometheus",
+        "difflib",
+    }
     loaded = {name.partition(".")[0] for name in modules}
     assert {"numpy", "onnxruntime", "tokenizers"} <= loaded
     assert not loaded & set(FORBIDDEN)

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heldoutbundle import TEXTS, add_heldout
-from tinybundle import build_tiny_bundle, reseal
+from support.heldout_bundle import TEXTS, add_heldout
+from support.paths import SUPPORT
+from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd import BundleError, ModelError, Runtime
 from reaugkd.kb.soft_labels import DenseLabels, TopLabels
-from reaugkd.runtime.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
-HARMER = Path(__file__).with_name("damage.py")
+HARMER = SUPPORT / "damage.py"
 KINDS: dict[str, dict[str, Any]] = {
     "dense": {},
     "top": {"labels": [f"label {number}" for number in range(20)], "label_loss": 0.05},

@@ -9,7 +9,6 @@ import copy
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +16,12 @@ from fuzz import manifest as manifest_target
 from fuzz.common import mutants
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import TESTS
 
 from reaugkd.errors import ReaugkdError
-from reaugkd.runtime.manifest import Manifest
-from reaugkd.runtime.strict_json import read_json
+from reaugkd.kb.storage.strict_json import read_json
+from reaugkd.runtime.bundle.manifest import Manifest
 
-TESTS = Path(__file__).resolve().parents[1]
 NO_TARGETS = {"__main__", "common", "texts"}  # texts are run by test_hostile_texts.py
 TARGETS = sorted({file.stem for file in (TESTS / "fuzz").glob("*.py")} - NO_TARGETS)
 

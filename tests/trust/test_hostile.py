@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heldoutbundle import TEXTS, add_heldout
-from hostilebundles import FILES, HELDOUT, INDEX, MANIFESTS, MODEL, SOFT, TOKENIZER, plain, with_field
-from tinybundle import build_tiny_bundle
+from support.heldout_bundle import TEXTS, add_heldout
+from support.hostile_bundles import FILES, HELDOUT, INDEX, MANIFESTS, MODEL, SOFT, TOKENIZER, plain, with_field
+from support.paths import SUPPORT
+from support.tiny_bundle import build_tiny_bundle
 
 from reaugkd import BundleError, BundleIntegrityError, Runtime
-from reaugkd.runtime.bundle import Bundle
-from reaugkd.runtime.manifest import MANIFEST_FILE
+from reaugkd.runtime.bundle.bundle import Bundle
+from reaugkd.runtime.bundle.manifest import MANIFEST_FILE
 
-OPENER = Path(__file__).with_name("opener.py")
+OPENER = SUPPORT / "opener.py"
 
 
 @pytest.fixture(scope="module")

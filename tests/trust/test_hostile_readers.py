@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hostilebundles import HELDOUT, MODEL, TOKENIZER, npy, plain
 from onnx import helper
+from support.hostile_bundles import HELDOUT, MODEL, TOKENIZER, npy, plain
 from tokenizers import Regex, normalizers, pre_tokenizers, processors
 
 from reaugkd import BundleError, BundleIntegrityError
-from reaugkd.kb.index_file import read_index_file
-from reaugkd.kb.npy_file import array_of
-from reaugkd.runtime.heldout import HeldOutRows
-from reaugkd.runtime.manifest import FileRecord, Manifest
-from reaugkd.runtime.onnx_file import check_onnx_file
-from reaugkd.runtime.tokenizer import TextTokenizer
-from reaugkd.runtime.tokenizer_limits import MOST_BYTES, _growth
+from reaugkd.kb.index.usearch_file import read_index_file
+from reaugkd.kb.storage.npy import array_of
+from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
+from reaugkd.runtime.bundle.manifest import FileRecord, Manifest
+from reaugkd.runtime.bundle.onnx_safety import check_onnx_file
+from reaugkd.runtime.bundle.tokenizer_safety import MOST_BYTES, _growth
+from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 3)])

@@ -15,8 +15,9 @@ import pytest
 from fuzz.common import mutants
 
 from reaugkd import Runtime, TextError
-from reaugkd.runtime.data import BadRecord, delimited, read_records
-from reaugkd.runtime.text import MAX_TEXT_CHARS
+from reaugkd.runtime.data import BadRecord, read_records
+from reaugkd.runtime.data.formats import csv_tsv as delimited
+from reaugkd.runtime.inference.inputs import MAX_TEXT_CHARS
 
 MB = 1_000_000
 

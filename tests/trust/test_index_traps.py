@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tinybundle import build_tiny_bundle
+from support.tiny_bundle import build_tiny_bundle
 
 from reaugkd import ModelError, Runtime, UsageError
-from reaugkd.kb.index import DTYPES, IndexConfig, VectorIndex
-from reaugkd.runtime.student import StudentSession
+from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
+from reaugkd.runtime.inference.student import StudentSession
 
 NDIM = 16
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 2e-2, "i8": 3e-2}

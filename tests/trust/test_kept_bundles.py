@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commandline import ok, records, refused
-from tinybundle import reseal
+from support.command_line import ok, records, refused
+from support.paths import KEPT_BUNDLES
+from support.tiny_bundle import reseal
 
 from reaugkd import BundleVersionError, Runtime
 from reaugkd.kb.soft_labels import DenseLabels, TopLabels
-from reaugkd.runtime.manifest import FORMAT_VERSION, Manifest
+from reaugkd.runtime.bundle.manifest import FORMAT_VERSION, Manifest
 
-KEPT = Path(__file__).resolve().parents[1] / "data" / "bundles"
+KEPT = KEPT_BUNDLES
 VERSIONS = sorted(int(path.stem[1:]) for path in KEPT.glob("v*.json"))
 
 

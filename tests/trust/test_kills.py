@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import systemcalls
-from tinybundle import build_tiny_bundle
-
-HERE = Path(__file__).parent
+from support import system_calls as systemcalls
+from support.paths import SUPPORT
+from support.tiny_bundle import build_tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def test_a_killed_edit_was_made_or_not(bundle: Path, folder: Path, operation: str, step: int) -> None:
     if not (sys.platform == "linux" and systemcalls.available()):
         pytest.skip("this machine does not let a process trace its child")
-    command = [sys.executable, str(HERE / "kills.py"), str(bundle), str(folder), operation, str(step)]
+    command = [sys.executable, str(SUPPORT / "kills.py"), str(bundle), str(folder), operation, str(step)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -18,15 +18,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ownprocess import LIMIT
-from tinybundle import build_tiny_bundle, tiny_texts
-from workshop import Workshop
+from support.own_process import LIMIT
+from support.paths import KEPT_BUNDLES
+from support.tiny_bundle import build_tiny_bundle, tiny_texts
+from support.workshop import Workshop
 
 from reaugkd import Runtime
-from reaugkd.runtime.ort import import_onnxruntime
+from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
 
 HERE = Path(__file__).resolve().parent
-KEPT = HERE.parent / "data" / "bundles"
+KEPT = KEPT_BUNDLES
 LEVELS = ("avx2", "sse")
 CANNOT = 77
 
@@ -35,7 +36,7 @@ SCRIPT = """
 import json, sys
 import numpy as np
 from reaugkd import ReaugkdError, Runtime
-from reaugkd.kb.usearch_compiled import compiled
+from reaugkd.kb.index.usearch_import import compiled
 found = {"simd": np.show_config(mode="dicts")["SIMD Extensions"].get("found", []), "answers": []}
 path, texts = json.load(sys.stdin)
 try:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commandline import ok, records
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workshop import Workshop
+from support.command_line import ok, records
+from support.workshop import Workshop
 
 from reaugkd import Prediction, Runtime
 
@@ -76,7 +76,7 @@ def test_the_command_line_gives_the_same_numbers(
 
 def test_a_new_process_gives_the_same_numbers(workshop: Workshop, runtimes: dict[int, Runtime], tmp_path: Path) -> None:
     """Nothing of an answer is left over from what was asked before, or drawn when a process starts."""
-    from commandline import finish, spawn
+    from support.command_line import finish, spawn
 
     texts = ["wake me at seven", "rain", "unheard-of " * 50]
     for runtime in runtimes.values():

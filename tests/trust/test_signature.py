@@ -15,17 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import finish, labelled_rows, ok, refused, spawn_python
-from tinybundle import reseal
+from support.command_line import finish, labelled_rows, ok, refused, spawn_python
+from support.tiny_bundle import reseal
 
 from reaugkd import BundleIntegrityError, DependencyError, OutputExistsError, Runtime, StorageError, UsageError
-from reaugkd.kb import signature as module
-from reaugkd.kb.signature import PublicKey, Signature, new_key_pair, read_private_key, read_public_key, sign, verify
-from reaugkd.runtime.bench import bench
-from reaugkd.runtime.bundle import Bundle
-from reaugkd.runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE
-from reaugkd.runtime.signing import CONTEXT, check_signature, sign_bundle
-from reaugkd.runtime.sweep import sweep
+from reaugkd.benchmarks.sweep.sweep import sweep
+from reaugkd.kb.storage import ed25519 as module
+from reaugkd.kb.storage.ed25519 import (
+    PublicKey,
+    Signature,
+    new_key_pair,
+    read_private_key,
+    read_public_key,
+    sign,
+    verify,
+)
+from reaugkd.runtime.benchmark.bench import bench
+from reaugkd.runtime.bundle.bundle import Bundle
+from reaugkd.runtime.bundle.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from reaugkd.runtime.bundle.signature import CONTEXT, check_signature
+from reaugkd.runtime.editing.sign import sign_bundle
 
 pytest.importorskip("cryptography")
 from cryptography.hazmat.primitives import serialization
@@ -366,7 +375,7 @@ def test_measuring_opens_the_bundle_under_the_same_condition(signed: Path, keys:
 
 def test_the_probes_of_bench_ask_too(signed: Path, keys: Path) -> None:
     from reaugkd import ReaugkdError
-    from reaugkd.runtime.footprint import probe
+    from reaugkd.runtime.benchmark.cold_start import probe
 
     orders = {"kind": "runtime", "path": str(signed), "threads": 1, "retrieval": "always", "texts": ["noon"]}
     mine, other = (read_public_key(keys / f"{name}.pub.pem").raw.hex() for name in ("mine", "other"))

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commandline import ok, refused
-from heldoutbundle import build_heldout_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinybundle import build_tiny_bundle, reseal
-from workshop import Workshop
+from support.command_line import ok, refused
+from support.heldout_bundle import build_heldout_bundle
+from support.tiny_bundle import build_tiny_bundle, reseal
+from support.workshop import Workshop
 
 from reaugkd import BundleError, BundleIntegrityError, KnowledgeBase, Runtime, UsageError
-from reaugkd.kb.compaction import Compaction, build
-from reaugkd.kb.index import IndexConfig
-from reaugkd.kb.text_digests import TextDigests
-from reaugkd.runtime.bundle import Bundle
+from reaugkd.export.bundle.prototypes import Compaction, build
+from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.texts import TextDigests
+from reaugkd.runtime.bundle.bundle import Bundle
 
 CONFIG = IndexConfig(4)
 single = st.text(max_size=20)

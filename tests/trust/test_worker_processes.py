@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ownprocess import LIMIT, group, run_script
-from tinybundle import tiny_texts
+from support.own_process import LIMIT, group, run_script
+from support.tiny_bundle import tiny_texts
 
 from reaugkd import Runtime
 

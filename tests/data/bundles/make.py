@@ -17,13 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from heldoutbundle import build_heldout_bundle
-from tinybundle import build_tiny_bundle, reseal, tiny_texts
+from support.heldout_bundle import build_heldout_bundle
+from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import Runtime
 from reaugkd.kb.soft_labels import TopLabels
-from reaugkd.runtime.gate import Gate
-from reaugkd.runtime.weight import BucketWeight
+from reaugkd.runtime.decision.gating import Gate
+from reaugkd.runtime.decision.mixture_weight import BucketWeight
 
 HERE = Path(__file__).resolve().parent
 

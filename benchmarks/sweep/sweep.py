@@ -1,0 +1,350 @@
+"""How the cost of retrieval grows: with a text's tokens, with the knowledge base's rows, and over threads.
+
+Every number of tokens with every number of rows is a contestant, and so is the student alone at every number of tokens;
+they take turns in one process, on the one session of one runtime, as in `race`. The knowledge bases are grown from the
+bundle's own (`growth`), the texts are cut to length from real ones (`lengths`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, Grown, Seedbed, recall
+from reaugkd.benchmarks.sweep.text_lengths import texts_of_length, usual_lengths
+from reaugkd.benchmarks.sweep.thread_scaling import Throughput, measure_streams
+from reaugkd.errors import UsageError
+from reaugkd.kb.storage.ed25519 import PublicKey
+from reaugkd.runtime.benchmark.environment import host_facts
+from reaugkd.runtime.benchmark.interleaved import TEXTS_PER_PASS, choose_inputs
+from reaugkd.runtime.benchmark.latency import Clock, Overhead, Quantiles, interleave, median_ratio_interval, visits
+from reaugkd.runtime.evaluation.bootstrap import Interval
+from reaugkd.runtime.evaluation.metrics import Floats
+from reaugkd.runtime.inference.inputs import Text, checked_input
+from reaugkd.runtime.inference.pipeline import Pipeline
+from reaugkd.runtime.inference.prediction import Prediction
+from reaugkd.runtime.inference.student import StudentSession
+from reaugkd.runtime.inference.threads import checked_threads
+from reaugkd.runtime.runtime import Runtime
+
+Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], object]]]
+Place = tuple[int, int]
+"""Tokens, and rows or ``ALONE``."""
+
+ALONE = 0
+"""In place of a number of rows: the student without retrieval."""
+
+FEWEST_SAMPLES, MOST_SAMPLES = 100, 5000
+_TEXTS_TO_CUT, _QUERIES = 2000, 50
+_MOST = 100_000_000  # rows, whose index would take 30 GB; of everything else less makes sense
+_FEW = 0.5  # of the texts asked for: so few different ones would find their neighbours in the caches
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """What is measured, and how long.
+
+    Attributes:
+        tokens: of the texts, special ones counted. Default: 8, 16, 32, 64 and 128, as far as the model reads.
+        rows: of the knowledge bases.
+        threads: beside one; None takes every core that this process may use.
+        seconds: for the latencies; as many visits as fit in, at least 100, at most 5,000.
+        samples: that many visits instead, whatever time they take.
+        warmup: visits before them, thrown away.
+        inputs: texts of each number of tokens.
+        passes: over the texts for the throughput, one thread and several in turn; the median counts.
+        seed: of the texts, the growth, the order of visits and the bootstrap.
+
+    Raises:
+        UsageError: a number is below what makes sense.
+    """
+
+    tokens: Sequence[int] | None = None
+    rows: Sequence[int] = (10_000, 100_000)
+    threads: int | None = None
+    seconds: float = 20.0
+    samples: int | None = None
+    warmup: int = 10
+    inputs: int = 200
+    passes: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, several in (("tokens", self.tokens), ("rows", self.rows)):
+            if several is not None and not _different_numbers(several):
+                raise UsageError(
+                    f"the sweep's {name} are unusable",
+                    found=",".join(map(str, several)) or "none",
+                    expected=f"different whole numbers from 1 to {_MOST:,}",
+                )
+        least = {"seconds": 0.0, "samples": 2, "warmup": 1, "inputs": 1, "passes": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and not bound <= value <= _MOST:
+                raise UsageError(f"the sweep's {name} is unusable", found=value, expected=f"{bound} to {_MOST:,}")
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The student without retrieval at one number of tokens."""
+
+    tokens: int
+    total: Quantiles
+    throughput: Throughput
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The p50 of the search over that in the smallest knowledge base, and its 95 % bootstrap interval."""
+
+    ratio: float
+    ci95: Interval
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The student with retrieval, at one number of tokens and of rows.
+
+    Attributes:
+        tokens: of the texts.
+        rows: of the knowledge base.
+        total: of an answer.
+        search: its search, right after the student's run and with what that left in the caches.
+        overhead: over the student alone, on the same visits.
+        growth: of the search.
+        throughput: of a stream.
+    """
+
+    tokens: int
+    rows: int
+    total: Quantiles
+    search: Quantiles
+    overhead: Overhead
+    growth: Growth
+    throughput: Throughput
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """The measurements, by tokens and within them by rows.
+
+    Attributes:
+        alone: the student without retrieval.
+        cells: with it.
+        built: by rows, the ``seconds`` that building the knowledge base took, its ``bytes``, and the ``recall`` of a
+            search, the share of the true k neighbours that it finds.
+        setting: what was measured.
+        host: the machine and the libraries.
+    """
+
+    alone: list[Alone]
+    cells: list[Cell]
+    built: dict[int, dict[str, float]]
+    setting: dict[str, Any]
+    host: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+def sweep(
+    path: str | Path,
+    texts: Sequence[Text] | None = None,
+    *,
+    settings: SweepSettings | None = None,
+    source: str | None = None,
+    progress: Progress = lambda _label, _unit: nullcontext(lambda _done, _total: None),
+    clock: Clock = perf_counter_ns,
+    require_signature: PublicKey | None = None,
+) -> SweepReport:
+    """Measure a bundle over tokens, rows and threads. The grown knowledge bases lie in a temporary folder meanwhile.
+
+    Args:
+        path: the bundle's folder.
+        texts: what to cut texts from. Default: the texts of the knowledge base, or the golden texts.
+        settings: what to measure. Default: ``SweepSettings()``.
+        source: where ``texts`` came from, for the report.
+        progress: called with (what is under way, what is counted) for each stage; its context's value is called with
+            (done, in all).
+        clock: for tests.
+        require_signature: whose signature the bundle must have.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        StorageError: the temporary folder's disk is full.
+        TextError: a text that cannot be answered.
+        UsageError: a knowledge base without rows, no texts, or a setting that cannot be meant.
+    """
+    settings = settings or SweepSettings()
+    threads, seed = checked_threads(settings.threads), settings.seed
+    with (
+        Runtime.open(path, require_signature=require_signature) as runtime,
+        tempfile.TemporaryDirectory(prefix="reaugkd-sweep-") as folder,
+    ):
+        if not len(runtime.knowledge_base):
+            raise UsageError("there is nothing to grow", path=path, found="a knowledge base without rows")
+        inputs, origin = choose_inputs(runtime, texts, _TEXTS_TO_CUT, seed)
+        for text in inputs:
+            checked_input(text, runtime.manifest.text_pair)
+        lengths = sorted(settings.tokens or usual_lengths(runtime.manifest.max_length))
+        cut = {n: texts_of_length(runtime.tokenizer, inputs, n, settings.inputs, seed) for n in lengths}
+        bed = Seedbed(runtime.knowledge_base, seed)
+        bases = _grown(bed, sorted(settings.rows), Path(folder), threads, progress)
+        field = _field(runtime, bases, cut)
+        visit_us = _race(field, settings.warmup, seed, clock).visit_us
+        samples = settings.samples or _fitting(settings.seconds, visit_us)
+        with progress("latencies", "visit") as advance:
+            laps = _race(field, samples, seed, clock, lambda done: advance(done, samples))
+        with progress("throughput", "stream") as advance:
+            streams = _streams(field, threads, settings, clock, lambda done: advance(done, len(field)))
+        queries, k = _queries(runtime, cut), runtime.manifest.blend.k
+        built = {
+            rows: {"seconds": base.build_s, "bytes": base.bytes, "recall": recall(base.kb, queries, k)}
+            for rows, base in bases.items()
+        }
+        setting = {
+            "samples": samples,
+            "texts": settings.inputs,
+            "different_texts": min(len(set(of_length)) for of_length in cut.values()),
+            "source": source or origin,
+            "threads": threads,
+            "own_rows": len(runtime.knowledge_base),
+            "nearest": float(np.median(bed.nearest)),
+            "k": k,
+            "index": {**asdict(runtime.manifest.kb), "dtype": DTYPE},
+            "passes": settings.passes,
+            "seed": seed,
+        }
+    return SweepReport(
+        alone=[Alone(n, Quantiles.of(laps.total[n, ALONE]), streams[n, ALONE]) for n in lengths],
+        cells=[_cell(laps, (n, rows), min(bases), streams[n, rows], seed) for n in lengths for rows in bases],
+        built=built,
+        setting=setting,
+        host=host_facts(),
+    )
+
+
+@dataclass(frozen=True)
+class _Contestant:
+    pipeline: Pipeline
+    student: StudentSession
+    texts: Sequence[Text]
+
+    def answer(self, which: int) -> Prediction:
+        return self.pipeline.answer(self.student, self.texts[which])
+
+
+@dataclass(frozen=True)
+class _Laps:
+    """Microseconds [m] of each contestant's answers and of their searches, in the order of visits."""
+
+    total: dict[Place, Floats]
+    search: dict[Place, Floats]
+
+    @property
+    def visit_us(self) -> float:
+        """The median of all contestants together."""
+        return float(np.median(sum(self.total.values())))
+
+
+def _grown(bed: Seedbed, sizes: Sequence[int], folder: Path, threads: int, progress: Progress) -> dict[int, Grown]:
+    bases = {}
+    for rows in sizes:
+        with progress(f"building {rows:,} rows", "row") as advance:
+            bases[rows] = bed.grow(rows, folder / str(rows), threads, advance)
+    return bases
+
+
+def _queries(runtime: Runtime, texts: Mapping[int, Sequence[Text]]) -> NDArray[np.float32]:
+    """Embeddings of some texts of each length."""
+    pair, each = runtime.manifest.text_pair, -(-_QUERIES // len(texts))
+    some = [checked_input(text, pair) for of_length in texts.values() for text in of_length[:each]]
+    return np.stack([runtime.student.run(runtime.tokenizer.encode(*text))[1] for text in some])
+
+
+def _field(
+    runtime: Runtime, bases: Mapping[int, Grown], texts: Mapping[int, Sequence[Text]]
+) -> dict[Place, _Contestant]:
+    manifest, tokenizer, own = runtime.manifest, runtime.tokenizer, runtime.knowledge_base
+    pipelines = {ALONE: Pipeline(manifest, tokenizer, own, "never")}
+    pipelines |= {rows: Pipeline(manifest, tokenizer, base.kb, "always") for rows, base in bases.items()}
+    return {(n, rows): _Contestant(pipelines[rows], runtime.student, texts[n]) for n, rows in product(texts, pipelines)}
+
+
+def _race(
+    field: Mapping[Place, _Contestant],
+    samples: int,
+    seed: int,
+    clock: Clock,
+    done: Callable[[int], object] = lambda _visits: None,
+) -> _Laps:
+    """Visit ``samples`` inputs; ``done`` is called with the number of visits that have begun."""
+    search = np.empty((samples, len(field)))
+
+    def note(visit: int, task: int, result: object) -> None:
+        assert isinstance(result, Prediction)
+        search[visit, task] = result.timings.search_us
+        if task == 0:
+            done(visit + 1)
+
+    inputs = len(next(iter(field.values())).texts)
+    tasks = [contestant.answer for contestant in field.values()]
+    total = interleave(tasks, visits(inputs, samples, seed), seed=seed, clock=clock, after=note)
+    return _Laps(
+        {place: total[:, i] for i, place in enumerate(field)}, {place: search[:, i] for i, place in enumerate(field)}
+    )
+
+
+def _streams(
+    field: Mapping[Place, _Contestant],
+    threads: int,
+    settings: SweepSettings,
+    clock: Clock,
+    done: Callable[[int], object],
+) -> dict[Place, Throughput]:
+    found: dict[Place, Throughput] = {}
+    for place, one in field.items():
+        texts = [one.texts[i] for i in visits(len(one.texts), TEXTS_PER_PASS, settings.seed)]
+        found[place] = measure_streams(one.pipeline, one.student, texts, threads, settings.passes, clock)
+        done(len(found))
+    return found
+
+
+def _cell(laps: _Laps, place: Place, smallest: int, throughput: Throughput, seed: int) -> Cell:
+    tokens, rows = place
+    total, search, base = laps.total[place], laps.search[place], laps.search[tokens, smallest]
+    low, high = median_ratio_interval(search, base, seed)
+    return Cell(
+        tokens=tokens,
+        rows=rows,
+        total=Quantiles.of(total),
+        search=Quantiles.of(search),
+        overhead=Overhead.of(total, laps.total[tokens, ALONE], seed),
+        growth=Growth(float(np.median(search) / np.median(base)), (1 + low / 100, 1 + high / 100)),
+        throughput=throughput,
+    )
+
+
+def _different_numbers(several: Sequence[object]) -> bool:
+    whole = [number for number in several if isinstance(number, int) and 1 <= number <= _MOST]
+    return bool(whole) and len(set(whole)) == len(several)
+
+
+def few_texts(report: SweepReport) -> bool:
+    """Whether so few different texts were at hand that searches found their rows in the caches."""
+    return bool(report.setting["different_texts"] < _FEW * report.setting["texts"])
+
+
+def _fitting(seconds: float, visit_us: float) -> int:
+    """How many visits fit in the time."""
+    return max(FEWEST_SAMPLES, int(min(MOST_SAMPLES, seconds * 1e6 / visit_us)))

@@ -1,0 +1,133 @@
+"""`reaugkd compact`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from ..export.bundle.condensation_curve import Size
+from ..export.bundle.condense import CONNECTIVITY, DTYPE, Compacted, Frontier
+from ..export.tuning.gating import told_gate
+from ..runtime.output.text_table import table
+from .console import json_report, progress, train_extra
+from .options import PATH, with_json
+
+_MOST_BYTES = 1e18  # beyond, numbers end
+_UNITS = {"": 1, "b": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+
+
+def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    read = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmg]?)b?", value.strip().lower())
+    if read is None:
+        raise click.BadParameter(f"{value!r} is no size such as 2500000, 900kB or 2.5MB")
+    return int(min(float(read[1]) * _UNITS[read[2]], _MOST_BYTES))
+
+
+@click.command(short_help="A bundle with a smaller knowledge base. *")
+@click.argument("bundle", type=PATH)
+@click.option("--out", type=PATH, metavar="NEW", help="The bundle folder to make; takes one of the limits below.")
+@click.option("--max-bytes", callback=_bytes, metavar="N[kB|MB]", help="The most bytes of the whole knowledge base.")
+@click.option("--max-rows", type=click.IntRange(1), metavar="N", help="The most rows.")
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="The smallest that keeps all of retrieval's gain but for this share, such as 0.05.",
+)
+@click.option("--no-texts", is_flag=True, help="Leave the rows' texts out.")
+@with_json
+def compact(
+    bundle: Path,
+    out: Path | None,
+    max_bytes: int | None,
+    max_rows: int | None,
+    max_loss: float | None,
+    no_texts: bool,
+    json_path: str | None,
+) -> None:
+    """Write BUNDLE anew with a small knowledge base: keys of one byte a component, near rows merged into prototypes.
+
+    Without --out it shows what every size keeps of retrieval's gain, on the bundle's held-out rows. Of the train extra
+    it takes scipy alone, and mapie for a bundle that knows when to abstain.
+    """
+    from ..errors import UsageError
+
+    with train_extra("compacting"):
+        from ..export.bundle import condense as compacting
+    limited = any(limit is not None for limit in (max_bytes, max_rows, max_loss))
+    if out is None and limited:
+        raise UsageError("a limit is given, but no place to write to", expected="--out NEW")
+    with json_report(json_path) as write:
+        if out is None:
+            from .condense import format_frontier
+
+            found = compacting.frontier(bundle, progress, not no_texts)
+            click.echo(format_frontier(found), err=json_path == "-")
+            write(found.to_json())
+            return
+        from .condense import format_compacted
+
+        limit = compacting.Limit(max_rows, max_bytes, max_loss)
+        done = compacting.compact(bundle, out, limit, progress, not no_texts)
+        click.echo(format_compacted(out, done), err=True)
+        write(done.manifest.quality["compaction"])
+
+
+def format_frontier(found: Frontier) -> str:
+    """A frontier as a table, with what it was measured on."""
+    alone = found.reference.student
+    student = ("student alone", "", "", f"{alone.right.mean():.2%}", f"{alone.nll.mean():.4f}", "", "")
+    most = found.sizes[0].rows
+    rows = [
+        (
+            f"{size.rows:,} rows",
+            f"{size.rows / most:.1%}",
+            f"{size.bytes / 1e6:.2f}",
+            f"{size.accuracy:.2%}",
+            f"{size.nll:.4f}",
+            _kept(size),
+            f"{size.agreement:.2%}",
+        )
+        for size in found.sizes
+    ]
+    head = ["knowledge base", "share", "about MB", "accuracy", "NLL", "gain in NLL kept", "label as in full"]
+    return "\n".join(
+        [
+            f"now {most:,} rows, {found.bytes / 1e6:.2f} MB; sizes as with {DTYPE} keys and {CONNECTIVITY} edges, "
+            f"measured on the same {len(alone.nll):,} held-out rows",
+            "",
+            table(head, [student, *rows]),
+            "",
+            "next: --out NEW with --max-rows, --max-bytes or --max-loss",
+        ]
+    )
+
+
+def format_compacted(out: Path, done: Compacted) -> str:
+    """What a compaction came to."""
+    size, reference, search = done.size, done.reference, done.manifest.quality["search"]
+    before, after = done.bytes_before / 1e6, size.bytes / 1e6
+    kept = f"keeps {_kept(size)} of what retrieval gains in log-likelihood"
+    if size.kept_nll is None:
+        kept = "retrieval, with all rows too, gains nothing in log-likelihood"
+    accuracies = " -> ".join(f"{system.right.mean():.2%}" for system in (reference.student, reference.full))
+    lines = [
+        f"{out}: {size.rows:,} of {done.rows_before:,} rows, {after:.2f} of {before:.2f} MB",
+        f"{kept} on {len(reference.full.nll):,} held-out rows; "
+        f"their accuracy: student {accuracies} with all rows, {size.accuracy:.2%} with these",
+        f"a search {search['expansion_search']} wide finds {search['recall']:.1%} of the nearest, comparing "
+        f"{search['compared']:,.0f} keys",
+    ]
+    if done.gate_before is not None:
+        lines.append(f"gate (predict --gated): {told_gate(done.manifest.gate, done.gate_before.epsilon)}")
+    if size.kept_nll is not None and size.kept_nll <= 0:
+        lines.append("this knowledge base is worth less than none: give it more rows")
+    return "\n".join(lines)
+
+
+def _kept(size: Size) -> str:
+    return "-" if size.kept_nll is None else f"{size.kept_nll:.0%} ± {size.kept_nll_error:.0%}"

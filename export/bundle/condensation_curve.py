@@ -1,0 +1,158 @@
+"""What a compact knowledge base keeps of what retrieval gains, at each size, on a bundle's held-out rows.
+
+What is kept is the share of the gain over the student alone: of the negative log-likelihood, and of the accuracy. All
+is measured on prototypes of the rows that know nothing of the held-out ones (`HeldOutRows.unrelated`), the full
+knowledge base's part too, with an exact search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UsageError
+from ...kb.index.exact_search import exact_search
+from ...kb.soft_labels import SoftLabels
+from ...runtime.bundle.heldout_rows import HeldOutRows
+from ...runtime.decision.blend_config import BlendConfig
+from ...runtime.evaluation.metrics import row_nll
+from ..tuning.build_kb import Blends, blend_found
+from ..tuning.groups import mean_and_error
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A system's answers to the held-out rows.
+
+    Attributes:
+        labels: int64 [n], the most probable.
+        right: [n], whether it is the gold one.
+        nll: float64 [n], nats.
+    """
+
+    labels: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    nll: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, probabilities: NDArray[np.float64], gold: NDArray[np.int64]) -> Answered:
+        """The answers of probabilities [n, c]."""
+        labels = probabilities.argmax(axis=1)
+        return cls(labels, labels == gold, row_nll(probabilities, gold))
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size and what it is worth.
+
+    Attributes:
+        rows: prototypes.
+        bytes: of the whole knowledge base: index, soft labels, row table, texts.
+        accuracy: on the held-out rows, 0 to 1.
+        nll: mean negative log-likelihood, nats.
+        kept_accuracy: share of retrieval's gain in accuracy; None where the full knowledge base gains none.
+        kept_nll: share of its gain in log-likelihood; None where there is none.
+        kept_nll_error: standard error of ``kept_nll``, the gain taken as known.
+        agreement: share of the held-out rows with the full knowledge base's label.
+    """
+
+    rows: int
+    bytes: int
+    accuracy: float
+    nll: float
+    kept_accuracy: float | None
+    kept_nll: float | None
+    kept_nll_error: float | None
+    agreement: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What sizes are compared with.
+
+    Attributes:
+        student: the student alone.
+        full: with the full knowledge base.
+        groups: [n], alike for related rows, which are right or wrong together.
+    """
+
+    student: Answered
+    full: Answered
+    groups: NDArray[np.int64]
+
+    @property
+    def gain(self) -> float:
+        """Of the full knowledge base over the student, in mean log-likelihood."""
+        return float((self.student.nll - self.full.nll).mean())
+
+    @property
+    def more_right(self) -> int:
+        """Of the full knowledge base over the student, in rows."""
+        return int(self.full.right.sum()) - int(self.student.right.sum())
+
+    def size(self, rows: int, size_bytes: int, answered: Answered) -> Size:
+        """A size by its answers."""
+        lost = answered.nll - self.full.nll
+        right = int(answered.right.sum()) - int(self.student.right.sum())
+        return Size(
+            rows,
+            size_bytes,
+            float(answered.right.mean()),
+            float(answered.nll.mean()),
+            right / self.more_right if self.more_right > 0 else None,
+            1 - float(lost.mean()) / self.gain if self.gain > 0 else None,
+            mean_and_error(lost, self.groups)[1] / self.gain if self.gain > 0 else None,
+            float((answered.labels == self.full.labels).mean()),
+        )
+
+    def smallest_within(self, loss: float, sizes: Sequence[Answered]) -> int:
+        """Which size is the smallest that loses no more than a share of the gain, nor does any larger one.
+
+        Its log-likelihood may lose that share. So may its accuracy, and a standard error more, since it hangs on the
+        few rows that the two answer differently (as the one-standard-error rule does: Breiman et al. 1984).
+
+        Args:
+            loss: the share, 0 to 1.
+            sizes: the answers of each size, the largest, as good as ``full``, first.
+
+        Returns:
+            The number of the size.
+
+        Raises:
+            UsageError: the full knowledge base gains nothing that could be lost.
+        """
+        if self.gain <= 0:
+            raise UsageError(
+                "retrieval gains nothing on the held-out rows: no share of that can be kept",
+                found=f"negative log-likelihood {self.student.nll.mean():.4f} -> {self.full.nll.mean():.4f}",
+                remedy="Give --max-rows or --max-bytes.",
+            )
+        too_small = (number for number, answered in enumerate(sizes) if not self._keeps(loss, answered))
+        return max(next(too_small, len(sizes)) - 1, 0)
+
+    def _keeps(self, loss: float, answered: Answered) -> bool:
+        fewer_right = int(self.full.right.sum()) - int(answered.right.sum())
+        net = np.bincount(self.groups, weights=self.full.right.astype(float) - answered.right)
+        enough_right = fewer_right <= loss * max(self.more_right, 0) + float(np.linalg.norm(net))
+        return enough_right and float((answered.nll - self.full.nll).mean()) <= loss * self.gain
+
+
+def blends_of(keys: NDArray[np.float32], labels: SoftLabels, blend: BlendConfig, heldout: HeldOutRows) -> Blends:
+    """What student, neighbours and blend say of the held-out rows, by an exact search.
+
+    Args:
+        keys: [n, d], of length 1.
+        labels: of n rows, or of more.
+        blend: how the bundle answers.
+        heldout: the rows.
+    """
+    found, similarities = exact_search(keys, heldout.queries, blend.k)
+    return blend_found(found, similarities, labels, blend, heldout.logits)

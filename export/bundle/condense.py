@@ -1,0 +1,333 @@
+"""A bundle with a compact knowledge base: the same student, smaller keys, fewer edges, fewer rows.
+
+Blend and gate were tuned and certified on the full knowledge base. The blend stays: chosen again at each size, on the
+rows that the sizes are measured on, it would make small ones look better than they are. The gate, a promise about
+answers that are others now, is certified anew, and so are the thresholds of abstention. The held-out rows stay behind:
+they are for choosing a size, and an edge has no use for them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BundleError, UsageError
+from ...kb.index.exact_search import Width, narrowest
+from ...kb.index.hnsw import IndexConfig
+from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
+from ...kb.soft_labels import LABEL_LOSS, encode
+from ...kb.storage.atomic import atomic_directory, refuse_existing
+from ...runtime.bundle.bundle import KB_FOLDER, Bundle
+from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
+from ...runtime.bundle.manifest import Manifest, seal
+from ...runtime.decision.abstention import Abstention
+from ...runtime.decision.gating import Gate
+from ..onnx.quality import Answers
+from ..tuning.abstention import abstention_of
+from ..tuning.build_kb import Blends, blend_many
+from ..tuning.gating import Certificate, certify
+from .condensation_curve import Answered, Reference, Size, blends_of
+from .prototypes import Compaction, Prototypes, build
+
+Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], object]]]
+
+DTYPE, CONNECTIVITY = "i8", 8
+"""Of the compact index. On banking77 i8 costs 1 % of the gain; with fewer than 8 edges, searches get lost."""
+
+STEP = 2**-0.5
+"""Each size of a frontier is this times the one before."""
+
+SMALLEST = 0.01
+"""The share of the rows at which a frontier ends."""
+
+_HEADERS = 320  # bytes, of soft_labels.npy and rows.npy
+_DIGESTS_HEADER = 128
+_A_LITTLE_LESS = 0.995  # rows differ in what their texts and edges take
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What bounds the compact knowledge base: exactly one of these.
+
+    Attributes:
+        rows: the most rows.
+        bytes: the most bytes of the whole of it.
+        loss: the largest share of retrieval's gain that may be lost (`Reference.smallest_within`).
+
+    Raises:
+        UsageError: none of them, or several, or no share.
+    """
+
+    rows: int | None = None
+    bytes: int | None = None
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("rows", "bytes", "loss") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise UsageError(
+                "a compact knowledge base takes one limit",
+                found=" and ".join(f"--max-{name}" for name in given) or "none",
+                expected="--max-rows, --max-bytes or --max-loss",
+            )
+        if self.loss is not None and not 0 <= self.loss <= 1:
+            raise UsageError("the loss is unusable", found=self.loss, expected="a share, 0 to 1")
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What a bundle's knowledge base is worth at each size.
+
+    Attributes:
+        sizes: the largest, of all rows, first; their bytes to about a hundredth.
+        reference: student and full knowledge base.
+        bytes: of the knowledge base as it is.
+    """
+
+    sizes: tuple[Size, ...]
+    reference: Reference
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        student = self.reference.student
+        return {
+            "heldout_rows": len(student.nll),
+            "bytes_now": self.bytes,
+            "student": {"accuracy": float(student.right.mean()), "nll": float(student.nll.mean())},
+            "sizes": [size.as_dict() for size in self.sizes],
+        }
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a compaction came to.
+
+    Attributes:
+        manifest: as sealed.
+        size: measured with the index that is in the bundle, its bytes as they are.
+        rows_before: of the full knowledge base.
+        bytes_before: of the full knowledge base.
+        gate_before: of the full knowledge base.
+        reference: student and full knowledge base on the same rows.
+    """
+
+    manifest: Manifest
+    size: Size
+    rows_before: int
+    bytes_before: int
+    gate_before: Gate | None
+    reference: Reference
+
+
+def frontier(path: Path, progress: Progress, keep_texts: bool = True) -> Frontier:
+    """Measure a bundle's knowledge base at every size.
+
+    Args:
+        path: the bundle.
+        progress: (label, unit) to a context that gives a function of the units done and in all.
+        keep_texts: count the texts' bytes.
+
+    Raises:
+        BundleError: the bundle cannot be used, or holds no held-out rows.
+        UsageError: an empty knowledge base.
+    """
+    work = _Workbench.open(path, keep_texts, progress)
+    measured = zip(work.counts(), work.measured(), strict=True)
+    sizes = tuple(work.reference.size(count, round(count * work.row_bytes), answered) for count, answered in measured)
+    return Frontier(sizes, work.reference, _bytes(work.kb))
+
+
+def compact(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts: bool = True) -> Compacted:
+    """Write the bundle ``out``: the one at ``path`` with a compact knowledge base.
+
+    Args:
+        path: the bundle.
+        out: the bundle to make; must not exist.
+        limit: how small.
+        progress: as of `frontier`.
+        keep_texts: keep the text of each prototype's row, where there are texts.
+
+    Raises:
+        BundleError: the bundle cannot be used, or holds no held-out rows.
+        OutputExistsError: ``out`` exists.
+        UsageError: an empty knowledge base, or a limit that cannot be kept to.
+        StorageError: the disk refused.
+    """
+    refuse_existing(out)
+    work = _Workbench.open(path, keep_texts, progress)
+    kb = work.built(work.everything.prototypes(work.count_within(limit)))
+    while limit.bytes is not None and _bytes(kb) > limit.bytes:
+        count = work.possible(int(len(kb) * limit.bytes / _bytes(kb) * _A_LITTLE_LESS))
+        kb = work.built(work.everything.prototypes(count))
+    width, blends, abstention = work.searched(len(kb))
+    kb.index.set_width(width.expansion_search)
+    size = work.reference.size(len(kb), _bytes(kb), Answered.of(blends.blend, work.heldout.gold))
+    old, before = work.bundle.manifest, {"rows_before": len(work.kb), "bytes_before": _bytes(work.kb)}
+    measured = {**before, **size.as_dict(), "heldout_rows": len(work.heldout)}
+    gate = _certified(old.gate, blends, work.heldout)
+    manifest = replace(
+        old,
+        kb=kb.config,
+        kb_rows=len(kb),
+        gate=gate,
+        abstention=None if old.abstention is None else abstention(gate),
+        quality={**old.quality, "search": asdict(width), "compaction": measured},
+        format_version=kb.format_version,
+    )
+    with atomic_directory(out) as folder:
+        for name in old.files:
+            if not name.startswith(f"{KB_FOLDER}/") and name != HELDOUT_FILE:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(work.bundle.path / name, folder / name)
+        kb.save(folder / KB_FOLDER)
+        sealed = seal(folder, manifest)
+    return Compacted(sealed, size, len(work.kb), _bytes(work.kb), old.gate, work.reference)
+
+
+@dataclass(frozen=True)
+class _Workbench:
+    """A bundle that is being compacted.
+
+    ``everything`` is its knowledge base. ``known`` is the part of it that knows nothing of the held-out rows: sizes are
+    measured on as large a share of that. ``row_bytes`` is what a prototype takes, to about a hundredth.
+    """
+
+    bundle: Bundle
+    kb: KnowledgeBase
+    heldout: HeldOutRows
+    everything: Compaction
+    known: Compaction
+    reference: Reference
+    row_bytes: float
+    keep_texts: bool
+    progress: Progress
+
+    @classmethod
+    def open(cls, path: Path, keep_texts: bool, progress: Progress) -> _Workbench:
+        bundle = Bundle.open(path)
+        bundle.refuse_edits("compact")
+        manifest = bundle.manifest
+        kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
+        heldout = HeldOutRows.open(bundle.path, len(manifest.labels), manifest.kb.ndim, len(kb))
+        if not (heldout.unrelated and len(heldout)):
+            found = f"{heldout.unrelated:,} rows for {len(heldout):,} held-out ones to be measured on"
+            raise UsageError("there is nothing to compact, or to measure it on", path=path, found=found)
+        keys, labels, some = kb.keys(), _distributions(bundle, kb), heldout.unrelated
+        with progress("merge", "row") as advance:
+            known = Compaction.of(keys[:some], labels[:some], lambda done: advance(done, some + len(kb)))
+            everything = Compaction.of(keys, labels, lambda done: advance(some + done, some + len(kb)))
+        full = blends_of(known.keys, kb.soft_labels, manifest.blend, heldout)
+        student, best = (Answered.of(system, heldout.gold) for system in (full.student, full.blend))
+        reference = Reference(student, best, heldout.groups)
+        row_bytes = _row_bytes(kb, labels, keep_texts)
+        return cls(bundle, kb, heldout, everything, known, reference, row_bytes, keep_texts, progress)
+
+    def counts(self) -> list[int]:
+        """The sizes of a frontier, from all rows down."""
+        shares = STEP ** np.arange(1 + np.log(SMALLEST) // np.log(STEP))
+        counts = dict.fromkeys(round(len(self.kb) * share) for share in shares)
+        return [count for count in counts if count >= self.fewest]
+
+    @property
+    def fewest(self) -> int:
+        """The rows left when all is merged that may be, and that can be measured: `known` merges no further."""
+        return max(self.everything.fewest, -(-self.known.fewest * len(self.kb) // len(self.known)))
+
+    def measured(self) -> list[Answered]:
+        """The answers of each size of the frontier."""
+        counts, answers = self.counts(), []
+        with self.progress("measure", "size") as advance:
+            for number, count in enumerate(counts, start=1):
+                some = self._measurable(count)
+                labels = encode(some.soft_labels, LABEL_LOSS)
+                blends = blends_of(some.keys, labels, self.bundle.manifest.blend, self.heldout)
+                answers.append(Answered.of(blends.blend, self.heldout.gold))
+                advance(number, len(counts))
+        return answers
+
+    def count_within(self, limit: Limit) -> int:
+        """The rows that a limit allows, of bytes about."""
+        if limit.loss is not None:
+            return self.counts()[self.reference.smallest_within(limit.loss, self.measured())]
+        if limit.rows is not None:
+            return self.possible(limit.rows)
+        return self.possible(int((limit.bytes or 0) / self.row_bytes))
+
+    def possible(self, count: int) -> int:
+        """``count``, or all rows if they are fewer.
+
+        Raises:
+            UsageError: the rows cannot be merged to so few.
+        """
+        if count < self.fewest:
+            raise UsageError(
+                "the knowledge base cannot be made so small",
+                path=self.bundle.path,
+                found=f"room for {count:,} rows",
+                expected=f"at least {self.fewest:,}, since rows of different labels are not merged",
+            )
+        return min(count, len(self.kb))
+
+    def built(self, prototypes: Prototypes) -> KnowledgeBase:
+        """The knowledge base of some prototypes."""
+        config = IndexConfig(self.kb.ndim, dtype=DTYPE, connectivity=CONNECTIVITY)
+        with self.progress("knowledge base", "row") as advance:
+            return build(self.kb, prototypes, config, self.keep_texts, advance)
+
+    def searched(self, count: int) -> tuple[Width, Blends, Callable[[Gate | None], Abstention | None]]:
+        """How broadly to search so many rows, what they say of the held-out ones, without what knows those, and when
+        to abstain with them and a gate.
+        """
+        some, blend, asked = self._measurable(count), self.bundle.manifest.blend, self.heldout
+        kb = self.built(some)
+        width = narrowest(kb.index, some.keys, asked.queries, blend.k)
+        kb.index.set_width(width.expansion_search)
+        blends = blend_many(kb, blend, Answers(asked.logits, asked.queries))
+        return width, blends, lambda gate: abstention_of(kb, replace(asked, unrelated=len(kb)), blend, gate)
+
+    def _measurable(self, count: int) -> Prototypes:
+        """As large a share of the rows that know nothing of the held-out ones, merged."""
+        return self.known.prototypes(max(round(count * len(self.known) / len(self.kb)), self.known.fewest))
+
+
+def _certified(old: Gate | None, blends: Blends, heldout: HeldOutRows) -> Gate | None:
+    """The gate for these answers, as strict as the old one."""
+    if old is None:
+        return None
+    return certify(blends.student, blends.blend, heldout.gold, heldout.groups, Certificate(old.epsilon, old.delta))
+
+
+def _row_bytes(kb: KnowledgeBase, labels: NDArray[np.float32], keep_texts: bool) -> float:
+    """What a compact row takes in the mean, with what the graph above it takes."""
+    # Of usearch's file: key number, level (twice) and 2 M edges a node, and M a level above, each with its count.
+    graph = 16 + 8 * CONNECTIVITY + (4 + 4 * CONNECTIVITY) / (CONNECTIVITY - 1)
+    others = encode(labels, LABEL_LOSS).nbytes + kb.nbytes()["rows"] + keep_texts * kb.nbytes()["texts"]
+    return kb.ndim + graph + others / len(kb)
+
+
+def _distributions(bundle: Bundle, kb: KnowledgeBase) -> NDArray[np.float32]:
+    """The soft labels, float32 [n, c].
+
+    Raises:
+        BundleError: one is no distribution.
+    """
+    labels: NDArray[np.float32] = np.asarray(kb.soft_labels)
+    try:
+        check_distributions(labels)
+    except UsageError as error:
+        path = bundle.kb_folder / SOFT_LABELS_FILE
+        raise BundleError(str(error), path=path, remedy="Export the bundle again.") from error
+    return labels
+
+
+def _bytes(kb: KnowledgeBase) -> int:
+    """Of its files."""
+    return sum(kb.nbytes().values()) + _HEADERS + (0 if kb.digests is None else _DIGESTS_HEADER)

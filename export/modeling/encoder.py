@@ -1,0 +1,283 @@
+"""Encoder + pooling + heads: the one torch model that teacher and student are both made of."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from ...errors import ModelError
+from ..recipe import Pooling
+
+
+class Outputs(NamedTuple):
+    """logits [batch, labels] and embedding: pooled [batch, hidden], or projected and L2-normalised [batch, dim]."""
+
+    logits: Tensor
+    embedding: Tensor
+
+
+class Detailed(NamedTuple):
+    """Outputs, and what only an objective asks for.
+
+    ``projection`` is the embedding before its normalisation; ``attentions`` are a layer's attention maps each, [batch,
+    heads, tokens, tokens], none unless asked for by ``output_attentions=True``.
+    """
+
+    logits: Tensor
+    embedding: Tensor
+    projection: Tensor
+    attentions: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What sits on the encoder.
+
+    Args:
+        num_labels: outputs of the classifier.
+        pooling: ``mean`` over the attention mask, or ``cls`` for the first token.
+        embedding_dim: components of the embedding; None leaves it the pooled vector itself.
+        dropout: on the pooled vector before the classifier, while training.
+        projection_bias: whether the projection to the embedding has a bias.
+        all_layers: whether the embedding is read from the mean-pooled states of every layer, side by side, in place of
+            the last one's; the classifier reads the last one's in any case.
+    """
+
+    num_labels: int
+    pooling: Pooling = "mean"
+    embedding_dim: int | None = None
+    dropout: float = 0.1
+    projection_bias: bool = False
+    all_layers: bool = False
+
+
+class EncoderClassifier(nn.Module):
+    """A transformer encoder with a linear classifier and, for a student, a linear projection to the keys' space."""
+
+    def __init__(self, encoder: PreTrainedModel, head: HeadConfig) -> None:
+        super().__init__()
+        hidden = encoder.config.hidden_size
+        self.encoder = encoder
+        self.head = head
+        self.dropout = nn.Dropout(head.dropout)
+        self.classifier = nn.Linear(hidden, head.num_labels)
+        wide = hidden * encoder.config.num_hidden_layers if head.all_layers else hidden
+        dim, bias = head.embedding_dim, head.projection_bias
+        self.projection = None if dim is None else nn.Linear(wide, dim, bias=bias)
+
+    def forward(self, *, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
+        """Inputs: what the tokenizer gives, each [batch, tokens], or the encoder takes in its place.
+
+        Returns:
+            See Outputs; with ``detailed`` see Detailed.
+        """
+        states = self.encoder(**inputs, output_hidden_states=self.head.all_layers, return_dict=True)
+        pooled = pool(states.last_hidden_state, inputs["attention_mask"], self.head.pooling)
+        logits = self.classifier(self.dropout(pooled))
+        read = pool_layers(states, inputs["attention_mask"]) if self.head.all_layers else pooled
+        projected = read if self.projection is None else self.projection(read)
+        embedding = read if self.projection is None else nn.functional.normalize(projected, dim=-1)
+        if detailed:
+            return Detailed(logits, embedding, projected, tuple(states.get("attentions") or ()))
+        return Outputs(logits, embedding)
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder as a Hugging Face folder, the heads beside it."""
+        self.encoder.save_pretrained(folder)
+        heads = {
+            name: value.contiguous() for name, value in self.state_dict().items() if not name.startswith("encoder.")
+        }
+        save_file(heads, str(folder / "heads.safetensors"))
+        (folder / "heads.json").write_text(json.dumps(asdict(self.head)), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, attention: str | None = None) -> EncoderClassifier:
+        """Read what ``save`` wrote, in float32 and evaluation mode; ``attention`` as of ``load_encoder``."""
+        head = HeadConfig(**json.loads((folder / "heads.json").read_text(encoding="utf-8")))
+        model = cls(load_encoder(str(folder), attention), head)
+        missing, unexpected = model.load_state_dict(load_file(str(folder / "heads.safetensors")), strict=False)
+        missing = [name for name in missing if not name.startswith("encoder.")]
+        if missing or unexpected:
+            raise ModelError("the heads do not fit the encoder", path=folder, found=str([*missing, *unexpected]))
+        return model.eval()
+
+
+def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Token states [batch, tokens, hidden] to one vector a row [batch, hidden]; padding does not count."""
+    if pooling == "cls":
+        return states[:, 0]
+    weights = mask.to(states.dtype).unsqueeze(-1)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+
+
+def pool_layers(outputs: Any, mask: Tensor) -> Tensor:
+    """The mean-pooled states of each layer, the first layer's first, side by side: [batch, layers * hidden].
+
+    Args:
+        outputs: the encoder's, with its ``hidden_states``.
+        mask: [batch, tokens].
+    """
+    layers = (*outputs.hidden_states[1:-1], outputs.last_hidden_state)  # the embeddings are no layer
+    return torch.cat([pool(states, mask, "mean") for states in layers], dim=-1)
+
+
+def takes_token_types(config: Any) -> bool:
+    """Whether a model of this configuration tells the texts of a pair apart by token_type_ids."""
+    return getattr(config, "type_vocab_size", 0) > 1
+
+
+def load_config(model: str) -> Any:
+    """The model's configuration, or ModelError naming what could not be read."""
+    with _model_errors(model):
+        return AutoConfig.from_pretrained(model)
+
+
+def load_encoder(model: str, attention: str | None = None) -> PreTrainedModel:
+    """The encoder of a hub id or a folder, in float32, without a pooler.
+
+    Args:
+        model: hub id or folder.
+        attention: transformers' name of how attention is computed: ``eager`` alone shows its maps without a warning.
+            Default None, the model's own choice.
+
+    Raises:
+        ModelError: nothing there, or nothing that AutoModel can load.
+    """
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attention}
+    with _model_errors(model), _silent_about_poolers():
+        try:
+            # A pooler that nothing reads would be drawn at random where the checkpoint has none, and a parameter
+            # without a gradient stops several processes.
+            encoder = AutoModel.from_pretrained(model, add_pooling_layer=False, **options)
+        except TypeError:  # a model that knows no such option
+            encoder = AutoModel.from_pretrained(model, **options)
+    if getattr(encoder.config, "is_encoder_decoder", False) or not hasattr(encoder.config, "hidden_size"):
+        raise ModelError(
+            "not an encoder", path=model, found=encoder.config.model_type, expected="an encoder such as BERT or MiniLM"
+        )
+    return encoder
+
+
+@contextmanager
+def _silent_about_poolers() -> Iterator[None]:
+    """Drop transformers' warning that the checkpoint's pooler is not used; other unused weights are still told."""
+
+    def tell(record: logging.LogRecord) -> bool:
+        return "pooler" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(tell)
+    try:
+        yield
+    finally:
+        logger.removeFilter(tell)
+
+
+class _model_errors:  # noqa: N801  (reads as the context it is)
+    """Loading from transformers: its failures as ModelError."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ModelError):
+            raise ModelError(
+                "the model cannot be loaded",
+                path=self.model,
+                found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                expected="a hub id, or a folder with config.json and weights that transformers' AutoModel reads",
+                remedy="Check the name; without a network only local folders can be used.",
+            ) from error
+
+
+def require_usable(encoder: PreTrainedModel, model: str, max_length: int) -> None:
+    """Try an encoder, maybe cut to fewer layers, on one text: what cannot work must show now, not hours later.
+
+    Raises:
+        ModelError: it gives no token states of ``max_length`` tokens, or not the same ones once saved and loaded
+            (a layer that is of another kind in its new place, as in ModernBERT).
+    """
+    # Without padding, from which some models count positions; all alike they would hide what attention does.
+    ids = torch.arange(max_length).unsqueeze(0) % (encoder.config.vocab_size - 1)
+    ids += ids >= (encoder.config.pad_token_id or 0)
+    try:
+        states = _states(encoder, ids)
+    except Exception as error:
+        raise ModelError(
+            "the model cannot be used as an encoder",
+            path=model,
+            found=(str(error).splitlines() or [type(error).__name__])[0],
+            expected=f"states of {max_length} tokens",
+            remedy="Lower --max-length, keep other --student-layers, or take another model.",
+        ) from error
+    again = AutoModel.from_config(encoder.config)
+    again.load_state_dict(encoder.state_dict(), strict=False)
+    if not torch.allclose(_states(again, ids), states, atol=1e-5):
+        raise ModelError(
+            "the model's layers do not work in their new places",
+            path=model,
+            found=f"{type(encoder).__name__} cut to {encoder.config.num_hidden_layers} layers",
+            expected="a layer of the same kind in every place",
+            remedy="Keep other --student-layers, or start from a model of its own: --student MODEL.",
+        )
+
+
+@torch.inference_mode()
+def _states(encoder: PreTrainedModel, ids: Tensor) -> Tensor:
+    states: Tensor = encoder.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), return_dict=True)[0]
+    return states
+
+
+def layer_stack(encoder: nn.Module, count: int) -> nn.ModuleList:
+    """The encoder's list of transformer layers: its one ModuleList as long as the configuration says."""
+    stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    if not stacks:
+        raise ModelError(
+            "the model's layers were not found",
+            found=type(encoder).__name__,
+            expected=f"a ModuleList of {count} layers",
+            remedy="Start the student from a model of its own: --student MODEL.",
+        )
+    return stacks[0]
+
+
+def require_layers(layers: Sequence[int], count: int) -> None:
+    """Raise ModelError unless all ``layers``, at least one, are among ``count``."""
+    if not layers or max(layers) >= count:
+        raise ModelError(
+            "the teacher has no such layer",
+            found=",".join(map(str, layers)),
+            expected=f"numbers from 0 to {count - 1}",
+            remedy="Correct --student-layers.",
+        )
+
+
+def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """Cut the encoder, in place, down to the given 0-based layers, without a pooler, which nothing here reads.
+
+    Raises:
+        ModelError: a layer that the encoder does not have.
+    """
+    count = encoder.config.num_hidden_layers
+    require_layers(layers, count)
+    stack = layer_stack(encoder, count)
+    kept = [stack[layer] for layer in layers]
+    del stack[:]
+    stack.extend(kept)
+    encoder.config.num_hidden_layers = len(kept)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder

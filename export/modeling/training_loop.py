@@ -1,0 +1,308 @@
+"""The training loop: accelerate underneath, resumable at any step, the same result however often it was killed.
+
+All randomness is a function of (seed, step): the order of rows comes from (seed, epoch), dropout from (seed, step,
+process). So a checkpoint is weights, optimiser, schedule, a step number and what the companion keeps (queues, a slow
+copy, a scaffold), and going on from one is the run itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import get_linear_schedule_with_warmup
+
+from ...errors import ModelError, RecipeError
+from ...kb.storage.atomic import atomic_write
+from ..recipe import FitRecipe, Precision
+from .distributed import accelerator, processes
+from .encoder import Detailed, EncoderClassifier, Outputs
+from .progress import progress
+from .seeds import mix_seed
+from .tokens import TokenRows, epoch_batches, sorted_batches
+
+
+class Forward(Protocol):
+    """A model in a fit: computes in the fit's precision, on its device, and answers in float32."""
+
+    def __call__(self, *, detailed: bool = False, **inputs: Any) -> Any:
+        """See EncoderClassifier.forward."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a fit.
+
+    Args:
+        number: from 0.
+        rows: [n], the batch's row numbers, on the device.
+        inputs: the batch's tokens, each [n, tokens], on the device.
+        forward: the model being fitted, in training mode.
+    """
+
+    number: int
+    rows: Tensor
+    inputs: Mapping[str, Any]
+    forward: Forward
+
+
+Loss = Callable[[Step], Tensor]
+"""A step to its loss, a scalar."""
+
+
+class Companion(Protocol):
+    """What moves along with the model: a momentum encoder, a queue, a scaffold. Its state is part of a checkpoint."""
+
+    def after_step(self) -> None:
+        """Called when the optimizer has moved the model."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and containers of them: all that a resumed fit needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One fit.
+
+    Args:
+        name: shown beside the bar.
+        recipe: epochs, batch size, rates.
+        seed: decides everything random.
+        precision: see Recipe.precision.
+        checkpoint: the file to resume from and to save to.
+        checkpoint_seconds: seconds between two saves.
+    """
+
+    name: str
+    recipe: FitRecipe
+    seed: int
+    precision: Precision
+    checkpoint: Path
+    checkpoint_seconds: float = 60.0
+
+
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether a fit computes in bf16; ``auto`` says yes where that is the faster, which the device's type decides.
+
+    Emulated it is slower. Intel's AVX-512 multiplies bf16 no faster than float32, and the casts come on top (0.72
+    against 0.47 seconds a step were seen); only its AMX does. AMD's AVX-512 is twice as fast in bf16.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    avx512 = capabilities.get("avx512_bf16") and "Intel" not in str(capabilities.get("cpu_name", ""))
+    return bool(avx512 or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def in_precision(model: nn.Module, precision: Precision, device: torch.device) -> Forward:
+    """The model computing in a fit's precision.
+
+    Only the model runs in bf16; losses compare small differences of probabilities and stay in float32.
+    """
+    bf16 = uses_bf16(precision, device)
+
+    def forward(*, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            found = model(detailed=detailed, **inputs)
+        if isinstance(found, Detailed):
+            return Detailed(
+                found.logits.float(),
+                found.embedding.float(),
+                found.projection.float(),
+                tuple(item.float() for item in found.attentions),
+            )
+        return Outputs(found.logits.float(), found.embedding.float())
+
+    return forward
+
+
+def fit(model: EncoderClassifier, rows: TokenRows, loss: Loss, job: FitJob, companion: Companion | None = None) -> None:
+    """Train ``model`` in place, in float32 master weights; leaves it in evaluation mode on the CPU.
+
+    Rows are batched by similar length. Several processes (``accelerate launch``) share each epoch's batches.
+
+    Raises:
+        RecipeError: the fit diverged; told at the next checkpoint, or at the end.
+    """
+    accelerate = accelerator()
+    if job.recipe.freeze_word_embeddings:
+        model.encoder.get_input_embeddings().weight.requires_grad_(False)
+    loop = _Loop(accelerate, model, rows, loss, job, companion)
+    start = loop.resume()
+    with progress(job.name, loop.total, "step", done=start) as advance:
+        for step in range(start, loop.total):
+            loop.step(step)
+            advance(1)
+            loop.save_if_due(step + 1)
+    loop.require_finite()
+    model.to("cpu").eval()
+    model.encoder.get_input_embeddings().weight.requires_grad_(True)
+
+
+class _Loop:
+    def __init__(
+        self,
+        accelerate: Accelerator,
+        model: EncoderClassifier,
+        rows: TokenRows,
+        loss: Loss,
+        job: FitJob,
+        companion: Companion | None = None,
+    ) -> None:
+        self.accelerate, self.rows, self.loss, self.job = accelerate, rows, loss, job
+        self.companion = companion
+        self.bare = model
+        self.lengths = rows.lengths()
+        self.per_epoch = len(self._batches(0)) if len(rows) else 0
+        self.total = self.per_epoch * job.recipe.epochs
+        optimizer = torch.optim.AdamW(parameter_groups(model, job.recipe), fused=True)
+        schedule = get_linear_schedule_with_warmup(optimizer, int(self.total * job.recipe.warmup), max(self.total, 1))
+        self.model, self.optimizer = accelerate.prepare(model, optimizer)
+        self.forward = in_precision(self.model, job.precision, accelerate.device)
+        self.schedule = schedule
+        self.saved_at = time.monotonic()
+        self.finite = torch.ones((), dtype=torch.bool, device=accelerate.device)  # every loss so far
+        self.epoch = -1
+        self.batches: list[list[int]] = []
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        """This process's share of the epoch; all processes get equally many, the first batches filling up."""
+        batches = epoch_batches(self.lengths, self.job.recipe.batch_size, self.job.seed, epoch)
+        return share(batches, self.accelerate.process_index, self.accelerate.num_processes)
+
+    def step(self, step: int) -> None:
+        epoch, within = divmod(step, self.per_epoch)
+        if epoch != self.epoch:
+            self.epoch, self.batches = epoch, self._batches(epoch)
+        batch = self.batches[within]
+        torch.manual_seed(mix_seed(mix_seed(self.job.seed, step), self.accelerate.process_index))
+        self.model.train()
+        device = self.accelerate.device
+        inputs = {name: value.to(device) for name, value in self.rows.batch(batch).items()}
+        value = self.loss(Step(step, torch.tensor(batch, device=device), inputs, self.forward))
+        self.finite &= value.detach().isfinite()
+        self.accelerate.backward(value)
+        self.accelerate.clip_grad_norm_(self.model.parameters(), self.job.recipe.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        if self.companion is not None:
+            self.companion.after_step()
+
+    def resume(self) -> int:
+        """Load the checkpoint, if there is one; returns the step to go on with."""
+        if not self.job.checkpoint.is_file():
+            return 0
+        state: dict[str, Any] = torch.load(self.job.checkpoint, map_location="cpu", weights_only=True)
+        if state.get("processes", 1) != self.accelerate.num_processes:
+            return 0  # a step of so many processes is another number of rows
+        self.bare.load_state_dict(state["model"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.companion is not None:
+            self.companion.load_state_dict(state["companion"])
+        return int(state["step"])
+
+    def save_if_due(self, step: int) -> None:
+        due = time.monotonic() - self.saved_at >= self.job.checkpoint_seconds
+        if not (due and self.accelerate.is_main_process):
+            return
+        self.require_finite()
+        trained = {name for name, value in self.bare.named_parameters() if value.requires_grad}
+        state = {
+            "model": {name: value for name, value in self.bare.state_dict().items() if name in trained},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "companion": None if self.companion is None else self.companion.state_dict(),
+            "step": step,
+            "processes": self.accelerate.num_processes,
+        }
+        with atomic_write(self.job.checkpoint, "wb") as file:
+            torch.save(state, file)
+        self.saved_at = time.monotonic()
+
+    def require_finite(self) -> None:
+        trained = [value for value in self.bare.parameters() if value.requires_grad]
+        require_converged(self.job.name, trained, self.finite)
+
+
+def require_converged(name: str, weights: Iterable[Tensor], losses: Tensor | None = None) -> None:
+    """Raise RecipeError unless all weights of a fit are finite, and ``losses`` says that all its losses were.
+
+    Weights that are not never become so again: a look now and then is enough, and waits for a GPU no more often.
+    """
+    finite = [value.detach().isfinite().all() for value in weights]
+    if not torch.stack(finite if losses is None else [*finite, losses]).all():
+        raise RecipeError(
+            f"the fit diverged: {name}",
+            found="a loss or weights that are not finite",
+            remedy="Lower its learning rates in the recipe, and give --redo where the run has other stages already.",
+        )
+
+
+def share(batches: list[list[int]], process: int, processes: int) -> list[list[int]]:
+    """One process's batches: as many as every other gets, the first ones again (and again) where they do not divide."""
+    each = -(-len(batches) // processes)
+    return [batches[(process + step * processes) % len(batches)] for step in range(each)]
+
+
+def parameter_groups(model: EncoderClassifier, recipe: FitRecipe) -> list[dict[str, Any]]:
+    """Encoder and heads with their own rates; biases and norms without decay; what is frozen left out."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            groups.setdefault((name.startswith("encoder."), value.ndim > 1), []).append(value)
+    return [
+        {
+            "params": values,
+            "lr": recipe.learning_rate if in_encoder else recipe.head_learning_rate,
+            "weight_decay": recipe.weight_decay if matrix else 0.0,
+        }
+        for (in_encoder, matrix), values in groups.items()
+    ]
+
+
+@torch.inference_mode()
+def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 64) -> Outputs:
+    """Logits [n, c] and embeddings [n, d] of all rows in their order, float32, on the best device there is.
+
+    Raises:
+        ModelError: some are not finite.
+    """
+    device = processes().device
+    model = model.to(device).eval()
+    logits: list[Tensor] = [torch.empty(0)] * len(rows)
+    embeddings = list(logits)
+    with progress(label, len(rows), "row") as advance:
+        for batch in sorted_batches(rows.lengths(), batch_size):
+            inputs = {name: value.to(device) for name, value in rows.batch(batch).items()}
+            result = model(**inputs)
+            for row, logit, embedding in zip(batch, result.logits.cpu(), result.embedding.cpu(), strict=True):
+                logits[row], embeddings[row] = logit, embedding
+            advance(len(batch))
+    model.to("cpu")
+    if not len(rows):
+        return Outputs(torch.empty(0, 0), torch.empty(0, 0))
+    outputs = Outputs(torch.stack(logits), torch.stack(embeddings))
+    if not all(values.isfinite().all() for values in outputs):
+        raise ModelError(
+            f"the model's answers are no numbers: {label}",
+            expected="finite logits and embeddings",
+            remedy="Take another model, or lower the learning rates of the fit that made it and give --redo.",
+        )
+    return outputs

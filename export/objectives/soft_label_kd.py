@@ -1,0 +1,31 @@
+"""Soft-label cross-entropy (Hinton et al. 2015): the student's distribution against the teacher's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .base import DistillationStep, Objective
+from .registry import register, require_setting
+
+
+@register("soft_labels")
+@dataclass(frozen=True)
+class SoftLabels(Objective):
+    """T^2 * mean_i CE(softmax(teacher_i / T), softmax(student_i / T)).
+
+    Args:
+        temperature: T; T^2 keeps the gradient's size as T grows (Hinton et al., section 2). Default 1.
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_setting(self.temperature > 0, "soft_labels: temperature", self.temperature, "above 0")
+
+    def __call__(self, step: DistillationStep) -> Tensor:
+        """The term for a batch, a scalar."""
+        target = (step.teacher_logits / self.temperature).softmax(dim=-1)
+        log_student = (step.student_logits / self.temperature).log_softmax(dim=-1)
+        return -(self.temperature**2) * (target * log_student).sum(dim=-1).mean()

@@ -1,0 +1,304 @@
+"""The one module that talks to optimum: ONNX export and int8 quantization of the student.
+
+Dynamic quantization takes optimum's preset to ONNX Runtime's own quantizer, because optimum's has no way to say that
+only products with weights are to be quantized, nor to name the type of what fused nodes give.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import torch
+from onnx import TensorProto
+from onnxruntime.quantization import quantize_dynamic
+from optimum.exporters.onnx import export as optimum_export
+from optimum.exporters.tasks import TasksManager
+from optimum.onnxruntime import AutoCalibrationConfig, AutoQuantizationConfig, ORTConfig, ORTQuantizer
+from torch import Tensor
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+from ...errors import ModelError, QualityError, UsageError
+from ...runtime.inference.onnxruntime_setup import import_onnxruntime
+from ..modeling.encoder import EncoderClassifier, Outputs, takes_token_types
+
+Target = Literal["avx2", "avx512_vnni", "arm64"]
+Quantization = Literal["dynamic", "static", "none"]
+
+TARGETS: tuple[Target, ...] = ("avx2", "avx512_vnni", "arm64")
+
+# Opset 17 has LayerNormalization as one node and is read by every ONNX Runtime since 1.12.
+OPSET = 17
+_MATRIX_OPS = ["MatMul", "Gemm"]
+_INTEGER_OPS = frozenset(
+    ("MatMulInteger", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+)
+_EXPORT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class QuantizedNodes:
+    """What quantization did to the graph: matrix products and look-ups by precision, and the bytes before and after."""
+
+    int8: int
+    float32: int
+    int8_gathers: int
+    bytes_float32: int
+    bytes_int8: int
+
+
+def detect_target() -> Target:
+    """The preset for the processor this runs on."""
+    capabilities = torch.cpu.get_capabilities()
+    if capabilities.get("architecture") in ("aarch64", "arm64"):
+        return "arm64"
+    return "avx512_vnni" if capabilities.get("avx512_vnni") else "avx2"
+
+
+class _Exportable(PreTrainedModel):  # type: ignore[misc]
+    """The student under the names and types that optimum's exporter expects."""
+
+    config_class = PretrainedConfig
+
+    def __init__(self, student: EncoderClassifier) -> None:
+        super().__init__(student.encoder.config)
+        self.student = student
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        outputs: Outputs = self.student(**inputs)
+        return {"logits": outputs.logits, "embedding": outputs.embedding}
+
+
+def onnx_config(config: PretrainedConfig) -> Any:
+    """The model type's own OnnxConfig with our two outputs.
+
+    Raises:
+        ModelError: optimum cannot export this kind of model.
+    """
+    try:
+        constructor = TasksManager.get_exporter_config_constructor(
+            "onnx", model_type=config.model_type, task="text-classification", library_name="transformers"
+        )
+    except (KeyError, ValueError) as error:
+        raise ModelError(
+            "this kind of student cannot be exported to ONNX",
+            found=config.model_type,
+            expected="a model type that optimum-onnx exports for text classification",
+            remedy="Start the student from another model: --student MODEL.",
+        ) from error
+    base = type(constructor(config))
+
+    class StudentOnnxConfig(base):  # type: ignore[misc, valid-type]
+        @property
+        def inputs(self) -> dict[str, dict[int, str]]:
+            # Those of the training, whatever the model type usually has.
+            types = ["token_type_ids"] if takes_token_types(config) else []
+            axes = {0: "batch_size", 1: "sequence_length"}
+            return {name: dict(axes) for name in ("input_ids", "attention_mask", *types)}
+
+        @property
+        def outputs(self) -> dict[str, dict[int, str]]:
+            return {"logits": {0: "batch_size"}, "embedding": {0: "batch_size"}}
+
+    return StudentOnnxConfig(config, task="text-classification")
+
+
+def export_float32(student: EncoderClassifier, label_names: Sequence[str], max_length: int, folder: Path) -> Path:
+    """Write the student as ``folder/model.onnx`` with outputs ``logits`` and ``embedding``, and its config.json.
+
+    Args:
+        student: left as it is.
+        label_names: for id2label, so that other programs show them.
+        max_length: for the configuration, so that other programs cut as we do.
+        folder: must exist.
+
+    Returns:
+        The path of model.onnx.
+    """
+    student = _with_eager_attention(student)
+    config = student.encoder.config
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: number for number, name in enumerate(label_names)}
+    config.architectures = ["AutoModelForSequenceClassification"]
+    path = folder / "model.onnx"
+    with _quiet():
+        optimum_export(_Exportable(student), onnx_config(config), path, opset=OPSET)
+    config.save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}), encoding="utf-8"
+    )
+    return path
+
+
+def _with_eager_attention(student: EncoderClassifier) -> EncoderClassifier:
+    """A copy with the form of attention that traces with any batch and length; some models choose it when made."""
+    config = copy.deepcopy(student.encoder.config)
+    copied = EncoderClassifier(AutoModel.from_config(config, attn_implementation="eager"), student.head)
+    copied.load_state_dict(student.state_dict(), strict=False)  # but for a pooler, which nothing reads
+    return copied.eval()
+
+
+def require_same_answers(student: EncoderClassifier, model: Path, batch: dict[str, Tensor]) -> None:
+    """Prove on one padded batch that the float32 ONNX model answers as torch does.
+
+    Raises:
+        ModelError: a logit or a component of an embedding differs by more than tracing can explain.
+    """
+    feeds = {name: value.numpy() for name, value in batch.items()}
+    session = import_onnxruntime().InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    found = session.run(["logits", "embedding"], feeds)
+    with torch.inference_mode():
+        wanted = student.eval()(**batch)
+    for name, here, there in zip(wanted._fields, found, wanted, strict=True):
+        difference = float((torch.from_numpy(here) - there).abs().max())
+        if not difference <= _EXPORT_TOLERANCE * max(1.0, float(there.abs().max())):
+            raise ModelError(
+                "the exported model does not answer as the student does",
+                found=f"{name} {difference:.3g} apart",
+                expected=f"at most {_EXPORT_TOLERANCE} of the largest",
+                remedy="Start the student from another model: --student MODEL.",
+            )
+
+
+def quantize(
+    model: Path,
+    target: Target,
+    quantization: Quantization,
+    calibration: Sequence[dict[str, list[int]]],
+    out: Path,
+) -> QuantizedNodes:
+    """Write ``out/model.onnx``, quantized by the target's preset, and ``out/ort_config.json``.
+
+    Args:
+        model: the float32 model, its config.json beside it; for ``dynamic`` with fused attention, if it can be
+            (`attention_fusion`).
+        target: the preset (u8u8 for avx2, u8s8 for avx512_vnni and arm64).
+        quantization: ``dynamic`` (activation ranges found at run time), ``static`` (calibrated) or ``none``.
+        calibration: rows of token ids for ``static``: input name -> [tokens].
+        out: an existing folder.
+
+    Raises:
+        QualityError: quantization left matrix products in float32 (it can skip layers silently).
+        UsageError: static without calibration rows.
+    """
+    if quantization == "none":
+        (out / "model.onnx").write_bytes(model.read_bytes())
+        ORTConfig().save_pretrained(out)
+        return count_nodes(model, out / "model.onnx")
+    preset = getattr(AutoQuantizationConfig, target)
+    static = quantization == "static"
+    config = preset(
+        is_static=static, per_channel=True, **({"operators_to_quantize": [*_MATRIX_OPS, "Gather"]} if static else {})
+    )
+    with _quiet():
+        if static:
+            quantizer = ORTQuantizer.from_pretrained(model.parent, file_name=model.name)
+            ranges = _calibrate(quantizer, config, calibration, out)
+            quantizer.quantize(
+                save_dir=out, quantization_config=config, file_suffix=None, calibration_tensors_range=ranges
+            )
+        else:
+            _quantize_dynamic(model, config, out)
+    counted = count_nodes(model, out / "model.onnx")
+    if counted.int8 == 0 or counted.float32 > counted.int8:
+        raise QualityError(
+            "quantization skipped most of the student's matrix products",
+            found=f"{counted.int8} int8 and {counted.float32} float32",
+            expected="nearly all of them int8",
+            remedy="Export with --quantization none, and report the versions of onnxruntime and optimum-onnx.",
+        )
+    return counted
+
+
+def _quantize_dynamic(model: Path, config: Any, out: Path) -> None:
+    """As the preset says, but for products of two activations: those are attention's, and small."""
+    quantize_dynamic(
+        str(model),
+        str(out / "model.onnx"),
+        op_types_to_quantize=[*config.operators_to_quantize, "Gemm"],
+        per_channel=config.per_channel,
+        reduce_range=config.reduce_range,
+        weight_type=config.weights_dtype,
+        extra_options={
+            "MatMulConstBOnly": True,
+            "WeightSymmetric": config.weights_symmetric,
+            "ActivationSymmetric": config.activations_symmetric,
+            "DefaultTensorType": TensorProto.FLOAT,  # of what comes out of Attention: shape inference does not know it
+        },
+    )
+    ORTConfig(quantization=config).save_pretrained(out)
+    shutil.copyfile(model.parent / "config.json", out / "config.json")
+
+
+def _calibrate(quantizer: Any, config: Any, rows: Sequence[dict[str, list[int]]], out: Path) -> Any:
+    """Activation ranges over the calibration rows, one row at a time since they differ in length."""
+    if not rows:
+        raise UsageError("static quantization needs rows to calibrate on", found="none")
+    from datasets import Dataset
+
+    augmented = out / "augmented.onnx"
+    dataset = Dataset.from_list(list(rows))
+    quantizer.fit(
+        dataset=dataset,
+        calibration_config=AutoCalibrationConfig.minmax(dataset),
+        operators_to_quantize=config.operators_to_quantize,
+        onnx_augmented_model_name=augmented,
+        batch_size=1,
+    )
+    ranges = quantizer.compute_ranges()
+    augmented.unlink(missing_ok=True)
+    return ranges
+
+
+def count_nodes(float32: Path, quantized: Path) -> QuantizedNodes:
+    """Count what became int8: integer matrix products, or float ones fed by DequantizeLinear (QDQ)."""
+    graph = onnx.load(str(quantized)).graph
+    producers = {output: node.op_type for node in graph.node for output in node.output}
+    constants = {item.name for item in graph.initializer}
+    int8_tables = {item.name for item in graph.initializer if item.data_type in (TensorProto.INT8, TensorProto.UINT8)}
+    # Looked up as int8, or, in QDQ form, behind a DequantizeLinear of the whole table.
+    tables = int8_tables | {
+        node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in int8_tables
+    }
+    int8 = left = gathers = 0
+    for node in graph.node:
+        sources = [producers.get(name) for name in node.input]
+        if node.op_type in _INTEGER_OPS:
+            int8 += 1
+        elif node.op_type in (*_MATRIX_OPS, "Attention"):
+            weighted = any(name in constants for name in node.input)
+            int8 += "DequantizeLinear" in sources
+            left += weighted and "DequantizeLinear" not in sources
+        elif node.op_type == "Gather":
+            gathers += node.input[0] in tables
+    return QuantizedNodes(int8, left, gathers, float32.stat().st_size, quantized.stat().st_size)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the exporter's chatter: its warnings are about tracing and deprecations, nothing a user can act on."""
+    loggers = [logging.getLogger(name) for name in ("optimum", "onnxruntime", "root", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

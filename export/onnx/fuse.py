@@ -1,0 +1,120 @@
+"""The fused form: a bundle as one ONNX file that holds student, knowledge base and blend.
+
+For whatever runs ONNX and no Python: the file answers token ids with probabilities, the neighbours they came from, and
+the label. It looks at every key, so it is for knowledge bases of some thousand rows, and where the two-part form's
+graph search misses a neighbour, it does not. There is no gate and no budget: it always retrieves.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from ... import __version__
+from ...errors import UsageError
+from ...kb.knowledge_base import KnowledgeBase
+from ...kb.storage.atomic import atomic_write, refuse_existing
+from ...runtime.bundle.bundle import MODEL_FILE, Bundle
+from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest
+from ...runtime.runtime import Runtime
+from .fused_check import Comparison, compare
+from .fused_graph import Knowledge, fused_model
+
+MAX_ROWS = 4096
+FORMAT_VERSION = 1
+_LARGEST_FILE = 2**31 - 1  # of a protocol buffer
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What fusing came to.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        rows: of the knowledge base inside.
+        comparison: with the bundle's answers.
+    """
+
+    path: Path
+    bytes: int
+    rows: int
+    comparison: Comparison
+
+
+def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
+    """Write a bundle as the one file ``out``; nothing is left there if it fails.
+
+    Before it is put in place, the written file answers the golden texts and, where the knowledge base keeps texts, 32
+    of those, and each step of its answers is compared with the bundle's.
+
+    Args:
+        bundle: the bundle's folder.
+        out: the ``.onnx`` file to make; must not exist.
+        max_rows: refuse a knowledge base larger than this: every row costs time at every text.
+
+    Raises:
+        OutputExistsError: ``out`` exists.
+        BundleError: the bundle cannot be used.
+        UsageError: the knowledge base is empty or too large.
+        ModelError: the fused model answers otherwise than the bundle.
+        StorageError: the disk refused.
+    """
+    refuse_existing(out)
+    Bundle.open(bundle, verify=False).refuse_edits("fuse")
+    with Runtime.open(bundle) as runtime:
+        knowledge = _knowledge(bundle, runtime.knowledge_base, max_rows)
+        model = onnx.load(str(bundle / MODEL_FILE))
+        manifest = runtime.manifest
+        model = fused_model(model, knowledge, manifest.blend, manifest.labels, _metadata(bundle, manifest))
+        model.producer_name, model.producer_version = "reaugkd", __version__
+        onnx.checker.check_model(model)
+        with atomic_write(out, "wb") as file:
+            file.write(model.SerializeToString(deterministic=True))
+            file.flush()
+            comparison = compare(Path(file.name), runtime)
+    return Fused(out, out.stat().st_size, len(knowledge.keys), comparison)
+
+
+def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> Knowledge:
+    rows = len(kb)
+    if rows == 0:
+        raise UsageError(
+            "the knowledge base is empty: there is nothing to fuse",
+            path=bundle,
+            remedy=f"Use {MODEL_FILE}: its softmax is the answer.",
+        )
+    if rows > max_rows:
+        raise UsageError(
+            "the knowledge base is too large to look through at every text",
+            path=bundle,
+            found=f"{rows:,} rows",
+            expected=f"at most {max_rows:,}",
+            remedy=f"Make it smaller: `reaugkd compact {bundle} --out NEW --max-rows {max_rows}`; or raise --max-rows.",
+        )
+    knowledge = Knowledge(kb.keys(), kb.config.dtype, kb.soft_labels.stored)
+    size = knowledge.nbytes + (bundle / MODEL_FILE).stat().st_size
+    if size > _LARGEST_FILE:
+        raise UsageError(
+            "the model would be larger than an ONNX file can be",
+            path=bundle,
+            found=f"{size:,} bytes",
+            expected=f"at most {_LARGEST_FILE:,}",
+            remedy="Make the knowledge base smaller with `reaugkd compact`.",
+        )
+    return knowledge
+
+
+def _metadata(bundle: Path, manifest: Manifest) -> dict[str, object]:
+    seal = json.loads((bundle / MANIFEST_FILE).read_bytes())["seal"]
+    return {
+        "format_version": FORMAT_VERSION,
+        "max_length": manifest.max_length,
+        "text_pair": manifest.text_pair,
+        "kb_rows": manifest.kb_rows,
+        "bundle_seal": seal,
+        "quantization": {name: manifest.quantization.get(name) for name in ("kind", "target")},
+    }

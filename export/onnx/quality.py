@@ -1,0 +1,154 @@
+"""The gate between the float32 student and the quantized one: how much of it survived, on held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import QualityError
+from ...kb.knowledge_base import KnowledgeBase
+from ...runtime.inference.student import StudentSession
+from ...runtime.inference.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Below these an export is refused.
+
+    Args:
+        agreement: share of held-out rows on which both students give the same label.
+        accuracy_loss: accuracy lost, as a share of one, beyond which the export is refused...
+        accuracy_loss_rows: ...unless it is no more than so many rows: on few rows one row is a large share.
+        neighbour_overlap: share of the float32 student's neighbours that the quantized one finds too.
+    """
+
+    agreement: float = 0.95
+    accuracy_loss: float = 0.01
+    accuracy_loss_rows: int = 3
+    neighbour_overlap: float = 0.3
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A student's answers to n rows: logits [n, c] and queries [n, d], float32."""
+
+    logits: NDArray[np.float32]
+    queries: NDArray[np.float32]
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Answers:
+        """Those to some of the rows."""
+        return Answers(self.logits[rows], self.queries[rows])
+
+    def joined(self, other: Answers) -> Answers:
+        """These, then the other's."""
+        return Answers(np.concatenate([self.logits, other.logits]), np.concatenate([self.queries, other.queries]))
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """What quantization cost, on ``rows`` held-out rows.
+
+    Args:
+        rows: held-out rows looked at.
+        label_agreement: share with the same label from both students.
+        accuracy_float32: of the float32 student.
+        accuracy: of the student in the bundle.
+        neighbour_overlap: mean share of the k nearest keys that both queries find.
+        query_cosine: mean cosine between both queries.
+        k: neighbours compared.
+    """
+
+    rows: int
+    label_agreement: float
+    accuracy_float32: float
+    accuracy: float
+    neighbour_overlap: float
+    query_cosine: float
+    k: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+    def failures(self, floors: Floors) -> list[str]:
+        """Each floor that was missed, in words; empty where the student passes."""
+        # Each asked so that NaN, which is below nothing, misses it too.
+        missed = []
+        if not self.label_agreement >= floors.agreement:
+            missed.append(f"label agreement {self.label_agreement:.4f} is below {floors.agreement}")
+        lost = self.accuracy_float32 - self.accuracy
+        if not (lost <= floors.accuracy_loss or lost * self.rows < floors.accuracy_loss_rows + 0.5):
+            missed.append(f"accuracy fell by {lost:.4f}, more than {floors.accuracy_loss}")
+        if not self.neighbour_overlap >= floors.neighbour_overlap:
+            missed.append(f"neighbour overlap {self.neighbour_overlap:.4f} is below {floors.neighbour_overlap}")
+        return missed
+
+
+def compare(float32: Answers, quantized: Answers, gold: NDArray[np.int64], kb: KnowledgeBase, k: int) -> QualityReport:
+    """Compare both students' answers to the same held-out rows.
+
+    Args:
+        float32: the student before quantization.
+        quantized: the student that goes into the bundle.
+        gold: [n].
+        kb: the knowledge base both query.
+        k: neighbours to compare; clamped to the knowledge base's size.
+    """
+    return report_of(
+        float32, quantized, gold, kb.search_many(float32.queries, k)[0], kb.search_many(quantized.queries, k)[0]
+    )
+
+
+def report_of(
+    float32: Answers,
+    quantized: Answers,
+    gold: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    found: NDArray[np.int64],
+) -> QualityReport:
+    """`compare` of what both found already: ``wanted`` and ``found`` are the neighbours' rows, [n, k]."""
+    overlap = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(wanted, found, strict=True)]
+    before, after = float32.logits.argmax(axis=1), quantized.logits.argmax(axis=1)
+    return QualityReport(
+        rows=len(gold),
+        label_agreement=float((before == after).mean()),
+        accuracy_float32=float((before == gold).mean()),
+        accuracy=float((after == gold).mean()),
+        neighbour_overlap=float(np.mean(overlap)),
+        query_cosine=float((float32.queries * quantized.queries).sum(axis=1).mean()),
+        k=wanted.shape[1],
+    )
+
+
+def require(report: QualityReport, floors: Floors) -> None:
+    """Raise QualityError where the report misses a floor."""
+    if missed := report.failures(floors):
+        raise QualityError(
+            "the quantized student fell below the floor",
+            found="; ".join(missed),
+            remedy=(
+                "Try --quantization static or none, or another --target; "
+                "--allow-quality-loss writes the bundle all the same."
+            ),
+        )
+
+
+def answers_of(
+    session: StudentSession,
+    tokenizer: TextTokenizer,
+    inputs: Sequence[str | tuple[str, str]],
+    advance: Callable[[int], None],
+) -> Answers:
+    """The session's answers, row by row as the runtime asks: dynamic int8 answers depend on batch mates."""
+    logits, queries = [], []
+    for item in inputs:
+        encoding = tokenizer.encode(*((item,) if isinstance(item, str) else item))
+        logit, query = session.run(encoding)
+        logits.append(logit)
+        queries.append(query)
+        advance(1)
+    return Answers(np.stack(logits), np.stack(queries))

@@ -1,0 +1,38 @@
+"""Cross-fitted labels: each row's soft label by a teacher that was fitted without the row.
+
+A teacher is surer of the rows it was fitted on than of others, right or wrong, and a knowledge base holds nothing but
+such rows. With k folds, k teachers are fitted on all rows but one fold each, and label that fold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DataError
+from ...runtime.data import Split
+from ..tuning.groups import grouped_folds, related_rows
+
+_SEED = 6
+
+
+def folds_of(split: Split, folds: int) -> NDArray[np.int64]:
+    """Each row's fold, int64 [n], from 0; related rows share one, and folds are about equally large.
+
+    Args:
+        split: the rows.
+        folds: how many; they become fewer where so many rows are related that nothing is left for some.
+
+    Raises:
+        DataError: all rows are related.
+    """
+    used, fold = np.unique(grouped_folds(related_rows(split), folds, _SEED), return_inverse=True)
+    if len(used) < 2:
+        raise DataError(
+            "no row can be labelled by a teacher that has not seen its like",
+            path=split.source,
+            found=f"{len(split)} rows that are all related",
+            expected="texts of which one is not part of another, pairs that share no text",
+            remedy='Take labels = "teacher" in the recipe\'s [retrieval].',
+        )
+    return fold.astype(np.int64)

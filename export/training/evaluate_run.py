@@ -1,0 +1,119 @@
+"""The systems that need torch: a run's teacher and its float32 student, beside the bundle's own on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from ...errors import DataError
+from ...runtime.data import Split
+from ...runtime.decision.blending import softmax_many
+from ...runtime.evaluation.evaluate import Progress, evaluate_bundle
+from ...runtime.evaluation.fidelity import shifted_split, with_fidelity
+from ...runtime.evaluation.results import DISTILLATION, DISTILLATION_ROWS, SHIFTED, STUDENT_FP32, TEACHER, EvalReport
+from ...runtime.runtime import Runtime
+from ..modeling.encoder import EncoderClassifier
+from ..modeling.progress import progress
+from ..modeling.teacher import load_teacher
+from ..modeling.tokens import token_rows
+from ..modeling.training_loop import outputs_of
+from .run_folder import RunFolder, read_rows
+
+_SAMPLE_SEED = 0
+
+
+class RunSystems:
+    """A run's teacher and float32 student, loaded once.
+
+    Args:
+        run_path: the folder of a finished run.
+        labels: the bundle's, in order.
+
+    Raises:
+        DataError: the run is not finished, or has other labels than the bundle.
+    """
+
+    def __init__(self, run_path: Path, labels: Sequence[str]) -> None:
+        self.run = run = RunFolder(run_path)
+        description = run.describe()
+        if tuple(description["labels"]) != tuple(labels):
+            raise DataError(
+                "the run's labels are not the bundle's",
+                path=run.path,
+                found=", ".join(description["labels"]),
+                expected=", ".join(labels),
+                remedy="Give the run that the bundle was exported from.",
+            )
+        run.require_finished()
+        recipe = description["recipe"]
+        source = description["teacher"] if description["teacher_is_fine_tuned"] else run.teacher
+        self._max_length: int = recipe["max_length"]
+        self._models: dict[str, tuple[nn.Module, Path]] = {
+            TEACHER: (load_teacher(source, recipe["teacher"]["pooling"], labels), run.teacher),
+            STUDENT_FP32: (EncoderClassifier.load(run.student), run.student),
+        }
+
+    def probabilities(self, split: Split, kind: str = "") -> dict[str, NDArray[np.floating]]:
+        """Probabilities [n, c] of ``teacher`` and ``student_fp32`` on a split's rows, whose kind the bar shows."""
+        answers = {}
+        for name, (model, folder) in self._models.items():
+            rows = token_rows(folder, split, model.encoder.config, self._max_length)  # type: ignore[union-attr]
+            logits = outputs_of(model, rows, f"{name}, {kind}" if kind else name).logits
+            answers[name] = softmax_many(logits.numpy().astype(np.float64))
+        return answers
+
+    def distillation_rows(self) -> Split:
+        """The train rows that the student was distilled on: all, or a fixed sample of ``DISTILLATION_ROWS``."""
+        split = read_rows(self.run.data / "train.jsonl")
+        return split.take(distillation_sample(len(split)))
+
+
+def distillation_sample(rows: int) -> NDArray[np.int64]:
+    """Which of so many train rows stand for all in a report: ascending, all or a fixed ``DISTILLATION_ROWS``."""
+    return np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(rows)[:DISTILLATION_ROWS])
+
+
+def run_probabilities(run_path: Path, split: Split, labels: Sequence[str]) -> dict[str, NDArray[np.floating]]:
+    """Probabilities [n, c] of ``teacher`` and ``student_fp32`` on a split's rows.
+
+    Raises:
+        DataError: as ``RunSystems``.
+    """
+    return RunSystems(run_path, labels).probabilities(split)
+
+
+def evaluate_with_run(run_path: Path, runtime: Runtime, split: Split, split_name: str = "test") -> EvalReport:
+    """Evaluate the bundle beside its teacher and float32 student, with every system's fidelity to the teacher.
+
+    All systems answer the rows, the rows with typing errors, and a sample of the rows that the student was distilled
+    on: twice the time, and that of at most ``DISTILLATION_ROWS`` rows more.
+
+    Args:
+        run_path: the run that the bundle was exported from.
+        runtime: the open bundle.
+        split: labelled rows.
+        split_name: for the report.
+
+    Raises:
+        DataError: as ``RunSystems``, or the split has no rows.
+        LabelError, TextError: as ``evaluate_bundle``.
+    """
+    systems = RunSystems(run_path, runtime.labels)
+    extra = systems.probabilities(split)
+    with _bar("bundle", len(split)) as advance:
+        report = evaluate_bundle(runtime, split, extra=extra, split_name=split_name, progress=advance)
+    splits = {SHIFTED: shifted_split(split), DISTILLATION: systems.distillation_rows()}
+    asked = {kind: systems.probabilities(rows, f"{kind} rows") for kind, rows in splits.items()}
+    with _bar("bundle, " + " and ".join(f"{kind} rows" for kind in splits), sum(map(len, splits.values()))) as advance:
+        return with_fidelity(report, runtime, splits, asked, advance)
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Progress]:
+    with progress(label, total, "row") as advance:
+        yield lambda _done, _total: advance(1)

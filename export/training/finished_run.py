@@ -1,0 +1,129 @@
+"""What a finished run offers to an export: rows, the teacher's answers to them, the student and its query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from ...errors import DataError
+from ...runtime.data import Split, label_indices
+from ..modeling.encoder import EncoderClassifier
+from ..modeling.layer_query import with_layer_query
+from ..modeling.projection import Head, project
+from ..modeling.teacher import load_teacher
+from ..modeling.tokens import token_rows
+from ..modeling.training_loop import outputs_of
+from ..recipe import Recipe, RetrievalRecipe
+from ..recipe_file import recipe_from_dict
+from ..tuning.build_kb import Knowledge
+from .run_folder import RunFolder, read_rows
+from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """A finished run, read.
+
+    Args:
+        run: its folder.
+        description: of run.json.
+        train: the rows that the student was distilled on.
+        heldout: the rows that the blend is tuned on.
+        outputs: the teacher's, of both.
+        head: makes the teacher's keys.
+    """
+
+    run: RunFolder
+    description: dict[str, Any]
+    train: Split
+    heldout: Split
+    outputs: dict[str, TeacherOutputs]
+    head: Head
+
+    @classmethod
+    def read(cls, run: RunFolder) -> RunSource:
+        """Read a run.
+
+        Raises:
+            DataError: the run is not finished.
+        """
+        description = run.describe()
+        run.require_finished()
+        return cls(
+            run=run,
+            description=description,
+            train=read_rows(run.data / "train.jsonl"),
+            heldout=read_rows(run.data / "heldout.jsonl"),
+            outputs=load_outputs(run),
+            head=Head.load(run.projection),
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Their names, in the order of the logits."""
+        return tuple(self.description["labels"])
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's."""
+        return recipe_from_dict(self.description["recipe"])
+
+    def student(self, recipe: RetrievalRecipe) -> EncoderClassifier:
+        """The student, asking as the recipe says."""
+        student = EncoderClassifier.load(self.run.student)
+        return with_layer_query(student, Head.load(self.run.query)) if recipe.query == "layers" else student
+
+    def teacher(self) -> nn.Module:
+        """The teacher, its outputs in the order of the labels."""
+        source = self.description["teacher"] if self.description["teacher_is_fine_tuned"] else self.run.teacher
+        return load_teacher(source, self.recipe.teacher.pooling, self.labels)
+
+    def of_train(self, queries: NDArray[np.float32] | None, recipe: RetrievalRecipe) -> Knowledge:
+        """The train rows, labelled as the recipe says.
+
+        Args:
+            queries: [n, d], the student's; None where the recipe's keys are the teacher's.
+            recipe: its source of labels.
+
+        Raises:
+            DataError: cross-fitted labels, of a run that was trained without.
+        """
+        outputs = self.outputs["train"]
+        logits = outputs.logits
+        if recipe.labels == "cross_fitted":
+            found = load_cross_fitted(self.run)
+            if found is None:
+                raise DataError(
+                    "the run has no cross-fitted labels",
+                    path=self.run.path,
+                    remedy='Train it with labels = "cross_fitted" in the recipe\'s [retrieval].',
+                )
+            logits = found
+        return self._knowledge(self.train, TeacherOutputs(logits, outputs.embeddings), queries)
+
+    def of_heldout(self, queries: NDArray[np.float32] | None) -> Knowledge:
+        """The held-out rows, which no teacher was fitted on."""
+        return self._knowledge(self.heldout, self.outputs["heldout"], queries)
+
+    def of_extra(self, split: Split, queries: NDArray[np.float32] | None) -> Knowledge:
+        """Rows that the run did not know, labelled by its teacher now; gold labels, if there are any, are not read."""
+        teacher = self.teacher()
+        rows = token_rows(self.run.teacher, split, teacher.encoder.config, self.recipe.max_length)  # type: ignore[union-attr]
+        found = outputs_of(teacher, rows, "teacher on the extra rows")
+        unlabelled = Split(split.texts, split.pairs, None, split.source, split.rows)
+        return self._knowledge(unlabelled, TeacherOutputs(found.logits, found.embedding), queries)
+
+    def _knowledge(self, split: Split, outputs: TeacherOutputs, queries: NDArray[np.float32] | None) -> Knowledge:
+        keys = project(outputs.embeddings, self.head).numpy()
+        none = np.full(len(split), -1)
+        return Knowledge(
+            inputs=split.inputs(),
+            logits=outputs.logits.numpy(),
+            teacher_keys=keys,
+            queries=keys if queries is None else queries,
+            gold=none if split.labels is None else label_indices(split, self.labels),
+        )

@@ -1,0 +1,92 @@
+"""Data sets of the Hugging Face hub, by id or saved to a folder, through `datasets`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ...errors import DataError
+from ...runtime.data import Columns, Dataset, dataset_from_rows
+from ...runtime.data.columns import choose_columns
+
+# What hub data sets call their splits, by what we call them; the first that is there counts.
+_SPLITS = {
+    "train": ("train",),
+    "dev": ("dev", "validation", "val", "valid", "validation_matched"),
+    "test": ("test",),
+}
+# What save_to_disk leaves in a folder.
+_SAVED = ("dataset_dict.json", "state.json")
+
+
+def load_hub_dataset(
+    name: str, columns: Columns, task: str | None = None, label_names: Sequence[str] | None = None
+) -> Dataset:
+    """Read a data set by its hub id, or from a folder: one that ``save_to_disk`` wrote, or a copy of a hub repository.
+
+    Args:
+        name: hub id or folder.
+        columns: see Columns.
+        task: the hub data set's configuration (subset), e.g. ``sst2`` of ``glue``.
+        label_names: the labels and their order; by default the ClassLabel's own names, else as for files.
+
+    Raises:
+        DataError: there is no such data set, or no network to fetch it.
+    """
+    loaded = _load(name, task)
+    splits = {}
+    for ours, theirs in _SPLITS.items():
+        found = next((loaded[one] for one in theirs if one in loaded), None)
+        if found is not None:
+            splits[ours] = found
+    if not splits:
+        raise DataError(
+            "the data set has no usable split",
+            path=name,
+            found=", ".join(loaded) or "none",
+            expected="train, validation or test",
+        )
+    first = next(iter(splits.values()))
+    named = _class_names(first)
+    label = choose_columns(tuple(first.features), columns, name, label=False).label
+    rows = {ours: _rows(found, named) for ours, found in splits.items()}
+    return dataset_from_rows(name, rows, columns, label_names, named.get(label or ""))
+
+
+def _class_names(split: Any) -> dict[str, list[str]]:
+    """The columns whose numbers stand for names, and the names."""
+    return {
+        column: feature.names
+        for column, feature in split.features.items()
+        if isinstance(feature, datasets.ClassLabel) and feature.names
+    }
+
+
+def _rows(split: Any, named: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+    """The rows with names in place of class numbers; -1 throughout is how hub data sets write "no label"."""
+    unlabelled = {column for column in named if len(split) and split.unique(column) == [-1]}
+    for row in split:
+        yield {
+            column: named[column][value] if column in named and isinstance(value, int) and value >= 0 else value
+            for column, value in row.items()
+            if column not in unlabelled
+        }
+
+
+def _load(name: str, task: str | None) -> dict[str, Any]:
+    try:
+        if any((Path(name) / file).is_file() for file in _SAVED):
+            loaded = datasets.load_from_disk(name)
+            return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+        return dict(datasets.load_dataset(name, task))
+    except Exception as error:  # the library raises from a dozen trees: hub, network, arrow, its own
+        raise DataError(
+            "the data set cannot be loaded",
+            path=name,
+            found=(str(error).splitlines() or [type(error).__name__])[0],
+            expected="a file, a folder, or the id of a data set on the Hugging Face hub",
+            remedy="Check the path or id; without a network only files and folders can be read.",
+        ) from error

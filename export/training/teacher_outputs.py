@@ -1,0 +1,53 @@
+"""What a run keeps of its teacher's answers: of every row, and of the rows that a cross-fitted teacher had not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ...errors import DataError
+from ..recipe_file import recipe_from_dict
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class TeacherOutputs:
+    """The teacher's answers to n rows: logits [n, c] and embeddings [n, hidden]."""
+
+    logits: Tensor
+    embeddings: Tensor
+
+
+def load_outputs(run: RunFolder) -> dict[str, TeacherOutputs]:
+    """The teacher's cached outputs of ``train`` and ``heldout``."""
+    files = {name: load_file(str(run.teacher_outputs / f"{name}.safetensors")) for name in ("train", "heldout")}
+    return {name: TeacherOutputs(**tensors) for name, tensors in files.items()}
+
+
+def load_cross_fitted(run: RunFolder) -> Tensor | None:
+    """The cross-fitted logits [n, c] of the n train rows; None of a run without.
+
+    Raises:
+        DataError: the folds there do not make up the rows.
+    """
+    retrieval = recipe_from_dict(run.describe()["recipe"]).retrieval
+    if retrieval.labels != "cross_fitted":  # what lies there may be another teacher's
+        return None
+    files = [run.cross_fit(fold) / "labels.safetensors" for fold in range(retrieval.folds)]
+    parts = [load_file(str(file)) for file in files if file.is_file()]
+    rows = torch.cat([torch.empty(0, dtype=torch.int64), *(part["rows"] for part in parts)])
+    with safe_open(str(run.teacher_outputs / "train.safetensors"), "pt") as outputs:
+        count = outputs.get_slice("logits").get_shape()[0]
+    if not torch.equal(rows.sort().values, torch.arange(count)):
+        raise DataError(
+            "the cross-fitted labels are of folds that do not fit each other",
+            path=run.path,
+            found=f"{len(rows)} labels, {len(set(rows.tolist()))} rows",
+            expected=f"each of {count} train rows once",
+            remedy="Remove the run's cross_fit folders and call the same `reaugkd train` again.",
+        )
+    return torch.cat([part["logits"] for part in parts])[rows.argsort()]

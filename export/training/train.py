@@ -1,0 +1,322 @@
+"""The training stage, start to end: rows -> teacher -> keys -> student -> tuned blend."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ...errors import RecipeError
+from ...kb.storage.atomic import sha256_file
+from ...runtime.data import Dataset, Split, label_indices
+from .. import objectives
+from ..modeling.distributed import processes
+from ..modeling.encoder import EncoderClassifier, load_config
+from ..modeling.layer_query import fit_layer_query, with_layer_query
+from ..modeling.projection import Head, fit_projection, project
+from ..modeling.teacher import fine_tune, is_classifier, load_teacher
+from ..modeling.tokens import TokenRows, save_tokenizer, token_rows
+from ..modeling.training_loop import FitJob, outputs_of
+from ..objectives.base import Targets
+from ..recipe import Recipe
+from ..tuning.build_kb import Knowledge
+from ..tuning.groups import related_rows
+from ..tuning.tune import K_GRID, HeldOut, Tuning, tune_blend
+from .cross_fit import folds_of
+from .distill import distil, start_student
+from .model_checks import check_models
+from .run_folder import RUN_FORMAT, RunFolder, made_from, remove_folder, write_rows
+from .splits import RunSplits, assign
+from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs
+
+Indices = NDArray[np.int64]
+
+VERSIONS_OF = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What to train.
+
+    Args:
+        teacher: hub id or folder.
+        recipe: every other choice.
+        limit: at most so many train rows; None for all.
+        redo: redo stages whose settings changed instead of refusing.
+        shared: a folder in which runs share their teachers; None for none.
+    """
+
+    teacher: str
+    recipe: Recipe
+    limit: int | None = None
+    redo: bool = False
+    shared: Path | None = None
+
+
+def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
+    """Make or finish the run at ``out``.
+
+    Raises:
+        DataError, ModelError, RecipeError, OutputExistsError, StorageError: see each.
+    """
+    splits = assign(dataset, job.recipe, job.limit)
+    run = RunFolder(out, job.shared)
+    fine_tuned = is_classifier(job.teacher)
+    if fine_tuned and job.recipe.retrieval.labels == "cross_fitted":
+        raise RecipeError(
+            "a teacher that comes fine-tuned cannot label rows that it was fitted without",
+            path=job.teacher,
+            found='labels "cross_fitted"',
+            remedy='Give an encoder that is not fine-tuned yet, or take labels = "teacher".',
+        )
+    if job.recipe.retrieval.labels == "cross_fitted":
+        folds_of(splits.train, job.recipe.retrieval.folds)  # told now, if it cannot be done
+    check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
+    models = {"teacher": fingerprint(job.teacher), "student": fingerprint(job.recipe.student.model)}
+    with processes().main_process_first():
+        run.begin(_description(splits, job, fine_tuned, models), job.redo)
+    with _deterministic():
+        return _Pipeline(run, splits, job, fine_tuned, models).tuned()
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Let torch take the deterministic form of an operation wherever it has one, for as long as the training lasts."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for; without effect on a CPU
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _description(splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]) -> dict[str, Any]:
+    return {
+        "run_format": RUN_FORMAT,
+        # A fine-tuned teacher is not copied into the run: `eval --run` must find it from any folder.
+        "teacher": str(Path(job.teacher).absolute()) if Path(job.teacher).is_dir() else job.teacher,
+        "teacher_is_fine_tuned": fine_tuned,
+        "fingerprints": models,
+        "recipe": job.recipe.as_dict(),
+        "data": {
+            "name": splits.name,
+            "text_pair": splits.train.pairs is not None,
+            "rows": {"train": len(splits.train), "heldout": len(splits.heldout)},
+            "sha256": made_from(*(_rows_of(split) for split in (splits.train, splits.heldout))),
+        },
+        "labels": list(splits.label_names),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+    }
+
+
+def _rows_of(split: Split) -> list[Any]:
+    return [split.texts, split.pairs, split.labels]
+
+
+class _Pipeline:
+    """The stages; each loads what the ones before it left in the run folder."""
+
+    def __init__(
+        self, run: RunFolder, splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]
+    ) -> None:
+        self.run, self.splits, self.recipe, self.model = run, splits, job.recipe, job.teacher
+        self.fine_tuned = fine_tuned
+        recipe = job.recipe
+        self.rows_hash = made_from(_rows_of(splits.train), _rows_of(splits.heldout), splits.label_names)
+        self.teacher_hash = made_from(
+            self.rows_hash,
+            models["teacher"],
+            asdict(recipe.teacher),
+            recipe.seed,
+            recipe.max_length,
+            recipe.precision,
+        )
+        self.projection_hash = made_from(self.teacher_hash, asdict(recipe.projection))
+        self.student_hash = made_from(
+            self.projection_hash,
+            models["student"],
+            asdict(recipe.student),
+            [asdict(item) for item in recipe.objectives],
+        )
+        self.query_hash = made_from(self.student_hash, recipe.projection.embedding_dim)
+        self.tuning_hash = made_from(self.query_hash, asdict(recipe.retrieval))
+
+    def tuned(self) -> Tuning:
+        self.rows()
+        self.teacher()
+        outputs = self.teacher_outputs()
+        head = self.projection(outputs["train"])
+        cross_fitted = self.cross_fitted() if self.recipe.retrieval.labels == "cross_fitted" else None
+        student = self.student(outputs["train"], head)
+        query = self.query(student)
+        if self.recipe.retrieval.query == "layers":
+            student = with_layer_query(student, query)
+        labels = outputs["train"].logits if cross_fitted is None else cross_fitted
+        return self.tuning(student, labels, project(outputs["train"].embeddings, head))
+
+    def rows(self) -> None:
+        with self.run.stage(self.run.data, self.rows_hash) as folder:
+            if folder:
+                for name, split in {"train": self.splits.train, "heldout": self.splits.heldout}.items():
+                    write_rows(split, folder / f"{name}.jsonl")
+
+    def teacher(self) -> None:
+        with self.run.stage(self.run.teacher, self.teacher_hash) as folder:
+            if folder:
+                save_tokenizer(self.model, folder)
+                if not self.fine_tuned:
+                    rows = self._tokens(folder, self.splits.train, load_config(self.model))
+                    labels = torch.from_numpy(label_indices(self.splits.train, self.splits.label_names))
+                    job = self._fit_job("teacher", self.recipe.teacher.fit)
+                    names = self.splits.label_names
+                    fine_tune(self.model, self.recipe.teacher, rows, labels, names, job).save(folder)
+
+    def load_teacher(self, attention: str | None = None) -> nn.Module:
+        source = self.model if self.fine_tuned else self.run.teacher
+        return load_teacher(source, self.recipe.teacher.pooling, self.splits.label_names, attention)
+
+    def teacher_outputs(self) -> dict[str, TeacherOutputs]:
+        splits = {"train": self.splits.train, "heldout": self.splits.heldout}
+        with self.run.stage(self.run.teacher_outputs, self.teacher_hash) as folder:
+            if folder:
+                teacher = self.load_teacher()
+                config = teacher.encoder.config  # type: ignore[union-attr]
+                for name, split in splits.items():
+                    rows = self._tokens(self.run.teacher, split, config)
+                    result = outputs_of(teacher, rows, f"teacher on {name}")
+                    tensors = {"logits": result.logits, "embeddings": result.embedding}
+                    save_file(tensors, str(folder / f"{name}.safetensors"))
+        return load_outputs(self.run)
+
+    def cross_fitted(self) -> Tensor:
+        folds = folds_of(self.splits.train, self.recipe.retrieval.folds)
+        count = int(folds.max()) + 1
+        if processes().is_main_process:
+            for fold in range(count, self.recipe.retrieval.folds):
+                remove_folder(self.run.cross_fit(fold))  # of other rows
+        for fold in range(count):
+            made = made_from(self.teacher_hash, np.flatnonzero(folds == fold).tolist())
+            with self.run.stage(self.run.cross_fit(fold), made) as folder:
+                if folder:
+                    self._cross_fit(folder, np.flatnonzero(folds != fold), np.flatnonzero(folds == fold), fold)
+        logits = load_cross_fitted(self.run)
+        assert logits is not None
+        return logits
+
+    def _cross_fit(self, folder: Path, known: Indices, unknown: Indices, fold: int) -> None:
+        """A teacher fitted on the known rows, its logits of the unknown ones."""
+        train, config = self.splits.train, load_config(self.model)
+        labels = torch.from_numpy(label_indices(train, self.splits.label_names))
+        rows, job = self._tokens(self.run.teacher, train.take(known), config), self.recipe.teacher.fit
+        teacher = fine_tune(
+            self.model,
+            self.recipe.teacher,
+            rows,
+            labels[known],
+            self.splits.label_names,
+            self._fit_job(self.run.cross_fit(fold).name, job),
+        )
+        found = outputs_of(teacher, self._tokens(self.run.teacher, train.take(unknown), config), f"fold {fold}")
+        tensors = {"rows": torch.from_numpy(unknown), "logits": found.logits}
+        save_file(tensors, str(folder / "labels.safetensors"))
+
+    def projection(self, outputs: TeacherOutputs) -> Head:
+        with self.run.stage(self.run.projection, self.projection_hash) as folder:
+            if folder:
+                labels = torch.from_numpy(label_indices(self.splits.train, self.splits.label_names))
+                fit_projection(outputs.embeddings, labels, self.recipe.projection, self.recipe.seed).save(folder)
+        return Head.load(self.run.projection)
+
+    def student(self, outputs: TeacherOutputs, head: Head) -> EncoderClassifier:
+        with self.run.stage(self.run.student, self.student_hash) as folder:
+            if folder:
+                attention = objectives.build(self.recipe.objectives).attention
+                load = partial(self.load_teacher, attention)
+                torch.manual_seed(self.recipe.seed)
+                names = self.splits.label_names
+                student = start_student(load(), head, len(names), self.recipe.student, attention)
+                source = self.recipe.student.model or str(self.run.teacher)
+                save_tokenizer(source, folder)
+                rows = self._tokens(folder, self.splits.train, student.encoder.config)
+                labels = torch.from_numpy(label_indices(self.splits.train, names))
+                keys = project(outputs.embeddings, head)
+                targets = Targets(outputs.logits, outputs.embeddings, keys, labels)
+                job = self._fit_job("student", self.recipe.student.fit)
+                distil(student, load, rows, targets, self.recipe, job)
+                student.save(folder)
+        return EncoderClassifier.load(self.run.student)
+
+    def query(self, student: EncoderClassifier) -> Head:
+        with self.run.stage(self.run.query, self.query_hash) as folder:
+            if folder:
+                rows = self._tokens(self.run.student, self.splits.train, student.encoder.config)
+                fit_layer_query(student, rows, self.recipe.projection.embedding_dim).save(folder)
+        return Head.load(self.run.query)
+
+    def tuning(self, student: EncoderClassifier, labels: Tensor, teacher_keys: Tensor) -> Tuning:
+        """The blend on the float32 student and exact neighbours; export tunes it again on what it writes."""
+        with self.run.stage(self.run.tuning, self.tuning_hash) as folder:
+            if folder:
+                tuning = self._tune(student, labels, teacher_keys)
+                (folder / "tuning.json").write_text(json.dumps(tuning.as_dict(), indent=1), encoding="utf-8")
+        return Tuning.read(self.run.tuning / "tuning.json")
+
+    def _tune(self, student: EncoderClassifier, labels: Tensor, teacher_keys: Tensor) -> Tuning:
+        names, config, recipe = self.splits.label_names, student.encoder.config, self.recipe.retrieval
+        answers = outputs_of(student, self._tokens(self.run.student, self.splits.heldout, config), "student on heldout")
+        queries = teacher_keys
+        if recipe.keys != "teacher":
+            queries = outputs_of(
+                student, self._tokens(self.run.student, self.splits.train, config), "student on train"
+            ).embedding
+        gold = label_indices(self.splits.train, names)
+        knowledge = Knowledge(self.splits.train.inputs(), labels.numpy(), teacher_keys.numpy(), queries.numpy(), gold)
+        keys = torch.from_numpy(knowledge.keys(recipe))
+        similarities, nearest = exact_neighbours(answers.embedding, keys, min(K_GRID[-1], len(keys)))
+        return tune_blend(
+            HeldOut(
+                answers.logits.numpy(),
+                similarities.numpy(),
+                labels[nearest].numpy(),
+                label_indices(self.splits.heldout, names),
+                gold[nearest.numpy()],
+                related_rows(self.splits.heldout),
+            ),
+            recipe.weight,
+            label_temperatures=recipe.label_temperatures,
+            gold_shares=recipe.gold_shares,
+            cautious=recipe.cautious,
+        )
+
+    def _tokens(self, folder: Path, split: Split, config: Any) -> TokenRows:
+        return token_rows(folder, split, config, self.recipe.max_length)
+
+    def _fit_job(self, stage: str, fit_recipe: Any) -> FitJob:
+        return FitJob(stage, fit_recipe, self.recipe.seed, self.recipe.precision, self.run.checkpoint(stage))
+
+
+def fingerprint(model: str) -> str:
+    """What a model is: the hash of a folder's files, so that a changed folder counts as another model; or its id."""
+    folder = Path(model)
+    if not model or not folder.is_dir():
+        return model
+    return made_from({file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()})
+
+
+def exact_neighbours(queries: Tensor, keys: Tensor, k: int, chunk: int = 512) -> tuple[Tensor, Tensor]:
+    """The k nearest keys of each query by exact search: similarities [n, k], descending, and rows [n, k]."""
+    found = [torch.topk(part @ keys.T, k, dim=1) for part in torch.split(queries, chunk)]
+    return torch.cat([item.values for item in found]), torch.cat([item.indices for item in found])

@@ -1,0 +1,234 @@
+"""What goes into a knowledge base, and the blend that is tuned on what a student finds in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...kb.index.exact_search import Width, narrowest
+from ...kb.index.hnsw import IndexConfig
+from ...kb.knowledge_base import KnowledgeBase
+from ...kb.soft_labels import LABEL_LOSS, SoftLabels
+from ...kb.texts import TextDigests
+from ...runtime.decision.blend_config import BlendConfig
+from ...runtime.decision.blending import softmax_many
+from ...runtime.decision.mixture_weight import features_many
+from ...runtime.inference.threads import default_threads
+from ..onnx.quality import Answers
+from ..recipe import RetrievalRecipe
+from .groups import related_inputs
+from .tune import K_GRID, HeldOut, Tuning, soft_labels, tune_blend
+
+TUNING_WIDTH = 4 * K_GRID[-1]
+"""Of searches while the blend is tuned, so that what the graph misses has no part in the choice."""
+
+MOST_QUERIES = 1000
+"""That the width is chosen on."""
+
+Progress = Callable[[int, int], bool]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """n rows that a knowledge base can hold.
+
+    Args:
+        inputs: texts or pairs.
+        logits: [n, c], the teacher's, float32.
+        teacher_keys: [n, d], L2-normalised.
+        queries: [n, d], the student's own embeddings of the rows, L2-normalised.
+        gold: [n], gold labels, -1 for none.
+    """
+
+    inputs: Sequence[str | tuple[str, str]]
+    logits: NDArray[np.float32]
+    teacher_keys: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    gold: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def keys(self, recipe: RetrievalRecipe) -> NDArray[np.float32]:
+        """What the rows are found by, [n, d]."""
+        if recipe.keys == "student":
+            return self.queries
+        if recipe.keys == "teacher":
+            return self.teacher_keys
+        both = self.queries + self.teacher_keys
+        # Opposite keys cancel out: such a row is found by the student's.
+        lengths = np.linalg.norm(both, axis=1, keepdims=True)
+        return np.where(lengths > 1e-6, both / np.maximum(lengths, 1e-6), self.queries).astype(np.float32)
+
+    def groups(self) -> NDArray[np.int64]:
+        """The group of related rows that each row is in, [n]."""
+        return related_inputs(self.inputs)
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Knowledge:
+        """Some of the rows."""
+        chosen = np.arange(len(self))[rows]
+        arrays = {name: getattr(self, name)[chosen] for name in ("logits", "teacher_keys", "queries", "gold")}
+        return Knowledge([self.inputs[row] for row in chosen], **arrays)
+
+    def joined(self, other: Knowledge) -> Knowledge:
+        """These rows, then the other's."""
+        arrays = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("logits", "teacher_keys", "queries", "gold")
+        }
+        return Knowledge([*self.inputs, *other.inputs], **arrays)
+
+
+KbTexts = Literal["plain", "hash", "none"]
+
+
+@dataclass(frozen=True)
+class Store:
+    """How a knowledge base is written.
+
+    Args:
+        dtype: of the stored keys. In i8 they answer as in f16 (docs/performance.md), in a third less of the bytes.
+        connectivity: edges a row in the index's graph.
+        texts: ``"plain"`` stores the rows' texts, for explanations; ``"hash"`` digests of them (`kb.text_digests`), by
+            which a given text can be found; ``"none"`` neither.
+        label_loss: what soft labels of many classes may lose to become smaller (`kb.soft_labels`).
+    """
+
+    dtype: str = "i8"
+    connectivity: int = 16
+    texts: KbTexts = "plain"
+    label_loss: float = LABEL_LOSS
+
+
+def build_kb(
+    rows: Knowledge,
+    recipe: RetrievalRecipe,
+    blend: BlendConfig,
+    store: Store,
+    width: int = TUNING_WIDTH,
+    progress: Progress | None = None,
+) -> KnowledgeBase:
+    """A knowledge base of the rows, their soft labels as the blend says (temperature, share of gold).
+
+    Args:
+        rows: its rows.
+        recipe: which keys they have.
+        blend: see above.
+        store: how it is written.
+        width: of a search.
+        progress: as of `KnowledgeBase.build`.
+    """
+    keys = rows.keys(recipe)
+    return KnowledgeBase.build(
+        keys,
+        soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share),
+        config=IndexConfig(
+            ndim=keys.shape[1], dtype=store.dtype, connectivity=store.connectivity, expansion_search=width
+        ),
+        gold=rows.gold,
+        texts=_kept(rows.inputs, store.texts),
+        label_loss=store.label_loss,
+        progress=progress,
+    )
+
+
+def _kept(texts: Sequence[str | tuple[str, str]], how: KbTexts) -> Sequence[str | tuple[str, str]] | TextDigests | None:
+    if how == "plain":
+        return texts
+    return TextDigests.of(texts) if how == "hash" else None
+
+
+def tune(
+    kb: KnowledgeBase,
+    rows: Knowledge,
+    heldout: Knowledge,
+    answers: Answers,
+    recipe: RetrievalRecipe,
+    true: int | None = None,
+) -> Tuning:
+    """Tune the blend on what held-out rows find.
+
+    Args:
+        kb: of ``rows``; which soft labels it has does not matter.
+        rows: its rows, none of them held out.
+        heldout: rows with labels.
+        answers: the student's to them.
+        recipe: what may be chosen from.
+        true: how many of the held-out rows, the first ones, have a gold label; None for all.
+    """
+    found, similarities = kb.search_many(answers.queries, K_GRID[-1], threads=default_threads())
+    gold, groups = rows.gold[found], heldout.groups()
+    return tune_blend(
+        HeldOut(answers.logits, similarities, rows.logits[found], heldout.gold, gold, groups, true),
+        recipe.weight,
+        label_temperatures=recipe.label_temperatures,
+        gold_shares=recipe.gold_shares,
+        cautious=recipe.cautious,
+    )
+
+
+def tune_width(
+    kb: KnowledgeBase, rows: Knowledge, queries: NDArray[np.float32], recipe: RetrievalRecipe, k: int
+) -> Width:
+    """How broadly to search a knowledge base for k neighbours (`kb.recall`), which it then does.
+
+    Args:
+        kb: of ``rows``; changed.
+        rows: its rows.
+        queries: [n, d], the student's of rows that it does not hold; the first `MOST_QUERIES` count.
+        recipe: which keys it has.
+        k: neighbours that will be asked for.
+    """
+    width = narrowest(kb.index, rows.keys(recipe), queries[:MOST_QUERIES], k)
+    kb.index.set_width(width.expansion_search)
+    return width
+
+
+@dataclass(frozen=True)
+class Blends:
+    """Probabilities [n, c] of the student, of its neighbours and of both, float64."""
+
+    student: Floats
+    retrieval: Floats
+    blend: Floats
+
+
+def blend_many(kb: KnowledgeBase, blend: BlendConfig, answers: Answers) -> Blends:
+    """What a bundle of this knowledge base and blend answers, for many rows at once: as the runtime, to rounding."""
+    found, similarities = kb.search_many(answers.queries, blend.k, threads=default_threads())
+    return blend_found(found, similarities, kb.soft_labels, blend, answers.logits)
+
+
+def blend_found(
+    found: NDArray[np.int64],
+    similarities: NDArray[np.float32],
+    labels: SoftLabels,
+    blend: BlendConfig,
+    logits: NDArray[np.float32],
+) -> Blends:
+    """`blend_many` of what was found already.
+
+    Args:
+        found: [n, k], rows of the knowledge base.
+        similarities: [n, k], descending.
+        labels: of its rows.
+        blend: the blend.
+        logits: [n, c], the student's.
+    """
+    student = softmax_many(logits.astype(np.float64), blend.student_temperature).astype(np.float64, copy=False)
+    shares = softmax_many(similarities.astype(np.float64), blend.tau)
+    retrieved = np.stack(
+        [share @ labels.take(rows).astype(np.float64) for share, rows in zip(shares, found, strict=True)]
+    )
+    retrieved /= retrieved.sum(axis=1, keepdims=True)
+    weights: NDArray[np.floating] = np.full(len(student), blend.student_weight)
+    if blend.weight is not None:
+        top, gap = similarities[:, 0], similarities[:, 0] - similarities[:, -1]
+        weights = blend.weight.weight_many(features_many(student, retrieved, top, gap))
+    weights = weights[:, None]
+    return Blends(student, retrieved, weights * student + (1 - weights) * retrieved)

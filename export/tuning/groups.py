@@ -1,0 +1,126 @@
+"""Rows that tell of each other: phrases cut out of one sentence, pairs that share a text.
+
+Held out row by row, such rows stand on both sides: a model then looks better on the held-out ones than it is, and a
+blend tuned there trusts it too much. So whole groups are held out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.data import Split, normalise
+
+Words = tuple[str, ...]
+
+COMMON = 20
+"""Rows: what more of them share (a fixed question beside every text, say) does not make them related."""
+
+
+def related_rows(split: Split) -> NDArray[np.int64]:
+    """The group of each row, int64 [n]: a group's number is that of its first row.
+
+    A single text belongs to the longest text that holds its words in one stretch (the first of the longest); a phrase
+    that several sentences hold belongs to one of them, so that common phrases do not join everything. Pairs belong
+    together when they share a text, directly or through others, unless it is one of more than ``COMMON`` rows.
+    """
+    return _by_shared_text(split.texts, split.pairs) if split.pairs else _by_containment(split.texts)
+
+
+def related_inputs(inputs: Sequence[str | tuple[str, str]]) -> NDArray[np.int64]:
+    """The same of texts, or of pairs, as they are."""
+    singles = [item for item in inputs if isinstance(item, str)]
+    pairs = [item for item in inputs if not isinstance(item, str)]
+    if singles or not pairs:
+        return _by_containment(singles)
+    return _by_shared_text([first for first, _ in pairs], [second for _, second in pairs])
+
+
+def grouped_folds(groups: NDArray[np.integer], folds: int, seed: int) -> NDArray[np.int64]:
+    """A fold for each row, int64 [n], from 0: related rows share one, and folds are about equally large.
+
+    By where the middle of a group falls among the rows in a drawn order, so that a large group fills a fold alone; a
+    fold may then be empty.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    middle = 2 * np.cumsum(sizes[order]) - sizes[order]
+    fold_of_group = np.empty(len(sizes), np.int64)
+    fold_of_group[order] = middle * folds // max(2 * len(group), 1)
+    return fold_of_group[group]
+
+
+def mean_and_error(values: NDArray[np.floating], groups: NDArray[np.integer]) -> tuple[float, float]:
+    """The mean of n values and its standard error where the values of a group go up and down together.
+
+    The error of clustered sampling: sqrt(sum over groups of (sum of the group's deviations)^2) / n. With a group for
+    each row it is the usual one, but for n in place of n - 1.
+    """
+    mean = float(values.mean())
+    _, group = np.unique(groups, return_inverse=True)
+    deviations = np.bincount(group, weights=values - mean)
+    return mean, float(np.sqrt((deviations**2).sum()) / len(values))
+
+
+def _by_containment(texts: Sequence[str]) -> NDArray[np.int64]:
+    words = [tuple(normalise(text).split()) for text in texts]
+    rows_of: dict[Words, list[int]] = {}
+    for row, phrase in enumerate(words):
+        rows_of.setdefault(phrase, []).append(row)
+    lengths = _lengths_by_start(rows_of)
+    group = np.full(len(texts), -1, np.int64)
+    for phrase in sorted(rows_of, key=lambda phrase: -len(phrase)):  # stable: among equals the first row's
+        rows = rows_of[phrase]
+        if group[rows[0]] >= 0:
+            continue
+        owner = rows[0]
+        for part in _known_parts(phrase, lengths):
+            for row in rows_of.get(part, ()):
+                if group[row] < 0:
+                    group[row] = owner
+    return _by_first_row(group)
+
+
+def _lengths_by_start(phrases: Iterable[Words]) -> dict[Words, set[int]]:
+    """For the first two words (or the one) of every phrase, how long the phrases are that begin so."""
+    lengths: dict[Words, set[int]] = {}
+    for phrase in phrases:
+        lengths.setdefault(phrase[:2], set()).add(len(phrase))
+    return lengths
+
+
+def _known_parts(phrase: Words, lengths: dict[Words, set[int]]) -> Iterator[Words]:
+    """The stretches of a phrase, itself included, that may be phrases too."""
+    for start in range(len(phrase)):
+        for length in lengths.get(phrase[start : start + 1], set()) | lengths.get(phrase[start : start + 2], set()):
+            if start + length <= len(phrase):
+                yield phrase[start : start + length]
+    if not phrase:
+        yield phrase
+
+
+def _by_shared_text(texts: Sequence[str], pairs: Sequence[str]) -> NDArray[np.int64]:
+    parent = list(range(len(texts)))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    first: dict[str, int] = {}
+    both_of = [{normalise(text), normalise(pair)} for text, pair in zip(texts, pairs, strict=True)]
+    rows_with = Counter(text for both in both_of for text in both)
+    for row, both in enumerate(both_of):
+        for text in (text for text in both if rows_with[text] <= COMMON):
+            one, other = sorted((root(first.setdefault(text, row)), root(row)))
+            parent[other] = one
+    return np.array([root(row) for row in range(len(texts))], np.int64)
+
+
+def _by_first_row(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    _, first, which = np.unique(group, return_index=True, return_inverse=True)
+    return first[which].astype(np.int64)

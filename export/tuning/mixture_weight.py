@@ -1,0 +1,282 @@
+"""Fitting the student's share as a function of the text, on held-out rows, and whether that pays.
+
+For given temperatures a row's negative log-likelihood -log(w p + (1 - w) r), with p and r the student's and the
+neighbours' probability of its gold label, is convex in the student's share w. Three forms of w are fitted to it, from
+the simplest on:
+
+    constant    one w for all texts
+    buckets     a w for each quarter of the rows by top similarity, shrunk towards the constant
+    logistic    w = sigmoid(logit(constant) + b + sum_j a_j z_j) of five standardised features, shrunk likewise
+
+Each more complex form is taken only where cross-validation says so. The settings of the neighbours (k, tau, the
+temperatures) are chosen before, with a constant weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import bisect, minimize
+
+from ...errors import UsageError
+from ...runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, features_many, sigmoid_many
+from .groups import grouped_folds, mean_and_error
+
+Floats = NDArray[np.float64]
+Kind = Literal["constant", "buckets", "logistic"]
+
+KINDS: tuple[Kind, ...] = ("constant", "buckets", "logistic")
+"""The forms, the simplest first."""
+
+FEWEST_ROWS = 50
+BUCKETS = 4
+PSEUDO_ROWS = 5.0
+PENALTY = 1.0
+FOLDS = 5
+_FOLD_SEED = 5
+_LOGIT_BOUND = 0.02  # of a constant at 0 or 1: a logistic that starts at the very end has no slope to leave it by
+_SPREAD = 1e-6  # a feature that varies less is a constant with rounding errors
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What student and neighbours say of n held-out rows, at the chosen settings.
+
+    Args:
+        student: [n, c], the student's probabilities.
+        retrieved: [n, c], the neighbours'.
+        top: [n], the top similarity, as the runtime sees it (float32).
+        gap: [n], the top similarity less that of the k-th neighbour.
+        gold: [n], int64.
+        groups: [n], the rows' groups (`related_rows`); None where no two are related.
+    """
+
+    student: NDArray[np.floating]
+    retrieved: NDArray[np.floating]
+    top: NDArray[np.floating]
+    gap: NDArray[np.floating]
+    gold: NDArray[np.int64]
+    groups: NDArray[np.integer] | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The form that was chosen, fitted on all rows.
+
+    Args:
+        kind: its name.
+        weight: for `BlendConfig.weight`; None for a constant.
+        constant: the best constant weight.
+        nll: mean negative log-likelihood of the form on the rows it was fitted on.
+        cv_nll: the mean cross-validated negative log-likelihood of the constant and of each form that was asked for;
+            empty where there were too few rows to compare.
+    """
+
+    kind: Kind
+    weight: ExampleWeight | None
+    constant: float
+    nll: float
+    cv_nll: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The same for fitting: the probability of each gold label [n], twice, and the features [n, 5]."""
+
+    student: Floats
+    retrieved: Floats
+    features: Floats
+
+    def take(self, rows: NDArray[np.bool_]) -> _Rows:
+        return _Rows(self.student[rows], self.retrieved[rows], self.features[rows])
+
+    def losses(self, share: Floats | float) -> Floats:
+        """-log(w p + (1 - w) r) of each row."""
+        losses: Floats = -np.log(np.maximum(share * self.student + (1 - share) * self.retrieved, _TINY))
+        return losses
+
+
+def fit_weighting(answered: Answered, kinds: Sequence[Kind] = KINDS) -> Chosen:
+    """Fit the forms and choose one by 5-fold cross-validated negative log-likelihood, stratified, with a fixed seed.
+
+    Chosen is the simplest of the forms that beat the constant by more than a standard error of the paired difference a
+    row (the constant itself among them) and that no more complex one of them beats so; a form that is asked for alone
+    is taken as it is. Related rows share a fold, and count as one in the error.
+    Below 50 rows, or where all are related, there is nothing to compare and the weight stays constant.
+
+    Args:
+        answered: the held-out rows.
+        kinds: the forms to choose among, in any order.
+
+    Raises:
+        UsageError: an unknown form, or none.
+    """
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise UsageError("the forms of the blend's weight are unknown", found=tuple(kinds), expected=", ".join(KINDS))
+    rows = _rows(answered)
+    constant = fit_share(rows.student, rows.retrieved)
+    if len(answered.gold) < FEWEST_ROWS:
+        return Chosen("constant", None, constant, float(rows.losses(constant).mean()))
+    compared: list[Kind] = [kind for kind in KINDS if kind == "constant" or kind in kinds]
+    groups = np.arange(len(answered.gold)) if answered.groups is None else answered.groups
+    folds = _folds(answered.gold) if answered.groups is None else grouped_folds(groups, FOLDS, _FOLD_SEED)
+    if len(np.unique(folds)) < 2:
+        return Chosen("constant", None, constant, float(rows.losses(constant).mean()))
+    losses = _cross_validated(rows, folds, compared)
+    kind = _choose({kind: losses[kind] for kind in compared if kind in kinds}, losses["constant"], groups)
+    weight = _fit(rows, kind, constant)
+    nll = float(rows.losses(_shares(rows, weight, constant)).mean())
+    return Chosen(kind, weight, constant, nll, {kind: float(losses[kind].mean()) for kind in compared})
+
+
+def fit_share(student: Floats, retrieved: Floats, towards: float = 0.5, pseudo_rows: float = 0.0) -> float:
+    """The w in [0, 1] that minimises the rows' summed NLL, exactly (to four digits): it is convex in w.
+
+    Args:
+        student: [n], the student's probability of each gold label.
+        retrieved: [n], the neighbours'.
+        towards: what w is shrunk towards, v.
+        pseudo_rows: how strongly: as by so many more rows, of which v are right by the student alone (p = 1, r = 0) and
+            1 - v by the neighbours alone, which is the prior Beta(m v + 1, m (1 - v) + 1) with its mode at v.
+    """
+    gap = student - retrieved
+    for_student, for_retrieved = pseudo_rows * towards, pseudo_rows * (1 - towards)
+
+    def slope(share: float) -> float:
+        of_rows = -(gap / np.maximum(share * student + (1 - share) * retrieved, _TINY)).sum()
+        return float(of_rows) - for_student / max(share, _TINY) + for_retrieved / max(1 - share, _TINY)
+
+    if slope(0.0) >= 0:
+        return 0.0
+    if slope(1.0) <= 0:
+        return 1.0
+    return round(float(bisect(slope, 0.0, 1.0, xtol=1e-9)), 4)
+
+
+def fit_buckets(student: Floats, retrieved: Floats, top: Floats, constant: float) -> BucketWeight:
+    """A share for each quarter of the rows by top similarity, shrunk by five pseudo-rows each (`fit_share`).
+
+    The edges are similarities of rows, so that no bucket is empty; ties make the quarters unequal, or fewer.
+
+    Args:
+        student: [n], the student's probability of each gold label.
+        retrieved: [n], the neighbours'.
+        top: [n], the top similarities.
+        constant: the constant weight that the shares are shrunk towards.
+    """
+    quantiles = np.unique(np.quantile(top, np.arange(1, BUCKETS) / BUCKETS, method="higher"))
+    edges = quantiles[quantiles > top.min()]
+    bucket = np.searchsorted(edges, top, side="right")
+    of_bucket = (bucket == number for number in range(len(edges) + 1))
+    weights = tuple(fit_share(student[rows], retrieved[rows], constant, PSEUDO_ROWS) for rows in of_bucket)
+    return BucketWeight(tuple(edges.tolist()), weights)
+
+
+def fit_logistic(student: Floats, retrieved: Floats, features: Floats, constant: float) -> LogisticWeight:
+    """The logistic weight that minimises `logistic_loss`, by L-BFGS from the constant.
+
+    Standardised inside, the features' means and spreads are folded into the numbers that are returned.
+
+    Args:
+        student: [n], the student's probability of each gold label.
+        retrieved: [n], the neighbours'.
+        features: [n, 5], of `runtime.weight.features_many`.
+        constant: the constant weight that the function is shrunk towards.
+    """
+    means, spreads = features.mean(axis=0), features.std(axis=0)
+    varying = spreads > _SPREAD
+    scales = np.where(varying, 1 / np.where(varying, spreads, 1.0), 0.0)
+    design = np.column_stack([np.ones(len(features)), (features - means) * scales])
+    bounded = min(max(constant, _LOGIT_BOUND), 1 - _LOGIT_BOUND)
+    centre = float(np.log(bounded / (1 - bounded)))
+    start = np.zeros(design.shape[1])
+    found = minimize(logistic_loss, start, args=(design, student, retrieved, centre), jac=True, method="L-BFGS-B")
+    coefficients = found.x[1:] * scales
+    intercept = centre + found.x[0] - coefficients @ means
+    by_top, by_gap, by_retrieved, by_student, by_agreement = (round(float(value), 6) for value in coefficients)
+    return LogisticWeight(round(float(intercept), 6), (by_top, by_gap, by_retrieved, by_student, by_agreement))
+
+
+def logistic_loss(
+    parameters: Floats, design: Floats, student: Floats, retrieved: Floats, centre: float
+) -> tuple[float, Floats]:
+    """sum_i -log(w_i p_i + (1 - w_i) r_i) + |theta|^2 / 2 with w_i = sigmoid(centre + x_i theta), and its gradient.
+
+    The penalty makes the constant, theta = 0, the answer of rows that say nothing.
+
+    Args:
+        parameters: [m], theta.
+        design: [n, m], x: a column of ones and the standardised features.
+        student: [n], p.
+        retrieved: [n], r.
+        centre: the log-odds of the constant weight.
+    """
+    share = sigmoid_many(centre + design @ parameters)
+    mixed = np.maximum(share * student + (1 - share) * retrieved, _TINY)
+    loss = -np.log(mixed).sum() + PENALTY / 2 * parameters @ parameters
+    of_scores = -(student - retrieved) / mixed * share * (1 - share)
+    return float(loss), design.T @ of_scores + PENALTY * parameters
+
+
+def _rows(answered: Answered) -> _Rows:
+    everyone = np.arange(len(answered.gold))
+    student, retrieved = (
+        probabilities[everyone, answered.gold].astype(np.float64)
+        for probabilities in (answered.student, answered.retrieved)
+    )
+    features = features_many(answered.student, answered.retrieved, answered.top, answered.gap)
+    return _Rows(student, retrieved, features)
+
+
+def _folds(gold: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A fold for each row: the classes' rows, shuffled, are dealt out in turn."""
+    order = np.random.default_rng(_FOLD_SEED).permutation(len(gold))
+    order = order[np.argsort(gold[order], kind="stable")]
+    folds = np.empty(len(gold), np.int64)
+    folds[order] = np.arange(len(gold)) % FOLDS
+    return folds
+
+
+def _cross_validated(rows: _Rows, folds: NDArray[np.int64], kinds: Sequence[Kind]) -> dict[Kind, Floats]:
+    """Each row's loss under each form, fitted on the other folds, the constant included."""
+    losses: dict[Kind, Floats] = {kind: np.empty(len(folds)) for kind in kinds}
+    for fold in np.unique(folds):
+        known, asked = rows.take(folds != fold), rows.take(folds == fold)
+        constant = fit_share(known.student, known.retrieved)
+        for kind in kinds:
+            losses[kind][folds == fold] = asked.losses(_shares(asked, _fit(known, kind, constant), constant))
+    return losses
+
+
+def _fit(rows: _Rows, kind: Kind, constant: float) -> ExampleWeight | None:
+    if kind == "buckets":
+        return fit_buckets(rows.student, rows.retrieved, rows.features[:, 0], constant)
+    if kind == "logistic":
+        return fit_logistic(rows.student, rows.retrieved, rows.features, constant)
+    return None
+
+
+def _shares(rows: _Rows, weight: ExampleWeight | None, constant: float) -> Floats | float:
+    return constant if weight is None else weight.weight_many(rows.features)
+
+
+def _choose(losses: dict[Kind, Floats], constant: Floats, groups: NDArray[np.integer]) -> Kind:
+    """The simplest form, of those that beat the constant, that no later one beats; a form asked for alone is taken."""
+    if len(losses) == 1:
+        return next(iter(losses))
+    able = [kind for kind in losses if kind == "constant" or _beats(losses[kind], constant, groups)]
+    for at, kind in enumerate(able):
+        if not any(_beats(losses[other], losses[kind], groups) for other in able[at + 1 :]):
+            return kind
+    return "constant"
+
+
+def _beats(one: Floats, other: Floats, groups: NDArray[np.integer]) -> bool:
+    """Whether one's losses are lower by more than a standard error of the mean difference."""
+    lower, error = mean_and_error(other - one, groups)
+    return lower > error

@@ -1,0 +1,287 @@
+"""Choosing k, tau, the student's weight and the temperatures by held-out negative log-likelihood.
+
+The rows must be unknown to the teacher's fit and to the knowledge base: on its own training rows the teacher is
+over-confident, and a row in the knowledge base would find itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...kb.storage.json_fields import Fields
+from ...runtime.decision.blend_config import BlendConfig, read_blend
+from ...runtime.decision.blending import softmax_many
+from ..recipe import Weighting
+from .grid import Candidates, Setting, blended, fewest_neighbours
+from .groups import mean_and_error
+from .mixture_weight import KINDS, Answered, fit_weighting
+
+Floats = NDArray[np.float64]
+
+K_GRID = (1, 2, 4, 8, 16, 32, 64)
+TAU_GRID = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0)
+LABEL_TEMPERATURE_GRID = (1.0, 1.5, 2.0, 3.0, 4.0)
+K_LOSS = 0.02
+"""The share of the neighbours' gain that may be given up for fewer of them: each costs time at every text."""
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is known of n held-out rows, k the largest that is tried.
+
+    Args:
+        student_logits: [n, c].
+        similarities: [n, k], descending.
+        neighbour_logits: [n, k, c], the teacher's.
+        gold: [n], int64.
+        neighbour_gold: [n, k], the neighbours' gold labels, -1 for none; None for none at all.
+        groups: [n], the rows' groups (`related_rows`); None where no two are related.
+        true: how many rows, the first ones, have a gold label in ``gold``; of the others it is the teacher's answer.
+            None for all.
+    """
+
+    student_logits: NDArray[np.float32]
+    similarities: NDArray[np.float32]
+    neighbour_logits: NDArray[np.float32]
+    gold: NDArray[np.int64]
+    neighbour_gold: NDArray[np.int64] | None = None
+    groups: NDArray[np.integer] | None = None
+    true: int | None = None
+
+    @property
+    def witnesses(self) -> int:
+        """How many rows have the teacher's answer for their label."""
+        return 0 if self.true is None else len(self.gold) - self.true
+
+    def known(self) -> HeldOut:
+        """The rows with a gold label."""
+        end = self.true
+        return HeldOut(
+            self.student_logits[:end],
+            self.similarities[:end],
+            self.neighbour_logits[:end],
+            self.gold[:end],
+            None if self.neighbour_gold is None else self.neighbour_gold[:end],
+            None if self.groups is None else self.groups[:end],
+        )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The choice and how it came about.
+
+    Args:
+        blend: the choice.
+        rows: held-out rows and witnesses it was made on.
+        nll: mean negative log-likelihood of ``student`` (its own temperature fitted), ``retrieval`` (at the chosen
+            settings) and ``blend``.
+        by_k: the best blend's NLL at each k.
+        witnesses: how many of the rows have the teacher's answer for their label.
+        weight_cv_nll: the cross-validated NLL of each form of the weight that was compared; empty where none was.
+    """
+
+    blend: BlendConfig
+    rows: int
+    nll: dict[str, float]
+    by_k: dict[str, float] = field(default_factory=dict)
+    weight_cv_nll: dict[str, float] = field(default_factory=dict)
+    witnesses: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, path: Path) -> Tuning:
+        """What ``as_dict`` gave, from a JSON file."""
+        table = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**table, "blend": read_blend(Fields(table["blend"], path))})
+
+
+def soft_labels(
+    logits: NDArray[np.floating], gold: NDArray[np.integer] | None, temperature: float, gold_share: float
+) -> Floats:
+    """The labels a knowledge base stores: (1 - g) softmax(logits / T) + g onehot(gold), g = 0 where there is no gold.
+
+    Args:
+        logits: [..., c], the teacher's.
+        gold: [...], -1 for none; None for none at all.
+        temperature: T.
+        gold_share: g.
+    """
+    labels = _softmax(logits, temperature)
+    if gold is None or gold_share == 0:
+        return labels
+    shares = np.where(gold >= 0, gold_share, 0.0)[..., None]
+    mixed: Floats = (1 - shares) * labels + shares * (np.arange(labels.shape[-1]) == gold[..., None])
+    return mixed
+
+
+def tune_blend(
+    rows: HeldOut,
+    weight: Weighting = "constant",
+    *,
+    label_temperatures: Sequence[float] = LABEL_TEMPERATURE_GRID,
+    gold_shares: Sequence[float] = (0.0,),
+    cautious: bool = False,
+    k_loss: float = K_LOSS,
+) -> Tuning:
+    """Minimise the blend's held-out NLL over the grids, the weight exactly for each (it is convex there).
+
+    p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j of ``soft_labels``; T_S is fitted
+    first, alone.
+    Where no neighbours help, w = 1 wins and the blend is the student. Of the k that gain almost as much as the best,
+    the smallest is taken. Where rows with the teacher's answer for their label lead to a blend that is worse than the
+    student on the rows with a gold label, by more than a standard error, those alone decide.
+
+    Args:
+        rows: the held-out rows.
+        weight: the form of the student's weight, fitted once everything else is chosen with a constant one: that form
+            (of 50 rows at least, else it stays constant), or with ``"auto"`` the one that cross-validation prefers.
+        label_temperatures: tried for the soft labels.
+        gold_shares: tried for the gold labels' part in them.
+        cautious: leave the student alone (w = 1, the other settings as chosen) where cross-validation does not see the
+            neighbours help.
+        k_loss: the share of the best k's gain over the student that a smaller k may lose.
+    """
+    everyone = np.arange(len(rows.gold))
+    # How sure the student may be is for gold labels to say: it agrees with its teacher more than with the truth.
+    known = slice(rows.true)
+    student_temperature = fit_temperature(rows.student_logits[known], rows.gold[known])
+    student = _softmax(rows.student_logits, student_temperature)[everyone, rows.gold]
+    alone = Tuning(BlendConfig(1, TAU_GRID[0], 1.0, student_temperature), len(rows.gold), {"student": _nll(student)})
+    candidates = _candidates(rows, label_temperatures, gold_shares)
+    if not candidates.settings:  # no neighbours, no retrieval
+        return replace(alone, nll={**alone.nll, "blend": _nll(student)})
+    by_k = candidates.best_by_k(student)
+    best = fewest_neighbours(by_k, _nll(student), k_loss)
+    setting, share, nll = candidates.settings[best.number], best.weight, best.nll
+    if cautious and not (share < 1 and candidates.pays(student, rows.groups, k_loss)):
+        share, nll, weight = 1.0, _nll(student), "constant"
+    if rows.witnesses and _misled(student[known], candidates.of_gold[best.number, known], share, rows.groups):
+        return tune_blend(
+            rows.known(),
+            weight,
+            label_temperatures=label_temperatures,
+            gold_shares=gold_shares,
+            cautious=cautious,
+            k_loss=k_loss,
+        )
+    tuning = replace(
+        alone,
+        blend=BlendConfig(
+            setting.k, setting.tau, share, student_temperature, setting.label_temperature, setting.gold_share
+        ),
+        nll={**alone.nll, "retrieval": best.retrieval_nll, "blend": nll},
+        by_k={str(k): of_k.nll for k, of_k in by_k.items()},
+        witnesses=rows.witnesses,
+    )
+    return tuning if weight == "constant" else _with_weight(tuning, rows, weight)
+
+
+def _candidates(rows: HeldOut, label_temperatures: Sequence[float], gold_shares: Sequence[float]) -> Candidates:
+    """Every point of the grids, and what its neighbours give each row's gold label."""
+    same = _same_label(rows)
+    depths = [k for k in K_GRID if k <= rows.similarities.shape[1]]
+    settings, of_gold = [], []
+    for label_temperature in label_temperatures:
+        labels = _softmax(rows.neighbour_logits, label_temperature)
+        by_teacher = np.take_along_axis(labels, rows.gold[:, None, None], axis=2)[:, :, 0]
+        for gold_share in gold_shares if same is not None else (0.0,):
+            for_gold = by_teacher if same is None else _mixed(by_teacher, same, gold_share)
+            for tau in TAU_GRID:
+                weights = np.exp((rows.similarities - rows.similarities[:, :1]).astype(np.float64) / tau)
+                retrieved = np.cumsum(weights * for_gold, axis=1) / np.cumsum(weights, axis=1)
+                settings += [Setting(k, tau, label_temperature, gold_share) for k in depths]
+                of_gold += [retrieved[:, k - 1] for k in depths]
+    return Candidates(settings, np.array(of_gold).reshape(len(settings), len(rows.gold)))
+
+
+def _misled(student: Floats, retrieved: Floats, share: float, groups: NDArray[np.integer] | None) -> bool:
+    """Whether the blend is worse than the student on these rows, by more than a standard error of their difference."""
+    ratio = np.maximum(blended(student, retrieved, share), _TINY) / np.maximum(student, _TINY)
+    groups = np.arange(len(student)) if groups is None else groups[: len(student)]
+    gain, error = mean_and_error(np.log(ratio), groups)
+    return gain < -error
+
+
+def _same_label(rows: HeldOut) -> NDArray[np.floating] | None:
+    """[n, k]: 1 where a neighbour's gold label is the row's, 0 where it is another, NaN where it has none."""
+    if rows.neighbour_gold is None:
+        return None
+    return np.where(rows.neighbour_gold < 0, np.nan, rows.neighbour_gold == rows.gold[:, None])
+
+
+def _mixed(by_teacher: Floats, same: NDArray[np.floating], gold_share: float) -> Floats:
+    """The neighbours' mixed probability of each row's gold label, as ``soft_labels`` has it."""
+    return np.where(np.isnan(same), by_teacher, (1 - gold_share) * by_teacher + gold_share * np.nan_to_num(same))
+
+
+def _with_weight(tuning: Tuning, rows: HeldOut, form: Weighting) -> Tuning:
+    """The same settings with a weight of that form, or of the best one."""
+    chosen = fit_weighting(_answered(rows, tuning.blend), KINDS if form == "auto" else (form,))
+    if chosen.weight is None:
+        return replace(tuning, weight_cv_nll=chosen.cv_nll)
+    return replace(
+        tuning,
+        blend=replace(tuning.blend, weight=chosen.weight),
+        nll={**tuning.nll, "blend": chosen.nll},
+        weight_cv_nll=chosen.cv_nll,
+    )
+
+
+def _answered(rows: HeldOut, blend: BlendConfig) -> Answered:
+    """What student and neighbours say of each row at these settings."""
+    near = rows.similarities[:, : blend.k].astype(np.float64)
+    gold = None if rows.neighbour_gold is None else rows.neighbour_gold[:, : blend.k]
+    labels = soft_labels(rows.neighbour_logits[:, : blend.k], gold, blend.label_temperature, blend.gold_share)
+    return Answered(
+        student=_softmax(rows.student_logits, blend.student_temperature),
+        retrieved=np.einsum("nk,nkc->nc", _softmax(near, blend.tau), labels),
+        top=near[:, 0],
+        gap=near[:, 0] - near[:, -1],
+        gold=rows.gold,
+        groups=rows.groups,
+    )
+
+
+def fit_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> float:
+    """The T > 0 that minimises the NLL of softmax(logits / T), within [0.25, 20], to three digits.
+
+    Convex in 1 / T, hence found by bisection of the derivative (Guo et al. 2017 fit the same scalar).
+    """
+    scores = logits.astype(np.float64)
+    of_gold = scores[np.arange(len(gold)), gold].mean()
+
+    def slope(inverse: float) -> float:
+        return float((_softmax(scores, 1 / inverse) * scores).sum(axis=1).mean() - of_gold)
+
+    return round(1.0 / _bisect(slope, 1 / 20, 4.0), 3)
+
+
+def _bisect(slope: Any, low: float, high: float) -> float:
+    """Where an increasing slope changes its sign, or the end towards which it does."""
+    if slope(low) >= 0:
+        return low
+    if slope(high) <= 0:
+        return high
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return (low + high) / 2
+
+
+def _softmax(scores: NDArray[Any], temperature: float) -> Floats:
+    return softmax_many(scores.astype(np.float64), temperature).astype(np.float64, copy=False)
+
+
+def _nll(of_gold: Floats) -> float:
+    return float(-np.log(np.maximum(of_gold, _TINY)).mean())

@@ -1,0 +1,141 @@
+"""A tokenizer.json with fewer pieces: the texts that the task is known by are split as before, all others can be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from ...errors import ModelError
+from ..modeling.progress import progress
+from .tokenizer_pieces import KEEP_WHOLE, pieces_of
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A tokenizer of n pieces.
+
+    Args:
+        tokenizer: its tokenizer.json.
+        old_ids: [n], the id that each of its ids stands for in the full tokenizer, ascending but for added tokens.
+    """
+
+    tokenizer: str
+    old_ids: tuple[int, ...]
+
+    def new_ids(self) -> dict[int, int]:
+        """The full tokenizer's ids, where they were kept, to those of this one."""
+        return {old: new for new, old in enumerate(self.old_ids)}
+
+
+class Vocabulary:
+    """The pieces of a tokenizer, added tokens among them.
+
+    Args:
+        path: a tokenizer.json.
+
+    Raises:
+        ModelError: pieces of this tokenizer cannot be left out safely (`pieces.pieces_of`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._pieces = pieces_of(self._tokenizer)
+        self._content: dict[str, Any] = json.loads(self._tokenizer.to_str())
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    def ids_of(self, inputs: Sequence[str | tuple[str, str]], label: str) -> list[frozenset[int]]:
+        """The ids in each of n texts or pairs, whole, with progress."""
+        found = []
+        with progress(label, len(inputs), "row") as advance:
+            for item in inputs:
+                found.append(frozenset(self._tokenizer.encode(*((item,) if isinstance(item, str) else item)).ids))
+                advance(1)
+        return found
+
+    def candidates(self) -> list[int]:
+        """The ids of pieces that can be a part of some text, by falling frequency in the tokenizer's own training."""
+        return [self._tokenizer.token_to_id(piece) for piece in self._pieces.ranking]
+
+    def pruned(self, used: Iterable[int], at_least: int = 0, others: Iterable[int] = ()) -> Pruned:
+        """The tokenizer with the pieces of some ids, those that no tokenizer can do without, and some others.
+
+        Args:
+            used: ids that must stay.
+            at_least: pieces to be kept in all: where there are fewer, others join them; where more cannot be left out,
+                more are kept.
+            others: the ids that may join, the best first.
+        """
+        name = self._tokenizer.id_to_token
+        kept = self._pieces.with_parts({*self._pieces.required, *filter(None, map(name, {*used, *self._named()}))})
+        for other in others:
+            if len(kept) >= at_least:
+                break
+            kept |= self._pieces.with_parts([name(other)])
+        return self._only(kept)
+
+    def _named(self) -> set[int]:
+        """The ids that tokenizer.json itself speaks of."""
+        ids = {token["id"] for token in self._content["added_tokens"]}
+
+        def note(old: int) -> int:
+            ids.add(old)
+            return old
+
+        _with_ids(self._content["post_processor"], note)
+        if (padding := self._content["padding"]) is not None:
+            ids.add(padding["pad_id"])
+        return ids
+
+    def _only(self, kept: set[str]) -> Pruned:
+        own = self._tokenizer.get_vocab(with_added_tokens=False)
+        id_of = self._tokenizer.get_vocab(with_added_tokens=True)
+        # Added tokens that the model does not know are numbered on from its last one.
+        order = sorted(kept, key=lambda piece: (piece not in own, id_of[piece]))
+        ids = {piece: number for number, piece in enumerate(order)}
+        new_ids = {id_of[piece]: number for piece, number in ids.items()}
+
+        def renumber(old: int) -> int:
+            if old not in new_ids:
+                raise _not_renumbered(f"{old}, which is the id of no piece")
+            return new_ids[old]
+
+        tokens = [{**token, "id": ids[token["content"]]} for token in self._content["added_tokens"]]
+        content = {
+            **self._content,
+            "added_tokens": sorted(tokens, key=lambda token: int(token["id"])),
+            "post_processor": _with_ids(self._content["post_processor"], renumber),
+            "model": self._pieces.write({piece: number for piece, number in ids.items() if piece in own}),
+        }
+        if (padding := self._content["padding"]) is not None:
+            content["padding"] = {**padding, "pad_id": renumber(padding["pad_id"])}
+        made = json.dumps(content, ensure_ascii=False)
+        if Tokenizer.from_str(made).get_vocab(with_added_tokens=True) != ids:
+            raise _not_renumbered("added tokens that take other ids")
+        return Pruned(made, tuple(id_of[piece] for piece in order))
+
+
+def _not_renumbered(found: str) -> ModelError:
+    return ModelError("the tokenizer's pieces cannot be numbered anew", found=found, remedy=KEEP_WHOLE)
+
+
+def _with_ids(processor: Any, change: Callable[[int], int]) -> Any:
+    """A post-processor with its ids changed."""
+    if processor is None:
+        return None
+    kind = processor["type"]
+    if kind == "Sequence":
+        return {**processor, "processors": [_with_ids(one, change) for one in processor["processors"]]}
+    if kind == "TemplateProcessing":
+        tokens = processor["special_tokens"].items()
+        changed = {name: {**token, "ids": [change(old) for old in token["ids"]]} for name, token in tokens}
+        return {**processor, "special_tokens": changed}
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        ends = {end: [processor[end][0], change(processor[end][1])] for end in ("sep", "cls")}
+        return {**processor, **ends}
+    return processor

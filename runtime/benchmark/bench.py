@@ -1,0 +1,220 @@
+"""What retrieval costs over the student alone, and the student over the bare ONNX session.
+
+The latencies come from one process where the systems take turns (``race``), cold start and memory from fresh ones
+(``footprint``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+from ...errors import UsageError
+from ...kb.storage.ed25519 import PublicKey
+from ..bundle.bundle import Bundle
+from ..inference.inputs import Text
+from ..runtime import Runtime
+from .cold_start import Process, bundle_bytes, measure_processes
+from .environment import host_facts
+from .interleaved import BLEND, GATED, SESSION_RUN, STUDENT, Race, choose_inputs
+from .latency import Clock, Overhead, Quantiles
+
+Progress = Callable[[int, int], object]
+
+FEWEST_SAMPLES = 200
+MOST_SAMPLES = 20_000
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How long to measure; the defaults take about 20 seconds for a student of 1 ms.
+
+    Attributes:
+        seconds: for the latencies; as many visits as fit in, at least 200, at most 20,000.
+        samples: that many visits instead, whatever time they take.
+        warmup: visits before them, thrown away.
+        inputs: at most so many different texts, drawn at random.
+        passes: over the texts for the throughput, each system in turn; the median counts.
+        processes: fresh ones for cold start and memory; the median counts. 0 leaves both out.
+        answers: texts that such a process answers before its memory is looked at.
+        seed: of the choice and order of texts and of the bootstrap.
+
+    Raises:
+        UsageError: a number is below what makes sense.
+    """
+
+    seconds: float = 10.0
+    samples: int | None = None
+    warmup: int = 50
+    inputs: int = 2000
+    passes: int = 5
+    processes: int = 5
+    answers: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"seconds": 0.0, "samples": 2, "warmup": 1, "inputs": 1, "passes": 1, "processes": 0, "answers": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= bound:
+                raise UsageError(f"the benchmark's {name} is unusable", found=value, expected=f"at least {bound}")
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """One system's latencies, and those of its stages where it has them."""
+
+    total: Quantiles
+    stages: dict[str, Quantiles]
+
+    def to_json(self) -> dict[str, Any]:
+        """The percentiles, and ``stages``."""
+        stages = {name: asdict(stage) for name, stage in self.stages.items()}
+        return {**asdict(self.total), **({"stages": stages} if stages else {})}
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """The measurements of one bundle on one machine.
+
+    Attributes:
+        latencies: by system, in the order session_run, student, student+retrieval, student+gated; the last is missing
+            without a gate, the last two where nothing is retrieved.
+        overhead: student+retrieval over student; None without the former.
+        gated_overhead: student+gated over student; None without the former.
+        runtime_overhead: student over the bare session run.
+        throughput: texts per second of ``predict_many``, by system.
+        processes: fresh processes, by system; empty where none were started.
+        bytes: on the disk.
+        tokens: p50, p95 and largest number of tokens of the inputs.
+        setting: threads, visits, texts and where they came from, rows of the knowledge base and so on.
+        host: the machine and the libraries.
+    """
+
+    latencies: dict[str, Latencies]
+    overhead: Overhead | None
+    gated_overhead: Overhead | None
+    runtime_overhead: Overhead
+    throughput: dict[str, float]
+    processes: dict[str, Process]
+    bytes: dict[str, Any]
+    tokens: dict[str, float]
+    setting: dict[str, Any]
+    host: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        whole = self.processes.get(BLEND, self.processes.get(STUDENT))
+        return {
+            **{name: latencies.to_json() for name, latencies in self.latencies.items()},
+            "overhead": None if self.overhead is None else _overhead_json(self.overhead),
+            "gated_overhead": None if self.gated_overhead is None else _overhead_json(self.gated_overhead),
+            "runtime_overhead": _overhead_json(self.runtime_overhead),
+            "throughput_per_s": self.throughput,
+            "cold_start_ms": None if whole is None else whole.cold_start_ms,
+            "rss_mb": None if whole is None else whole.rss_mb,
+            "processes": {
+                name: {"cold_start_ms": process.cold_start_ms, **asdict(process)}
+                for name, process in self.processes.items()
+            },
+            "bytes": self.bytes,
+            "tokens": self.tokens,
+            "setting": self.setting,
+            "host": self.host,
+        }
+
+
+def bench(
+    path: str | Path,
+    texts: Sequence[Text] | None = None,
+    *,
+    threads: int | None = 1,
+    settings: BenchSettings | None = None,
+    source: str | None = None,
+    progress: Progress | None = None,
+    clock: Clock = perf_counter_ns,
+    require_signature: PublicKey | None = None,
+) -> BenchReport:
+    """Measure a bundle.
+
+    Args:
+        path: the bundle's folder.
+        texts: what to answer. Default: the texts of the knowledge base, or the golden texts where it keeps none.
+        threads: of the runtime; None takes every core that this process may use.
+        settings: how long and how often. Default: ``BenchSettings()``.
+        source: where ``texts`` came from, for the report.
+        progress: called with (units done, units in all), after each visit, pass and process.
+        clock: for tests.
+        require_signature: whose signature the bundle must have.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        TextError: a text that cannot be answered.
+        UsageError: no texts at all, or a setting that cannot be meant.
+    """
+    settings = settings or BenchSettings()
+    with Runtime.open(path, threads=threads, require_signature=require_signature) as runtime:
+        inputs, origin = choose_inputs(runtime, texts, settings.inputs, settings.seed)
+        race = Race(runtime, inputs, settings.seed, clock)
+        visit_us = race.warm_up(settings.warmup)
+        samples = settings.samples or _fitting(settings.seconds, visit_us)
+        steps = _Steps(progress, samples + settings.passes + settings.processes * len(race.systems))
+        laps = race.run(samples, steps.done)
+        throughput = race.throughput(settings.passes, steps.done)
+        processes = measure_processes(
+            Path(path).absolute(), race, settings.processes, settings.answers, steps.done, require_signature
+        )
+        bundle = Bundle(Path(path).absolute(), runtime.manifest)
+        setting = {
+            "samples": samples,
+            "texts": len(inputs),
+            "source": source or origin,
+            "threads": runtime.threads,
+            "knowledge_base_rows": len(runtime.knowledge_base),
+            "k": runtime.manifest.blend.k,
+            "gate_retrieved": laps.retrieved,
+            "gate_expected": None if runtime.gate is None else runtime.gate.retrieved,
+            "seed": settings.seed,
+            "passes": settings.passes,
+            "processes": settings.processes,
+        }
+    stages = {name: {stage: Quantiles.of(us) for stage, us in split.items()} for name, split in laps.stages.items()}
+    total, seed = laps.total, settings.seed
+    return BenchReport(
+        latencies={name: Latencies(Quantiles.of(us), stages.get(name, {})) for name, us in total.items()},
+        overhead=Overhead.of(total[BLEND], total[STUDENT], seed) if BLEND in total else None,
+        gated_overhead=Overhead.of(total[GATED], total[STUDENT], seed) if GATED in total else None,
+        runtime_overhead=Overhead.of(total[STUDENT], total[SESSION_RUN], seed),
+        throughput=throughput,
+        processes=processes,
+        bytes=bundle_bytes(bundle),
+        tokens=race.tokens(),
+        setting=setting,
+        host=host_facts(),
+    )
+
+
+def _fitting(seconds: float, visit_us: float) -> int:
+    """How many visits fit in the time."""
+    return max(FEWEST_SAMPLES, int(min(MOST_SAMPLES, seconds * 1e6 / visit_us)))
+
+
+def _overhead_json(overhead: Overhead) -> dict[str, Any]:
+    return {**asdict(overhead), "ci95_percent": list(overhead.ci95_percent)}
+
+
+class _Steps:
+    """Counts what is done, and passes it on."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._count = 0
+
+    def done(self) -> None:
+        self._count += 1
+        if self._progress is not None:
+            self._progress(self._count, self._total)

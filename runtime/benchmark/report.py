@@ -1,0 +1,70 @@
+"""The text form of a benchmark."""
+
+from __future__ import annotations
+
+from ..output.text_table import table
+from .bench import BenchReport, Latencies
+from .interleaved import OWN_TEXTS
+from .latency import Overhead
+
+
+def format_bench(report: BenchReport) -> str:
+    """The benchmark as tables: latencies, stages, what retrieval costs, starts, memory and bytes."""
+    setting = report.setting
+    lines = [
+        f"{setting['samples']} visits to {setting['texts']} texts ({setting['source']}), "
+        f"{report.tokens['p50']:.0f} tokens (p50), {setting['threads']} thread(s), "
+        f"{setting['knowledge_base_rows']} rows, k {setting['k']}; {report.host['cpu']}",
+        "",
+        table(["microseconds", "p50", "p95", "p99"], _latency_rows(report)),
+        "",
+        f"runtime over bare session.run: {_overhead(report.runtime_overhead)}",
+    ]
+    if report.overhead is not None:
+        lines.append(f"retrieval over the student:   {_overhead(report.overhead)}")
+    if report.gated_overhead is not None:
+        share = f"{setting['gate_retrieved']:.1%} of the visits retrieve"
+        if setting["source"] == OWN_TEXTS:
+            share += f" (its own rows, of which it is sure; of others {setting['gate_expected']:.1%} did at export)"
+        lines.append(f"gated over the student:       {_overhead(report.gated_overhead)}; {share}")
+    rates = ", ".join(f"{name} {rate:.0f}" for name, rate in report.throughput.items())
+    lines.append(f"texts a second:               {rates}")
+    if report.processes:
+        lines += ["", table(["a fresh process", "import ms", "open ms", "first ms", "RSS MB"], _process_rows(report))]
+    sizes = report.bytes
+    lines += [
+        "",
+        f"bytes: student {sizes['student']:,}, knowledge base {sizes['knowledge_base']:,}, in all {sizes['total']:,}",
+    ]
+    return "\n".join(lines)
+
+
+def _latency_rows(report: BenchReport) -> list[list[str]]:
+    rows = []
+    for name, latencies in report.latencies.items():
+        rows.append([name, *_quantiles(latencies)])
+        for stage, quantiles in latencies.stages.items():
+            rows.append([f"  {stage}", *_quantiles(Latencies(quantiles, {}))])
+    return rows
+
+
+def _quantiles(latencies: Latencies) -> list[str]:
+    total = latencies.total
+    return [f"{value:.1f}" for value in (total.p50_us, total.p95_us, total.p99_us)]
+
+
+def _overhead(overhead: Overhead) -> str:
+    low, high = overhead.ci95_percent
+    return (
+        f"p50 {overhead.p50_us:+.1f} us, {overhead.p50_percent:+.2f} % (95 % interval {low:+.2f} to {high:+.2f}); "
+        f"p95 {overhead.p95_us:+.1f} us, {overhead.p95_percent:+.2f} %; mean {overhead.mean_percent:+.2f} %"
+    )
+
+
+def _process_rows(report: BenchReport) -> list[list[str]]:
+    rows = []
+    for name, process in report.processes.items():
+        times = (process.import_ms, process.open_ms, process.first_answer_ms)
+        memory = "-" if process.rss_mb is None else f"{process.rss_mb:.1f}"
+        rows.append([name, *(f"{ms:.1f}" for ms in times), memory])
+    return rows

@@ -1,0 +1,259 @@
+"""A bundle on disk: found, checked file by file, and only then used."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ...errors import BundleError, BundleIntegrityError, UsageError
+from ...kb.edits.head import HeadFile
+from ...kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
+from ...kb.storage.atomic import sha256_file
+from ...kb.storage.ed25519 import PublicKey
+from ...kb.storage.strict_json import read_json
+from ...kb.texts import DIGESTS_FILE
+from .heldout_rows import HELDOUT_FILE
+from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_of, sealed
+from .signature import check_signature
+
+MODEL_FILE = "student/model.onnx"
+TOKENIZER_FILE = "student/tokenizer.json"
+KB_FOLDER = "kb"
+REQUIRED_FILES = (
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    *(f"{KB_FOLDER}/{name}" for name in (INDEX_FILE, SOFT_LABELS_FILE, ROWS_FILE)),
+)
+OPTIONAL_FILES = (f"{KB_FOLDER}/{TEXTS_FILE}", f"{KB_FOLDER}/{DIGESTS_FILE}", HELDOUT_FILE)
+MOST_MANIFEST_BYTES = 8 * 2**20
+"""Of a manifest; with a thousand labels it takes 100 kB."""
+
+_AGAIN = "Copy the bundle again, or export it again."
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle.
+
+    Attributes:
+        path: the bundle's folder, absolute.
+        manifest: what it said about itself when it was exported; of edits since, `store.KnowledgeStore` knows.
+        content: the bytes of the manifest's file that ``manifest`` was read from.
+    """
+
+    path: Path
+    manifest: Manifest
+    content: bytes = field(default=b"", repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = True, require_signature: PublicKey | None = None) -> Bundle:
+        """Read the manifest and check every file it names; others are ignored, but for those that would be read.
+
+        The folder itself may be a link. Nothing in it may, and all files are plain ones: a link leads out of the
+        folder, whatever its hash, and a pipe never ends.
+
+        Args:
+            path: the bundle's folder.
+            verify: compare SHA-256 sums as well; without it only existence and sizes are looked at.
+            require_signature: whose signature the manifest must have.
+
+        Raises:
+            BundleIntegrityError: a file is missing, truncated or altered, one that would be read is not listed, or the
+                signature that is asked for is missing or another's.
+            UsageError: a signature is asked for, but no check of the files that it vouches for.
+            BundleVersionError: the bundle was written by a newer reaugkd.
+            BundleError: this is no bundle, or one with links, pipes or absurd numbers in it.
+        """
+        folder = Path(path).absolute()
+        if require_signature is not None and not verify:
+            raise UsageError(
+                "a signature is asked for without a check of the files",
+                path=folder,
+                found="verify=False",
+                remedy="Leave verify as it is: the signature vouches for the hashes, and they for the files.",
+            )
+        manifest, content = _read_manifest(folder, verify, require_signature)
+        for name in REQUIRED_FILES:
+            if name not in manifest.files:
+                raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
+        for name in OPTIONAL_FILES:
+            # Read where it is: unlisted, it would be read unchecked.
+            if name not in manifest.files and os.path.lexists(folder / name):
+                raise BundleIntegrityError(
+                    "the manifest does not list a file that is there",
+                    path=folder / name,
+                    expected="no such file, or its size and hash in the manifest",
+                    remedy=_AGAIN,
+                )
+        head = HeadFile(folder)
+        for name, record in manifest.files.items():
+            try:
+                if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
+                    check_file(folder, name, record, verify)
+            except BundleIntegrityError:
+                # Somebody may just have folded edits in, and removed what they replaced.
+                if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
+                    raise
+        return cls(folder, manifest, content)
+
+    def refuse_edits(self, what: str) -> None:
+        """Raise UsageError where the knowledge base was edited, for what works on exports only.
+
+        Args:
+            what: is asked for, in words.
+        """
+        _, head = HeadFile(self.path).read()
+        if head is not None and head.seq:
+            raise UsageError(
+                f"{what} takes a bundle as it was exported",
+                path=self.path,
+                found=f"{head.seq} edits of its knowledge base",
+                remedy="Take a copy from before the first edit.",
+            )
+
+    @property
+    def seal(self) -> str:
+        """The manifest's own hash, 64 hexadecimal digits."""
+        return seal_of(self.content)
+
+    @property
+    def model_path(self) -> Path:
+        """The student."""
+        return self.path / MODEL_FILE
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The student's tokenizer."""
+        return self.path / TOKENIZER_FILE
+
+    @property
+    def kb_folder(self) -> Path:
+        """The knowledge base's folder."""
+        return self.path / KB_FOLDER
+
+
+def _replaced(head: HeadFile) -> bool:
+    """Whether another generation has taken the place of the exported knowledge base."""
+    _, now = head.read()
+    return now is not None and now.generation > 0
+
+
+def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tuple[Manifest, bytes]:
+    path = folder / MANIFEST_FILE
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise BundleError("there is no bundle here", path=folder, found=found, expected="a folder")
+    try:
+        status = path.lstat()
+        _refuse_unusual(path, status.st_mode)
+        if status.st_size > MOST_MANIFEST_BYTES:
+            raise BundleError(
+                "the manifest is too large",
+                path=path,
+                found=f"{status.st_size:,} bytes",
+                expected=f"at most {MOST_MANIFEST_BYTES:,}",
+                remedy=_AGAIN,
+            )
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleIntegrityError(
+            "the manifest cannot be read",
+            path=path,
+            found=error.strerror,
+            expected="a bundle's manifest",
+            remedy="Give the folder that `reaugkd export` wrote.",
+        ) from error
+    if signer is not None:
+        check_signature(folder, raw, signer)  # before anything is made of it
+    try:
+        obj = read_json(raw)
+    except ValueError as error:
+        raise BundleIntegrityError("the manifest is no JSON", path=path, found=str(error), remedy=_AGAIN) from error
+    manifest = Manifest.from_json(obj, path)
+    if verify and not sealed(raw):
+        raise BundleIntegrityError(
+            "the manifest was altered after export",
+            path=path,
+            found="other content than its seal stands for",
+            expected="the manifest as it was exported",
+            remedy=f"{_AGAIN} To use an edited manifest nevertheless, open the bundle without verification.",
+        )
+    return manifest, raw
+
+
+def check_file(folder: Path, name: str, record: FileRecord, verify: bool) -> None:
+    """Whether a file is a plain one, and as its record says.
+
+    Args:
+        folder: that it is below.
+        name: its path below, with ``/``; no part of it may be a link.
+        record: what it has to be.
+        verify: compare SHA-256 sums as well.
+
+    Raises:
+        BundleIntegrityError: it is missing, truncated or altered.
+        BundleError: it is a link, pipe or device.
+    """
+    path = folder / name
+    size = plain_size(folder, name, f"{record.bytes} bytes")
+    if size != record.bytes:
+        raise BundleIntegrityError(
+            "the file was truncated or extended",
+            path=path,
+            found=f"{size} bytes",
+            expected=f"{record.bytes} bytes",
+            remedy=_AGAIN,
+        )
+    if not verify:
+        return
+    try:
+        digest = sha256_file(path)
+    except OSError as error:
+        raise BundleIntegrityError("the file cannot be read", path=path, found=error.strerror) from error
+    if digest != record.sha256:
+        raise BundleIntegrityError(
+            "the file was altered",
+            path=path,
+            found=f"sha256 {digest}",
+            expected=f"sha256 {record.sha256}",
+            remedy=_AGAIN,
+        )
+
+
+def plain_size(folder: Path, name: str, expected: str) -> int:
+    """The size of a plain file below a folder, no part of whose path is a link.
+
+    Raises:
+        BundleIntegrityError: it is missing.
+        BundleError: it is a link, pipe or device.
+    """
+    path = folder
+    try:
+        for part in PurePosixPath(name).parts:
+            path /= part
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode):
+                _refuse_unusual(path, status.st_mode)
+        if not stat.S_ISREG(status.st_mode):
+            raise IsADirectoryError
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise BundleIntegrityError(
+            "the file is missing", path=folder / name, expected=expected, remedy=_AGAIN
+        ) from error
+    return status.st_size
+
+
+def _refuse_unusual(path: Path, mode: int) -> None:
+    """Refuse a link, pipe, socket or device; of a folder in a file's place the caller knows what to say."""
+    if stat.S_ISLNK(mode):
+        raise BundleError(
+            "a link is no part of a bundle",
+            path=path,
+            found="a symbolic link",
+            expected="the file itself",
+            remedy="Copy the bundle with what its links lead to, as `cp -RL` does.",
+        )
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BundleError("this is no file", path=path, found="a pipe, socket or device", expected="a plain file")

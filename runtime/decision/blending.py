@@ -1,0 +1,136 @@
+"""Mixing the student's answer with its neighbours'.
+
+    p = w * softmax(logits / T_S) + (1 - w) * r,    r = sum_j a_j y_j,    a = softmax_j(similarity_j / tau)
+
+where y_j is neighbour j's soft label and w the student's weight (ReAugKD, ACL 2023, the inference step; the paper's
+beta is our ``1 - student_weight``), the same for every text or a function of the text (`weight`). Because the y_j are
+stored in float16, their sums miss 1 by up to 0.0005: r is divided by its sum, which restores a distribution.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .blend_config import BlendConfig
+
+Floats = NDArray[np.float32]
+
+PIN_FROM, PIN_TO = 0.97, 0.99
+"""Cosines between which a pinned row's part of the answer grows from none to all of it."""
+
+_SAME = 0.002  # between the similarities of one text's rows
+_LEAST = 1e-12
+
+# The ufuncs' own methods: ndarray.max() and .sum() take a detour through Python, a fifth of this file's time.
+_max = np.maximum.reduce
+_sum = np.add.reduce
+
+
+class Blended(NamedTuple):
+    """A blend of one text: three float32 arrays, [c], [c] and [k], and the student's share, 0 to 1.
+
+    ``new`` is the part of the answer that labels have which the student was not taught, ``pinned`` a pinned row's: what
+    edits decide, and the student knows nothing of.
+    """
+
+    probabilities: Floats
+    retrieval_probabilities: Floats
+    weights: Floats
+    student_weight: float
+    new: float = 0.0
+    pinned: float = 0.0
+
+
+def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
+    """``softmax(logits / temperature)`` of one row [c] (or [k])."""
+    exponents: Floats = logits * np.float32(1.0 / temperature)
+    exponents -= _max(exponents)
+    np.exp(exponents, exponents)
+    exponents /= _sum(exponents)
+    return exponents
+
+
+def blend(student: Floats, similarities: Floats, soft_labels: NDArray[np.floating], config: BlendConfig) -> Blended:
+    """Blend one text.
+
+    Args:
+        student: float32 [c], the student's probabilities.
+        similarities: float32 [k], cosines, k at least 1.
+        soft_labels: [k, c], the neighbours' soft labels.
+        config: tau and the student's weight, constant or as a function of the text.
+    """
+    weights = softmax(similarities, config.tau)
+    retrieved: Floats = weights @ soft_labels.astype(np.float32, copy=False)
+    retrieved /= _sum(retrieved)
+    weight = config.weight
+    student_weight = config.student_weight if weight is None else weight.weight(student, retrieved, similarities)
+    share = np.float32(student_weight)
+    probabilities = student * share
+    probabilities += retrieved * (np.float32(1.0) - share)
+    return Blended(probabilities, retrieved, weights, student_weight)
+
+
+def blend_edited(
+    student: Floats,
+    similarities: Floats,
+    soft_labels: NDArray[np.floating],
+    config: BlendConfig,
+    known: int,
+    pinned: NDArray[np.bool_] | None = None,
+    rows: NDArray[np.int64] | None = None,
+    odds: float = 1.0,
+) -> Blended:
+    """Blend one text where edits may have brought labels that the student was never taught, and pinned rows.
+
+    With m the neighbours' mass on the new labels, these get their share from the neighbours alone, and what is left
+    goes to the others as ever: p_new = m' r_new / m, p_old = (1 - m') (w s + (1 - w) r_old / (1 - m)), where the odds
+    m' / (1 - m') are those of m times a factor that held-out rows calibrate (`novelty`). A pinned neighbour j as
+    near as only the same text is (`PIN_FROM` to `PIN_TO`) takes a share a of the answer, all of it from `PIN_TO` on:
+    p <- (1 - a) p + a y_j.
+
+    Args:
+        student: float32 [b], the student's probabilities.
+        similarities: float32 [k], cosines, k at least 1, best first.
+        soft_labels: [k, c], the neighbours' soft labels; c is b or more.
+        config: tau and the student's weight.
+        known: b.
+        pinned: bool [k]; None for no pinned row.
+        odds: the factor.
+        rows: int64 [k], the rows' numbers: of pinned rows that are equally near the last one counts.
+
+    Returns:
+        The blend over c labels.
+    """
+    weights = softmax(similarities, config.tau)
+    labels = soft_labels.astype(np.float32, copy=False)
+    retrieved: Floats = weights @ labels
+    retrieved /= _sum(retrieved)
+    mass = min(float(_sum(retrieved[known:])), 1.0)
+    old = retrieved[:known] / np.float32(max(1.0 - mass, _LEAST))
+    weight = config.weight
+    share = config.student_weight if weight is None else weight.weight(student, old, similarities)
+    new = odds * mass / (odds * mass + (1.0 - mass))
+    probabilities = retrieved * np.float32(new / max(mass, _LEAST))
+    probabilities[:known] = np.float32(1.0 - new) * (np.float32(share) * student + np.float32(1.0 - share) * old)
+    share *= 1.0 - new
+    part = 0.0
+    if pinned is not None and pinned.any():
+        near = np.flatnonzero(pinned & (similarities >= similarities[pinned.argmax()] - _SAME))
+        nearest = int(near[0] if rows is None else near[rows[near].argmax()])
+        part = min(max((float(similarities[nearest]) - PIN_FROM) / (PIN_TO - PIN_FROM), 0.0), 1.0)
+        probabilities *= np.float32(1.0 - part)
+        probabilities += np.float32(part) * labels[nearest] / _sum(labels[nearest])
+        share *= 1.0 - part
+    return Blended(probabilities, retrieved, weights, share, new, part)
+
+
+def softmax_many(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.floating]:
+    """``softmax(logits / temperature)`` over the last axis of [..., c]."""
+    exponents = logits / temperature
+    exponents -= exponents.max(axis=-1, keepdims=True)
+    np.exp(exponents, out=exponents)
+    exponents /= exponents.sum(axis=-1, keepdims=True)
+    return exponents

@@ -1,0 +1,195 @@
+"""How much speaks against answering a text: three signals, made comparable by held-out rows, and combined.
+
+    distance        d = 1 - mean of the top min(4, k) similarities                     (Sun et al., ICML 2022)
+    uncertainty     u = sum_c (s_c (1 - s_c))^0.1, the student's generalized entropy   (GEN: Liu et al., CVPR 2023)
+    disagreement    a = 1 - sum_c s_c r_c: student and neighbours, each drawing a label, draw different ones
+
+for the student's probabilities s and the neighbours' r. Each becomes a p-value, the share of held-out rows whose signal
+is at least as large, and the p-values one number by Fisher's method with weights (Good, 1955):
+
+    doubt = - ln p_d - ln p_u - 1/2 ln p_a
+
+Held-out rows are all of known labels, so that nothing is assumed of what else may come. Where nothing was retrieved,
+the uncertainty alone counts. A p-value is read off at a few quantiles, linearly in between, and never smaller than the
+smallest of them.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UsageError
+from ...kb.storage.json_fields import Fields
+
+if TYPE_CHECKING:
+    from ..inference.prediction import Prediction
+
+Floats = NDArray[np.floating]
+Signal = Literal["distance", "uncertainty", "disagreement"]
+
+NEIGHBOURS = 4
+"""Of the nearest: with more, the distance says less of rare classes; with one, it hangs on a single row."""
+
+WEIGHTS: dict[Signal, float] = {"distance": 1.0, "uncertainty": 1.0, "disagreement": 0.5}
+"""Of the logarithms. Disagreement tells errors best and foreign texts worst: benchmarks/abstention.py has both."""
+
+SURVIVAL = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+"""The p-values at which a signal's quantile is kept."""
+
+_GAMMA = 0.1
+_STEP = 1e-6
+_sum = np.add.reduce  # as in `blend`: ndarray.sum() takes a detour
+
+
+def distance(similarities: Floats) -> Floats:
+    """The distance to the nearest rows.
+
+    Args:
+        similarities: [..., k], cosines, descending, k at least 1.
+    """
+    nearest = similarities[..., :NEIGHBOURS]
+    found: Floats = 1.0 - _sum(nearest, axis=-1) / nearest.shape[-1]
+    return found
+
+
+def uncertainty(student: Floats) -> Floats:
+    """The generalized entropy of probabilities [..., c]; a sum of powers so flat that the smallest ones count too."""
+    products = student * (1.0 - student)
+    np.maximum(products, 0.0, out=products)  # of a probability that rounding has put above 1
+    found: Floats = _sum(np.power(products, _GAMMA, out=products), axis=-1)
+    return found
+
+
+def disagreement(student: Floats, retrieved: Floats) -> Floats:
+    """The chance that two labels, drawn from probabilities [..., c] and [..., c], differ."""
+    found: Floats = 1.0 - _sum(student * retrieved, axis=-1)
+    return found
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The upper tail of a signal among held-out rows.
+
+    Attributes:
+        values: of the signal, ascending.
+        p: the share of held-out rows with at least that value, not ascending, in (0, 1].
+
+    Raises:
+        UsageError: numbers out of order or range, or too few of them.
+    """
+
+    values: tuple[float, ...]
+    p: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        ordered = all(low < high for low, high in pairwise(self.values)) and all(
+            low >= high for low, high in pairwise(self.p)
+        )
+        inside = all(0.0 < share <= 1.0 for share in self.p) and all(map(math.isfinite, self.values))
+        if not (ordered and inside and len(self.p) == len(self.values) >= 1):
+            raise UsageError("a signal's quantiles are unusable", found=self.values, expected="ascending values")
+
+    @cached_property
+    def _surprises(self) -> list[float]:
+        return [-math.log(share) for share in self.p]
+
+    @classmethod
+    def of(cls, values: Floats) -> Tail:
+        """The tail of held-out rows' values [n], n at least 1."""
+        levels = [level for level in SURVIVAL if level * (len(values) + 1) >= 1]
+        quantiles = np.quantile(np.asarray(values, np.float64), 1.0 - np.array(levels))
+        # Of levels at one value the largest counts: so many rows have at least that value.
+        kept, first = np.unique(quantiles.round(9), return_index=True)
+        numbers, shares = kept.tolist(), [levels[position] for position in first]
+        if shares[-1] > levels[-1]:  # many rows have the largest value: beyond it is nobody
+            numbers.append(numbers[-1] + _STEP)
+            shares.append(levels[-1])
+        return cls(tuple(numbers), tuple(shares))
+
+    def surprise(self, value: float) -> float:
+        """``-ln p`` of a value."""
+        values, surprises = self.values, self._surprises
+        place = bisect_left(values, value)
+        if place == 0 or place == len(values):
+            return surprises[max(place - 1, 0)]
+        low, high = values[place - 1], values[place]
+        return surprises[place - 1] + (surprises[place] - surprises[place - 1]) * (value - low) / (high - low)
+
+    def surprises(self, values: Floats) -> Floats:
+        """`surprise` of many values [n]."""
+        found: Floats = np.interp(values, self.values, self._surprises)
+        return found
+
+
+class Doubt(NamedTuple):
+    """The sum, from 0, and the signal that has the largest part in it."""
+
+    value: float
+    most: Signal
+
+
+@dataclass(frozen=True)
+class Tails:
+    """The tails of the three signals."""
+
+    distance: Tail
+    uncertainty: Tail
+    disagreement: Tail
+
+    def doubt(self, answer: Prediction) -> Doubt:
+        """The doubt of one answer.
+
+        What edits decide is not doubted for what the student makes of it: with a part m on labels that it was not
+        taught, uncertainty and disagreement count 1 - m, and with a part a of a pinned row everything 1 - a.
+        """
+        student, retrieved = answer.student_probabilities, answer.retrieval_probabilities
+        parts: dict[Signal, float] = {"uncertainty": self.uncertainty.surprise(float(uncertainty(student)))}
+        if retrieved is not None:
+            parts["distance"] = self.distance.surprise(float(distance(answer.similarities)))
+            parts["disagreement"] = self.disagreement.surprise(float(disagreement(student, retrieved)))
+        new, pinned = answer.edited
+        scales = {"distance": 1.0 - pinned, "uncertainty": (1.0 - new) * (1.0 - pinned)}
+        scales["disagreement"] = scales["uncertainty"]
+        parts = {name: WEIGHTS[name] * scales[name] * part for name, part in parts.items()}
+        return Doubt(sum(parts[name] for name in WEIGHTS if name in parts), max(parts, key=parts.__getitem__))
+
+    def doubts(self, student: Floats, retrieved: Floats, similarities: Floats) -> Floats:
+        """The doubts [n] of many answers with neighbours.
+
+        Args:
+            student: [n, c], probabilities.
+            retrieved: [n, c], the neighbours' own.
+            similarities: [n, k], descending.
+        """
+        found: Floats = (
+            WEIGHTS["distance"] * self.distance.surprises(distance(similarities))
+            + self.doubts_alone(student)
+            + WEIGHTS["disagreement"] * self.disagreement.surprises(disagreement(student, retrieved))
+        )
+        return found
+
+    def doubts_alone(self, student: Floats) -> Floats:
+        """The doubts [n] of answers of the student alone."""
+        return WEIGHTS["uncertainty"] * self.uncertainty.surprises(uncertainty(student))
+
+
+def read_tails(section: Fields) -> Tails:
+    """The tails of a manifest.
+
+    Raises:
+        BundleError: a field is missing or unusable.
+    """
+
+    def tail(name: Signal) -> Tail:
+        part = section.section(name)
+        return part.make(Tail, {"values": tuple(part.items("values", float)), "p": tuple(part.items("p", float))})
+
+    return Tails(tail("distance"), tail("uncertainty"), tail("disagreement"))

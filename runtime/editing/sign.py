@@ -1,0 +1,37 @@
+"""Signing a bundle with an Ed25519 key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...errors import BundleIntegrityError, UsageError
+from ...kb.storage.atomic import atomic_write
+from ...kb.storage.ed25519 import PrivateKey, Signature, sign
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import SIGNATURE_FILE
+from ..bundle.signature import CONTEXT
+from .store import KnowledgeStore
+
+
+def sign_bundle(folder: Path, key: PrivateKey) -> Signature:
+    """Check every file of a bundle and sign its manifest; an older signature is replaced.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        UsageError: it has edits that are not signed by this key.
+        StorageError: the disk refused.
+    """
+    bundle = Bundle.open(folder)
+    try:
+        KnowledgeStore(bundle, signer=key.public)
+    except BundleIntegrityError as error:
+        raise UsageError(
+            "the bundle has edits that this key has not signed, and no signature would make it open with them",
+            path=folder,
+            found=f"{error.message} ({error.found})",
+            remedy="Sign the export before it is edited, and edits with the same key.",
+        ) from error
+    signature = sign(bundle.content, key, context=CONTEXT)
+    with atomic_write(bundle.path / SIGNATURE_FILE, "wb") as out:
+        out.write(signature.to_bytes())
+    return signature

@@ -1,0 +1,167 @@
+"""What a runtime has answered since it was opened, as counts: for dashboards, and for seeing that texts have changed.
+
+Each answer is counted under a lock, in a small part of the time that it took. `Statistics` counts, `Stats` is what a
+caller gets.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter
+from typing import Any
+
+from ..decision.abstention import Reference
+from ..decision.histogram import AGREEMENT_EDGES, LATENCY_EDGES, SIMILARITY_EDGES, Histogram, population_stability
+from ..inference.prediction import Prediction
+
+_LEAST_DRIFT = 200  # texts: of fewer the index is noise
+_QUANTILES = (0.5, 0.9, 0.99)
+
+
+class Stats(dict[str, Any]):
+    """Counts as JSON values.
+
+    Keys:
+        seconds: since the runtime was opened, or the counts were reset.
+        predictions: texts answered, those abstained from among them.
+        errors: texts that could not be answered: the error's class to how many.
+        retrieved: answers with neighbours.
+        not_retrieved: the reason (``Prediction.reason``) to how many.
+        judged: answers for which abstention was asked for.
+        abstained: of them, those abstained from.
+        abstentions: the signal (``Prediction.abstention``) to how many.
+        labels: each label that was given, to how many answers.
+        similarity: cosines of the top neighbour: ``edges``, ``counts`` (one more: up to the first edge, ..., above the
+            last) and ``sum``.
+        agreement: of the chance that student and neighbours give one label: alike.
+        latency_us: of an answer's time, in microseconds: alike, with ``p50``, ``p90`` and ``p99`` (to 6 %; None before
+            the first answer).
+        drift: population stability index of ``similarity`` and of ``agreement`` against the bundle's held-out rows
+            (`histogram.population_stability`); None where the bundle has no such reference or nothing was retrieved.
+    """
+
+    def prometheus(self) -> str:
+        """The counts in Prometheus's text format, version 0.0.4."""
+        from .prometheus import exposition  # not at the top: few ask for it, and every start would wait
+
+        return exposition(self)
+
+
+class Statistics:
+    """Counts answers; may be called from several threads.
+
+    Args:
+        reference: what `Stats`'s drift is told against; None for none.
+    """
+
+    def __init__(self, reference: Reference | None = None) -> None:
+        self._reference = reference
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid, self._lock = os.getpid(), threading.Lock()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._since = time.monotonic()
+        self._labels: Counter[str] = Counter()
+        self._reasons: Counter[str | None] = Counter()
+        self._abstentions: Counter[str | None] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._similarity = [0] * (len(SIMILARITY_EDGES) + 1)
+        self._agreement = [0] * (len(AGREEMENT_EDGES) + 1)
+        self._latency = [0] * (len(LATENCY_EDGES) + 1)
+        self._sums = [0.0, 0.0, 0.0]
+
+    def count(self, answer: Prediction) -> None:
+        """Count an answer."""
+        timings, retrieved = answer.timings, answer.retrieval_probabilities
+        latency = timings[0] + timings[1] + timings[2] + timings[3]
+        late = bisect_left(LATENCY_EDGES, latency)
+        near = alike = 0
+        similarity = agreement = 0.0
+        if retrieved is not None:
+            similarity = float(answer.similarities[0])
+            agreement = float(answer.student_probabilities.dot(retrieved))
+            near, alike = bisect_left(SIMILARITY_EDGES, similarity), bisect_left(AGREEMENT_EDGES, agreement)
+        with self._lock:
+            self._labels[answer.label] += 1
+            self._reasons[answer.reason] += 1
+            if answer.doubt is not None:
+                self._abstentions[answer.abstention] += 1
+            self._latency[late] += 1
+            self._sums[2] += latency
+            if retrieved is not None:
+                self._similarity[near] += 1
+                self._agreement[alike] += 1
+                self._sums[0] += similarity
+                self._sums[1] += agreement
+
+    def count_error(self, error: Exception) -> None:
+        """Count a text that could not be answered."""
+        with self._lock:
+            self._errors[type(error).__name__] += 1
+
+    def stats(self, reset: bool = False) -> Stats:
+        """The counts so far.
+
+        Args:
+            reset: begin anew afterwards; nothing is counted twice or lost in between.
+        """
+        if self._pid != os.getpid():  # in a forked child another thread of the parent may hold the lock for ever
+            self._begin()
+        with self._lock:
+            now = time.monotonic()
+            labels, reasons = dict(self._labels), dict(self._reasons)
+            abstentions, errors = dict(self._abstentions), dict(self._errors)
+            counts = [tuple(one) for one in (self._similarity, self._agreement, self._latency)]
+            sums, seconds = tuple(self._sums), now - self._since
+            if reset:
+                self._clear()
+        edges = (SIMILARITY_EDGES, AGREEMENT_EDGES, LATENCY_EDGES)
+        similarity, agreement, latency = (Histogram(*both) for both in zip(edges, counts, strict=True))
+        judged = sum(abstentions.values())
+        kept = abstentions.pop(None, 0)
+        retrieved = reasons.pop(None, 0)
+        chosen = bool(reasons.get("sure") or reasons.get("budget"))
+        return Stats(
+            seconds=seconds,
+            predictions=latency.total,
+            errors=_sorted(errors),
+            retrieved=retrieved,
+            not_retrieved=_sorted(reasons),
+            judged=judged,
+            abstained=judged - kept,
+            abstentions=_sorted(abstentions),
+            labels=_sorted(labels),
+            similarity=_as_record(similarity, sums[0]),
+            agreement=_as_record(agreement, sums[1]),
+            latency_us={
+                **_as_record(latency, sums[2]),
+                **{f"p{share:.0%}".removesuffix("%"): latency.quantile(share) for share in _QUANTILES},
+            },
+            drift={
+                "similarity": self._drift("similarity", similarity, chosen),
+                "agreement": self._drift("agreement", agreement, chosen),
+            },
+        )
+
+    def _drift(self, name: str, seen: Histogram, chosen: bool) -> float | None:
+        """None also where few texts were counted, or the gate or a budget chose which."""
+        reference: Histogram | None = getattr(self._reference, name, None)
+        if reference is None or reference.edges != seen.edges:  # of a version with other edges
+            return None
+        if chosen or seen.total < _LEAST_DRIFT:
+            return None
+        return population_stability(reference, seen.counts)
+
+
+def _sorted(counts: dict[Any, int]) -> dict[str, int]:
+    return {name: counts[name] for name in sorted(counts)}
+
+
+def _as_record(histogram: Histogram, total: float) -> dict[str, Any]:
+    return {"edges": list(histogram.edges), "counts": list(histogram.counts), "sum": total}

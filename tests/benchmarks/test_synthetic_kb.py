@@ -1,0 +1,128 @@
+"""Grown knowledge bases, against cosines computed in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from reaugkd.benchmarks.sweep.synthetic_kb import Seedbed, recall
+from reaugkd.errors import StorageError
+from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.kb.soft_labels import TopLabels
+
+ROWS, NDIM, LABELS = 50, 24, 40
+I8 = 0.01  # what a cosine loses when both keys are rounded to int8
+
+
+def unit(keys: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = keys.astype(np.float64)
+    return wide / np.linalg.norm(wide, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def own() -> KnowledgeBase:
+    rng = np.random.default_rng(0)
+    keys = (rng.normal(size=(5, NDIM)).repeat(ROWS // 5, 0) + 0.5 * rng.normal(size=(ROWS, NDIM))).astype(np.float32)
+    soft = rng.dirichlet(np.full(LABELS, 0.05), ROWS)
+    config = IndexConfig(ndim=NDIM, connectivity=12, expansion_add=96, expansion_search=100)
+    return KnowledgeBase.build(keys, soft, config=config, label_loss=0.05)
+
+
+@pytest.fixture(scope="module")
+def bed(own: KnowledgeBase) -> Seedbed:
+    return Seedbed(own)
+
+
+def test_as_many_rows_as_before_are_the_same_rows(own: KnowledgeBase, bed: Seedbed, tmp_path: Path) -> None:
+    grown = bed.grow(ROWS, tmp_path / "kb").kb
+    cosines = (unit(grown.keys()) * unit(own.keys())).sum(axis=1)
+    assert cosines.min() > 1 - I8
+    assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels))
+
+
+def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
+    own: KnowledgeBase, bed: Seedbed, tmp_path: Path
+) -> None:
+    keys = unit(own.keys())
+    cosines = keys @ keys.T
+    np.fill_diagonal(cosines, -1)
+    nearest = np.sort(cosines.max(axis=1))
+    assert np.sort(bed.nearest) == pytest.approx(nearest, abs=0.002)
+    grown = bed.grow(21 * ROWS + 7, tmp_path / "kb").kb
+    copies = unit(grown.keys())[ROWS:]
+    of_parent = (copies * keys[np.arange(len(copies)) % ROWS]).sum(axis=1)
+    # Each cosine is one of those between own keys, and they are drawn evenly.
+    assert np.abs(of_parent[:, np.newaxis] - nearest).min(axis=1).max() < I8
+    levels = [0.1, 0.5, 0.9]
+    assert np.quantile(of_parent, levels) == pytest.approx(np.quantile(nearest, levels), abs=0.03)
+    assert np.std(of_parent[::ROWS]) > 0.5 * np.std(nearest)  # of one row's copies, too
+    # Two copies of a row were turned each in a direction of its own.
+    one, other = copies[:ROWS], copies[ROWS : 2 * ROWS]
+    expected = of_parent[:ROWS] * of_parent[ROWS : 2 * ROWS]
+    assert ((one * other).sum(axis=1) - expected).mean() == pytest.approx(0, abs=0.05)
+
+
+def test_labels_come_along_in_the_form_that_they_have(own: KnowledgeBase, bed: Seedbed, tmp_path: Path) -> None:
+    assert isinstance(own.soft_labels, TopLabels)  # or the test shows nothing
+    grown = bed.grow(2 * ROWS + 3, tmp_path / "kb").kb
+    assert isinstance(grown.soft_labels, TopLabels) and grown.soft_labels.top == own.soft_labels.top
+    parents = np.arange(2 * ROWS + 3) % ROWS
+    assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels)[parents])
+
+
+def test_fewer_rows_are_some_of_the_own(own: KnowledgeBase, bed: Seedbed, tmp_path: Path) -> None:
+    grown = bed.grow(20, tmp_path / "kb").kb
+    cosines = unit(grown.keys()) @ unit(own.keys()).T
+    assert cosines.max(axis=1).min() > 1 - I8
+    parents = cosines.argmax(axis=1)
+    assert len(set(parents.tolist())) == 20 and parents.max() > 20
+    assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels)[parents])
+
+
+def test_a_search_finds_what_is_near(own: KnowledgeBase, bed: Seedbed, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    grown = bed.grow(2000, tmp_path / "kb", threads=2, progress=lambda done, total: seen.append((done, total)))
+    kb = grown.kb
+    assert (len(kb), kb.config.dtype, kb.config.connectivity, kb.config.expansion_search) == (2000, "i8", 12, 100)
+    assert seen[-1] == (2000, 2000) and grown.build_s > 0
+    assert grown.bytes == sum(file.stat().st_size for file in (tmp_path / "kb").iterdir())
+    # Not the own keys: all copies of one are equally far from it.
+    queries = unit(np.random.default_rng(1).normal(size=(20, NDIM))).astype(np.float32)
+    exact = np.argsort(-(unit(queries) @ unit(kb.keys()).T), axis=1)[:, :10]
+    found = [kb.search(query, 10).rows for query in queries]
+    share = np.mean([np.isin(true, rows).mean() for true, rows in zip(exact, found, strict=True)])
+    assert share > 0.9
+    assert recall(kb, queries, 10) == pytest.approx(share)
+
+
+def test_recall_is_what_is_found_of_what_is_near() -> None:
+    class Half(KnowledgeBase):
+        """Of four rows asked for, it finds the nearest, twice the third, and the farthest."""
+
+        def search_many(self, queries: NDArray[np.float32], k: int, threads: int = 1) -> Any:
+            rows, similarities = super().search_many(queries, 50)
+            return rows[:, [0, 2, 2, 49]], similarities[:, :4]
+
+    rng = np.random.default_rng(0)
+    keys = rng.normal(size=(50, 8)).astype(np.float32)
+    kb = Half.build(keys, np.ones((50, 1)), config=IndexConfig(ndim=8, dtype="f32", expansion_search=100))
+    queries = unit(rng.normal(size=(5, 8))).astype(np.float32)
+    assert recall(kb, queries, 4) == 0.5
+
+
+def test_one_row_can_be_grown(tmp_path: Path) -> None:
+    config = IndexConfig(ndim=3)
+    kb = KnowledgeBase.build(np.array([[1, 2, 2]], np.float32), np.array([[0.5, 0.5]]), config=config)
+    grown = Seedbed(kb).grow(5, tmp_path / "kb").kb
+    assert len(grown) == 5 and set(grown.search(np.array([1, 2, 2], np.float32), 5).rows.tolist()) == set(range(5))
+
+
+def test_a_place_that_cannot_be_written_is_told(bed: Seedbed, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        bed.grow(ROWS, tmp_path / "file" / "kb")

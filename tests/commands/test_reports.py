@@ -1,0 +1,110 @@
+"""The commands that measure and describe: their tables for people, their JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from support.command_line import (
+    labelled_rows,
+    names,
+    ok,
+    refused,
+)
+
+QUANTILES = {"p50_us", "p95_us", "p99_us"}
+
+
+class TestEval:
+    def test_the_json_has_what_scripts_rely_on(self, edge_bundle: Path, tmp_path: Path) -> None:
+        data, report = labelled_rows(tmp_path / "data.jsonl"), tmp_path / "out" / "report.json"
+        done = ok("eval", edge_bundle, "--data", data, "--split", "all", "--json", report)
+        assert done.err == "" and done.out.startswith("all: 30 rows of ")
+        found = json.loads(report.read_text())
+        assert found["n"] == 30 and found["split"] == "all"
+        assert [row["system"] for row in found["rows"]] == ["student", "retrieval", "student+retrieval"]
+        measures = {"accuracy", "macro_f1", "mcc", "nll", "ece", "teacher_agreement", "teacher_kl"}
+        for row in found["rows"]:
+            assert set(row) >= {"system", *measures}
+            assert 0 <= row["accuracy"] <= 1 and row["nll"] > 0 and row["teacher_kl"] is None
+        assert set(found["mcnemar"]) >= {"first_only", "second_only", "p_value"}
+
+    def test_an_older_report_is_replaced_and_a_folder_is_not(self, edge_bundle: Path, tmp_path: Path) -> None:
+        data, report = labelled_rows(tmp_path / "data.jsonl"), tmp_path / "report.json"
+        report.write_text("older")
+        ok("eval", edge_bundle, "--data", data, "--split", "all", "--json", report)
+        assert json.loads(report.read_text())["n"] == 30
+        (tmp_path / "folder").mkdir()
+        refused("eval", edge_bundle, "--data", data, "--split", "all", "--json", tmp_path / "folder")
+        assert names(tmp_path) == ["data.jsonl", "folder", "report.json"]
+
+    def test_json_to_stdout_sends_the_table_to_stderr(self, edge_bundle: Path, tmp_path: Path) -> None:
+        data = labelled_rows(tmp_path / "data.jsonl")
+        done = ok("eval", edge_bundle, "--data", data, "--split", "all", "--json", "-")
+        assert json.loads(done.out)["n"] == 30 and "student+retrieval" in done.err
+
+    def test_a_file_without_a_dev_split_is_carved_and_that_is_said(self, edge_bundle: Path, tmp_path: Path) -> None:
+        data = labelled_rows(tmp_path / "data.jsonl")
+        done = ok("eval", edge_bundle, "--data", data)
+        assert done.out.startswith("dev: 3 rows of ")
+        assert "3 rows that training carves out of its 30" in done.err and "--split all" in done.err
+        few = labelled_rows(tmp_path / "few.jsonl", rows=3)
+        assert "--split all" in refused("eval", edge_bundle, "--data", few)
+        assert "3 rows" in ok("eval", edge_bundle, "--data", few, "--split", "all").out
+
+    def test_splits(self, edge_bundle: Path, tmp_path: Path) -> None:
+        for name, rows in (("train", 20), ("dev", 8), ("test", 6)):
+            labelled_rows(tmp_path / f"{name}.jsonl", rows)
+        for options, said in (
+            ([], "test: 6 rows"),
+            (["--split", "dev"], "dev: 8 rows"),
+            (["--split", "train"], "train: 20 rows"),
+            (["--split", "all"], "all: 34 rows"),
+        ):
+            done = ok("eval", edge_bundle, "--data", tmp_path, *options)
+            assert done.out.startswith(said) and done.err == ""
+
+
+class TestBench:
+    def test_the_json_has_what_scripts_rely_on(self, edge_bundle: Path, tmp_path: Path) -> None:
+        options = ("--seconds", "0.01", "--processes", "1", "--json", "-")
+        done = ok("bench", edge_bundle, *options)
+        found = json.loads(done.out)
+        assert set(found["session_run"]) == QUANTILES
+        assert set(found["student"]) >= QUANTILES
+        assert set(found["student+retrieval"]) == {*QUANTILES, "stages"}
+        assert set(found["student+retrieval"]["stages"]) >= {"tokenize", "run", "search", "blend"}
+        assert all(set(stage) == QUANTILES for stage in found["student+retrieval"]["stages"].values())
+        assert set(found["overhead"]) >= {"p50_percent", "p95_percent", "p50_us", "ci95_percent"}
+        low, high = found["overhead"]["ci95_percent"]
+        assert low <= high
+        assert found["cold_start_ms"] > 0
+        assert found["rss_mb"] is None or found["rss_mb"] > 1
+        assert {"student", "knowledge_base"} <= set(found["bytes"])
+        assert "retrieval over the student" in done.err
+
+    def test_texts_of_a_file_need_no_labels(self, edge_bundle: Path, tmp_path: Path) -> None:
+        (tmp_path / "texts.txt").write_text("noon\n\nalarm call\n")
+        quick = ("--seconds", "0.01", "--processes", "0")
+        report = tmp_path / "report.json"
+        done = ok("bench", edge_bundle, "--data", tmp_path / "texts.txt", *quick, "--json", report)
+        found = json.loads(report.read_text())
+        assert found["setting"]["texts"] == 2 and found["setting"]["source"] == str(tmp_path / "texts.txt")
+        assert found["cold_start_ms"] is None and done.err == ""
+        (tmp_path / "set").mkdir()
+        labelled_rows(tmp_path / "set" / "train.jsonl")
+        (tmp_path / "set" / "test.csv").write_text("text\nnoon\n")
+        assert "1 texts" in ok("bench", edge_bundle, "--data", tmp_path / "set", *quick).out
+
+    def test_pairs_from_a_file(self, pair_bundle: Path, tmp_path: Path) -> None:
+        (tmp_path / "rows.csv").write_text("sentence1,sentence2\nnoon,alarm\n")
+        ok("bench", pair_bundle, "--data", tmp_path / "rows.csv", "--seconds", "0.01", "--processes", "0")
+
+
+class TestInspect:
+    def test_for_people_and_for_programs(self, edge_bundle: Path) -> None:
+        shown = ok("inspect", edge_bundle)
+        assert shown.err == "" and "labels     3: a, b, c" in shown.out and "kb/index.usearch" in shown.out
+        manifest = json.loads((edge_bundle / "manifest.json").read_text())
+        del manifest["seal"]
+        assert json.loads(ok("inspect", edge_bundle, "--json").out) == manifest

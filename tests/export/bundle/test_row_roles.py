@@ -1,0 +1,137 @@
+"""The parts that rows play; of many extra rows some are witnesses, and the blend is tuned on them too."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from support.tiny_models import LABELS
+
+from reaugkd.export.bundle import row_roles as allocation
+from reaugkd.export.bundle.row_roles import FEWEST_EXTRA, MOST_WITNESSES, Allocation, allocate
+from reaugkd.export.onnx.quality import Answers
+from reaugkd.export.recipe import RetrievalRecipe
+from reaugkd.export.tuning.build_kb import Knowledge
+from reaugkd.runtime.data import Split
+
+TRAIN = [f"train{n} words{n}" for n in range(50)]
+HELDOUT = [f"held{n} out{n} row{n}" for n in range(20)]
+
+
+def numbers_of(texts: list[str], width: int) -> np.ndarray:
+    """[n, width], other numbers for every text, the same for the same."""
+    return np.array([np.random.default_rng(list(text.encode())).normal(size=width) for text in texts], np.float32)
+
+
+def answers_to(texts: Any, _label: str = "") -> Answers:
+    return Answers(numbers_of(list(texts), len(LABELS)), numbers_of(list(texts), 8))
+
+
+def knowledge(texts: list[str], queries: np.ndarray | None, gold: bool) -> Knowledge:
+    labels = np.arange(len(texts)) % len(LABELS) if gold else np.full(len(texts), -1)
+    teacher = numbers_of([f"teacher on {text}" for text in texts], len(LABELS))
+    keys = numbers_of(texts, 8)
+    return Knowledge(texts, teacher, keys, keys if queries is None else queries, labels)
+
+
+def split_of(texts: list[str]) -> Split:
+    return Split(texts, None, None, "made", list(range(len(texts))))
+
+
+SOURCE = cast(
+    Any,
+    SimpleNamespace(
+        train=split_of(TRAIN),
+        heldout=split_of(HELDOUT),
+        of_train=lambda queries, recipe: knowledge(TRAIN, queries, gold=True),
+        of_heldout=lambda queries: knowledge(HELDOUT, queries, gold=True),
+        of_extra=lambda split, queries: knowledge(list(split.texts), queries, gold=False),
+    ),
+)
+
+
+def allocated(extra: list[str], recipe: RetrievalRecipe | None = None) -> Allocation:
+    given = split_of(extra) if extra else None
+    return allocate(SOURCE, recipe or RetrievalRecipe(), given, answers_to, answers_to(HELDOUT))
+
+
+def many(count: int = 1000) -> list[str]:
+    return [f"new{n} extra{n} text{n}" for n in range(count)]
+
+
+def test_without_extra_rows_the_blend_is_tuned_on_the_heldout_rows() -> None:
+    parts = allocated([])
+    assert (parts.searched.inputs, parts.asking.inputs, parts.later.inputs) == (TRAIN, HELDOUT, HELDOUT)
+    assert not len(allocated([], RetrievalRecipe(keep_heldout=False)).later)
+
+
+def test_few_extra_rows_are_all_searched() -> None:
+    few = many(FEWEST_EXTRA - 1)
+    parts = allocated(few)
+    assert (parts.searched.inputs, parts.asking.inputs, parts.later.inputs) == ([*TRAIN, *few], HELDOUT, HELDOUT)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_fifth_of_many_are_witnesses(kept: bool) -> None:
+    new = many()
+    parts = allocated(new, RetrievalRecipe(keep_heldout=kept))
+    witnesses = list(parts.asking.inputs[len(HELDOUT) :])
+    assert len(witnesses) == 200 and set(witnesses) < set(new)
+    assert parts.asking.inputs[: len(HELDOUT)] == HELDOUT
+    assert set(parts.searched.inputs) == {*TRAIN, *new} - set(witnesses)
+    assert parts.later.inputs == [*(HELDOUT if kept else []), *witnesses]
+    assert len(parts.searched) + len(parts.later) == len(TRAIN) + len(new) + (len(HELDOUT) if kept else 0)
+
+
+def test_a_witness_is_labelled_by_the_teacher_and_only_for_the_tuning() -> None:
+    parts = allocated(many())
+    witnesses = slice(len(HELDOUT), None)
+    texts = list(parts.asking.inputs[witnesses])
+    teacher = numbers_of([f"teacher on {text}" for text in texts], len(LABELS))
+    assert parts.asking.gold[witnesses].tolist() == teacher.argmax(axis=1).tolist()
+    assert parts.asking.gold[: len(HELDOUT)].tolist() == [n % len(LABELS) for n in range(len(HELDOUT))]
+    assert (parts.later.gold[len(HELDOUT) :] == -1).all()
+    expected = answers_to(parts.asking.inputs)
+    np.testing.assert_array_equal(parts.answers.logits, expected.logits)
+    np.testing.assert_array_equal(parts.answers.queries, expected.queries)
+    np.testing.assert_array_equal(parts.asking.queries, expected.queries)
+
+
+def test_keys_of_the_teacher_leave_the_students_answers_to_the_witnesses() -> None:
+    parts = allocated(many(), RetrievalRecipe("distilled", "teacher"))
+    np.testing.assert_array_equal(parts.answers.logits, answers_to(parts.asking.inputs).logits)
+
+
+def test_no_relative_of_a_witness_is_searched() -> None:
+    """Phrases of the same text are witnesses together or not at all, and a phrase of a train row's is none."""
+    whole = [f"one{n} two{n} three{n}" for n in range(300)]
+    new = [*whole, *(f"two{n} three{n}" for n in range(300)), *(text.split()[1] for text in TRAIN)]
+    parts = allocated(new)
+    asking = {text.rsplit("e", 1)[-1] for text in parts.asking.inputs[len(HELDOUT) :]}
+    searched = {text.rsplit("e", 1)[-1] for text in parts.searched.inputs[len(TRAIN) :] if "three" in text}
+    assert len(asking) == 65 and len(parts.asking) - len(HELDOUT) == 130  # a fifth of 650
+    assert not asking & searched
+    assert set(parts.searched.inputs) >= {text.split()[1] for text in TRAIN}
+
+
+def test_a_relative_of_a_heldout_row_is_no_witness() -> None:
+    relatives = [text.split(" ", 1)[1] for text in HELDOUT]
+    parts = allocated([*many(), *relatives])
+    assert not set(relatives) & {*parts.asking.inputs, *parts.searched.inputs}
+    assert set(relatives) < set(parts.later.inputs)
+
+
+def test_at_most_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "MOST_WITNESSES", 30)
+    assert MOST_WITNESSES > 30 and len(allocated(many()).asking) == len(HELDOUT) + 30
+
+
+def test_the_same_rows_give_the_same_witnesses() -> None:
+    assert allocated(many()).asking.inputs == allocated(many()).asking.inputs
+
+
+def test_rows_that_the_run_holds_are_left_out() -> None:
+    parts = allocated([*TRAIN, *HELDOUT])
+    assert (parts.searched.inputs, parts.asking.inputs) == (TRAIN, HELDOUT)

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support import tiny_models as tinymodels
+from support.tiny_models import LABELS
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from reaugkd.errors import ModelError
+from reaugkd.export.modeling.encoder import EncoderClassifier, load_config
+from reaugkd.export.modeling.teacher import (
+    FineTunedTeacher,
+    fine_tune,
+    is_classifier,
+    load_fine_tuned,
+    load_teacher,
+    match_labels,
+)
+from reaugkd.export.modeling.tokens import TokenRows
+from reaugkd.export.modeling.training_loop import FitJob, outputs_of
+from reaugkd.export.recipe import TeacherRecipe
+from reaugkd.runtime.data import Dataset, label_indices
+
+TEXTS = ["the song", "rain tomorrow please", "wake me at seven"]
+
+
+def classifier(folder: Path, *names: str) -> Path:
+    return tinymodels.write_classifier(folder, dict(enumerate(names)))
+
+
+def test_who_says_of_itself_that_it_classifies(tiny_bert: Path, tmp_path: Path) -> None:
+    assert not is_classifier(str(tiny_bert))
+    assert is_classifier(str(classifier(tmp_path / "teacher", *LABELS)))
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        is_classifier(str(tmp_path / "nothing"))
+
+
+def order_of(names: list[str], label_names: tuple[str, ...] = LABELS) -> list[int]:
+    config = tinymodels.bert_config(id2label=dict(enumerate(names)))
+    return match_labels("a-model", config, label_names)
+
+
+def test_labels_are_matched_by_name() -> None:
+    assert order_of(["alarm", "music", "weather"]) == [0, 1, 2]
+    assert order_of(["weather", "alarm", "music"]) == [1, 2, 0]
+    assert order_of(["Weather", "ALARM", "music"]) == [1, 2, 0]
+
+
+def test_generic_names_are_matched_by_position() -> None:
+    assert order_of(["LABEL_0", "LABEL_1", "LABEL_2"]) == [0, 1, 2]
+    # Where the data's own labels are called so, the name counts.
+    assert order_of(["LABEL_1", "LABEL_0"], ("LABEL_0", "LABEL_1")) == [1, 0]
+
+
+def test_names_that_differ_in_case_alone_are_told_apart() -> None:
+    assert order_of(["us", "US"], ("US", "us")) == [1, 0]
+    with pytest.raises(ModelError):
+        order_of(["us", "US", "it"], ("US", "it"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["alarm", "music"], ["alarm", "music", "weather", "news"], ["LABEL_0", "LABEL_1"], ["a", "b", "c"]],
+)
+def test_other_labels_are_refused(names: list[str]) -> None:
+    with pytest.raises(ModelError, match="labels are not the data's") as caught:
+        order_of(names)
+    assert caught.value.path == "a-model"
+    assert caught.value.found == ", ".join(names)
+    assert caught.value.expected == "alarm, music, weather"
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_fine_tuned_classifier_is_used_as_it_is(tmp_path: Path, pooling: str) -> None:
+    """Its own logits, in the order of our labels; the embedding is pooled from its last states."""
+    folder = classifier(tmp_path / "teacher", "weather", "alarm", "music")
+    teacher = load_fine_tuned(str(folder), pooling, LABELS)
+    rows = tinymodels.tokens_of(TEXTS, folder)
+    found = outputs_of(teacher, rows, "teacher")
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    for row in range(len(TEXTS)):
+        with torch.inference_mode():
+            result = model(**rows.batch([row]), output_hidden_states=True)
+        torch.testing.assert_close(found.logits[row], result.logits[0, [1, 2, 0]], atol=1e-5, rtol=0)
+        states = result.hidden_states[-1][0]
+        expected = states.mean(dim=0) if pooling == "mean" else states[0]
+        torch.testing.assert_close(found.embedding[row], expected, atol=1e-5, rtol=0)
+    assert not teacher.training
+    assert teacher.encoder is teacher.model.bert
+
+
+def test_the_embedding_is_what_the_encoder_says(tmp_path: Path) -> None:
+    """ModernBERT's last norm comes after the last of its classifier's hidden states."""
+    folder = tinymodels.write_modernbert_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
+    teacher = load_fine_tuned(str(folder), "mean", LABELS)
+    rows = tinymodels.tokens_of(TEXTS, folder, load_config(str(folder)))
+    found = outputs_of(teacher, rows, "teacher")
+    encoder = AutoModel.from_pretrained(folder).eval()
+    for row in range(len(TEXTS)):
+        with torch.inference_mode():
+            result = encoder(**rows.batch([row]), output_hidden_states=True)
+        expected, before = result.last_hidden_state[0].mean(dim=0), result.hidden_states[-1][0].mean(dim=0)
+        torch.testing.assert_close(found.embedding[row], expected, atol=1e-5, rtol=0)
+        assert not torch.allclose(before, expected, atol=1e-2)
+
+
+def test_a_fine_tuned_classifier_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = classifier(tmp_path / "teacher", *LABELS)
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_fine_tuned(str(folder), "mean", LABELS)
+
+
+def test_loading_tells_ours_from_others(tmp_path: Path) -> None:
+    ours = tmp_path / "ours"
+    model = tinymodels.tiny_student(embedding_dim=None)
+    model.encoder.config.id2label = dict(enumerate(LABELS))
+    model.save(ours)
+    assert is_classifier(str(ours))
+    assert isinstance(load_teacher(ours, "mean", LABELS), EncoderClassifier)
+    assert isinstance(load_teacher(classifier(tmp_path / "other", *LABELS), "mean", LABELS), FineTunedTeacher)
+
+
+def test_fine_tuning_learns_and_repeats(tiny_bert: Path, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    split = tiny_dataset.splits["train"]
+    rows = tinymodels.tokens_of(split.inputs(), tiny_bert, load_config(str(tiny_bert)))
+    labels = torch.from_numpy(label_indices(split, LABELS))
+
+    def tuned(seed: int) -> EncoderClassifier:
+        recipe = TeacherRecipe(fit=tinymodels.fast_fit(4))
+        job = FitJob("teacher", recipe.fit, seed, "fp32", tmp_path / "never" / "teacher.pt")
+        return fine_tune(str(tiny_bert), recipe, rows, labels, LABELS, job)
+
+    teacher = tuned(0)
+    answers = outputs_of(teacher, rows, "teacher").logits.argmax(dim=1)
+    assert (answers == labels).float().mean().item() > 0.9
+    assert teacher.head.embedding_dim is None
+    torch.rand(5)  # whatever was drawn before
+    assert tinymodels.same_states(teacher.state_dict(), tuned(0).state_dict())
+    assert not tinymodels.same_states(teacher.state_dict(), tuned(1).state_dict())
+    check_that_it_can_teach_another_run(teacher, rows, tmp_path / "teacher")
+    assert not (tmp_path / "never").exists()  # a fit shorter than the checkpoint's interval writes none
+
+
+def check_that_it_can_teach_another_run(teacher: EncoderClassifier, rows: TokenRows, folder: Path) -> None:
+    """Its labels are kept with it, so that data which lists them in another order gets the same answers."""
+    teacher.save(folder)
+    order = [2, 0, 1]
+    again = load_teacher(folder, "mean", [LABELS[number] for number in order])
+    found = outputs_of(again, rows, "teacher").logits
+    assert torch.equal(found, outputs_of(teacher.eval(), rows, "teacher").logits[:, order])
+    with pytest.raises(ModelError, match="labels are not the data's"):
+        load_teacher(folder, "mean", ("alarm", "music"))

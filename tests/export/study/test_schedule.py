@@ -1,0 +1,400 @@
+"""Order, crashes, interrupts: workers are real processes, their cells stand-ins."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import select
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import study_cells as studycells
+from support.command_line import call, finish, names, ok, refused, spawn_python
+from support.study_cells import STUDY, events, write_orders, write_study
+
+from reaugkd.export.study import command, schedule
+from reaugkd.export.study.plan import load_plan
+from reaugkd.export.study.schedule import Workers, next_job
+from reaugkd.export.study.watch import Watch
+from reaugkd.export.study.worker import CellFunction, Job
+
+CELLS = [f"one.{recipe}.{seed}" for seed in (0, 1, 2) for recipe in ("kd", "better")] + ["two.kd.5", "two.better.5"]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers find the stand-ins."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[CellFunction], None]:
+    """Put a stand-in in the place of the real cell."""
+
+    def put(run: CellFunction) -> None:
+        job = command.StudyJob
+        monkeypatch.setattr(command, "StudyJob", lambda *arguments: replace(job(*arguments), run=run))
+
+    return put
+
+
+@pytest.fixture(scope="module")
+def done_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study and its finished out/, not to be changed."""
+    folder = tmp_path_factory.mktemp("done")
+    study = write_study(folder / "study")
+    with pytest.MonkeyPatch.context() as patch:
+        job = command.StudyJob
+        patch.setattr(command, "StudyJob", lambda *arguments: replace(job(*arguments), run=studycells.calm))
+        done = ok("study", study, "--out", folder / "out", "--processes", 2)
+    (folder / "stdout").write_text(done.out)
+    (folder / "stderr").write_text(done.err)
+    return folder
+
+
+@pytest.fixture
+def carried(done_once: Path, tmp_path: Path) -> Path:
+    """A copy of it in another place, where no cell has run yet."""
+    shutil.copytree(done_once, tmp_path / "carried")
+    (tmp_path / "carried" / "out" / "events").unlink()
+    return tmp_path / "carried"
+
+
+def cells_of(out: Path) -> list[str]:
+    return [name.removesuffix(".parquet") for name in names(out / "cells")]
+
+
+def begun(out: Path) -> list[str]:
+    return [line.removeprefix("begin ") for line in events(out) if line.startswith("begin ")]
+
+
+class TestOrder:
+    def jobs(self, folder: Path) -> list[Job]:
+        plan = load_plan(write_study(folder / "study"))
+        return [Job(cell, plan, folder, folder, "s", "i", studycells.calm) for cell in plan.cells()]
+
+    def test_one_cell_makes_the_teacher_and_the_others_wait_for_it(self, tmp_path: Path) -> None:
+        jobs = self.jobs(tmp_path)
+        assert next_job(jobs, set(), []) is jobs[0]
+        assert next_job(jobs[1:], set(), [("one", 0)]) is jobs[2]
+        assert next_job(jobs[1:], {("one", 0)}, [("one", 0)]) is jobs[1]
+        assert next_job(jobs[1:2], set(), [("one", 0)]) is None
+        assert next_job(jobs[1:2], set(), []) is jobs[1]  # the first has failed: now this one makes it
+        assert next_job([], set(), []) is None
+
+    def test_no_second_cell_begins_before_the_teacher_is_there(self, done_once: Path) -> None:
+        told = events(done_once / "out")
+        assert sorted(told) == sorted(f"{word} {name}" for name in CELLS for word in ("begin", "end"))
+        for name in CELLS:
+            if ".better." in name:
+                assert told.index(f"begin {name}") > told.index(f"end {name.replace('better', 'kd')}")
+
+    def test_one_process_takes_them_in_order(self, tmp_path: Path, use: Callable[[CellFunction], None]) -> None:
+        use(studycells.calm)
+        out = tmp_path / "out"
+        study = write_study(tmp_path / "study", STUDY.replace("[0, 1, 2]", "[3]"))
+        ok("study", study, "--out", out, "--processes", 1)
+        assert begun(out) == ["one.kd.3", "one.better.3", "two.kd.5", "two.better.5"]
+
+    def test_shares_of_the_machine(self) -> None:
+        assert Workers.of(None, 4) == Workers(4, 1)
+        assert Workers.of(1, 4) == Workers(1, 4)
+        assert Workers.of(3, 4) == Workers(3, 1)
+        assert Workers.of(9, 4) == Workers(9, 1)
+        assert Workers.of(None, 16, ["0", "3"]) == Workers(2, 8, ("0", "3"))
+        environment = Workers.of(3, 16, ["0", "3"]).environment(2)
+        threads = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "5", "RAYON_NUM_THREADS": "5"}
+        assert environment == {**threads, "CUDA_VISIBLE_DEVICES": "0"}
+        assert "CUDA_VISIBLE_DEVICES" not in Workers.of(2, 2).environment(0)
+
+    @pytest.mark.parametrize(
+        ("count", "visible", "expected"),
+        [(0, None, []), (2, None, ["0", "1"]), (2, "5,GPU-7", ["5", "GPU-7"])],
+    )
+    def test_gpus(self, monkeypatch: pytest.MonkeyPatch, count: int, visible: str | None, expected: list[str]) -> None:
+        monkeypatch.delenv("ACCELERATE_USE_CPU")
+        monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert list(schedule.available_workers(None).gpus) == expected
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+        assert schedule.available_workers(None).gpus == ()
+
+
+class TestStudy:
+    def test_from_plan_to_report(self, done_once: Path) -> None:
+        out, told = done_once / "out", (done_once / "stderr").read_text().splitlines()
+        tables = (done_once / "stdout").read_text()
+        assert tables.startswith("# Study\n") and tables.rstrip() in (out / "report.md").read_text()
+        assert len(told) == len(CELLS)
+        assert all(re.fullmatch(r"\S+: done in \d+ s \(\d/8 cells, .* left\)", line) for line in told)
+        assert told[-1].endswith("(8/8 cells, 0 s left)")
+        files = {"cells", "logs", "events", "plan.json", "report.md", "results.parquet", "rows.parquet", ".lock"}
+        plots = {"retrieval.svg", "variants.kd.svg", "variants.better.svg"}
+        assert set(names(out)) == files | plots
+        assert cells_of(out) == sorted(CELLS)
+
+    @pytest.mark.parametrize("option", [[], ["--report-only"]])
+    def test_again_it_runs_nothing_and_says_the_same(self, carried: Path, option: list[str]) -> None:
+        out = carried / "out"
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        again = ok("study", carried / "study" / "study.toml", "--out", out, *option)
+        assert (again.out, again.err) == ((carried / "stdout").read_text(), "")
+        assert begun(out) == []
+        assert {path: path.read_bytes() for path in before} == before
+
+    def test_a_changed_recipe_is_run_again_and_nothing_else(
+        self, carried: Path, use: Callable[[CellFunction], None]
+    ) -> None:
+        use(studycells.calm)
+        study, out = carried / "study" / "study.toml", carried / "out"
+        (study.parent / "better.toml").write_text("max_length = 48\n")
+        only = ok("study", study, "--out", out, "--report-only")
+        assert only.err == "4 of 8 cells are not done, or were made with other settings\n"
+        assert "4 of 8 cells" in only.out
+        ok("study", study, "--out", out)
+        assert sorted(begun(out)) == sorted(name for name in CELLS if ".better." in name)
+
+    @pytest.mark.parametrize("changed", ["data", "cell"])
+    def test_changed_data_and_broken_cells_are_run_again(
+        self, carried: Path, use: Callable[[CellFunction], None], changed: str
+    ) -> None:
+        use(studycells.calm)
+        out = carried / "out"
+        if changed == "data":
+            (carried / "study" / "two.csv").write_text("text,label\nx,y\n")
+        else:
+            (out / "cells" / "two.kd.5.parquet").write_bytes(b"PAR1")
+        ok("study", carried / "study" / "study.toml", "--out", out)
+        assert begun(out) == ["two.kd.5", "two.better.5"][: 2 if changed == "data" else 1]
+
+    def test_data_elsewhere(self, carried: Path) -> None:
+        study, out, data = carried / "study" / "study.toml", carried / "out", carried / "data"
+        data.mkdir()
+        for name in ("one.csv", "two.csv"):
+            (study.parent / name).rename(data / name)
+        assert ok("study", study, "--out", out, "--data", data).err == "" and begun(out) == []
+        # A report asks for no data.
+        shutil.rmtree(data)
+        assert ok("study", study, "--out", out, "--report-only").err == ""
+
+    def test_without_matplotlib_only_the_plots_are_missing(
+        self, carried: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("matplotlib", "matplotlib.figure"):
+            monkeypatch.setitem(sys.modules, name, None)
+        out = carried / "out"
+        for file in out.glob("*.*"):
+            if file.suffix in (".svg", ".md"):
+                file.unlink()
+        done = ok("study", carried / "study" / "study.toml", "--out", out, "--report-only")
+        assert done.err.startswith("no plots: the plots need matplotlib; found no module 'matplotlib")
+        assert "pip install 'reaugkd[plots]'" in done.err
+        assert not list(out.glob("*.svg")) and (out / "report.md").is_file()
+
+
+class TestTrouble:
+    def test_failures_are_told_and_stop_nothing(self, tmp_path: Path, use: Callable[[CellFunction], None]) -> None:
+        use(studycells.troubled)
+        how = {"one.kd.0": "killed", "one.better.1": "raises", "one.kd.2": "refuses", "two.kd.5": "leaves"}
+        study, out = write_study(tmp_path / "study"), tmp_path / "out"
+        write_orders(study, how)
+        done = call("study", study, "--out", out, "--processes", 2)
+        assert done.code == 1 and "Traceback" not in done.err
+        assert cells_of(out) == sorted(set(CELLS) - set(how))
+        assert "4 of 8 cells" in done.out
+        reasons = {
+            "one.kd.0": "ended by SIGKILL",
+            "one.better.1": "ValueError: a bug",
+            "one.kd.2": "x.csv, row 3: unusable rows",
+            "two.kd.5": "exit code 7",
+        }
+        told = done.err.splitlines()
+        for name, reason in reasons.items():
+            assert f"{name}: failed: {reason}" in told
+            (line,) = (line for line in told if line.startswith(f"{name} failed: {reason} (see "))
+            assert Path(line.rpartition("(see ")[2].rstrip(")")) == out / "logs" / f"{name}.log"
+        assert "Traceback" in (out / "logs" / "one.better.1.log").read_text()
+
+        use(studycells.calm)
+        (out / "events").unlink()
+        ok("study", study, "--out", out, "--processes", 2)
+        assert sorted(begun(out)) == sorted(how)
+
+    def test_nothing_to_report(self, tmp_path: Path, use: Callable[[CellFunction], None]) -> None:
+        use(studycells.troubled)
+        cells = ["one.kd.0", "one.better.0"]
+        text = STUDY.partition('[[tasks]]\nname = "two"')[0].replace("[0, 1, 2]", "[0]")
+        study, out = write_study(tmp_path / "study", text), tmp_path / "out"
+        write_orders(study, dict.fromkeys(cells, "refuses"))
+        assert "no study here" in refused("study", study, "--out", out, "--report-only")
+        done = call("study", study, "--out", out)
+        assert done.code == 1 and done.out == "" and len(done.err.splitlines()) == 2 * len(cells)
+        assert not (out / "report.md").exists()
+        assert "no cell of this study is finished" in refused("study", study, "--out", out, "--report-only", remarks=1)
+
+    def test_a_folder_of_something_else(self, tmp_path: Path) -> None:
+        study, out = write_study(tmp_path / "study"), tmp_path / "out"
+        out.mkdir()
+        (out / "thesis.tex").write_text("years")
+        assert "no study's folder" in refused("study", study, "--out", out, remarks=1)
+        assert names(out) == ["thesis.tex"]
+
+    def test_a_plan_that_cannot_be_meant(self, tmp_path: Path) -> None:
+        study = write_study(tmp_path / "study", STUDY.replace("seeds", "seed"))
+        assert "unknown key 'seed'" in refused("study", study, "--out", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+class TestInterrupt:
+    """Workers that never end hold a pipe open; when the pipe ends, so have they."""
+
+    SCRIPT = """
+import sys
+from dataclasses import replace
+from support import study_cells as studycells
+from reaugkd.cli import main
+from reaugkd.export.study import command
+from reaugkd.export.study.schedule import Workers
+job = command.StudyJob
+command.StudyJob = lambda *arguments: replace(job(*arguments), run=studycells.stuck)
+command.available_workers = lambda processes: Workers(2, 1)
+main()
+"""
+
+    def begin(self, tmp_path: Path) -> tuple[Path, Path, Any, Any]:
+        """A study whose workers both hang, one.kd.0 alone done: its file, its folder, the parent, the pipe."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        study, out = write_study(tmp_path / "study"), tmp_path / "out"
+        write_orders(study, dict.fromkeys(set(CELLS) - {"one.kd.0"}, str(pipe)))
+        process = spawn_python(self.SCRIPT, "study", study, "--out", out)
+        end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        assert process.stdout is not None
+        ready = select.select([end, process.stdout], [], [])[0]  # the second only if the parent has died
+        assert ready == [end], finish(process).err
+        os.set_blocking(end, True)
+        reader = os.fdopen(end, "rb", buffering=0)
+        said = b""
+        while len(said) < 2 * len("here"):
+            said += (more := reader.read(4))
+            assert more, finish(process).err
+        assert said == b"herehere"
+        return study, out, process, reader
+
+    @pytest.mark.parametrize(
+        ("number", "code"),
+        [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+        ids=["int", "term", "kill"],
+    )
+    def test_the_workers_go_and_the_next_call_goes_on(
+        self, tmp_path: Path, use: Callable[[CellFunction], None], number: signal.Signals, code: int
+    ) -> None:
+        study, out, process, reader = self.begin(tmp_path)
+        process.send_signal(number)
+        done = finish(process)
+        assert done.code == code
+        assert number == signal.SIGKILL or "goes on where this one stopped" in done.err
+        while reader.read(100):  # the end comes when the last worker is gone
+            pass
+        reader.close()
+        before = cells_of(out)
+        assert before == ["one.kd.0"]
+        assert not list(out.rglob("*.tmp"))
+
+        use(studycells.calm)
+        (out / "events").unlink()
+        ok("study", study, "--out", out)
+        assert sorted(begun(out)) == sorted(set(CELLS) - set(before))
+        assert cells_of(out) == sorted(CELLS)
+
+    def test_one_call_at_a_time(self, tmp_path: Path) -> None:
+        study, out, process, reader = self.begin(tmp_path)
+        try:
+            assert "another call is at work" in refused("study", study, "--out", out, remarks=1)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            finish(process)
+            reader.close()
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestWatch:
+    def watch(
+        self, folder: Path, out: io.StringIO, done: dict[str, float], processes: int = 1
+    ) -> tuple[Watch, list[float]]:
+        cells = load_plan(write_study(folder / "study")).cells()
+        clock = [0.0]
+        return Watch(cells, done, processes, out, lambda: clock[0]), clock
+
+    def test_time_left_by_recipe_and_task(self, tmp_path: Path) -> None:
+        watch, clock = self.watch(tmp_path, io.StringIO(), {"one.kd.0": 10.0, "one.better.0": 30.0, "two.kd.5": 100.0})
+        assert watch.seconds_left() == 2 * 10 + 2 * 30 + 100  # of the last, task two, only the other recipe is known
+        watch.started("one.kd.1")
+        clock[0] = 4.0
+        assert watch.seconds_left() == 6 + 10 + 2 * 30 + 100
+        clock[0] = 60.0  # it takes longer than it should: it is about to be done
+        assert watch.seconds_left() == 10 + 2 * 30 + 100
+        watch.finished("one.kd.1")
+        assert watch.seconds_left() == 35 + 2 * 30 + 100
+
+    def test_time_left_of_a_task_of_which_nothing_is_known(self, tmp_path: Path) -> None:
+        watch, _ = self.watch(tmp_path, io.StringIO(), {"one.kd.0": 10.0, "one.better.0": 30.0})
+        assert watch.seconds_left() == 2 * 10 + 2 * 30 + 2 * 20
+
+    def test_processes_share_the_rest(self, tmp_path: Path) -> None:
+        watch, _ = self.watch(tmp_path, io.StringIO(), {name: 10.0 for name in CELLS[:5]}, processes=2)
+        assert watch.seconds_left() == 3 * 10 / 2
+        watch, _ = self.watch(tmp_path / "b", io.StringIO(), {name: 10.0 for name in CELLS[:7]}, processes=2)
+        assert watch.seconds_left() == 10
+
+    def test_nothing_to_go_by(self, tmp_path: Path) -> None:
+        out = io.StringIO()
+        watch, clock = self.watch(tmp_path, out, {})
+        assert watch.seconds_left() is None
+        watch.started("one.kd.0")
+        clock[0] = 7.0
+        watch.failed("one.kd.0", "why")
+        watch.started("one.better.0")
+        clock[0] = 47.0
+        watch.finished("one.better.0")
+        assert out.getvalue().splitlines() == [
+            "one.kd.0: failed: why",
+            "one.better.0: done in 40 s (1/8 cells, 1 failed, 4 min left)",
+        ]
+
+    def test_on_a_terminal_one_line_that_goes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "200")
+        out = _Terminal()
+        watch, _ = self.watch(tmp_path, out, {"one.kd.0": 10.0})
+        watch.started("one.better.0")
+        watch.show()
+        line = "study: 1/8 cells, 70 s left; now one.better.0"
+        assert out.getvalue() == "\r" + line
+        watch.finished("one.better.0")
+        assert out.getvalue() == "\r" + line
+        watch.clear()
+        assert out.getvalue() == "\r" + line + "\r" + " " * len(line) + "\r"
+        monkeypatch.setenv("COLUMNS", "20")
+        watch.show()
+        assert out.getvalue().endswith("\rstudy: 2/8 cells, 3")
+
+    def test_elsewhere_no_line(self, tmp_path: Path) -> None:
+        out = io.StringIO()
+        watch, _ = self.watch(tmp_path, out, {})
+        watch.show()
+        watch.clear()
+        assert out.getvalue() == ""

@@ -1,0 +1,228 @@
+"""Fidelity on three kinds of rows against predictions asked for one by one and figures computed by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.tiny_bundle import build_tiny_bundle, tiny_texts
+
+from reaugkd.errors import LabelError, UsageError
+from reaugkd.runtime.data import Split
+from reaugkd.runtime.evaluation.evaluate import evaluate_bundle as evaluate
+from reaugkd.runtime.evaluation.fidelity import shifted_split, with_fidelity
+from reaugkd.runtime.evaluation.report import format_evaluation
+from reaugkd.runtime.evaluation.results import (
+    BLEND,
+    CLEAN,
+    DISTILLATION,
+    FIDELITY_METRICS,
+    MEANING,
+    RETRIEVAL,
+    SHIFTED,
+    STUDENT,
+    STUDENT_FP32,
+    SYSTEMS,
+    TEACHER,
+    EvalReport,
+)
+from reaugkd.runtime.evaluation.typos import shifted
+from reaugkd.runtime.runtime import Runtime
+
+LABELS = ("a", "b", "c")
+ROWS = {CLEAN: 40, SHIFTED: 40, DISTILLATION: 15}
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_bundle(tmp_path_factory.mktemp("fidelity") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def runtime(bundle: Path) -> Runtime:
+    return Runtime.open(bundle)
+
+
+def labelled(n: int, seed: int, source: str) -> Split:
+    labels = [str(label) for label in np.random.default_rng(seed).choice(LABELS, n)]
+    return Split([str(text) for text in tiny_texts(n, seed=seed)], None, labels, source, list(range(1, n + 1)))
+
+
+@pytest.fixture(scope="module")
+def clean() -> Split:
+    return labelled(ROWS[CLEAN], 3, "test.csv")
+
+
+@pytest.fixture(scope="module")
+def others(clean: Split) -> dict[str, Split]:
+    return {SHIFTED: shifted_split(clean), DISTILLATION: labelled(ROWS[DISTILLATION], 4, "train.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def asked() -> dict[str, Arrays]:
+    """What the training side would have said."""
+    rng = np.random.default_rng(8)
+    return {kind: {name: rng.dirichlet(np.ones(3), n) for name in (TEACHER, STUDENT_FP32)} for kind, n in ROWS.items()}
+
+
+@pytest.fixture(scope="module")
+def report(runtime: Runtime, clean: Split, others: dict[str, Split], asked: dict[str, Arrays]) -> EvalReport:
+    return measured(runtime, clean, others, asked)
+
+
+def measured(
+    runtime: Runtime, clean: Split, others: dict[str, Split], asked: dict[str, Arrays], progress: object = None
+) -> EvalReport:
+    first = evaluate(runtime, clean, extra=asked[CLEAN])
+    return with_fidelity(first, runtime, others, {kind: asked[kind] for kind in others}, progress)  # type: ignore[arg-type]
+
+
+def test_every_figure_of_every_system(
+    runtime: Runtime, report: EvalReport, clean: Split, others: dict[str, Split], asked: dict[str, Arrays]
+) -> None:
+    assert report.fidelity is not None
+    assert list(report.fidelity.kinds) == list(ROWS)
+    for kind, split in {CLEAN: clean, **others}.items():
+        answers = [runtime.predict(text) for text in split.inputs()]
+        p = {
+            **asked[kind],
+            STUDENT: np.array([answer.student_probabilities for answer in answers], float),
+            RETRIEVAL: np.array([answer.retrieval_probabilities for answer in answers], float),
+            BLEND: np.array([answer.probabilities for answer in answers], float),
+        }
+        gold = np.array([LABELS.index(label) for label in split.labels or []])
+        rows = report.fidelity.kinds[kind]
+        assert [row.system for row in rows] == list(SYSTEMS[:-1])
+        for row in rows:
+            assert row.n == len(gold) == ROWS[kind]
+            expected = by_hand(p[row.system], p[TEACHER], gold)
+            found = {name: getattr(row.scores, name) for name in FIDELITY_METRICS}
+            assert found == pytest.approx(expected, abs=1e-9), (kind, row.system)
+
+
+def by_hand(p: np.ndarray, teacher: np.ndarray, gold: np.ndarray) -> dict[str, float]:
+    n = len(gold)
+    answers, confidence = [int(np.argmax(row)) for row in p], [float(np.max(row)) for row in p]
+    calibration = 0.0
+    for low in range(10):
+        inside = [i for i in range(n) if low / 10 < confidence[i] <= (low + 1) / 10]
+        calibration += abs(sum((answers[i] == gold[i]) - confidence[i] for i in inside)) / n
+    return {
+        "accuracy": sum(answers[i] == gold[i] for i in range(n)) / n,
+        "teacher_agreement": sum(answers[i] == int(np.argmax(teacher[i])) for i in range(n)) / n,
+        "teacher_kl": sum(t * math.log(t / q) for t, q in zip(teacher.flat, p.flat, strict=True)) / n,
+        "ece": calibration,
+        "nll": -sum(float(np.log(p[i][gold[i]])) for i in range(n)) / n,
+    }
+
+
+def test_the_clean_rows_are_those_of_the_table(report: EvalReport) -> None:
+    assert report.fidelity is not None
+    assert [(row.system, row.scores) for row in report.fidelity.kinds[CLEAN]] == [
+        (row.system, row.scores) for row in report.rows
+    ]
+
+
+def test_the_json_for_scripts(report: EvalReport) -> None:
+    found = json.loads(json.dumps(report.to_json()))
+    assert set(found["fidelity"]) == set(ROWS)
+    for kind, rows in found["fidelity"].items():
+        assert [row["system"] for row in rows] == list(SYSTEMS[:-1])
+        assert all(set(row) == {"system", "n", *FIDELITY_METRICS} and row["n"] == ROWS[kind] for row in rows)
+        teacher = rows[0]
+        assert (teacher["teacher_agreement"], teacher["teacher_kl"]) == (1.0, 0.0)
+    assert found["conventions"]["fidelity"] == MEANING
+    assert "knowledge base" in found["conventions"]["fidelity"][DISTILLATION]
+
+
+def test_without_the_teacher_there_is_none(runtime: Runtime, clean: Split) -> None:
+    found = evaluate(runtime, clean)
+    assert found.to_json()["fidelity"] is None and found.to_json()["conventions"]["fidelity"] is None
+    assert "fidelity" not in format_evaluation(found)
+
+
+def test_the_table_has_every_kind_and_says_what_it_is(report: EvalReport) -> None:
+    assert report.fidelity is not None
+    text = format_evaluation(report)
+    lines = text[text.index("fidelity to the teacher") :].splitlines()
+    at = 2
+    for kind, rows in report.fidelity.kinds.items():
+        assert lines[at] == f"{kind}, {ROWS[kind]} rows"
+        for line, row in zip(lines[at + 1 :], rows, strict=False):
+            cells = line.split()
+            assert cells[:3] == [
+                row.system,
+                f"{100 * row.scores.accuracy:.2f}",
+                f"{100 * (row.scores.teacher_agreement or 0):.2f}",
+            ]
+            assert cells[3:] == [f"{row.scores.teacher_kl:.3f}", f"{100 * row.scores.ece:.2f}", f"{row.scores.nll:.3f}"]
+        at += 1 + len(rows)
+    assert lines[at:] == [f"{kind}: {MEANING[kind]}" for kind in ROWS]
+
+
+def test_one_kind_alone(
+    runtime: Runtime, report: EvalReport, clean: Split, others: dict[str, Split], asked: dict[str, Arrays]
+) -> None:
+    found = measured(runtime, clean, {SHIFTED: others[SHIFTED]}, asked)
+    assert found.fidelity is not None and report.fidelity is not None
+    assert found.fidelity.kinds == {kind: report.fidelity.kinds[kind] for kind in (CLEAN, SHIFTED)}
+    assert set(found.fidelity.meaning()) == {CLEAN, SHIFTED}
+
+
+def test_progress_goes_once_over_all_rows(
+    runtime: Runtime, clean: Split, others: dict[str, Split], asked: dict[str, Arrays]
+) -> None:
+    seen: list[tuple[int, int]] = []
+    measured(runtime, clean, others, asked, lambda done, total: seen.append((done, total)))
+    total = ROWS[SHIFTED] + ROWS[DISTILLATION]
+    assert seen == [(row, total) for row in range(1, total + 1)]
+
+
+def test_a_bundle_that_never_retrieves(bundle: Path, clean: Split, asked: dict[str, Arrays]) -> None:
+    with Runtime.open(bundle, retrieval="never") as runtime:
+        found = measured(runtime, clean, {SHIFTED: shifted_split(clean)}, asked)
+    assert found.fidelity is not None
+    for rows in found.fidelity.kinds.values():
+        assert [row.system for row in rows] == [TEACHER, STUDENT_FP32, STUDENT]
+
+
+def test_shifted_rows_keep_their_labels_and_places(clean: Split) -> None:
+    found = shifted_split(clean)
+    assert found.texts == shifted(clean.texts) != clean.texts
+    assert (found.labels, found.rows, found.source, found.pairs) == (clean.labels, clean.rows, clean.source, None)
+
+
+def test_both_halves_of_a_pair_are_shifted(tmp_path: Path, asked: dict[str, Arrays]) -> None:
+    pairs = [(str(first), str(second)) for first, second in tiny_texts(ROWS[CLEAN], pairs=True)]
+    labels = [LABELS[row % 3] for row in range(len(pairs))]
+    split = Split([one for one, _ in pairs], [two for _, two in pairs], labels, "p.tsv", list(range(len(pairs))))
+    assert shifted_split(split).inputs() == shifted(pairs)
+    assert all(now != before for now, before in zip(shifted_split(split).pairs or (), split.pairs or (), strict=True))
+    with Runtime.open(build_tiny_bundle(tmp_path / "pairs", pairs=True)) as runtime:
+        found = measured(runtime, split, {SHIFTED: shifted_split(split)}, asked)
+    assert found.fidelity is not None and found.fidelity.kinds[SHIFTED][0].n == len(pairs)
+
+
+def test_a_distillation_row_of_an_unknown_class(runtime: Runtime, clean: Split, asked: dict[str, Arrays]) -> None:
+    with pytest.raises(LabelError, match=r"train\.jsonl, row 5"):
+        measured(runtime, clean, {DISTILLATION: Split(["alarm"], None, ["z"], "train.jsonl", [5])}, asked)
+
+
+def test_what_does_not_fit(runtime: Runtime, clean: Split, others: dict[str, Split], asked: dict[str, Arrays]) -> None:
+    full, bare = evaluate(runtime, clean, extra=asked[CLEAN]), evaluate(runtime, clean)
+    one = {SHIFTED: others[SHIFTED]}
+    teacher = {SHIFTED: {TEACHER: asked[SHIFTED][TEACHER]}}
+    with pytest.raises(UsageError, match="rows shifted; answers distillation"):
+        with_fidelity(full, runtime, one, {DISTILLATION: asked[DISTILLATION]})
+    with pytest.raises(UsageError, match="not of the same kinds"):
+        with_fidelity(full, runtime, {"odd": clean}, {"odd": asked[CLEAN]})
+    with pytest.raises(UsageError, match="needs the teacher"):
+        with_fidelity(bare, runtime, one, teacher)
+    with pytest.raises(UsageError, match="needs the teacher"):
+        with_fidelity(full, runtime, one, {SHIFTED: {}})
+    with pytest.raises(UsageError, match="another shape"):
+        with_fidelity(full, runtime, one, {SHIFTED: {TEACHER: np.ones((3, 3)) / 3}})

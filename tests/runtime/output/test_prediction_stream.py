@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reaugkd import Runtime, TextError, UsageError
+from reaugkd.runtime.data import BadRecord, Columns, Record
+from reaugkd.runtime.output.prediction_stream import Answers, answer_stream, records_of_arguments, records_of_source
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def runtime(edge_bundle: Path, request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    with Runtime.open(edge_bundle, threads=request.param) as opened:
+        yield opened
+
+
+def bad(row: int) -> BadRecord:
+    return BadRecord(row, TextError("the text is empty", path="in.txt", row=row))
+
+
+class Lines:
+    """An output that counts and forgets."""
+
+    count = 0
+
+    def write(self, text: str) -> None:
+        self.count += text.count("\n")
+
+
+def test_arguments_are_records() -> None:
+    assert list(records_of_arguments(("a", "b"), pair=False)) == [Record(1, "a"), Record(2, "b")]
+    assert list(records_of_arguments(("a", "b", "c", "d"), pair=True)) == [Record(1, ("a", "b")), Record(2, ("c", "d"))]
+    with pytest.raises(UsageError, match="found 1 text; expected an even number"):
+        records_of_arguments(("a",), pair=True)
+
+
+def test_a_source_is_a_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.txt").write_text("noon\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"alarm\n")))
+    assert list(records_of_source(str(tmp_path / "in.txt"), None, Columns(), False)) == [Record(1, "noon")]
+    assert list(records_of_source("-", None, Columns(), False)) == [Record(1, "alarm")]
+
+
+@settings(max_examples=40, deadline=None)
+@given(kinds=st.lists(st.sampled_from(["good", "bad", "late"]), max_size=40), threads=st.sampled_from([1, 2]))
+def test_every_row_gets_its_record_in_its_place(edge_bundle: Path, kinds: list[str], threads: int) -> None:
+    rows = [
+        bad(row) if kind == "bad" else Record(row, f"noon {row}" if kind == "good" else " ")
+        for row, kind in enumerate(kinds, start=1)
+    ]
+    out, seen = io.StringIO(), []
+    with Runtime.open(edge_bundle, threads=threads, verify=False) as runtime:
+        failed = answer_stream(runtime, rows, Answers("jsonl", source="in.txt"), out, seen.append)
+    found = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [record["row"] for record in found] == list(range(1, len(kinds) + 1)) == seen
+    assert ["good" if "label" in record else "bad" for record in found] == [
+        "good" if kind == "good" else "bad" for kind in kinds
+    ]
+    assert failed == sum(kind != "good" for kind in kinds)
+    assert all(record["error"]["path"] == "in.txt" for record in found if "error" in record)
+
+
+def test_the_first_bad_argument_ends_the_call_and_is_named(runtime: Runtime) -> None:
+    out = io.StringIO()
+    with pytest.raises(TextError, match=r"^TEXT 3: the text is empty"):
+        answer_stream(runtime, records_of_arguments(("a", "b", "", "c"), False), Answers("jsonl"), out)
+    assert len(out.getvalue().splitlines()) == 2
+
+
+def test_answers_come_as_the_rows_do(runtime: Runtime) -> None:
+    """Bad rows in a row, however many, neither hold back the answers before them nor pile up unwritten."""
+    out = Lines()
+    ahead = 0
+
+    def records() -> Iterator[Record | BadRecord]:
+        nonlocal ahead
+        for row in range(1, 500):
+            yield Record(row, "noon") if row % 100 == 1 else bad(row)
+            ahead = max(ahead, row - out.count)
+
+    assert answer_stream(runtime, records(), Answers("jsonl", source="x"), out) == 494
+    assert ahead <= 8 * runtime.threads + 1
+
+
+@pytest.mark.parametrize("share", [0, 1, 1000])
+def test_memory_does_not_grow_with_the_stream(runtime: Runtime, share: int) -> None:
+    """All good rows, all bad rows, and good ones among a thousand bad ones."""
+
+    def records(count: int) -> Iterator[Record | BadRecord]:
+        for row in range(count):
+            yield Record(row, "noon") if share == 0 or (share > 1 and row % share == 0) else bad(row)
+
+    def peak(count: int) -> int:
+        tracemalloc.reset_peak()
+        answer_stream(runtime, records(count), Answers("csv", source="x"), Lines())
+        return tracemalloc.get_traced_memory()[1]
+
+    tracemalloc.start()
+    try:
+        peak(200)
+        short, long = peak(200), peak(6000)
+    finally:
+        tracemalloc.stop()
+    # Errors wait for the garbage collector, which comes every few thousand; kept rows would take 6 MB and more.
+    assert long < short + 3_000_000
+
+
+def test_an_output_that_fails_stops_the_stream(runtime: Runtime) -> None:
+    class Full:
+        def write(self, text: str) -> None:
+            raise BrokenPipeError
+
+    endless = (Record(row, "noon") for row in itertools.count(1))
+    with pytest.raises(BrokenPipeError):
+        answer_stream(runtime, endless, Answers("jsonl", source="x"), Full())

@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import json
+import pickle
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.tiny_bundle import WORDS, Text, build_tiny_bundle, reseal, tiny_texts
+
+from reaugkd import BundleError, ModelError, Prediction, ReaugkdError, Runtime, TextError, UsageError
+from reaugkd.runtime.bundle.bundle import TOKENIZER_FILE
+from reaugkd.runtime.decision.blend_config import BlendConfig
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
+from reaugkd.runtime.inference.student import StudentSession
+
+texts_strategy = st.lists(
+    st.lists(st.sampled_from([*WORDS, "unknown", "?"]), min_size=1, max_size=30).map(" ".join), min_size=1, max_size=12
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def runtime(path: Path) -> Iterator[Runtime]:
+    with Runtime.open(path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def threaded(path: Path) -> Iterator[Runtime]:
+    with Runtime.open(path, threads=3) as opened:
+        yield opened
+
+
+def test_a_prediction_is_tokenize_run_search_blend(runtime: Runtime) -> None:
+    """Against the four steps done by hand, the last two in float64."""
+    config = runtime.manifest.blend
+    for text in tiny_texts(20, seed=9):
+        assert isinstance(text, str)
+        got = runtime.predict(text)
+        logits, embedding = runtime.student.run(runtime.tokenizer.encode(text))
+        rows, similarities = runtime.knowledge_base.search(embedding, config.k)
+        exponents = np.exp(logits.astype(np.float64) / config.student_temperature)
+        student = exponents / exponents.sum()
+        weights = np.exp(similarities.astype(np.float64) / config.tau)
+        weights /= weights.sum()
+        retrieved = weights @ runtime.knowledge_base.soft_labels[rows].astype(np.float64)
+        retrieved /= retrieved.sum()
+        blended = config.student_weight * student + (1 - config.student_weight) * retrieved
+        np.testing.assert_allclose(got.student_probabilities, student, atol=1e-5)
+        np.testing.assert_allclose(got.retrieval_probabilities, retrieved, atol=1e-5)
+        np.testing.assert_allclose(got.probabilities, blended, atol=1e-5)
+        assert got.label == runtime.labels[int(np.argmax(blended))]
+        assert got.probability == got.probabilities.max()
+        assert got.retrieved and len(got.neighbours) == config.k
+        assert got.student_weight == config.student_weight == 0.4
+        assert [near.row for near in got.neighbours] == rows.tolist()
+        np.testing.assert_allclose([near.weight for near in got.neighbours], weights, atol=1e-5)
+        assert all(stage > 0 for stage in got.timings)
+
+
+def test_neighbours_say_who_they_are(runtime: Runtime) -> None:
+    kb = runtime.knowledge_base
+    seen_gold = set()
+    for text in tiny_texts(30, seed=3):
+        for near in runtime.predict(text).neighbours:
+            assert near.id == kb.id(near.row) == 1000 + near.row
+            assert near.text == kb.text(near.row)
+            assert near.label == runtime.labels[int(kb.soft_labels[near.row].argmax())]
+            assert near.gold_label == (None if kb.label(near.row) < 0 else runtime.labels[kb.label(near.row)])
+            np.testing.assert_array_equal(near.soft_label, kb.soft_labels[near.row].astype(np.float32))
+            assert -1 <= near.similarity <= 1.001
+            seen_gold.add(near.gold_label)
+    assert None in seen_gold and len(seen_gold) > 2
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=texts_strategy, order=st.randoms(use_true_random=False))
+def test_an_answer_is_the_same_alone_in_any_stream_and_on_any_threads(
+    runtime: Runtime, threaded: Runtime, texts: list[str], order: object
+) -> None:
+    alone = {text: runtime.predict(text) for text in texts}
+    order.shuffle(texts)  # type: ignore[attr-defined]
+    for opened in (runtime, threaded):
+        assert list(opened.predict_many(texts)) == [alone[text] for text in texts]
+        assert [opened.predict(text) for text in texts] == [alone[text] for text in texts]
+
+
+def test_equality_is_of_bits(runtime: Runtime) -> None:
+    one = runtime.predict("alarm at noon")
+    assert one == runtime.predict("alarm at noon") and hash(one) == hash(runtime.predict("alarm at noon"))
+    assert one != runtime.predict("jazz")
+    nudged = one.probabilities.copy()
+    nudged[0] = np.nextafter(nudged[0], np.float32(1))
+    assert one != dataclasses.replace(one, probabilities=nudged)
+    assert one != dataclasses.replace(one, student_weight=np.nextafter(one.student_weight, 1))
+    assert one != "alarm"
+
+
+def test_without_retrieval_the_student_answers_alone(path: Path, runtime: Runtime) -> None:
+    with Runtime.open(path, retrieval="never") as alone:
+        for text in tiny_texts(20, seed=5):
+            got, both = alone.predict(text), runtime.predict(text)
+            assert not got.retrieved and got.neighbours == () and got.retrieval_probabilities is None
+            assert got.student_weight == 1.0
+            assert got.probabilities.tobytes() == got.student_probabilities.tobytes()
+            assert got.probabilities.tobytes() == both.student_probabilities.tobytes()
+            assert got.timings.search_us == 0
+            assert runtime.with_retrieval("never").predict(text) == got
+            assert alone.with_retrieval("always").predict(text) == both
+
+
+def test_a_student_weight_of_one_is_the_student_bit_for_bit(tmp_path: Path) -> None:
+    path = build_tiny_bundle(tmp_path / "tiny", labels=[f"l{number}" for number in range(11)])
+    reseal(path, blend=dataclasses.asdict(BlendConfig(k=5, tau=0.05, student_weight=1.0, student_temperature=0.7)))
+    with Runtime.open(path) as both, Runtime.open(path, retrieval="never") as alone:
+        for text in tiny_texts(50, seed=5):
+            with_neighbours = both.predict(text)
+            assert with_neighbours.retrieved and len(with_neighbours.neighbours) == 5
+            assert with_neighbours.probabilities.tobytes() == alone.predict(text).probabilities.tobytes()
+
+
+@pytest.mark.parametrize(
+    "weight", [BucketWeight((0.8, 0.9, 0.95), (0.9, 0.6, 0.3, 0.1)), LogisticWeight(-6.0, (9.0, -3.0, -2.0, 1.0, 0.5))]
+)
+def test_a_weight_per_example_goes_through_a_bundle_into_every_answer(tmp_path: Path, weight: ExampleWeight) -> None:
+    """Against the features of each text in float64, from what the constant's answer says of it."""
+    path = build_tiny_bundle(tmp_path / "tiny")
+    with Runtime.open(path) as constant:
+        before = [constant.predict(text) for text in tiny_texts(60, seed=4)]
+        config = dataclasses.replace(constant.manifest.blend, weight=weight)
+    reseal(path, blend=json.loads(json.dumps(dataclasses.asdict(config))))
+    with Runtime.open(path) as runtime, Runtime.open(path, threads=3) as threaded:
+        assert runtime.manifest.blend == config
+        after = list(runtime.predict_many(tiny_texts(60, seed=4)))
+        assert after == list(threaded.predict_many(tiny_texts(60, seed=4)))
+    for old, new in zip(before, after, strict=True):
+        student, retrieved = (
+            np.asarray(one, np.float64) for one in (old.student_probabilities, old.retrieval_probabilities)
+        )
+        similarities = [near.similarity for near in old.neighbours]
+        if isinstance(weight, BucketWeight):
+            expected = weight.weights[sum(similarities[0] >= edge for edge in weight.edges)]
+        else:
+            entropies = [-(one * np.log(one)).sum() / np.log(3) for one in (retrieved, student)]
+            agree = float(student.argmax() == retrieved.argmax())
+            features = [similarities[0], similarities[0] - similarities[-1], *entropies, agree]
+            expected = 1 / (1 + np.exp(-(weight.intercept + np.dot(weight.coefficients, features))))
+        assert new.student_weight == pytest.approx(expected, abs=1e-5)
+        np.testing.assert_allclose(new.probabilities, expected * student + (1 - expected) * retrieved, atol=2e-5)
+        assert new.student_probabilities.tobytes() == old.student_probabilities.tobytes()
+        assert [near.row for near in new.neighbours] == [near.row for near in old.neighbours]
+    assert len({answer.student_weight for answer in after}) >= 3
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 7])
+def test_small_knowledge_bases_answer_with_what_they_have(tmp_path: Path, rows: int) -> None:
+    with Runtime.open(build_tiny_bundle(tmp_path / "tiny", rows=rows)) as runtime:
+        got = runtime.predict("alarm at noon")
+        assert len(got.neighbours) == rows
+        assert got.retrieved == (rows > 0)
+        assert got.probabilities.sum() == pytest.approx(1, abs=1e-5)
+        if rows == 0:
+            assert got.student_weight == 1.0
+            assert got.probabilities.tobytes() == got.student_probabilities.tobytes()
+        if rows == 1:
+            assert got.neighbours[0].weight == 1.0
+
+
+def test_pairs(tmp_path: Path) -> None:
+    with Runtime.open(build_tiny_bundle(tmp_path / "tiny", pairs=True)) as runtime:
+        pairs = tiny_texts(5, seed=8, pairs=True)
+        answers = list(runtime.predict_many(pairs))
+        assert answers == [runtime.predict(pair) for pair in pairs]
+        assert isinstance(answers[0].neighbours[0].text, tuple)
+        first, second = pairs[0]
+        assert runtime.predict((second, first)) != answers[0]
+        with pytest.raises(TextError, match="pairs"):
+            runtime.predict("alone")
+
+
+def test_texts_may_be_left_out(tmp_path: Path) -> None:
+    with Runtime.open(build_tiny_bundle(tmp_path / "tiny", texts=False)) as runtime:
+        assert runtime.predict("noon").neighbours[0].text is None
+
+
+@pytest.mark.parametrize("bad", ["", "  \n", "x" * 1_000_001, ("a", "b"), None, "\ud800"])
+def test_a_bad_text_is_the_users_mistake(runtime: Runtime, bad: Text) -> None:
+    with pytest.raises(TextError):
+        runtime.predict(bad)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_bad_text_stops_a_stream_or_takes_its_place_in_it(path: Path, threads: int) -> None:
+    texts = [*["alarm"] * 20, "", "noon", ("a", "b"), *["call"] * 20]
+    with Runtime.open(path, threads=threads) as runtime:
+        got: list[Prediction | ReaugkdError] = list(runtime.predict_many(texts, on_error="return"))  # type: ignore[arg-type]
+        assert [at for at, answer in enumerate(got) if isinstance(answer, TextError)] == [20, 22]
+        assert got[21] == runtime.predict("noon") and got[42] == runtime.predict("call")
+        stream = runtime.predict_many(texts)  # type: ignore[arg-type]
+        assert list(itertools.islice(stream, 20)) == [runtime.predict("alarm")] * 20
+        with pytest.raises(TextError, match="empty"):
+            next(stream)
+        assert workers() == []
+
+
+def workers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("reaugkd")]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_stream_is_lazy_and_looks_ahead_a_bounded_way(path: Path, threads: int) -> None:
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield WORDS[taken % len(WORDS)]
+
+    with Runtime.open(path, threads=threads) as runtime:
+        stream = runtime.predict_many(endless())
+        assert taken == 0
+        for count in range(1, 50):
+            next(stream)
+            assert count <= taken <= count + 8 * threads
+        stream.close()  # type: ignore[attr-defined]
+        assert workers() == []
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+def test_an_interrupt_or_an_error_in_the_source_passes_through_and_stops_the_threads(
+    path: Path, threads: int, kind: type[BaseException]
+) -> None:
+    def source() -> Iterator[str]:
+        yield from ["alarm"] * 30
+        raise kind
+
+    answered = 0
+    with Runtime.open(path, threads=threads) as runtime:
+        with pytest.raises(kind):
+            for _ in runtime.predict_many(source(), on_error="return"):
+                answered += 1
+        assert workers() == []
+        assert answered == 30 if kind is OSError else 30 - 8 * threads <= answered <= 30
+        assert runtime.predict("alarm").label  # still usable
+
+
+def test_predict_from_several_python_threads(runtime: Runtime) -> None:
+    texts = tiny_texts(40, seed=6)
+    expected = [runtime.predict(text) for text in texts]
+    wrong: list[Text] = []
+
+    def work() -> None:
+        for _ in range(5):
+            wrong.extend(text for text, answer in zip(texts, expected, strict=True) if runtime.predict(text) != answer)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_pickling_keeps_path_and_settings(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(path.parent)
+    with Runtime.open("tiny", threads=2, retrieval="never", verify=False) as runtime:
+        content = pickle.dumps(runtime)
+        expected = runtime.predict("noon")
+    assert len(content) < 500
+    monkeypatch.chdir(tmp_path)
+    with pickle.loads(content) as copy:
+        assert repr(copy) == f"Runtime({str(path)!r}, threads=2, retrieval='never')"
+        assert copy.predict("noon") == expected
+
+
+def test_predictions_and_neighbours_can_be_pickled_and_outlive_the_runtime(path: Path) -> None:
+    with Runtime.open(path) as runtime:
+        got = runtime.predict("noon")
+    assert got.neighbours[0].text
+    copy = pickle.loads(pickle.dumps(got))
+    assert copy == got and copy.timings == got.timings and copy.student_weight == got.student_weight
+    assert [near.text for near in copy.neighbours] == [near.text for near in got.neighbours]
+
+
+def test_records_are_json(runtime: Runtime) -> None:
+    import json
+
+    got = runtime.predict("noon")
+    record = json.loads(json.dumps(got.as_record(explain=True)))
+    assert record["label"] == got.label and record["retrieved"] is True
+    assert list(record["probabilities"]) == list(runtime.labels)
+    assert record["probabilities"][got.label] == got.probability
+    assert record["neighbours"][0]["text"] == got.neighbours[0].text
+    assert record["student_weight"] == got.student_weight
+    short = {"label", "probability", "probabilities", "retrieved"}
+    assert set(got.as_record()) == short
+    more = {"student_weight", "student_probabilities", "retrieval_probabilities", "neighbours"}
+    assert set(record) == short | more
+
+
+def test_a_closed_runtime_says_so(path: Path) -> None:
+    runtime = Runtime.open(path)
+    sibling = runtime.with_retrieval("never")
+    runtime.close()
+    runtime.close()
+    assert "closed" in repr(runtime)
+    for use in (lambda: runtime.predict("a"), lambda: runtime.predict_many(["a"]), lambda: runtime.labels):
+        with pytest.raises(UsageError, match="closed"):
+            use()
+    assert sibling.predict("noon").label
+
+
+def test_closing_lets_go_of_the_model_and_the_knowledge_base(path: Path) -> None:
+    with Runtime.open(path) as runtime:
+        runtime.predict("noon")
+        held = [weakref.ref(part) for part in (runtime.knowledge_base, runtime.student, runtime.tokenizer)]
+        assert all(part() is not None for part in held)
+    gc.collect()
+    assert runtime.threads and [part() for part in held] == [None, None, None]
+
+
+def test_one_text_is_no_stream_of_letters(runtime: Runtime) -> None:
+    with pytest.raises(UsageError, match="one text is no stream; found alarm at noon"):
+        runtime.predict_many("alarm at noon")
+
+
+def test_settings_are_checked(path: Path, runtime: Runtime) -> None:
+    for settings_ in ({"threads": 0}, {"retrieval": "sometimes"}):
+        with pytest.raises(UsageError):
+            Runtime.open(path, **settings_)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="on_error"):
+        runtime.predict_many(["a"], on_error="skip")  # type: ignore[call-overload]
+    with Runtime.open(path, threads=None) as opened:
+        assert opened.threads >= 1
+
+
+def test_a_student_that_computes_no_number_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Runtime.open(path) as runtime:
+        _, embedding = runtime.student.run(runtime.tokenizer.encode("noon"))
+        p = np.array([0, np.nan, 0], np.float32)
+        monkeypatch.setattr(StudentSession, "answer", lambda self, encoding, temperature: (p, embedding))
+        with pytest.raises(ModelError, match="NaN"):
+            runtime.predict("noon")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_text_that_the_student_cannot_run_does_not_stop_a_stream(tmp_path: Path, threads: int) -> None:
+    path = build_tiny_bundle(tmp_path / "tiny")
+    tokenizer = path / TOKENIZER_FILE
+    content = json.loads(tokenizer.read_text())
+    content["model"]["vocab"]["zzz"] = 9999  # a token without an embedding
+    tokenizer.write_text(json.dumps(content))
+    reseal(path)
+    with Runtime.open(path, threads=threads) as runtime:
+        first, bad, last = runtime.predict_many(["noon", "zzz", "noon"], on_error="return")
+    assert first == last
+    assert isinstance(bad, ModelError)
+    assert "the student cannot run" in str(bad)
+
+
+def test_after_a_fork_a_replaced_bundle_is_noticed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    mine = build_tiny_bundle(tmp_path / "tiny")
+    with Runtime.open(mine) as runtime:
+        before = runtime.predict("noon")
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # as if forked
+        assert runtime.predict("noon") == before
+    monkeypatch.undo()
+    with Runtime.open(mine) as runtime:
+        reseal(mine, pooling="cls")
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(BundleError, match="replaced"):
+            runtime.predict("noon")
+
+
+@pytest.mark.parametrize(
+    ("texts", "threads", "chunks"),
+    [(4, 4, [1] * 4), (4, 2, [2, 2]), (8, 4, [2] * 4), (9, 4, [3, 3, 3]), (40, 2, [4] * 10), (1, 3, [1]), (0, 2, [])],
+)
+def test_a_short_stream_leaves_no_thread_without_work(
+    path: Path, texts: int, threads: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reaugkd.runtime.inference import streaming as stream
+
+    seen: list[int] = []
+    real = stream._attempts
+
+    def noted(pipeline: Any, student: Any, some: Any, on_error: Any) -> Any:
+        seen.append(len(some))
+        return real(pipeline, student, some, on_error)
+
+    monkeypatch.setattr(stream, "_attempts", noted)
+    with Runtime.open(path, threads=threads) as runtime:
+        assert len(list(runtime.predict_many(WORDS[:1] * texts))) == texts
+        assert sorted(seen) == sorted(chunks)
+        seen.clear()
+        assert len(list(runtime.predict_many(iter(tuple(WORDS[:1]) * texts)))) == texts  # a tuple's iterator knows too
+        assert sorted(seen) == sorted(chunks)
+        seen.clear()
+        assert len(list(runtime.predict_many(word for word in WORDS[:1] * texts))) == texts  # a generator does not
+        assert all(count <= 4 for count in seen) and sum(seen) == texts

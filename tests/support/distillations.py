@@ -1,0 +1,96 @@
+"""Whole small distillations for the tests of single objectives: fitted, killed, gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from reaugkd.export import objectives
+from reaugkd.export.modeling.encoder import EncoderClassifier
+from reaugkd.export.modeling.tokens import TokenRows
+from reaugkd.export.modeling.training_loop import FitJob
+from reaugkd.export.objectives.base import Distillation, DistillationStep, Objective, Targets
+from reaugkd.export.recipe import ObjectiveRecipe
+from reaugkd.export.training.distill import distil
+from support import tiny_models as tinymodels
+
+ROWS = 60
+
+
+class KilledError(Exception):
+    """Stands for a signal: nothing in the code can know it."""
+
+
+@dataclass
+class Bomb(Objective):
+    """Ends the fit in the step of that number; kept in the recipe, harmless, where the fit goes on."""
+
+    at: int = -1
+
+    def __call__(self, step: DistillationStep) -> Tensor:
+        if step.number == self.at:
+            raise KilledError
+        return step.student_logits.new_zeros(())
+
+
+def tiny_rows(folder: Path, pairs: bool = False) -> TokenRows:
+    """Sixty rows of three classes in turn."""
+    return tinymodels.tokens_of(tinymodels.make_split(ROWS, 5, pairs).inputs(), folder)
+
+
+def tiny_targets() -> Targets:
+    """A teacher that is mostly right."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(ROWS) % 3
+    return Targets(
+        teacher_logits=3 * torch.eye(3)[labels] + torch.randn(ROWS, 3, generator=generator),
+        teacher_embeddings=torch.randn(ROWS, tinymodels.HIDDEN, generator=generator),
+        keys=normalize(torch.randn(ROWS, 16, generator=generator), dim=-1),
+        labels=labels,
+    )
+
+
+def tiny_teacher() -> EncoderClassifier:
+    """A random teacher of four layers."""
+    return tinymodels.tiny_student(embedding_dim=None, seed=4)
+
+
+def distilled(
+    folder: Path,
+    rows: TokenRows,
+    *terms: ObjectiveRecipe,
+    kill_at: int = -1,
+    epochs: int = 3,
+    student: EncoderClassifier | None = None,
+    load_teacher: Callable[[], nn.Module] = tiny_teacher,
+) -> EncoderClassifier:
+    """The student after its distillation by ``terms``, saved after each step; KilledError in step ``kill_at``."""
+    student = tinymodels.tiny_student(dropout=0.2) if student is None else student
+    recipe = tinymodels.tiny_recipe(objectives=(*terms, ObjectiveRecipe("bomb", 0.0, {"at": kill_at})))
+    job = FitJob("student", tinymodels.fast_fit(epochs), 0, "fp32", folder / "checkpoints" / "student.pt", 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(objectives._REGISTRY, "bomb", Bomb)
+        distil(student, load_teacher, rows, tiny_targets(), recipe, job)
+    return student
+
+
+def distillation_of(student: EncoderClassifier, teacher: nn.Module, targets: Targets, seed: int = 0) -> Distillation:
+    """What an objective is given before the first step, in float32 on the CPU."""
+    return Distillation(student, teacher, teacher, targets, seed, "fp32")
+
+
+def require_same_after_a_kill(folder: Path, rows: TokenRows, *terms: ObjectiveRecipe, steps: tuple[int, ...]) -> None:
+    """Assert that a fit killed in each of ``steps`` in turn ends, bit for bit, as the one left alone."""
+    whole = distilled(folder / "whole", rows, *terms)
+    for step in steps:
+        with pytest.raises(KilledError):
+            distilled(folder / "killed", rows, *terms, kill_at=step)
+        torch.rand(step + 1)  # another process would have drawn other numbers
+    again = distilled(folder / "killed", rows, *terms)
+    assert tinymodels.same_states(again.state_dict(), whole.state_dict())

@@ -1,0 +1,95 @@
+"""Two processes that share distillations: for test_sharing.py, which reads what each of them saved."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reaugkd.export import objectives
+from reaugkd.export.modeling.distributed import processes
+from reaugkd.export.modeling.training_loop import FitJob
+from reaugkd.export.objectives import mixkd
+from reaugkd.export.recipe import ObjectiveRecipe
+from reaugkd.export.training.distill import distil
+from support import tiny_models as tinymodels
+from support.distillations import tiny_rows, tiny_targets, tiny_teacher
+
+COUNT = 2
+LIMIT = 280  # seconds, below pytest's own: other work on the machine may starve two processes that wait for each other
+EPOCHS = 2
+PERIOD = 3  # of the four steps: a phase of g, and a step kept for the next
+_DISK = ObjectiveRecipe("disk", 1.0, {"period": PERIOD})
+# Most alone: the exchange of gradients must also do without those that a single term does not give.
+CASES = {
+    "labels": (ObjectiveRecipe("soft_labels"), ObjectiveRecipe("hard_labels")),
+    "relation": (ObjectiveRecipe("relation"),),
+    "compress": (ObjectiveRecipe("compress"),),
+    "compress_2q": (ObjectiveRecipe("compress_2q", 1.0, {"momentum": 0.8}),),
+    "mixkd": (ObjectiveRecipe("mixkd"),),
+    "attention": (ObjectiveRecipe("attention"),),
+    "disk": (_DISK,),
+    "sea": (ObjectiveRecipe("sea"),),
+    "all": (_DISK, *(ObjectiveRecipe(name) for name in ("mixkd", "attention", "relation", "compress_2q", "sea"))),
+}
+
+
+def shared_distillation(bert: Path, out: Path, *terms: ObjectiveRecipe) -> dict[str, Any]:
+    """The student before and after, the states of the terms, and the shares of the mixtures drawn, [m] a step."""
+    student = tinymodels.tiny_student(dropout=0.2)
+    before, drawn, built = tinymodels.state_of(student), [], []
+    draw, build = mixkd.draw_mixture, objectives.build
+
+    def noted_draw(*args: Any) -> mixkd.Mixture:
+        drawn.append(draw(*args))
+        return drawn[-1]
+
+    def noted_build(*args: Any) -> objectives.WeightedSum:
+        built.append(build(*args))
+        return built[-1]
+
+    job = FitJob("student", tinymodels.fast_fit(EPOCHS), 0, "fp32", out / "student.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixkd, "draw_mixture", noted_draw)
+        patch.setattr(objectives, "build", noted_build)
+        recipe = tinymodels.tiny_recipe(objectives=terms)
+        distil(student, tiny_teacher, tiny_rows(bert), tiny_targets(), recipe, job)
+    return {
+        "before": before,
+        "student": student.state_dict(),
+        "terms": built[0].state_dict()["terms"],
+        "shares": [mixture.share for mixture in drawn],
+    }
+
+
+def main(number: int, bert: Path, out: Path) -> None:
+    """Write OUT/process0.pt or process1.pt: by the names of ``CASES`` what ``shared_distillation`` gives."""
+    torch.set_num_threads(1)
+    os.environ.update({"RANK": str(number), "LOCAL_RANK": str(number), "ACCELERATE_USE_CPU": "1"})
+    os.environ.update(dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(COUNT)))
+    meeting = f"file://{out / 'meeting'}"  # no port that might be taken
+    torch.distributed.init_process_group("gloo", meeting, timedelta(seconds=LIMIT), rank=number, world_size=COUNT)
+    assert (processes().process_index, processes().num_processes) == (number, COUNT)
+    found = {name: shared_distillation(bert, out, *terms) for name, terms in CASES.items()}
+    torch.save(found, out / f"process{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def run_both(bert: Path, out: Path) -> list[dict[str, Any]]:
+    """Run this file, and load what either process saved."""
+    call = [sys.executable, __file__, str(bert), str(out)]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(out / f"process{number}.pt") for number in range(COUNT)]
+
+
+if __name__ == "__main__":
+    # Forked, since imports take longer than all the rest; nothing was computed yet that a fork would break.
+    folders = tuple(map(Path, sys.argv[1:]))
+    torch.multiprocessing.start_processes(main, folders, COUNT, start_method="fork")

@@ -1,0 +1,146 @@
+"""Small tokenizers of every kind whose vocabulary can be cut, with what published ones have: gaps, added tokens, byte
+pieces, pieces that no text contains."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from support import tiny_models as tinymodels
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+NEVER_SEEN = "mjqz"  # letters of no word here
+
+
+def corpus(rows: int = 200) -> Iterator[str]:
+    """Sentences of the tiny models' words, with endings, capitals, numbers and marks."""
+    rng = np.random.default_rng(5)
+    for _ in range(rows):
+        words = rng.choice(tinymodels.WORDS, size=6).tolist()
+        words[1] += rng.choice(["s", "ed", "ing", "er", ""])
+        yield f"{words[0].capitalize()} {' '.join(words[1:])}, {rng.integers(100)} # über{rng.choice(['!', '?', '…'])}"
+
+
+def word_pieces() -> Tokenizer:
+    """As BERT's: lower case, marks apart, [unused] pieces in front, one token that was added later."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=230, special_tokens=[SPECIAL[0], "[unused1]", "[unused2]", *SPECIAL[1:]], show_progress=False
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if "unused" not in token["content"]]
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.add_tokens(["snooze hour"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 4), ("[SEP]", 5)]
+    )
+    tokenizer.decoder = decoders.WordPiece(cleanup=False)
+    tokenizer.enable_padding(pad_id=0, pad_token="[PAD]", length=20)
+    tokenizer.enable_truncation(20)
+    return tokenizer
+
+
+def bare_word_pieces() -> Tokenizer:
+    """One that leaves marks in their words, so that ## can be a part of a text too."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordPieceTrainer(vocab_size=260, special_tokens=["[UNK]"], show_progress=False)
+    tokenizer.train_from_iterator([*corpus(), "a## ##a a#s ##s ###"], trainer)
+    tokenizer.decoder = decoders.WordPiece(cleanup=False)
+    return tokenizer
+
+
+def byte_level() -> Tokenizer:
+    """As RoBERTa's, its special tokens in front and its mask behind."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=["<s>", "<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<mask>"])
+    tokenizer.post_processor = processors.Sequence(
+        [processors.ByteLevel(trim_offsets=True), processors.RobertaProcessing(("</s>", 2), ("<s>", 0))]
+    )
+    return tokenizer
+
+
+def letter_pairs() -> Tokenizer:
+    """Merges of letters with an end-of-word mark, and a piece that two merges lead to."""
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=250, special_tokens=["[UNK]"], end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.decoder = decoders.BPEDecoder()
+    content = json.loads(tokenizer.to_str())
+    model = content["model"]
+    for left, right in (("r", "a"), ("ra", "in"), ("r", "ain"), ("a", "in")):
+        for piece in (left, right, left + right):
+            model["vocab"].setdefault(piece, len(model["vocab"]))
+        if [left, right] not in model["merges"]:
+            model["merges"].append([left, right])
+    return Tokenizer.from_str(json.dumps(content))
+
+
+def _likelihoods() -> list[tuple[str, float]]:
+    """All strings of up to four characters that are frequent, and every character."""
+    counts: Counter[str] = Counter()
+    for line in corpus():
+        line = "▁" + line.replace(" ", "▁")
+        for size in (1, 2, 3, 4):
+            counts.update(line[start : start + size] for start in range(len(line) - size + 1))
+    frequent = [piece for piece, count in counts.items() if len(piece) == 1 or count > 20]
+    total = sum(counts[piece] for piece in frequent)
+    return sorted(((piece, float(np.log(counts[piece] / total))) for piece in frequent), key=lambda pair: -pair[1])
+
+
+def unigram() -> Tokenizer:
+    """As XLM-R's."""
+    tokenizer = Tokenizer(models.Unigram([("<pad>", 0.0), ("<unk>", 0.0), ("</s>", 0.0), *_likelihoods()], 1, False))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.add_special_tokens(["<pad>", "<unk>", "</s>", "<mask>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 2)]
+    )
+    return tokenizer
+
+
+def unigram_with_bytes() -> Tokenizer:
+    """Unknown characters in bytes, and a piece with a character that is no piece."""
+    in_bytes = [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
+    pieces = [piece for piece in _likelihoods() if piece[0] != "ü"]
+    tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), *in_bytes, *pieces], 0, True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()])
+    return tokenizer
+
+
+KINDS: dict[str, Callable[[], Tokenizer]] = {
+    "word pieces": word_pieces,
+    "bare word pieces": bare_word_pieces,
+    "byte level": byte_level,
+    "letter pairs": letter_pairs,
+    "unigram": unigram,
+    "unigram with bytes": unigram_with_bytes,
+}
+
+
+def write(tokenizer: Tokenizer, folder: Path) -> Path:
+    """The tokenizer.json of a folder that is made where it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import os
 import re
+import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import pytest
+from support.command_line import ok
 from support.paths import ROOT
 
 from reaugkd.cli import cli
@@ -45,14 +46,8 @@ learning_rate = 2e-3
 head_learning_rate = 5e-3
 freeze_word_embeddings = false
 """
-# `reaugkd` as the blocks call it, but for what a model of 32 dimensions needs.
-TINY_REAUGKD = """#!{python}
-import sys
-from reaugkd.cli import main
-more = {{"train": ["--recipe", "{recipe}"], "export": ["--target", "avx2", "--allow-quality-loss"]}}
-sys.argv[2:2] = more.get(sys.argv[1], [])
-main()
-"""
+# What a model of 32 dimensions needs beside the options of the blocks.
+TINY = {"train": ["--recipe", "tiny.toml"], "export": ["--target", "avx2", "--allow-quality-loss"]}
 
 
 class Block(NamedTuple):
@@ -154,9 +149,8 @@ def test_few_blocks_are_not_run() -> None:
 
 @pytest.fixture(scope="module")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the blocks expect it, all tiny: tickets.csv, the teacher under its hub name, demo/run, demo/bundle."""
+    """A folder as the blocks expect it, all tiny: tickets.csv, the teacher's hub name, demo/run and demo/bundle."""
     from support import tiny_models
-    from support.command_line import ok
 
     folder = tmp_path_factory.mktemp("kitchen")
     rows = tiny_models.make_dataset().splits["train"]
@@ -164,37 +158,38 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         writer.writerows((text, LABELS[label]) for text, label in zip(rows.texts, rows.labels or (), strict=True))
-    teacher = tiny_models.write_bert(folder / "sentence-transformers" / "all-MiniLM-L6-v2")
+    tiny_models.write_bert(folder / "sentence-transformers" / "all-MiniLM-L6-v2")
     (folder / "tiny.toml").write_text(TINY_RECIPE)
-    (folder / "bin").mkdir()
-    (folder / "bin" / "reaugkd").write_text(
-        TINY_REAUGKD.format(python=sys.executable, recipe=folder / "tiny.toml"), encoding="utf-8"
-    )
-    (folder / "bin" / "reaugkd").chmod(0o755)
-    given = {"--data": folder / "tickets.csv", "--teacher": teacher, "--recipe": folder / "tiny.toml"}
-    run = folder / "demo" / "run"
-    ok("train", *(part for pair in given.items() for part in pair), "--out", run)
-    ok("export", run, "--out", folder / "demo" / "bundle", "--target", "avx2", "--allow-quality-loss")
+    with contextlib.chdir(folder):
+        reaugkd("train --data tickets.csv --teacher sentence-transformers/all-MiniLM-L6-v2 --out demo/run".split())
+        reaugkd("export demo/run --out demo/bundle".split())
     return folder
 
 
-def run(page: Path, folder: Path, path: str) -> None:
-    """Every block of a page, in order, in one folder."""
-    here = {**os.environ, "PATH": path + os.pathsep + os.environ["PATH"], "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
-    for block in blocks(page):
-        if block.skipped or block.language not in ("bash", "python"):
-            continue
-        command = ["bash", "-euc", block.text] if block.language == "bash" else [sys.executable, "-c", block.text]
-        done = subprocess.run(command, cwd=folder, env=here, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{page.name}:{block.line}\n{block.text}\n{done.stdout}{done.stderr}"
+def reaugkd(words: list[str]) -> None:
+    ok(*words, *TINY.get(words[0], ()))
+
+
+def run(page: Path, folder: Path) -> None:
+    """Every block of a page, in order, in one folder; `reaugkd` in this process, where its libraries are loaded."""
+    with contextlib.chdir(folder):
+        for block in blocks(page):
+            if block.skipped:
+                continue
+            if block.language == "python":
+                exec(compile(block.text, f"{page.name}:{block.line}", "exec"), {"__name__": "__main__"})
+            for line in block.text.splitlines() if block.language == "bash" else ():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["reaugkd"]:
+                    reaugkd(words[1:])
+                elif words:
+                    subprocess.run(words, check=True)
 
 
 @pytest.mark.parametrize("page", [README, TUTORIAL], ids=["readme", "tutorial"])
 def test_blocks_run(page: Path, kitchen: Path, tmp_path: Path) -> None:
     shutil.copytree(kitchen, tmp_path, dirs_exist_ok=True)
-    if page == TUTORIAL:  # its training is the README's: one that goes on where it ended is enough
-        shutil.copytree(tmp_path / "demo" / "run", tmp_path / "run")
-    run(page, tmp_path, str(tmp_path / "bin"))
+    run(page, tmp_path)
 
 
 @pytest.mark.slow
@@ -205,4 +200,4 @@ def test_blocks_run_on_the_demo(page: Path, kitchen: Path, tmp_path: Path) -> No
     shutil.copytree(kitchen, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "demo")
     shutil.copytree(DEMO, tmp_path / "demo")
-    run(page, tmp_path, str(tmp_path / "bin"))
+    run(page, tmp_path)

@@ -4,6 +4,7 @@
 # make bench  ratios of latencies on the demo's bundle, beside the stored ones; UPDATE=1 stores today's
 # make fuzz   what reads files, fed by a fuzzer for FUZZ_SECONDS each (300); what it finds is kept in .fuzz
 # make kills  kill -9 at every system call of every kind of edit (Linux)
+# make dist   build the source distribution and the wheel into dist/, and check them
 # make clean  remove what these made
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 DOCS_STAMP := $(VENV)/installed-docs
 
-.PHONY: demo test lint docs bench fuzz kills clean
+.PHONY: demo test lint docs bench fuzz kills dist clean
 
 demo: $(STAMP)
 	$(BIN)/reaugkd demo
@@ -46,6 +47,11 @@ fuzz: $(STAMP)
 kills: $(STAMP)
 	cd tests && ../$(BIN)/python -m support.kills
 
+dist: $(STAMP)
+	rm -rf dist reaugkd.egg-info
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 demo/bundle/manifest.json: | $(STAMP)
 	$(BIN)/reaugkd demo
 
@@ -53,15 +59,15 @@ demo/float32/manifest.json: demo/bundle/manifest.json
 	rm -rf demo/float32
 	$(BIN)/reaugkd export demo/run --out demo/float32 --quantization none
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
 
-$(DOCS_STAMP): pyproject.toml constraints.txt
+$(DOCS_STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build
+	rm -rf $(VENV) demo build dist reaugkd.egg-info

@@ -149,7 +149,7 @@ def answered(runtime: Runtime, rows: list[tuple[str, str | None]]) -> Answered:
     student = softmax_many(np.array(logits), blend.student_temperature).astype(np.float64)
     mixed = np.array([answer.probabilities for answer in answers], np.float64)
     scores = scores_of(np.array(logits), student, retrieved, mixed, np.array(near), blend.k)
-    scores["doubt (the product)"] = np.array([answer.doubt for answer in answers])
+    scores["doubt (the product)"] = np.array([answer.rejection_score for answer in answers])
     right = np.array([answer.label == label for answer, (_, label) in zip(answers, rows, strict=True)], bool)
     return Answered(answers, right, scores)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from reaugkd.export.bundle.condensation_curve import Answered, Reference, blends_of
+from reaugkd.export.bundle.condensation_curve import CurveInputs, Reference, blends_of
 from reaugkd.export.bundle.prototypes import Compaction
 from reaugkd.export.onnx.quality import answers_of
 from reaugkd.kb.index.exact_search import exact_search, unit
@@ -47,7 +47,7 @@ def main(bundle_path: str, data: str, split: str | None = None) -> None:
     everything = Compaction.of(kb.keys()[:some], np.asarray(kb.soft_labels)[:some])
     scored = asked(bundle, data, split)
     full = blends_of(everything.keys, kb.soft_labels, manifest.blend, scored)
-    student, best = (Answered.of(system, scored.gold) for system in (full.student, full.blend))
+    student, best = (CurveInputs.of(system, scored.gold) for system in (full.student, full.blend))
     reference = Reference(student, best)
     said = [f"{len(scored):,} rows of {data}; {some:,} rows in the knowledge base, k {manifest.blend.k}"]
     for name, system in (("student", student), ("all rows", best)):
@@ -59,7 +59,7 @@ def main(bundle_path: str, data: str, split: str | None = None) -> None:
             for draw in range(draws):
                 keys, labels = way(round(share * some), draw)
                 blends = blends_of(keys, encode(labels, LABEL_LOSS), manifest.blend, scored)
-                answers.append(Answered.of(blends.blend, scored.gold))
+                answers.append(CurveInputs.of(blends.blend, scored.gold))
             sizes = [reference.size(round(share * some), 0, answered) for answered in answers]
             mean = {key: np.mean([size.as_dict()[key] or 0.0 for size in sizes]) for key in sizes[0].as_dict()}
             kept = f"{mean['kept_nll']:.0%} ± {mean['kept_nll_error']:.0%}"

@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, Seedbed
+from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, SyntheticKb
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.storage.atomic import atomic_directory, refuse_existing
 from reaugkd.runtime.bundle.bundle import KB_FOLDER, Bundle
@@ -27,7 +27,7 @@ def main(path: Path, rows: int, out: Path) -> None:
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
     with atomic_directory(out) as folder:
         shutil.copytree(path / "student", folder / "student")
-        Seedbed(kb).grow(rows, folder / KB_FOLDER, default_threads())
+        SyntheticKb(kb).grow(rows, folder / KB_FOLDER, default_threads())
         seal(folder, replace(manifest, kb=replace(manifest.kb, dtype=DTYPE), kb_rows=rows))
 
 

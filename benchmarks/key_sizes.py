@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reaugkd.export.bundle.write import ask
-from reaugkd.export.training.finished_run import RunSource
+from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.tuning.grid import blended
 from reaugkd.export.tuning.groups import related_inputs
@@ -93,7 +93,7 @@ def taken(rows: HeldOut, some: NDArray[np.bool_]) -> HeldOut:
 
 def main(run: str, path: str) -> None:
     """Print the table."""
-    source, bundle = RunSource.read(RunFolder(Path(run))), Bundle.open(Path(path))
+    source, bundle = FinishedRun.read(RunFolder(Path(run))), Bundle.open(Path(path))
     recipe = source.recipe.retrieval
     session = StudentSession(bundle.path / "student" / "model.onnx")
     tokenizer = TextTokenizer(bundle.path / "student" / "tokenizer.json", source.recipe.max_length)

@@ -31,14 +31,14 @@ from typing import Any
 
 import numpy as np
 
-from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, Seedbed
+from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, SyntheticKb
 from reaugkd.benchmarks.sweep.thread_scaling import measure_streams
 from reaugkd.errors import ReaugkdError
 from reaugkd.export.corpus import generate
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.storage.atomic import atomic_write
 from reaugkd.runtime.benchmark.environment import host_facts
-from reaugkd.runtime.benchmark.interleaved import Race, choose_inputs
+from reaugkd.runtime.benchmark.interleaved import InterleavedTimer, choose_inputs
 from reaugkd.runtime.benchmark.latency import interleave, visits
 from reaugkd.runtime.inference.pipeline import Pipeline
 from reaugkd.runtime.inference.prediction import Prediction
@@ -76,7 +76,7 @@ def measure(demo: Path, rounds: int = ROUNDS) -> dict[str, list[float]]:
         grown = Path(folder)
         with Runtime.open(demo / "bundle") as runtime:
             own = runtime.knowledge_base
-            bed = Seedbed(own)
+            bed = SyntheticKb(own)
             for times in (1, 10):
                 bed.grow(times * len(own), grown / str(times))  # by one thread: the same graph on every call
         found = []
@@ -94,7 +94,7 @@ def take_round(demo: Path, grown: Path) -> dict[str, float]:
     """One value of each ratio."""
     with Runtime.open(demo / "bundle") as runtime:
         inputs, _ = choose_inputs(runtime, _texts(), INPUTS, seed=0)
-        race = Race(runtime, inputs, seed=0, clock=perf_counter_ns)
+        race = InterleavedTimer(runtime, inputs, seed=0, clock=perf_counter_ns)
         own, tenfold = (_searching(runtime, grown / str(times)) for times in (1, 10))
         tasks: dict[str, Any] = dict(zip(race.systems, race.tasks(), strict=True))
         tasks |= {name: _answers(pipeline, runtime, inputs) for name, pipeline in (("own", own), ("tenfold", tenfold))}

@@ -30,11 +30,11 @@ def calibrate(bundle: Path, data: str, split: str, task: str | None, out: Path, 
     """
     with train_extra("calibrating"):
         from ..export.bundle.calibrate import calibrate as run_calibrate
-        from ..export.tuning.abstention import told_abstention
+        from ..export.tuning.abstention import describe_abstention
     from ..runtime.bundle.bundle import Bundle
     from ..runtime.data import choose_split
 
     labels = Bundle.open(bundle, verify=False).manifest.labels
     rows = choose_split(load(data, task, columns, labels), split)[1]
     done = run_calibrate(bundle, out, rows)
-    click.echo(f"{out}: abstention {told_abstention(done.abstention)}", err=True)
+    click.echo(f"{out}: abstention {describe_abstention(done.abstention)}", err=True)

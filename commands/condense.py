@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ..export.bundle.condensation_curve import Size
-from ..export.bundle.condense import CONNECTIVITY, DTYPE, Compacted, Frontier
-from ..export.tuning.gating import told_gate
-from ..runtime.output.text_table import table
 from .console import json_report, progress, train_extra
 from .options import PATH, with_json
+
+if TYPE_CHECKING:
+    from ..export.bundle.condensation_curve import Size
+    from ..export.bundle.condense import Compacted, Frontier
 
 _MOST_BYTES = 1e18  # beyond, numbers end
 _UNITS = {"": 1, "b": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
@@ -63,14 +64,10 @@ def compact(
         raise UsageError("a limit is given, but no place to write to", expected="--out NEW")
     with json_report(json_path) as write:
         if out is None:
-            from .condense import format_frontier
-
             found = compacting.frontier(bundle, progress, not no_texts)
             click.echo(format_frontier(found), err=json_path == "-")
             write(found.to_json())
             return
-        from .condense import format_compacted
-
         limit = compacting.Limit(max_rows, max_bytes, max_loss)
         done = compacting.compact(bundle, out, limit, progress, not no_texts)
         click.echo(format_compacted(out, done), err=True)
@@ -79,6 +76,9 @@ def compact(
 
 def format_frontier(found: Frontier) -> str:
     """A frontier as a table, with what it was measured on."""
+    from ..export.bundle.condense import CONNECTIVITY, DTYPE
+    from ..runtime.output.text_table import table
+
     alone = found.reference.student
     student = ("student alone", "", "", f"{alone.right.mean():.2%}", f"{alone.nll.mean():.4f}", "", "")
     most = found.sizes[0].rows
@@ -109,6 +109,8 @@ def format_frontier(found: Frontier) -> str:
 
 def format_compacted(out: Path, done: Compacted) -> str:
     """What a compaction came to."""
+    from ..export.tuning.gating import describe_gate
+
     size, reference, search = done.size, done.reference, done.manifest.quality["search"]
     before, after = done.bytes_before / 1e6, size.bytes / 1e6
     kept = f"keeps {_kept(size)} of what retrieval gains in log-likelihood"
@@ -123,7 +125,7 @@ def format_compacted(out: Path, done: Compacted) -> str:
         f"{search['compared']:,.0f} keys",
     ]
     if done.gate_before is not None:
-        lines.append(f"gate (predict --gated): {told_gate(done.manifest.gate, done.gate_before.epsilon)}")
+        lines.append(f"gate (predict --gated): {describe_gate(done.manifest.gate, done.gate_before.epsilon)}")
     if size.kept_nll is not None and size.kept_nll <= 0:
         lines.append("this knowledge base is worth less than none: give it more rows")
     return "\n".join(lines)

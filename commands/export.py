@@ -136,9 +136,9 @@ def export(
         from ..export.bundle.write import export as run_export
         from ..export.onnx.export import detect_target
         from ..export.training.run_folder import RunFolder
-        from ..export.tuning.abstention import told_abstention
-        from ..export.tuning.build_kb import Store
-        from ..export.tuning.gating import Certificate, told_gate
+        from ..export.tuning.abstention import describe_abstention
+        from ..export.tuning.build_kb import KbStorageConfig
+        from ..export.tuning.gating import Certificate, describe_gate
     chosen: Any = detect_target() if target == "auto" else target
     description = RunFolder(run).describe()
     recipe = recipes.recipe_from_dict(description["recipe"]).retrieval
@@ -146,7 +146,7 @@ def export(
         chosen,
         quantization,
         allow_quality_loss=allow_quality_loss,
-        store=Store(texts=_texts(kb_texts, no_texts)),
+        store=KbStorageConfig(texts=_texts(kb_texts, no_texts)),
         retrieval=replace(recipe, **{name: value for name, value in retrieval.items() if value is not None}),
         certificate=Certificate(gate_loss),
         vocabulary=vocabulary,
@@ -167,10 +167,10 @@ def export(
         err=True,
     )
     if kb_data is not None:
-        added, asking = done.manifest.created_from["extra_rows"], done.tuning.witnesses
+        added, asking = done.manifest.created_from["extra_rows"], done.tuning.pseudo_labelled
         rows = f"{asking:,} of them too" if asking else "held-out rows alone"
         click.echo(f"{kb_data}: {added:,} texts that are new to the run; the blend is tuned on {rows}", err=True)
-    click.echo(f"gate (predict --gated): {told_gate(done.manifest.gate, gate_loss)}", err=True)
-    click.echo(f"abstention (predict --abstain): {told_abstention(done.manifest.abstention)}", err=True)
+    click.echo(f"gate (predict --gated): {describe_gate(done.manifest.gate, gate_loss)}", err=True)
+    click.echo(f"abstention (predict --abstain): {describe_abstention(done.manifest.abstention)}", err=True)
     total = sum(record.bytes for record in done.manifest.files.values())
     click.echo(f"{out}: {total / 1e6:.1f} MB; next: reaugkd predict {out} 'some text'", err=True)

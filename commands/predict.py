@@ -77,7 +77,7 @@ def predict(
     from ..runtime.decision.abstention_goal import Abstain
     from ..runtime.output.prediction_stream import (
         STDIN,
-        Answers,
+        PredictOptions,
         answer_stream,
         records_of_arguments,
         records_of_source,
@@ -110,7 +110,7 @@ def predict(
         progress("predict", "row") as advance,
     ):
         counted = None if target == "-" else advance
-        failed = answer_stream(runtime, records, Answers(kind, explain, source, goal), out, counted)
+        failed = answer_stream(runtime, records, PredictOptions(kind, explain, source, goal), out, counted)
         write_stats(runtime.stats())
     if failed:
         click.echo(f"{failed:,} row{'s' * (failed > 1)} could not be answered: see the error records", err=True)

@@ -170,7 +170,7 @@ class RetrievalRecipe:
         gold_shares: that the tuner may mix into the soft label of a row that has a gold one.
         weight: the student's share: ``constant``, or a function of the text (`runtime.weight`), or ``auto``: whichever
             cross-validation on the held-out rows prefers.
-        cautious: retrieve only where cross-validation on the held-out rows sees it help; else the student answers
+        one_se_rule: retrieve only where cross-validation on the held-out rows sees it help; else the student answers
             alone.
         keep_heldout: add the held-out rows once the blend is tuned: knowledge that the student was not trained on.
     """
@@ -182,7 +182,7 @@ class RetrievalRecipe:
     label_temperatures: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0)
     gold_shares: tuple[float, ...] = (0.0, 0.5, 1.0)
     weight: Weighting = "auto"
-    cautious: bool = True
+    one_se_rule: bool = True
     keep_heldout: bool = True
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from .bundle.manifest import Manifest
 from .decision.abstention_goal import Abstain
 from .decision.gating import Gate
 from .editing.store import KnowledgeStore, View
-from .inference.abstain import Judge, judge_of
+from .inference.abstain import AbstentionPolicy, policy_for
 from .inference.golden_check import check_golden
 from .inference.inputs import Text, checked_input
 from .inference.latency_budget import SEARCHES, Budget, checked_budget, measured_cost
@@ -87,7 +87,7 @@ class Runtime:
         view = parts.store.current()
         self._opened: _Opened | None = _Opened(parts, view, _pipeline(settings, parts, view))
         self._statistics = _statistics(parts)
-        self._judges: dict[tuple[Abstain | str, bool], Judge] = {}
+        self._judges: dict[tuple[Abstain | str, bool], AbstentionPolicy] = {}
 
     @classmethod
     def open(
@@ -295,7 +295,7 @@ class Runtime:
         retrieves = self._settings.retrieval != "never" and len(opened.view.kb) > 0
         judge = self._judges.get((abstain, retrieves)) if isinstance(abstain, Abstain | str) else None
         if judge is None:
-            judge = judge_of(opened.parts.bundle.manifest.abstention, abstain, self._settings.path, retrieves)
+            judge = policy_for(opened.parts.bundle.manifest.abstention, abstain, self._settings.path, retrieves)
             if len(self._judges) >= _MOST_JUDGES:
                 self._judges.clear()
             self._judges[abstain, retrieves] = judge
@@ -393,7 +393,7 @@ class CountedAnswers:
 
     __slots__ = ("_judge", "_pipeline", "_statistics")
 
-    def __init__(self, pipeline: Pipeline, statistics: Statistics, judge: Judge | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, statistics: Statistics, judge: AbstentionPolicy | None = None) -> None:
         self._pipeline, self._statistics, self._judge = pipeline, statistics, judge
 
     def answer(self, student: StudentSession, text: Text) -> Prediction:

@@ -27,7 +27,7 @@ from reaugkd import Runtime
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.onnx.export import detect_target, export_float32, quantize
-from reaugkd.export.training.finished_run import RunSource
+from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
@@ -35,7 +35,7 @@ STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 
 def main(teacher: str, run: Path, out: Path) -> None:
     """Build what is not there yet."""
-    source = RunSource.read(RunFolder(run))
+    source = FinishedRun.read(RunFolder(run))
     assert source.train.labels is not None and source.heldout.labels is not None
     rows = _Rows(source.train.texts, source.train.labels, source.heldout.texts, source.heldout.labels)
     steps = {
@@ -85,7 +85,7 @@ def _eager(run: Path, folder: Path) -> None:
     shutil.copy(student / "tokenizer.json", folder)  # the bundle's may have fewer word pieces
 
 
-def _teacher(run: Path, source: RunSource, folder: Path) -> None:
+def _teacher(run: Path, source: FinishedRun, folder: Path) -> None:
     """The fine-tuned teacher by itself: for PyTorch, and in int8 as optimum exports and quantizes it."""
     teacher = EncoderClassifier.load(RunFolder(run).teacher)
     for form in ("torch", "int8"):

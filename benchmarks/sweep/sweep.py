@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, Grown, Seedbed, recall
+from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, Grown, SyntheticKb, recall
 from reaugkd.benchmarks.sweep.text_lengths import texts_of_length, usual_lengths
 from reaugkd.benchmarks.sweep.thread_scaling import Throughput, measure_streams
 from reaugkd.errors import UsageError
@@ -198,7 +198,7 @@ def sweep(
             checked_input(text, runtime.manifest.text_pair)
         lengths = sorted(settings.tokens or usual_lengths(runtime.manifest.max_length))
         cut = {n: texts_of_length(runtime.tokenizer, inputs, n, settings.inputs, seed) for n in lengths}
-        bed = Seedbed(runtime.knowledge_base, seed)
+        bed = SyntheticKb(runtime.knowledge_base, seed)
         bases = _grown(bed, sorted(settings.rows), Path(folder), threads, progress)
         field = _field(runtime, bases, cut)
         visit_us = _race(field, settings.warmup, seed, clock).visit_us
@@ -257,7 +257,7 @@ class _Laps:
         return float(np.median(sum(self.total.values())))
 
 
-def _grown(bed: Seedbed, sizes: Sequence[int], folder: Path, threads: int, progress: Progress) -> dict[int, Grown]:
+def _grown(bed: SyntheticKb, sizes: Sequence[int], folder: Path, threads: int, progress: Progress) -> dict[int, Grown]:
     bases = {}
     for rows in sizes:
         with progress(f"building {rows:,} rows", "row") as advance:

@@ -46,7 +46,7 @@ class Grown:
     bytes: int
 
 
-class Seedbed:
+class SyntheticKb:
     """The rows of a knowledge base, ready to be grown.
 
     Args:

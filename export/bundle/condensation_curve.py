@@ -25,7 +25,7 @@ from ..tuning.groups import mean_and_error
 
 
 @dataclass(frozen=True)
-class Answered:
+class CurveInputs:
     """A system's answers to the held-out rows.
 
     Attributes:
@@ -39,7 +39,7 @@ class Answered:
     nll: NDArray[np.float64]
 
     @classmethod
-    def of(cls, probabilities: NDArray[np.float64], gold: NDArray[np.int64]) -> Answered:
+    def of(cls, probabilities: NDArray[np.float64], gold: NDArray[np.int64]) -> CurveInputs:
         """The answers of probabilities [n, c]."""
         labels = probabilities.argmax(axis=1)
         return cls(labels, labels == gold, row_nll(probabilities, gold))
@@ -84,8 +84,8 @@ class Reference:
         groups: [n], alike for related rows, which are right or wrong together.
     """
 
-    student: Answered
-    full: Answered
+    student: CurveInputs
+    full: CurveInputs
     groups: NDArray[np.int64]
 
     @property
@@ -98,7 +98,7 @@ class Reference:
         """Of the full knowledge base over the student, in rows."""
         return int(self.full.right.sum()) - int(self.student.right.sum())
 
-    def size(self, rows: int, size_bytes: int, answered: Answered) -> Size:
+    def size(self, rows: int, size_bytes: int, answered: CurveInputs) -> Size:
         """A size by its answers."""
         lost = answered.nll - self.full.nll
         right = int(answered.right.sum()) - int(self.student.right.sum())
@@ -113,7 +113,7 @@ class Reference:
             float((answered.labels == self.full.labels).mean()),
         )
 
-    def smallest_within(self, loss: float, sizes: Sequence[Answered]) -> int:
+    def smallest_within(self, loss: float, sizes: Sequence[CurveInputs]) -> int:
         """Which size is the smallest that loses no more than a share of the gain, nor does any larger one.
 
         Its log-likelihood may lose that share. So may its accuracy, and a standard error more, since it hangs on the
@@ -138,7 +138,7 @@ class Reference:
         too_small = (number for number, answered in enumerate(sizes) if not self._keeps(loss, answered))
         return max(next(too_small, len(sizes)) - 1, 0)
 
-    def _keeps(self, loss: float, answered: Answered) -> bool:
+    def _keeps(self, loss: float, answered: CurveInputs) -> bool:
         fewer_right = int(self.full.right.sum()) - int(answered.right.sum())
         net = np.bincount(self.groups, weights=self.full.right.astype(float) - answered.right)
         enough_right = fewer_right <= loss * max(self.more_right, 0) + float(np.linalg.norm(net))

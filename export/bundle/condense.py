@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, UsageError
-from ...kb.index.exact_search import Width, narrowest
+from ...kb.index.exact_search import EfSearchChoice, narrowest
 from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
 from ...kb.soft_labels import LABEL_LOSS, encode
@@ -29,11 +29,11 @@ from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.decision.abstention import Abstention
 from ...runtime.decision.gating import Gate
-from ..onnx.quality import Answers
+from ..onnx.quality import StudentOutputs
 from ..tuning.abstention import abstention_of
 from ..tuning.build_kb import Blends, blend_many
 from ..tuning.gating import Certificate, certify
-from .condensation_curve import Answered, Reference, Size, blends_of
+from .condensation_curve import CurveInputs, Reference, Size, blends_of
 from .prototypes import Compaction, Prototypes, build
 
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], object]]]
@@ -168,8 +168,8 @@ def compact(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts:
         count = work.possible(int(len(kb) * limit.bytes / _bytes(kb) * _A_LITTLE_LESS))
         kb = work.built(work.everything.prototypes(count))
     width, blends, abstention = work.searched(len(kb))
-    kb.index.set_width(width.expansion_search)
-    size = work.reference.size(len(kb), _bytes(kb), Answered.of(blends.blend, work.heldout.gold))
+    kb.index.set_ef_search(width.expansion_search)
+    size = work.reference.size(len(kb), _bytes(kb), CurveInputs.of(blends.blend, work.heldout.gold))
     old, before = work.bundle.manifest, {"rows_before": len(work.kb), "bytes_before": _bytes(work.kb)}
     measured = {**before, **size.as_dict(), "heldout_rows": len(work.heldout)}
     gate = _certified(old.gate, blends, work.heldout)
@@ -225,7 +225,7 @@ class _Workbench:
             known = Compaction.of(keys[:some], labels[:some], lambda done: advance(done, some + len(kb)))
             everything = Compaction.of(keys, labels, lambda done: advance(some + done, some + len(kb)))
         full = blends_of(known.keys, kb.soft_labels, manifest.blend, heldout)
-        student, best = (Answered.of(system, heldout.gold) for system in (full.student, full.blend))
+        student, best = (CurveInputs.of(system, heldout.gold) for system in (full.student, full.blend))
         reference = Reference(student, best, heldout.groups)
         row_bytes = _row_bytes(kb, labels, keep_texts)
         return cls(bundle, kb, heldout, everything, known, reference, row_bytes, keep_texts, progress)
@@ -241,7 +241,7 @@ class _Workbench:
         """The rows left when all is merged that may be, and that can be measured: `known` merges no further."""
         return max(self.everything.fewest, -(-self.known.fewest * len(self.kb) // len(self.known)))
 
-    def measured(self) -> list[Answered]:
+    def measured(self) -> list[CurveInputs]:
         """The answers of each size of the frontier."""
         counts, answers = self.counts(), []
         with self.progress("measure", "size") as advance:
@@ -249,7 +249,7 @@ class _Workbench:
                 some = self._measurable(count)
                 labels = encode(some.soft_labels, LABEL_LOSS)
                 blends = blends_of(some.keys, labels, self.bundle.manifest.blend, self.heldout)
-                answers.append(Answered.of(blends.blend, self.heldout.gold))
+                answers.append(CurveInputs.of(blends.blend, self.heldout.gold))
                 advance(number, len(counts))
         return answers
 
@@ -282,15 +282,15 @@ class _Workbench:
         with self.progress("knowledge base", "row") as advance:
             return build(self.kb, prototypes, config, self.keep_texts, advance)
 
-    def searched(self, count: int) -> tuple[Width, Blends, Callable[[Gate | None], Abstention | None]]:
+    def searched(self, count: int) -> tuple[EfSearchChoice, Blends, Callable[[Gate | None], Abstention | None]]:
         """How broadly to search so many rows, what they say of the held-out ones, without what knows those, and when
         to abstain with them and a gate.
         """
         some, blend, asked = self._measurable(count), self.bundle.manifest.blend, self.heldout
         kb = self.built(some)
         width = narrowest(kb.index, some.keys, asked.queries, blend.k)
-        kb.index.set_width(width.expansion_search)
-        blends = blend_many(kb, blend, Answers(asked.logits, asked.queries))
+        kb.index.set_ef_search(width.expansion_search)
+        blends = blend_many(kb, blend, StudentOutputs(asked.logits, asked.queries))
         return width, blends, lambda gate: abstention_of(kb, replace(asked, unrelated=len(kb)), blend, gate)
 
     def _measurable(self, count: int) -> Prototypes:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.data import Split, drop_duplicates_of
-from ..onnx.quality import Answers
+from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
-from ..training.finished_run import RunSource
-from ..tuning.build_kb import Knowledge
+from ..training.finished_run import FinishedRun
+from ..tuning.build_kb import KbRows
 
 FEWEST_EXTRA = 500
 """Extra rows, below which none is spared for the tuning."""
@@ -21,7 +21,7 @@ WITNESS_SHARE = 0.2
 MOST_WITNESSES = 2000
 _WITNESS_SEED = 7
 
-AskStudent = Callable[[Sequence[str | tuple[str, str]], str], Answers]
+AskStudent = Callable[[Sequence[str | tuple[str, str]], str], StudentOutputs]
 """(inputs, label of the progress line) to the exported student's answers."""
 
 
@@ -36,18 +36,18 @@ class Allocation:
         later: what joins the knowledge base once the blend is tuned.
     """
 
-    searched: Knowledge
-    asking: Knowledge
-    answers: Answers
-    later: Knowledge
+    searched: KbRows
+    asking: KbRows
+    answers: StudentOutputs
+    later: KbRows
 
 
 def allocate(
-    source: RunSource,
+    source: FinishedRun,
     recipe: RetrievalRecipe,
     extra: Split | None,
     ask_student: AskStudent,
-    heldout_answers: Answers,
+    heldout_answers: StudentOutputs,
 ) -> Allocation:
     """The rows of a run, and extra ones, in their parts.
 
@@ -79,16 +79,16 @@ def allocate(
     witness = _witnesses(searched.joined(heldout), added, related)
     if recipe.keep_heldout:
         later = later.joined(added.take(related))
-    witnesses = added.take(witness)
+    pseudo_labelled = added.take(witness)
     return Allocation(
         searched.joined(added.take(~related & ~witness)),
-        heldout.joined(replace(witnesses, gold=witnesses.logits.argmax(axis=1))),
+        heldout.joined(replace(pseudo_labelled, gold=pseudo_labelled.logits.argmax(axis=1))),
         heldout_answers.joined(asked.take(witness)),
-        later.joined(witnesses),
+        later.joined(pseudo_labelled),
     )
 
 
-def _witnesses(known: Knowledge, added: Knowledge, related: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _witnesses(known: KbRows, added: KbRows, related: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which of the added rows [n] are witnesses: whole groups of related rows, none of them related to a known row."""
     wanted = min(int(WITNESS_SHARE * len(added)), MOST_WITNESSES) if len(added) >= FEWEST_EXTRA else 0
     # A group's number is its first row's, and the known rows come first.

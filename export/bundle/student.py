@@ -29,7 +29,7 @@ from ..onnx.export import (
 )
 from ..onnx.quality import Floors
 from ..onnx.quantization import CANDIDATES, Choice, choose, runs
-from ..training.finished_run import RunSource
+from ..training.finished_run import FinishedRun
 from ..vocabulary.slim import Slim, VocabularySize, slim
 
 QuantizationChoice = Quantization | Literal["auto"]
@@ -81,7 +81,7 @@ class Written:
 
 
 def write_student(
-    source: RunSource, model: EncoderClassifier, job: StudentJob, student: Path, scratch: Path
+    source: FinishedRun, model: EncoderClassifier, job: StudentJob, student: Path, scratch: Path
 ) -> Written:
     """The float32 model into ``scratch`` (model.onnx), the quantized one and what belongs to it into ``student``.
 
@@ -128,12 +128,12 @@ class _Float32:
         fused: the same with attention as one node, where that can be; for dynamic quantization.
     """
 
-    source: RunSource
+    source: FinishedRun
     plain: Path
     fused: Path
 
     @classmethod
-    def export(cls, source: RunSource, student: EncoderClassifier, folder: Path) -> _Float32:
+    def export(cls, source: FinishedRun, student: EncoderClassifier, folder: Path) -> _Float32:
         """Export it, and prove that it answers as torch does."""
         max_length, config = source.recipe.max_length, student.encoder.config
         plain = export_float32(student, source.labels, max_length, folder)

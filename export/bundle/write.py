@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding
 
-from ...kb.index.exact_search import Width
+from ...kb.index.exact_search import EfSearchChoice
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.storage.atomic import atomic_directory, refuse_existing
 from ...runtime.bundle.bundle import KB_FOLDER
@@ -28,12 +28,12 @@ from ...runtime.inference.tokenizer import TextTokenizer
 from ..modeling.progress import progress
 from ..onnx.export import Target
 from ..onnx.probabilities_output import add_probabilities
-from ..onnx.quality import Answers, Floors, QualityReport, answers_of, compare, require
+from ..onnx.quality import Floors, QualityReport, StudentOutputs, answers_of, compare, require
 from ..recipe import RetrievalRecipe
-from ..training.finished_run import RunSource
+from ..training.finished_run import FinishedRun
 from ..training.run_folder import RunFolder, read_json
 from ..tuning.abstention import abstention_of
-from ..tuning.build_kb import Knowledge, Store, blend_many, build_kb, tune, tune_width
+from ..tuning.build_kb import KbRows, KbStorageConfig, blend_many, build_kb, tune, tune_ef_search
 from ..tuning.gating import Certificate, certify
 from ..tuning.groups import related_inputs
 from ..tuning.tune import Tuning, soft_labels
@@ -71,7 +71,7 @@ class ExportJob:
     quantization: QuantizationChoice = "dynamic"
     floors: Floors = Floors()
     allow_quality_loss: bool = False
-    store: Store = Store()
+    store: KbStorageConfig = KbStorageConfig()
     retrieval: RetrievalRecipe | None = None
     extra: Split | None = None
     certificate: Certificate = Certificate()
@@ -111,7 +111,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
     """
     refuse_existing(out)
     run = RunFolder(run_path)
-    source = RunSource.read(run)
+    source = FinishedRun.read(run)
     recipe = job.retrieval or source.recipe.retrieval
     heldout_gold = label_indices(source.heldout, source.labels)
     max_length = source.recipe.max_length
@@ -170,7 +170,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
     return Exported(manifest, report, tuning)
 
 
-def _created_from(source: RunSource, recipe: RetrievalRecipe, kb_rows: int) -> dict[str, Any]:
+def _created_from(source: FinishedRun, recipe: RetrievalRecipe, kb_rows: int) -> dict[str, Any]:
     """Where the bundle comes from, without the layout of the disk it was made on."""
     description = source.description
     extra_rows = kb_rows - len(source.train) - (len(source.heldout) if recipe.keep_heldout else 0)
@@ -184,7 +184,7 @@ def _created_from(source: RunSource, recipe: RetrievalRecipe, kb_rows: int) -> d
 
 def ask(
     session: StudentSession, tokenizer: TextTokenizer, inputs: Sequence[str | tuple[str, str]], label: str
-) -> Answers:
+) -> StudentOutputs:
     """A student's answers to rows, with progress."""
     with progress(label, len(inputs), "row") as advance:
         return answers_of(session, tokenizer, inputs, advance)
@@ -206,15 +206,15 @@ class MadeKb:
     tuned_on: KnowledgeBase
     tuning: Tuning
     gate: Gate | None
-    width: Width | None
+    width: EfSearchChoice | None
 
 
 def make_kb(
-    source: RunSource,
+    source: FinishedRun,
     recipe: RetrievalRecipe,
     job: ExportJob,
     ask_student: AskStudent,
-    heldout_answers: Answers,
+    heldout_answers: StudentOutputs,
 ) -> MadeKb:
     """The knowledge base of a run, and the blend tuned on what the bundle's student finds in it.
 
@@ -234,7 +234,7 @@ def make_kb(
     blend = tuning.blend
     width = None
     if len(rows) and len(parts.asking):
-        width = tune_width(kb, rows, parts.answers.queries, recipe, blend.k)
+        width = tune_ef_search(kb, rows, parts.answers.queries, recipe, blend.k)
     # The search depends on the keys alone, so what the labels were tuned to is put in afterwards.
     labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
     kb = kb.with_soft_labels(labels, job.store.label_loss)
@@ -250,7 +250,7 @@ def make_kb(
 
 
 @contextmanager
-def _building(rows: Knowledge) -> Iterator[Callable[[int, int], bool]]:
+def _building(rows: KbRows) -> Iterator[Callable[[int, int], bool]]:
     with progress("knowledge base", len(rows), "row") as advance:
         done = 0
 

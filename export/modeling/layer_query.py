@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .encoder import EncoderClassifier
-from .projection import Head, fit_pca
+from .projection import LinearLayer, fit_pca
 from .tokens import TokenRows
 from .training_loop import outputs_of
 
@@ -22,7 +22,7 @@ WHITENING = 0.5
 """Of the principal components (`fit_pca`); chosen by held-out likelihood on banking77 among 0, 0.25 and 0.5."""
 
 
-def fit_layer_query(student: EncoderClassifier, rows: TokenRows, dim: int) -> Head:
+def fit_layer_query(student: EncoderClassifier, rows: TokenRows, dim: int) -> LinearLayer:
     """The principal components of the pooled states of all layers, each layer centred and counting alike.
 
     Args:
@@ -37,7 +37,7 @@ def fit_layer_query(student: EncoderClassifier, rows: TokenRows, dim: int) -> He
     states = outputs_of(reader, rows, "student's layers").embedding
     scale = _layer_scales(states, student.encoder.config.num_hidden_layers)
     head = fit_pca(states / scale, min(dim, states.shape[1]), WHITENING)
-    return Head(head.weight / scale, head.bias)
+    return LinearLayer(head.weight / scale, head.bias)
 
 
 def _layer_scales(states: Tensor, layers: int) -> Tensor:
@@ -47,7 +47,7 @@ def _layer_scales(states: Tensor, layers: int) -> Tensor:
     return torch.stack(lengths).repeat_interleave(states.shape[1] // layers)
 
 
-def with_layer_query(student: EncoderClassifier, head: Head) -> EncoderClassifier:
+def with_layer_query(student: EncoderClassifier, head: LinearLayer) -> EncoderClassifier:
     """The same student, sharing its weights, with the query read from all layers by ``head``."""
     shape = replace(student.head, embedding_dim=len(head.weight), projection_bias=True, all_layers=True)
     reader = EncoderClassifier(student.encoder, shape)

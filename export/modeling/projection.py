@@ -22,7 +22,7 @@ _CHUNK = 8192
 
 
 @dataclass(frozen=True)
-class Head:
+class LinearLayer:
     """A linear map of the teacher's embeddings to the space of the keys.
 
     Args:
@@ -38,9 +38,9 @@ class Head:
         found = embeddings @ self.weight.T
         return found if self.bias is None else found + self.bias
 
-    def to(self, device: torch.device) -> Head:
+    def to(self, device: torch.device) -> LinearLayer:
         """The same on a device."""
-        return Head(self.weight.to(device), None if self.bias is None else self.bias.to(device))
+        return LinearLayer(self.weight.to(device), None if self.bias is None else self.bias.to(device))
 
     def save(self, folder: Path) -> None:
         """Write it into a folder."""
@@ -48,13 +48,13 @@ class Head:
         save_file({name: value.contiguous() for name, value in tensors.items()}, str(folder / _FILE))
 
     @classmethod
-    def load(cls, folder: Path) -> Head:
+    def load(cls, folder: Path) -> LinearLayer:
         """Read what ``save`` wrote."""
         tensors = load_file(str(folder / _FILE))
         return cls(tensors["weight"], tensors.get("bias"))
 
 
-def fit_projection(embeddings: Tensor, labels: Tensor, recipe: ProjectionRecipe, seed: int) -> Head:
+def fit_projection(embeddings: Tensor, labels: Tensor, recipe: ProjectionRecipe, seed: int) -> LinearLayer:
     """Fit the head by the recipe's method.
 
     Args:
@@ -88,10 +88,10 @@ def fit_projection(embeddings: Tensor, labels: Tensor, recipe: ProjectionRecipe,
                 optimizer.step()
                 advance(1)
     require_converged("projection head", [head.weight])
-    return Head(head.weight.detach())
+    return LinearLayer(head.weight.detach())
 
 
-def fit_pca(embeddings: Tensor, dim: int, whitening: float = 0.0) -> Head:
+def fit_pca(embeddings: Tensor, dim: int, whitening: float = 0.0) -> LinearLayer:
     """The principal components of embeddings [n, hidden], scaled to a mean squared length of 1.
 
     ``whitening`` takes that power of each component's standard deviation away: 0 leaves distances as they are, 1 makes
@@ -116,7 +116,7 @@ def fit_pca(embeddings: Tensor, dim: int, whitening: float = 0.0) -> Head:
     scale = total.rsqrt() if total > 0 else 1.0
     weight = (directions * signs * real * shrink * scale).T
     bias = -(weight @ mean)
-    return Head(weight.to(embeddings.dtype).contiguous(), bias.to(embeddings.dtype))
+    return LinearLayer(weight.to(embeddings.dtype).contiguous(), bias.to(embeddings.dtype))
 
 
 def require_reducible(dim: int, hidden: int) -> None:
@@ -143,6 +143,6 @@ def _moments(embeddings: Tensor) -> tuple[Tensor, Tensor]:
     return mean, covariance
 
 
-def project(embeddings: Tensor, head: Head) -> Tensor:
+def project(embeddings: Tensor, head: LinearLayer) -> Tensor:
     """Keys [n, embedding_dim], L2-normalised, of embeddings [n, hidden]."""
     return normalize(head(embeddings), dim=-1)

@@ -21,7 +21,7 @@ from ...runtime.bundle.bundle import MODEL_FILE, Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from ...runtime.runtime import Runtime
 from .fused_check import Comparison, compare
-from .fused_graph import Knowledge, fused_model
+from .fused_graph import FusedTables, fused_model
 
 MAX_ROWS = 4096
 FORMAT_VERSION = 1
@@ -79,7 +79,7 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
     return Fused(out, out.stat().st_size, len(knowledge.keys), comparison)
 
 
-def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> Knowledge:
+def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
     rows = len(kb)
     if rows == 0:
         raise UsageError(
@@ -95,7 +95,7 @@ def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> Knowledge:
             expected=f"at most {max_rows:,}",
             remedy=f"Make it smaller: `reaugkd compact {bundle} --out NEW --max-rows {max_rows}`; or raise --max-rows.",
         )
-    knowledge = Knowledge(kb.keys(), kb.config.dtype, kb.soft_labels.stored)
+    knowledge = FusedTables(kb.keys(), kb.config.dtype, kb.soft_labels.stored)
     size = knowledge.nbytes + (bundle / MODEL_FILE).stat().st_size
     if size > _LARGEST_FILE:
         raise UsageError(

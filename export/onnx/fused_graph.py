@@ -35,7 +35,7 @@ _BATCH = "batch"
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class FusedTables:
     """What the neighbours are found in.
 
     Attributes:
@@ -57,7 +57,7 @@ class Knowledge:
 
 def fused_model(
     student: onnx.ModelProto,
-    knowledge: Knowledge,
+    knowledge: FusedTables,
     config: BlendConfig,
     labels: Sequence[str],
     metadata: Mapping[str, object],
@@ -105,7 +105,7 @@ def _own(graph: Graph, model: onnx.ModelProto, temperature: float) -> str:
     return graph.add("Softmax", scaled, out=name, axis=-1)
 
 
-def _search(graph: Graph, embedding: str, knowledge: Knowledge, k: int) -> tuple[str, str]:
+def _search(graph: Graph, embedding: str, knowledge: FusedTables, k: int) -> tuple[str, str]:
     """The rows int64 [b, k] and similarities float32 [b, k] of the nearest keys."""
     query = _rounded(graph, embedding, knowledge.dtype)
     keys = graph.tensor(_stored(knowledge.keys.T, knowledge.dtype, f"{PREFIX}keys"))

@@ -33,19 +33,21 @@ class Floors:
 
 
 @dataclass(frozen=True)
-class Answers:
+class StudentOutputs:
     """A student's answers to n rows: logits [n, c] and queries [n, d], float32."""
 
     logits: NDArray[np.float32]
     queries: NDArray[np.float32]
 
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Answers:
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> StudentOutputs:
         """Those to some of the rows."""
-        return Answers(self.logits[rows], self.queries[rows])
+        return StudentOutputs(self.logits[rows], self.queries[rows])
 
-    def joined(self, other: Answers) -> Answers:
+    def joined(self, other: StudentOutputs) -> StudentOutputs:
         """These, then the other's."""
-        return Answers(np.concatenate([self.logits, other.logits]), np.concatenate([self.queries, other.queries]))
+        return StudentOutputs(
+            np.concatenate([self.logits, other.logits]), np.concatenate([self.queries, other.queries])
+        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ class QualityReport:
         return missed
 
 
-def compare(float32: Answers, quantized: Answers, gold: NDArray[np.int64], kb: KnowledgeBase, k: int) -> QualityReport:
+def compare(
+    float32: StudentOutputs, quantized: StudentOutputs, gold: NDArray[np.int64], kb: KnowledgeBase, k: int
+) -> QualityReport:
     """Compare both students' answers to the same held-out rows.
 
     Args:
@@ -104,8 +108,8 @@ def compare(float32: Answers, quantized: Answers, gold: NDArray[np.int64], kb: K
 
 
 def report_of(
-    float32: Answers,
-    quantized: Answers,
+    float32: StudentOutputs,
+    quantized: StudentOutputs,
     gold: NDArray[np.int64],
     wanted: NDArray[np.int64],
     found: NDArray[np.int64],
@@ -142,7 +146,7 @@ def answers_of(
     tokenizer: TextTokenizer,
     inputs: Sequence[str | tuple[str, str]],
     advance: Callable[[int], None],
-) -> Answers:
+) -> StudentOutputs:
     """The session's answers, row by row as the runtime asks: dynamic int8 answers depend on batch mates."""
     logits, queries = [], []
     for item in inputs:
@@ -151,4 +155,4 @@ def answers_of(
         logits.append(logit)
         queries.append(query)
         advance(1)
-    return Answers(np.stack(logits), np.stack(queries))
+    return StudentOutputs(np.stack(logits), np.stack(queries))

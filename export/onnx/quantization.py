@@ -19,7 +19,7 @@ from ...kb.index.exact_search import exact_search
 from ...runtime.benchmark.latency import Clock, Task, interleave, visits
 from ...runtime.inference.student import StudentSession
 from .export import Quantization
-from .quality import Answers, Floors, report_of
+from .quality import Floors, StudentOutputs, report_of
 
 CANDIDATES: tuple[Quantization, ...] = ("dynamic", "static", "none")
 """In the order in which they are preferred: a later one must be clearly faster than an earlier one."""
@@ -70,10 +70,10 @@ def choose(
         QualityError: none passes.
     """
 
-    def answers(session: StudentSession) -> Answers:
+    def answers(session: StudentSession) -> StudentOutputs:
         found = [session.run(row) for row in rows]
         advance(len(rows))
-        return Answers(*(np.stack(part) for part in zip(*found, strict=True)))
+        return StudentOutputs(*(np.stack(part) for part in zip(*found, strict=True)))
 
     wanted = answers(float32)
     near = _other_rows(wanted.queries, wanted.queries)

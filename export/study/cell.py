@@ -38,11 +38,11 @@ from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import TokenRows, token_rows
 from ..modeling.training_loop import outputs_of
 from ..onnx.export import detect_target
-from ..onnx.quality import Answers
+from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
 from ..recipe_file import retrieval_from_dict
 from ..training.evaluate_run import distillation_sample
-from ..training.finished_run import RunSource
+from ..training.finished_run import FinishedRun
 from ..training.run_folder import RunFolder, made_from, read_json
 from ..training.splits import assign
 from ..training.train import TrainJob, train
@@ -111,7 +111,7 @@ class _Measured:
     """A finished run on the rows to be scored; whatever several variants ask for is computed once."""
 
     def __init__(self, run: RunFolder, dataset: Dataset, split: str | None, options: Options, scratch: Path) -> None:
-        self.run, self.source, self.scratch = run, RunSource.read(run), scratch
+        self.run, self.source, self.scratch = run, FinishedRun.read(run), scratch
         self.split: Split = choose_split(dataset, split)[1]
         self.gold = label_indices(self.split, self.source.labels)
         scored = {CLEAN: self.split, **({SHIFTED: shifted_split(self.split)} if options.shifted else {})}
@@ -155,7 +155,11 @@ class _Measured:
             "label_temperature": blend.label_temperature,
             "gold_share": blend.gold_share,
             "kb_rows": len(made.kb),
-            **({} if made.tuning.witnesses else {f"heldout_nll_{name}": nll for name, nll in made.tuning.nll.items()}),
+            **(
+                {}
+                if made.tuning.pseudo_labelled
+                else {f"heldout_nll_{name}": nll for name, nll in made.tuning.nll.items()}
+            ),
         }
         return [
             system_result(
@@ -223,7 +227,7 @@ _SYSTEMS: Mapping[str, Callable[[Blends], Floats]] = {
 class _Quantized:
     """The int8 student, asked as the runtime asks: row by row. Answers are kept."""
 
-    def __init__(self, source: RunSource, recipe: RetrievalRecipe, folder: Path) -> None:
+    def __init__(self, source: FinishedRun, recipe: RetrievalRecipe, folder: Path) -> None:
         self._source = source
         student, scratch = folder / "student", folder / "scratch"
         student.mkdir(parents=True)
@@ -231,15 +235,15 @@ class _Quantized:
         write_student(source, source.student(recipe), StudentJob(detect_target(), vocabulary="full"), student, scratch)
         self._session = StudentSession(student / "model.onnx")
         self._tokenizer = TextTokenizer(student / "tokenizer.json", source.recipe.max_length)
-        self._kept: dict[str, Answers] = {}
+        self._kept: dict[str, StudentOutputs] = {}
 
-    def ask(self, inputs: Sequence[str | tuple[str, str]], label: str) -> Answers:
+    def ask(self, inputs: Sequence[str | tuple[str, str]], label: str) -> StudentOutputs:
         key = made_from(inputs)
         if key not in self._kept:
             self._kept[key] = ask(self._session, self._tokenizer, inputs, label)
         return self._kept[key]
 
-    def heldout(self) -> Answers:
+    def heldout(self) -> StudentOutputs:
         return self.ask(self._source.heldout.inputs(), "heldout")
 
 

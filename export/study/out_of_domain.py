@@ -18,7 +18,7 @@ from ...runtime.evaluation.results import STUDENT_FP32, TEACHER
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import token_rows
 from ..modeling.training_loop import outputs_of
-from ..training.finished_run import RunSource
+from ..training.finished_run import FinishedRun
 from ..training.run_folder import RunFolder
 
 NEIGHBOURS = 5
@@ -72,7 +72,7 @@ def out_of_domain_accuracy(run: RunFolder, other: OtherDomain) -> dict[str, floa
     Returns:
         ``teacher`` (its pooled states) and ``student_fp32`` (the embedding that the objectives trained).
     """
-    source = RunSource.read(run)
+    source = FinishedRun.read(run)
     splits = (other.train, other.test)
     labels = [torch.from_numpy(label_indices(split, other.label_names)) for split in splits]
     models: dict[str, tuple[nn.Module, Path]] = {

@@ -220,12 +220,6 @@ def write_results(out: Path, found: Iterable[tuple[Cell, CellResult]]) -> None:
     _write(out / "rows.parquet", pa.concat_tables(tables).unify_dictionaries())
 
 
-def read_results(out: Path) -> tuple[list[dict[str, Any]], Any]:
-    """What ``write_results`` wrote: the metrics as records, the rows as an Arrow table."""
-    metrics: list[dict[str, Any]] = pq.read_table(out / "results.parquet").to_pylist()
-    return metrics, pq.read_table(out / "rows.parquet")
-
-
 def _key(cell: Cell) -> dict[str, Value]:
     return {"task": cell.task.name, "recipe": cell.recipe, "seed": cell.seed}
 

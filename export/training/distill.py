@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from .. import objectives
 from ..modeling.distributed import processes
 from ..modeling.encoder import Detailed, EncoderClassifier, HeadConfig, keep_layers, load_encoder
-from ..modeling.projection import Head
+from ..modeling.projection import LinearLayer
 from ..modeling.teacher import FineTunedTeacher
 from ..modeling.tokens import TokenRows
 from ..modeling.training_loop import FitJob, Forward, Step, fit, in_precision
@@ -27,7 +27,7 @@ def default_layers(count: int) -> tuple[int, ...]:
 
 
 def start_student(
-    teacher: nn.Module, projection: Head, num_labels: int, recipe: StudentRecipe, attention: str | None = None
+    teacher: nn.Module, projection: LinearLayer, num_labels: int, recipe: StudentRecipe, attention: str | None = None
 ) -> EncoderClassifier:
     """The student before its distillation.
 
@@ -62,7 +62,7 @@ def pooling_of(teacher: nn.Module) -> Pooling:
     return teacher.pooling
 
 
-def _inherit_heads(student: EncoderClassifier, teacher: nn.Module, projection: Head) -> None:
+def _inherit_heads(student: EncoderClassifier, teacher: nn.Module, projection: LinearLayer) -> None:
     assert student.projection is not None
     with torch.no_grad():
         if student.projection.weight.shape == projection.weight.shape:

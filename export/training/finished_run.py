@@ -13,19 +13,19 @@ from ...errors import DataError
 from ...runtime.data import Split, label_indices
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.layer_query import with_layer_query
-from ..modeling.projection import Head, project
+from ..modeling.projection import LinearLayer, project
 from ..modeling.teacher import load_teacher
 from ..modeling.tokens import token_rows
 from ..modeling.training_loop import outputs_of
 from ..recipe import Recipe, RetrievalRecipe
 from ..recipe_file import recipe_from_dict
-from ..tuning.build_kb import Knowledge
+from ..tuning.build_kb import KbRows
 from .run_folder import RunFolder, read_rows
 from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs
 
 
 @dataclass(frozen=True)
-class RunSource:
+class FinishedRun:
     """A finished run, read.
 
     Args:
@@ -42,10 +42,10 @@ class RunSource:
     train: Split
     heldout: Split
     outputs: dict[str, TeacherOutputs]
-    head: Head
+    head: LinearLayer
 
     @classmethod
-    def read(cls, run: RunFolder) -> RunSource:
+    def read(cls, run: RunFolder) -> FinishedRun:
         """Read a run.
 
         Raises:
@@ -59,7 +59,7 @@ class RunSource:
             train=read_rows(run.data / "train.jsonl"),
             heldout=read_rows(run.data / "heldout.jsonl"),
             outputs=load_outputs(run),
-            head=Head.load(run.projection),
+            head=LinearLayer.load(run.projection),
         )
 
     @property
@@ -75,14 +75,14 @@ class RunSource:
     def student(self, recipe: RetrievalRecipe) -> EncoderClassifier:
         """The student, asking as the recipe says."""
         student = EncoderClassifier.load(self.run.student)
-        return with_layer_query(student, Head.load(self.run.query)) if recipe.query == "layers" else student
+        return with_layer_query(student, LinearLayer.load(self.run.query)) if recipe.query == "layers" else student
 
     def teacher(self) -> nn.Module:
         """The teacher, its outputs in the order of the labels."""
         source = self.description["teacher"] if self.description["teacher_is_fine_tuned"] else self.run.teacher
         return load_teacher(source, self.recipe.teacher.pooling, self.labels)
 
-    def of_train(self, queries: NDArray[np.float32] | None, recipe: RetrievalRecipe) -> Knowledge:
+    def of_train(self, queries: NDArray[np.float32] | None, recipe: RetrievalRecipe) -> KbRows:
         """The train rows, labelled as the recipe says.
 
         Args:
@@ -105,11 +105,11 @@ class RunSource:
             logits = found
         return self._knowledge(self.train, TeacherOutputs(logits, outputs.embeddings), queries)
 
-    def of_heldout(self, queries: NDArray[np.float32] | None) -> Knowledge:
+    def of_heldout(self, queries: NDArray[np.float32] | None) -> KbRows:
         """The held-out rows, which no teacher was fitted on."""
         return self._knowledge(self.heldout, self.outputs["heldout"], queries)
 
-    def of_extra(self, split: Split, queries: NDArray[np.float32] | None) -> Knowledge:
+    def of_extra(self, split: Split, queries: NDArray[np.float32] | None) -> KbRows:
         """Rows that the run did not know, labelled by its teacher now; gold labels, if there are any, are not read."""
         teacher = self.teacher()
         rows = token_rows(self.run.teacher, split, teacher.encoder.config, self.recipe.max_length)  # type: ignore[union-attr]
@@ -117,10 +117,10 @@ class RunSource:
         unlabelled = Split(split.texts, split.pairs, None, split.source, split.rows)
         return self._knowledge(unlabelled, TeacherOutputs(found.logits, found.embedding), queries)
 
-    def _knowledge(self, split: Split, outputs: TeacherOutputs, queries: NDArray[np.float32] | None) -> Knowledge:
+    def _knowledge(self, split: Split, outputs: TeacherOutputs, queries: NDArray[np.float32] | None) -> KbRows:
         keys = project(outputs.embeddings, self.head).numpy()
         none = np.full(len(split), -1)
-        return Knowledge(
+        return KbRows(
             inputs=split.inputs(),
             logits=outputs.logits.numpy(),
             teacher_keys=keys,

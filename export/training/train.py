@@ -25,13 +25,13 @@ from .. import objectives
 from ..modeling.distributed import processes
 from ..modeling.encoder import EncoderClassifier, load_config
 from ..modeling.layer_query import fit_layer_query, with_layer_query
-from ..modeling.projection import Head, fit_projection, project
+from ..modeling.projection import LinearLayer, fit_projection, project
 from ..modeling.teacher import fine_tune, is_classifier, load_teacher
 from ..modeling.tokens import TokenRows, save_tokenizer, token_rows
 from ..modeling.training_loop import FitJob, outputs_of
 from ..objectives.base import Targets
 from ..recipe import Recipe
-from ..tuning.build_kb import Knowledge
+from ..tuning.build_kb import KbRows
 from ..tuning.groups import related_rows
 from ..tuning.tune import K_GRID, HeldOut, Tuning, tune_blend
 from .cross_fit import folds_of
@@ -233,14 +233,14 @@ class _Pipeline:
         tensors = {"rows": torch.from_numpy(unknown), "logits": found.logits}
         save_file(tensors, str(folder / "labels.safetensors"))
 
-    def projection(self, outputs: TeacherOutputs) -> Head:
+    def projection(self, outputs: TeacherOutputs) -> LinearLayer:
         with self.run.stage(self.run.projection, self.projection_hash) as folder:
             if folder:
                 labels = torch.from_numpy(label_indices(self.splits.train, self.splits.label_names))
                 fit_projection(outputs.embeddings, labels, self.recipe.projection, self.recipe.seed).save(folder)
-        return Head.load(self.run.projection)
+        return LinearLayer.load(self.run.projection)
 
-    def student(self, outputs: TeacherOutputs, head: Head) -> EncoderClassifier:
+    def student(self, outputs: TeacherOutputs, head: LinearLayer) -> EncoderClassifier:
         with self.run.stage(self.run.student, self.student_hash) as folder:
             if folder:
                 attention = objectives.build(self.recipe.objectives).attention
@@ -259,12 +259,12 @@ class _Pipeline:
                 student.save(folder)
         return EncoderClassifier.load(self.run.student)
 
-    def query(self, student: EncoderClassifier) -> Head:
+    def query(self, student: EncoderClassifier) -> LinearLayer:
         with self.run.stage(self.run.query, self.query_hash) as folder:
             if folder:
                 rows = self._tokens(self.run.student, self.splits.train, student.encoder.config)
                 fit_layer_query(student, rows, self.recipe.projection.embedding_dim).save(folder)
-        return Head.load(self.run.query)
+        return LinearLayer.load(self.run.query)
 
     def tuning(self, student: EncoderClassifier, labels: Tensor, teacher_keys: Tensor) -> Tuning:
         """The blend on the float32 student and exact neighbours; export tunes it again on what it writes."""
@@ -283,7 +283,7 @@ class _Pipeline:
                 student, self._tokens(self.run.student, self.splits.train, config), "student on train"
             ).embedding
         gold = label_indices(self.splits.train, names)
-        knowledge = Knowledge(self.splits.train.inputs(), labels.numpy(), teacher_keys.numpy(), queries.numpy(), gold)
+        knowledge = KbRows(self.splits.train.inputs(), labels.numpy(), teacher_keys.numpy(), queries.numpy(), gold)
         keys = torch.from_numpy(knowledge.keys(recipe))
         similarities, nearest = exact_neighbours(answers.embedding, keys, min(K_GRID[-1], len(keys)))
         return tune_blend(
@@ -298,7 +298,7 @@ class _Pipeline:
             recipe.weight,
             label_temperatures=recipe.label_temperatures,
             gold_shares=recipe.gold_shares,
-            cautious=recipe.cautious,
+            one_se_rule=recipe.one_se_rule,
         )
 
     def _tokens(self, folder: Path, split: Split, config: Any) -> TokenRows:

@@ -33,12 +33,12 @@ from ...kb.index.exact_search import exact_search, unit
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import SoftLabels
 from ...runtime.bundle.heldout_rows import HeldOutRows
-from ...runtime.decision.abstention import Abstention, Certified, Reference, Sets, Thresholds
+from ...runtime.decision.abstention import Abstention, Certified, DriftReference, Sets, Thresholds
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.decision.conformal import PredictionSets
 from ...runtime.decision.gating import Gate
 from ...runtime.decision.histogram import AGREEMENT_EDGES, SIMILARITY_EDGES, Histogram
-from ...runtime.decision.rejection_score import Tail, Tails, disagreement, distance, uncertainty
+from ...runtime.decision.rejection_score import EmpiricalSurvival, Tails, disagreement, distance, uncertainty
 from .build_kb import blend_found
 
 Floats = NDArray[np.floating]
@@ -96,43 +96,50 @@ def fit_abstention(
     answers = blend_found(found, similarities, labels, blend, heldout.logits[each])
     student, retrieved = answers.student, answers.retrieval
     agreement = disagreement(student, retrieved)
-    tails = Tails(Tail.of(distance(similarities)), Tail.of(uncertainty(student)), Tail.of(agreement))
-    doubts, alone = tails.doubts(student, retrieved, similarities), tails.doubts_alone(student)
+    tails = Tails(
+        EmpiricalSurvival.of(distance(similarities)),
+        EmpiricalSurvival.of(uncertainty(student)),
+        EmpiricalSurvival.of(agreement),
+    )
+    rejection_scores, alone = (
+        tails.rejection_scores(student, retrieved, similarities),
+        tails.student_rejection_scores(student),
+    )
     gated = None if gate is None else _gated(answers.student, answers.blend, gate)
     return Abstention(
         rows=len(each),
         delta=DELTA,
         tails=tails,
-        blend=_thresholds(doubts, answers.blend.argmax(axis=1) != gold),
+        blend=_thresholds(rejection_scores, answers.blend.argmax(axis=1) != gold),
         student=_thresholds(alone, student.argmax(axis=1) != gold),
         sets=Sets(
             prediction_sets(answers.blend, gold),
             prediction_sets(student, gold),
             None if gated is None else prediction_sets(gated, gold),
         ),
-        reference=Reference(
+        reference=DriftReference(
             Histogram.of(similarities[:, 0], SIMILARITY_EDGES), Histogram.of(1.0 - agreement, AGREEMENT_EDGES)
         ),
     )
 
 
 def certified_threshold(
-    doubts: Floats, wrong: NDArray[np.bool_], error: float, delta: float = DELTA
+    rejection_scores: Floats, wrong: NDArray[np.bool_], error: float, delta: float = DELTA
 ) -> Certified | None:
     """The largest threshold whose answers are shown to be wrong at most so often; None where none could be.
 
     Args:
-        doubts: [n], of independent rows.
+        rejection_scores: [n], of independent rows.
         wrong: [n], whether the answer is.
         error: the rate of errors, 0 to 1.
         delta: the chance that the rows were misleading.
     """
-    rows = len(doubts)
+    rows = len(rejection_scores)
     ranks = np.unique(np.ceil(np.arange(1, _RANKS + 1) * rows / _RANKS).astype(np.int64))
-    thresholds = [_rounded_up(float(one)) for one in np.sort(doubts)[ranks - 1]]
+    thresholds = [_rounded_up(float(one)) for one in np.sort(rejection_scores)[ranks - 1]]
     # As the edge takes them: all rows of one doubt at once.
-    answered = np.array([(doubts <= threshold).sum() for threshold in thresholds])
-    failed = np.array([(wrong & (doubts <= threshold)).sum() for threshold in thresholds])
+    answered = np.array([(rejection_scores <= threshold).sum() for threshold in thresholds])
+    failed = np.array([(wrong & (rejection_scores <= threshold)).sum() for threshold in thresholds])
     level = delta / len(_STARTS)
     passed = binom.cdf(failed, answered, error) <= level
     fewest = math.log(level) / math.log1p(-error)  # of rows that prove anything, none of them wrong
@@ -159,13 +166,13 @@ def _mapie() -> Callable[[Floats, NDArray[np.integer]], PredictionSets]:
     return prediction_sets
 
 
-def _thresholds(doubts: Floats, wrong: NDArray[np.bool_]) -> Thresholds:
-    rows, ordered = len(doubts), np.sort(doubts)
+def _thresholds(rejection_scores: Floats, wrong: NDArray[np.bool_]) -> Thresholds:
+    rows, ordered = len(rejection_scores), np.sort(rejection_scores)
     shares = [share for share in SHARES if _rank(share, rows) <= rows]
     values = [_rounded_up(float(ordered[_rank(share, rows) - 1])) for share in shares]
     errors: list[Certified] = []
     for error in ERRORS:
-        found = certified_threshold(doubts, wrong, error)
+        found = certified_threshold(rejection_scores, wrong, error)
         if found is not None:
             errors.append(found)
         if found is not None and found.answered == rows:
@@ -187,7 +194,7 @@ def _rounded_up(value: float) -> float:
     return math.ceil(value * 1e6) / 1e6
 
 
-def told_abstention(abstention: Abstention | None) -> str:
+def describe_abstention(abstention: Abstention | None) -> str:
     """What an export has found, in words."""
     if abstention is None:
         return f"none: fewer than {LEAST_ROWS} independent held-out rows, or an empty knowledge base"

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kb.index.exact_search import Width, narrowest
+from ...kb.index.exact_search import EfSearchChoice, narrowest
 from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import LABEL_LOSS, SoftLabels
@@ -18,12 +18,12 @@ from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.decision.blending import softmax_many
 from ...runtime.decision.mixture_weight import features_many
 from ...runtime.inference.threads import default_threads
-from ..onnx.quality import Answers
+from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
 from .groups import related_inputs
 from .tune import K_GRID, HeldOut, Tuning, soft_labels, tune_blend
 
-TUNING_WIDTH = 4 * K_GRID[-1]
+TUNING_EF_SEARCH = 4 * K_GRID[-1]
 """Of searches while the blend is tuned, so that what the graph misses has no part in the choice."""
 
 MOST_QUERIES = 1000
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class KbRows:
     """n rows that a knowledge base can hold.
 
     Args:
@@ -69,26 +69,26 @@ class Knowledge:
         """The group of related rows that each row is in, [n]."""
         return related_inputs(self.inputs)
 
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Knowledge:
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> KbRows:
         """Some of the rows."""
         chosen = np.arange(len(self))[rows]
         arrays = {name: getattr(self, name)[chosen] for name in ("logits", "teacher_keys", "queries", "gold")}
-        return Knowledge([self.inputs[row] for row in chosen], **arrays)
+        return KbRows([self.inputs[row] for row in chosen], **arrays)
 
-    def joined(self, other: Knowledge) -> Knowledge:
+    def joined(self, other: KbRows) -> KbRows:
         """These rows, then the other's."""
         arrays = {
             name: np.concatenate([getattr(self, name), getattr(other, name)])
             for name in ("logits", "teacher_keys", "queries", "gold")
         }
-        return Knowledge([*self.inputs, *other.inputs], **arrays)
+        return KbRows([*self.inputs, *other.inputs], **arrays)
 
 
 KbTexts = Literal["plain", "hash", "none"]
 
 
 @dataclass(frozen=True)
-class Store:
+class KbStorageConfig:
     """How a knowledge base is written.
 
     Args:
@@ -106,11 +106,11 @@ class Store:
 
 
 def build_kb(
-    rows: Knowledge,
+    rows: KbRows,
     recipe: RetrievalRecipe,
     blend: BlendConfig,
-    store: Store,
-    width: int = TUNING_WIDTH,
+    store: KbStorageConfig,
+    width: int = TUNING_EF_SEARCH,
     progress: Progress | None = None,
 ) -> KnowledgeBase:
     """A knowledge base of the rows, their soft labels as the blend says (temperature, share of gold).
@@ -145,9 +145,9 @@ def _kept(texts: Sequence[str | tuple[str, str]], how: KbTexts) -> Sequence[str 
 
 def tune(
     kb: KnowledgeBase,
-    rows: Knowledge,
-    heldout: Knowledge,
-    answers: Answers,
+    rows: KbRows,
+    heldout: KbRows,
+    answers: StudentOutputs,
     recipe: RetrievalRecipe,
     true: int | None = None,
 ) -> Tuning:
@@ -168,13 +168,13 @@ def tune(
         recipe.weight,
         label_temperatures=recipe.label_temperatures,
         gold_shares=recipe.gold_shares,
-        cautious=recipe.cautious,
+        one_se_rule=recipe.one_se_rule,
     )
 
 
-def tune_width(
-    kb: KnowledgeBase, rows: Knowledge, queries: NDArray[np.float32], recipe: RetrievalRecipe, k: int
-) -> Width:
+def tune_ef_search(
+    kb: KnowledgeBase, rows: KbRows, queries: NDArray[np.float32], recipe: RetrievalRecipe, k: int
+) -> EfSearchChoice:
     """How broadly to search a knowledge base for k neighbours (`kb.recall`), which it then does.
 
     Args:
@@ -185,7 +185,7 @@ def tune_width(
         k: neighbours that will be asked for.
     """
     width = narrowest(kb.index, rows.keys(recipe), queries[:MOST_QUERIES], k)
-    kb.index.set_width(width.expansion_search)
+    kb.index.set_ef_search(width.expansion_search)
     return width
 
 
@@ -198,7 +198,7 @@ class Blends:
     blend: Floats
 
 
-def blend_many(kb: KnowledgeBase, blend: BlendConfig, answers: Answers) -> Blends:
+def blend_many(kb: KnowledgeBase, blend: BlendConfig, answers: StudentOutputs) -> Blends:
     """What a bundle of this knowledge base and blend answers, for many rows at once: as the runtime, to rounding."""
     found, similarities = kb.search_many(answers.queries, blend.k, threads=default_threads())
     return blend_found(found, similarities, kb.soft_labels, blend, answers.logits)

@@ -92,7 +92,7 @@ def _rounded_up(threshold: float) -> float:
     return min(1.0, float(np.ceil(threshold * 1e6) / 1e6))
 
 
-def told_gate(gate: Gate | None, epsilon: float) -> str:
+def describe_gate(gate: Gate | None, epsilon: float) -> str:
     """A gate, or that there is none that loses at most ``epsilon``, in words."""
     if gate is None:
         return f"none: too few held-out rows to certify a loss of {epsilon:.2%}, or too many lost"

@@ -44,7 +44,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Answered:
+class WeightInputs:
     """What student and neighbours say of n held-out rows, at the chosen settings.
 
     Args:
@@ -101,7 +101,7 @@ class _Rows:
         return losses
 
 
-def fit_weighting(answered: Answered, kinds: Sequence[Kind] = KINDS) -> Chosen:
+def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Chosen:
     """Fit the forms and choose one by 5-fold cross-validated negative log-likelihood, stratified, with a fixed seed.
 
     Chosen is the simplest of the forms that beat the constant by more than a standard error of the paired difference a
@@ -223,7 +223,7 @@ def logistic_loss(
     return float(loss), design.T @ of_scores + PENALTY * parameters
 
 
-def _rows(answered: Answered) -> _Rows:
+def _rows(answered: WeightInputs) -> _Rows:
     everyone = np.arange(len(answered.gold))
     student, retrieved = (
         probabilities[everyone, answered.gold].astype(np.float64)

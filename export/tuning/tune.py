@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kb.storage.json_fields import Fields
+from ...kb.storage.json_fields import JsonReader
 from ...runtime.decision.blend_config import BlendConfig, read_blend
 from ...runtime.decision.blending import softmax_many
 from ..recipe import Weighting
 from .grid import Candidates, Setting, blended, fewest_neighbours
 from .groups import mean_and_error
-from .mixture_weight import KINDS, Answered, fit_weighting
+from .mixture_weight import KINDS, WeightInputs, fit_weighting
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ class HeldOut:
     true: int | None = None
 
     @property
-    def witnesses(self) -> int:
+    def pseudo_labelled(self) -> int:
         """How many rows have the teacher's answer for their label."""
         return 0 if self.true is None else len(self.gold) - self.true
 
@@ -93,7 +93,7 @@ class Tuning:
     nll: dict[str, float]
     by_k: dict[str, float] = field(default_factory=dict)
     weight_cv_nll: dict[str, float] = field(default_factory=dict)
-    witnesses: int = 0
+    pseudo_labelled: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -103,7 +103,7 @@ class Tuning:
     def read(cls, path: Path) -> Tuning:
         """What ``as_dict`` gave, from a JSON file."""
         table = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**table, "blend": read_blend(Fields(table["blend"], path))})
+        return cls(**{**table, "blend": read_blend(JsonReader(table["blend"], path))})
 
 
 def soft_labels(
@@ -131,7 +131,7 @@ def tune_blend(
     *,
     label_temperatures: Sequence[float] = LABEL_TEMPERATURE_GRID,
     gold_shares: Sequence[float] = (0.0,),
-    cautious: bool = False,
+    one_se_rule: bool = False,
     k_loss: float = K_LOSS,
 ) -> Tuning:
     """Minimise the blend's held-out NLL over the grids, the weight exactly for each (it is convex there).
@@ -148,8 +148,8 @@ def tune_blend(
             (of 50 rows at least, else it stays constant), or with ``"auto"`` the one that cross-validation prefers.
         label_temperatures: tried for the soft labels.
         gold_shares: tried for the gold labels' part in them.
-        cautious: leave the student alone (w = 1, the other settings as chosen) where cross-validation does not see the
-            neighbours help.
+        one_se_rule: leave the student alone (w = 1, the other settings as chosen) where cross-validation does not see
+            the neighbours help.
         k_loss: the share of the best k's gain over the student that a smaller k may lose.
     """
     everyone = np.arange(len(rows.gold))
@@ -164,15 +164,15 @@ def tune_blend(
     by_k = candidates.best_by_k(student)
     best = fewest_neighbours(by_k, _nll(student), k_loss)
     setting, share, nll = candidates.settings[best.number], best.weight, best.nll
-    if cautious and not (share < 1 and candidates.pays(student, rows.groups, k_loss)):
+    if one_se_rule and not (share < 1 and candidates.pays(student, rows.groups, k_loss)):
         share, nll, weight = 1.0, _nll(student), "constant"
-    if rows.witnesses and _misled(student[known], candidates.of_gold[best.number, known], share, rows.groups):
+    if rows.pseudo_labelled and _misled(student[known], candidates.of_gold[best.number, known], share, rows.groups):
         return tune_blend(
             rows.known(),
             weight,
             label_temperatures=label_temperatures,
             gold_shares=gold_shares,
-            cautious=cautious,
+            one_se_rule=one_se_rule,
             k_loss=k_loss,
         )
     tuning = replace(
@@ -182,7 +182,7 @@ def tune_blend(
         ),
         nll={**alone.nll, "retrieval": best.retrieval_nll, "blend": nll},
         by_k={str(k): of_k.nll for k, of_k in by_k.items()},
-        witnesses=rows.witnesses,
+        pseudo_labelled=rows.pseudo_labelled,
     )
     return tuning if weight == "constant" else _with_weight(tuning, rows, weight)
 
@@ -238,12 +238,12 @@ def _with_weight(tuning: Tuning, rows: HeldOut, form: Weighting) -> Tuning:
     )
 
 
-def _answered(rows: HeldOut, blend: BlendConfig) -> Answered:
+def _answered(rows: HeldOut, blend: BlendConfig) -> WeightInputs:
     """What student and neighbours say of each row at these settings."""
     near = rows.similarities[:, : blend.k].astype(np.float64)
     gold = None if rows.neighbour_gold is None else rows.neighbour_gold[:, : blend.k]
     labels = soft_labels(rows.neighbour_logits[:, : blend.k], gold, blend.label_temperature, blend.gold_share)
-    return Answered(
+    return WeightInputs(
         student=_softmax(rows.student_logits, blend.student_temperature),
         retrieved=np.einsum("nk,nkc->nc", _softmax(near, blend.tau), labels),
         top=near[:, 0],

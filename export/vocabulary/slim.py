@@ -23,7 +23,7 @@ from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import token_rows
 from ..modeling.training_loop import outputs_of
 from ..onnx.quality import Floors
-from ..training.finished_run import RunSource
+from ..training.finished_run import FinishedRun
 from .embedding_tables import fewer_pieces, fewer_positions, require_unchanged_answers, special_ids, word_table
 from .likely_pieces import likeliest_first, most_frequent_first
 from .prune import Pruned, Vocabulary
@@ -91,7 +91,7 @@ class Slim:
 
 
 def slim(
-    source: RunSource,
+    source: FinishedRun,
     student: EncoderClassifier,
     size: VocabularySize,
     folder: Path,
@@ -127,7 +127,7 @@ def slim(
         return _whole(source, student, folder)
 
 
-def _whole(source: RunSource, student: EncoderClassifier, folder: Path) -> Slim:
+def _whole(source: FinishedRun, student: EncoderClassifier, folder: Path) -> Slim:
     shutil.copyfile(source.run.student / "tokenizer.json", folder / "tokenizer.json")
     rows = word_table(student)[1].num_embeddings
     shorter = fewer_positions(student, source.recipe.max_length)
@@ -137,7 +137,7 @@ def _whole(source: RunSource, student: EncoderClassifier, folder: Path) -> Slim:
 
 
 def _pruned(
-    source: RunSource,
+    source: FinishedRun,
     student: EncoderClassifier,
     at_least: int,
     folder: Path,
@@ -174,7 +174,7 @@ def _mistyped(vocabulary: Vocabulary, inputs: Sequence[str | tuple[str, str]], u
 
 
 def _unseen(
-    source: RunSource, student: EncoderClassifier, pruned: Pruned, heldout: Sequence[frozenset[int]], folder: Path
+    source: FinishedRun, student: EncoderClassifier, pruned: Pruned, heldout: Sequence[frozenset[int]], folder: Path
 ) -> Unseen:
     """Ask both students about the rows with a piece that is gone; the others are split as before."""
     kept = frozenset(pruned.old_ids)

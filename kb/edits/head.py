@@ -38,7 +38,7 @@ _POLL = 0.01  # seconds between two tries for the lock
 
 
 @dataclass(frozen=True)
-class Head:
+class JournalHead:
     """The state that is in force.
 
     Attributes:
@@ -60,7 +60,7 @@ class Head:
         return text.encode().ljust(HEAD_BYTES - 1) + b"\n"
 
     @classmethod
-    def parse(cls, line: bytes) -> Head:
+    def parse(cls, line: bytes) -> JournalHead:
         """Read a line.
 
         Raises:
@@ -112,7 +112,7 @@ class HeadFile:
         finally:
             os.close(file)
 
-    def read(self) -> tuple[bytes, Head | None]:
+    def read(self) -> tuple[bytes, JournalHead | None]:
         """The line and what it says; None where nothing was ever edited.
 
         Raises:
@@ -124,7 +124,7 @@ class HeadFile:
             if not line:
                 break
             with suppress(ValueError):
-                return line, Head.parse(line)
+                return line, JournalHead.parse(line)
         if not line and not os.path.lexists(self.path.parent):
             return line, None
         raise self._damaged(f"{len(line)} bytes")
@@ -139,7 +139,7 @@ class HeadFile:
         )
 
 
-def write_head(bundle: Path, head: Head) -> None:
+def write_head(bundle: Path, head: JournalHead) -> None:
     """Put another state in force; it is safe on the disk when this returns.
 
     Raises:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index.exact_search import Width, narrowest
+from ..index.exact_search import EfSearchChoice, narrowest
 from ..index.hnsw import VectorIndex
 from ..knowledge_base import ROW_DTYPE, KnowledgeBase, text_line
 from ..soft_labels import edited
-from .overlay import EditedKnowledgeBase
+from .overlay import OverlayKnowledgeBase
 
 Floats = NDArray[np.float32]
 
@@ -22,7 +22,7 @@ MOST_QUERIES = 256
 _NOISE = 0.5  # length of what is added to a key of length 1 to make a query of it
 
 
-def fold(kb: EditedKnowledgeBase, progress: Callable[[int, int], object] | None = None) -> KnowledgeBase:
+def fold(kb: OverlayKnowledgeBase, progress: Callable[[int, int], object] | None = None) -> KnowledgeBase:
     """Make a knowledge base of the rows that are not removed.
 
     Args:
@@ -48,7 +48,7 @@ def fold(kb: EditedKnowledgeBase, progress: Callable[[int, int], object] | None 
     return KnowledgeBase(index, labels, table, b"".join(lines), digests, kb.pins[rows], kb.odds)
 
 
-def searched(kb: KnowledgeBase, queries: Floats | None, k: int) -> Width:
+def searched(kb: KnowledgeBase, queries: Floats | None, k: int) -> EfSearchChoice:
     """Set a folded knowledge base's search as broad as its keys need (`recall.narrowest`).
 
     Args:
@@ -60,7 +60,7 @@ def searched(kb: KnowledgeBase, queries: Floats | None, k: int) -> Width:
         The width, and the recall it has.
     """
     if not len(kb):
-        return Width(kb.config.expansion_search, 1.0, 0.0)
+        return EfSearchChoice(kb.config.expansion_search, 1.0, 0.0)
     keys = kb.keys()
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
     if queries is None or not len(queries):
@@ -70,11 +70,11 @@ def searched(kb: KnowledgeBase, queries: Floats | None, k: int) -> Width:
         queries = (some + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float32)
         queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     width = narrowest(kb.index, keys, queries[:MOST_QUERIES], k)
-    kb.index.set_width(width.expansion_search)
+    kb.index.set_ef_search(width.expansion_search)
     return width
 
 
-def _changed(kb: EditedKnowledgeBase, below: NDArray[np.int64]) -> dict[int, Floats]:
+def _changed(kb: OverlayKnowledgeBase, below: NDArray[np.int64]) -> dict[int, Floats]:
     """The labels of the base's rows that edits gave another, by their place among ``below``."""
     edits = kb.relabelled
     places = [place for place, row in enumerate(below.tolist()) if row in edits]

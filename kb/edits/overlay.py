@@ -18,15 +18,15 @@ from ..index.hnsw import IndexConfig, VectorIndex
 from ..knowledge_base import KnowledgeBase, Neighbours
 from ..texts import TextDigests
 from .change import Change, Labelling, NewRow, Text
-from .overlay_labels import EditedLabels
-from .overlay_state import Draft, State
+from .overlay_labels import OverlayLabels
+from .overlay_state import State, StateBuilder
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 _SLACK = 8  # rows asked for beyond k where some may be removed
 
 
-class EditedKnowledgeBase(KnowledgeBase):
+class OverlayKnowledgeBase(KnowledgeBase):
     """A base and what edits made of it. `apply` gives the next one, and leaves this one as it is.
 
     Attributes:
@@ -50,7 +50,7 @@ class EditedKnowledgeBase(KnowledgeBase):
         self._keeps_texts = base.keeps_texts if keeps_texts is None else keeps_texts
         self._live = int(self._state.alive.sum())
         self._live_base = int(self._state.alive[:rows].sum())
-        self.soft_labels = EditedLabels(self.base.soft_labels, self._state.soft, len(self.labels), len(self.alive))
+        self.soft_labels = OverlayLabels(self.base.soft_labels, self._state.soft, len(self.labels), len(self.alive))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ class EditedKnowledgeBase(KnowledgeBase):
         """How many rows are removed."""
         return len(self._state.alive) - self._live
 
-    def apply(self, change: Change) -> EditedKnowledgeBase:
+    def apply(self, change: Change) -> OverlayKnowledgeBase:
         """The knowledge base after an edit; to be called for the newest state only.
 
         Raises:
@@ -95,7 +95,7 @@ class EditedKnowledgeBase(KnowledgeBase):
         """
         return self.applied([change])
 
-    def applied(self, changes: Sequence[Change]) -> EditedKnowledgeBase:
+    def applied(self, changes: Sequence[Change]) -> OverlayKnowledgeBase:
         """`apply` for several edits, one after the other, at the cost of one.
 
         Raises:
@@ -118,16 +118,16 @@ class EditedKnowledgeBase(KnowledgeBase):
     def _after(self, changes: Sequence[Change]) -> State:
         if len(self._added) != self.added:
             raise UsageError("an edit of a state that is not the newest")
-        draft = Draft(self._state, self.row_of, sum(len(change.add) for change in changes))
+        draft = StateBuilder(self._state, self.row_of, sum(len(change.add) for change in changes))
         for change in changes:
             draft.take(change)
         return draft.state()
 
-    def _with(self, state: State, added: AddedRows | None = None) -> EditedKnowledgeBase:
+    def _with(self, state: State, added: AddedRows | None = None) -> OverlayKnowledgeBase:
         rows = self._added if added is None else added
-        return EditedKnowledgeBase(self.base, state.labels, rows, state, self._keeps_texts)
+        return OverlayKnowledgeBase(self.base, state.labels, rows, state, self._keeps_texts)
 
-    def supposing(self, change: Change) -> EditedKnowledgeBase:
+    def supposing(self, change: Change) -> OverlayKnowledgeBase:
         """What `apply` would give, for looking at; this one stays the newest.
 
         Raises:
@@ -142,7 +142,7 @@ class EditedKnowledgeBase(KnowledgeBase):
         """The first id from ``least`` on that is larger than those of all added rows."""
         return max(least, max(self._added.ids, default=-1) + 1)
 
-    def without(self, rows: Iterable[int]) -> EditedKnowledgeBase:
+    def without(self, rows: Iterable[int]) -> OverlayKnowledgeBase:
         """The same with these rows out of sight; not to be edited further."""
         alive = self._state.alive.copy()
         alive[list(rows)] = False

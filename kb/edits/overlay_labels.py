@@ -15,7 +15,7 @@ Shares = tuple[NDArray[np.intp], NDArray[np.float32]]
 """A soft label without its zeros: classes and their shares."""
 
 
-class EditedLabels(SoftLabels):
+class OverlayLabels(SoftLabels):
     """The base's soft labels, wider by the new labels, but for the rows that edits labelled.
 
     Args:

@@ -29,7 +29,7 @@ class State:
     odds: float
 
 
-class Draft:
+class StateBuilder:
     """A state that edits are made to, one after the other.
 
     Args:

@@ -19,10 +19,10 @@ from .hnsw import VectorIndex
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-WIDTHS = (2, 3, 4, 6, 8, 12, 16)
-"""Of a search, in k; at least `LEAST_WIDTH`."""
+EF_SEARCH_GRID = (2, 3, 4, 6, 8, 12, 16)
+"""Of a search, in k; at least `LEAST_EF_SEARCH`."""
 
-LEAST_WIDTH = 64
+LEAST_EF_SEARCH = 64
 
 SLACK = 0.001
 """The recall that a search may lack of the broadest one's: of a thousand queries it may lose one altogether."""
@@ -31,7 +31,7 @@ _BLOCK = 256  # queries compared with all keys at once
 
 
 @dataclass(frozen=True)
-class Width:
+class EfSearchChoice:
     """How broadly an index is searched, and what that does.
 
     Attributes:
@@ -69,7 +69,7 @@ def exact_search(keys: Floats, queries: Floats, k: int) -> tuple[Ints, Floats]:
     return rows, similarities
 
 
-def narrowest(index: VectorIndex, keys: Floats, queries: Floats, k: int) -> Width:
+def narrowest(index: VectorIndex, keys: Floats, queries: Floats, k: int) -> EfSearchChoice:
     """The narrowest search whose recall is within `SLACK` of the broadest one's.
 
     Args:
@@ -79,16 +79,16 @@ def narrowest(index: VectorIndex, keys: Floats, queries: Floats, k: int) -> Widt
         k: neighbours that are asked for.
     """
     exact = exact_search(keys, queries, k)[0]
-    broadest = _tried(index, exact, queries, k, WIDTHS[-1])
-    tried = (_tried(index, exact, queries, k, width) for width in WIDTHS[:-1])
+    broadest = _tried(index, exact, queries, k, EF_SEARCH_GRID[-1])
+    tried = (_tried(index, exact, queries, k, width) for width in EF_SEARCH_GRID[:-1])
     return next((width for width in tried if width.recall >= broadest.recall - SLACK), broadest)
 
 
-def _tried(index: VectorIndex, exact: Ints, queries: Floats, k: int, width: int) -> Width:
-    expansion = max(width * k, LEAST_WIDTH)
+def _tried(index: VectorIndex, exact: Ints, queries: Floats, k: int, width: int) -> EfSearchChoice:
+    expansion = max(width * k, LEAST_EF_SEARCH)
     rows, compared = index.trial(queries, k, expansion)
     shares = [np.isin(true, found).mean() for true, found in zip(exact, rows, strict=True)]
-    return Width(expansion, float(np.mean(shares)), compared)
+    return EfSearchChoice(expansion, float(np.mean(shares)), compared)
 
 
 def unit(keys: NDArray[np.floating]) -> Floats:

@@ -227,7 +227,7 @@ class VectorIndex:
             raise _interrupt(error) from None
         return keys.view(np.int64), 1.0 - distances
 
-    def set_width(self, expansion_search: int) -> None:
+    def set_ef_search(self, expansion_search: int) -> None:
         """Search with this breadth from now on.
 
         Raises:

@@ -15,7 +15,7 @@ _LARGEST = 2**63 - 1
 _Made = TypeVar("_Made")
 
 
-class Fields:
+class JsonReader:
     """A JSON object being read, that names the field when it is wrong."""
 
     def __init__(self, obj: object, path: Path, prefix: str = "") -> None:
@@ -58,18 +58,18 @@ class Fields:
             raise self.error(name, values, f"at least {at_least} entry")
         if len(values) > at_most:
             raise self.error(name, f"{len(values):,} entries", f"at most {at_most:,}")
-        return [Fields({"item": value}, self.path, f"{self.prefix}{name}.").get("item", kind) for value in values]
+        return [JsonReader({"item": value}, self.path, f"{self.prefix}{name}.").get("item", kind) for value in values]
 
-    def section(self, name: str) -> Fields:
+    def section(self, name: str) -> JsonReader:
         """The object in the field ``name``."""
-        return Fields(self.get(name, dict), self.path, f"{self.prefix}{name}.")
+        return JsonReader(self.get(name, dict), self.path, f"{self.prefix}{name}.")
 
-    def sections(self, name: str, at_most: int) -> list[Fields]:
+    def sections(self, name: str, at_most: int) -> list[JsonReader]:
         """The objects in the list in the field ``name``."""
         values = self.get(name, list)
         if len(values) > at_most:
             raise self.error(name, f"{len(values):,} entries", f"at most {at_most:,}")
-        return [Fields(value, self.path, f"{self.prefix}{name}.") for value in values]
+        return [JsonReader(value, self.path, f"{self.prefix}{name}.") for value in values]
 
     def make(self, kind: type[_Made], made: Mapping[str, object] | None = None, **required: type) -> _Made:
         """Build a configuration dataclass, whose own checks give the message.
@@ -88,7 +88,7 @@ class Fields:
         except UsageError as error:
             section = self.prefix.removesuffix(".")
             found, expected = f"{error.message}: {error.found}", error.expected or "another value"
-            raise Fields({}, self.path).error(section, found, expected) from error
+            raise JsonReader({}, self.path).error(section, found, expected) from error
 
 
 _KINDS: dict[type, str] = {

@@ -19,7 +19,7 @@ from ..inference.inputs import Text
 from ..runtime import Runtime
 from .cold_start import Process, bundle_bytes, measure_processes
 from .environment import host_facts
-from .interleaved import BLEND, GATED, SESSION_RUN, STUDENT, Race, choose_inputs
+from .interleaved import BLEND, GATED, SESSION_RUN, STUDENT, InterleavedTimer, choose_inputs
 from .latency import Clock, Overhead, Quantiles
 
 Progress = Callable[[int, int], object]
@@ -158,7 +158,7 @@ def bench(
     settings = settings or BenchSettings()
     with Runtime.open(path, threads=threads, require_signature=require_signature) as runtime:
         inputs, origin = choose_inputs(runtime, texts, settings.inputs, settings.seed)
-        race = Race(runtime, inputs, settings.seed, clock)
+        race = InterleavedTimer(runtime, inputs, settings.seed, clock)
         visit_us = race.warm_up(settings.warmup)
         samples = settings.samples or _fitting(settings.seconds, visit_us)
         steps = _Steps(progress, samples + settings.passes + settings.processes * len(race.systems))

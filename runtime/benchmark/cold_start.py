@@ -16,7 +16,7 @@ from ...kb.storage.ed25519 import PublicKey
 from ..bundle.bundle import KB_FOLDER, MODEL_FILE, Bundle
 from ..bundle.manifest import MANIFEST_FILE
 from .cold_start_probe import COMMAND
-from .interleaved import BLEND, GATED, SESSION_RUN, Race
+from .interleaved import BLEND, GATED, SESSION_RUN, InterleavedTimer
 
 TIMEOUT_S = 300
 
@@ -79,7 +79,7 @@ def probe(orders: Mapping[str, Any]) -> dict[str, float | None]:
 
 def measure_processes(
     path: Path,
-    race: Race,
+    race: InterleavedTimer,
     repeats: int,
     answers: int,
     done: Callable[[], object],
@@ -109,7 +109,7 @@ def measure_processes(
     return {name: Process.of(found) for name, found in findings.items() if found}
 
 
-def _orders(path: Path, race: Race, system: str, answers: int) -> dict[str, Any]:
+def _orders(path: Path, race: InterleavedTimer, system: str, answers: int) -> dict[str, Any]:
     runtime = race.runtime
     if system == SESSION_RUN:
         feeds = [{name: ids.tolist() for name, ids in feed.items()} for feed in race.feeds[:answers]]

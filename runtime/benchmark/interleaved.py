@@ -34,7 +34,7 @@ TEXTS_PER_PASS = 300
 
 
 @dataclass(frozen=True)
-class Laps:
+class RoundTimes:
     """Latencies in microseconds, in the order of visits.
 
     Attributes:
@@ -49,7 +49,7 @@ class Laps:
     retrieved: float | None
 
 
-class Race:
+class InterleavedTimer:
     """The contestants: a runtime's session, the runtime without retrieval, with it, and with a gate where it has one.
 
     Args:
@@ -93,7 +93,7 @@ class Race:
         taken = interleave(self.tasks(), order, seed=self._seed, clock=self._clock)
         return float(np.median(taken.sum(axis=1)))
 
-    def run(self, samples: int, done: Callable[[], object]) -> Laps:
+    def run(self, samples: int, done: Callable[[], object]) -> RoundTimes:
         """Visit ``samples`` inputs; ``done`` is called once in each visit."""
         names = self.systems
         timings = np.zeros((samples, len(names), 4))
@@ -111,7 +111,7 @@ class Race:
         stages = {name: _stages(timings[:, i], taken[:, i]) for i, name in enumerate(names) if name != SESSION_RUN}
         del stages[STUDENT]["search"]
         share = float(retrieved[:, names.index(GATED)].mean()) if GATED in names else None
-        return Laps({name: taken[:, i] for i, name in enumerate(names)}, stages, share)
+        return RoundTimes({name: taken[:, i] for i, name in enumerate(names)}, stages, share)
 
     def throughput(self, passes: int, done: Callable[[], object]) -> dict[str, float]:
         """Texts per second of ``predict_many`` with the runtime's threads: the median pass, the systems in turn."""

@@ -13,8 +13,8 @@ from typing import Any
 from ...errors import BundleVersionError
 from ...kb.index.hnsw import IndexConfig
 from ...kb.storage.atomic import atomic_write, sha256_file
-from ...kb.storage.json_fields import Fields
-from ..decision.abstention import Abstention, read_abstention
+from ...kb.storage.json_fields import JsonReader
+from ..decision.abstention import Abstention, read_abstention, write_thresholds
 from ..decision.blend_config import BlendConfig, read_blend
 from ..decision.gating import Gate, read_gate
 
@@ -100,6 +100,8 @@ class Manifest:
         """The manifest as JSON values; ``from_json(to_json())`` gives an equal manifest."""
         plain = {"format_version": self.format_version, **dataclasses.asdict(self)}
         obj: dict[str, Any] = json.loads(json.dumps(plain, default=_plain))
+        if self.abstention is not None:
+            write_thresholds(obj["abstention"])
         return obj
 
     @classmethod
@@ -114,7 +116,7 @@ class Manifest:
             BundleVersionError: the format is newer than this program.
             BundleError: a field is missing or unusable.
         """
-        fields = Fields(obj, path)
+        fields = JsonReader(obj, path)
         return cls(
             format_version=_checked_version(fields),
             labels=_labels(fields),
@@ -191,7 +193,7 @@ def _plain(value: object) -> object:
     return item()
 
 
-def _checked_version(fields: Fields) -> int:
+def _checked_version(fields: JsonReader) -> int:
     version = fields.get("format_version", int)
     if version > FORMAT_VERSION:
         # Of what a newer format holds only this is relied on: which reaugkd wrote it, and so reads it.
@@ -211,7 +213,7 @@ def _checked_version(fields: Fields) -> int:
     return version
 
 
-def _labels(fields: Fields) -> tuple[str, ...]:
+def _labels(fields: JsonReader) -> tuple[str, ...]:
     labels = fields.items("labels", str, at_least=1)
     seen: set[str] = set()
     for label in labels:
@@ -223,7 +225,7 @@ def _labels(fields: Fields) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _max_length(fields: Fields) -> int:
+def _max_length(fields: JsonReader) -> int:
     length = fields.get("max_length", int)
     if not 1 <= length <= _MOST_TOKENS:
         raise fields.error("max_length", length, f"a whole number from 1 to {_MOST_TOKENS:,}")
@@ -238,7 +240,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _golden(section: Fields) -> Golden:
+def _golden(section: JsonReader) -> Golden:
     text = section.obj.get("text")
     if isinstance(text, list | tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
         text = (text[0], text[1])
@@ -252,7 +254,7 @@ def _golden(section: Fields) -> Golden:
     )
 
 
-def _short(section: Fields, text: str | tuple[str, str]) -> str | tuple[str, str]:
+def _short(section: JsonReader, text: str | tuple[str, str]) -> str | tuple[str, str]:
     """A golden text, which every opening runs."""
     size = max(map(len, (text,) if isinstance(text, str) else text))
     if size > _LONGEST_GOLDEN:
@@ -260,7 +262,7 @@ def _short(section: Fields, text: str | tuple[str, str]) -> str | tuple[str, str
     return text
 
 
-def read_files(section: Fields) -> dict[str, FileRecord]:
+def read_files(section: JsonReader) -> dict[str, FileRecord]:
     """The records of files, by their paths.
 
     Raises:
@@ -268,7 +270,7 @@ def read_files(section: Fields) -> dict[str, FileRecord]:
     """
     files = {}
     if len(section.obj) > _MOST_FILES:
-        raise Fields({}, section.path).error("files", f"{len(section.obj):,} files", f"at most {_MOST_FILES:,}")
+        raise JsonReader({}, section.path).error("files", f"{len(section.obj):,} files", f"at most {_MOST_FILES:,}")
     for name in section.obj:
         pure = PurePosixPath(name)
         # Written in one way only: a file by two names would be two files.

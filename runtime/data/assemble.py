@@ -10,7 +10,7 @@ from .cells import check_label, check_text
 from .columns import Chosen, choose_columns
 from .dataset import SPLIT_NAMES, Columns, Dataset, Split, label_indices, sort_labels
 from .formats.csv_tsv import empty_source
-from .rows import BadRow, Row, Table
+from .rows import BadRow, RawRow, Table
 
 
 def dataset_from_rows(
@@ -34,7 +34,7 @@ def dataset_from_rows(
     """
     read = {}
     for split, rows in splits.items():
-        table = Table(None, (Row(number, dict(row)) for number, row in enumerate(rows, 1)))
+        table = Table(None, (RawRow(number, dict(row)) for number, row in enumerate(rows, 1)))
         read[split] = read_split(table, f"{name}[{split}]", columns, label=split != "test")
     return assemble(name, read, label_names, source_names)
 
@@ -73,7 +73,7 @@ def _append(split: Split, row: tuple[int, Mapping[str, object]], chosen: Chosen)
     split.rows.append(number)
 
 
-def _header_of(table: Table, source: str) -> tuple[tuple[str, ...], Iterator[Row | BadRow]]:
+def _header_of(table: Table, source: str) -> tuple[tuple[str, ...], Iterator[RawRow | BadRow]]:
     """The column names (of the first row, where each row brings its own) and all rows."""
     if table.header is not None:
         return table.header, table.rows
@@ -84,7 +84,7 @@ def _header_of(table: Table, source: str) -> tuple[tuple[str, ...], Iterator[Row
     return tuple(cells), chain([first], table.rows)
 
 
-def _usable(row: Row | BadRow, source: str) -> tuple[int, Mapping[str, object]]:
+def _usable(row: RawRow | BadRow, source: str) -> tuple[int, Mapping[str, object]]:
     if isinstance(row, BadRow):
         raise row.error
     if not isinstance(row.value, dict):

@@ -23,20 +23,20 @@ CLINC_OOS = "clinc150_oos"
 TASKS = (*_GLUE_COLUMNS, "banking77", CLINC, CLINC_OOS)
 
 
-def told_task(name: str) -> str | None:
+def known_task(name: str) -> str | None:
     """The task a name means, whatever its case, hyphens and underscores (``SST-2`` is ``sst2``), or None."""
     return {_squeeze(task): task for task in TASKS}.get(_squeeze(name))
 
 
 def require_task(name: str | None) -> str | None:
-    """``told_task`` of a name the user gave.
+    """``known_task`` of a name the user gave.
 
     Raises:
         UsageError: no such task is known.
     """
     if name is None:
         return None
-    task = told_task(name)
+    task = known_task(name)
     if task is None:
         raise UsageError(
             "unknown task",

@@ -15,7 +15,7 @@ from .formats.clinc150 import read_split_object
 from .formats.csv_tsv import read_csv, read_tsv
 from .formats.jsonl import read_json, read_jsonl
 from .formats.parquet import read_parquet
-from .known_tasks import CLINC, CLINC_OOS, require_task, task_columns, told_task
+from .known_tasks import CLINC, CLINC_OOS, known_task, require_task, task_columns
 from .rows import Table
 
 Reader = Callable[[BinaryIO, str], Table]
@@ -77,7 +77,7 @@ def load_dataset(
         return _load_folder(path, files, columns, chosen, label_names)
     if (path / _CLINC_FILE).is_file():
         return _load_file(path / _CLINC_FILE, columns, chosen or CLINC, label_names)
-    inner = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and told_task(folder.name) == chosen]
+    inner = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and known_task(folder.name) == chosen]
     if chosen is not None and inner:
         return load_dataset(inner[0], columns, chosen, label_names)
     raise _no_splits(path)
@@ -87,12 +87,12 @@ def _load_folder(
     path: Path, files: dict[str, Path], columns: Columns, task: str | None, label_names: Sequence[str] | None
 ) -> Dataset:
     splits = {name: _read_file(file, columns, task, label=name != "test") for name, file in files.items()}
-    name = task or told_task(path.resolve().name) or path.resolve().name
+    name = task or known_task(path.resolve().name) or path.resolve().name
     return assemble(name, splits, label_names, _read_categories(path / _CATEGORIES_FILE))
 
 
 def _load_file(path: Path, columns: Columns, task: str | None, label_names: Sequence[str] | None) -> Dataset:
-    name = task or told_task(path.stem) or path.stem
+    name = task or known_task(path.stem) or path.stem
     if path.suffix.lower() == ".json":
         with _readable(path):
             content = read_json(path, str(path))

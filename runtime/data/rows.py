@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...errors import DataError
 
 
-class Row(NamedTuple):
+class RawRow(NamedTuple):
     """One row of a source.
 
     Attributes:
@@ -36,4 +36,4 @@ class Table(NamedTuple):
     """
 
     header: tuple[str, ...] | None
-    rows: Iterator[Row | BadRow]
+    rows: Iterator[RawRow | BadRow]

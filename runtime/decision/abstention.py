@@ -7,16 +7,18 @@ student alone have thresholds of their own, since their doubts are sums of diffe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ...errors import UsageError
-from ...kb.storage.json_fields import Fields
+from ...kb.storage.json_fields import JsonReader
 from .abstention_goal import Abstain
 from .conformal import PredictionSets, read_sets
 from .histogram import Histogram, read_histogram
 from .rejection_score import Tails, read_tails
 
+_SCORES_KEY = "doubts"  # the manifest's name of `Thresholds.rejection_scores`, since bundle format 3
 _MOST_RATES = 1000  # of errors, that a manifest may name
 
 
@@ -50,7 +52,7 @@ class Thresholds:
 
     Attributes:
         coverages: shares of the held-out rows, ascending, each in (0, 1).
-        doubts: of each, the doubt that so many rows have at most; as many.
+        rejection_scores: of each, the score that so many rows have at most; as many.
         errors: ascending; empty where nothing could be certified.
 
     Raises:
@@ -58,13 +60,13 @@ class Thresholds:
     """
 
     coverages: tuple[float, ...]
-    doubts: tuple[float, ...]
+    rejection_scores: tuple[float, ...]
     errors: tuple[Certified, ...]
 
     def __post_init__(self) -> None:
-        ordered = all(tuple(sorted(values)) == values for values in (self.coverages, self.doubts))
-        inside = all(0.0 < one < 1.0 for one in self.coverages) and all(one >= 0.0 for one in self.doubts)
-        if not (ordered and inside and len(self.coverages) == len(self.doubts)):
+        ordered = all(tuple(sorted(values)) == values for values in (self.coverages, self.rejection_scores))
+        inside = all(0.0 < one < 1.0 for one in self.coverages) and all(one >= 0.0 for one in self.rejection_scores)
+        if not (ordered and inside and len(self.coverages) == len(self.rejection_scores)):
             raise UsageError("the coverages are unusable", found=self.coverages, expected="ascending shares, 0 to 1")
 
     def threshold(self, abstain: Abstain) -> float:
@@ -96,7 +98,7 @@ class Thresholds:
             raise UsageError(
                 "the held-out rows were too few for this coverage", found=f"coverage={coverage:.2%}", expected=most
             )
-        return float(np.interp(coverage, self.coverages, self.doubts))
+        return float(np.interp(coverage, self.coverages, self.rejection_scores))
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Sets:
 
 
 @dataclass(frozen=True)
-class Reference:
+class DriftReference:
     """Held-out rows counted as `statistics` counts answers: what a stream is compared with.
 
     Attributes:
@@ -147,7 +149,7 @@ class Abstention:
     blend: Thresholds
     student: Thresholds
     sets: Sets
-    reference: Reference
+    reference: DriftReference
 
     def __post_init__(self) -> None:
         if not 0.0 < self.delta < 1.0:
@@ -159,7 +161,7 @@ class Abstention:
         return (self.sets.blend, self.sets.student) if gated is None else (gated, gated)
 
 
-def read_abstention(manifest: Fields) -> Abstention | None:
+def read_abstention(manifest: JsonReader) -> Abstention | None:
     """The abstention of a manifest; None where there is none.
 
     Raises:
@@ -178,17 +180,26 @@ def read_abstention(manifest: Fields) -> Abstention | None:
             read_sets(sets.section("student")),
             None if sets.obj.get("gated") is None else read_sets(sets.section("gated")),
         ),
-        "reference": Reference(
+        "reference": DriftReference(
             read_histogram(reference.section("similarity")), read_histogram(reference.section("agreement"))
         ),
     }
     return section.make(Abstention, parts, rows=int, delta=float)
 
 
-def _thresholds(section: Fields) -> Thresholds:
+def write_thresholds(abstention: dict[str, Any]) -> None:
+    """Give the thresholds of an abstention section, in JSON values, the names that the manifest has for them."""
+    for kind in ("blend", "student"):
+        abstention[kind][_SCORES_KEY] = abstention[kind].pop("rejection_scores")
+
+
+def _thresholds(section: JsonReader) -> Thresholds:
     errors = tuple(
         one.make(Certified, error=float, threshold=float, answered=int, wrong=int)
         for one in section.sections("errors", _MOST_RATES)
     )
-    lists = {name: tuple(section.items(name, float)) for name in ("coverages", "doubts")}
+    lists = {
+        "coverages": tuple(section.items("coverages", float)),
+        "rejection_scores": tuple(section.items(_SCORES_KEY, float)),
+    }
     return section.make(Thresholds, {**lists, "errors": errors})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import UsageError
-from ...kb.storage.json_fields import Fields
+from ...kb.storage.json_fields import JsonReader
 from .mixture_weight import ExampleWeight, read_weight
 
 
@@ -46,7 +46,7 @@ class BlendConfig:
                 raise UsageError(f"the blend's {name} is unusable", found=getattr(self, name), expected="1e-6 to 1e6")
 
 
-def read_blend(section: Fields) -> BlendConfig:
+def read_blend(section: JsonReader) -> BlendConfig:
     """A blend from the JSON values of one.
 
     Raises:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import UsageError
-from ...kb.storage.json_fields import Fields
+from ...kb.storage.json_fields import JsonReader
 
 COVERAGES = (0.8, 0.9, 0.95, 0.98, 0.99)
 
@@ -54,7 +54,7 @@ class PredictionSets:
         )
 
 
-def read_sets(section: Fields) -> PredictionSets:
+def read_sets(section: JsonReader) -> PredictionSets:
     """The thresholds of a manifest.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import UsageError
-from ...kb.storage.json_fields import Fields
+from ...kb.storage.json_fields import JsonReader
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Gate:
             raise UsageError("the gate's losses are unusable", found=self.losses, expected=f"0 to {self.rows}")
 
 
-def read_gate(manifest: Fields) -> Gate | None:
+def read_gate(manifest: JsonReader) -> Gate | None:
     """The gate of a manifest; None where there is none.
 
     Raises:

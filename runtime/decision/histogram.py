@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from ...kb.storage.json_fields import Fields
+from ...kb.storage.json_fields import JsonReader
 
 SIMILARITY_EDGES = (0.0, 0.2, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 """Of cosines: finest where those of known texts are."""
@@ -100,7 +100,7 @@ def population_stability(reference: Histogram, counts: Sequence[int]) -> float |
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def read_histogram(section: Fields) -> Histogram:
+def read_histogram(section: JsonReader) -> Histogram:
     """A histogram of a manifest.
 
     Raises:

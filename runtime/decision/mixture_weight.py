@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from ...kb.storage.json_fields import Fields
+from ...kb.storage.json_fields import JsonReader
 
 Floats = NDArray[np.float64]
 
@@ -150,7 +150,7 @@ def sigmoid_many(scores: Floats) -> Floats:
     return np.where(scores >= 0, 1.0, small) / (1.0 + small)
 
 
-def read_weight(blend: Fields) -> ExampleWeight | None:
+def read_weight(blend: JsonReader) -> ExampleWeight | None:
     """The weight per example of a manifest's blend; None where there is none.
 
     Raises:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from ...kb.storage.json_fields import Fields
+from ...kb.storage.json_fields import JsonReader
 
 if TYPE_CHECKING:
     from ..inference.prediction import Prediction
@@ -75,7 +75,7 @@ def disagreement(student: Floats, retrieved: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Tail:
+class EmpiricalSurvival:
     """The upper tail of a signal among held-out rows.
 
     Attributes:
@@ -102,7 +102,7 @@ class Tail:
         return [-math.log(share) for share in self.p]
 
     @classmethod
-    def of(cls, values: Floats) -> Tail:
+    def of(cls, values: Floats) -> EmpiricalSurvival:
         """The tail of held-out rows' values [n], n at least 1."""
         levels = [level for level in SURVIVAL if level * (len(values) + 1) >= 1]
         quantiles = np.quantile(np.asarray(values, np.float64), 1.0 - np.array(levels))
@@ -114,22 +114,22 @@ class Tail:
             shares.append(levels[-1])
         return cls(tuple(numbers), tuple(shares))
 
-    def surprise(self, value: float) -> float:
+    def neg_log_p(self, value: float) -> float:
         """``-ln p`` of a value."""
-        values, surprises = self.values, self._surprises
+        values, neg_log_ps = self.values, self._surprises
         place = bisect_left(values, value)
         if place == 0 or place == len(values):
-            return surprises[max(place - 1, 0)]
+            return neg_log_ps[max(place - 1, 0)]
         low, high = values[place - 1], values[place]
-        return surprises[place - 1] + (surprises[place] - surprises[place - 1]) * (value - low) / (high - low)
+        return neg_log_ps[place - 1] + (neg_log_ps[place] - neg_log_ps[place - 1]) * (value - low) / (high - low)
 
-    def surprises(self, values: Floats) -> Floats:
+    def neg_log_ps(self, values: Floats) -> Floats:
         """`surprise` of many values [n]."""
         found: Floats = np.interp(values, self.values, self._surprises)
         return found
 
 
-class Doubt(NamedTuple):
+class RejectionScore(NamedTuple):
     """The sum, from 0, and the signal that has the largest part in it."""
 
     value: float
@@ -140,28 +140,28 @@ class Doubt(NamedTuple):
 class Tails:
     """The tails of the three signals."""
 
-    distance: Tail
-    uncertainty: Tail
-    disagreement: Tail
+    distance: EmpiricalSurvival
+    uncertainty: EmpiricalSurvival
+    disagreement: EmpiricalSurvival
 
-    def doubt(self, answer: Prediction) -> Doubt:
+    def rejection_score(self, answer: Prediction) -> RejectionScore:
         """The doubt of one answer.
 
         What edits decide is not doubted for what the student makes of it: with a part m on labels that it was not
         taught, uncertainty and disagreement count 1 - m, and with a part a of a pinned row everything 1 - a.
         """
         student, retrieved = answer.student_probabilities, answer.retrieval_probabilities
-        parts: dict[Signal, float] = {"uncertainty": self.uncertainty.surprise(float(uncertainty(student)))}
+        parts: dict[Signal, float] = {"uncertainty": self.uncertainty.neg_log_p(float(uncertainty(student)))}
         if retrieved is not None:
-            parts["distance"] = self.distance.surprise(float(distance(answer.similarities)))
-            parts["disagreement"] = self.disagreement.surprise(float(disagreement(student, retrieved)))
+            parts["distance"] = self.distance.neg_log_p(float(distance(answer.similarities)))
+            parts["disagreement"] = self.disagreement.neg_log_p(float(disagreement(student, retrieved)))
         new, pinned = answer.edited
         scales = {"distance": 1.0 - pinned, "uncertainty": (1.0 - new) * (1.0 - pinned)}
         scales["disagreement"] = scales["uncertainty"]
         parts = {name: WEIGHTS[name] * scales[name] * part for name, part in parts.items()}
-        return Doubt(sum(parts[name] for name in WEIGHTS if name in parts), max(parts, key=parts.__getitem__))
+        return RejectionScore(sum(parts[name] for name in WEIGHTS if name in parts), max(parts, key=parts.__getitem__))
 
-    def doubts(self, student: Floats, retrieved: Floats, similarities: Floats) -> Floats:
+    def rejection_scores(self, student: Floats, retrieved: Floats, similarities: Floats) -> Floats:
         """The doubts [n] of many answers with neighbours.
 
         Args:
@@ -170,26 +170,28 @@ class Tails:
             similarities: [n, k], descending.
         """
         found: Floats = (
-            WEIGHTS["distance"] * self.distance.surprises(distance(similarities))
-            + self.doubts_alone(student)
-            + WEIGHTS["disagreement"] * self.disagreement.surprises(disagreement(student, retrieved))
+            WEIGHTS["distance"] * self.distance.neg_log_ps(distance(similarities))
+            + self.student_rejection_scores(student)
+            + WEIGHTS["disagreement"] * self.disagreement.neg_log_ps(disagreement(student, retrieved))
         )
         return found
 
-    def doubts_alone(self, student: Floats) -> Floats:
+    def student_rejection_scores(self, student: Floats) -> Floats:
         """The doubts [n] of answers of the student alone."""
-        return WEIGHTS["uncertainty"] * self.uncertainty.surprises(uncertainty(student))
+        return WEIGHTS["uncertainty"] * self.uncertainty.neg_log_ps(uncertainty(student))
 
 
-def read_tails(section: Fields) -> Tails:
+def read_tails(section: JsonReader) -> Tails:
     """The tails of a manifest.
 
     Raises:
         BundleError: a field is missing or unusable.
     """
 
-    def tail(name: Signal) -> Tail:
+    def tail(name: Signal) -> EmpiricalSurvival:
         part = section.section(name)
-        return part.make(Tail, {"values": tuple(part.items("values", float)), "p": tuple(part.items("p", float))})
+        return part.make(
+            EmpiricalSurvival, {"values": tuple(part.items("values", float)), "p": tuple(part.items("p", float))}
+        )
 
     return Tails(tail("distance"), tail("uncertainty"), tail("disagreement"))

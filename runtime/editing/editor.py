@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import EditRefusedError, ReaugkdError, UsageError
 from ...kb.edits.change import Change
 from ...kb.edits.journal import Entry
-from ...kb.edits.overlay import EditedKnowledgeBase
+from ...kb.edits.overlay import OverlayKnowledgeBase
 from ..inference.inputs import Text, checked_input
 from ..inference.student import StudentSession
 from ..inference.tokenizer import TextTokenizer
@@ -25,7 +25,7 @@ from .edit import Edit, How, Row
 from .new_label_calibration import odds
 from .preview import Preview, preview
 from .resolve_rows import (
-    Plan,
+    ChangeBuilder,
     checked_ids,
     checked_texts,
     distinct,
@@ -42,7 +42,7 @@ from .writer import KnowledgeWriter
 _FOLD_SHARE, _FOLD_ROWS = 0.2, 256  # edited rows, of all and at least, from which on edits are folded in
 _PLAINLY = How()
 
-_Make = Callable[[EditedKnowledgeBase, int], Plan | Change]
+_Make = Callable[[OverlayKnowledgeBase, int], ChangeBuilder | Change]
 
 
 class KnowledgeEditor:
@@ -80,8 +80,8 @@ class KnowledgeEditor:
         said = distinct(given, self._store.current().labels, how.new_labels)
         keys = [self._key(row.text) for row, _ in said]
 
-        def make(kb: EditedKnowledgeBase, next_id: int) -> Plan:
-            plan = Plan(new_names((labelling for _, labelling in said), kb.labels))
+        def make(kb: OverlayKnowledgeBase, next_id: int) -> ChangeBuilder:
+            plan = ChangeBuilder(new_names((labelling for _, labelling in said), kb.labels))
             for (row, labelling), key in zip(said, keys, strict=True):
                 plan.text(kb, row.text, labelling, key, next_id)
             return plan
@@ -110,7 +110,7 @@ class KnowledgeEditor:
         """
         wanted, asked, named = checked_ids(ids), checked_texts(texts), checked_texts(labels)
 
-        def make(kb: EditedKnowledgeBase, _next_id: int) -> Change:
+        def make(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
             found = [*wanted, *(kb.id(row) for text in asked for row in found_with(kb, text))]
             for label in named:
                 found += ids_with_label(kb, str(label))
@@ -142,8 +142,8 @@ class KnowledgeEditor:
         wanted = [(key, labelling_of(row, known, how.new_labels)) for key, row in rows_of_mapping(rows)]
         keys = {key: self._key(key) for key, _ in wanted if not isinstance(key, int)}
 
-        def make(kb: EditedKnowledgeBase, next_id: int) -> Plan:
-            plan = Plan(new_names((labelling for _, labelling in wanted), kb.labels))
+        def make(kb: OverlayKnowledgeBase, next_id: int) -> ChangeBuilder:
+            plan = ChangeBuilder(new_names((labelling for _, labelling in wanted), kb.labels))
             for key, labelling in wanted:
                 if isinstance(key, int):
                     row = kb.find(key)
@@ -172,7 +172,7 @@ class KnowledgeEditor:
         entry = _to_undo(self._store.log(), seq)
         back = entry.change.inverse()
 
-        def make(kb: EditedKnowledgeBase, _next_id: int) -> Change:
+        def make(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
             _check_undo(kb, entry, back)
             return back
 
@@ -213,13 +213,13 @@ class KnowledgeEditor:
         return verify(self._store, export)
 
     def _edit(self, op: str, make: _Make, how: How, undoes: int | None = None) -> Edit:
-        plans: list[Plan | Change] = []
+        plans: list[ChangeBuilder | Change] = []
         told: list[Preview] = []
         changes: list[Change] = []
 
-        def checked(kb: EditedKnowledgeBase, next_id: int) -> Change:
+        def checked(kb: OverlayKnowledgeBase, next_id: int) -> Change:
             plans.append(make(kb, next_id))
-            change = plans[0].change() if isinstance(plans[0], Plan) else plans[0]
+            change = plans[0].change() if isinstance(plans[0], ChangeBuilder) else plans[0]
             if change:
                 factor = odds(self._store, kb, change)
                 change = change if factor is None else replace(change, odds=factor)
@@ -231,7 +231,7 @@ class KnowledgeEditor:
             return Change() if how.preview else change
 
         entry = KnowledgeWriter(self._store).edit(op, checked, how, undoes)
-        plan = plans[0] if isinstance(plans[0], Plan) else Plan()
+        plan = plans[0] if isinstance(plans[0], ChangeBuilder) else ChangeBuilder()
         done = Edit(entry, changes[0], tuple(plan.ids), plan.unchanged, told[0] if told else None)
         return self._folded(done, how) if entry is not None and how.compact and self._many() else done
 
@@ -244,7 +244,7 @@ class KnowledgeEditor:
 
     def _many(self) -> bool:
         kb = self._store.view.kb
-        if not isinstance(kb, EditedKnowledgeBase):
+        if not isinstance(kb, OverlayKnowledgeBase):
             return False
         return kb.added + kb.removed > max(_FOLD_ROWS, _FOLD_SHARE * len(kb))
 
@@ -283,7 +283,7 @@ def _to_undo(entries: Sequence[Entry], seq: int | None) -> Entry:
     return found
 
 
-def _check_undo(kb: EditedKnowledgeBase, entry: Entry, back: Change) -> None:
+def _check_undo(kb: OverlayKnowledgeBase, entry: Entry, back: Change) -> None:
     """Whether what the edit made is still so."""
     for row_id in back.restore:
         if kb.find(row_id, alive=False) is None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import BundleError
 from ...kb.edits.change import Change
-from ...kb.edits.overlay import EditedKnowledgeBase
+from ...kb.edits.overlay import OverlayKnowledgeBase
 from ..decision.blending import softmax
 from ..inference.pipeline import mixed
 from .store import KnowledgeStore
@@ -26,7 +26,7 @@ _STEP = 1.25  # between the numbers of rows with new labels at which the factor 
 _LEAST, _MOST = 1e-3, 1e3
 
 
-def odds(store: KnowledgeStore, kb: EditedKnowledgeBase, change: Change) -> float | None:
+def odds(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Change) -> float | None:
     """The factor after an edit; None where it stays as it is.
 
     It is found anew where there are fewer rows with new labels than before, or about a quarter more.
@@ -46,7 +46,7 @@ def odds(store: KnowledgeStore, kb: EditedKnowledgeBase, change: Change) -> floa
     return calibrated(store, kb.supposing(change))
 
 
-def _more(kb: EditedKnowledgeBase, change: Change, taught: set[str]) -> int:
+def _more(kb: OverlayKnowledgeBase, change: Change, taught: set[str]) -> int:
     """How many more rows have new labels after a change."""
 
     def of_row(row_id: int, alive: bool) -> bool:
@@ -63,7 +63,7 @@ def _step(rows: int) -> int:
     return math.floor(math.log(rows, _STEP)) if rows else -1
 
 
-def calibrated(store: KnowledgeStore, kb: EditedKnowledgeBase) -> float:
+def calibrated(store: KnowledgeStore, kb: OverlayKnowledgeBase) -> float:
     """The factor by the held-out rows; 1 where the bundle holds none.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kb.edits.change import Change
-from ...kb.edits.overlay import EditedKnowledgeBase
+from ...kb.edits.overlay import OverlayKnowledgeBase
 from ..bundle.heldout_rows import HeldOutRows
 from ..decision.blend_config import BlendConfig
 from ..decision.blending import softmax
@@ -65,7 +65,7 @@ class Preview:
         return sum(flip.before == flip.gold for flip in self.flips)
 
 
-def preview(store: KnowledgeStore, kb: EditedKnowledgeBase, change: Change) -> Preview:
+def preview(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Change) -> Preview:
     """Answer the held-out rows as before and as after an edit.
 
     Args:
@@ -88,7 +88,7 @@ def preview(store: KnowledgeStore, kb: EditedKnowledgeBase, change: Change) -> P
     return Preview(len(heldout), tuple(flips))
 
 
-def _answers(kb: EditedKnowledgeBase, heldout: HeldOutRows, config: BlendConfig) -> NDArray[np.int64]:
+def _answers(kb: OverlayKnowledgeBase, heldout: HeldOutRows, config: BlendConfig) -> NDArray[np.int64]:
     """The number of each held-out row's label."""
     found = np.zeros(len(heldout), np.int64)
     rows, similarities = kb.search_many(heldout.queries, config.k)

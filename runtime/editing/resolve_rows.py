@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import LabelError, ReaugkdError, UsageError
 from ...kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
-from ...kb.edits.overlay import EditedKnowledgeBase
+from ...kb.edits.overlay import OverlayKnowledgeBase
 from ..inference.inputs import Text
 from .edit import Row
 
@@ -25,7 +25,7 @@ _LOOK_AT = 8  # rows, for one with the same text
 
 
 @dataclass
-class Plan:
+class ChangeBuilder:
     """A change that is being put together.
 
     Attributes:
@@ -48,7 +48,7 @@ class Plan:
         """As an edit makes it."""
         return Change(tuple(self.labels), tuple(self.add), tuple(self.remove), relabel=tuple(self.relabel))
 
-    def label(self, kb: EditedKnowledgeBase, row: int, labelling: Labelling) -> None:
+    def label(self, kb: OverlayKnowledgeBase, row: int, labelling: Labelling) -> None:
         """Give a row that is there another labelling, if it is another."""
         row_id, old = kb.id(row), kb.labelling(row)
         self.ids.append(row_id)
@@ -57,7 +57,7 @@ class Plan:
         else:
             self.relabel.append(Relabelling(row_id, old, labelling))
 
-    def text(self, kb: EditedKnowledgeBase, text: Text, labelling: Labelling, key: Floats, next_id: int) -> None:
+    def text(self, kb: OverlayKnowledgeBase, text: Text, labelling: Labelling, key: Floats, next_id: int) -> None:
         """Let a text be answered with a labelling.
 
         A row with this text that the text finds gets it. One that the text does not find, as the teacher made its key,
@@ -88,12 +88,12 @@ class Plan:
         self.ids.append(self.add[-1].id)
 
 
-def rows_with(kb: EditedKnowledgeBase, text: Text) -> list[int]:
+def rows_with(kb: OverlayKnowledgeBase, text: Text) -> list[int]:
     """The rows with this text; none where texts are not kept."""
     return kb.rows_of(text) if kb.keeps_texts or kb.digests is not None else []
 
 
-def found_with(kb: EditedKnowledgeBase, text: Text) -> list[int]:
+def found_with(kb: OverlayKnowledgeBase, text: Text) -> list[int]:
     """`rows_with`, of which there has to be one.
 
     Raises:
@@ -110,7 +110,7 @@ def found_with(kb: EditedKnowledgeBase, text: Text) -> list[int]:
     return rows
 
 
-def ids_with_label(kb: EditedKnowledgeBase, label: str) -> list[int]:
+def ids_with_label(kb: OverlayKnowledgeBase, label: str) -> list[int]:
     """The ids of the rows with a gold label.
 
     Raises:

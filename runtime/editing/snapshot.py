@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleIntegrityError
-from ...kb.edits.head import GENERATIONS, Head
+from ...kb.edits.head import GENERATIONS, JournalHead
 from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import TEXTS_FILE
 from ...kb.storage.atomic import atomic_write
-from ...kb.storage.json_fields import Fields
+from ...kb.storage.json_fields import JsonReader
 from ...kb.storage.strict_json import read_json
 from ...kb.texts import DIGESTS_FILE
 from ..bundle.bundle import plain_size
@@ -76,9 +76,9 @@ class Generation:
     files: dict[str, FileRecord] = dataclasses.field(default_factory=dict)
 
     @property
-    def begin(self) -> Head:
+    def begin(self) -> JournalHead:
         """The state before its first edit."""
-        return Head(self.number, self.seq, 0, self.after)
+        return JournalHead(self.number, self.seq, 0, self.after)
 
     @property
     def journal(self) -> Path:
@@ -100,7 +100,7 @@ class Generation:
         return cls(0, folder, manifest.labels, manifest.kb, manifest.kb_rows, 0, seal, texts=texts)
 
     @classmethod
-    def open(cls, bundle: Path, head: Head, manifest: Manifest, seal: str) -> Generation:
+    def open(cls, bundle: Path, head: JournalHead, manifest: Manifest, seal: str) -> Generation:
         """The generation in force, from its table of contents; its files are not looked at.
 
         Raises:
@@ -118,7 +118,7 @@ class Generation:
             obj = read_json(raw)
         except ValueError as error:
             raise _refused(path, str(error)) from error
-        fields = Fields(obj, path)
+        fields = JsonReader(obj, path)
         if not sealed(raw):
             raise _refused(path, "other content than its seal stands for")
         number, of = fields.get("generation", int), fields.get("bundle", str)
@@ -143,7 +143,7 @@ class Generation:
         made._check(fields, manifest)
         return made
 
-    def _check(self, fields: Fields, manifest: Manifest) -> None:
+    def _check(self, fields: JsonReader, manifest: Manifest) -> None:
         """That the numbers are possible, whoever sealed them."""
         if len(set(self.labels)) != len(self.labels):
             raise fields.error("labels", self.labels[len(manifest.labels) :], "names that no other label has")
@@ -188,7 +188,7 @@ class Generation:
             out.write(head + seal_entry(head))
 
 
-def _related(fields: Fields) -> tuple[int, int] | None:
+def _related(fields: JsonReader) -> tuple[int, int] | None:
     if fields.obj.get("related") is None:
         return None
     rows = fields.items("related", int)

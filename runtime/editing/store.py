@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import BundleError, BundleIntegrityError, UsageError
-from ...kb.edits.head import Head, HeadFile
+from ...kb.edits.head import HeadFile, JournalHead
 from ...kb.knowledge_base import TEXTS_FILE, KnowledgeBase
 from ...kb.storage.ed25519 import PublicKey
 from ...kb.texts import DIGESTS_FILE
@@ -28,7 +28,7 @@ from .snapshot import GENERATION_FILE, HISTORY_FILE, Generation
 if TYPE_CHECKING:
     from ...kb.edits.change import NewRow
     from ...kb.edits.journal import Entry
-    from ...kb.edits.overlay import EditedKnowledgeBase
+    from ...kb.edits.overlay import OverlayKnowledgeBase
 
 # What reads edits is imported where there are some: most bundles have none, and it takes 15 ms.
 
@@ -49,7 +49,7 @@ class View:
 
     kb: KnowledgeBase
     labels: tuple[str, ...]
-    head: Head
+    head: JournalHead
     generation: Generation
     line: bytes = b""
 
@@ -110,7 +110,7 @@ class KnowledgeStore:
             self._refresh()
             yield
 
-    def advance(self, kb: EditedKnowledgeBase) -> None:
+    def advance(self, kb: OverlayKnowledgeBase) -> None:
         """Take in what HEAD says now, as somebody made ``kb`` of it who is at it within `latest`."""
         line, head = self._head.read()
         assert head is not None
@@ -124,14 +124,14 @@ class KnowledgeStore:
         """Open what HEAD names now, within `latest`."""
         self.view = self._open()
 
-    def edited(self) -> EditedKnowledgeBase:
+    def edited(self) -> OverlayKnowledgeBase:
         """The knowledge base of the last `current`, as one that edits can be made to."""
-        from ...kb.edits.overlay import EditedKnowledgeBase
+        from ...kb.edits.overlay import OverlayKnowledgeBase
 
         kb, view = self.view.kb, self.view
-        if isinstance(kb, EditedKnowledgeBase):
+        if isinstance(kb, OverlayKnowledgeBase):
             return kb
-        return EditedKnowledgeBase(kb, view.labels, keeps_texts=view.generation.texts == "plain")
+        return OverlayKnowledgeBase(kb, view.labels, keeps_texts=view.generation.texts == "plain")
 
     def log(self) -> list[Entry]:
         """Every edit since the export, first to last, each checked against the one before it.
@@ -189,7 +189,7 @@ class KnowledgeStore:
         except (BundleError, UsageError):
             self.view = self._open()
 
-    def _extended(self, line: bytes, head: Head | None) -> View:
+    def _extended(self, line: bytes, head: JournalHead | None) -> View:
         """The view with the edits that came since.
 
         Raises:
@@ -214,7 +214,7 @@ class KnowledgeStore:
                     raise
         raise AssertionError
 
-    def _opened(self, line: bytes, head: Head | None) -> View:
+    def _opened(self, line: bytes, head: JournalHead | None) -> View:
         bundle = self.bundle
         if head is None or head.generation == 0:
             generation = Generation.export(bundle.kb_folder, bundle.manifest, bundle.seal)
@@ -234,9 +234,9 @@ class KnowledgeStore:
         if not entries:
             return View(kb, labels, head, generation, line)
         from ...kb.edits.journal import damaged
-        from ...kb.edits.overlay import EditedKnowledgeBase
+        from ...kb.edits.overlay import OverlayKnowledgeBase
 
-        edited = EditedKnowledgeBase(kb, labels, keeps_texts=generation.texts == "plain")
+        edited = OverlayKnowledgeBase(kb, labels, keeps_texts=generation.texts == "plain")
         try:
             edited = edited.applied([entry.change for entry in entries])
         except UsageError as error:
@@ -267,7 +267,7 @@ class KnowledgeStore:
             raise damaged(path, "a fold that made other files, or another table of contents")
         return entries
 
-    def _entries(self, generation: Generation, head: Head, known: Head) -> list[Entry]:
+    def _entries(self, generation: Generation, head: JournalHead, known: JournalHead) -> list[Entry]:
         """Those of the journal from one state up to where HEAD says that it ends."""
         path, config = generation.journal, generation.kb
         if (head.length, head.seq, head.after) == (known.length, known.seq, known.after):

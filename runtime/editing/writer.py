@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ...errors import BundleIntegrityError, StorageError, UsageError
 from ...kb.edits.change import Change
-from ...kb.edits.head import GENERATIONS, HEAD_FILE, Head, sync, write_head, writing
+from ...kb.edits.head import GENERATIONS, HEAD_FILE, JournalHead, sync, write_head, writing
 from ...kb.edits.journal import MOST_BYTES, Entry, read_journal
 from ...kb.edits.merge import fold, searched
-from ...kb.edits.overlay import EditedKnowledgeBase
+from ...kb.edits.overlay import OverlayKnowledgeBase
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.storage.atomic import atomic_directory, refusals
 from ..bundle.manifest import MANIFEST_FILE, file_record, seal_of
@@ -39,7 +39,7 @@ class KnowledgeWriter:
         self._store, self._bundle = store, store.bundle
 
     def edit(
-        self, op: str, make: Callable[[EditedKnowledgeBase, int], Change], how: How, undoes: int | None = None
+        self, op: str, make: Callable[[OverlayKnowledgeBase, int], Change], how: How, undoes: int | None = None
     ) -> Entry | None:
         """Make an edit; when this returns it is on the disk and in force.
 
@@ -102,7 +102,7 @@ class KnowledgeWriter:
             recall = searched(folded, queries, self._bundle.manifest.blend.k).recall
             entry = self._save(kb, folded, recall, how)
             assert entry.generation is not None
-            write_head(self._bundle.path, Head(entry.generation, entry.seq, 0, entry.after))
+            write_head(self._bundle.path, JournalHead(entry.generation, entry.seq, 0, entry.after))
             self._store.reopen()
             del folded, kb
             if self._clear():
@@ -207,9 +207,9 @@ class KnowledgeWriter:
                 raise
             finally:
                 os.close(file)
-        write_head(self._bundle.path, Head(head.generation, entry.seq, head.length + len(line), entry.after))
+        write_head(self._bundle.path, JournalHead(head.generation, entry.seq, head.length + len(line), entry.after))
 
-    def _save(self, kb: EditedKnowledgeBase, folded: KnowledgeBase, recall: float, how: How) -> Entry:
+    def _save(self, kb: OverlayKnowledgeBase, folded: KnowledgeBase, recall: float, how: How) -> Entry:
         """Write the next generation's folder; it is not in force yet."""
         number = self._store.view.generation.number + 1
         folder = self._bundle.path / GENERATIONS / str(number)
@@ -249,7 +249,7 @@ class KnowledgeWriter:
             with atomic_directory(folder) as temporary:
                 (temporary / "0").mkdir()
                 (temporary / "0" / JOURNAL_FILE).touch()
-                (temporary / HEAD_FILE).write_bytes(Head(0, 0, 0, self._bundle.seal).line())
+                (temporary / HEAD_FILE).write_bytes(JournalHead(0, 0, 0, self._bundle.seal).line())
         self._clear()
 
     def _clear(self) -> bool:
@@ -270,11 +270,11 @@ class KnowledgeWriter:
         generation, kb = self._store.view.generation, self._store.view.kb
         first = generation.next_id
         if first is None:
-            first = (kb.base if isinstance(kb, EditedKnowledgeBase) else kb).next_id()
-        return kb.next_id(first) if isinstance(kb, EditedKnowledgeBase) else first
+            first = (kb.base if isinstance(kb, OverlayKnowledgeBase) else kb).next_id()
+        return kb.next_id(first) if isinstance(kb, OverlayKnowledgeBase) else first
 
 
-def _moved(rows: tuple[int, int] | None, kb: EditedKnowledgeBase) -> tuple[int, int] | None:
+def _moved(rows: tuple[int, int] | None, kb: OverlayKnowledgeBase) -> tuple[int, int] | None:
     """Where the rows from one number up to another will be when the removed ones are gone."""
     return None if rows is None else (int(kb.alive[: rows[0]].sum()), int(kb.alive[: rows[1]].sum()))
 

@@ -89,7 +89,7 @@ def evaluate_bundle(
 
 
 @dataclass(frozen=True)
-class Answers:
+class SystemProbabilities:
     """Every system's answers to a split.
 
     Attributes:
@@ -112,7 +112,7 @@ def answer(
     *,
     extra: Mapping[str, ArrayLike] | None = None,
     progress: Progress | None = None,
-) -> Answers:
+) -> SystemProbabilities:
     """Answer every row once, with the arguments and the errors of ``evaluate_bundle``."""
     gold = _gold(runtime, split, label_names)
     own, retrieved = _answer(runtime, split, progress)
@@ -121,7 +121,7 @@ def answer(
         unsure = own[STUDENT].max(axis=1) < runtime.gate.threshold
         own[GATED] = np.where(unsure[:, None], own[BLEND], own[STUDENT])
         gated = float(unsure.mean())
-    return Answers(_systems(own, {} if extra is None else extra, gold), gold, retrieved, gated)
+    return SystemProbabilities(_systems(own, {} if extra is None else extra, gold), gold, retrieved, gated)
 
 
 def _answer(runtime: Runtime, split: Split, progress: Progress | None) -> tuple[dict[str, Floats], float]:

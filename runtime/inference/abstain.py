@@ -13,7 +13,7 @@ from .prediction import Prediction
 
 
 @dataclass(frozen=True)
-class Judge:
+class AbstentionPolicy:
     """A goal as thresholds: of answers with neighbours, and without."""
 
     tails: Tails
@@ -22,12 +22,12 @@ class Judge:
 
     def judged(self, answer: Prediction) -> Prediction:
         """The answer with its doubt, and with the reason where it is to be abstained from."""
-        value, most = self.tails.doubt(answer)
+        value, most = self.tails.rejection_score(answer)
         threshold = self.blend if answer.retrieved else self.student
-        return replace(answer, doubt=value, abstention=most if value > threshold else None)
+        return replace(answer, rejection_score=value, abstention=most if value > threshold else None)
 
 
-def judge_of(abstention: Abstention | None, abstain: Abstain | str, path: Path, retrieves: bool) -> Judge:
+def policy_for(abstention: Abstention | None, abstain: Abstain | str, path: Path, retrieves: bool) -> AbstentionPolicy:
     """The judge of a bundle for a goal.
 
     Args:
@@ -54,4 +54,4 @@ def judge_of(abstention: Abstention | None, abstain: Abstain | str, path: Path, 
         if not retrieves:
             raise
         student = -1.0  # below every doubt
-    return Judge(abstention.tails, abstention.blend.threshold(goal) if retrieves else student, student)
+    return AbstentionPolicy(abstention.tails, abstention.blend.threshold(goal) if retrieves else student, student)

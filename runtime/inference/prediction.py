@@ -119,7 +119,7 @@ class Prediction:
     timings: Timings
     labels: tuple[str, ...] = field(repr=False)
     _found: Retrieval | tuple[Neighbour, ...] = field(default=(), repr=False)
-    doubt: float | None = None
+    rejection_score: float | None = None
     abstention: Signal | None = None
     _sets: PredictionSets | None = field(default=None, repr=False)
     _edited: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
@@ -196,8 +196,12 @@ class Prediction:
         }
         if self.reason is not None:
             record["reason"] = self.reason
-        if self.doubt is not None:
-            record |= {"abstained": self.abstained, "doubt": self.doubt, "abstention": self.abstention}
+        if self.rejection_score is not None:
+            record |= {
+                "abstained": self.abstained,
+                "rejection_score": self.rejection_score,
+                "abstention": self.abstention,
+            }
         if explain:
             retrieved = self.retrieval_probabilities
             record["student_weight"] = self.student_weight
@@ -217,7 +221,7 @@ class Prediction:
             self.label,
             self.reason,
             self.student_weight,
-            self.doubt,
+            self.rejection_score,
             self.abstention,
             self.probabilities.tobytes(),
             self.student_probabilities.tobytes(),
@@ -240,7 +244,7 @@ class Prediction:
             "timings",
             "labels",
             "neighbours",
-            "doubt",
+            "rejection_score",
             "abstention",
             "_sets",
             "_edited",

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import Counter
 from typing import Any
 
-from ..decision.abstention import Reference
+from ..decision.abstention import DriftReference
 from ..decision.histogram import AGREEMENT_EDGES, LATENCY_EDGES, SIMILARITY_EDGES, Histogram, population_stability
 from ..inference.prediction import Prediction
 
@@ -57,7 +57,7 @@ class Statistics:
         reference: what `Stats`'s drift is told against; None for none.
     """
 
-    def __init__(self, reference: Reference | None = None) -> None:
+    def __init__(self, reference: DriftReference | None = None) -> None:
         self._reference = reference
         self._begin()
 
@@ -90,7 +90,7 @@ class Statistics:
         with self._lock:
             self._labels[answer.label] += 1
             self._reasons[answer.reason] += 1
-            if answer.doubt is not None:
+            if answer.rejection_score is not None:
                 self._abstentions[answer.abstention] += 1
             self._latency[late] += 1
             self._sums[2] += latency

@@ -20,7 +20,7 @@ STDIN = "-"
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictOptions:
     """How answers are given.
 
     Attributes:
@@ -64,7 +64,7 @@ def records_of_source(source: str, kind: str | None, columns: Columns, pair: boo
 def answer_stream(
     runtime: Runtime,
     records: Iterable[Record | BadRecord],
-    answers: Answers,
+    answers: PredictOptions,
     out: Output,
     progress: Callable[[int], object] | None = None,
 ) -> int:

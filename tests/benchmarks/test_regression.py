@@ -14,7 +14,7 @@ import pytest
 from support.paths import ROOT
 from support.tiny_bundle import build_tiny_bundle, reseal
 
-from reaugkd.benchmarks.sweep.synthetic_kb import Seedbed
+from reaugkd.benchmarks.sweep.synthetic_kb import SyntheticKb
 from reaugkd.runtime.inference.threads import default_threads
 from reaugkd.runtime.runtime import Runtime
 
@@ -89,7 +89,7 @@ def test_one_round_takes_every_ratio(regression: ModuleType, tmp_path: Path) -> 
     for name in ("bundle", "float32"):
         reseal(build_tiny_bundle(tmp_path / name), gate=gate)
     with Runtime.open(tmp_path / "bundle") as runtime:
-        bed = Seedbed(runtime.knowledge_base)
+        bed = SyntheticKb(runtime.knowledge_base)
         for times in (1, 10):
             bed.grow(64 * times, tmp_path / "grown" / str(times))
     found = regression.take_round(tmp_path, tmp_path / "grown")

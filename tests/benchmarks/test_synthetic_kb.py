@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reaugkd.benchmarks.sweep.synthetic_kb import Seedbed, recall
+from reaugkd.benchmarks.sweep.synthetic_kb import SyntheticKb, recall
 from reaugkd.errors import StorageError
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
@@ -34,11 +34,11 @@ def own() -> KnowledgeBase:
 
 
 @pytest.fixture(scope="module")
-def bed(own: KnowledgeBase) -> Seedbed:
-    return Seedbed(own)
+def bed(own: KnowledgeBase) -> SyntheticKb:
+    return SyntheticKb(own)
 
 
-def test_as_many_rows_as_before_are_the_same_rows(own: KnowledgeBase, bed: Seedbed, tmp_path: Path) -> None:
+def test_as_many_rows_as_before_are_the_same_rows(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
     grown = bed.grow(ROWS, tmp_path / "kb").kb
     cosines = (unit(grown.keys()) * unit(own.keys())).sum(axis=1)
     assert cosines.min() > 1 - I8
@@ -46,7 +46,7 @@ def test_as_many_rows_as_before_are_the_same_rows(own: KnowledgeBase, bed: Seedb
 
 
 def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
-    own: KnowledgeBase, bed: Seedbed, tmp_path: Path
+    own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path
 ) -> None:
     keys = unit(own.keys())
     cosines = keys @ keys.T
@@ -67,7 +67,7 @@ def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
     assert ((one * other).sum(axis=1) - expected).mean() == pytest.approx(0, abs=0.05)
 
 
-def test_labels_come_along_in_the_form_that_they_have(own: KnowledgeBase, bed: Seedbed, tmp_path: Path) -> None:
+def test_labels_come_along_in_the_form_that_they_have(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
     assert isinstance(own.soft_labels, TopLabels)  # or the test shows nothing
     grown = bed.grow(2 * ROWS + 3, tmp_path / "kb").kb
     assert isinstance(grown.soft_labels, TopLabels) and grown.soft_labels.top == own.soft_labels.top
@@ -75,7 +75,7 @@ def test_labels_come_along_in_the_form_that_they_have(own: KnowledgeBase, bed: S
     assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels)[parents])
 
 
-def test_fewer_rows_are_some_of_the_own(own: KnowledgeBase, bed: Seedbed, tmp_path: Path) -> None:
+def test_fewer_rows_are_some_of_the_own(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
     grown = bed.grow(20, tmp_path / "kb").kb
     cosines = unit(grown.keys()) @ unit(own.keys()).T
     assert cosines.max(axis=1).min() > 1 - I8
@@ -84,7 +84,7 @@ def test_fewer_rows_are_some_of_the_own(own: KnowledgeBase, bed: Seedbed, tmp_pa
     assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels)[parents])
 
 
-def test_a_search_finds_what_is_near(own: KnowledgeBase, bed: Seedbed, tmp_path: Path) -> None:
+def test_a_search_finds_what_is_near(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     grown = bed.grow(2000, tmp_path / "kb", threads=2, progress=lambda done, total: seen.append((done, total)))
     kb = grown.kb
@@ -118,11 +118,11 @@ def test_recall_is_what_is_found_of_what_is_near() -> None:
 def test_one_row_can_be_grown(tmp_path: Path) -> None:
     config = IndexConfig(ndim=3)
     kb = KnowledgeBase.build(np.array([[1, 2, 2]], np.float32), np.array([[0.5, 0.5]]), config=config)
-    grown = Seedbed(kb).grow(5, tmp_path / "kb").kb
+    grown = SyntheticKb(kb).grow(5, tmp_path / "kb").kb
     assert len(grown) == 5 and set(grown.search(np.array([1, 2, 2], np.float32), 5).rows.tolist()) == set(range(5))
 
 
-def test_a_place_that_cannot_be_written_is_told(bed: Seedbed, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_told(bed: SyntheticKb, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         bed.grow(ROWS, tmp_path / "file" / "kb")

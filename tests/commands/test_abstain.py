@@ -48,7 +48,7 @@ class TestPredict:
             expected = list(runtime.predict_many(TEXTS, abstain="coverage=60%"))
         for record, answer in zip(found, expected, strict=True):
             assert record["abstained"] is answer.abstained and record["abstention"] == answer.abstention
-            assert record["doubt"] == answer.doubt and record["label"] == answer.label
+            assert record["rejection_score"] == answer.rejection_score and record["label"] == answer.label
         assert {record["abstained"] for record in found} == {True, False}
 
     def test_a_table_and_csv_have_a_column(self, path: Path, tmp_path: Path) -> None:

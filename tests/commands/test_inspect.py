@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.tiny_bundle import build_tiny_bundle, reseal
 
-from reaugkd.commands.inspect import describe
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
+from reaugkd.runtime.output.bundle_summary import describe
 
 
 def facts(path: Path) -> dict[str, str]:

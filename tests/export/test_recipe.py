@@ -71,7 +71,7 @@ recipes = st.builds(
         label_temperatures=st.lists(rates, min_size=1, max_size=3).map(tuple),
         gold_shares=st.lists(shares, min_size=1, max_size=3).map(tuple),
         weight=st.sampled_from(["auto", "constant", "buckets", "logistic"]),
-        cautious=st.booleans(),
+        one_se_rule=st.booleans(),
         keep_heldout=st.booleans(),
     )
     | st.builds(RetrievalRecipe, keep_heldout=st.booleans()),

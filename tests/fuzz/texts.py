@@ -20,7 +20,7 @@ from reaugkd.errors import ReaugkdError, TextError
 from reaugkd.runtime.data import read_records
 from reaugkd.runtime.data.records import FORMATS
 from reaugkd.runtime.inference.prediction import Prediction
-from reaugkd.runtime.output.prediction_stream import Answers, answer_stream
+from reaugkd.runtime.output.prediction_stream import PredictOptions, answer_stream
 from reaugkd.runtime.runtime import Runtime
 
 from .common import scratch
@@ -115,7 +115,7 @@ def check_stream(runtime: Runtime, data: bytes, kind: str) -> None:
     out = io.StringIO()
     try:
         records = list(read_records(io.BytesIO(data), kind))
-        answer_stream(runtime, records, Answers("jsonl", source="-"), out)
+        answer_stream(runtime, records, PredictOptions("jsonl", source="-"), out)
     except ReaugkdError:  # of the whole stream: no column can be told, or it is UTF-16
         return
     lines = out.getvalue().split("\n")[:-1]

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from reaugkd.kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
-from reaugkd.kb.edits.overlay import EditedKnowledgeBase
+from reaugkd.kb.edits.overlay import OverlayKnowledgeBase
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.editing.edit import How
 from reaugkd.runtime.editing.store import KnowledgeStore
@@ -37,10 +37,10 @@ MEMORY = Path("/dev/shm")
 HOW = How(why="test", who="test")
 
 
-def added(seed: int, count: int = 2) -> Callable[[EditedKnowledgeBase, int], Change]:
+def added(seed: int, count: int = 2) -> Callable[[OverlayKnowledgeBase, int], Change]:
     """Rows with keys of their own."""
 
-    def make(kb: EditedKnowledgeBase, next_id: int) -> Change:
+    def make(kb: OverlayKnowledgeBase, next_id: int) -> Change:
         keys = np.random.default_rng(seed).standard_normal((count, kb.ndim)).astype(np.float32)
         rows = [
             NewRow.of(next_id + place, Labelling("new", None, True), Payload.of(key, f"text {seed}", kb.config.dtype))
@@ -51,13 +51,13 @@ def added(seed: int, count: int = 2) -> Callable[[EditedKnowledgeBase, int], Cha
     return make
 
 
-def relabelled(kb: EditedKnowledgeBase, _next_id: int) -> Change:
+def relabelled(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
     """One row gets another label."""
     row = int(np.flatnonzero(kb.alive)[-1])
     return Change(relabel=(Relabelling(kb.id(row), kb.labelling(row), Labelling("b", None, True)),))
 
 
-def removed(kb: EditedKnowledgeBase, _next_id: int) -> Change:
+def removed(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
     """The first two rows go."""
     return Change(remove=tuple(kb.id(int(row)) for row in np.flatnonzero(kb.alive)[:2]))
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from reaugkd import BundleError, How, Runtime
-from reaugkd.kb.edits.head import HEAD_BYTES, Head, HeadFile
+from reaugkd.kb.edits.head import HEAD_BYTES, HeadFile, JournalHead
 from reaugkd.kb.storage.ed25519 import new_key_pair, read_private_key
 from reaugkd.runtime.bundle.manifest import seal_entry
 from reaugkd.runtime.editing.sign import sign_bundle
@@ -27,7 +27,7 @@ def set_head(bundle: Path, **changes: Any) -> None:
     """HEAD with other values, its checksum right."""
     _, head = HeadFile(bundle).read()
     assert head is not None
-    (bundle / "generations" / "HEAD").write_bytes(Head(**{**vars(head), **changes}).line())
+    (bundle / "generations" / "HEAD").write_bytes(JournalHead(**{**vars(head), **changes}).line())
 
 
 def canonical(obj: object) -> bytes:

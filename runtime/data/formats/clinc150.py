@@ -8,7 +8,7 @@ from itertools import chain
 from ....errors import DataError
 from ..assemble import read_split
 from ..dataset import Columns, Split
-from ..rows import BadRow, Row, Table
+from ..rows import BadRow, RawRow, Table
 
 _SPLITS = {"train": "train", "val": "dev", "valid": "dev", "validation": "dev", "dev": "dev", "test": "test"}
 _OOS_PREFIX = "oos_"
@@ -43,10 +43,10 @@ def read_split_object(content: Mapping[str, object], source: str, *, with_oos: b
     return splits
 
 
-def _rows(items: Iterator[object], source: str) -> Iterator[Row | BadRow]:
+def _rows(items: Iterator[object], source: str) -> Iterator[RawRow | BadRow]:
     for number, item in enumerate(items, 1):
         if isinstance(item, list) and len(item) == 2:
-            yield Row(number, {"text": item[0], "label": item[1]})
+            yield RawRow(number, {"text": item[0], "label": item[1]})
         else:
             error = DataError(
                 "malformed row",

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from ....errors import DataError
 from ..known_tasks import told_header
-from ..rows import BadRow, Row, Table
+from ..rows import BadRow, RawRow, Table
 from .lines import MAX_LINE_BYTES, Line, read_lines
 
 # A quoted cell may span lines; beyond this many characters the opening quote is taken for a stray one.
@@ -41,7 +41,7 @@ def read_tsv(stream: BinaryIO, source: str) -> Table:
     return Table(header, _tsv_rows(chain([first], lines), header, ending, source))
 
 
-def _tsv_rows(lines: Iterator[Line], header: tuple[str, ...], ending: str, source: str) -> Iterator[Row | BadRow]:
+def _tsv_rows(lines: Iterator[Line], header: tuple[str, ...], ending: str, source: str) -> Iterator[RawRow | BadRow]:
     width = len(header)
     for number, text, error in lines:
         text = text.removesuffix(ending)
@@ -50,7 +50,7 @@ def _tsv_rows(lines: Iterator[Line], header: tuple[str, ...], ending: str, sourc
         elif text or width == 1:
             cells = text.split("\t")
             if len(cells) == width:
-                yield Row(number, dict(zip(header, cells, strict=True)))
+                yield RawRow(number, dict(zip(header, cells, strict=True)))
             else:
                 yield BadRow(
                     number,
@@ -77,7 +77,7 @@ def read_csv(stream: BinaryIO, source: str) -> Table:
     return Table(tuple(names), _csv_rows(records, names, source))
 
 
-def _csv_rows(records: _CsvRecords, header: list[str], source: str) -> Iterator[Row | BadRow]:
+def _csv_rows(records: _CsvRecords, header: list[str], source: str) -> Iterator[RawRow | BadRow]:
     width = len(header)
     for record in records:
         if isinstance(record, BadRow):
@@ -85,7 +85,7 @@ def _csv_rows(records: _CsvRecords, header: list[str], source: str) -> Iterator[
             continue
         number, cells, line = record
         if len(cells) == width:
-            yield Row(number, dict(zip(header, cells, strict=True)))
+            yield RawRow(number, dict(zip(header, cells, strict=True)))
         elif cells:
             where = "" if line == number else f" (line {line})"
             hint = f"Quote every cell that holds a comma or a line break{where}."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ....errors import DataError
-from ..rows import BadRow, Row, Table
+from ..rows import BadRow, RawRow, Table
 from .lines import read_lines
 
 
@@ -17,7 +17,7 @@ def read_jsonl(stream: BinaryIO, source: str) -> Table:
     return Table(None, _jsonl_rows(stream, source))
 
 
-def _jsonl_rows(stream: BinaryIO, source: str) -> Iterator[Row | BadRow]:
+def _jsonl_rows(stream: BinaryIO, source: str) -> Iterator[RawRow | BadRow]:
     for number, text, error in read_lines(stream, source):
         if error is not None:
             yield BadRow(number, error)
@@ -25,9 +25,9 @@ def _jsonl_rows(stream: BinaryIO, source: str) -> Iterator[Row | BadRow]:
             yield _parse_row(text, source, number)
 
 
-def _parse_row(text: str, source: str, number: int) -> Row | BadRow:
+def _parse_row(text: str, source: str, number: int) -> RawRow | BadRow:
     try:
-        return Row(number, json.loads(text))
+        return RawRow(number, json.loads(text))
     except json.JSONDecodeError as error:
         reason = f"{error.msg} at character {error.pos + 1}"
     except (RecursionError, ValueError) as error:
@@ -60,7 +60,7 @@ def read_json(path: Path, source: str) -> Table | dict[str, object]:
         return Table(None, (_parse_row(line, source, row) for row, line in enumerate(lines, 1) if line.strip()))
     value = _parse_whole("\n".join(lines), source)
     if isinstance(value, list):
-        return Table(None, iter([Row(row, item) for row, item in enumerate(value, 1)]))
+        return Table(None, iter([RawRow(row, item) for row, item in enumerate(value, 1)]))
     return value
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from ....errors import DataError, DependencyError, TextError, UsageError
-from ..rows import BadRow, Row, Table
+from ..rows import BadRow, RawRow, Table
 
 _BATCH_ROWS = 256
 
@@ -39,7 +39,7 @@ def read_parquet(stream: BinaryIO, source: str) -> Table:
     return Table(names, _rows(file, names, source))
 
 
-def _rows(file: Any, names: tuple[str, ...], source: str) -> Iterator[Row | BadRow]:
+def _rows(file: Any, names: tuple[str, ...], source: str) -> Iterator[RawRow | BadRow]:
     number = 0
     with _damage_named(source):
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
@@ -48,7 +48,7 @@ def _rows(file: Any, names: tuple[str, ...], source: str) -> Iterator[Row | BadR
                 number += 1
                 bad = next((position for position, cell in enumerate(cells) if isinstance(cell, _NotUtf8)), None)
                 if bad is None:
-                    yield Row(number, dict(zip(names, cells, strict=True)))
+                    yield RawRow(number, dict(zip(names, cells, strict=True)))
                 else:
                     yield BadRow(number, _not_utf8(source, number, names[bad]))
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from reaugkd.errors import UsageError
-from reaugkd.export.bundle.condensation_curve import Answered, Reference, blends_of
+from reaugkd.export.bundle.condensation_curve import CurveInputs, Reference, blends_of
 from reaugkd.kb.soft_labels import encode
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.decision.blend_config import BlendConfig
 
 
-def answered(nll: list[float], right: str) -> Answered:
+def answered(nll: list[float], right: str) -> CurveInputs:
     """Answers of that NLL, right where there is a 1; a wrong label is 9."""
     is_right = np.array([mark == "1" for mark in right])
-    return Answered(np.where(is_right, 0, 9), is_right, np.array(nll))
+    return CurveInputs(np.where(is_right, 0, 9), is_right, np.array(nll))
 
 
 STUDENT = answered([2.0, 2.0, 2.0, 2.0], "0000")
@@ -24,7 +24,7 @@ REFERENCE = Reference(STUDENT, FULL, np.arange(4))
 
 
 def test_answers_of_probabilities() -> None:
-    found = Answered.of(np.array([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]), np.array([1, 1, 1]))
+    found = CurveInputs.of(np.array([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]), np.array([1, 1, 1]))
     assert found.labels.tolist() == [1, 0, 0] and found.right.tolist() == [True, False, False]
     np.testing.assert_allclose(found.nll[:2], -np.log([0.75, 0.5]))
     assert 20 < found.nll[2] < 30  # of a probability of nothing
@@ -59,10 +59,10 @@ class TestTheSmallest:
         """A gain of 0.1 nats and 20 right answers."""
         return Reference(self.of(0.4, 60), self.of(0.3, 80), np.arange(self.ROWS))
 
-    def of(self, nll: float, right: int) -> Answered:
+    def of(self, nll: float, right: int) -> CurveInputs:
         return answered([nll] * self.ROWS, "1" * right + "0" * (self.ROWS - right))
 
-    def chosen(self, loss: float, *sizes: Answered) -> int:
+    def chosen(self, loss: float, *sizes: CurveInputs) -> int:
         return self.reference().smallest_within(loss, sizes)
 
     def test_of_those_that_keep_enough(self) -> None:

@@ -23,7 +23,7 @@ from reaugkd.export.bundle import row_roles as allocation
 from reaugkd.export.bundle import write as bundle
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.projection import Head
+from reaugkd.export.modeling.projection import LinearLayer
 from reaugkd.export.recipe import RetrievalRecipe
 from reaugkd.export.training.run_folder import RunFolder, read_rows
 from reaugkd.export.training.train import TrainJob, train
@@ -71,7 +71,7 @@ def test_they_stand_after_the_train_rows_and_have_the_teachers_labels(
     tiny_run: Finished, tmp_path: Path, kept: bool
 ) -> None:
     path = tiny_run[0]
-    recipe = replace(tiny_run[2].recipe.retrieval, keep_heldout=kept, gold_shares=(0.5,), cautious=False)
+    recipe = replace(tiny_run[2].recipe.retrieval, keep_heldout=kept, gold_shares=(0.5,), one_se_rule=False)
     made = export(path, tmp_path / "bundle", replace(JOB, extra=NEW, retrieval=recipe))
     train_texts, heldout = texts_of(path, "train"), texts_of(path, "heldout") if kept else []
     new = slice(len(train_texts), len(train_texts) + len(NEW))
@@ -107,9 +107,9 @@ def test_witnesses_tune_the_blend_and_join_the_knowledge_base(
         for number, rows in enumerate((None, NEW))
     )
     train_texts, heldout = texts_of(path, "train"), texts_of(path, "heldout")
-    witnesses = len(NEW) // 5
+    pseudo_labelled = len(NEW) // 5
     told = found.quality["tuning"]
-    assert (told["rows"], told["witnesses"]) == (len(heldout) + witnesses, witnesses)
+    assert (told["rows"], told["witnesses"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
     # Gold labels alone say how sure the student may be and what the gate keeps to.
     assert found.blend.student_temperature == without.blend.student_temperature
     for _, blended, gold, groups, _ in certified:
@@ -119,12 +119,14 @@ def test_witnesses_tune_the_blend_and_join_the_knowledge_base(
         kb = runtime.knowledge_base
         texts = [kb.text(row) for row in range(len(kb))]
         labels = [kb.label(row) for row in range(len(kb))]
-    first, last = len(train_texts), len(texts) - witnesses
-    assert texts[:first] == train_texts and texts[last:] + texts[first : first + len(NEW) - witnesses] != NEW.texts
-    assert sorted(texts[last:] + texts[first : first + len(NEW) - witnesses]) == sorted(NEW.texts)
-    assert texts[first + len(NEW) - witnesses : last] == (heldout if kept else [])
+    first, last = len(train_texts), len(texts) - pseudo_labelled
+    assert (
+        texts[:first] == train_texts and texts[last:] + texts[first : first + len(NEW) - pseudo_labelled] != NEW.texts
+    )
+    assert sorted(texts[last:] + texts[first : first + len(NEW) - pseudo_labelled]) == sorted(NEW.texts)
+    assert texts[first + len(NEW) - pseudo_labelled : last] == (heldout if kept else [])
     assert [text for text, label in zip(texts, labels, strict=True) if label == -1] == [
-        *texts[first : first + len(NEW) - witnesses],
+        *texts[first : first + len(NEW) - pseudo_labelled],
         *texts[last:],
     ]
     assert found.created_from["extra_rows"] == len(NEW)
@@ -135,7 +137,7 @@ def test_they_have_the_recipes_keys(tiny_run: Finished, tmp_path: Path, keys: An
     path, recipe = tiny_run[0], RetrievalRecipe("distilled", keys, keep_heldout=False)
     export(path, tmp_path / "bundle", replace(JOB, extra=NEW, retrieval=recipe))
     _, embeddings = teacher_on(path, NEW.texts)
-    expected = embeddings @ Head.load(RunFolder(path).projection).weight.double().numpy().T
+    expected = embeddings @ LinearLayer.load(RunFolder(path).projection).weight.double().numpy().T
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     first = len(texts_of(path, "train"))
     with Runtime.open(tmp_path / "bundle") as runtime:

@@ -11,9 +11,9 @@ from support.tiny_models import LABELS
 
 from reaugkd.export.bundle import row_roles as allocation
 from reaugkd.export.bundle.row_roles import FEWEST_EXTRA, MOST_WITNESSES, Allocation, allocate
-from reaugkd.export.onnx.quality import Answers
+from reaugkd.export.onnx.quality import StudentOutputs
 from reaugkd.export.recipe import RetrievalRecipe
-from reaugkd.export.tuning.build_kb import Knowledge
+from reaugkd.export.tuning.build_kb import KbRows
 from reaugkd.runtime.data import Split
 
 TRAIN = [f"train{n} words{n}" for n in range(50)]
@@ -25,15 +25,15 @@ def numbers_of(texts: list[str], width: int) -> np.ndarray:
     return np.array([np.random.default_rng(list(text.encode())).normal(size=width) for text in texts], np.float32)
 
 
-def answers_to(texts: Any, _label: str = "") -> Answers:
-    return Answers(numbers_of(list(texts), len(LABELS)), numbers_of(list(texts), 8))
+def answers_to(texts: Any, _label: str = "") -> StudentOutputs:
+    return StudentOutputs(numbers_of(list(texts), len(LABELS)), numbers_of(list(texts), 8))
 
 
-def knowledge(texts: list[str], queries: np.ndarray | None, gold: bool) -> Knowledge:
+def knowledge(texts: list[str], queries: np.ndarray | None, gold: bool) -> KbRows:
     labels = np.arange(len(texts)) % len(LABELS) if gold else np.full(len(texts), -1)
     teacher = numbers_of([f"teacher on {text}" for text in texts], len(LABELS))
     keys = numbers_of(texts, 8)
-    return Knowledge(texts, teacher, keys, keys if queries is None else queries, labels)
+    return KbRows(texts, teacher, keys, keys if queries is None else queries, labels)
 
 
 def split_of(texts: list[str]) -> Split:
@@ -77,20 +77,20 @@ def test_few_extra_rows_are_all_searched() -> None:
 def test_a_fifth_of_many_are_witnesses(kept: bool) -> None:
     new = many()
     parts = allocated(new, RetrievalRecipe(keep_heldout=kept))
-    witnesses = list(parts.asking.inputs[len(HELDOUT) :])
-    assert len(witnesses) == 200 and set(witnesses) < set(new)
+    pseudo_labelled = list(parts.asking.inputs[len(HELDOUT) :])
+    assert len(pseudo_labelled) == 200 and set(pseudo_labelled) < set(new)
     assert parts.asking.inputs[: len(HELDOUT)] == HELDOUT
-    assert set(parts.searched.inputs) == {*TRAIN, *new} - set(witnesses)
-    assert parts.later.inputs == [*(HELDOUT if kept else []), *witnesses]
+    assert set(parts.searched.inputs) == {*TRAIN, *new} - set(pseudo_labelled)
+    assert parts.later.inputs == [*(HELDOUT if kept else []), *pseudo_labelled]
     assert len(parts.searched) + len(parts.later) == len(TRAIN) + len(new) + (len(HELDOUT) if kept else 0)
 
 
 def test_a_witness_is_labelled_by_the_teacher_and_only_for_the_tuning() -> None:
     parts = allocated(many())
-    witnesses = slice(len(HELDOUT), None)
-    texts = list(parts.asking.inputs[witnesses])
+    pseudo_labelled = slice(len(HELDOUT), None)
+    texts = list(parts.asking.inputs[pseudo_labelled])
     teacher = numbers_of([f"teacher on {text}" for text in texts], len(LABELS))
-    assert parts.asking.gold[witnesses].tolist() == teacher.argmax(axis=1).tolist()
+    assert parts.asking.gold[pseudo_labelled].tolist() == teacher.argmax(axis=1).tolist()
     assert parts.asking.gold[: len(HELDOUT)].tolist() == [n % len(LABELS) for n in range(len(HELDOUT))]
     assert (parts.later.gold[len(HELDOUT) :] == -1).all()
     expected = answers_to(parts.asking.inputs)

@@ -20,7 +20,7 @@ from reaugkd.errors import DataError, OutputExistsError, QualityError, StorageEr
 from reaugkd.export.bundle import write as exporting
 from reaugkd.export.bundle.write import GOLDEN_TEXTS, Exported, ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.projection import Head
+from reaugkd.export.modeling.projection import LinearLayer
 from reaugkd.export.onnx.export import Quantization
 from reaugkd.export.onnx.quality import Floors
 from reaugkd.export.recipe import RetrievalRecipe
@@ -28,7 +28,7 @@ from reaugkd.export.training.run_folder import RunFolder, read_rows
 from reaugkd.export.training.train import TrainJob, train
 from reaugkd.export.tuning import build_kb as retrieving
 from reaugkd.export.tuning.abstention import abstention_of
-from reaugkd.export.tuning.build_kb import Store
+from reaugkd.export.tuning.build_kb import KbStorageConfig
 from reaugkd.export.tuning.gating import Certificate, certify
 from reaugkd.export.tuning.tune import Tuning
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
@@ -69,7 +69,7 @@ def test_what_was_tuned_is_what_the_runtime_answers(tiny_run: Finished, tmp_path
 
 
 def test_the_gate_is_certified_on_what_the_runtime_answers(tiny_run: Finished, tmp_path: Path) -> None:
-    without = replace(tiny_run[2].recipe.retrieval, keep_heldout=False, cautious=False)
+    without = replace(tiny_run[2].recipe.retrieval, keep_heldout=False, one_se_rule=False)
     job = replace(JOB, retrieval=without, certificate=Certificate(0.2, 0.2))
     made = export(tiny_run[0], tmp_path / "bundle", job)
     heldout = read_rows(RunFolder(tiny_run[0]).data / "heldout.jsonl")
@@ -94,7 +94,7 @@ def rows_of(run: RunFolder, *names: str) -> tuple[list[str], np.ndarray, np.ndar
     logits, states = (
         np.concatenate([item[name] for item in outputs]).astype(np.float64) for name in ("logits", "embeddings")
     )
-    keys = states @ Head.load(run.projection).weight.double().numpy().T
+    keys = states @ LinearLayer.load(run.projection).weight.double().numpy().T
     return (
         [text for split in splits for text in split.texts],
         gold,
@@ -179,7 +179,7 @@ def test_when_to_abstain_can_be_fitted_again_from_what_the_bundle_holds(tiny_bun
     assert again.tails.distance.values == pytest.approx(written.tails.distance.values, abs=5e-3)
     assert again.tails.uncertainty.values == pytest.approx(written.tails.uncertainty.values, rel=5e-3)
     assert again.sets.blend.least == pytest.approx(written.sets.blend.least, abs=5e-3)
-    assert all(answer.doubt is not None for answer in answers)
+    assert all(answer.rejection_score is not None for answer in answers)
 
 
 @pytest.mark.parametrize("keep_heldout", [True, False])
@@ -348,7 +348,7 @@ def test_the_same_run_gives_the_same_bundle(tiny_bundle: Made, tiny_run: Finishe
 
 
 def test_texts_can_be_left_out(tiny_run: Finished, tmp_path: Path) -> None:
-    export(tiny_run[0], tmp_path / "bundle", replace(JOB, store=Store(texts="none")))
+    export(tiny_run[0], tmp_path / "bundle", replace(JOB, store=KbStorageConfig(texts="none")))
     assert not (tmp_path / "bundle" / "kb" / "texts.jsonl").exists()
     rows = [
         text for name in ("train", "heldout") for text in read_rows(RunFolder(tiny_run[0]).data / f"{name}.jsonl").texts
@@ -363,7 +363,7 @@ def test_texts_can_be_left_out(tiny_run: Finished, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
 def test_how_keys_are_stored(tiny_run: Finished, tmp_path: Path, dtype: str) -> None:
-    made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, store=Store(dtype, 8), quantization="none"))
+    made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, store=KbStorageConfig(dtype, 8), quantization="none"))
     assert (made.manifest.kb.dtype, made.manifest.kb.connectivity) == (dtype, 8)
     with Runtime.open(tmp_path / "bundle") as runtime:
         assert runtime.knowledge_base.config == made.manifest.kb

@@ -25,7 +25,7 @@ from reaugkd.errors import ModelError, QualityError
 from reaugkd.export.bundle.write import Exported, ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.onnx.quality import Floors
-from reaugkd.export.training.finished_run import RunSource
+from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder, read_rows
 from reaugkd.export.training.train import TrainJob, train
 from reaugkd.export.tuning.tune import Tuning
@@ -220,7 +220,7 @@ def test_the_same_run_gives_the_same_bundle(run: Path, pruned: Made, tmp_path: P
 
 
 def test_auto_leaves_a_small_vocabulary_alone(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = RunSource.read(RunFolder(run))
+    source = FinishedRun.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
     whole = student.encoder.config.vocab_size
     for pieces, stays in ((whole, True), (whole - 1, False)):
@@ -237,7 +237,7 @@ def test_too_costly_is_refused_or_left(
     with pytest.raises(QualityError, match="with so few word pieces"):
         export(run, tmp_path / "bundle", replace(FLOAT32, floors=strict, allow_quality_loss=False, vocabulary=0))
     assert not list(tmp_path.iterdir())
-    source = RunSource.read(RunFolder(run))
+    source = FinishedRun.read(RunFolder(run))
     left = slim(source, source.student(source.recipe.retrieval), "auto", tmp_path, None, strict)
     assert left.kept == left.of and left.unseen is None
     assert (tmp_path / "tokenizer.json").read_bytes() == (RunFolder(run).student / "tokenizer.json").read_bytes()
@@ -249,7 +249,7 @@ def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
 ) -> None:
     """It is free to choose the better one, whatever a bundle that was asked for may cost."""
     monkeypatch.setattr(slimming, "TASK_PIECES", 0)
-    source = RunSource.read(RunFolder(run))
+    source = FinishedRun.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
     for lost, pieces_go in ((4, False), (3, True)):  # of 100 rows; three are no proof
         monkeypatch.setattr(slimming, "_unseen", lambda *_, lost=lost: slimming.Unseen(100, 50, 20, lost))
@@ -260,7 +260,7 @@ def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
 
 def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors that make "timetable" of every third word, and "sardine" of some."""
-    source = RunSource.read(RunFolder(run))
+    source = FinishedRun.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
     least = slim(source, student, 0, tmp_path).kept
 

@@ -13,7 +13,7 @@ from support import tiny_models as tinymodels
 from reaugkd.errors import RecipeError
 from reaugkd.export.modeling.contrastive_loss import supervised_contrastive
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.projection import Head, fit_pca, fit_projection, project
+from reaugkd.export.modeling.projection import LinearLayer, fit_pca, fit_projection, project
 from reaugkd.export.recipe import ProjectionRecipe
 
 RECIPE = ProjectionRecipe(embedding_dim=6, epochs=15, batch_size=32, learning_rate=5e-3)
@@ -27,13 +27,13 @@ def make_embeddings(rows: int = 120, hidden: int = 20, classes: int = 4, seed: i
     return directions[labels] + 1.5 * torch.randn(rows, hidden, generator=generator), labels
 
 
-def loss_of(head: Head, embeddings: torch.Tensor, labels: torch.Tensor) -> float:
+def loss_of(head: LinearLayer, embeddings: torch.Tensor, labels: torch.Tensor) -> float:
     return supervised_contrastive(project(embeddings, head), labels, RECIPE.temperature).item()
 
 
 def test_keys_are_the_normalised_projections() -> None:
     embeddings, weight = torch.randn(5, 20), torch.randn(6, 20)
-    keys = project(embeddings, Head(weight))
+    keys = project(embeddings, LinearLayer(weight))
     expected = (embeddings.double() @ weight.double().T).numpy()
     expected = expected / (expected**2).sum(axis=1, keepdims=True) ** 0.5
     assert keys.shape == (5, 6)
@@ -156,11 +156,11 @@ def test_pca_adds_no_dimensions() -> None:
 
 
 def test_a_head_is_saved_whole(tmp_path: Path) -> None:
-    for number, head in enumerate((fit_pca(make_embeddings()[0], 6), Head(torch.randn(20, 6).T))):
+    for number, head in enumerate((fit_pca(make_embeddings()[0], 6), LinearLayer(torch.randn(20, 6).T))):
         folder = tmp_path / str(number)
         folder.mkdir()
         head.save(folder)
-        again = Head.load(folder)
+        again = LinearLayer.load(folder)
         assert torch.equal(again.weight, head.weight)
         assert (again.bias is None) is (head.bias is None)
         assert head.bias is None or (again.bias is not None and torch.equal(again.bias, head.bias))
@@ -169,7 +169,7 @@ def test_a_head_is_saved_whole(tmp_path: Path) -> None:
 def test_files_from_before_there_was_a_bias(tmp_path: Path) -> None:
     weight = torch.randn(6, 20)
     save_file({"weight": weight}, str(tmp_path / "projection.safetensors"))
-    head = Head.load(tmp_path)
+    head = LinearLayer.load(tmp_path)
     assert torch.equal(head.weight, weight) and head.bias is None
     student = tinymodels.tiny_student()
     student.save(tmp_path)

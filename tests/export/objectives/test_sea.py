@@ -14,7 +14,7 @@ from torch import Tensor
 from reaugkd.errors import RecipeError
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.projection import Head
+from reaugkd.export.modeling.projection import LinearLayer
 from reaugkd.export.modeling.training_loop import FitJob, outputs_of
 from reaugkd.export.objectives.base import Distillation, Targets
 from reaugkd.export.objectives.sea import Sea
@@ -148,7 +148,7 @@ def test_keys_and_queries_share_the_reduced_space(tiny_bert: Path, tiny_dataset:
     outputs = load_file(str(run.teacher_outputs / "train.safetensors"))
     phi = reduced(outputs["embeddings"].numpy(), 16)
     keys = phi / np.linalg.norm(phi, axis=1, keepdims=True)
-    head = Head.load(run.projection)
+    head = LinearLayer.load(run.projection)
     assert head.bias is not None
     np.testing.assert_allclose(head(outputs["embeddings"]).numpy(), phi, atol=1e-3)
 

@@ -24,7 +24,7 @@ from reaugkd import BundleError, ModelError, OutputExistsError, Runtime, UsageEr
 from reaugkd.export.onnx import fuse as fused_module
 from reaugkd.export.onnx.fuse import MAX_ROWS, fuse
 from reaugkd.export.onnx.fused_check import CHECKED_ROWS
-from reaugkd.export.onnx.fused_graph import Knowledge, fused_model
+from reaugkd.export.onnx.fused_graph import FusedTables, fused_model
 from reaugkd.export.onnx.probabilities_output import add_probabilities
 from reaugkd.kb.index.hnsw import DTYPES, IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
@@ -200,10 +200,10 @@ def with_other(**changes: Any) -> Callable[..., onnx.ModelProto]:
     return misled
 
 
-def with_other_knowledge(change: Callable[[Knowledge], dict[str, Any]]) -> Callable[..., onnx.ModelProto]:
+def with_other_knowledge(change: Callable[[FusedTables], dict[str, Any]]) -> Callable[..., onnx.ModelProto]:
     """`fused_model`, misled about the rows."""
 
-    def misled(student: Any, knowledge: Knowledge, *rest: Any) -> onnx.ModelProto:
+    def misled(student: Any, knowledge: FusedTables, *rest: Any) -> onnx.ModelProto:
         return fused_model(student, dataclasses.replace(knowledge, **change(knowledge)), *rest)
 
     return misled

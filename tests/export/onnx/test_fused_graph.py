@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from reaugkd import BundleError
 from reaugkd.export.onnx.fused_check import tolerance
-from reaugkd.export.onnx.fused_graph import Knowledge, fused_model
+from reaugkd.export.onnx.fused_graph import FusedTables, fused_model
 from reaugkd.export.onnx.fused_weight import rounded_up
 from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
 from reaugkd.runtime.decision.blend_config import BlendConfig
@@ -49,7 +49,7 @@ class Case:
 
     logits: NDArray[np.float32]
     queries: NDArray[np.float32]
-    knowledge: Knowledge
+    knowledge: FusedTables
     config: BlendConfig
 
     @property
@@ -104,7 +104,7 @@ def make_case(rows: int, classes: int, dtype: str, config: BlendConfig, seed: in
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     soft_labels = rng.dirichlet(np.full(classes, 0.3), size=rows).astype(np.float16)
     logits = (3 * rng.standard_normal((ASKED, classes))).astype(np.float32)
-    return Case(logits, queries.astype(np.float32), Knowledge(stored(rows, dtype, seed), dtype, soft_labels), config)
+    return Case(logits, queries.astype(np.float32), FusedTables(stored(rows, dtype, seed), dtype, soft_labels), config)
 
 
 def dense(soft_labels: NDArray[Any], classes: int) -> Wide:
@@ -275,7 +275,7 @@ def test_a_batch_is_answered_as_its_rows() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_of_equal_rows_the_lower_ones_come_first(dtype: str) -> None:
     case = make_case(9, 3, dtype, replace(PLAIN, k=4))
-    twice = Knowledge(np.tile(case.knowledge.keys, (5, 1)), dtype, np.tile(case.knowledge.soft_labels, (5, 1)))
+    twice = FusedTables(np.tile(case.knowledge.keys, (5, 1)), dtype, np.tile(case.knowledge.soft_labels, (5, 1)))
     found = replace(case, knowledge=twice).run(list(range(ASKED)))
     nearest = case.run(list(range(ASKED)))["neighbour_rows"][:, 0]
     np.testing.assert_array_equal(found["neighbour_rows"], nearest[:, None] + 9 * np.arange(4))

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from reaugkd.errors import QualityError
-from reaugkd.export.onnx.quality import Answers, Floors, QualityReport, answers_of, compare, require
+from reaugkd.export.onnx.quality import Floors, QualityReport, StudentOutputs, answers_of, compare, require
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 
@@ -41,9 +41,9 @@ def logits(*answers: int) -> NDArray[np.float32]:
 
 def test_every_number_by_hand() -> None:
     kb = make_kb(0, 10, 20, 90, 100, 110)
-    before = Answers(logits(0, 1, 2, 0), unit(1, 91, 9, 109))
+    before = StudentOutputs(logits(0, 1, 2, 0), unit(1, 91, 9, 109))
     # The second query turns from the rows at 90 and 100 to those at 0 and 10; the third takes 20 in place of 0.
-    after = Answers(logits(0, 1, 1, 1), unit(1, 4, 16, 109))
+    after = StudentOutputs(logits(0, 1, 1, 1), unit(1, 4, 16, 109))
     gold = np.array([0, 1, 2, 1])
     report = compare(before, after, gold, kb, k=2)
     assert report.rows == 4 and report.k == 2
@@ -56,7 +56,7 @@ def test_every_number_by_hand() -> None:
 
 def test_the_same_answers_are_perfect() -> None:
     kb = make_kb(*range(0, 90, 5))
-    answers = Answers(logits(0, 2), unit(3, 44))
+    answers = StudentOutputs(logits(0, 2), unit(3, 44))
     report = compare(answers, answers, np.array([1, 2]), kb, k=8)
     assert report.label_agreement == report.neighbour_overlap == 1.0
     assert report.query_cosine == pytest.approx(1.0)
@@ -66,7 +66,7 @@ def test_the_same_answers_are_perfect() -> None:
 
 def test_fewer_rows_than_neighbours_asked_for() -> None:
     kb = make_kb(0, 90)
-    answers, others = Answers(logits(0), unit(1)), Answers(logits(0), unit(89))
+    answers, others = StudentOutputs(logits(0), unit(1)), StudentOutputs(logits(0), unit(89))
     assert compare(answers, others, np.array([0]), kb, k=8).neighbour_overlap == 1.0
 
 
@@ -110,7 +110,9 @@ def test_what_is_no_number_is_below_every_floor() -> None:
 
 
 def test_it_is_json_ready() -> None:
-    report = compare(Answers(logits(0), unit(1)), Answers(logits(1), unit(2)), np.array([0]), make_kb(0, 5), k=1)
+    report = compare(
+        StudentOutputs(logits(0), unit(1)), StudentOutputs(logits(1), unit(2)), np.array([0]), make_kb(0, 5), k=1
+    )
     assert QualityReport(**json.loads(json.dumps(report.as_dict()))) == report
 
 

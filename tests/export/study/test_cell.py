@@ -26,7 +26,7 @@ from reaugkd.export.study.results import CellNotes, CellResult, SystemResult, re
 from reaugkd.export.training import evaluate_run as evaluate
 from reaugkd.export.training import train as training
 from reaugkd.export.training.evaluate_run import evaluate_with_run, run_probabilities
-from reaugkd.export.training.finished_run import RunSource
+from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.training.splits import assign
 from reaugkd.runtime.data import Columns, Split, label_indices
@@ -76,13 +76,13 @@ keep_heldout = false
 out_of_domain = "other.csv"
 """
 PAPER = RetrievalRecipe(
-    "distilled", "teacher", gold_shares=(0.0,), weight="constant", cautious=False, keep_heldout=False
+    "distilled", "teacher", gold_shares=(0.0,), weight="constant", one_se_rule=False, keep_heldout=False
 )
 VARIANTS: dict[str, RetrievalRecipe] = {
-    "": RetrievalRecipe(cautious=False),
+    "": RetrievalRecipe(one_se_rule=False),
     "paper": PAPER,
-    "left": RetrievalRecipe(cautious=False, keep_heldout=False),
-    KB_REST: RetrievalRecipe(cautious=False),
+    "left": RetrievalRecipe(one_se_rule=False, keep_heldout=False),
+    KB_REST: RetrievalRecipe(one_se_rule=False),
 }
 OF_BUNDLES = ("student", "retrieval", "student+retrieval")
 
@@ -219,7 +219,7 @@ def test_the_embeddings_are_tried_on_another_domain(done: Done) -> None:
 
 
 def test_it_leaves_a_finished_run_and_a_shared_teacher(done: Done) -> None:
-    RunSource.read(done.run)  # which an export can be made from
+    FinishedRun.read(done.run)  # which an export can be made from
     stages = {folder.name.rpartition("-")[0] for folder in (done.out / "teachers").iterdir()}
     assert stages == {"teacher", "teacher_outputs", "scored"}
 
@@ -249,18 +249,18 @@ def test_the_teacher_of_another_run_teaches_as_it_is(done: Done, tmp_path: Path)
 def asked_teachers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is done with teachers from here on: ``fitted``, or ``asked`` about the rows that are scored."""
     found: list[str] = []
-    teacher = RunSource.teacher
+    teacher = FinishedRun.teacher
 
     def fitted(*given: Any) -> Any:
         found.append("fitted")
         return fine_tune(*given)
 
-    def asked(self: RunSource) -> Any:
+    def asked(self: FinishedRun) -> Any:
         found.append("asked")
         return teacher(self)
 
     monkeypatch.setattr(training, "fine_tune", fitted)
-    monkeypatch.setattr(RunSource, "teacher", asked)
+    monkeypatch.setattr(FinishedRun, "teacher", asked)
     monkeypatch.setattr(cells, "_with_out_of_domain", lambda systems, *_: systems)
     return found
 

@@ -5,18 +5,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.paths import ROOT
 from support.study_cells import CLASSES, ROWS, gold_of, make_result, probabilities, write_study
 
 from reaugkd.errors import DataError
+from reaugkd.export.study import tables
+from reaugkd.export.study.compare import Analysis
 from reaugkd.export.study.fingerprints import CELL_FORMAT, Inputs, finished, settings_key
 from reaugkd.export.study.plan import Plan, load_plan
 from reaugkd.export.study.results import (
     CellNotes,
     CellResult,
+    SystemResult,
     cell_file,
     read_cell,
     read_notes,
-    read_results,
     system_result,
     write_cell,
     write_results,
@@ -131,7 +134,8 @@ class TestResults:
     def test_every_figure_and_every_answer(self, plan: Plan, tmp_path: Path) -> None:
         done = [(cell, make_result(cell.task.name, cell.recipe, cell.seed)) for cell in plan.cells()]
         write_results(tmp_path, done)
-        metrics, rows = read_results(tmp_path)
+        metrics = pq.read_table(tmp_path / "results.parquet").to_pylist()
+        rows = pq.read_table(tmp_path / "rows.parquet")
         expected = [
             {"task": cell.task.name, "recipe": cell.recipe, "seed": cell.seed, "system": one.system}
             | {"variant": one.variant, **one.metrics}
@@ -159,7 +163,7 @@ class TestResults:
             system_result("x", probabilities(40, 2), gold, k=8),
         )
         write_results(tmp_path, [(plan.cells()[0], CellResult(systems))])
-        metrics, _ = read_results(tmp_path)
+        metrics = pq.read_table(tmp_path / "results.parquet").to_pylist()
         assert [record["k"] for record in metrics] == [None, 8]
         assert [record["teacher_kl"] for record in metrics] == [None, None]
 
@@ -171,3 +175,21 @@ class TestResults:
         assert "dictionary" in kinds["task"] and "dictionary" in kinds["system"]
         group = file.metadata.row_group(0)
         assert {group.column(number).compression for number in range(group.num_columns)} == {"ZSTD"}
+
+
+KEPT = ROOT / "docs" / "results" / "study"
+
+
+@pytest.mark.parametrize("name", sorted(folder.name for folder in KEPT.iterdir()))
+def test_kept_results_hold_every_cell_and_the_figures_of_the_report(name: str) -> None:
+    plan = load_plan(ROOT / "benchmarks" / "study" / f"{name}.toml")
+    found: dict[tuple[str, str, int], CellResult] = {}
+    for record in pq.read_table(KEPT / name / "results.parquet").to_pylist():
+        key = (record.pop("task"), record.pop("recipe"), record.pop("seed"))
+        one = SystemResult(record.pop("system"), record.pop("variant"), record, *[np.zeros(0)] * 4)  # type: ignore[arg-type]
+        found[key] = CellResult((*(found[key].systems if key in found else ()), one))
+    assert list(found) == [(cell.task.name, cell.recipe, cell.seed) for cell in plan.cells()]
+    report = (KEPT / name / "report.md").read_text(encoding="utf-8").splitlines()
+    analysis = Analysis(plan, found)
+    for line in [*tables.means(analysis).splitlines(), *tables.fidelity(analysis)[1].splitlines()]:
+        assert line in report

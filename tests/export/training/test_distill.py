@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from reaugkd.errors import ModelError, RecipeError
 from reaugkd.export import objectives
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.projection import Head, project
+from reaugkd.export.modeling.projection import LinearLayer, project
 from reaugkd.export.modeling.teacher import load_fine_tuned
 from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.modeling.training_loop import FitJob, outputs_of
@@ -54,7 +54,9 @@ def test_a_student_of_the_teachers_layers_inherits_everything() -> None:
     teacher = tinymodels.tiny_student(embedding_dim=None, seed=4)
     before = tinymodels.state_of(teacher)
     projection = torch.randn(16, tinymodels.HIDDEN)
-    student = start_student(teacher, Head(projection), 3, StudentRecipe(layers=(0, 3), pooling="mean", dropout=0.3))
+    student = start_student(
+        teacher, LinearLayer(projection), 3, StudentRecipe(layers=(0, 3), pooling="mean", dropout=0.3)
+    )
     assert student.encoder.config.num_hidden_layers == 2 and len(student.encoder.encoder.layer) == 2
     for kept, layer in zip(student.encoder.encoder.layer, (0, 3), strict=True):
         assert tinymodels.same_states(kept.state_dict(), teacher.encoder.encoder.layer[layer].state_dict())
@@ -73,7 +75,7 @@ def test_a_student_of_the_teachers_layers_inherits_everything() -> None:
 def test_a_whole_copy_answers_as_its_teacher(rows: TokenRows) -> None:
     teacher = tinymodels.tiny_student(embedding_dim=None, seed=4)
     projection = torch.randn(16, tinymodels.HIDDEN)
-    student = start_student(teacher, Head(projection), 3, StudentRecipe(layers=(0, 1, 2, 3)))
+    student = start_student(teacher, LinearLayer(projection), 3, StudentRecipe(layers=(0, 1, 2, 3)))
     ours, theirs = outputs_of(student, rows, ""), outputs_of(teacher, rows, "")
     torch.testing.assert_close(ours.logits, theirs.logits)
     torch.testing.assert_close(ours.embedding, normalize(theirs.embedding @ projection.T, dim=-1))
@@ -82,7 +84,7 @@ def test_a_whole_copy_answers_as_its_teacher(rows: TokenRows) -> None:
 def test_a_head_with_a_bias_gives_the_student_one(tmp_path: Path, rows: TokenRows) -> None:
     """As a whole copy its query is the teacher's key, also once saved and loaded."""
     teacher = tinymodels.tiny_student(embedding_dim=None, seed=4)
-    head = Head(torch.randn(16, tinymodels.HIDDEN), torch.randn(16))
+    head = LinearLayer(torch.randn(16, tinymodels.HIDDEN), torch.randn(16))
     start_student(teacher, head, 3, StudentRecipe(layers=(0, 1, 2, 3))).save(tmp_path)
     student = EncoderClassifier.load(tmp_path)
     assert student.head.projection_bias
@@ -96,7 +98,7 @@ def test_a_head_with_a_bias_gives_the_student_one(tmp_path: Path, rows: TokenRow
 
 def test_no_layers_named_takes_every_second(tiny_bert: Path) -> None:
     teacher = tinymodels.tiny_student(embedding_dim=None)
-    student = start_student(teacher, Head(torch.randn(16, tinymodels.HIDDEN)), 3, StudentRecipe())
+    student = start_student(teacher, LinearLayer(torch.randn(16, tinymodels.HIDDEN)), 3, StudentRecipe())
     kept = student.encoder.encoder.layer
     assert len(kept) == 2
     assert tinymodels.same_states(kept[0].state_dict(), teacher.encoder.encoder.layer[1].state_dict())
@@ -106,7 +108,7 @@ def test_no_layers_named_takes_every_second(tiny_bert: Path) -> None:
 def test_layers_the_teacher_does_not_have() -> None:
     teacher = tinymodels.tiny_student(embedding_dim=None)
     with pytest.raises(ModelError, match="no such layer"):
-        start_student(teacher, Head(torch.randn(16, tinymodels.HIDDEN)), 3, StudentRecipe(layers=(0, 4)))
+        start_student(teacher, LinearLayer(torch.randn(16, tinymodels.HIDDEN)), 3, StudentRecipe(layers=(0, 4)))
 
 
 def test_a_student_of_a_teacher_fine_tuned_elsewhere(tmp_path: Path, rows: TokenRows) -> None:
@@ -115,7 +117,7 @@ def test_a_student_of_a_teacher_fine_tuned_elsewhere(tmp_path: Path, rows: Token
     teacher = load_fine_tuned(str(folder), "mean", LABELS)
     before = tinymodels.state_of(teacher)
     projection = torch.randn(16, tinymodels.HIDDEN)
-    student = start_student(teacher, Head(projection), 3, StudentRecipe(layers=(1, 2)))
+    student = start_student(teacher, LinearLayer(projection), 3, StudentRecipe(layers=(1, 2)))
     assert student.encoder.pooler is None and teacher.encoder.pooler is not None
     assert student.projection is not None and torch.equal(student.projection.weight, projection)
     assert tinymodels.same_states(teacher.state_dict(), before)
@@ -132,7 +134,7 @@ def test_a_student_of_a_model_of_its_own(tmp_path: Path, rows: TokenRows) -> Non
         source = tinymodels.write_bert(tmp_path / folder, seed=9, num_hidden_layers=1, **changes)
         torch.manual_seed(0)
         student = start_student(
-            teacher, Head(torch.randn(10, tinymodels.HIDDEN)), 3, StudentRecipe(model=str(source), pooling="cls")
+            teacher, LinearLayer(torch.randn(10, tinymodels.HIDDEN)), 3, StudentRecipe(model=str(source), pooling="cls")
         )
         assert student.encoder.config.num_hidden_layers == 1
         assert student.head.pooling == "cls"

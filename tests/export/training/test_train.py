@@ -20,7 +20,7 @@ from transformers import (
 
 from reaugkd.errors import DataError, OutputExistsError
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.projection import Head
+from reaugkd.export.modeling.projection import LinearLayer
 from reaugkd.export.modeling.training_loop import outputs_of
 from reaugkd.export.recipe import ObjectiveRecipe, RetrievalRecipe, StudentRecipe
 from reaugkd.export.recipe_file import override
@@ -60,7 +60,7 @@ def test_the_cached_outputs_are_the_teachers(tiny_run: Finished) -> None:
         alone = [teacher(**rows.batch([row])) for row in range(len(rows))]
         torch.testing.assert_close(cached["logits"], torch.cat([one.logits for one in alone]), atol=1e-4, rtol=0)
         torch.testing.assert_close(cached["embeddings"], torch.cat([one.embedding for one in alone]), atol=1e-4, rtol=0)
-    assert Head.load(run.projection).weight.shape == (job.recipe.projection.embedding_dim, tinymodels.HIDDEN)
+    assert LinearLayer.load(run.projection).weight.shape == (job.recipe.projection.embedding_dim, tinymodels.HIDDEN)
 
 
 def test_teacher_and_student_learn(tiny_run: Finished, tiny_dataset: Dataset) -> None:
@@ -113,12 +113,12 @@ def tuned_run(
 ) -> Finished:
     """The run with a constant weight, by each way to ask and to be found."""
     ways = {
-        "layers": RetrievalRecipe(weight="constant", cautious=False),
-        "distilled": RetrievalRecipe("distilled", "student", weight="constant", cautious=False, gold_shares=(0.0,)),
+        "layers": RetrievalRecipe(weight="constant", one_se_rule=False),
+        "distilled": RetrievalRecipe("distilled", "student", weight="constant", one_se_rule=False, gold_shares=(0.0,)),
         "teacher": RetrievalRecipe(
-            "distilled", "teacher", weight="constant", cautious=False, label_temperatures=(2.0,)
+            "distilled", "teacher", weight="constant", one_se_rule=False, label_temperatures=(2.0,)
         ),
-        "both": RetrievalRecipe("distilled", "both", weight="constant", cautious=False, gold_shares=(0.5,)),
+        "both": RetrievalRecipe("distilled", "both", weight="constant", one_se_rule=False, gold_shares=(0.5,)),
     }
     path = Path(shutil.copytree(tiny_run[0], tmp_path_factory.mktemp("tuned") / request.param))
     job = replace(tiny_run[2], recipe=override(tiny_run[2].recipe, retrieval=ways[request.param]), redo=True)
@@ -148,7 +148,7 @@ def test_the_tuning_is_of_the_held_out_rows_against_the_train_rows(tuned_run: Fi
         }
     train_outputs = load_file(str(run.teacher_outputs / "train.safetensors"))
     teacher = normalised(
-        train_outputs["embeddings"].double().numpy() @ Head.load(run.projection).weight.double().numpy().T
+        train_outputs["embeddings"].double().numpy() @ LinearLayer.load(run.projection).weight.double().numpy().T
     )
     keys = {
         "student": queries["train"],

@@ -13,7 +13,7 @@ from support.runs import QUICK, STAGES, Finished, KilledError, contents, redone,
 
 from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.modeling.layer_query import fit_layer_query
-from reaugkd.export.modeling.projection import Head
+from reaugkd.export.modeling.projection import LinearLayer
 from reaugkd.export.recipe import StudentRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.training import train as training
@@ -69,7 +69,7 @@ def test_the_query_is_fitted_on_the_train_rows_alone(quick_run: Finished) -> Non
     """The blend is tuned on the held-out rows; a query that had seen them would look better there than it is."""
     run, dim = RunFolder(quick_run[0]), quick_run[2].recipe.projection.embedding_dim
     rows = tinymodels.tokens_of(read_rows(run.data / "train.jsonl").inputs(), run.student)
-    expected, found = fit_layer_query(EncoderClassifier.load(run.student), rows, dim), Head.load(run.query)
+    expected, found = fit_layer_query(EncoderClassifier.load(run.student), rows, dim), LinearLayer.load(run.query)
     assert expected.bias is not None and found.bias is not None
     torch.testing.assert_close(found.weight, expected.weight)
     torch.testing.assert_close(found.bias, expected.bias)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from support.heldout_bundle import build_heldout_bundle
 
-from reaugkd.export.tuning.abstention import LEAST_ROWS, abstention_of, certified_threshold, told_abstention
+from reaugkd.export.tuning.abstention import LEAST_ROWS, abstention_of, certified_threshold, describe_abstention
 from reaugkd.export.tuning.conformal import prediction_sets
 from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.kb.knowledge_base import KnowledgeBase
@@ -28,8 +28,8 @@ from reaugkd.runtime.decision.gating import Gate
 class TestCertifiedErrors:
     def test_by_hand(self) -> None:
         """200 rows, the last 40 of them wrong. For 5 %: k wrong of m where P(K <= k; m, 0.05) <= 0.05 / 4."""
-        doubts, wrong = np.arange(200.0), np.arange(200) >= 160
-        found = certified_threshold(doubts, wrong, 0.05)
+        rejection_scores, wrong = np.arange(200.0), np.arange(200) >= 160
+        found = certified_threshold(rejection_scores, wrong, 0.05)
         assert found is not None
         steps = range(2, 201, 2)
         passed = [m for m in steps if binom.cdf(max(0, m - 160), m, 0.05) <= 0.0125]
@@ -55,18 +55,18 @@ class TestCertifiedErrors:
         assert found is not None and found.answered == 2000
 
     def test_rows_of_one_doubt_come_together(self) -> None:
-        doubts, wrong = np.repeat([0.0, 1.0], 300), np.zeros(600, bool)
+        rejection_scores, wrong = np.repeat([0.0, 1.0], 300), np.zeros(600, bool)
         wrong[300:] = True
-        found = certified_threshold(doubts, wrong, 0.05)
+        found = certified_threshold(rejection_scores, wrong, 0.05)
         assert found is not None and (found.threshold, found.answered, found.wrong) == (0.0, 300, 0)
 
     def test_the_rate_is_exceeded_no_more_often_than_delta(self) -> None:
         """Doubt is uniform and a row of doubt d is wrong with probability d^2 / 4: the rate below t is t^2 / 12."""
         rng, bad, answered = np.random.default_rng(0), 0, []
         for _ in range(300):
-            doubts = rng.random(400)
-            wrong = rng.random(400) < doubts**2 / 4
-            found = certified_threshold(doubts, wrong, 0.04)
+            rejection_scores = rng.random(400)
+            wrong = rng.random(400) < rejection_scores**2 / 4
+            found = certified_threshold(rejection_scores, wrong, 0.04)
             if found is not None:
                 bad += found.threshold**2 / 12 > 0.04
                 answered.append(found.threshold)
@@ -147,12 +147,12 @@ class TestFitting:
         assert found is not None
         # 30 rows: 31 c <= 30 up to 0.967. The doubt of the 28th and of the 30th largest row.
         assert found.blend.coverages[0] == 0.1 and found.blend.coverages[-1] == 0.96
-        doubts = dict(zip(found.blend.coverages, found.blend.doubts, strict=True))
-        assert doubts[0.96] > doubts[0.9] > doubts[0.5] > doubts[0.1]
+        rejection_scores = dict(zip(found.blend.coverages, found.blend.rejection_scores, strict=True))
+        assert rejection_scores[0.96] > rejection_scores[0.9] > rejection_scores[0.5] > rejection_scores[0.1]
         assert math.ceil(0.9 * 31) == 28 and math.ceil(0.96 * 31) == 30
-        most = found.tails.doubts(*self._answers(parts))
-        assert doubts[0.96] == pytest.approx(most.max(), abs=1e-5)
-        assert doubts[0.9] == pytest.approx(np.sort(most)[27], abs=1e-5)
+        most = found.tails.rejection_scores(*self._answers(parts))
+        assert rejection_scores[0.96] == pytest.approx(most.max(), abs=1e-5)
+        assert rejection_scores[0.9] == pytest.approx(np.sort(most)[27], abs=1e-5)
 
     @staticmethod
     def _answers(parts: tuple[KnowledgeBase, HeldOutRows, BlendConfig]) -> tuple[np.ndarray, ...]:
@@ -183,9 +183,9 @@ class TestFitting:
         assert abstention_of(kb, replace(heldout, unrelated=0), blend) is None
         few = heldout.some(LEAST_ROWS - 1)
         assert abstention_of(kb, few, blend) is None
-        assert "none: fewer than 20" in told_abstention(None)
+        assert "none: fewer than 20" in describe_abstention(None)
         found = abstention_of(kb, heldout, blend)
-        assert told_abstention(found).startswith("by coverage")
+        assert describe_abstention(found).startswith("by coverage")
 
 
 def test_a_copy_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

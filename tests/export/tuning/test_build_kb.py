@@ -17,13 +17,21 @@ from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 from support.workshop import Workshop
 
 from reaugkd import Runtime
-from reaugkd.export.onnx.quality import Answers
+from reaugkd.export.onnx.quality import StudentOutputs
 from reaugkd.export.recipe import RetrievalRecipe
-from reaugkd.export.tuning.build_kb import TUNING_WIDTH, Knowledge, Store, blend_many, build_kb, tune, tune_width
+from reaugkd.export.tuning.build_kb import (
+    TUNING_EF_SEARCH,
+    KbRows,
+    KbStorageConfig,
+    blend_many,
+    build_kb,
+    tune,
+    tune_ef_search,
+)
 from reaugkd.export.tuning.tune import HeldOut, soft_labels, tune_blend
 from reaugkd.runtime.decision.blend_config import BlendConfig
 
-STUDENTS = RetrievalRecipe("distilled", "student", weight="constant", cautious=False)
+STUDENTS = RetrievalRecipe("distilled", "student", weight="constant", one_se_rule=False)
 CLASSES, DIM = 3, 8
 
 
@@ -31,13 +39,13 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def knowledge(n: int = 60, seed: int = 0, right: float = 1.0) -> Knowledge:
+def knowledge(n: int = 60, seed: int = 0, right: float = 1.0) -> KbRows:
     """Rows of a class in turn, whose keys, logits and gold labels tell of it; ``right`` of the gold ones do."""
     rng = np.random.default_rng(seed)
     classes = np.arange(n) % CLASSES
     centres = np.eye(DIM)[classes]
     wrong = rng.random(n) >= right
-    return Knowledge(
+    return KbRows(
         inputs=[f"text {seed} {row}" for row in range(n)],
         logits=(2 * np.eye(CLASSES)[classes] + rng.standard_normal((n, CLASSES))).astype(np.float32),
         teacher_keys=unit(2 * centres + rng.standard_normal((n, DIM))),
@@ -46,10 +54,10 @@ def knowledge(n: int = 60, seed: int = 0, right: float = 1.0) -> Knowledge:
     )
 
 
-def answers_to(rows: Knowledge, seed: int = 5) -> Answers:
+def answers_to(rows: KbRows, seed: int = 5) -> StudentOutputs:
     """A student that knows half as much as the teacher."""
     rng = np.random.default_rng(seed)
-    return Answers((rows.logits / 2 + rng.standard_normal(rows.logits.shape)).astype(np.float32), rows.queries)
+    return StudentOutputs((rows.logits / 2 + rng.standard_normal(rows.logits.shape)).astype(np.float32), rows.queries)
 
 
 # What rows are found by.
@@ -72,7 +80,9 @@ def test_keys_that_cancel_each_other_out_are_the_students() -> None:
     both = rows.keys(replace(STUDENTS, keys="both"))
     assert np.array_equal(both[:3], rows.queries[:3])
     np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1.0, atol=1e-6)
-    build_kb(rows, replace(STUDENTS, keys="both"), BlendConfig(1, 1.0, 1.0), Store())  # which refuses keys of length 0
+    build_kb(
+        rows, replace(STUDENTS, keys="both"), BlendConfig(1, 1.0, 1.0), KbStorageConfig()
+    )  # which refuses keys of length 0
 
 
 def test_rows_are_joined_in_order() -> None:
@@ -127,7 +137,7 @@ def test_soft_labels_are_distributions_and_only_rows_with_gold_are_mixed(
 def test_a_knowledge_base_is_built_as_the_blend_has_it() -> None:
     rows = replace(knowledge(5), gold=np.array([0, -1, 1, -1, 2]))
     blend = BlendConfig(4, 0.1, 0.5, label_temperature=2.0, gold_share=0.5)
-    kb = build_kb(rows, STUDENTS, blend, Store("f32", 8))
+    kb = build_kb(rows, STUDENTS, blend, KbStorageConfig("f32", 8))
     assert (kb.config.dtype, kb.config.connectivity, kb.ndim, len(kb)) == ("f32", 8, DIM, 5)
     assert [kb.label(row) for row in range(5)] == [0, -1, 1, -1, 2]
     assert [kb.text(row) for row in range(5)] == list(rows.inputs)
@@ -135,14 +145,14 @@ def test_a_knowledge_base_is_built_as_the_blend_has_it() -> None:
     found, similarities = kb.search_many(rows.queries, 1)
     assert found[:, 0].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(similarities, 1.0, atol=1e-5)
-    assert build_kb(rows, STUDENTS, blend, Store(texts="none")).text(0) is None
+    assert build_kb(rows, STUDENTS, blend, KbStorageConfig(texts="none")).text(0) is None
 
 
 # The choice.
 
 
-def tuned(rows: Knowledge, heldout: Knowledge, recipe: RetrievalRecipe) -> Any:
-    kb = build_kb(rows, recipe, BlendConfig(1, 1.0, 1.0), Store("f32"))
+def tuned(rows: KbRows, heldout: KbRows, recipe: RetrievalRecipe) -> Any:
+    kb = build_kb(rows, recipe, BlendConfig(1, 1.0, 1.0), KbStorageConfig("f32"))
     return tune(kb, rows, heldout, answers_to(heldout), recipe)
 
 
@@ -184,7 +194,7 @@ def test_gold_is_mixed_in_row_by_row() -> None:
     rows, heldout = knowledge(60, 1), knowledge(90, 2)
     half = replace(rows, gold=np.where(np.arange(60) % 2, -1, rows.gold))
     found = tuned(half, heldout, replace(STUDENTS, gold_shares=(0.7,)))
-    kb = build_kb(half, STUDENTS, found.blend, Store("f32"))
+    kb = build_kb(half, STUDENTS, found.blend, KbStorageConfig("f32"))
     assert found.blend.gold_share == 0.7
     blends = blend_many(kb, found.blend, answers_to(heldout))
     for name, probabilities in (("student", blends.student), ("retrieval", blends.retrieval), ("blend", blends.blend)):
@@ -221,7 +231,7 @@ def require_as_the_runtime(bundle: Path, texts: list[str]) -> set[float]:
         many = blend_many(
             runtime.knowledge_base,
             runtime.manifest.blend,
-            Answers(*(np.array(part) for part in zip(*answers, strict=True))),
+            StudentOutputs(*(np.array(part) for part in zip(*answers, strict=True))),
         )
         found = [runtime.predict(text) for text in texts]
     assert many.blend.dtype == np.float64
@@ -255,9 +265,9 @@ def test_the_width_is_chosen_on_what_the_graph_finds() -> None:
     rows = knowledge(600, seed=3)
     queries = rng.standard_normal((50, rows.queries.shape[1])).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    kb = build_kb(rows, STUDENTS, BlendConfig(1, 1.0, 1.0), Store("f32", connectivity=2))
-    assert kb.config.expansion_search == TUNING_WIDTH
-    width = tune_width(kb, rows, queries, STUDENTS, 40)
+    kb = build_kb(rows, STUDENTS, BlendConfig(1, 1.0, 1.0), KbStorageConfig("f32", connectivity=2))
+    assert kb.config.expansion_search == TUNING_EF_SEARCH
+    width = tune_ef_search(kb, rows, queries, STUDENTS, 40)
     assert width.expansion_search == kb.config.expansion_search >= 80
     found = kb.search_many(queries, 40)[0]
     nearest = np.argsort(-(queries.astype(np.float64) @ rows.queries.T.astype(np.float64)), axis=1)[:, :40]

@@ -20,9 +20,9 @@ from reaugkd.export.tuning.mixture_weight import (
     KINDS,
     PENALTY,
     PSEUDO_ROWS,
-    Answered,
     Chosen,
     Kind,
+    WeightInputs,
     _folds,
     fit_buckets,
     fit_logistic,
@@ -35,7 +35,7 @@ from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight
 Floats = NDArray[np.float64]
 
 
-def answered(n: int, seed: int, right: Floats | float = 0.7, classes: int = 4) -> Answered:
+def answered(n: int, seed: int, right: Floats | float = 0.7, classes: int = 4) -> WeightInputs:
     """Student and neighbours both 80 % sure of one label; the student is right three times in four.
 
     Args:
@@ -54,19 +54,19 @@ def answered(n: int, seed: int, right: Floats | float = 0.7, classes: int = 4) -
 
     chance = np.asarray(right)[(10 * top).astype(int)] if isinstance(right, np.ndarray) else right
     gap = (rng.uniform(0, 0.5, n) * top).astype(np.float32)
-    return Answered(said(0.75), said(chance), top, gap, gold)
+    return WeightInputs(said(0.75), said(chance), top, gap, gold)
 
 
 RIGHT_WHERE_NEAR = np.where(np.arange(11) >= 5, 0.98, 0.2)
 
 
-def shares(chosen: Chosen, rows: Answered) -> Floats:
+def shares(chosen: Chosen, rows: WeightInputs) -> Floats:
     if chosen.weight is None:
         return np.full(len(rows.gold), chosen.constant)
     return chosen.weight.weight_many(features_many(rows.student, rows.retrieved, rows.top, rows.gap))
 
 
-def nll(share: Floats | float, rows: Answered) -> float:
+def nll(share: Floats | float, rows: WeightInputs) -> float:
     """Mean -log(w p + (1 - w) r) of the gold labels, written out."""
     share = np.broadcast_to(share, len(rows.gold))
     total = 0.0
@@ -75,7 +75,7 @@ def nll(share: Floats | float, rows: Answered) -> float:
     return total / len(rows.gold)
 
 
-def of_gold(rows: Answered) -> tuple[Floats, Floats]:
+def of_gold(rows: WeightInputs) -> tuple[Floats, Floats]:
     everyone = np.arange(len(rows.gold))
     return rows.student[everyone, rows.gold], rows.retrieved[everyone, rows.gold]
 
@@ -235,11 +235,11 @@ def test_buckets_are_chosen_and_better_where_retrieval_is_right_only_nearby(seed
 def test_the_logistic_is_chosen_where_only_another_feature_tells() -> None:
     """The neighbours are right wherever they are sure, whatever the top similarity."""
 
-    def make(n: int, seed: int) -> Answered:
+    def make(n: int, seed: int) -> WeightInputs:
         base, rng = answered(n, seed), np.random.default_rng(1000 + seed)
         sure = rng.random(n) < 0.5
         right = np.where(np.eye(4)[base.gold] == 1, 0.97, 0.01)
-        return Answered(base.student, np.where(sure[:, None], right, 0.25), base.top, base.gap, base.gold)
+        return WeightInputs(base.student, np.where(sure[:, None], right, 0.25), base.top, base.gap, base.gold)
 
     rows, fresh = make(300, 0), make(2000, 1)
     chosen = fit_weighting(rows)
@@ -260,7 +260,7 @@ def test_where_neighbours_are_noise_the_student_stands_alone() -> None:
     gold = rng.integers(3, size=300)
     student = np.where(np.eye(3)[gold] == 1, 0.9, 0.05)
     noise = np.where(np.eye(3)[(gold + 1) % 3] == 1, 0.9, 0.05)
-    chosen = fit_weighting(Answered(student, noise, rng.random(300), rng.random(300), gold))
+    chosen = fit_weighting(WeightInputs(student, noise, rng.random(300), rng.random(300), gold))
     assert (chosen.kind, chosen.constant) == ("constant", 1.0)
     assert chosen.nll == pytest.approx(-math.log(0.9))
 
@@ -270,7 +270,7 @@ def test_where_neighbours_are_noise_the_student_stands_alone() -> None:
 def test_the_choice_is_never_worse_than_the_constant(seed: int, n: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
     student, retrieved = rng.dirichlet(np.full(classes, 0.5), size=(2, n))
-    rows = Answered(student, retrieved, rng.random(n), rng.random(n), rng.integers(classes, size=n))
+    rows = WeightInputs(student, retrieved, rng.random(n), rng.random(n), rng.integers(classes, size=n))
     chosen = fit_weighting(rows)
     assert chosen.cv_nll[chosen.kind] <= chosen.cv_nll["constant"]
     assert chosen.nll <= nll(chosen.constant, rows) + 1e-3
@@ -318,7 +318,7 @@ def test_a_class_of_one_row_and_a_single_class_are_no_trouble() -> None:
     rows = answered(60, 0)
     rows.gold[:] = 0
     for gold in (rows.gold, np.array([1, *[0] * 59])):
-        assert math.isfinite(fit_weighting(Answered(rows.student, rows.retrieved, rows.top, rows.gap, gold)).nll)
+        assert math.isfinite(fit_weighting(WeightInputs(rows.student, rows.retrieved, rows.top, rows.gap, gold)).nll)
 
 
 @pytest.mark.parametrize("kinds", [(), ("linear",)])

@@ -286,7 +286,7 @@ def rows_with_help(n: int, helped: float, seed: int = 0) -> HeldOut:
 
 def test_cautious_keeps_what_helps_on_other_rows() -> None:
     rows = rows_with_help(300, 0.6)
-    assert tune_blend(rows, cautious=True) == tune_blend(rows)
+    assert tune_blend(rows, one_se_rule=True) == tune_blend(rows)
     assert tune_blend(rows).blend.student_weight < 0.8
 
 
@@ -295,13 +295,13 @@ def test_cautious_leaves_the_student_alone_where_the_gain_is_only_the_choice() -
     taken = 0
     for seed in range(20):
         rows = make_rows(n=120, k=16, classes=3, neighbours=0, seed=seed)
-        bold, cautious = tune_blend(rows), tune_blend(rows, "auto", cautious=True)
-        if cautious.blend.student_weight < 1:
+        bold, one_se_rule = tune_blend(rows), tune_blend(rows, "auto", one_se_rule=True)
+        if one_se_rule.blend.student_weight < 1:
             taken += 1
             continue
-        assert cautious.blend == dataclasses.replace(bold.blend, student_weight=1.0)
-        assert cautious.nll == {**bold.nll, "blend": bold.nll["student"]}
-        assert cautious.weight_cv_nll == {}
+        assert one_se_rule.blend == dataclasses.replace(bold.blend, student_weight=1.0)
+        assert one_se_rule.nll == {**bold.nll, "blend": bold.nll["student"]}
+        assert one_se_rule.weight_cv_nll == {}
     assert taken <= 4
 
 
@@ -328,11 +328,11 @@ def test_witnesses_of_a_teacher_that_is_no_guide_have_no_say(right: float) -> No
         np.where(np.arange(n) < true, gold, taught),
         true=true,
     )
-    alone, found = tune_blend(rows.known(), cautious=True), tune_blend(rows, cautious=True)
+    alone, found = tune_blend(rows.known(), one_se_rule=True), tune_blend(rows, one_se_rule=True)
     if right < 0.85:
-        assert found == alone and found.rows == true and found.witnesses == 0
+        assert found == alone and found.rows == true and found.pseudo_labelled == 0
     else:
-        assert found.witnesses == n - true and found.rows == n
+        assert found.pseudo_labelled == n - true and found.rows == n
         assert found.blend.student_weight < alone.blend.student_weight
 
 
@@ -349,7 +349,7 @@ def test_caution_looks_at_the_choice_that_is_taken() -> None:
 def test_of_too_few_rows_nothing_is_believed() -> None:
     rows = rows_with_help(FEWEST_ROWS - 1, 0.9, seed=1)
     assert tune_blend(rows).blend.student_weight < 1
-    assert tune_blend(rows, cautious=True).blend.student_weight == 1.0
+    assert tune_blend(rows, one_se_rule=True).blend.student_weight == 1.0
 
 
 @pytest.mark.parametrize("related", [True, False])

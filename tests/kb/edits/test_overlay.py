@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reaugkd.errors import UsageError
 from reaugkd.kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
 from reaugkd.kb.edits.merge import fold, searched
-from reaugkd.kb.edits.overlay import EditedKnowledgeBase
+from reaugkd.kb.edits.overlay import OverlayKnowledgeBase
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.soft_labels import TopLabels
@@ -71,7 +71,7 @@ def edits(draw: st.DrawFn) -> list[tuple[str, int, int]]:
     return draw(st.lists(st.tuples(kinds, st.integers(0, 60), st.integers(0, 19)), min_size=1, max_size=25))
 
 
-def apply(kb: EditedKnowledgeBase, model: dict[int, Known], kind: str, pick: int, label: int) -> EditedKnowledgeBase:
+def apply(kb: OverlayKnowledgeBase, model: dict[int, Known], kind: str, pick: int, label: int) -> OverlayKnowledgeBase:
     """One edit of both, where there is a row for it."""
     name = LABELS[label]
     if kind.startswith("add"):
@@ -137,7 +137,7 @@ def compare(kb: KnowledgeBase, model: dict[int, Known], labels: tuple[str, ...],
 @given(edits())
 def test_any_edits_are_those_of_a_plain_table(steps: list[tuple[str, int, int]]) -> None:
     below = base()
-    kb, model = EditedKnowledgeBase(below, LABELS), model_of(below)
+    kb, model = OverlayKnowledgeBase(below, LABELS), model_of(below)
     states = [(kb, dict(model))]
     for step in steps:
         kb = apply(kb, model, *step)
@@ -149,7 +149,7 @@ def test_any_edits_are_those_of_a_plain_table(steps: list[tuple[str, int, int]])
     folded = fold(kb)
     compare(folded, model, kb.labels)
     # Folded once or twice: the same bytes.
-    again = fold(EditedKnowledgeBase(folded, kb.labels))
+    again = fold(OverlayKnowledgeBase(folded, kb.labels))
     assert folded.index._index.save_index_to_buffer() == again.index._index.save_index_to_buffer()
     assert np.asarray(folded.soft_labels).tobytes() == np.asarray(again.soft_labels).tobytes()
 
@@ -163,9 +163,9 @@ def test_a_fold_in_goes_is_a_fold_at_once(dtype: str, label_loss: float) -> None
         labels=("new",), add=tuple(new_row(200 + at, at, Labelling("new", None, True), dtype) for at in range(5))
     )
     second = Change(remove=(100, 203), relabel=(Relabelling(104, Labelling("a"), Labelling(LABELS[3], None, True)),))
-    at_once = fold(EditedKnowledgeBase(below, LABELS).apply(first).apply(second))
-    middle = fold(EditedKnowledgeBase(below, LABELS).apply(first))
-    in_goes = fold(EditedKnowledgeBase(middle, (*LABELS, "new")).apply(second))
+    at_once = fold(OverlayKnowledgeBase(below, LABELS).apply(first).apply(second))
+    middle = fold(OverlayKnowledgeBase(below, LABELS).apply(first))
+    in_goes = fold(OverlayKnowledgeBase(middle, (*LABELS, "new")).apply(second))
     assert at_once.index._index.save_index_to_buffer() == in_goes.index._index.save_index_to_buffer()
     assert at_once.soft_labels.stored.tobytes() == in_goes.soft_labels.stored.tobytes()
     assert at_once._rows.tobytes() == in_goes._rows.tobytes() and at_once._texts == in_goes._texts
@@ -185,7 +185,7 @@ def test_more_labels_than_a_byte_counts() -> None:
     keys = rng.standard_normal((40, NDIM)).astype(np.float32)
     below = KnowledgeBase.build(keys, soft, config=IndexConfig(NDIM), label_loss=0.01)
     assert below.soft_labels.stored.dtype == np.uint8
-    kb = EditedKnowledgeBase(below, labels)
+    kb = OverlayKnowledgeBase(below, labels)
     folded = fold(kb.apply(Change(labels=("new",), add=(new_row(99, 1, Labelling("new", None, True), "f16"),))))
     assert folded.soft_labels.stored.dtype == np.uint16 and folded.num_labels == 257
     np.testing.assert_allclose(np.asarray(folded.soft_labels)[:40, :256], np.asarray(below.soft_labels), atol=1e-6)
@@ -197,7 +197,7 @@ def test_digests_take_the_place_of_texts() -> None:
     assert below.digests is not None
     digest = below.digests.of_text("secret")
     payload = Payload.of(np.ones(NDIM, np.float32), None, "f32", digest)
-    kb = EditedKnowledgeBase(below, LABELS).apply(Change(add=(NewRow.of(500, Labelling(LABELS[0]), payload),)))
+    kb = OverlayKnowledgeBase(below, LABELS).apply(Change(add=(NewRow.of(500, Labelling(LABELS[0]), payload),)))
     assert kb.text(BASE) is None and kb.text_digest(BASE) == digest
     assert kb.rows_of("secret") == [BASE] and kb.rows_of("text 4") == [4]
     folded = fold(kb.apply(Change(remove=(104,))))
@@ -219,20 +219,20 @@ class TestRefused:
         ],
     )
     def test_edits_of_what_is_not_there(self, change: Change) -> None:
-        kb = EditedKnowledgeBase(base(), LABELS)
+        kb = OverlayKnowledgeBase(base(), LABELS)
         with pytest.raises(UsageError):
             kb.apply(change)
         compare(kb, model_of(kb.base), LABELS)
         assert kb.added == 0 and len(kb._added) == 0
 
     def test_an_edit_of_an_older_state(self) -> None:
-        kb = EditedKnowledgeBase(base(), LABELS)
+        kb = OverlayKnowledgeBase(base(), LABELS)
         kb.apply(Change(add=(new_row(1, 0, Labelling(LABELS[0])),)))
         with pytest.raises(UsageError, match="not the newest"):
             kb.apply(Change(add=(new_row(2, 0, Labelling(LABELS[0])),)))
 
     def test_supposing_leaves_the_newest_state_to_others(self) -> None:
-        kb = EditedKnowledgeBase(base(), LABELS)
+        kb = OverlayKnowledgeBase(base(), LABELS)
         change = Change(add=(new_row(1, 0, Labelling(LABELS[0])),))
         assert len(kb.supposing(change)) == BASE + 1
         assert len(kb.apply(change)) == BASE + 1
@@ -240,7 +240,7 @@ class TestRefused:
 
 def test_an_empty_base_takes_rows_and_the_last_row_goes() -> None:
     none = KnowledgeBase.build(np.zeros((0, NDIM), np.float32), np.zeros((0, 20), np.float32), config=IndexConfig(NDIM))
-    kb = EditedKnowledgeBase(none, LABELS, keeps_texts=True).apply(
+    kb = OverlayKnowledgeBase(none, LABELS, keeps_texts=True).apply(
         Change(add=(new_row(0, 0, Labelling(LABELS[1]), "f16"),))
     )
     assert len(kb) == 1 and kb.search(np.ones(NDIM, np.float32), 3).rows.tolist() == [0]
@@ -251,5 +251,5 @@ def test_an_empty_base_takes_rows_and_the_last_row_goes() -> None:
 
 
 def test_the_recall_after_a_fold_is_measured() -> None:
-    width = searched(fold(EditedKnowledgeBase(base(), LABELS)), None, 5)
+    width = searched(fold(OverlayKnowledgeBase(base(), LABELS)), None, 5)
     assert width.recall > 0.99 and width.expansion_search >= 64

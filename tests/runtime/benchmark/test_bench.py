@@ -12,7 +12,7 @@ from reaugkd.errors import BundleError, ReaugkdError, TextError, UsageError
 from reaugkd.runtime.benchmark.bench import MOST_SAMPLES, BenchReport, BenchSettings, _fitting, bench
 from reaugkd.runtime.benchmark.cold_start import Process, bundle_bytes, probe
 from reaugkd.runtime.benchmark.environment import host_facts
-from reaugkd.runtime.benchmark.interleaved import TEXTS_PER_PASS, Race, choose_inputs
+from reaugkd.runtime.benchmark.interleaved import TEXTS_PER_PASS, InterleavedTimer, choose_inputs
 from reaugkd.runtime.benchmark.report import format_bench
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.runtime import Runtime
@@ -148,7 +148,7 @@ def test_the_time_given_decides_how_many_visits(bundle: Path) -> None:
 
 def test_visits_are_warmed_up_for_however_many_there_are(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(Race, "warm_up", lambda self, count: asked.append(count) or 100.0)
+    monkeypatch.setattr(InterleavedTimer, "warm_up", lambda self, count: asked.append(count) or 100.0)
     for settings in (SHORT, BenchSettings(seconds=0.01, warmup=7, passes=1, processes=0)):
         bench(bundle, settings=settings)
     assert asked == [SHORT.warmup, 7]

@@ -96,13 +96,13 @@ class TestAnswers:
             limit = thresholds.threshold(Abstain(coverage=0.5))
         assert 10 <= sum(answer.abstained for answer in found) <= 70
         for before, answer in zip(plain, found, strict=True):
-            assert answer.doubt is not None and answer.abstained is (answer.doubt > limit)
+            assert answer.rejection_score is not None and answer.abstained is (answer.rejection_score > limit)
             assert (answer.abstention is None) is not answer.abstained
             assert answer.abstention in (None, "distance", "uncertainty", "disagreement")
             assert answer.probabilities.tobytes() == before.probabilities.tobytes()
             assert (answer.label, answer.neighbours[0].row) == (before.label, before.neighbours[0].row)
-            assert before.doubt is None and not before.abstained and before != answer
-            assert dataclasses.replace(answer, doubt=None, abstention=None) == before
+            assert before.rejection_score is None and not before.abstained and before != answer
+            assert dataclasses.replace(answer, rejection_score=None, abstention=None) == before
 
     def test_a_goal_s_coverage_is_that_of_the_held_out_rows(self, path: Path) -> None:
         """Of the very rows it was fitted on, searched among all of the knowledge base."""
@@ -131,7 +131,11 @@ class TestAnswers:
             assert "abstained" not in runtime.predict(NEW[0]).as_record()
             answer = runtime.predict(NEW[0], "threshold=0")
         record = answer.as_record(explain=True)
-        assert (record["abstained"], record["doubt"], record["abstention"]) == (True, answer.doubt, answer.abstention)
+        assert (record["abstained"], record["rejection_score"], record["abstention"]) == (
+            True,
+            answer.rejection_score,
+            answer.abstention,
+        )
         assert record["prediction_set"] == list(answer.prediction_set or ())
         json.dumps(record)
 
@@ -151,19 +155,25 @@ class TestModes:
         with Runtime.open(path, retrieval="never") as never:
             found = [never.predict(text, "coverage=50%") for text in NEW]
         assert {answer.abstention for answer in found} == {None, "uncertainty"}
-        assert all(answer.abstained is (answer.doubt is not None and answer.doubt > limit) for answer in found)
+        assert all(
+            answer.abstained is (answer.rejection_score is not None and answer.rejection_score > limit)
+            for answer in found
+        )
 
     def test_where_the_time_is_used_up_too(self, path: Path) -> None:
         with Runtime.open(path, budget_ms=1e-9) as late, Runtime.open(path, retrieval="never") as never:
             for text in NEW[:10]:
                 found, alone = late.predict(text, "coverage=80%"), never.predict(text, "coverage=80%")
-                assert found.reason == "budget" and (found.doubt, found.abstention) == (alone.doubt, alone.abstention)
+                assert found.reason == "budget" and (found.rejection_score, found.abstention) == (
+                    alone.rejection_score,
+                    alone.abstention,
+                )
 
     def test_a_late_answer_is_given_only_where_the_student_alone_keeps_to_the_goal(self, tmp_path: Path) -> None:
         path = add_abstention(build_heldout_bundle(tmp_path / "bundle"))
         found = abstention_of(path)
-        certain = Thresholds(found.blend.coverages, found.blend.doubts, (Certified(0.01, 1e6, 30, 0),))
-        alone = Thresholds(found.student.coverages, found.student.doubts, ())
+        certain = Thresholds(found.blend.coverages, found.blend.rejection_scores, (Certified(0.01, 1e6, 30, 0),))
+        alone = Thresholds(found.student.coverages, found.student.rejection_scores, ())
         reseal(path, abstention=section(dataclasses.replace(found, blend=certain, student=alone)))
         with Runtime.open(path, budget_ms=1e-9) as late, Runtime.open(path) as always:
             assert all(late.predict(text, "error=1%").abstained for text in NEW[:10])
@@ -228,7 +238,9 @@ class TestEdits:
                 label = next(label for label in "abc" if label != answer.label)
                 runtime.kb.add(text, label)
                 after = runtime.predict(text, abstain="threshold=0")
-                assert (after.label, after.abstained, after.doubt) == (label, False, 0.0) and after.edited[1] == 1.0
+                assert (after.label, after.abstained, after.rejection_score) == (label, False, 0.0) and after.edited[
+                    1
+                ] == 1.0
                 assert pickle.loads(pickle.dumps(after)).edited == after.edited
 
     def test_of_new_labels_the_student_is_not_asked(self, copy: Path) -> None:
@@ -242,12 +254,12 @@ class TestEdits:
                 (new, pinned), student = answer.edited, answer.student_probabilities
                 unlike = 1 - float(student @ answer.retrieval_probabilities)  # type: ignore[operator]
                 parts = {
-                    "distance": tails.distance.surprise(1 - float(answer.similarities[:4].mean())),
-                    "uncertainty": (1 - new) * tails.uncertainty.surprise(float(uncertainty(student))),
-                    "disagreement": (1 - new) * tails.disagreement.surprise(unlike),
+                    "distance": tails.distance.neg_log_p(1 - float(answer.similarities[:4].mean())),
+                    "uncertainty": (1 - new) * tails.uncertainty.neg_log_p(float(uncertainty(student))),
+                    "disagreement": (1 - new) * tails.disagreement.neg_log_p(unlike),
                 }
                 expected = (1 - pinned) * sum(WEIGHTS[name] * part for name, part in parts.items())  # type: ignore[index]
-                assert answer.doubt == pytest.approx(expected, abs=1e-4)
+                assert answer.rejection_score == pytest.approx(expected, abs=1e-4)
                 assert answer.prediction_set is None  # fitted for the labels that the student was taught
 
     def test_a_gate_is_none_once_edits_ended_it(self, copy: Path) -> None:
@@ -296,7 +308,7 @@ class TestManifest:
             lambda section: section.pop("tails"),
             lambda section: section["tails"].pop("distance"),
             lambda section: section["tails"]["distance"].update(p=[]),
-            lambda section: section["blend"].update(doubts=[1]),
+            lambda section: section["blend"].update(rejection_scores=[1]),
             lambda section: section["blend"].update(errors=[{"error": 0.1}]),
             lambda section: section["sets"]["student"].update(least=[2.0]),
             lambda section: section["sets"].update(gated=1),

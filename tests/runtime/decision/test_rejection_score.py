@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from support.tiny_bundle import tiny_texts
 
 from reaugkd import Runtime, UsageError
-from reaugkd.runtime.decision.rejection_score import SURVIVAL, Tail, Tails, disagreement, distance, uncertainty
+from reaugkd.runtime.decision.rejection_score import (
+    SURVIVAL,
+    EmpiricalSurvival,
+    Tails,
+    disagreement,
+    distance,
+    uncertainty,
+)
 
 values = st.lists(st.floats(0, 100), min_size=1, max_size=60)
 
@@ -39,26 +46,26 @@ def test_the_signals_of_many_are_those_of_each() -> None:
 @given(values)
 def test_a_tail_is_the_share_of_rows_at_least_as_large(found: list[float]) -> None:
     """At the quantiles that are kept, within the step between two of them."""
-    tail = Tail.of(np.array(found))
+    tail = EmpiricalSurvival.of(np.array(found))
     least = min(level for level in SURVIVAL if level * (len(found) + 1) >= 1)
     for value, p in zip(tail.values, tail.p, strict=True):
         assert p in SURVIVAL
         share = np.mean(np.array(found) >= value - 1e-8)
         assert p <= max(share + 1 / len(found), least) + 1e-9
-        assert tail.surprise(value) == pytest.approx(-math.log(p))
+        assert tail.neg_log_p(value) == pytest.approx(-math.log(p))
 
 
 @given(values, st.floats(-10, 120), st.floats(0, 50))
 def test_surprise_only_rises(found: list[float], value: float, more: float) -> None:
-    tail = Tail.of(np.array(found))
-    assert 0 <= tail.surprise(value) <= tail.surprise(value + more) + 1e-12
-    assert tail.surprise(value) == pytest.approx(float(tail.surprises(np.array([value]))[0]), abs=1e-9)
+    tail = EmpiricalSurvival.of(np.array(found))
+    assert 0 <= tail.neg_log_p(value) <= tail.neg_log_p(value + more) + 1e-12
+    assert tail.neg_log_p(value) == pytest.approx(float(tail.neg_log_ps(np.array([value]))[0]), abs=1e-9)
 
 
 def test_the_largest_surprise_is_that_of_the_rows_there_were() -> None:
-    assert Tail.of(np.arange(5000.0)).surprise(1e9) == pytest.approx(-math.log(0.001))
-    assert Tail.of(np.arange(99.0)).surprise(1e9) == pytest.approx(-math.log(0.01))
-    assert Tail.of(np.array([3.0])).surprise(1e9) == pytest.approx(-math.log(0.5))
+    assert EmpiricalSurvival.of(np.arange(5000.0)).neg_log_p(1e9) == pytest.approx(-math.log(0.001))
+    assert EmpiricalSurvival.of(np.arange(99.0)).neg_log_p(1e9) == pytest.approx(-math.log(0.01))
+    assert EmpiricalSurvival.of(np.array([3.0])).neg_log_p(1e9) == pytest.approx(-math.log(0.5))
 
 
 @pytest.mark.parametrize(
@@ -75,13 +82,17 @@ def test_the_largest_surprise_is_that_of_the_rows_there_were() -> None:
 )
 def test_numbers_that_are_no_tail(numbers: tuple[float, ...], shares: tuple[float, ...]) -> None:
     with pytest.raises(UsageError, match="quantiles are unusable"):
-        Tail(numbers, shares)
+        EmpiricalSurvival(numbers, shares)
 
 
 def test_an_answer_s_doubt_is_the_weighted_sum_of_logarithms(edge_bundle: Path) -> None:
     """Against the formula in float64, from the answer's own numbers."""
     rng = np.random.default_rng(1)
-    tails = Tails(Tail.of(rng.random(300)), Tail.of(rng.random(300) * 5), Tail.of(rng.random(300)))
+    tails = Tails(
+        EmpiricalSurvival.of(rng.random(300)),
+        EmpiricalSurvival.of(rng.random(300) * 5),
+        EmpiricalSurvival.of(rng.random(300)),
+    )
     with Runtime.open(edge_bundle) as runtime:
         for text in tiny_texts(30, seed=5):
             answer = runtime.predict(text)
@@ -90,15 +101,15 @@ def test_an_answer_s_doubt_is_the_weighted_sum_of_logarithms(edge_bundle: Path) 
             retrieved = answer.retrieval_probabilities.astype(np.float64)
             near = [one.similarity for one in answer.neighbours][:4]
             parts = {
-                "distance": tails.distance.surprise(1 - sum(near) / 4),
-                "uncertainty": tails.uncertainty.surprise(float(((student * (1 - student)) ** 0.1).sum())),
-                "disagreement": 0.5 * tails.disagreement.surprise(float(1 - student @ retrieved)),
+                "distance": tails.distance.neg_log_p(1 - sum(near) / 4),
+                "uncertainty": tails.uncertainty.neg_log_p(float(((student * (1 - student)) ** 0.1).sum())),
+                "disagreement": 0.5 * tails.disagreement.neg_log_p(float(1 - student @ retrieved)),
             }
-            found = tails.doubt(answer)
+            found = tails.rejection_score(answer)
             assert found.value == pytest.approx(sum(parts.values()), abs=1e-4)
             assert parts[found.most] == pytest.approx(max(parts.values()), abs=1e-4)
-            many = tails.doubts(student[None], retrieved[None], answer.similarities[None].astype(np.float64))
+            many = tails.rejection_scores(student[None], retrieved[None], answer.similarities[None].astype(np.float64))
             assert found.value == pytest.approx(float(many[0]), abs=1e-4)
-            alone = tails.doubt(runtime.with_retrieval("never").predict(text))
+            alone = tails.rejection_score(runtime.with_retrieval("never").predict(text))
             assert alone.most == "uncertainty" and alone.value == pytest.approx(parts["uncertainty"], abs=1e-4)
-            assert alone.value == pytest.approx(float(tails.doubts_alone(student[None])[0]), abs=1e-4)
+            assert alone.value == pytest.approx(float(tails.student_rejection_scores(student[None])[0]), abs=1e-4)

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from reaugkd import Runtime, TextError, UsageError
 from reaugkd.runtime.data import BadRecord, Columns, Record
-from reaugkd.runtime.output.prediction_stream import Answers, answer_stream, records_of_arguments, records_of_source
+from reaugkd.runtime.output.prediction_stream import (
+    PredictOptions,
+    answer_stream,
+    records_of_arguments,
+    records_of_source,
+)
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -58,7 +63,7 @@ def test_every_row_gets_its_record_in_its_place(edge_bundle: Path, kinds: list[s
     ]
     out, seen = io.StringIO(), []
     with Runtime.open(edge_bundle, threads=threads, verify=False) as runtime:
-        failed = answer_stream(runtime, rows, Answers("jsonl", source="in.txt"), out, seen.append)
+        failed = answer_stream(runtime, rows, PredictOptions("jsonl", source="in.txt"), out, seen.append)
     found = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [record["row"] for record in found] == list(range(1, len(kinds) + 1)) == seen
     assert ["good" if "label" in record else "bad" for record in found] == [
@@ -71,7 +76,7 @@ def test_every_row_gets_its_record_in_its_place(edge_bundle: Path, kinds: list[s
 def test_the_first_bad_argument_ends_the_call_and_is_named(runtime: Runtime) -> None:
     out = io.StringIO()
     with pytest.raises(TextError, match=r"^TEXT 3: the text is empty"):
-        answer_stream(runtime, records_of_arguments(("a", "b", "", "c"), False), Answers("jsonl"), out)
+        answer_stream(runtime, records_of_arguments(("a", "b", "", "c"), False), PredictOptions("jsonl"), out)
     assert len(out.getvalue().splitlines()) == 2
 
 
@@ -86,7 +91,7 @@ def test_answers_come_as_the_rows_do(runtime: Runtime) -> None:
             yield Record(row, "noon") if row % 100 == 1 else bad(row)
             ahead = max(ahead, row - out.count)
 
-    assert answer_stream(runtime, records(), Answers("jsonl", source="x"), out) == 494
+    assert answer_stream(runtime, records(), PredictOptions("jsonl", source="x"), out) == 494
     assert ahead <= 8 * runtime.threads + 1
 
 
@@ -100,7 +105,7 @@ def test_memory_does_not_grow_with_the_stream(runtime: Runtime, share: int) -> N
 
     def peak(count: int) -> int:
         tracemalloc.reset_peak()
-        answer_stream(runtime, records(count), Answers("csv", source="x"), Lines())
+        answer_stream(runtime, records(count), PredictOptions("csv", source="x"), Lines())
         return tracemalloc.get_traced_memory()[1]
 
     tracemalloc.start()
@@ -120,4 +125,4 @@ def test_an_output_that_fails_stops_the_stream(runtime: Runtime) -> None:
 
     endless = (Record(row, "noon") for row in itertools.count(1))
     with pytest.raises(BrokenPipeError):
-        answer_stream(runtime, endless, Answers("jsonl", source="x"), Full())
+        answer_stream(runtime, endless, PredictOptions("jsonl", source="x"), Full())

@@ -1,0 +1,106 @@
+"""The repository's files and the distributions that are built from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+import reaugkd
+
+FILE_BYTES = 500_000
+CHECKOUT_BYTES = 4_000_000
+LARGER_FILES: frozenset[str] = frozenset()
+"""Files that need more than ``FILE_BYTES``."""
+
+
+@pytest.fixture(scope="module")
+def files() -> list[str]:
+    """The files that git tracks or would add."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("the sources are no git checkout")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return sorted(name for name in listed.split("\0") if name and (ROOT / name).is_file())
+
+
+def test_files_are_small(files: list[str]) -> None:
+    """Git keeps every version for ever: large results and models belong outside the repository."""
+    assert {name for name in files if (ROOT / name).stat().st_size > FILE_BYTES} == LARGER_FILES
+
+
+def test_the_checkout_is_small(files: list[str]) -> None:
+    assert sum((ROOT / name).stat().st_size for name in files) < CHECKOUT_BYTES
+
+
+@pytest.fixture(scope="module")
+def distributions(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a source distribution and of the wheel built from it; the checkout's name is no identifier."""
+    checkout = tmp_path_factory.mktemp("build") / "re-aug.kd"
+    for name in files:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, checkout / name)
+    run(sys.executable, "-m", "build", cwd=checkout)
+    return checkout / "dist"
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """The standard output of a command, which must succeed; nothing of this environment is visible to its Python."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_metadata_are_accepted(distributions: Path) -> None:
+    run(sys.executable, "-m", "twine", "check", "--strict", *distributions.iterdir(), cwd=distributions)
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_the_checkout(files: list[str], distributions: Path) -> None:
+    (sdist,) = distributions.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        found = {name.partition("/")[2] for name in archive.getnames()}
+    assert set(files) <= found
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(files: list[str], distributions: Path) -> None:
+    packages = {name.rpartition("/")[0] for name in files if name.endswith("__init__.py")}
+    tops = {folder.partition("/")[0] for folder in packages} - {"", "tests"}
+    expected = {name for name in files if name.partition("/")[0] in tops or name == "py.typed"}
+    expected |= {name for name in files if "/" not in name and name.endswith(".py")} - {"setup.py"}
+    (wheel,) = distributions.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert found == {f"reaugkd/{name}" for name in expected}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_wheel_alone_predicts(distributions: Path, tmp_path: Path) -> None:
+    """In an empty environment, with the dependencies that it declares."""
+    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    python, command = (tmp_path / "venv" / "bin" / name for name in ("python", "reaugkd"))
+    (wheel,) = distributions.glob("*.whl")
+    run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel, cwd=tmp_path)
+    installed = {
+        entry["name"].lower() for entry in json.loads(run(python, "-m", "pip", "list", "--format=json", cwd=tmp_path))
+    }
+    assert "reaugkd" in installed and not installed & {"torch", "transformers", "pandas"}
+    assert run(command, "--version", cwd=tmp_path).split()[-1] == reaugkd.__version__
+    bundles = ROOT / "tests" / "data" / "bundles"
+    shutil.copytree(bundles / "v1", tmp_path / "bundle")
+    expected = json.loads((bundles / "v1.json").read_text())[0]
+    assert isinstance(expected["text"], str)
+    record = json.loads(run(command, "predict", "bundle", expected["text"], "--format", "jsonl", cwd=tmp_path))
+    assert record["label"] == expected["label"]

@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 DOCS_STAMP := $(VENV)/installed-docs
 
-.PHONY: demo test lint docs bench fuzz kills dist clean
+.PHONY: demo test lint types docs bench fuzz kills dist clean
 
 demo: $(STAMP)
 	$(BIN)/reaugkd demo
@@ -21,9 +21,13 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/pytest
 
-lint: $(STAMP)
+lint: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
+
+types: $(STAMP)
 	@# mypy cannot follow an editable install's import hooks: it gets the package's name as a link
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \

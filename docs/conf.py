@@ -22,6 +22,7 @@ myst_heading_anchors = 3  # headings to this level can be linked to, as #their-w
 
 default_role = "py:obj"  # docstrings write `name`: a link where the name is documented, else literal text
 autodoc_class_signature = "separated"  # constructors of most classes are not for callers
+autodoc_default_options = {"exclude-members": "__init__, __new__"}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True
@@ -34,7 +35,7 @@ html_show_copyright = False
 
 
 def setup(app: Sphinx) -> None:
-    """Register the list of external links, which a build without a network cannot follow."""
+    """Register a mend of docstrings, and the list of external links, which a build without a network cannot follow."""
     links: set[str] = set()
 
     def collect(_app: Sphinx, tree: nodes.document, _name: str) -> None:
@@ -44,5 +45,12 @@ def setup(app: Sphinx) -> None:
     def write(app: Sphinx, _error: Exception | None) -> None:
         (app.outdir / "external-links.txt").write_text("\n".join(sorted(links)) + "\n", encoding="utf-8")
 
+    def keep_colon(_app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+        """End a property's first line at its colon: napoleon takes what stands before a colon for a type."""
+        if what == "property" and ": " in lines[0]:
+            head, _, tail = lines[0].partition(": ")
+            lines[:1] = [f"{head}:", tail]
+
+    app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("doctree-resolved", collect)
     app.connect("build-finished", write)

@@ -141,6 +141,12 @@ def test_commands_and_options_are_there(page: Path) -> None:
             assert option in known, f"reaugkd {call}: no option {option}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_make_targets_are_there(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.M)) <= targets
+
+
 def test_few_blocks_are_not_run() -> None:
     skipped = [block for page in (README, TUTORIAL) for block in blocks(page) if block.skipped]
     assert len(skipped) <= 4

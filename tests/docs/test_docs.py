@@ -151,19 +151,24 @@ def test_few_blocks_are_not_run() -> None:
 
 @pytest.fixture(scope="module")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the blocks expect it, all tiny: tickets.csv, the teacher's hub name, demo/run and demo/bundle."""
+    """A folder as the blocks expect it, all tiny: tickets.csv, the teacher's hub name, and what the demo leaves."""
     from support import tiny_models
 
     folder = tmp_path_factory.mktemp("kitchen")
-    rows = tiny_models.make_dataset().splits["train"]
-    with (folder / "tickets.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        writer.writerows((text, LABELS[label]) for text, label in zip(rows.texts, rows.labels or (), strict=True))
+    splits = tiny_models.make_dataset().splits
+    (folder / "demo" / "banking77").mkdir(parents=True)
+    for name, place in (
+        ("train", "tickets.csv"),
+        ("train", "demo/banking77/train.csv"),
+        ("test", "demo/banking77/test.csv"),
+    ):
+        with (folder / place).open("w", encoding="utf-8", newline="") as file:
+            rows = zip(splits[name].texts, splits[name].labels or (), strict=True)
+            csv.writer(file).writerows([("text", "label"), *((text, LABELS[label]) for text, label in rows)])
     tiny_models.write_bert(folder / "sentence-transformers" / "all-MiniLM-L6-v2")
     (folder / "tiny.toml").write_text(TINY_RECIPE)
     with contextlib.chdir(folder):
-        reaugkd("train --data tickets.csv --teacher sentence-transformers/all-MiniLM-L6-v2 --out demo/run".split())
+        reaugkd("train --data demo/banking77 --teacher sentence-transformers/all-MiniLM-L6-v2 --out demo/run".split())
         reaugkd("export demo/run --out demo/bundle".split())
     return folder
 

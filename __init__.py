@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from .kb.knowledge_base import KnowledgeBase
     from .runtime.decision.abstention_goal import Abstain
     from .runtime.editing.edit import Edit, How, Row
-    from .runtime.inference.prediction import Neighbour, Prediction
+    from .runtime.inference.neighbours import Neighbour, Neighbours
+    from .runtime.inference.prediction import Prediction
     from .runtime.monitoring.statistics import Stats
     from .runtime.runtime import Runtime
 
@@ -51,6 +52,7 @@ __all__ = [
     "LabelError",
     "ModelError",
     "Neighbour",
+    "Neighbours",
     "OutputExistsError",
     "Prediction",
     "QualityError",
@@ -70,7 +72,8 @@ _HOMES = {
     "Edit": ".runtime.editing.edit",
     "How": ".runtime.editing.edit",
     "KnowledgeBase": ".kb.knowledge_base",
-    "Neighbour": ".runtime.inference.prediction",
+    "Neighbour": ".runtime.inference.neighbours",
+    "Neighbours": ".runtime.inference.neighbours",
     "Prediction": ".runtime.inference.prediction",
     "Row": ".runtime.editing.edit",
     "Runtime": ".runtime.runtime",

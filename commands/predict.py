@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
+from ..runtime.output.prediction_formats import FORMATS
 from .console import output, progress, stats_report
 from .options import PATH, with_columns, with_signature, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
-    from ..runtime.output.prediction_formats import Format
 
 
 @click.command(short_help="The label of each text.")
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     help="What --input holds.  [default: by suffix; stdin: txt, one text a line]",
 )
 @click.option("--output", "target", metavar="FILE|-", default="-", help="A new file, whole or not at all, or stdout.")
-@click.option(
-    "--format", "kind", type=click.Choice(["table", "jsonl", "csv"]), help="[default: table; jsonl with --input]"
-)
+@click.option("--format", "kind", type=click.Choice(FORMATS), help="[default: table; jsonl with --input]")
 @click.option("--explain", is_flag=True, help="Show the neighbours that were retrieved.")
 @click.option("--no-retrieval", is_flag=True, help="Answer with the student alone.")
 @click.option("--gated", is_flag=True, help="Retrieve only where the student is not sure, as the bundle's gate says.")
@@ -58,7 +56,7 @@ def predict(
     source: str | None,
     input_format: Any,
     target: str,
-    kind: Format | None,
+    kind: str | None,
     explain: bool,
     no_retrieval: bool,
     gated: bool,

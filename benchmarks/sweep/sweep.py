@@ -32,6 +32,7 @@ from reaugkd.runtime.evaluation.metrics import Floats
 from reaugkd.runtime.inference.inputs import Text, checked_input
 from reaugkd.runtime.inference.pipeline import Pipeline
 from reaugkd.runtime.inference.prediction import Prediction
+from reaugkd.runtime.inference.retrieval_policy import RetrievalPolicy
 from reaugkd.runtime.inference.student import StudentSession
 from reaugkd.runtime.inference.threads import checked_threads
 from reaugkd.runtime.runtime import Runtime
@@ -276,8 +277,8 @@ def _field(
     runtime: Runtime, bases: Mapping[int, Grown], texts: Mapping[int, Sequence[Text]]
 ) -> dict[Place, _Contestant]:
     manifest, tokenizer, own = runtime.manifest, runtime.tokenizer, runtime.knowledge_base
-    pipelines = {ALONE: Pipeline(manifest, tokenizer, own, "never")}
-    pipelines |= {rows: Pipeline(manifest, tokenizer, base.kb, "always") for rows, base in bases.items()}
+    pipelines = {ALONE: Pipeline(manifest, tokenizer, own, RetrievalPolicy("never"))}
+    pipelines |= {rows: Pipeline(manifest, tokenizer, base.kb, RetrievalPolicy()) for rows, base in bases.items()}
     return {(n, rows): _Contestant(pipelines[rows], runtime.student, texts[n]) for n, rows in product(texts, pipelines)}
 
 

@@ -155,10 +155,14 @@ class Abstention:
         if not 0.0 < self.delta < 1.0:
             raise UsageError("the abstention's delta is unusable", found=self.delta, expected="between 0 and 1")
 
-    def sets_of(self, retrieval: str) -> tuple[PredictionSets, PredictionSets]:
-        """The prediction sets of answers in a mode (``"always"``, ...), with neighbours and without."""
-        gated = self.sets.gated if retrieval == "gated" else None
-        return (self.sets.blend, self.sets.student) if gated is None else (gated, gated)
+    def set_thresholds(self, gated: bool) -> tuple[PredictionSets, PredictionSets]:
+        """Thresholds of the prediction sets of answers with neighbours, and of answers of the student alone.
+
+        Args:
+            gated: whether the gate chooses between the two; then both have the thresholds fitted for that choice.
+        """
+        chosen = self.sets.gated if gated else None
+        return (self.sets.blend, self.sets.student) if chosen is None else (chosen, chosen)
 
 
 def read_abstention(manifest: JsonReader) -> Abstention | None:

@@ -13,6 +13,7 @@ from support.tiny_bundle import tiny_texts
 from reaugkd.benchmarks.sweep import thread_scaling as speedup
 from reaugkd.benchmarks.sweep.thread_scaling import measure_streams
 from reaugkd.runtime.inference.pipeline import Pipeline
+from reaugkd.runtime.inference.retrieval_policy import RetrievalPolicy
 from reaugkd.runtime.runtime import Runtime
 
 TEXTS = tiny_texts(10, seed=5)
@@ -58,7 +59,7 @@ def test_other_answers_are_noticed(monkeypatch: pytest.MonkeyPatch, others: list
 
 def test_real_streams(edge_bundle: Path) -> None:
     with Runtime.open(edge_bundle) as runtime:
-        pipeline = Pipeline(runtime.manifest, runtime.tokenizer, runtime.knowledge_base, "always")
+        pipeline = Pipeline(runtime.manifest, runtime.tokenizer, runtime.knowledge_base, RetrievalPolicy())
         several = measure_streams(pipeline, runtime.student, TEXTS, 2, 1, perf_counter_ns)
         single = measure_streams(pipeline, runtime.student, TEXTS, 1, 2, perf_counter_ns)
     assert several.identical and set(several.per_s) == {1, 2}

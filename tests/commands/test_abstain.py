@@ -85,7 +85,7 @@ class TestPredict:
         assert message in refused("predict", path, "noon", "--abstain", goal)
 
     def test_a_bundle_that_does_not_know_when(self, edge_bundle: Path) -> None:
-        assert "does not know when to abstain" in refused("predict", edge_bundle, "noon", "--abstain", "coverage=95%")
+        assert "has no abstention thresholds" in refused("predict", edge_bundle, "noon", "--abstain", "coverage=95%")
 
 
 class TestStats:

@@ -194,7 +194,7 @@ def test_a_students_broken_embedding_is_an_error_and_no_answer(
         probabilities, embedding = runtime.student.answer(runtime.tokenizer.encode("noon"), 1.0)
         broken = np.full_like(embedding, bad)
         monkeypatch.setattr(StudentSession, "answer", lambda *_: (probabilities, broken))
-        with pytest.raises(ModelError, match=r"computed no number; found an embedding with largest component"):
+        with pytest.raises(ModelError, match=r"embedding is not a number; found an embedding with largest component"):
             runtime.predict("noon")
         (error,) = runtime.predict_many(["noon"], on_error="return")
         assert isinstance(error, ModelError) and error.path == str(runtime.student.path)

@@ -16,7 +16,7 @@ from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import Abstain, BundleError, How, Row, Runtime, UsageError
 from reaugkd.runtime.bundle.manifest import Manifest
-from reaugkd.runtime.decision.abstention import Abstention, Certified, Thresholds
+from reaugkd.runtime.decision.abstention import Abstention, Certified, Thresholds, write_thresholds
 from reaugkd.runtime.decision.gating import Gate
 from reaugkd.runtime.decision.rejection_score import WEIGHTS, uncertainty
 
@@ -40,8 +40,10 @@ def abstention_of(path: Path) -> Abstention:
 
 
 def section(abstention: Abstention) -> Any:
-    """As JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(abstention)))
+    """The manifest's section."""
+    values = json.loads(json.dumps(dataclasses.asdict(abstention)))
+    write_thresholds(values)
+    return values
 
 
 class TestThresholds:
@@ -274,9 +276,9 @@ class TestBundlesWithout:
         with Runtime.open(edge_bundle) as runtime:
             answer = runtime.predict(NEW[0])
             assert answer.prediction_set is None and "prediction_set" not in answer.as_record(explain=True)
-            with pytest.raises(UsageError, match=r"does not know when to abstain.*Export it again"):
+            with pytest.raises(UsageError, match=r"has no abstention thresholds.*Export it again"):
                 runtime.predict(NEW[0], abstain="coverage=95%")
-            with pytest.raises(UsageError, match="does not know when to abstain"):
+            with pytest.raises(UsageError, match="has no abstention thresholds"):
                 runtime.predict_many(NEW, abstain=Abstain(threshold=1.0))  # at once, not at the first answer
             with pytest.raises(UsageError, match="no prediction sets"):
                 answer.prediction_set_of(0.9)
@@ -289,7 +291,7 @@ class TestBundlesWithout:
         with Runtime.open(path) as runtime:
             for number in range(100):
                 runtime.predict(NEW[0], Abstain(threshold=float(number)))
-            assert len(runtime._judges) <= 32
+            assert len(runtime._abstention_policies) <= 32
 
 
 class TestManifest:
@@ -308,7 +310,7 @@ class TestManifest:
             lambda section: section.pop("tails"),
             lambda section: section["tails"].pop("distance"),
             lambda section: section["tails"]["distance"].update(p=[]),
-            lambda section: section["blend"].update(rejection_scores=[1]),
+            lambda section: section["blend"].update(doubts=[1]),
             lambda section: section["blend"].update(errors=[{"error": 0.1}]),
             lambda section: section["sets"]["student"].update(least=[2.0]),
             lambda section: section["sets"].update(gated=1),

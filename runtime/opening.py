@@ -21,6 +21,7 @@ from .inference.retrieval_policy import RetrievalMode, checked_mode, retrieval_p
 from .inference.student import StudentSession
 from .inference.threads import checked_threads
 from .inference.tokenizer import TextTokenizer
+from .monitoring.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Parts:
     store: KnowledgeStore
     pid: int
     single: StudentSession | None = None  # predict_many's single-threaded session, opened at its first use
+
+    def statistics(self) -> Statistics:
+        """New counts, from zero."""
+        abstention = self.bundle.manifest.abstention
+        return Statistics(None if abstention is None else abstention.reference)
 
     def single_threaded(self) -> StudentSession:
         """A session that uses one thread, for texts that run side by side."""

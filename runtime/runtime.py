@@ -21,7 +21,7 @@ from .inference.retrieval_policy import RetrievalMode, checked_mode
 from .inference.streaming import OnError, checked_on_error, of_this_process, one_by_one, side_by_side
 from .inference.student import StudentSession
 from .inference.tokenizer import TextTokenizer
-from .monitoring.statistics import Statistics, Stats
+from .monitoring.statistics import Stats
 from .opening import Opened, Parts, Settings, checked_bool, checked_settings, kind_of, open_parts, opened
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Runtime:
     def __init__(self, settings: Settings, parts: Parts) -> None:
         self._settings = settings
         self._opened: Opened | None = opened(settings, parts)
-        self._statistics = _statistics(parts)
+        self._statistics = parts.statistics()
         self._abstention_policies: dict[tuple[Abstain | str, bool], AbstentionPolicy] = {}
 
     @classmethod
@@ -196,9 +196,6 @@ class Runtime:
                 or the runtime is closed; from the iterator, if a forked child continues its parent's stream.
         """
         on_error = checked_on_error(on_error)
-        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-            expected, remedy = "an iterable of texts", "Put a single text into a list, or use predict."
-            raise UsageError("predict_many takes several texts", found=kind_of(texts), expected=expected, remedy=remedy)
 
         def answer(now: Opened, student: StudentSession, text: Text) -> Prediction | ReaugkdError:
             try:
@@ -294,6 +291,9 @@ class Runtime:
     ) -> Iterator[Answer]:
         """The answers to a stream, each from the latest state of the knowledge base."""
         now = self._current()
+        if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+            expected, remedy = "an iterable of texts", "Put a single text into a list, or use predict."
+            raise UsageError("a stream takes several texts", found=kind_of(items), expected=expected, remedy=remedy)
         if abstain is not None:
             self._abstention_policy(now, abstain)  # an impossible goal is refused before the first text
         latest, threads = [now], self._settings.threads
@@ -343,11 +343,6 @@ class Runtime:
                 path=self._settings.path,
                 remedy="Restart the program to use the new bundle.",
             )
-        self._statistics = _statistics(parts)  # another thread of the parent may have held the old one's lock
+        self._statistics = parts.statistics()  # another thread of the parent may have held the old one's lock
         self._opened = now = opened(self._settings, parts)
         return now
-
-
-def _statistics(parts: Parts) -> Statistics:
-    abstention = parts.bundle.manifest.abstention
-    return Statistics(None if abstention is None else abstention.reference)

@@ -73,11 +73,10 @@ def checked_budget(limit_ms: object) -> float:
     Raises:
         UsageError: it is not a number above 0 and at most 1,000,000.
     """
-    number = isinstance(limit_ms, int | float) and not isinstance(limit_ms, bool)
-    if not number or not 0 < float(limit_ms) <= _MAX_MS:
-        expected = f"milliseconds, more than 0, at most {_MAX_MS:,.0f}"
-        raise UsageError("the budget is unusable", found=limit_ms, expected=expected)
-    return float(limit_ms)
+    if isinstance(limit_ms, int | float) and not isinstance(limit_ms, bool) and 0 < limit_ms <= _MAX_MS:
+        return float(limit_ms)
+    expected = f"milliseconds, more than 0, at most {_MAX_MS:,.0f}"
+    raise UsageError("the budget is unusable", found=limit_ms, expected=expected)
 
 
 def measured_cost(search: Callable[[int], object], before: Callable[[], object]) -> float:

@@ -27,7 +27,6 @@ Floats = NDArray[np.float32]
 _ROUNDING = 1e-3
 _AGAIN = "Export the bundle again."
 _least = np.minimum.reduce  # faster than the arrays' own methods, as in `blending`
-_largest = np.maximum.reduce
 _sum = np.add.reduce
 
 
@@ -76,17 +75,17 @@ class Pipeline:
         tokenized = perf_counter_ns()
         own, embedding = student.answer(encoding, self._blend.student_temperature)
         searched = ran = perf_counter_ns()
-        reason = self.policy.reason_to_skip(float(_largest(own)), ran - began)
+        reason = self.policy.reason_to_skip(own.item(own.argmax()), ran - began)
         if reason is None:
             rows, similarities = self._search(student, embedding)
             searched = perf_counter_ns()
             mix = mixed(self._kb, own, rows, similarities, self._blend)
-            probabilities, retrieved, weights, share, *edited = mix
+            probabilities, retrieved, weights, share, new, pinned = mix
             neighbours, sets = Neighbours(self._kb, rows, similarities, weights, self._labels), self._with_neighbours
             own = self._widened(own)
         else:
             probabilities = own = self._widened(own)
-            retrieved, share, edited, neighbours, sets = None, 1.0, [0.0, 0.0], NO_NEIGHBOURS, self._alone
+            retrieved, share, new, pinned, neighbours, sets = None, 1.0, 0.0, 0.0, NO_NEIGHBOURS, self._alone
         if not (_is_distribution(probabilities) and (retrieved is None or _least(retrieved) >= 0)):
             raise _broken(student, own, neighbours)
         best = int(probabilities.argmax())
@@ -104,7 +103,7 @@ class Pipeline:
             labels=self._labels,
             neighbours=neighbours,
             set_thresholds=sets,
-            edited=(edited[0], edited[1]),
+            edited=(new, pinned),
         )
 
     def _search(self, student: StudentSession, embedding: Floats) -> tuple[NDArray[np.int64], Floats]:

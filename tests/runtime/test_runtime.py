@@ -336,7 +336,7 @@ def test_closing_lets_go_of_the_model_and_the_knowledge_base(path: Path) -> None
 
 
 def test_one_text_is_no_stream_of_letters(runtime: Runtime) -> None:
-    with pytest.raises(UsageError, match="takes several texts; found str 'alarm at noon'"):
+    with pytest.raises(UsageError, match="a stream takes several texts; found str 'alarm at noon'"):
         runtime.predict_many("alarm at noon")
 
 

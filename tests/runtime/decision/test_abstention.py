@@ -284,7 +284,7 @@ class TestBundlesWithout:
                 answer.prediction_set_of(0.9)
 
     def test_other_things_than_goals(self, path: Path) -> None:
-        with Runtime.open(path) as runtime, pytest.raises(UsageError, match="nothing to abstain by"):
+        with Runtime.open(path) as runtime, pytest.raises(UsageError, match="not an abstention goal"):
             runtime.predict(NEW[0], abstain=0.95)  # type: ignore[arg-type]
 
     def test_many_goals_are_not_kept_for_ever(self, path: Path) -> None:

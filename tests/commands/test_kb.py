@@ -142,8 +142,8 @@ def test_fold_and_verify(export: Path, bundle: Path) -> None:
     assert "cannot be brought back" in refused("kb", "undo", bundle, 2)
     assert "a fold cannot be taken back" in refused("kb", "undo", bundle, 3)
     assert not any(b"secret" in path.read_bytes() for path in bundle.rglob("*") if path.is_file())
-    assert "takes a bundle as it was exported" in refused("fuse", bundle, "--out", bundle.parent / "one.onnx")
-    assert "takes a bundle as it was exported" in refused("compact", bundle)
+    assert "needs a bundle without edits" in refused("fuse", bundle, "--out", bundle.parent / "one.onnx")
+    assert "needs a bundle without edits" in refused("compact", bundle)
     journal = bundle / "generations" / "1" / "history.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b"privacy", b"secrecy"))
     assert "history.jsonl" in refused("kb", "verify", bundle)

@@ -157,7 +157,7 @@ def test_a_stored_text_that_is_none_says_so_when_it_is_read(tmp_path: Path, line
     with Runtime.open(bundle) as runtime:
         answer = runtime.predict("call")
         with pytest.raises(BundleError, match="text cannot be read") as caught:
-            _ = answer.neighbours
+            _ = answer.neighbours[0]
         assert (caught.value.path, caught.value.row) == ("texts.jsonl", 1)
 
 

@@ -104,7 +104,7 @@ def test_a_compact_bundle_keeps_them_within_its_bytes(tmp_path: Path) -> None:
         before, after = full.knowledge_base, small.knowledge_base
         assert {after.text_digest(row) for row in range(len(after))} <= {before.text_digest(row) for row in range(200)}
     assert "golden texts" in ok("bench", path, "--seconds", "0.05", "--processes", "0").out
-    assert "(the bundle keeps no texts)" in ok("predict", path, "noon", "--explain").out
+    assert "(the bundle stores no texts)" in ok("predict", path, "noon", "--explain").out
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_file_that_would_be_read_must_be_listed(tmp_path: Path, name: str) -> 
     path = build_tiny_bundle(tmp_path / "tiny")
     np.save(path / name, np.zeros((65, 32), np.uint8))
     (path / f"{name}.npy").rename(path / name) if name.endswith("npz") else None
-    with pytest.raises(BundleIntegrityError, match="the manifest does not list a file that is there") as caught:
+    with pytest.raises(BundleIntegrityError, match="the manifest does not list a file of the bundle") as caught:
         Bundle.open(path)
     assert caught.value.path == str(path / name)
     reseal(path)

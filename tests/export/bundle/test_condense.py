@@ -98,7 +98,7 @@ class TestTheBundle:
 
     def test_leaves_the_held_out_rows_behind(self, halved: tuple[Path, Compacted], tmp_path: Path) -> None:
         assert not (halved[0] / HELDOUT_FILE).exists() and HELDOUT_FILE not in halved[1].manifest.files
-        with pytest.raises(BundleError, match="holds no held-out rows"):
+        with pytest.raises(BundleError, match="has no held-out rows"):
             compact(halved[0], tmp_path / "again", Limit(rows=100), silent)
         assert names(tmp_path) == []
 

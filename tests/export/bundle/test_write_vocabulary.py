@@ -128,8 +128,8 @@ def test_the_tables_are_smaller_and_the_manifest_says_so(run: Path, full: Made, 
         assert config["max_position_embeddings"] == MAX_LENGTH
         tokenizer = Tokenizer.from_file(str(path / "student" / "tokenizer.json"))
         assert tokenizer.id_to_token(config["bos_token_id"]) == "[unused1]"
-    assert "word pieces" not in ok("inspect", full[0]).out
-    assert f"{kept:,} of {of:,} word pieces" in ok("inspect", pruned[0]).out
+    assert "of the vocabulary" not in ok("inspect", full[0]).out
+    assert f"{kept:,} of {of:,} tokens of the vocabulary" in ok("inspect", pruned[0]).out
 
 
 def test_the_full_tokenizer_is_the_run_s_own_file(run: Path, full: Made) -> None:

@@ -180,7 +180,7 @@ class TestModes:
         with Runtime.open(path, budget_ms=1e-9) as late, Runtime.open(path) as always:
             assert all(late.predict(text, "error=1%").abstained for text in NEW[:10])
             assert not any(always.predict(text, "error=1%").abstained for text in NEW[:10])
-        with Runtime.open(path, retrieval="never") as never, pytest.raises(UsageError, match="no such rate"):
+        with Runtime.open(path, retrieval="never") as never, pytest.raises(UsageError, match="could not certify"):
             never.predict(NEW[0], "error=1%")
 
     def test_an_empty_knowledge_base_leaves_the_student(self, tmp_path: Path, path: Path) -> None:
@@ -192,7 +192,7 @@ class TestModes:
         known = abstention_of(path)
         certain = Thresholds((), (), (Certified(0.01, 1e6, 30, 0),))
         reseal(empty, abstention=section(dataclasses.replace(known, blend=certain, student=Thresholds((), (), ()))))
-        with Runtime.open(empty) as runtime, pytest.raises(UsageError, match="no such rate"):
+        with Runtime.open(empty) as runtime, pytest.raises(UsageError, match="could not certify"):
             runtime.predict(NEW[0], "error=1%")  # what neighbours would keep to, of which there are none
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "--abstain",
     metavar="GOAL",
     help="Say where not to answer: coverage=95% (answered, of texts like the held-out ones), error=2% (wrong, of the "
-    "answers; certified) or threshold=N (of the doubt).",
+    "answers; certified) or threshold=N (of the rejection score).",
 )
 @click.option(
     "--stats",

@@ -14,8 +14,8 @@ from ...errors import DataError
 from ...runtime.data import Split
 from ...runtime.decision.blending import softmax_many
 from ...runtime.evaluation.evaluate import Progress, evaluate_bundle
-from ...runtime.evaluation.fidelity import shifted_split, with_fidelity
-from ...runtime.evaluation.results import DISTILLATION, DISTILLATION_ROWS, SHIFTED, STUDENT_FP32, TEACHER, EvalReport
+from ...runtime.evaluation.fidelity import split_with_typos, with_fidelity
+from ...runtime.evaluation.results import DISTILLATION, DISTILLATION_ROWS, STUDENT_FP32, TEACHER, TYPOS, EvalReport
 from ...runtime.runtime import Runtime
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.progress import progress
@@ -107,7 +107,7 @@ def evaluate_with_run(run_path: Path, runtime: Runtime, split: Split, split_name
     extra = systems.probabilities(split)
     with _bar("bundle", len(split)) as advance:
         report = evaluate_bundle(runtime, split, extra=extra, split_name=split_name, progress=advance)
-    splits = {SHIFTED: shifted_split(split), DISTILLATION: systems.distillation_rows()}
+    splits = {TYPOS: split_with_typos(split), DISTILLATION: systems.distillation_rows()}
     asked = {kind: systems.probabilities(rows, f"{kind} rows") for kind, rows in splits.items()}
     with _bar("bundle, " + " and ".join(f"{kind} rows" for kind in splits), sum(map(len, splits.values()))) as advance:
         return with_fidelity(report, runtime, splits, asked, advance)

@@ -17,7 +17,7 @@ import click
 
 from ...errors import ModelError, QualityError, shorten
 from ...runtime.data import Split, label_indices
-from ...runtime.evaluation.typos import shifted
+from ...runtime.evaluation.typos import add_typos
 from ...runtime.inference.tokenizer import TextTokenizer
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import token_rows
@@ -169,7 +169,7 @@ def _pruned(
 
 def _mistyped(vocabulary: Vocabulary, inputs: Sequence[str | tuple[str, str]], used: frozenset[int]) -> tuple[int, ...]:
     """The ids that texts take with typing errors in them, the most frequent first, but for those used without."""
-    rows = (vocabulary.ids_of(shifted(inputs, seed), "pieces of mistyped rows") for seed in range(1, _DRAWS + 1))
+    rows = (vocabulary.ids_of(add_typos(inputs, seed), "pieces of mistyped rows") for seed in range(1, _DRAWS + 1))
     return most_frequent_first(chain.from_iterable(rows), used)
 
 

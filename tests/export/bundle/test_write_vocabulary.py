@@ -268,7 +268,7 @@ def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypat
         assert inputs == source.train.inputs() and seed > 0
         return [f"{text} timetable" if row % 3 else f"{text} sardine" for row, text in enumerate(inputs)]
 
-    monkeypatch.setattr(slimming, "shifted", errors)
+    monkeypatch.setattr(slimming, "typos", errors)
     for more, words in ((0, set()), (1, {"timetable"}), (2, {"timetable", "sardine"})):
         assert slim(source, student, least + more, tmp_path).kept == least + more
         kept = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab().keys()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,19 @@ with_signature = click.option(
     help="Open the bundle only if it is signed with this key (`reaugkd sign`).",
 )
 with_json = click.option("--json", "json_path", metavar="FILE|-", help="Write the figures as JSON, to stdout for -.")
+
+
+class LazyChoice(click.Choice[str]):
+    """A choice of names that are loaded when they are needed, so that the command line starts without them."""
+
+    def __init__(self, load: Callable[[], Sequence[str]]) -> None:
+        self.case_sensitive = True
+        self._load = load
+
+    @functools.cached_property
+    def choices(self) -> Sequence[str]:  # type: ignore[override]
+        """The names."""
+        return self._load()
 
 
 def with_columns(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,11 +10,17 @@ import click
 
 from ..errors import UsageError
 from .console import output, progress, stats_report
-from .options import PATH, with_columns, with_signature, with_threads, without_blas_threads
+from .options import PATH, LazyChoice, with_columns, with_signature, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
     from ..runtime.output.prediction_formats import Format
+
+
+def _input_formats() -> list[str]:
+    from ..runtime.data.formats import FORMATS
+
+    return [one.name for one in FORMATS]
 
 
 @click.command(short_help="The label of each text.")
@@ -23,8 +29,8 @@ if TYPE_CHECKING:
 @click.option("--input", "source", metavar="FILE|-", help="Read texts from a file, or from stdin.")
 @click.option(
     "--input-format",
-    type=click.Choice(["txt", "csv", "tsv", "jsonl", "parquet"]),
-    help="What --input holds.  [default: by suffix; stdin: txt, one text a line]",
+    type=LazyChoice(_input_formats),
+    help="Format of the input.  [default: by its suffix; for stdin txt, one text a line]",
 )
 @click.option("--output", "target", metavar="FILE|-", default="-", help="A new file, whole or not at all, or stdout.")
 @click.option(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReaugkdError, UsageError
-from ..data import BadRecord, Columns, Record, read_records
+from ..data import BadRow, Columns, TextRow, read_text_rows
 from ..decision.abstention_goal import Abstain
 from ..inference.inputs import Text
 from ..inference.prediction import Prediction
@@ -37,14 +37,14 @@ class PredictOptions:
     abstain: Abstain | None = None
 
 
-def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[Record]:
+def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[TextRow]:
     """Records of texts given on the command line, two by two for a model that reads pairs.
 
     Raises:
         UsageError: an odd number of texts for pairs.
     """
     if not pair:
-        return (Record(row, text) for row, text in enumerate(texts, start=1))
+        return (TextRow(row, text) for row, text in enumerate(texts, start=1))
     if len(texts) % 2:
         raise UsageError(
             "this bundle reads pairs of texts",
@@ -53,17 +53,17 @@ def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[Record]
             remedy="Quote each text as one argument.",
         )
     pairs = zip(texts[::2], texts[1::2], strict=True)
-    return (Record(row, both) for row, both in enumerate(pairs, start=1))
+    return (TextRow(row, both) for row, both in enumerate(pairs, start=1))
 
 
-def records_of_source(source: str, kind: str | None, columns: Columns, pair: bool) -> Iterator[Record | BadRecord]:
+def records_of_source(source: str, kind: str | None, columns: Columns, pair: bool) -> Iterator[TextRow | BadRow]:
     """Records of a file, or of stdin for ``-``."""
-    return read_records(sys.stdin.buffer if source == STDIN else Path(source), kind, columns, pair)
+    return read_text_rows(sys.stdin.buffer if source == STDIN else Path(source), kind, columns, pair)
 
 
 def answer_stream(
     runtime: Runtime,
-    records: Iterable[Record | BadRecord],
+    records: Iterable[TextRow | BadRow],
     answers: PredictOptions,
     out: Output,
     progress: Callable[[int], object] | None = None,
@@ -85,14 +85,14 @@ def answer_stream(
     """
     write = row_writer(answers.kind, out, answers.explain, runtime.labels, answers.abstain is not None)
     # predict_many reads ahead of what it hands out: the records in between wait here.
-    waiting: deque[Record | BadRecord] = deque()
+    waiting: deque[TextRow | BadRow] = deque()
 
     def texts() -> Iterator[Text]:
         for record in records:
             waiting.append(record)
             # A bad row takes its turn as an empty text, so that the look-ahead counts it too: a million of them in
             # a row must neither pile up here nor keep the answers before them waiting.
-            yield record.text if isinstance(record, Record) else ""
+            yield record.text if isinstance(record, TextRow) else ""
 
     failed = 0
     for count, answer in enumerate(runtime.predict_many(texts(), "return", answers.abstain), start=1):
@@ -102,17 +102,17 @@ def answer_stream(
             if answers.source is None:
                 raise found
             failed += 1
-        write(record.row, record.text if isinstance(record, Record) else None, found)
+        write(record.row, record.text if isinstance(record, TextRow) else None, found)
         if progress is not None:
             progress(count)
     return failed
 
 
 def _found(
-    record: Record | BadRecord, answer: Prediction | ReaugkdError, source: str | None
+    record: TextRow | BadRow, answer: Prediction | ReaugkdError, source: str | None
 ) -> Prediction | ReaugkdError:
     """The answer, or the error with its place."""
-    if isinstance(record, BadRecord):
+    if isinstance(record, BadRow):
         return record.error
     if not isinstance(answer, ReaugkdError) or answer.row is not None:
         return answer

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from support.command_line import call, finish, names, ok, refused, spawn
 from support.workshop import Workshop
 
+from reaugkd.runtime.data.formats import FORMATS
+
 ROWS = "text,label\n" + "".join(f"noon {row},{'ab'[row % 2]}\n" for row in range(30))
 
 
@@ -54,7 +56,7 @@ BAD_DATA: dict[str, tuple[str, bytes, list[str]]] = {
     "nothing at all": ("d.csv", b"", ["empty", "0 rows"]),
     "one row": ("d.csv", b"text,label\nx,a\n", ["too few rows", "1 row", "at least 2"]),
     "two rows": ("d.csv", b"text,label\nx,a\ny,b\n", ["too few rows to hold any out", "2 rows of 2 classes"]),
-    "no Parquet": ("d.parquet", b"PAR1 and not much more", ["Parquet", "expected a whole Parquet file"]),
+    "no Parquet": ("d.parquet", b"PAR1 and not much more", ["Parquet", "expected a complete Parquet file"]),
     "an unknown suffix": ("d.xlsx", b"PK", ["found .xlsx", "expected one of .csv"]),
 }
 
@@ -264,7 +266,7 @@ class TestTexts:
         assert names(tmp_path) == ["d.csv"]
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(content=st.binary(max_size=200), kind=st.sampled_from(["txt", "csv", "tsv", "jsonl", "parquet"]))
+    @given(content=st.binary(max_size=200), kind=st.sampled_from([one.name for one in FORMATS]))
     def test_no_bytes_whatever_give_a_traceback(self, edge_bundle: Path, content: bytes, kind: str) -> None:
         done = call("predict", edge_bundle, "--input", "-", "--input-format", kind, stdin=content)
         assert done.code in (0, 2)

@@ -9,8 +9,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
@@ -26,7 +27,24 @@ _received: list[str] = []  # SIGTERM and SIGHUP, which raise the same exception 
 
 
 class Commands(click.Group):
-    """A group that lists its commands in the order they are added, and reports every user error in one line."""
+    """A group that lists its commands in the order they are added, and reports every user error in one line.
+
+    Args:
+        arguments: the arguments of `click.Group`.
+        renamed: former name of a command -> its name now.
+        options: the keyword arguments of `click.Group`.
+    """
+
+    def __init__(self, *arguments: Any, renamed: Mapping[str, str] = MappingProxyType({}), **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._renamed = renamed
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command with this name, or this former name."""
+        name = self._renamed.get(cmd_name)
+        if name is not None:
+            click.echo(f"note: `{ctx.command_path} {cmd_name}` is now `{ctx.command_path} {name}`", err=True)
+        return super().get_command(ctx, name or cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""

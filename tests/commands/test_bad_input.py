@@ -246,7 +246,7 @@ class TestTexts:
         (tmp_path / name).write_bytes(content)
         for kind in ("jsonl", "csv", "table"):
             done = ok("predict", edge_bundle, "--input", tmp_path / name, "--format", kind)
-            assert done.err == f"{len(bad)} row{'s' * (len(bad) > 1)} could not be answered: see the error records\n"
+            assert done.err == f"{len(bad)} row{'s' * (len(bad) > 1)} could not be predicted: see the error records\n"
             assert done.out.count("\n") == len(done.out.splitlines())
         found = [json.loads(line) for line in ok("predict", edge_bundle, "--input", tmp_path / name).out.splitlines()]
         assert [record["row"] for record in found] == sorted(record["row"] for record in found)

@@ -82,6 +82,11 @@ class TestHelp:
         told = {option: re.search(rf"{option} N [^\[]*\[default: (\d+)", shown) for option in expected}
         assert {option: int(match[1]) for option, match in told.items() if match} == expected
 
+    def test_a_former_name_works_with_a_note(self) -> None:
+        done = ok("compact", "--help")
+        assert done.out.startswith("Usage: reaugkd co")
+        assert done.err == "note: `reaugkd compact` is now `reaugkd condense`\n"
+
     def test_version(self) -> None:
         assert ok("--version").out == f"reaugkd, version {__version__}\n"
 
@@ -220,7 +225,7 @@ class TestPredict:
         error = found[2]["error"]
         assert (error["type"], error["path"], error["row"], error["expected"]) == ("TextError", "<stdin>", 3, "UTF-8")
         assert "0xff" in error["found"] and error["remedy"]
-        assert done.err == "3 rows could not be answered: see the error records\n"
+        assert done.err == "3 rows could not be predicted: see the error records\n"
 
     def test_an_error_found_while_answering_names_the_row_too(self, pair_bundle: Path) -> None:
         out = ok("predict", pair_bundle, "--input", "-", stdin=b"noon\talarm\nnoon\n").out

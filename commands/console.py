@@ -68,7 +68,7 @@ class _Failure(click.ClickException):
 
     def __init__(self, message: str, exit_code: int, prefix: str = "error: ") -> None:
         super().__init__(prefix + one_line(message))
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(self.message, file, err=True)
@@ -220,7 +220,11 @@ def _report(path: str | None, render: Callable[[Any], str]) -> Iterator[Callable
     if not Path(path).is_file():
         refuse_existing(Path(path))
     with atomic_write(Path(path)) as file:
-        yield lambda report: file.write(render(report))
+
+        def write(report: Any) -> None:
+            file.write(render(report))
+
+        yield write
 
 
 def _json(report: object) -> str:

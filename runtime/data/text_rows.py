@@ -76,7 +76,7 @@ def require_format(path: Path | None, name: str | None) -> FileFormat:
         UsageError: the format is unknown.
     """
     suffix = "" if path is None else path.suffix.lower()
-    found = format_named(name) if name or path is None else format_of(path)
+    found = format_named(name) if name else format_of(path or Path())
     if found is None:
         raise UsageError(
             "unknown input format",

@@ -1,4 +1,4 @@
-"""Whatever the user gives: one line that says where, what was found, what was expected and what to do; nothing lost."""
+"""Invalid input gives one line with the place, what was found and expected, and a remedy; no file is lost."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ class TestBundles:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """A disk, as it were, on which every file ends at ``size`` bytes."""
+    """Limit every file to ``size`` bytes, like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -373,7 +373,7 @@ class TestPlacesThatCannotBeWritten:
         message = refused("predict", edge_bundle, "noon", "--output", place, code=1)
         assert message.startswith(f"error: {place}: {FULL}; found ")
         done = call("eval", edge_bundle, "--data", "d.csv", "--split", "all", "--json", place)
-        assert done.code == 1 and done.out == ""  # told before anything is measured
+        assert done.code == 1 and done.out == ""  # reported before anything is measured
         assert done.err.startswith(f"error: {place}: {FULL}")
         assert Path("file").read_text() == "mine" and names(tmp_path) == ["d.csv", "file"]
 

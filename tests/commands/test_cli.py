@@ -79,8 +79,8 @@ class TestHelp:
             "--seed": recipe.seed,
         }
         shown = " ".join(ok("train", "--help").out.split())
-        told = {option: re.search(rf"{option} N [^\[]*\[default: (\d+)", shown) for option in expected}
-        assert {option: int(match[1]) for option, match in told.items() if match} == expected
+        found = {option: re.search(rf"{option} N [^\[]*\[default: (\d+)", shown) for option in expected}
+        assert {option: int(match[1]) for option, match in found.items() if match} == expected
 
     def test_a_former_name_works_with_a_note(self) -> None:
         done = ok("compact", "--help")

@@ -1,4 +1,4 @@
-"""Ctrl-C, kill and kill -9 in the middle of things: nothing half-written, and the same call again succeeds."""
+"""Interruptions by Ctrl-C, kill and kill -9 leave no partial files, and the same call succeeds afterwards."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TestPredictToAFile:
         monkeypatch: pytest.MonkeyPatch,
         request: pytest.FixtureRequest,
     ) -> None:
-        """usearch loses what the handler raised, and tells only that something was."""
+        """usearch replaces the exception of the signal handler by a RuntimeError."""
 
         def cut_short(*_arguments: object) -> None:
             with contextlib.suppress(KeyboardInterrupt):
@@ -233,7 +233,7 @@ class TestExporting:
 
 
 class TestTemporaries:
-    """What files.py sweeps, and what it must not."""
+    """Which temporary files `atomic_write` removes."""
 
     @pytest.mark.parametrize("kind", ["file", "folder"])
     def test_of_dead_writers_of_the_same_name_go_and_all_else_stays(self, tmp_path: Path, kind: str) -> None:

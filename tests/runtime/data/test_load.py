@@ -1,4 +1,4 @@
-"""Folders and files of every kind become the same data set."""
+"""Data sets are the same from folders and files of every format."""
 
 from __future__ import annotations
 
@@ -150,9 +150,9 @@ def test_cola_has_no_header(tmp_path: Path) -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("named", [True, False])
 def test_glue_headers(
-    tmp_path: Path, task: str, header: str, row: str, text: str | tuple[str, str], label: str, told: bool
+    tmp_path: Path, task: str, header: str, row: str, text: str | tuple[str, str], label: str, named: bool
 ) -> None:
     cells = row.split()
     other = [*cells[:-1], "other"]
@@ -160,7 +160,7 @@ def test_glue_headers(
     write_tsv(tmp_path / "train.tsv", lines)
     write_tsv(tmp_path / "dev_matched.tsv", lines)
     write_tsv(tmp_path / "dev_mismatched.tsv", "not read")
-    dataset = load_dataset(tmp_path, task=task if told else None)
+    dataset = load_dataset(tmp_path, task=task if named else None)
     assert dataset.splits["train"].inputs()[0] == text
     assert (dataset.splits["dev"].labels or [])[0] == label
 
@@ -236,7 +236,9 @@ def test_a_partner_is_found_for_a_named_second_text(tmp_path: Path) -> None:
         (("text;label",), Columns(), "another separator"),
     ],
 )
-def test_columns_that_cannot_be_told(tmp_path: Path, header: tuple[str, ...], columns: Columns, message: str) -> None:
+def test_columns_that_are_missing_or_ambiguous(
+    tmp_path: Path, header: tuple[str, ...], columns: Columns, message: str
+) -> None:
     path = write_csv(tmp_path / "a.csv", [tuple("x" * len(header))], header)
     with pytest.raises(ColumnError) as caught:
         load_dataset(path, columns)

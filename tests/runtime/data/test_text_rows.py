@@ -1,4 +1,4 @@
-"""Streams to predict: every row gets a record, good or bad, in its place."""
+"""Texts to predict: every row is returned in order, as a TextRow or a BadRow."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from reaugkd import ColumnError, DataError, TextError, UsageError
 from reaugkd.runtime.data import BadRow, Columns, TextRow, load_dataset, read_text_rows
-from reaugkd.runtime.data.formats import csv_tsv as delimited
-from reaugkd.runtime.data.formats import lines
+from reaugkd.runtime.data.formats import csv_tsv, lines
 
 
 def read(content: bytes | str, kind: str | None = None, **settings: object) -> list[TextRow | BadRow]:
@@ -29,7 +28,7 @@ def texts(records: list[TextRow | BadRow]) -> list[object]:
     return [one.text if isinstance(one, TextRow) else (one.row, one.error.message) for one in records]
 
 
-def test_a_stream_is_plain_text_lines_unless_told() -> None:
+def test_a_stream_is_plain_text_by_default() -> None:
     assert read('one\ntwo words\r\n{"text": "three"}\nnan') == [
         TextRow(1, "one"),
         TextRow(2, "two words"),
@@ -99,7 +98,7 @@ def test_a_quote_that_never_closes_costs_its_own_line_only() -> None:
 
 
 def test_stray_quotes_in_a_long_file_do_not_eat_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "MAX_RECORD_CHARS", 50)
+    monkeypatch.setattr(csv_tsv, "MAX_RECORD_CHARS", 50)
     content = "text,id\n" + "".join(f"row {n},{n}\n" for n in range(9)) + '"stray,9\n'
     content += "".join(f"row {n},{n}\n" for n in range(10, 40))
     found = texts(read(content, "csv"))

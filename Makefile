@@ -1,27 +1,42 @@
-# make demo   install into .venv and run the whole job on the embedded corpus
-# make test   install into .venv, lint, type-check and run the tests
-# make bench  ratios of latencies on the demo's bundle, beside the stored ones; UPDATE=1 stores today's
-# make fuzz   what reads files, fed by a fuzzer for FUZZ_SECONDS each (300); what it finds is kept in .fuzz
-# make kills  kill -9 at every system call of every kind of edit (Linux)
-# make dist   build the source distribution and the wheel into dist/, and check them
-# make clean  remove what these made
+# make demo       install into .venv and run the whole job on the demo's data
+# make test       install into .venv, lint, check types and run the fast tests (about 5 minutes on 2 cores)
+# make test-slow  run the slow tests: killed processes, damaged files, fuzzing, worker processes, the built wheel
+# make coverage   run all tests and check the share of covered lines and branches
+# make lint       lint, check the format and the types
+# make bench      compare latencies on the demo's bundle with the stored ones; UPDATE=1 stores the new ones
+# make fuzz       fuzz the file readers, FUZZ_SECONDS (300) each; findings are kept in .fuzz
+# make kills      kill -9 at every system call of every kind of edit (Linux)
+# make dist       build the source distribution and the wheel into dist/, and check them
+# make clean      remove what the other targets made
+#
+# WORKERS sets the number of processes that run tests (2).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint bench fuzz kills dist clean
+.PHONY: demo test test-slow coverage lint bench fuzz kills dist clean
 
 demo: $(STAMP)
 	$(BIN)/reaugkd demo
 
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist loadfile
+
 test: lint
-	$(BIN)/pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
+
+coverage: $(STAMP)
+	$(PYTEST) --cov
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	@# mypy cannot follow an editable install's import hooks: it gets the package's name as a link
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.paths import SHARED, TESTS
 
 if TYPE_CHECKING:
@@ -19,10 +19,14 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.
 # As in the commands that train: threads that spin while they wait slow the suite down several times on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# The same examples at every run, so that a test fails for the change that broke it and not by the draw.
-# pytest --hypothesis-profile explore   draws anew
-settings.register_profile("repeatable", derandomize=True)
-settings.register_profile("explore", derandomize=False)
+# Small models run faster on one thread, and their results must not depend on the number of cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The default profile draws the same examples in every run. `pytest --hypothesis-profile explore` draws new ones.
+# No test depends on the speed of the machine.
+TIMELESS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, **TIMELESS)
+settings.register_profile("explore", derandomize=False, **TIMELESS)
 settings.load_profile("repeatable")
 
 

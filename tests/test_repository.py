@@ -44,12 +44,16 @@ def test_the_checkout_is_small(files: list[str]) -> None:
 @pytest.fixture(scope="module")
 def distributions(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a source distribution and of the wheel built from it; the checkout's name is no identifier."""
-    checkout = tmp_path_factory.mktemp("build") / "re-aug.kd"
-    for name in files:
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, checkout / name)
+    checkout = copy_checkout(files, tmp_path_factory.mktemp("build") / "re-aug.kd")
     run(sys.executable, "-m", "build", cwd=checkout)
     return checkout / "dist"
+
+
+def copy_checkout(files: list[str], folder: Path) -> Path:
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -104,3 +108,22 @@ def test_the_wheel_alone_predicts(distributions: Path, tmp_path: Path) -> None:
     assert isinstance(expected["text"], str)
     record = json.loads(run(command, "predict", "bundle", expected["text"], "--format", "jsonl", cwd=tmp_path))
     assert record["label"] == expected["label"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_make_test_passes_under_any_folder_name(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder's name is no identifier and holds a space; ``make test`` lints everything and runs one test file."""
+    checkout = copy_checkout(files, tmp_path / "re-aug.kd (copy)")
+    environment = checkout / ".venv"
+    (environment / "types").mkdir(parents=True)
+    (environment / "types" / "reaugkd").symlink_to("../..")
+    (environment / "bin").symlink_to(Path(sys.executable).parent)
+    (environment / "installed").touch()
+    monkeypatch.setenv("PYTHONPATH", str(environment / "types"))  # comes before the installed package: the original
+    monkeypatch.setenv("PYTEST_ADDOPTS", "tests/runtime/evaluation/test_metrics.py")
+    done = subprocess.run(["make", "test"], cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout

@@ -18,6 +18,8 @@ from reaugkd.benchmarks.sweep.synthetic_kb import SyntheticKb
 from reaugkd.runtime.inference.threads import default_threads
 from reaugkd.runtime.runtime import Runtime
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "benchmarks" / "regression.py"
 
 

@@ -33,6 +33,8 @@ from reaugkd.errors import TextError, UsageError
 from reaugkd.runtime.benchmark.latency import Quantiles
 from reaugkd.runtime.inference.prediction import Prediction, Timings
 
+pytestmark = pytest.mark.slow
+
 TOKENS, ROWS = (12, 5), (200, 32, 64)
 SHORT = SweepSettings(tokens=TOKENS, rows=ROWS, threads=2, samples=8, warmup=1, inputs=4, passes=1)
 

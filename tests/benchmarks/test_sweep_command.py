@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support.command_line import HEAVY, call, finish, names, ok, refused, spawn_python
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--sweep", "--tokens", "5,9", "--rows", "32,100", "--seconds", "0.01")
 
 

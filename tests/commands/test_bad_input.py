@@ -275,8 +275,16 @@ class TestTexts:
 
 
 class TestBundles:
-    @pytest.mark.parametrize("command", ["predict B noon", "eval B --data d.csv", "bench B", "inspect B"])
-    @pytest.mark.parametrize("harm", ["missing", "truncated", "altered", "newer", "no manifest"])
+    @pytest.mark.parametrize(
+        ("command", "harm"),
+        [
+            ("predict B noon", "missing"),
+            ("eval B --data d.csv", "truncated"),
+            ("bench B", "altered"),
+            ("inspect B", "newer"),
+            ("predict B noon", "no manifest"),
+        ],
+    )
     def test_that_are_harmed(self, edge_bundle: Path, tmp_path: Path, command: str, harm: str) -> None:
         bundle = Path(shutil.copytree(edge_bundle, tmp_path / "bundle"))
         file = bundle / "kb" / "index.usearch"

@@ -54,7 +54,8 @@ def test_bytes_in_every_unit(full: Path, given: str, most: int, tmp_path: Path) 
     assert 0.85 * min(most, 60_000) < report["bytes"] <= most
 
 
-def test_a_base_that_is_worse_than_none_is_told(full: Path, tmp_path: Path) -> None:
+def test_a_base_that_is_worse_than_none_is_told(tmp_path: Path) -> None:
+    full = build_heldout_bundle(tmp_path / "full", seed=4)
     done = ok("condense", full, "--out", tmp_path / "out", "--max-rows", "3", "--json", "-")
     assert json.loads(done.out)["kept_nll"] < 0
     assert done.err.endswith("this knowledge base is worth less than none: give it more rows\n")

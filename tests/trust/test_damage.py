@@ -85,12 +85,14 @@ def test_the_two_bundles_are_of_the_two_kinds(bundle: Path) -> None:
     assert {"heldout.npz", "kb/texts.jsonl", "manifest.json"} < set(files(bundle))
 
 
+@pytest.mark.slow
 def test_verified_every_harm_is_refused_by_the_files_name(bundle: Path) -> None:
     names = files(bundle)
     work = [entry for name in names for entry in flips(bundle, name, 300) + cuts(bundle, name)]
     assert set(done(bundle, work + losses_and_swaps(bundle), "verify")) == {"refused"}
 
 
+@pytest.mark.slow
 def test_unverified_losses_cuts_and_swaps_are_refused_all_the_same(bundle: Path) -> None:
     sized = [name for name in files(bundle) if name != "manifest.json"]
     work = [entry for name in sized for entry in cuts(bundle, name)]
@@ -98,6 +100,7 @@ def test_unverified_losses_cuts_and_swaps_are_refused_all_the_same(bundle: Path)
     assert set(done(bundle, work, "trust")) == {"refused"}
 
 
+@pytest.mark.slow
 def test_unverified_a_flipped_byte_is_refused_or_the_answer_is_a_distribution(bundle: Path) -> None:
     counts = done(bundle, [entry for name in files(bundle) for entry in flips(bundle, name, 40)], "trust")
     assert counts["refused"] > 70 and counts["answered"] > 35

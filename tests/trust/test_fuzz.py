@@ -22,6 +22,8 @@ from reaugkd.errors import ReaugkdError
 from reaugkd.kb.storage.strict_json import read_json
 from reaugkd.runtime.bundle.manifest import Manifest
 
+pytestmark = pytest.mark.slow
+
 NO_TARGETS = {"__main__", "common", "texts"}  # texts are run by test_hostile_texts.py
 TARGETS = sorted({file.stem for file in (TESTS / "fuzz").glob("*.py")} - NO_TARGETS)
 

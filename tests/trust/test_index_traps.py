@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,12 @@ def vectors(rows: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((rows, NDIM)).astype(np.float32)
 
 
-@pytest.fixture(params=list(product(DTYPES, ["built", "viewed", "viewed twice"])), ids=" ".join)
+# Every opening with the default dtype, and every other dtype once.
+OPENINGS = [("i8", "built"), ("i8", "viewed"), ("i8", "viewed twice")]
+OPENINGS += [("f16", "viewed"), ("bf16", "viewed twice"), ("f32", "built")]
+
+
+@pytest.fixture(params=OPENINGS, ids=" ".join)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     """Makes an index of keys; ``opened.dtype`` says of which kind."""
     dtype, how = request.param
@@ -121,11 +125,11 @@ def test_a_querys_length_does_not_matter(opened: Opened, scale: float) -> None:
     [
         np.zeros(NDIM),
         np.full(NDIM, np.nan),
-        *(np.where(np.arange(NDIM) == at, value, 0.5) for at in (0, NDIM - 1) for value in (np.nan, np.inf, -np.inf)),
+        *(np.where(np.arange(NDIM) == at, value, 0.5) for at, value in ((0, np.nan), (NDIM - 1, -np.inf))),
     ],
 )
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("rows", [0, 1, 30])
+@pytest.mark.parametrize("rows", [0, 30])
 def test_a_query_without_a_direction_is_refused(opened: Opened, rows: int, bad: NDArray[np.float64]) -> None:
     index, query = opened(vectors(rows)), bad.astype(np.float32)
     good = vectors(3, seed=2)

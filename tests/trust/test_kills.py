@@ -15,6 +15,8 @@ from support import system_calls as systemcalls
 from support.paths import SUPPORT
 from support.tiny_bundle import build_tiny_bundle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -26,6 +26,8 @@ from support.workshop import Workshop
 from reaugkd import Runtime
 from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).resolve().parent
 KEPT = KEPT_BUNDLES
 LEVELS = ("avx2", "sse")

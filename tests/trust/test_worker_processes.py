@@ -22,7 +22,7 @@ from support.tiny_bundle import tiny_texts
 
 from reaugkd import Runtime
 
-pytestmark = pytest.mark.timeout(3 * LIMIT)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LIMIT)]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 # What every script begins with: a runtime, its answers, and threads that keep it busy until the block ends.

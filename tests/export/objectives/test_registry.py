@@ -157,12 +157,15 @@ DEGENERATE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", DEGENERATE)
 @pytest.mark.parametrize("name", ALL)
-def test_degenerate_batches_give_finite_losses_and_gradients(name: str, case: str) -> None:
-    settings_ = dict(DEGENERATE[case])
-    labels, equal, scale = settings_.pop("labels", None), settings_.pop("equal", False), settings_.pop("scale", 1.0)
-    step = make_step(**settings_, dtype=torch.float32)
+def test_degenerate_batches_give_finite_losses_and_gradients(name: str) -> None:
+    broken = [case for case, settings_ in DEGENERATE.items() if not is_finite(name, **settings_)]
+    assert broken == []
+
+
+def is_finite(name: str, rows: int, labels: list[int] | None = None, equal: bool = False, scale: float = 1.0) -> bool:
+    """Whether an objective's loss on such a batch and its gradients are finite."""
+    step = make_step(rows, dtype=torch.float32)
     if labels is not None:
         step = replaced(step, labels=torch.tensor(labels))
     if equal:
@@ -173,12 +176,11 @@ def test_degenerate_batches_give_finite_losses_and_gradients(name: str, case: st
     loss = ALL[name](
         replaced(step, student_logits=logits, student_embedding=embedding, teacher_logits=step.teacher_logits * scale)
     )
-    assert loss.shape == () and torch.isfinite(loss)
-    assert loss.requires_grad
+    assert loss.shape == () and loss.requires_grad
     loss.backward()
     gradients = [value.grad for value in (logits, embedding) if value.grad is not None]
     assert gradients
-    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    return all(bool(torch.isfinite(value).all()) for value in (loss, *gradients))
 
 
 def test_relation_without_self_gives_its_own_key_no_pull() -> None:

@@ -25,6 +25,8 @@ from reaugkd.export.study.schedule import Workers, next_job
 from reaugkd.export.study.watch import Watch
 from reaugkd.export.study.worker import CellFunction, Job
 
+pytestmark = pytest.mark.slow
+
 CELLS = [f"one.{recipe}.{seed}" for seed in (0, 1, 2) for recipe in ("kd", "better")] + ["two.kd.5", "two.better.5"]
 
 

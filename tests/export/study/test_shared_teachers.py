@@ -21,6 +21,8 @@ from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.training.train import TrainJob, train
 from reaugkd.runtime.data import Dataset
 
+pytestmark = pytest.mark.slow
+
 OF_TEACHERS = {"teacher", "teacher_outputs"}
 PLAIN = override(QUICK, objectives=(ObjectiveRecipe("hard_labels"),))
 

@@ -13,6 +13,8 @@ from support.tiny_models import fast_fit, same_states
 
 from reaugkd.export.modeling.tokens import epoch_batches
 
+pytestmark = pytest.mark.slow
+
 Both = list[dict[str, dict[str, Any]]]  # by process and case
 
 

@@ -20,6 +20,8 @@ from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.training.train import train
 from reaugkd.runtime.data import Dataset
 
+pytestmark = pytest.mark.slow
+
 KILLED_BETWEEN = [
     "save_tokenizer",
     "fine_tune",

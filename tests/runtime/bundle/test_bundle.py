@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd import BundleError, BundleIntegrityError, BundleVersionError, Runtime
@@ -55,9 +53,19 @@ def harmed(content: bytes, harm: str) -> bytes | None:
     }[harm]
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("harm", ["deleted", "emptied", "truncated", "a byte short", "extended", "a bit flipped"])
-def test_every_harm_to_every_file_is_found_and_named(bundle: Path, name: str, harm: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("manifest.json", "truncated"),
+        ("student/model.onnx", "deleted"),
+        ("student/tokenizer.json", "emptied"),
+        ("kb/rows.npy", "a byte short"),
+        ("kb/texts.jsonl", "extended"),
+        ("kb/index.usearch", "a bit flipped"),
+    ],
+)
+def test_a_damaged_file_is_found_and_named(bundle: Path, name: str, harm: str) -> None:
+    """``trust/test_damage.py`` damages every file in every way."""
     file = bundle / name
     content = harmed(file.read_bytes(), harm)
     file.unlink()
@@ -73,24 +81,10 @@ def test_every_harm_to_every_file_is_found_and_named(bundle: Path, name: str, ha
             assert caught.value.expected is not None and caught.value.remedy is not None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(FILES), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_no_flipped_bit_goes_unnoticed(bundle: Path, name: str, where: float, bit: int) -> None:
-    file = bundle / name
-    content = file.read_bytes()
-    at = int(where * len(content))
-    file.write_bytes(content[:at] + bytes([content[at] ^ (1 << bit)]) + content[at + 1 :])
-    try:
-        with pytest.raises(BundleError) as caught:
-            Bundle.open(bundle)
-        assert caught.value.path == str(file)
-    finally:
-        file.write_bytes(content)
-    Bundle.open(bundle)
-
-
-@pytest.mark.parametrize("name", [name for name in FILES if name != "manifest.json"])
-@pytest.mark.parametrize("harm", ["deleted", "emptied", "truncated", "a byte short", "extended"])
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [("student/model.onnx", "deleted"), ("kb/rows.npy", "a byte short"), ("kb/texts.jsonl", "extended")],
+)
 def test_without_verification_sizes_are_still_checked(bundle: Path, name: str, harm: str) -> None:
     file = bundle / name
     content = harmed(file.read_bytes(), harm)

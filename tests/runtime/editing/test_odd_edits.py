@@ -26,7 +26,7 @@ def test_all_neighbours_of_new_labels(bundle: Path) -> None:
             assert answer.label == "new" and answer.probabilities.min() >= 0
 
 
-@pytest.mark.parametrize("odds", np.geomspace(1e-3, 1e3, 97).tolist())
+@pytest.mark.parametrize("odds", [1e-3, 0.4, 1.0, 7.0, 1e3])
 def test_odds_of_all_sizes(odds: float) -> None:
     config = BlendConfig(k=3, tau=0.1, student_weight=0.4)
     student, near = np.array([0.7, 0.3], np.float32), np.array([0.9, 0.8, 0.7], np.float32)

@@ -62,7 +62,7 @@ def with_columns(command: Callable[..., None]) -> Callable[..., None]:
 def without_blas_threads(command: Callable[..., None]) -> Callable[..., None]:
     """Keep numpy, imported when the command runs, from starting one thread for each core, which takes 26 ms.
 
-    Use it for commands that need no fast linear algebra. It must come before ``with_columns``, which imports numpy.
+    Use it for commands that need no fast linear algebra.
     """
 
     @functools.wraps(command)

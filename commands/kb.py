@@ -302,12 +302,12 @@ def _rows(
     text: tuple[str, ...], label: str | None, source: str | None, columns: Columns, pair: bool
 ) -> tuple[list[Row], list[int]]:
     """Rows to add, and their numbers in the source."""
-    from ..runtime.data import read_labelled
+    from ..runtime.data import read_labelled_rows
     from ..runtime.editing.edit import Row
 
     if source is None:
         return [Row(one, label) for one in _texts(text, pair)], []
-    rows = read_labelled(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair)
+    rows = read_labelled_rows(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair)
     return [Row(row.text, row.label, row.soft) for row in rows], [row.row for row in rows]
 
 

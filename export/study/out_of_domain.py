@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import DataError
-from ...runtime.data import Dataset, Split, carve, choose_split, label_indices
+from ...runtime.data import Dataset, Split, choose_split, hold_out, label_indices
 from ...runtime.evaluation.results import STUDENT_FP32, TEACHER
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import token_rows
@@ -107,4 +107,4 @@ def nearest_neighbour_accuracy(train: Tensor, test: Tensor, train_labels: Tensor
 def _at_most(split: Split, dataset: Dataset, count: int) -> Split:
     if len(split) <= count:
         return split
-    return split.take(np.sort(carve(split, dataset.label_names, count, _SEED)[1]))
+    return split.take(np.sort(hold_out(split, dataset.label_names, count, _SEED)[1]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReaugkdError, UsageError
-from ..data import BadRecord, Columns, Record, read_records
+from ..data import BadRow, Columns, TextRow, read_text_rows
 from ..decision.abstention_goal import Abstain
 from ..inference.prediction import Prediction
 from ..runtime import Runtime
@@ -35,14 +35,14 @@ class PredictOptions:
     abstain: Abstain | None = None
 
 
-def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[Record]:
-    """Records of the texts on the command line; a model that reads pairs takes them two by two.
+def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[TextRow]:
+    """Records of texts given on the command line, two by two for a model that reads pairs.
 
     Raises:
         UsageError: the model reads pairs, and the number of texts is odd.
     """
     if not pair:
-        return (Record(row, text) for row, text in enumerate(texts, start=1))
+        return (TextRow(row, text) for row, text in enumerate(texts, start=1))
     if len(texts) % 2:
         raise UsageError(
             "this bundle reads pairs of texts",
@@ -51,17 +51,17 @@ def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[Record]
             remedy="Quote each text as one argument.",
         )
     pairs = zip(texts[::2], texts[1::2], strict=True)
-    return (Record(row, both) for row, both in enumerate(pairs, start=1))
+    return (TextRow(row, both) for row, both in enumerate(pairs, start=1))
 
 
-def records_of_source(source: str, kind: str | None, columns: Columns, pair: bool) -> Iterator[Record | BadRecord]:
+def records_of_source(source: str, kind: str | None, columns: Columns, pair: bool) -> Iterator[TextRow | BadRow]:
     """Records of a file, or of stdin for ``-``."""
-    return read_records(sys.stdin.buffer if source == STDIN else Path(source), kind, columns, pair)
+    return read_text_rows(sys.stdin.buffer if source == STDIN else Path(source), kind, columns, pair)
 
 
 def answer_stream(
     runtime: Runtime,
-    records: Iterable[Record | BadRecord],
+    records: Iterable[TextRow | BadRow],
     options: PredictOptions,
     out: Output,
     progress: Callable[[int], object] | None = None,
@@ -82,7 +82,7 @@ def answer_stream(
         ReaugkdError: the error of the first bad text, without a source.
     """
     write = row_writer(options.kind, out, options.explain, runtime.labels, options.abstain is not None)
-    keyed = ((record, record.text if isinstance(record, Record) else record.error) for record in records)
+    keyed = ((record, record.text if isinstance(record, TextRow) else record.error) for record in records)
     failed = 0
     for count, (record, answer) in enumerate(runtime.predict_keyed(keyed, options.abstain), start=1):
         found = _placed(answer, record.row, options.source)
@@ -90,7 +90,7 @@ def answer_stream(
             if options.source is None:
                 raise found
             failed += 1
-        write(record.row, record.text if isinstance(record, Record) else None, found)
+        write(record.row, record.text if isinstance(record, TextRow) else None, found)
         if progress is not None:
             progress(count)
     return failed

@@ -58,7 +58,7 @@ def test_rows_of_files_and_of_stdin(bundle: Path, tmp_path: Path) -> None:
         ("text,label\njazz,\n", "row 2, column 'label': the label is missing"),
         ("text,label\n,a\n", "row 2"),
         ("text\njazz\n", "no label column"),
-        ("text,label\n", "not a single row"),
+        ("text,label\n", "the file has no rows"),
         ("", ""),
     ],
 )

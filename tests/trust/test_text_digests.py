@@ -97,7 +97,7 @@ def test_a_compact_bundle_keeps_them_within_its_bytes(tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in (path / "kb").iterdir())
     for most in (int(0.7 * size), int(0.4 * size)):
         out = tmp_path / f"{most}"
-        told = json.loads(ok("compact", path, "--out", out, "--max-bytes", most, "--json", "-").out)
+        told = json.loads(ok("condense", path, "--out", out, "--max-bytes", most, "--json", "-").out)
         assert 0.9 * most < told["bytes"] <= most
         assert told["bytes"] == sum(file.stat().st_size for file in (out / "kb").iterdir())
     with Runtime.open(path) as full, Runtime.open(out) as small:

@@ -303,7 +303,7 @@ main()
         process.send_signal(number)
         done = finish(process)
         assert done.code == code
-        assert number == signal.SIGKILL or "goes on where this one stopped" in done.err
+        assert number == signal.SIGKILL or "to resume, run the same command again" in done.err
         while reader.read(100):  # the end comes when the last worker is gone
             pass
         reader.close()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from .kb.knowledge_base import KnowledgeBase
     from .runtime.decision.abstention_goal import Abstain
-    from .runtime.editing.edit import Edit, How, Row
+    from .runtime.editing.edit import Edit, Row
     from .runtime.inference.prediction import Neighbour, Prediction
     from .runtime.monitoring.statistics import Stats
     from .runtime.runtime import Runtime
@@ -46,7 +46,6 @@ __all__ = [
     "DependencyError",
     "Edit",
     "EditRefusedError",
-    "How",
     "KnowledgeBase",
     "LabelError",
     "ModelError",
@@ -68,7 +67,6 @@ __all__ = [
 _HOMES = {
     "Abstain": ".runtime.decision.abstention_goal",
     "Edit": ".runtime.editing.edit",
-    "How": ".runtime.editing.edit",
     "KnowledgeBase": ".kb.knowledge_base",
     "Neighbour": ".runtime.inference.prediction",
     "Prediction": ".runtime.inference.prediction",

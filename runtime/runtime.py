@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 
 from ..errors import BundleError, ReaugkdError, UsageError
-from ..kb.knowledge_base import KnowledgeBase
+from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey, read_public_key
 from .bundle.bundle import Bundle
 from .bundle.manifest import Manifest
@@ -161,7 +161,7 @@ class Runtime:
         return None if opened.view.edited else opened.parts.bundle.manifest.gate
 
     @property
-    def knowledge_base(self) -> KnowledgeBase:
+    def knowledge_base(self) -> Searchable:
         """The bundle's knowledge base, as it is now."""
         return self._current().view.kb
 
@@ -366,7 +366,7 @@ def _pipeline(settings: _Settings, parts: _Parts, view: View, budget: Budget | N
     return Pipeline(manifest, parts.tokenizer, view.kb, mode, budget, view.labels)
 
 
-def _search_cost(parts: _Parts, kb: KnowledgeBase) -> float:
+def _search_cost(parts: _Parts, kb: Searchable) -> float:
     """Nanoseconds of a search and its blend, as seen now: with queries of all directions, each after the student."""
     manifest = parts.bundle.manifest
     if not (len(kb) and manifest.golden):

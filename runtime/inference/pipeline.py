@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, ModelError, ReaugkdError, UsageError
-from ...kb.knowledge_base import INDEX_FILE, SOFT_LABELS_FILE, KnowledgeBase
+from ...kb.knowledge_base import INDEX_FILE, SOFT_LABELS_FILE
+from ...kb.searchable import Searchable
 from ..bundle.manifest import Manifest
 from ..decision.blend_config import BlendConfig
 from ..decision.blending import Blended, blend, blend_edited
@@ -49,7 +50,7 @@ class Pipeline:
         self,
         manifest: Manifest,
         tokenizer: TextTokenizer,
-        kb: KnowledgeBase,
+        kb: Searchable,
         retrieval: RetrievalMode,
         budget: Budget | None = None,
         labels: tuple[str, ...] | None = None,
@@ -155,7 +156,7 @@ class Pipeline:
 
 
 def mixed(
-    kb: KnowledgeBase,
+    kb: Searchable,
     student: NDArray[np.float32],
     rows: NDArray[np.int64],
     similarities: NDArray[np.float32],
@@ -176,7 +177,7 @@ def mixed(
     if pins is None and kb.num_labels == len(student):
         return blend(student, similarities, labels, config)
     nailed = pins[rows] if pinned and pins is not None else None
-    return blend_edited(student, similarities, labels, config, len(student), nailed, rows, kb.odds)
+    return blend_edited(student, similarities, labels, config, len(student), nailed, rows, kb.new_label_odds)
 
 
 def _no_number(student: StudentSession, found: str) -> ModelError:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from ...kb.knowledge_base import KnowledgeBase
+from ...kb.searchable import Searchable
 from ..decision.conformal import PredictionSets
 from ..decision.rejection_score import Signal
 
@@ -65,7 +65,7 @@ class Neighbour:
 class Retrieval:
     """What was looked up for one text; `Prediction.neighbours` makes it readable when it is asked for."""
 
-    kb: KnowledgeBase
+    kb: Searchable
     rows: NDArray[np.int64]
     similarities: NDArray[np.float32]
     weights: NDArray[np.float32]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from .kb.knowledge_base import KnowledgeBase
     from .runtime.decision.abstention_goal import Abstain
-    from .runtime.editing.edit import Edit, How, Row
+    from .runtime.editing.edit import Edit, Row
     from .runtime.inference.neighbours import Neighbour, Neighbours
     from .runtime.inference.prediction import Prediction
     from .runtime.monitoring.statistics import Stats
@@ -47,7 +47,6 @@ __all__ = [
     "DependencyError",
     "Edit",
     "EditRefusedError",
-    "How",
     "KnowledgeBase",
     "LabelError",
     "ModelError",
@@ -70,7 +69,6 @@ __all__ = [
 _HOMES = {
     "Abstain": ".runtime.decision.abstention_goal",
     "Edit": ".runtime.editing.edit",
-    "How": ".runtime.editing.edit",
     "KnowledgeBase": ".kb.knowledge_base",
     "Neighbour": ".runtime.inference.neighbours",
     "Neighbours": ".runtime.inference.neighbours",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError
-from ..kb.knowledge_base import KnowledgeBase
+from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey, read_public_key
 from .bundle.bundle import Bundle
 from .editing.store import KnowledgeStore, View
@@ -160,7 +160,7 @@ def opened(settings: Settings, parts: Parts, budget: Budget | None = None) -> Op
     return Opened(parts, view, pipeline(with_gate=True), pipeline(with_gate=False))
 
 
-def _search_cost(parts: Parts, kb: KnowledgeBase) -> float:
+def _search_cost(parts: Parts, kb: Searchable) -> float:
     """Nanoseconds of a search and its blend: random queries, each after a run of the student."""
     manifest = parts.bundle.manifest
     if not (len(kb) and manifest.golden):

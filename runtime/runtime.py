@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from ..errors import BundleError, ReaugkdError, UsageError
-from ..kb.knowledge_base import KnowledgeBase
+from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey
 from .bundle.manifest import Manifest
 from .decision.abstention_goal import Abstain
@@ -118,7 +118,7 @@ class Runtime:
         return None if now.view.edited else now.parts.bundle.manifest.gate
 
     @property
-    def knowledge_base(self) -> KnowledgeBase:
+    def knowledge_base(self) -> Searchable:
         """The bundle's knowledge base in its current state."""
         return self._current().view.kb
 

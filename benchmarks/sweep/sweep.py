@@ -23,6 +23,7 @@ from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, GrownKb, SyntheticKb, r
 from reaugkd.benchmarks.sweep.text_lengths import texts_of_length, usual_lengths
 from reaugkd.benchmarks.sweep.thread_scaling import Throughput, measure_streams
 from reaugkd.errors import UsageError
+from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.storage.ed25519 import PublicKey
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.interleaved import TEXTS_PER_PASS, choose_inputs
@@ -192,14 +193,17 @@ def sweep(
         Runtime.open(path, require_signature=require_signature) as runtime,
         tempfile.TemporaryDirectory(prefix="reaugkd-sweep-") as folder,
     ):
-        if not len(runtime.knowledge_base):
+        kb = runtime.knowledge_base
+        if not isinstance(kb, KnowledgeBase):
+            raise UsageError("the bundle has edits", path=path, remedy="Run `reaugkd kb compact` first.")
+        if not len(kb):
             raise UsageError("the knowledge base has no rows to copy", path=path, found="0 rows")
         inputs, origin = choose_inputs(runtime, texts, _TEXTS_TO_CUT, seed)
         for text in inputs:
             checked_input(text, runtime.manifest.text_pair)
         lengths = sorted(settings.tokens or usual_lengths(runtime.manifest.max_length))
         cut = {n: texts_of_length(runtime.tokenizer, inputs, n, settings.inputs, seed) for n in lengths}
-        bed = SyntheticKb(runtime.knowledge_base, seed)
+        bed = SyntheticKb(kb, seed)
         bases = _grow_all(bed, sorted(settings.rows), Path(folder), threads, progress)
         field = _contestants(runtime, bases, cut)
         visit_us = _measure(field, settings.warmup, seed, clock).visit_us

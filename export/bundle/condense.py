@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, UsageError
-from ...kb.index.exact_search import EfSearchChoice, narrowest
+from ...kb.index.exact_search import EfSearchChoice, least_ef_search
 from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
 from ...kb.soft_labels import LABEL_LOSS, encode
@@ -288,7 +288,7 @@ class _Workbench:
         """
         some, blend, asked = self._measurable(count), self.bundle.manifest.blend, self.heldout
         kb = self.built(some)
-        width = narrowest(kb.index, some.keys, asked.queries, blend.k)
+        width = least_ef_search(kb.index, some.keys, asked.queries, blend.k)
         kb.index.set_ef_search(width.expansion_search)
         blends = blend_many(kb, blend, StudentOutputs(asked.logits, asked.queries))
         return width, blends, lambda gate: abstention_of(kb, replace(asked, unrelated=len(kb)), blend, gate)

@@ -66,7 +66,9 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
     refuse_existing(out)
     Bundle.open(bundle, verify=False).refuse_edits("fuse")
     with Runtime.open(bundle) as runtime:
-        knowledge = _knowledge(bundle, runtime.knowledge_base, max_rows)
+        kb = runtime.knowledge_base
+        assert isinstance(kb, KnowledgeBase)  # edits were refused above
+        knowledge = _knowledge(bundle, kb, max_rows)
         model = onnx.load(str(bundle / MODEL_FILE))
         manifest = runtime.manifest
         model = fused_model(model, knowledge, manifest.blend, manifest.labels, _metadata(bundle, manifest))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kb.index.exact_search import EfSearchChoice, narrowest
+from ...kb.index.exact_search import EfSearchChoice, least_ef_search
 from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import LABEL_LOSS, SoftLabels
@@ -184,7 +184,7 @@ def tune_ef_search(
         recipe: which keys it has.
         k: neighbours that will be asked for.
     """
-    width = narrowest(kb.index, rows.keys(recipe), queries[:MOST_QUERIES], k)
+    width = least_ef_search(kb.index, rows.keys(recipe), queries[:MOST_QUERIES], k)
     kb.index.set_ef_search(width.expansion_search)
     return width
 

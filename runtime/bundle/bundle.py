@@ -12,7 +12,7 @@ from ...kb.edits.head import HeadFile
 from ...kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
 from ...kb.storage.atomic import sha256_file
 from ...kb.storage.ed25519 import PublicKey
-from ...kb.storage.strict_json import read_json
+from ...kb.storage.strict_json import parse_json
 from ...kb.texts import DIGESTS_FILE
 from .heldout_rows import HELDOUT_FILE
 from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_of, sealed
@@ -139,7 +139,7 @@ class Bundle:
 def _replaced(head: HeadFile) -> bool:
     """Whether a compaction has replaced the exported knowledge base."""
     _, now = head.read()
-    return now is not None and now.generation > 0
+    return now is not None and now.snapshot > 0
 
 
 def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tuple[Manifest, bytes]:
@@ -170,7 +170,7 @@ def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tupl
     if signer is not None:
         check_signature(folder, raw, signer)  # before it is parsed
     try:
-        obj = read_json(raw)
+        obj = parse_json(raw)
     except ValueError as error:
         message = "the manifest is not valid JSON"
         raise BundleIntegrityError(message, path=path, found=str(error), remedy=_AGAIN) from error

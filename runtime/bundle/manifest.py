@@ -100,8 +100,8 @@ class Manifest:
     format_version: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON values; ``from_json(to_json())`` is an equal manifest."""
-        plain = {"format_version": self.format_version, **dataclasses.asdict(self)}
+        """The manifest as JSON values; ``from_json(to_json())`` gives an equal manifest."""
+        plain = {"format_version": self.format_version, **dataclasses.asdict(self), "kb": self.kb.as_record()}
         obj: dict[str, Any] = json.loads(json.dumps(plain, default=_plain))
         if self.abstention is not None:
             write_thresholds(obj["abstention"])
@@ -127,7 +127,7 @@ class Manifest:
             pooling=fields.get("pooling", str),
             text_pair=fields.get("text_pair", bool),
             blend=read_blend(fields.section("blend")),
-            kb=fields.section("kb").make(IndexConfig, ndim=int),
+            kb=IndexConfig.read(fields.section("kb")),
             kb_rows=fields.get("kb_rows", int),
             gate=read_gate(fields),
             abstention=read_abstention(fields),

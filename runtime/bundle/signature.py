@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import BundleIntegrityError
-from ...kb.storage.ed25519 import PublicKey, Signature, verify
+from ...kb.storage.ed25519 import PublicKey, Signature, verify_signature
 from .manifest import MANIFEST_FILE, SIGNATURE_FILE
 
 CONTEXT = b"reaugkd bundle manifest v1"
@@ -32,7 +32,7 @@ def check_signature(folder: Path, manifest: bytes, key: PublicKey) -> None:
             expected=f"a signature by key {key.key_id}",
             remedy="Get the bundle with its signature, or sign it: `reaugkd sign BUNDLE --key KEY.pem`.",
         )
-    verify(manifest, signature, key, context=CONTEXT, path=folder / MANIFEST_FILE)
+    verify_signature(manifest, signature, key, context=CONTEXT, path=folder / MANIFEST_FILE)
 
 
 def read_signature(folder: Path) -> Signature | None:

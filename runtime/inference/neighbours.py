@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kb.knowledge_base import KnowledgeBase
+from ...kb.searchable import Searchable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +60,7 @@ class Neighbours(Sequence[Neighbour]):
 
     def __init__(
         self,
-        kb: KnowledgeBase | None,
+        kb: Searchable | None,
         rows: NDArray[np.int64],
         similarities: NDArray[np.float32],
         weights: NDArray[np.float32],
@@ -111,7 +111,7 @@ class Neighbours(Sequence[Neighbour]):
         return self._read
 
 
-def _neighbour(found: Neighbours, rank: int, kb: KnowledgeBase, labels: Sequence[str]) -> Neighbour:
+def _neighbour(found: Neighbours, rank: int, kb: Searchable, labels: Sequence[str]) -> Neighbour:
     row = int(found.rows[rank])
     soft_label = kb.soft_labels[row]
     gold = kb.label(row)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, ModelError, ReaugkdError, UsageError
-from ...kb.knowledge_base import INDEX_FILE, SOFT_LABELS_FILE, KnowledgeBase
+from ...kb.knowledge_base import INDEX_FILE, SOFT_LABELS_FILE
+from ...kb.searchable import Searchable
 from ..bundle.manifest import Manifest
 from ..decision.blend_config import BlendConfig
 from ..decision.blending import Blended, blend, blend_edited
@@ -45,7 +46,7 @@ class Pipeline:
         self,
         manifest: Manifest,
         tokenizer: TextTokenizer,
-        kb: KnowledgeBase,
+        kb: Searchable,
         policy: RetrievalPolicy,
         labels: tuple[str, ...] | None = None,
     ) -> None:
@@ -123,7 +124,7 @@ class Pipeline:
 
 
 def mixed(
-    kb: KnowledgeBase,
+    kb: Searchable,
     student: Floats,
     rows: NDArray[np.int64],
     similarities: Floats,
@@ -144,7 +145,7 @@ def mixed(
     if pins is None and kb.num_labels == len(student):
         return blend(student, similarities, labels, config)
     pinned_rows = pins[rows] if pinned and pins is not None else None
-    return blend_edited(student, similarities, labels, config, len(student), pinned_rows, rows, kb.odds)
+    return blend_edited(student, similarities, labels, config, len(student), pinned_rows, rows, kb.new_label_odds)
 
 
 def _is_distribution(probabilities: Floats) -> bool:

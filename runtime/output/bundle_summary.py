@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import BundleIntegrityError
-from ...kb.edits.head import GENERATIONS
+from ...kb.edits.head import SNAPSHOTS
 from ...kb.storage.ed25519 import PublicKey
 from ..bundle.bundle import KB_FOLDER, Bundle
 from ..bundle.manifest import FileRecord
@@ -84,23 +84,23 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
 
 def _files(store: KnowledgeStore) -> dict[str, FileRecord]:
     """The files that the runtime reads."""
-    generation, files = store.view.generation, store.bundle.manifest.files
-    if not generation.number:
+    snapshot, files = store.view.snapshot, store.bundle.manifest.files
+    if not snapshot.number:
         return files
     kept = {name: record for name, record in files.items() if not name.startswith(f"{KB_FOLDER}/")}
-    folder = f"{GENERATIONS}/{generation.number}"
-    return {**kept, **{f"{folder}/{name}": record for name, record in generation.files.items()}}
+    folder = f"{SNAPSHOTS}/{snapshot.number}"
+    return {**kept, **{f"{folder}/{name}": record for name, record in snapshot.files.items()}}
 
 
 def _edits(store: KnowledgeStore) -> str:
     view, kb = store.view, store.edited()
     if not view.edited:
         return "none"
-    recall = view.generation.recall
+    recall = view.snapshot.recall
     measured = "" if recall is None else f", search recall {recall:.2%}"
     return (
-        f"{view.head.seq:,}, the last one {view.head.after[:12]}; snapshot {view.generation.number} with "
-        f"{view.generation.kb_rows:,} rows{measured}; since then {kb.added:,} added, {kb.removed:,} removed; the gate "
+        f"{view.head.seq:,}, the last one {view.head.after[:12]}; snapshot {view.snapshot.number} with "
+        f"{view.snapshot.kb_rows:,} rows{measured}; since then {kb.added:,} added, {kb.removed:,} removed; the gate "
         "is off: every text is searched for"
     )
 

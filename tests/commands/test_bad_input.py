@@ -321,7 +321,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-FULL = "writing failed, nothing was left behind"
+FULL = "writing failed, no part of the output was left"
 
 
 class TestFullDisks:

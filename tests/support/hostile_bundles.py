@@ -67,8 +67,8 @@ MANIFESTS: dict[str, tuple[Make, str]] = {
         lambda b: written(b, json.dumps(plain(b)).encode().replace(b'"kb_rows": 40', b'"kb_rows": 40, "kb_rows": 41')),
         "'kb_rows' twice",
     ),
-    "NaN": (lambda b: with_field(b, "blend.tau", float("nan")), "NaN is no JSON"),
-    "Infinity": (lambda b: with_field(b, "quality.x", float("inf")), "Infinity is no JSON"),
+    "NaN": (lambda b: with_field(b, "blend.tau", float("nan")), "NaN is not JSON"),
+    "Infinity": (lambda b: with_field(b, "quality.x", float("inf")), "Infinity is not JSON"),
     "a number beyond all": (
         lambda b: written(b, json.dumps(plain(b)).encode().replace(b'"tau": 0.1', b'"tau": 1e999')),
         "too large",

@@ -114,7 +114,7 @@ def test_a_compact_bundle_keeps_them_within_its_bytes(tmp_path: Path) -> None:
 def test_digests_that_do_not_fit_are_refused(tmp_path: Path, table: Any) -> None:
     knowledge(TextDigests.of(["a", "b", "c"]), 3).save(tmp_path)
     np.save(tmp_path / "text_digests.npy", table)
-    with pytest.raises(BundleError, match=r"do not fit each other.*uint8 \(4, 32\)|cannot be read.*i1") as caught:
+    with pytest.raises(BundleError, match=r"do not match each other.*uint8 \(4, 32\)|cannot be read.*i1") as caught:
         KnowledgeBase.open(tmp_path, CONFIG)
     assert caught.value.path == str(tmp_path / "text_digests.npy")
     with pytest.raises(UsageError, match="digests of the wrong shape"):

@@ -14,7 +14,7 @@ import pytest
 from support.heldout_bundle import TEXTS, add_abstention, build_heldout_bundle
 from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
-from reaugkd import Abstain, BundleError, How, Row, Runtime, UsageError
+from reaugkd import Abstain, BundleError, Row, Runtime, UsageError
 from reaugkd.runtime.bundle.manifest import Manifest
 from reaugkd.runtime.decision.abstention import Abstention, Certified, Thresholds, write_thresholds
 from reaugkd.runtime.decision.gating import Gate
@@ -249,7 +249,7 @@ class TestEdits:
         with Runtime.open(copy) as runtime:
             tails = abstention_of(copy).tails
             texts = tiny_texts(30, seed=77)
-            runtime.kb.add([Row(text, "new") for text in texts], how=How(new_labels=True))
+            runtime.kb.add([Row(text, "new") for text in texts], new_labels=True)
             found = [runtime.predict(text, abstain="coverage=90%") for text in tiny_texts(60, seed=78)]
             assert max(answer.edited[0] for answer in found) > 0.1
             for answer in found:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reaugkd.export.bundle.write import ask
+from reaugkd.export.bundle.student import ask
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.tuning.grid import blended

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
 from .console import train_extra
 from .data_source import load_rows
 from .options import PATH, with_columns
 
 if TYPE_CHECKING:
     from ..export.tuning.build_kb import KbTexts
-    from ..export.vocabulary.slim import VocabularySize
+    from ..export.vocabulary.prune_vocabulary import VocabularySize
     from ..runtime.data import Columns
 
 
@@ -27,26 +26,13 @@ def _vocabulary(_context: click.Context, _parameter: click.Parameter, value: str
     raise click.BadParameter(f"{value!r} is neither auto, full, task nor a number of pieces")
 
 
-def _texts(chosen: KbTexts | None, none: bool) -> KbTexts:
-    if none and chosen not in (None, "none"):
-        raise UsageError("give either --kb-texts or --no-texts", found=f"--no-texts and --kb-texts {chosen}")
-    return "none" if none else chosen or "plain"
-
-
 def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     rows = unseen["rows"]
     changed, other_label, lost = (unseen[name] / rows for name in ("changed", "other_label", "lost"))
     return (
-        f"vocabulary: {kept:,} of {of:,} pieces; by the {rows} held-out rows, {changed:.2%} of other texts are split "
-        f"otherwise, {other_label:.2%} get another label, accuracy {0 - lost:+.2%}"
+        f"vocabulary: {kept:,} of {of:,} subwords; {changed:.2%} of {rows} held-out texts tokenize differently, "
+        f"{other_label:.2%} change label, accuracy {0 - lost:+.2%}"
     )
-
-
-def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]]) -> str:
-    said = [f"quantization: {kind} of those that keep the answers, by its speed"]
-    said += [f"{other} takes {share:.0%} of its time" for other, share in time.items() if other != kind]
-    said += [f"{other} is refused ({', '.join(missed)})" for other, missed in refused.items()]
-    return "; ".join(said)
 
 
 @click.command(short_help="A run as a bundle for the edge. *")
@@ -61,11 +47,10 @@ def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]])
 )
 @click.option(
     "--quantization",
-    type=click.Choice(["auto", "dynamic", "static", "none"]),
+    type=click.Choice(["dynamic", "none"]),
     default="dynamic",
     show_default=True,
-    help="Of the student. auto: the fastest on this machine that keeps the float32 student's answers; for a --target "
-    "that this machine is not, dynamic.",
+    help="Quantization of the student: dynamic int8, or none (float32).",
 )
 @click.option(
     "--allow-quality-loss", is_flag=True, help="Write the bundle even if int8 falls below the quality floors."
@@ -73,10 +58,11 @@ def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]])
 @click.option(
     "--kb-texts",
     type=click.Choice(["plain", "hash", "none"]),
-    help="What the knowledge base keeps of its rows' texts. hash: digests, by which a given text can be found; see "
-    "docs/privacy.md for what either leaves to be read.  [default: plain]",
+    default="plain",
+    show_default=True,
+    help="Form in which the knowledge base stores the texts of its rows. hash: digests, by which a given text can be "
+    "found; docs/privacy.md says what can be read from each.",
 )
-@click.option("--no-texts", is_flag=True, hidden=True, help="As --kb-texts none.")
 @click.option(
     "--gate-loss",
     type=click.FloatRange(0, 1, min_open=True),
@@ -121,8 +107,7 @@ def export(
     target: str,
     quantization: Any,
     allow_quality_loss: bool,
-    kb_texts: KbTexts | None,
-    no_texts: bool,
+    kb_texts: KbTexts,
     gate_loss: float,
     vocabulary: VocabularySize,
     kb_data: str | None,
@@ -146,7 +131,7 @@ def export(
         chosen,
         quantization,
         allow_quality_loss=allow_quality_loss,
-        store=KbStorageConfig(texts=_texts(kb_texts, no_texts)),
+        store=KbStorageConfig(texts=kb_texts),
         retrieval=replace(recipe, **{name: value for name, value in retrieval.items() if value is not None}),
         certificate=Certificate(gate_loss),
         vocabulary=vocabulary,
@@ -158,8 +143,6 @@ def export(
         click.echo(_of_vocabulary(**vocabulary_report), err=True)
     quality = done.quality
     made = done.manifest.quantization
-    if "choice" in made:
-        click.echo(_of_choice(**made["choice"]), err=True)
     click.echo(
         f"{made['kind']} quantization for {chosen}: {quality.label_agreement:.2%} of {quality.rows} held-out rows "
         f"as in float32, accuracy {quality.accuracy_float32:.2%} -> {quality.accuracy:.2%}, "

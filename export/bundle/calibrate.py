@@ -25,7 +25,7 @@ from ...runtime.inference.student import StudentSession
 from ...runtime.inference.tokenizer import TextTokenizer
 from ..tuning.abstention import LEAST_ROWS, abstention_of
 from ..tuning.groups import related_inputs
-from .write import ask
+from .student import ask
 
 
 def calibrate(path: Path, out: Path, rows: Split) -> Manifest:

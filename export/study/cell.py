@@ -30,10 +30,8 @@ from ...runtime.evaluation.results import (
     STUDENT_FP32,
     TEACHER,
 )
-from ...runtime.inference.student import StudentSession
-from ...runtime.inference.tokenizer import TextTokenizer
 from ..bundle.student import StudentJob, write_student
-from ..bundle.write import ExportJob, ask, make_kb
+from ..bundle.tuned_kb import KbJob, build_tuned_kb
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import TokenRows, token_rows
 from ..modeling.training_loop import outputs_of
@@ -43,7 +41,7 @@ from ..recipe import RetrievalRecipe
 from ..recipe_file import retrieval_from_dict
 from ..training.evaluate_run import distillation_sample
 from ..training.finished_run import FinishedRun
-from ..training.run_folder import RunFolder, made_from, read_json
+from ..training.run_folder import RunFolder, made_from, read_run_json
 from ..training.splits import assign
 from ..training.train import TrainJob, train
 from ..tuning.build_kb import Blends, blend_many
@@ -133,13 +131,12 @@ class _Measured:
         ]
 
     def retrieval(self, variant: str, recipe: RetrievalRecipe, extra: Split | None = None) -> list[SystemResult]:
-        """The int8 student, its neighbours and the blend, by one way to retrieve; ``extra`` as of ExportJob.
+        """The int8 student, its neighbours and the blend, by one way to retrieve; ``extra`` as in KbJob.
 
         A variant has no student of its own: what is retrieved changes nothing in how the student answers.
         """
         student = self._quantized(recipe)
-        job = ExportJob(detect_target(), extra=extra)
-        made = make_kb(self.source, recipe, job, student.ask, student.heldout())
+        made = build_tuned_kb(self.source, KbJob(recipe, extra=extra), student.ask, student.heldout())
         blend = made.tuning.blend
         blends = blend_many(made.kb, blend, student.ask(self.split.inputs(), "scored"))
         beside = {
@@ -197,7 +194,7 @@ class _Measured:
 
     def _teacher(self, splits: Mapping[str, Split]) -> dict[str, Floats]:
         """The teacher's probabilities [n, c] of each split's rows; kept beside the teacher for the other recipes."""
-        teacher_stage = read_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
+        teacher_stage = read_run_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
         made = made_from(teacher_stage, {name: split.inputs() for name, split in splits.items()})
         assert self.run.shared is not None
         folder = self.run.shared / f"scored-{made[:24]}"
@@ -229,18 +226,13 @@ class _Quantized:
 
     def __init__(self, source: FinishedRun, recipe: RetrievalRecipe, folder: Path) -> None:
         self._source = source
-        student, scratch = folder / "student", folder / "scratch"
-        student.mkdir(parents=True)
-        scratch.mkdir()
-        write_student(source, source.student(recipe), StudentJob(detect_target(), vocabulary="full"), student, scratch)
-        self._session = StudentSession(student / "model.onnx")
-        self._tokenizer = TextTokenizer(student / "tokenizer.json", source.recipe.max_length)
+        self._student = write_student(source, recipe, StudentJob(detect_target(), vocabulary="full"), folder)
         self._kept: dict[str, StudentOutputs] = {}
 
     def ask(self, inputs: Sequence[str | tuple[str, str]], label: str) -> StudentOutputs:
         key = made_from(inputs)
         if key not in self._kept:
-            self._kept[key] = ask(self._session, self._tokenizer, inputs, label)
+            self._kept[key] = self._student.ask(inputs, label)
         return self._kept[key]
 
     def heldout(self) -> StudentOutputs:

@@ -104,7 +104,7 @@ class RunFolder:
         Raises:
             DataError: not a run folder, or one whose training has not got that far.
         """
-        return read_json(self.path / "run.json", "a run folder made by `reaugkd train`")
+        return read_run_json(self.path / "run.json", "a run folder made by `reaugkd train`")
 
     def require_finished(self) -> None:
         """Raise DataError where the last stage was not reached."""
@@ -274,7 +274,7 @@ def flatten(tree: object, prefix: str = "") -> dict[str, object]:
     return {prefix.rstrip("."): value}
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_run_json(path: Path, what: str) -> dict[str, Any]:
     """A JSON object from a file that must be there."""
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

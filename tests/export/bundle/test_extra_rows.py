@@ -109,7 +109,7 @@ def test_witnesses_tune_the_blend_and_join_the_knowledge_base(
     train_texts, heldout = texts_of(path, "train"), texts_of(path, "heldout")
     pseudo_labelled = len(NEW) // 5
     told = found.quality["tuning"]
-    assert (told["rows"], told["witnesses"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
+    assert (told["rows"], told["pseudo_labelled"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
     # Gold labels alone say how sure the student may be and what the gate keeps to.
     assert found.blend.student_temperature == without.blend.student_temperature
     for _, blended, gold, groups, _ in certified:

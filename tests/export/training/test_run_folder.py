@@ -15,8 +15,8 @@ from reaugkd.export.training.run_folder import (
     flatten,
     forget_checkpoint_of_other_inputs,
     made_from,
-    read_json,
     read_rows,
+    read_run_json,
     remove_folder,
     write_rows,
 )
@@ -291,4 +291,4 @@ def test_no_rows_survive_writing(tmp_path: Path) -> None:
 
 def test_reading_json_tells_what_was_wanted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.json is missing; expected the thing"):
-        read_json(tmp_path / "x.json", "the thing")
+        read_run_json(tmp_path / "x.json", "the thing")

@@ -1,12 +1,12 @@
-"""Which pieces, of those that a task's texts did not use, will its next texts need?
+"""Which subwords, of those that a task's texts did not use, will its next texts need?
 
-Those that the known texts take once they are mistyped, first of all: on banking77 with typing errors, 10,000 pieces
+Those that the known texts take once they are mistyped, first of all: on banking77 with typing errors, 10,000 subwords
 without them answer 0.9 points fewer right than all 30,522 (the student, three draws of errors each), with them 0.1.
 
-Then a guess from what a piece means. The embeddings of pieces that a task uses lie close together: on banking77 near
-money and cards, in one language, and so on. A linear model tells the used pieces from the others by embedding and
-frequency, and ranks the others by how much like used ones they look. With 16,000 of BERT's pieces that left 0.3
-(banking77) to 0.9 (MRPC) times as many new texts with a piece that is gone as frequency alone.
+Then a guess from what a subword means. The embeddings of subwords that a task uses lie close together: on banking77 near
+money and cards, in one language, and so on. A linear model tells the used subwords from the others by embedding and
+frequency, and ranks the others by how much like used ones they look. With 16,000 of BERT's subwords that left 0.3
+(banking77) to 0.9 (MRPC) times as many new texts with a subword that is gone as frequency alone.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _COMMON = 100  # ranks so far up tell nothing apart
 
 def most_frequent_first(rows: Iterable[Collection[int]], besides: Collection[int]) -> tuple[int, ...]:
     """The ids in rows, but for some, by falling number of rows that have them; of equals the smaller first."""
-    counts = Counter(piece for row in rows for piece in row if piece not in besides)
-    return tuple(sorted(counts, key=lambda piece: (-counts[piece], piece)))
+    counts = Counter(subword for row in rows for subword in row if subword not in besides)
+    return tuple(sorted(counts, key=lambda subword: (-counts[subword], subword)))
 
 
 def likeliest_first(candidates: Sequence[int], used: Collection[int], table: NDArray[np.float32]) -> tuple[int, ...]:
@@ -33,7 +33,7 @@ def likeliest_first(candidates: Sequence[int], used: Collection[int], table: NDA
     Args:
         candidates: ids by falling frequency.
         used: ids that the task's texts have, some of the candidates among them.
-        table: [pieces, d], the embedding of each id.
+        table: [subwords, d], the embedding of each id.
     """
     if not candidates:
         return ()

@@ -15,8 +15,7 @@ from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import LABEL_LOSS, SoftLabels
 from ...kb.texts import TextDigests
 from ...runtime.decision.blend_config import BlendConfig
-from ...runtime.decision.blending import softmax_many
-from ...runtime.decision.mixture_weight import features_many
+from ...runtime.decision.blending import blend_batch, softmax_many
 from ...runtime.inference.threads import default_threads
 from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
@@ -28,6 +27,8 @@ TUNING_EF_SEARCH = 4 * K_GRID[-1]
 
 MOST_QUERIES = 1000
 """That the width is chosen on."""
+
+_BLOCK = 128  # texts blended at once: their soft labels [128, k, c] take some MB
 
 Progress = Callable[[int, int], bool]
 Floats = NDArray[np.float64]
@@ -211,24 +212,20 @@ def blend_found(
     blend: BlendConfig,
     logits: NDArray[np.float32],
 ) -> Blends:
-    """`blend_many` of what was found already.
+    """`blend_many` for neighbours that were found already.
 
     Args:
         found: [n, k], rows of the knowledge base.
         similarities: [n, k], descending.
-        labels: of its rows.
+        labels: of the knowledge base's rows.
         blend: the blend.
         logits: [n, c], the student's.
     """
     student = softmax_many(logits.astype(np.float64), blend.student_temperature).astype(np.float64, copy=False)
-    shares = softmax_many(similarities.astype(np.float64), blend.tau)
-    retrieved = np.stack(
-        [share @ labels.take(rows).astype(np.float64) for share, rows in zip(shares, found, strict=True)]
-    )
-    retrieved /= retrieved.sum(axis=1, keepdims=True)
-    weights: NDArray[np.floating] = np.full(len(student), blend.student_weight)
-    if blend.weight is not None:
-        top, gap = similarities[:, 0], similarities[:, 0] - similarities[:, -1]
-        weights = blend.weight.weight_many(features_many(student, retrieved, top, gap))
-    weights = weights[:, None]
-    return Blends(student, retrieved, weights * student + (1 - weights) * retrieved)
+    parts = [slice(start, start + _BLOCK) for start in range(0, len(found), _BLOCK)]
+    blended = [
+        blend_batch(student[rows], similarities[rows], np.stack([labels.take(one) for one in found[rows]]), blend)
+        for rows in parts
+    ]
+    retrieved = np.concatenate([one.retrieval_probabilities for one in blended])
+    return Blends(student, retrieved, np.concatenate([one.probabilities for one in blended]))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.decision.blending import interpolate
 from .groups import grouped_folds, mean_and_error
 
 Floats = NDArray[np.float64]
@@ -62,7 +63,7 @@ class Candidates:
             student: [n], the student's probability of each row's gold label.
         """
         weights = fit_weights(student, self.of_gold)
-        nlls = _nlls(blended(student, self.of_gold, weights[:, None]))
+        nlls = _nlls(interpolate(student, self.of_gold, weights[:, None]))
         alone = _nlls(self.of_gold)
         number = int(np.lexsort((alone, nlls))[0])
         return Best(number, float(weights[number]), float(nlls[number]), float(alone[number]))
@@ -113,7 +114,7 @@ class Candidates:
             if not known.any():
                 continue  # all rows are related: no gain can be shown
             best = Candidates(self.settings, self.of_gold[:, known]).chosen(student[known], k_loss)
-            mixed = blended(student[unknown], self.of_gold[best.number, unknown], best.weight)
+            mixed = interpolate(student[unknown], self.of_gold[best.number, unknown], best.weight)
             gains[unknown] = np.log(np.maximum(mixed, _TINY)) - np.log(np.maximum(student[unknown], _TINY))
         return gains
 
@@ -125,12 +126,6 @@ def fewest_neighbours(by_k: Mapping[int, Best], student_nll: float, k_loss: floa
     if gain <= 0:
         return best
     return next(of_k for of_k in by_k.values() if student_nll - of_k.nll >= (1 - k_loss) * gain)
-
-
-def blended(student: Floats, retrieved: Floats, weight: float | Floats) -> Floats:
-    """``weight * student + (1 - weight) * retrieved``."""
-    mixed: Floats = weight * student + (1 - weight) * retrieved
-    return mixed
 
 
 def fit_weights(student: Floats, retrieved: Floats) -> Floats:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.optimize import bisect, minimize
 
 from ...errors import UsageError
+from ...runtime.decision.blending import interpolate
 from ...runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, features_many, sigmoid_many
 from .groups import grouped_folds, mean_and_error
 
@@ -97,7 +98,7 @@ class _Rows:
 
     def losses(self, share: Floats | float) -> Floats:
         """-log(w p + (1 - w) r) of each row."""
-        losses: Floats = -np.log(np.maximum(share * self.student + (1 - share) * self.retrieved, _TINY))
+        losses: Floats = -np.log(np.maximum(interpolate(self.student, self.retrieved, share), _TINY))
         return losses
 
 

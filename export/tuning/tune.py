@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ...kb.storage.json_fields import JsonReader
 from ...runtime.decision.blend_config import BlendConfig, read_blend
-from ...runtime.decision.blending import softmax_many
+from ...runtime.decision.blending import interpolate, softmax_many
 from ..recipe import Weighting
-from .grid import Candidates, Setting, blended, fewest_neighbours
+from .grid import Candidates, Setting, fewest_neighbours
 from .groups import mean_and_error
 from .mixture_weight import KINDS, WeightInputs, fit_weighting
 
@@ -207,7 +207,7 @@ def _candidates(rows: HeldOut, label_temperatures: Sequence[float], gold_shares:
 
 def _misled(student: Floats, retrieved: Floats, share: float, groups: NDArray[np.integer] | None) -> bool:
     """Whether the blend is worse than the student on these rows, by more than a standard error of their difference."""
-    ratio = np.maximum(blended(student, retrieved, share), _TINY) / np.maximum(student, _TINY)
+    ratio = np.maximum(interpolate(student, retrieved, share), _TINY) / np.maximum(student, _TINY)
     groups = np.arange(len(student)) if groups is None else groups[: len(student)]
     gain, error = mean_and_error(np.log(ratio), groups)
     return gain < -error

@@ -1,4 +1,4 @@
-"""A tokenizer.json with fewer subwords: the texts that the task is known by are split as before, all others can be."""
+"""Prune a tokenizer.json: the task's own texts tokenize as before, and every other text still can be tokenized."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .subwords import KEEP_ALL, subwords_of
 
 @dataclass(frozen=True)
 class Pruned:
-    """A tokenizer of n subwords.
+    """A pruned tokenizer of n subwords.
 
     Args:
-        tokenizer: its tokenizer.json.
-        old_ids: [n], the id that each of its ids stands for in the full tokenizer, ascending but for added tokens.
+        tokenizer: the content of its tokenizer.json.
+        old_ids: [n], the id of each subword in the full tokenizer, ascending except for added tokens.
     """
 
     tokenizer: str
     old_ids: tuple[int, ...]
 
     def new_ids(self) -> dict[int, int]:
-        """The full tokenizer's ids, where they were kept, to those of this one."""
+        """A map from each kept id of the full tokenizer to its id in this one."""
         return {old: new for new, old in enumerate(self.old_ids)}
 
 
 class Vocabulary:
-    """The subwords of a tokenizer, added tokens among them.
+    """The vocabulary of a tokenizer: its subwords and added tokens.
 
     Args:
         path: a tokenizer.json.
@@ -50,7 +50,7 @@ class Vocabulary:
         self._tokenizer.no_truncation()
 
     def ids_of(self, inputs: Sequence[str | tuple[str, str]], label: str) -> list[frozenset[int]]:
-        """The ids in each of n texts or pairs, whole, with progress."""
+        """The ids in each of n texts or pairs, without truncation; ``label`` is shown with the progress."""
         found = []
         with progress(label, len(inputs), "row") as advance:
             for item in inputs:
@@ -59,17 +59,16 @@ class Vocabulary:
         return found
 
     def candidates(self) -> list[int]:
-        """The ids of subwords that can be a part of some text, by falling frequency in the tokenizer's own training."""
+        """The ids of subwords that can occur in a text, the most frequent in the tokenizer's training first."""
         return [self._tokenizer.token_to_id(subword) for subword in self._subwords.ranking]
 
     def pruned(self, used: Iterable[int], at_least: int = 0, others: Iterable[int] = ()) -> Pruned:
-        """The tokenizer with the subwords of some ids, those that no tokenizer can do without, and some others.
+        """A tokenizer with the used subwords, the required ones, and others up to a number.
 
         Args:
             used: ids that must stay.
-            at_least: subwords to be kept in all: where there are fewer, others join them; where more cannot be left out,
-                more are kept.
-            others: the ids that may join, the best first.
+            at_least: the number of subwords to keep; ``others`` fill it up, and more are kept if more must stay.
+            others: ids that may be added, the best first.
         """
         name = self._tokenizer.id_to_token
         kept = self._subwords.with_parts({*self._subwords.required, *filter(None, map(name, {*used, *self._named()}))})
@@ -80,7 +79,7 @@ class Vocabulary:
         return self._only(kept)
 
     def _named(self) -> set[int]:
-        """The ids that tokenizer.json itself speaks of."""
+        """The ids that tokenizer.json names outside its vocabulary."""
         ids = {token["id"] for token in self._content["added_tokens"]}
 
         def note(old: int) -> int:
@@ -95,14 +94,14 @@ class Vocabulary:
     def _only(self, kept: set[str]) -> Pruned:
         own = self._tokenizer.get_vocab(with_added_tokens=False)
         id_of = self._tokenizer.get_vocab(with_added_tokens=True)
-        # Added tokens that the model does not know are numbered on from its last one.
+        # Added tokens that are not in the model are numbered after its last subword.
         order = sorted(kept, key=lambda subword: (subword not in own, id_of[subword]))
         ids = {subword: number for number, subword in enumerate(order)}
         new_ids = {id_of[subword]: number for subword, number in ids.items()}
 
         def renumber(old: int) -> int:
             if old not in new_ids:
-                raise _not_renumbered(f"{old}, which is the id of no subword")
+                raise _not_renumbered(f"id {old}, which no subword has")
             return new_ids[old]
 
         tokens = [{**token, "id": ids[token["content"]]} for token in self._content["added_tokens"]]
@@ -116,16 +115,16 @@ class Vocabulary:
             content["padding"] = {**padding, "pad_id": renumber(padding["pad_id"])}
         made = json.dumps(content, ensure_ascii=False)
         if Tokenizer.from_str(made).get_vocab(with_added_tokens=True) != ids:
-            raise _not_renumbered("added tokens that take other ids")
+            raise _not_renumbered("added tokens with other ids than expected")
         return Pruned(made, tuple(id_of[subword] for subword in order))
 
 
 def _not_renumbered(found: str) -> ModelError:
-    return ModelError("the tokenizer's subwords cannot be numbered anew", found=found, remedy=KEEP_ALL)
+    return ModelError("the tokenizer's subwords cannot be renumbered", found=found, remedy=KEEP_ALL)
 
 
 def _with_ids(processor: Any, change: Callable[[int], int]) -> Any:
-    """A post-processor with its ids changed."""
+    """A post-processor with every id changed."""
     if processor is None:
         return None
     kind = processor["type"]

@@ -31,7 +31,7 @@ from .subwords import KEEP_ALL
 VocabularySize = Literal["auto", "full", "task"] | int
 
 TASK_SUBWORDS = 10_000
-"""The size of ``task``. On banking77 10,000 subwords answer as well as all 30,522; 8,000 lose 0.1 points of the blend."""
+"""The size of ``task``. On banking77, 10,000 subwords answer as well as all 30,522; 8,000 lose 0.1 points."""
 
 _DRAWS = 4  # of typing errors, none of them the draw that fidelity is scored on; more draws find few subwords more
 

@@ -1,10 +1,10 @@
-"""The subwords of a tokenizer model (WordPiece, BPE, Unigram): which can be left out without making any text unknown.
+"""The subwords of a tokenizer model (WordPiece, BPE, Unigram), and which of them can be left out safely.
 
-Whatever set of subwords is kept, if it holds the required ones and the parts of each, two things are true of every text:
+If the kept subwords include the required ones and the parts of each kept one, two things hold for every text:
 
-- if all its subwords are kept, it is split into the same ones: each kind of model takes the best of what it has (the
-  longest match, the earliest merge, the likeliest path), and the best of all is still the best of fewer;
-- if none of its subwords was unknown, none is now: whatever is gone can be spelled in single characters (or bytes).
+- If all its subwords are kept, it is tokenized as before: each kind of model takes the best of its candidates (the
+  longest match, the earliest merge, the likeliest path), and the best of all candidates is still the best of fewer.
+- If no part of it was unknown before, none is now: a missing subword can be spelled in single characters or bytes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Subwords:
     """The subwords of a tokenizer model.
 
     Args:
-        required: what must stay: all that a text is spelled with where nothing longer fits, and the unknown subword.
-        ranking: those that can be a part of some text, the most frequent in the model's own training first.
-        write: ids (0, 1, 2, ... in this order) of the subwords that are left -> the model, as in tokenizer.json.
-        parts: a subword -> those that it can be merged from.
+        required: subwords that must stay: single characters or bytes, and the unknown token.
+        ranking: subwords that can occur in a text, the most frequent in the model's own training first.
+        write: makes the model, as in tokenizer.json, from the ids (0, 1, 2, ...) of the kept subwords.
+        parts: the subwords that each subword can be merged from.
     """
 
     required: frozenset[str]
@@ -54,11 +54,11 @@ class Subwords:
 
 
 def subwords_of(tokenizer: Tokenizer) -> Subwords:
-    """The tokenizer's.
+    """The subwords of a tokenizer.
 
     Raises:
-        ModelError: nothing can be left out safely, because the model is of another kind, or has subwords with characters
-            that are no subwords themselves.
+        ModelError: no subword can be left out safely: the model is of another kind, or characters in its subwords are
+            not subwords themselves.
     """
     model = json.loads(tokenizer.to_str())["model"]
     kinds: dict[str, Callable[[dict[str, Any], Tokenizer], Subwords]] = {
@@ -68,7 +68,7 @@ def subwords_of(tokenizer: Tokenizer) -> Subwords:
     }
     if (kind := model["type"]) not in kinds:
         raise ModelError(
-            "this kind of tokenizer has no smaller subwords to fall back on",
+            "the vocabulary of this kind of tokenizer cannot be pruned",
             found=kind,
             expected=", ".join(kinds),
             remedy=KEEP_ALL,
@@ -77,7 +77,7 @@ def subwords_of(tokenizer: Tokenizer) -> Subwords:
 
 
 def _wordpiece(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
-    """Greedy: at each place of a word the longest subword that fits, after its beginning of those with a prefix (##)."""
+    """WordPiece: at each position the longest subword that fits; inside a word those with a prefix (##)."""
     vocabulary: dict[str, int] = model["vocab"]
     prefix: str = model["continuing_subword_prefix"]
     inner = {subword: subword.removeprefix(prefix) for subword in vocabulary if subword.startswith(prefix)}
@@ -94,7 +94,7 @@ def _wordpiece(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
     def is_spelled(subword: str) -> bool:
         if subword in inner and not goes_on.issuperset(inner[subword]) and further_on(inner[subword]):
             return False
-        # A subword with the prefix also stands for itself, at the beginning of a word.
+        # A subword with the prefix also matches literally at the beginning of a word.
         return (subword[:1] in begins and goes_on.issuperset(subword[1:])) or not at_beginning(subword)
 
     def occurs(subword: str) -> bool:
@@ -104,20 +104,20 @@ def _wordpiece(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
     single = begins | {subword for subword, text in inner.items() if text in goes_on}
     return Subwords(
         required=frozenset(single | ({model["unk_token"]} & vocabulary.keys())),
-        # Without those that no text contains, such as [unused7], which come first.
+        # Without subwords that no text contains, such as [unused7], which come first.
         ranking=[subword for subword in _by_id(vocabulary) if occurs(subword)],
         write=lambda ids: {**model, "vocab": dict(ids)},
     )
 
 
 def _bpe(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
-    """Merges of neighbours, the earliest learned first, beginning with single characters (or bytes)."""
+    """BPE: merges of neighbours, the earliest learned first, from single characters or bytes."""
     vocabulary: dict[str, int] = model["vocab"]
     prefix, suffix = model["continuing_subword_prefix"] or "", model["end_of_word_suffix"] or ""
     single = {subword for subword in vocabulary if len(subword) == 1}
     atoms = {subword for subword in vocabulary if len(subword.removeprefix(prefix).removesuffix(suffix)) == 1}
     in_bytes = _bytes_of(model, vocabulary)
-    whole_words = model["ignore_merges"]  # what is a subword is taken as it is, however it would be merged
+    whole_words = model["ignore_merges"]  # a word that is a subword is taken whole, without merges
     if whole_words and len(in_bytes) < _BYTES:
         spelled = set() if prefix or suffix else single
         _require_spelled(
@@ -140,7 +140,7 @@ def _bpe(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
 
 
 def _unigram(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
-    """The likeliest of all paths through the text; each subword has its log-likelihood."""
+    """Unigram: the likeliest of all paths through the text; each subword has a log-likelihood."""
     scores: dict[str, float] = dict(model["vocab"])
     unknown = None if model["unk_id"] is None else model["vocab"][model["unk_id"]][0]
     single = {subword for subword in scores if len(subword) == 1}
@@ -148,7 +148,7 @@ def _unigram(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
     if len(in_bytes) < _BYTES:
         special = _added(tokenizer) | {unknown}
         _require_spelled(subword for subword in scores.keys() - special if not single.issuperset(subword))
-    # What an unknown character costs is reckoned from the least likely subword.
+    # The cost of an unknown character is computed from the least likely subword.
     least = min(scores, key=lambda subword: scores[subword])
     return Subwords(
         required=frozenset(single | in_bytes | {least} | (set() if unknown is None else {unknown})),
@@ -162,28 +162,28 @@ def _unigram(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
 
 
 def _require_spelled(hard: Iterable[str]) -> None:
-    """Raise unless there are no subwords that single characters cannot stand in for."""
+    """Raise ModelError if single characters cannot spell these subwords."""
     if found := sorted(hard):
         raise ModelError(
-            "the tokenizer cannot spell its own subwords: with some left out, texts would become unknown",
+            "the tokenizer cannot spell its own subwords: texts would become unknown if some were left out",
             found=", ".join(found[:_SHOWN]) + f" and {len(found) - _SHOWN} more" * (len(found) > _SHOWN),
-            expected="every character as a subword of its own",
+            expected="every character as a subword",
             remedy=KEEP_ALL,
         )
 
 
 def _by_id(vocabulary: Mapping[str, int]) -> list[str]:
-    """By falling frequency: so trainers number them, and so the published vocabularies are."""
+    """By falling frequency, the order in which trainers number them."""
     return sorted(vocabulary, key=lambda subword: vocabulary[subword])
 
 
 def _bytes_of(model: Mapping[str, Any], subwords: Iterable[str]) -> set[str]:
-    """The subwords that spell the bytes of an unknown character, where the model does so."""
+    """The subwords that spell the bytes of an unknown character, if the model has byte fallback."""
     return {subword for subword in subwords if _BYTE.fullmatch(subword)} if model["byte_fallback"] else set()
 
 
 def _added(tokenizer: Tokenizer) -> set[str]:
-    """Tokens that are cut out of a text before the model sees it."""
+    """Added tokens, which are cut out of a text before the model sees it."""
     return {token.content for token in tokenizer.get_added_tokens_decoder().values()}
 
 

@@ -190,7 +190,7 @@ def refusal(tokenizer: Tokenizer) -> str:
 
 
 def test_other_kinds_are_refused() -> None:
-    assert "no smaller pieces to fall back on; found WordLevel" in refusal(tinymodels.tiny_tokenizer())
+    assert "kind of tokenizer cannot be pruned; found WordLevel" in refusal(tinymodels.tiny_tokenizer())
 
 
 def test_pieces_with_characters_that_are_no_pieces_are_refused() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from . import __version__
 from .commands.bench import bench
 from .commands.calibrate import calibrate
-from .commands.condense import compact
+from .commands.condense import condense
 from .commands.console import Commands, run
 from .commands.demo import demo
 from .commands.evaluate import evaluate
@@ -36,6 +38,17 @@ def cli() -> None:
     """Distil a large text classifier into a small int8 one that looks things up in its teacher's knowledge."""
 
 
+def _old_name(command: click.Command, name: str) -> click.Command:
+    """A hidden command with an old name, which prints a note and runs the renamed command."""
+
+    def run_renamed(**options: Any) -> Any:
+        click.echo(f"note: `reaugkd {name}` is now `reaugkd {command.name}`", err=True)
+        assert command.callback is not None
+        return command.callback(**options)
+
+    return click.Command(name, callback=run_renamed, params=command.params, help=command.help, hidden=True)
+
+
 for command in (
     train,
     export,
@@ -46,13 +59,15 @@ for command in (
     kb,
     sign,
     calibrate,
-    compact,
+    condense,
     fuse,
     study,
     demo,
 ):  # in the order of work
     cli.add_command(command)
 
+
+cli.add_command(_old_name(condense, "compact"))
 
 if __name__ == "__main__":
     main()

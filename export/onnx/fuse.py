@@ -93,7 +93,7 @@ def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
             path=bundle,
             found=f"{rows:,} rows",
             expected=f"at most {max_rows:,}",
-            remedy=f"Make it smaller: `reaugkd compact {bundle} --out NEW --max-rows {max_rows}`; or raise --max-rows.",
+            remedy=f"Condense it: `reaugkd condense {bundle} --out NEW --max-rows {max_rows}`; or raise --max-rows.",
         )
     knowledge = FusedTables(kb.keys(), kb.config.dtype, kb.soft_labels.stored)
     size = knowledge.nbytes + (bundle / MODEL_FILE).stat().st_size
@@ -103,7 +103,7 @@ def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
             path=bundle,
             found=f"{size:,} bytes",
             expected=f"at most {_LARGEST_FILE:,}",
-            remedy="Make the knowledge base smaller with `reaugkd compact`.",
+            remedy="Make the knowledge base smaller with `reaugkd condense`.",
         )
     return knowledge
 

@@ -36,8 +36,8 @@ class IndexConfig:
     Attributes:
         ndim: dimensions of a key.
         metric: ``"cos"``; similarities are cosines. (usearch's i8 is right for cosine only.)
-        dtype: how keys are stored: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"i8"``. i8 answers as f16 does (docs/performance.md),
-            in a third less of the bytes.
+        dtype: how keys are stored: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"i8"``, which answers as f16 does in two
+            thirds of the bytes (docs/performance.md).
         connectivity: edges per node of the graph (HNSW's M), at least 2.
         expansion_add: breadth of the search at insertion (efConstruction).
         expansion_search: breadth of the search at a query (ef); larger finds more of the true neighbours, slower.

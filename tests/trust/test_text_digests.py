@@ -17,7 +17,7 @@ from support.tiny_bundle import build_tiny_bundle, reseal
 from support.workshop import Workshop
 
 from reaugkd import BundleError, BundleIntegrityError, KnowledgeBase, Runtime, UsageError
-from reaugkd.export.bundle.prototypes import Compaction, build
+from reaugkd.export.bundle.prototypes import Condensation, build
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.kb.texts import TextDigests
 from reaugkd.runtime.bundle.bundle import Bundle
@@ -83,7 +83,7 @@ def test_where_nothing_is_kept_nothing_is_found() -> None:
 
 def test_prototypes_and_other_labels_keep_them() -> None:
     kb = knowledge(TextDigests.of([f"text {row}" for row in range(20)]), 20)
-    prototypes = Compaction.of(kb.keys(), np.asarray(kb.soft_labels)).prototypes(8)
+    prototypes = Condensation.of(kb.keys(), np.asarray(kb.soft_labels)).prototypes(8)
     small = build(kb, prototypes, CONFIG)
     assert [small.text_digest(at) for at in range(8)] == [kb.text_digest(row) for row in prototypes.rows]
     assert small.rows_of(f"text {prototypes.rows[3]}") == [3]
@@ -97,7 +97,7 @@ def test_a_compact_bundle_keeps_them_within_its_bytes(tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in (path / "kb").iterdir())
     for most in (int(0.7 * size), int(0.4 * size)):
         out = tmp_path / f"{most}"
-        told = json.loads(ok("compact", path, "--out", out, "--max-bytes", most, "--json", "-").out)
+        told = json.loads(ok("condense", path, "--out", out, "--max-bytes", most, "--json", "-").out)
         assert 0.9 * most < told["bytes"] <= most
         assert told["bytes"] == sum(file.stat().st_size for file in (out / "kb").iterdir())
     with Runtime.open(path) as full, Runtime.open(out) as small:

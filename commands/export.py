@@ -23,7 +23,7 @@ def _vocabulary(_context: click.Context, _parameter: click.Parameter, value: str
         return value
     if value.isascii() and value.isdigit():
         return int(value)
-    raise click.BadParameter(f"{value!r} is neither auto, full, task nor a number of pieces")
+    raise click.BadParameter(f"{value!r} is neither auto, full, task nor a number of subwords")
 
 
 def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
@@ -35,15 +35,15 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     )
 
 
-@click.command(short_help="A run as a bundle for the edge. *")
+@click.command(short_help="Export a run as a bundle. *")
 @click.argument("run", type=PATH)
-@click.option("--out", required=True, type=PATH, metavar="BUNDLE", help="The bundle folder to make.")
+@click.option("--out", required=True, type=PATH, metavar="BUNDLE", help="Folder of the new bundle.")
 @click.option(
     "--target",
     type=click.Choice(["auto", "avx2", "avx512_vnni", "arm64"]),
     default="auto",
     show_default=True,
-    help="Processor family of the edge; auto is this machine's.",
+    help="Processor family that runs the bundle; auto: this machine's.",
 )
 @click.option(
     "--quantization",
@@ -52,9 +52,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     show_default=True,
     help="Quantization of the student: dynamic int8, or none (float32).",
 )
-@click.option(
-    "--allow-quality-loss", is_flag=True, help="Write the bundle even if int8 falls below the quality floors."
-)
+@click.option("--allow-quality-loss", is_flag=True, help="Write the bundle even if the quality floors are missed.")
 @click.option(
     "--kb-texts",
     type=click.Choice(["plain", "hash", "none"]),
@@ -69,7 +67,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     default=0.005,
     show_default=True,
     metavar="SHARE",
-    help="Accuracy that the gate may cost, certified with 95 % confidence on the held-out rows.",
+    help="Largest accuracy loss of the retrieval gate, certified with 95 % confidence on held-out rows.",
 )
 @click.option(
     "--vocabulary",
@@ -77,28 +75,31 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     show_default=True,
     callback=_vocabulary,
     metavar="auto|full|task|N",
-    help="Word pieces that the student keeps. task: those of the run's rows, every character, and the likeliest others "
-    "up to 10,000; N: N, or more where the first two take more; auto: task, or full where that is not safe or costs "
-    "too much.",
+    help="Subwords that the student keeps. task: those of the run's rows, every character, and the likeliest others "
+    "up to 10,000; N: the same up to N; auto: task, or full if pruning is not safe or costs too much accuracy.",
 )
 @click.option(
-    "--kb-data", metavar="FILE", help="More texts for the knowledge base, labelled by the teacher; labels are not read."
+    "--kb-data",
+    metavar="FILE",
+    help="File with more texts for the knowledge base, labelled by the teacher; its own labels are not read.",
 )
 @click.option(
-    "--query", type=click.Choice(["layers", "distilled"]), help="What the student asks with.  [default: the recipe's]"
+    "--query", type=click.Choice(["layers", "distilled"]), help="Query of the student.  [default: the recipe's]"
 )
 @click.option(
-    "--keys", type=click.Choice(["student", "teacher", "both"]), help="What it finds.  [default: the recipe's]"
+    "--keys",
+    type=click.Choice(["student", "teacher", "both"]),
+    help="Keys of the knowledge base.  [default: the recipe's]",
 )
 @click.option(
     "--weight",
     type=click.Choice(["auto", "constant", "buckets", "logistic"]),
-    help="The form of the student's share.  [default: the recipe's]",
+    help="Form of the mixture weight.  [default: the recipe's]",
 )
 @click.option(
     "--keep-heldout/--leave-heldout",
     default=None,
-    help="Whether the knowledge base holds the held-out rows too.  [default: the recipe's]",
+    help="Add the held-out rows to the knowledge base, or leave them out.  [default: the recipe's]",
 )
 @with_columns
 def export(
@@ -114,7 +115,7 @@ def export(
     columns: Columns,
     **retrieval: Any,
 ) -> None:
-    """Export RUN as a bundle: int8 ONNX student, knowledge base, tuned blend, proof of quality."""
+    """Export RUN as a bundle: int8 ONNX student, knowledge base, tuned blend, quality report."""
     with train_extra("exporting"):
         from ..export import recipe_file as recipes
         from ..export.bundle.write import ExportJob
@@ -145,14 +146,14 @@ def export(
     made = done.manifest.quantization
     click.echo(
         f"{made['kind']} quantization for {chosen}: {quality.label_agreement:.2%} of {quality.rows} held-out rows "
-        f"as in float32, accuracy {quality.accuracy_float32:.2%} -> {quality.accuracy:.2%}, "
+        f"have the float32 label, accuracy {quality.accuracy_float32:.2%} -> {quality.accuracy:.2%}, "
         f"neighbour overlap {quality.neighbour_overlap:.2%} at k={quality.k}",
         err=True,
     )
     if kb_data is not None:
         added, asking = done.manifest.created_from["extra_rows"], done.tuning.pseudo_labelled
-        rows = f"{asking:,} of them too" if asking else "held-out rows alone"
-        click.echo(f"{kb_data}: {added:,} texts that are new to the run; the blend is tuned on {rows}", err=True)
+        rows = f"the held-out rows and {asking:,} of them" if asking else "the held-out rows only"
+        click.echo(f"{kb_data}: {added:,} texts are new to the run; the blend is tuned on {rows}", err=True)
     click.echo(f"gate (predict --gated): {describe_gate(done.manifest.gate, gate_loss)}", err=True)
     click.echo(f"abstention (predict --abstain): {describe_abstention(done.manifest.abstention)}", err=True)
     total = sum(record.bytes for record in done.manifest.files.values())

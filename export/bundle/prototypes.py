@@ -19,10 +19,8 @@ from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import LABEL_LOSS
 from ...kb.texts import TextDigests
+from ..types import Floats32, Ints
 from .ward import Merges, ward
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _NO_LENGTH = 1e-6
 
@@ -37,8 +35,8 @@ class Prototypes:
         rows: int64 [m], the row that represents each prototype.
     """
 
-    keys: Floats
-    soft_labels: Floats
+    keys: Floats32
+    soft_labels: Floats32
     rows: Ints
 
     def __len__(self) -> int:
@@ -55,13 +53,13 @@ class Condensation:
         merges: of the rows.
     """
 
-    keys: Floats
-    soft_labels: Floats
+    keys: Floats32
+    soft_labels: Floats32
     merges: Merges
 
     @classmethod
     def of(
-        cls, keys: Floats, soft_labels: Floats, progress: Callable[[int], object] = lambda _rows: None
+        cls, keys: Floats32, soft_labels: Floats32, progress: Callable[[int], object] = lambda _rows: None
     ) -> Condensation:
         """Find the merges; about six seconds for 60,000 rows.
 

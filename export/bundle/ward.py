@@ -19,9 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from ..types import Floats, Ints
 
 PART_ROWS = 1024
 """Rows that are compared each with each; twice as many take twice the time and four times the memory."""

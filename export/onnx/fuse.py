@@ -20,7 +20,7 @@ from ...kb.storage.atomic import atomic_write, refuse_existing
 from ...runtime.bundle.bundle import MODEL_FILE, Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from ...runtime.runtime import Runtime
-from .fused_check import Comparison, compare
+from .fused_check import FusedAgreement, compare
 from .fused_graph import FusedTables, fused_model
 
 MAX_ROWS = 4096
@@ -42,7 +42,7 @@ class Fused:
     path: Path
     bytes: int
     rows: int
-    comparison: Comparison
+    comparison: FusedAgreement
 
 
 def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:

@@ -27,7 +27,7 @@ Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FusedAgreement:
     """What the two forms say to some texts.
 
     Attributes:
@@ -44,7 +44,7 @@ class Comparison:
     others_difference: float
 
 
-def compare(model: Path, runtime: Runtime) -> Comparison:
+def compare(model: Path, runtime: Runtime) -> FusedAgreement:
     """Ask both forms the golden texts and, where the knowledge base keeps texts, 32 of those.
 
     Args:
@@ -66,7 +66,7 @@ def compare(model: Path, runtime: Runtime) -> Comparison:
         _require_same_steps(text, fused, answer, runtime)
         found_alike = {near.row for near in answer.neighbours} == set(fused["neighbour_rows"].tolist())
         (same if found_alike else others).append(_apart(fused["probabilities"], answer.probabilities))
-    return Comparison(len(same) + len(others), max(same, default=0.0), len(others), max(others, default=0.0))
+    return FusedAgreement(len(same) + len(others), max(same, default=0.0), len(others), max(others, default=0.0))
 
 
 def tolerance(config: BlendConfig) -> float:

@@ -45,12 +45,11 @@ from ..training.run_folder import RunFolder, made_from, read_run_json
 from ..training.splits import assign
 from ..training.train import TrainJob, train
 from ..tuning.build_kb import Blends, blend_many
+from ..types import Floats
 from .options import Options
 from .out_of_domain import OtherDomain, out_of_domain_accuracy
 from .plan import KB_REST, Cell, Plan, located
 from .results import CellResult, SystemResult, metric_on, system_result
-
-Floats = NDArray[np.float64]
 
 Load = Callable[[str, str | None, Columns], Dataset]
 """(path or hub id, GLUE task or hub subset, columns) to the data set."""

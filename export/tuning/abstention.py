@@ -41,8 +41,6 @@ from ...runtime.decision.histogram import AGREEMENT_EDGES, SIMILARITY_EDGES, His
 from ...runtime.decision.rejection_score import EmpiricalSurvival, Tails, disagreement, distance, uncertainty
 from .build_kb import blend_found
 
-Floats = NDArray[np.floating]
-
 LEAST_ROWS = 20
 """Independent held-out rows, below which nothing is fitted."""
 
@@ -124,7 +122,7 @@ def fit_abstention(
 
 
 def certified_threshold(
-    rejection_scores: Floats, wrong: NDArray[np.bool_], error: float, delta: float = DELTA
+    rejection_scores: NDArray[np.floating], wrong: NDArray[np.bool_], error: float, delta: float = DELTA
 ) -> Certified | None:
     """The largest threshold whose answers are shown to be wrong at most so often; None where none could be.
 
@@ -153,7 +151,7 @@ def certified_threshold(
     return Certified(error, thresholds[best], int(answered[best]), int(failed[best]))
 
 
-def _mapie() -> Callable[[Floats, NDArray[np.integer]], PredictionSets]:
+def _mapie() -> Callable[[NDArray[np.floating], NDArray[np.integer]], PredictionSets]:
     # Not at the top: it takes seconds to import, and `compact` needs it only for bundles that abstain.
     try:
         from .conformal import prediction_sets
@@ -166,7 +164,7 @@ def _mapie() -> Callable[[Floats, NDArray[np.integer]], PredictionSets]:
     return prediction_sets
 
 
-def _thresholds(rejection_scores: Floats, wrong: NDArray[np.bool_]) -> Thresholds:
+def _thresholds(rejection_scores: NDArray[np.floating], wrong: NDArray[np.bool_]) -> Thresholds:
     rows, ordered = len(rejection_scores), np.sort(rejection_scores)
     shares = [share for share in SHARES if _rank(share, rows) <= rows]
     values = [_rounded_up(float(ordered[_rank(share, rows) - 1])) for share in shares]
@@ -184,7 +182,7 @@ def _rank(share: float, rows: int) -> int:
     return math.ceil(share * (rows + 1) - 1e-9)  # 0.07 * 100 is 7.000000000000001
 
 
-def _gated(student: Floats, blend: Floats, gate: Gate) -> Floats:
+def _gated(student: NDArray[np.floating], blend: NDArray[np.floating], gate: Gate) -> NDArray[np.floating]:
     sure = student.max(axis=1, keepdims=True) >= gate.threshold
     return np.where(sure, student, blend)
 

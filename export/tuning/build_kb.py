@@ -19,6 +19,7 @@ from ...runtime.decision.blending import blend_batch, softmax_many
 from ...runtime.inference.threads import default_threads
 from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
+from ..types import Floats
 from .groups import related_inputs
 from .tune import K_GRID, HeldOut, Tuning, soft_labels, tune_blend
 
@@ -29,9 +30,6 @@ MOST_QUERIES = 1000
 """Queries on which ef_search is chosen."""
 
 _BLOCK = 128  # texts blended at once: their soft labels [128, k, c] take some MB
-
-Progress = Callable[[int, int], bool]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def build_kb(
     blend: BlendConfig,
     store: KbStorageConfig,
     ef_search: int = TUNING_EF_SEARCH,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], bool] | None = None,
 ) -> KnowledgeBase:
     """Build a knowledge base of the rows, their soft labels as the blend says (temperature, share of gold).
 

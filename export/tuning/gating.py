@@ -23,8 +23,6 @@ from scipy.stats import binom
 from ...errors import UsageError
 from ...runtime.decision.gating import Gate
 
-Floats = NDArray[np.floating]
-
 
 @dataclass(frozen=True)
 class Certificate:
@@ -45,8 +43,8 @@ class Certificate:
 
 
 def certify(
-    student: Floats,
-    blend: Floats,
+    student: NDArray[np.floating],
+    blend: NDArray[np.floating],
     gold: NDArray[np.integer],
     groups: NDArray[np.integer] | None = None,
     certificate: Certificate = Certificate(),

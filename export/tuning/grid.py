@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.decision.blending import interpolate
+from ..types import Floats
 from .groups import grouped_folds, mean_and_error
-
-Floats = NDArray[np.float64]
 
 FOLDS = 5
 PARTITIONS = 4

@@ -25,9 +25,9 @@ from scipy.optimize import bisect, minimize
 from ...errors import UsageError
 from ...runtime.decision.blending import interpolate
 from ...runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, features_many, sigmoid_many
+from ..types import Floats
 from .groups import grouped_folds, mean_and_error
 
-Floats = NDArray[np.float64]
 Kind = Literal["constant", "buckets", "logistic"]
 
 KINDS: tuple[Kind, ...] = ("constant", "buckets", "logistic")
@@ -66,7 +66,7 @@ class WeightInputs:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class FittedWeight:
     """The form that was chosen, fitted on all rows.
 
     Args:
@@ -102,10 +102,10 @@ class _Rows:
         return losses
 
 
-def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Chosen:
+def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> FittedWeight:
     """Fit the forms and choose one by 5-fold cross-validated negative log-likelihood, stratified, with a fixed seed.
 
-    Chosen is the simplest of the forms that beat the constant by more than a standard error of the paired difference a
+    The choice is the simplest of the forms that beat the constant by more than a standard error of the paired difference a
     row (the constant itself among them) and that no more complex one of them beats so; a form that is asked for alone
     is taken as it is. Related rows share a fold, and count as one in the error.
     Below 50 rows, or where all are related, there is nothing to compare and the weight stays constant.
@@ -122,17 +122,17 @@ def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Chos
     rows = _rows(answered)
     constant = fit_share(rows.student, rows.retrieved)
     if len(answered.gold) < FEWEST_ROWS:
-        return Chosen("constant", None, constant, float(rows.losses(constant).mean()))
+        return FittedWeight("constant", None, constant, float(rows.losses(constant).mean()))
     compared: list[Kind] = [kind for kind in KINDS if kind == "constant" or kind in kinds]
     groups = np.arange(len(answered.gold)) if answered.groups is None else answered.groups
     folds = _folds(answered.gold) if answered.groups is None else grouped_folds(groups, FOLDS, _FOLD_SEED)
     if len(np.unique(folds)) < 2:
-        return Chosen("constant", None, constant, float(rows.losses(constant).mean()))
+        return FittedWeight("constant", None, constant, float(rows.losses(constant).mean()))
     losses = _cross_validated(rows, folds, compared)
     kind = _choose({kind: losses[kind] for kind in compared if kind in kinds}, losses["constant"], groups)
     weight = _fit(rows, kind, constant)
     nll = float(rows.losses(_shares(rows, weight, constant)).mean())
-    return Chosen(kind, weight, constant, nll, {kind: float(losses[kind].mean()) for kind in compared})
+    return FittedWeight(kind, weight, constant, nll, {kind: float(losses[kind].mean()) for kind in compared})
 
 
 def fit_share(student: Floats, retrieved: Floats, towards: float = 0.5, pseudo_rows: float = 0.0) -> float:

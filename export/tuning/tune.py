@@ -19,11 +19,10 @@ from ...kb.storage.json_fields import JsonReader
 from ...runtime.decision.blend_config import BlendConfig, read_blend
 from ...runtime.decision.blending import interpolate, softmax_many
 from ..recipe import Weighting
+from ..types import Floats
 from .grid import Candidates, Setting, fewest_neighbours
 from .groups import mean_and_error
 from .mixture_weight import KINDS, WeightInputs, fit_weighting
-
-Floats = NDArray[np.float64]
 
 K_GRID = (1, 2, 4, 8, 16, 32, 64)
 TAU_GRID = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0)

@@ -1,14 +1,13 @@
-"""Fitting the student's share as a function of the text, on held-out rows, and whether that pays.
+"""Fit the mixture weight (the student's share) as a function of the text on held-out rows, if that helps.
 
 For given temperatures a row's negative log-likelihood -log(w p + (1 - w) r), with p and r the student's and the
-neighbours' probability of its gold label, is convex in the student's share w. Three forms of w are fitted to it, from
-the simplest on:
+neighbours' probability of its gold label, is convex in the student's share w. Three forms of w are fitted:
 
     constant    one w for all texts
     buckets     a w for each quarter of the rows by top similarity, shrunk towards the constant
     logistic    w = sigmoid(logit(constant) + b + sum_j a_j z_j) of five standardised features, shrunk likewise
 
-Each more complex form is taken only where cross-validation says so. The settings of the neighbours (k, tau, the
+A more complex form is taken only if cross-validation prefers it. The settings of the neighbours (k, tau, the
 temperatures) are chosen before, with a constant weight.
 """
 
@@ -46,7 +45,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class WeightInputs:
-    """What student and neighbours say of n held-out rows, at the chosen settings.
+    """Probabilities of student and neighbours for n held-out rows, at the chosen settings.
 
     Args:
         student: [n, c], the student's probabilities.
@@ -54,7 +53,7 @@ class WeightInputs:
         top: [n], the top similarity, as the runtime sees it (float32).
         gap: [n], the top similarity less that of the k-th neighbour.
         gold: [n], int64.
-        groups: [n], the rows' groups (`related_rows`); None where no two are related.
+        groups: [n], the rows' groups (`related_rows`); None if no rows are related.
     """
 
     student: NDArray[np.floating]
@@ -67,15 +66,15 @@ class WeightInputs:
 
 @dataclass(frozen=True)
 class FittedWeight:
-    """The form that was chosen, fitted on all rows.
+    """The chosen form, fitted on all rows.
 
     Args:
         kind: its name.
         weight: for `BlendConfig.weight`; None for a constant.
         constant: the best constant weight.
         nll: mean negative log-likelihood of the form on the rows it was fitted on.
-        cv_nll: the mean cross-validated negative log-likelihood of the constant and of each form that was asked for;
-            empty where there were too few rows to compare.
+        cv_nll: the mean cross-validated negative log-likelihood of the constant and of each requested form; empty if
+            there were too few rows.
     """
 
     kind: Kind
@@ -87,7 +86,7 @@ class FittedWeight:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The same for fitting: the probability of each gold label [n], twice, and the features [n, 5]."""
+    """Data of the fit: both probabilities of each gold label [n], and the features [n, 5]."""
 
     student: Floats
     retrieved: Floats
@@ -105,10 +104,10 @@ class _Rows:
 def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> FittedWeight:
     """Fit the forms and choose one by 5-fold cross-validated negative log-likelihood, stratified, with a fixed seed.
 
-    The choice is the simplest of the forms that beat the constant by more than a standard error of the paired difference a
-    row (the constant itself among them) and that no more complex one of them beats so; a form that is asked for alone
-    is taken as it is. Related rows share a fold, and count as one in the error.
-    Below 50 rows, or where all are related, there is nothing to compare and the weight stays constant.
+    The choice is the simplest form that beats the constant by more than a standard error of the paired difference and
+    that no more complex form beats by as much; otherwise the constant. A single requested form is taken as it is.
+    Related rows share a fold and count as one in the standard error. The weight stays constant below 50 rows, or if all
+    rows are related.
 
     Args:
         answered: the held-out rows.
@@ -235,7 +234,7 @@ def _rows(answered: WeightInputs) -> _Rows:
 
 
 def _folds(gold: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A fold for each row: the classes' rows, shuffled, are dealt out in turn."""
+    """Stratified folds, int64 [n]: each class's rows are shuffled and assigned in turn."""
     order = np.random.default_rng(_FOLD_SEED).permutation(len(gold))
     order = order[np.argsort(gold[order], kind="stable")]
     folds = np.empty(len(gold), np.int64)
@@ -244,7 +243,7 @@ def _folds(gold: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _cross_validated(rows: _Rows, folds: NDArray[np.int64], kinds: Sequence[Kind]) -> dict[Kind, Floats]:
-    """Each row's loss under each form, fitted on the other folds, the constant included."""
+    """Each row's loss for each form fitted on the other folds."""
     losses: dict[Kind, Floats] = {kind: np.empty(len(folds)) for kind in kinds}
     for fold in np.unique(folds):
         known, asked = rows.take(folds != fold), rows.take(folds == fold)
@@ -267,7 +266,7 @@ def _shares(rows: _Rows, weight: ExampleWeight | None, constant: float) -> Float
 
 
 def _choose(losses: dict[Kind, Floats], constant: Floats, groups: NDArray[np.integer]) -> Kind:
-    """The simplest form, of those that beat the constant, that no later one beats; a form asked for alone is taken."""
+    """The simplest form that beats the constant and that no later form beats; a single form is taken as it is."""
     if len(losses) == 1:
         return next(iter(losses))
     able = [kind for kind in losses if kind == "constant" or _beats(losses[kind], constant, groups)]
@@ -278,6 +277,6 @@ def _choose(losses: dict[Kind, Floats], constant: Floats, groups: NDArray[np.int
 
 
 def _beats(one: Floats, other: Floats, groups: NDArray[np.integer]) -> bool:
-    """Whether one's losses are lower by more than a standard error of the mean difference."""
+    """Whether one form's losses are lower by more than a standard error of the mean difference."""
     lower, error = mean_and_error(other - one, groups)
     return lower > error

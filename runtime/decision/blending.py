@@ -165,7 +165,8 @@ def blend_batch(
     shares = np.full(len(student), config.student_weight)
     if config.weight is not None:
         top, last = similarities[:, 0], similarities[:, -1]
-        shares = config.weight.weight_many(features_many(student, retrieved, top, top - last))
+        features = features_many(student, retrieved, top, top - last)
+        shares = np.asarray(config.weight.weight_many(features), np.float64)
     return BlendedBatch(interpolate(student, retrieved, shares[:, np.newaxis]), retrieved, shares)
 
 

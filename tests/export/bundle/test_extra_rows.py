@@ -95,7 +95,7 @@ def test_they_stand_after_the_train_rows_and_have_the_teachers_labels(
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_witnesses_tune_the_blend_and_join_the_knowledge_base(
+def test_pseudo_labelled_rows_tune_the_blend_and_join_the_knowledge_base(
     tiny_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     path, certified = tiny_run[0], []

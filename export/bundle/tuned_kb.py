@@ -21,7 +21,7 @@ from .row_roles import AskStudent, allocate
 
 @dataclass(frozen=True)
 class KbJob:
-    """What a knowledge base holds and how it is stored.
+    """Contents and storage of a knowledge base.
 
     Args:
         recipe: keys, labels and what the tuner may choose from.

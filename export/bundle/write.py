@@ -99,7 +99,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class HeldOutFit:
-    """What is measured and fitted on the held-out rows.
+    """Results on the held-out rows: quality, gate and abstention.
 
     Args:
         rows: the student's outputs, gold labels and groups.

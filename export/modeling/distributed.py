@@ -1,4 +1,4 @@
-"""The processes a training runs in, one or several, and the device each computes on (accelerate)."""
+"""Processes of a training and the device of each (accelerate)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def _on_cpu() -> bool:
-    """Whether to compute on the CPU; unless told so, accelerate does not let several processes share one."""
+    """Whether to compute on the CPU; accelerate does not let several processes share one without this."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 

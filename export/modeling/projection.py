@@ -39,7 +39,7 @@ class LinearLayer:
         return found if self.bias is None else found + self.bias
 
     def to(self, device: torch.device) -> LinearLayer:
-        """The same on a device."""
+        """A copy on a device."""
         return LinearLayer(self.weight.to(device), None if self.bias is None else self.bias.to(device))
 
     def save(self, folder: Path) -> None:

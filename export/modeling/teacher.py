@@ -37,7 +37,7 @@ class FineTunedTeacher(nn.Module):
 
     @property
     def encoder(self) -> PreTrainedModel:
-        """The classifier without its head."""
+        """The encoder of the classifier, without the head."""
         base: PreTrainedModel = self.model.base_model
         return base
 
@@ -54,7 +54,7 @@ class FineTunedTeacher(nn.Module):
 
 @contextmanager
 def _last_states(encoder: PreTrainedModel) -> Iterator[list[Tensor]]:
-    """What an encoder's last layer says while a classifier runs it, [batch, tokens, hidden] a call.
+    """Capture the encoder's last hidden states while a classifier runs, [batch, tokens, hidden] a call.
 
     The last of the classifier's own ``hidden_states`` may lack the final norm (ModernBERT).
     """
@@ -153,7 +153,7 @@ def load_teacher(
 ) -> nn.Module:
     """The teacher again: one that a run fitted from its folder, or another fine-tuned one from where it came.
 
-    ``attention`` is as of ``load_encoder``.
+    see ``load_encoder`` for ``attention``.
 
     Raises:
         ModelError: its labels are not these.

@@ -58,7 +58,7 @@ Loss = Callable[[Step], Tensor]
 
 
 class Companion(Protocol):
-    """What moves along with the model: a momentum encoder, a queue, a scaffold. Its state is part of a checkpoint."""
+    """State updated with the model and saved in checkpoints: a momentum encoder, a queue, a scaffold."""
 
     def after_step(self) -> None:
         """Called when the optimizer has moved the model."""
@@ -78,7 +78,7 @@ class FitJob:
     """One fit.
 
     Args:
-        name: shown beside the bar.
+        name: shown with the progress bar.
         recipe: epochs, batch size, rates.
         seed: decides everything random.
         precision: see Recipe.precision.
@@ -137,7 +137,7 @@ def fit(model: EncoderClassifier, rows: TokenRows, loss: Loss, job: FitJob, comp
     Rows are batched by similar length. Several processes (``accelerate launch``) share each epoch's batches.
 
     Raises:
-        RecipeError: the fit diverged; told at the next checkpoint, or at the end.
+        RecipeError: the fit diverged; raised at the next checkpoint, or at the end.
     """
     accelerate = accelerator()
     if job.recipe.freeze_word_embeddings:
@@ -205,7 +205,7 @@ class _Loop:
             self.companion.after_step()
 
     def resume(self) -> int:
-        """Load the checkpoint, if there is one; returns the step to go on with."""
+        """Load the checkpoint, if there is one; returns the step to resume from."""
         if not self.job.checkpoint.is_file():
             return 0
         state: dict[str, Any] = torch.load(self.job.checkpoint, map_location="cpu", weights_only=True)
@@ -301,7 +301,7 @@ def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 
     outputs = Outputs(torch.stack(logits), torch.stack(embeddings))
     if not all(values.isfinite().all() for values in outputs):
         raise ModelError(
-            f"the model's answers are no numbers: {label}",
+            f"the model's outputs are not finite numbers: {label}",
             expected="finite logits and embeddings",
             remedy="Take another model, or lower the learning rates of the fit that made it and give --redo.",
         )

@@ -41,7 +41,7 @@ class Helper(nn.Module):
 
 @dataclass(frozen=True)
 class Taught:
-    """What the teacher gives of n rows, the same for the student's loss and for g's.
+    """The teacher's terms for n rows, shared by the student's loss and the loss of g.
 
     Args:
         target: [n, c], t: the tempered teacher within its classes, as coded not normalised again.
@@ -81,8 +81,8 @@ def budget_excess(
 ) -> Tensor:
     """relu((1/n_wrong) sum_i g_i * min(CE_i, max) - budget), n_wrong the rows that the student gets wrong, at least 1.
 
-    As coded by the authors, but for the last: CE_i is the student's with the teacher's class, and the sum is over all
-    rows, so that the fewer the student gets wrong the less help there is. They divide by 0 where none is wrong.
+    As in the authors' code, except that the divisor is at least 1: theirs is 0 if no row is wrong. CE_i is between the
+    student and the teacher's class, and the sum is over all rows, so that fewer wrong rows mean less help.
     """
     wrong = (student_logits.argmax(dim=-1) != labels).sum()
     loss = cross_entropy(student_logits, teacher_logits.argmax(dim=-1), reduction="none").clamp(max=_MAX_CE)
@@ -104,7 +104,7 @@ class Scaffold(Objective):
 
     Student and g take turns by phases of ``period`` steps. In a phase the student learns with g fixed, and its logits
     are kept; then g takes as many steps of Adam on them, the student fixed as it was when it answered. In the first
-    phase, g's warm-up, the student learns without help (g = 0). g is no part of the student: nothing of it is saved
+    phase, g's warm-up, the student learns without help (g = 0). g is not part of the student: nothing of it is saved
     with it, and its only extra cost is its own small network's. Several processes share what they kept, so that all
     have the same g.
 

@@ -47,7 +47,7 @@ _EXPORT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class QuantizedNodes:
-    """What quantization did to the graph: matrix products and look-ups by precision, and the bytes before and after."""
+    """Counts of matrix products and look-ups by precision, and bytes before and after quantization."""
 
     int8: int
     float32: int
@@ -57,7 +57,7 @@ class QuantizedNodes:
 
 
 def detect_target() -> Target:
-    """The preset for the processor this runs on."""
+    """The preset for this machine's processor."""
     capabilities = torch.cpu.get_capabilities()
     if capabilities.get("architecture") in ("aarch64", "arm64"):
         return "arm64"
@@ -65,7 +65,7 @@ def detect_target() -> Target:
 
 
 class _Exportable(PreTrainedModel):  # type: ignore[misc]
-    """The student under the names and types that optimum's exporter expects."""
+    """Adapter of the student to the names and types that optimum's exporter expects."""
 
     config_class = PretrainedConfig
 
@@ -148,7 +148,7 @@ def _with_eager_attention(student: EncoderClassifier) -> EncoderClassifier:
     """A copy with the form of attention that traces with any batch and length; some models choose it when made."""
     config = copy.deepcopy(student.encoder.config)
     copied = EncoderClassifier(AutoModel.from_config(config, attn_implementation="eager"), student.head)
-    copied.load_state_dict(student.state_dict(), strict=False)  # but for a pooler, which nothing reads
+    copied.load_state_dict(student.state_dict(), strict=False)  # lacks only a pooler, which nothing reads
     return copied.eval()
 
 
@@ -167,7 +167,7 @@ def require_same_answers(student: EncoderClassifier, model: Path, batch: dict[st
         difference = float((torch.from_numpy(here) - there).abs().max())
         if not difference <= _EXPORT_TOLERANCE * max(1.0, float(there.abs().max())):
             raise ModelError(
-                "the exported model does not answer as the student does",
+                "the exported model gives other outputs than the student",
                 found=f"{name} {difference:.3g} apart",
                 expected=f"at most {_EXPORT_TOLERANCE} of the largest",
                 remedy="Start the student from another model: --student MODEL.",
@@ -251,7 +251,7 @@ def count_nodes(float32: Path, quantized: Path) -> QuantizedNodes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the exporter's chatter: its warnings are about tracing and deprecations, nothing a user can act on."""
+    """Silence the exporter: its warnings are about tracing and deprecations, which a user cannot act on."""
     loggers = [logging.getLogger(name) for name in ("optimum", "onnxruntime", "root", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -28,7 +28,7 @@ Outputs = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class FusedAgreement:
-    """What the two forms say to some texts.
+    """Agreement of the fused file with the bundle on some texts.
 
     Attributes:
         texts: how many.
@@ -70,7 +70,7 @@ def compare(model: Path, runtime: Runtime) -> FusedAgreement:
 
 
 def tolerance(config: BlendConfig) -> float:
-    """How far float32 may take two ways to compute one blend apart: small numbers divide, large ones multiply."""
+    """Largest float32 difference between two computations of one blend."""
     weight = config.weight
     scale = 1.0 / config.tau
     if isinstance(weight, LogisticWeight):
@@ -133,6 +133,6 @@ def _run(session: Any, feeds: dict[str, NDArray[np.int64]]) -> Outputs:
     names = [output.name for output in session.get_outputs()]
     try:
         found = session.run(names, feeds)
-    except Exception as error:  # ONNX Runtime's exceptions share no base class but this
+    except Exception as error:  # the only base class that ONNX Runtime's exceptions share
         raise ModelError("the fused model cannot run", found=str(error)) from error
     return {name: values[0] for name, values in zip(names, found, strict=True)}

@@ -1,4 +1,4 @@
-"""What a finished run offers to an export: rows, the teacher's answers to them, the student and its query."""
+"""Read a finished run: its rows, the teacher's outputs for them, the student and its query."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ class FinishedRun:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Their names, in the order of the logits."""
+        """The label names, in the order of the logits."""
         return tuple(self.description["labels"])
 
     @property
     def recipe(self) -> Recipe:
-        """The run's."""
+        """The recipe of the run."""
         return recipe_from_dict(self.description["recipe"])
 
     def student(self, recipe: RetrievalRecipe) -> EncoderClassifier:
-        """The student, asking as the recipe says."""
+        """The student with the recipe's query."""
         student = EncoderClassifier.load(self.run.student)
         return with_layer_query(student, LinearLayer.load(self.run.query)) if recipe.query == "layers" else student
 

@@ -1,4 +1,4 @@
-"""What can be told of teacher and student before any training: that they load, fit the recipe, can be exported."""
+"""Checks of teacher and student before any training: they load, fit the recipe and can be exported."""
 
 from __future__ import annotations
 

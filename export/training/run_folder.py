@@ -49,7 +49,7 @@ class RunFolder:
     Args:
         path: the folder.
         shared: where runs that agree in a stage's inputs find what another one of them has made of it, for the stages
-            of the teacher; None to make everything anew.
+            of the teacher; None to compute everything again.
     """
 
     path: Path
@@ -113,7 +113,7 @@ class RunFolder:
                 "the run is not finished",
                 path=self.path,
                 expected="every stage done",
-                remedy="Call the same `reaugkd train` again: it goes on where it stopped.",
+                remedy="Run the same `reaugkd train` again: it resumes where it stopped.",
             )
 
     def begin(self, description: dict[str, Any], redo: bool) -> None:
@@ -131,7 +131,7 @@ class RunFolder:
                 remove_folder(self.tuning)  # what it holds is of another description: the run is not finished
         elif self.path.exists() and not (self.path.is_dir() and all(map(_is_begun, self.path.iterdir()))):
             raise OutputExistsError(
-                "the output exists already and is no run folder",
+                "the output exists already and is not a run folder",
                 path=self.path,
                 remedy="Choose another --out: nothing is overwritten.",
             )
@@ -141,7 +141,7 @@ class RunFolder:
     def _refuse_other_settings(self, there: dict[str, Any], wanted: dict[str, Any], redo: bool) -> None:
         if redo or not self._holds_work():
             return
-        # Other library versions are written down, but no reason to refuse to go on.
+        # Other library versions are recorded, but a run still resumes.
         old, new = (flatten({**run, "versions": {}}) for run in (there, wanted))
         changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
         if changed:
@@ -163,7 +163,7 @@ class RunFolder:
     def stage(self, folder: Path, made_from: str) -> Iterator[Path | None]:
         """A folder to fill for a stage, or None where the stage was done from the same inputs before.
 
-        Under several processes all of them do the stage, the main one keeps what it wrote, and nobody leaves before
+        Under several processes all of them do the stage, the main one keeps its output, and no process leaves before
         that is in its place.
 
         Args:
@@ -295,7 +295,7 @@ def write_rows(split: Split, path: Path) -> None:
 
 
 def read_rows(path: Path) -> Split:
-    """What ``write_rows`` wrote."""
+    """Read the rows that ``write_rows`` wrote."""
     with path.open(encoding="utf-8", newline="\n") as file:
         rows = [json.loads(line) for line in file]
 

@@ -1,4 +1,4 @@
-"""Which rows play which part: train, heldout (the blend's), dev and test (the scores')."""
+"""Splits of a run: train, heldout (to tune the blend), dev and test (to evaluate)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
 
 
 def _wanted(rows: int, recipe: Recipe) -> int:
-    """How many of so many rows to hold out."""
+    """The number of rows to hold out."""
     return min(round(rows * recipe.heldout_share), recipe.heldout_max)
 
 

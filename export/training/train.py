@@ -48,7 +48,7 @@ VERSIONS_OF = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What to train.
+    """How to train.
 
     Args:
         teacher: hub id or folder.
@@ -82,7 +82,7 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
             remedy='Give an encoder that is not fine-tuned yet, or take labels = "teacher".',
         )
     if job.recipe.retrieval.labels == "cross_fitted":
-        folds_of(splits.train, job.recipe.retrieval.folds)  # told now, if it cannot be done
+        folds_of(splits.train, job.recipe.retrieval.folds)  # raises now if cross-fitting is impossible
     check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
     models = {"teacher": fingerprint(job.teacher), "student": fingerprint(job.recipe.student.model)}
     with processes().main_process_first():
@@ -309,7 +309,7 @@ class _Pipeline:
 
 
 def fingerprint(model: str) -> str:
-    """What a model is: the hash of a folder's files, so that a changed folder counts as another model; or its id."""
+    """The identity of a model: its hub id, or the hash of a folder's files, so that a changed folder counts as new."""
     folder = Path(model)
     if not model or not folder.is_dir():
         return model

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.command_line import ok, refused
+from support.command_line import ok
 from support.heldout_bundle import build_heldout_bundle
 from support.tiny_bundle import build_tiny_bundle, reseal
 from support.workshop import Workshop
@@ -174,11 +174,3 @@ class TestExport:
                 near = runtime.predict(text).neighbours
                 confirmed.append(near[0].similarity > 0.999)
             assert np.mean(confirmed) > 0.9
-
-    def test_the_older_option_means_none_and_nothing_else(self, workshop: Workshop, tmp_path: Path) -> None:
-        said = refused("export", workshop.run, "--out", tmp_path / "b", "--no-texts", "--kb-texts", "hash")
-        assert "give either --kb-texts or --no-texts" in said
-        ok("export", workshop.run, "--out", tmp_path / "b", "--target", "avx2", "--allow-quality-loss", "--no-texts")
-        assert not (tmp_path / "b" / "kb" / "texts.jsonl").exists()
-        assert not (tmp_path / "b" / "kb" / "text_digests.npy").exists()
-        assert "--no-texts" not in ok("export", "--help").out

@@ -117,7 +117,7 @@ def test_what_is_no_run_folder_is_never_written_into(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     for name in ("full", "file"):
         for redo in (False, True):
-            with pytest.raises(OutputExistsError, match="no run folder"):
+            with pytest.raises(OutputExistsError, match="not a run folder"):
                 RunFolder(tmp_path / name).begin(DESCRIPTION, redo)
     assert files_of(tmp_path) == {"full/thesis.txt": b"years of work", "file": b"a file"}
     (tmp_path / "empty").mkdir()

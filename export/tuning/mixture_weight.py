@@ -101,7 +101,7 @@ class _Rows:
         return losses
 
 
-def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> FittedWeight:
+def fit_weighting(inputs: WeightInputs, kinds: Sequence[Kind] = KINDS) -> FittedWeight:
     """Fit the forms and choose one by 5-fold cross-validated negative log-likelihood, stratified, with a fixed seed.
 
     The choice is the simplest form that beats the constant by more than a standard error of the paired difference and
@@ -110,7 +110,7 @@ def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Fitt
     rows are related.
 
     Args:
-        answered: the held-out rows.
+        inputs: the held-out rows.
         kinds: the forms to choose among, in any order.
 
     Raises:
@@ -118,13 +118,13 @@ def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Fitt
     """
     if not kinds or not set(kinds) <= set(KINDS):
         raise UsageError("the forms of the blend's weight are unknown", found=tuple(kinds), expected=", ".join(KINDS))
-    rows = _rows(answered)
+    rows = _rows(inputs)
     constant = fit_share(rows.student, rows.retrieved)
-    if len(answered.gold) < FEWEST_ROWS:
+    if len(inputs.gold) < FEWEST_ROWS:
         return FittedWeight("constant", None, constant, float(rows.losses(constant).mean()))
     compared: list[Kind] = [kind for kind in KINDS if kind == "constant" or kind in kinds]
-    groups = np.arange(len(answered.gold)) if answered.groups is None else answered.groups
-    folds = _folds(answered.gold) if answered.groups is None else grouped_folds(groups, FOLDS, _FOLD_SEED)
+    groups = np.arange(len(inputs.gold)) if inputs.groups is None else inputs.groups
+    folds = _folds(inputs.gold) if inputs.groups is None else grouped_folds(groups, FOLDS, _FOLD_SEED)
     if len(np.unique(folds)) < 2:
         return FittedWeight("constant", None, constant, float(rows.losses(constant).mean()))
     losses = _cross_validated(rows, folds, compared)
@@ -180,7 +180,7 @@ def fit_buckets(student: Floats, retrieved: Floats, top: Floats, constant: float
 def fit_logistic(student: Floats, retrieved: Floats, features: Floats, constant: float) -> LogisticWeight:
     """The logistic weight that minimises `logistic_loss`, by L-BFGS from the constant.
 
-    Standardised inside, the features' means and spreads are folded into the numbers that are returned.
+    The fit standardises the features; the returned coefficients apply to the raw features.
 
     Args:
         student: [n], the student's probability of each gold label.
@@ -223,13 +223,12 @@ def logistic_loss(
     return float(loss), design.T @ of_scores + PENALTY * parameters
 
 
-def _rows(answered: WeightInputs) -> _Rows:
-    everyone = np.arange(len(answered.gold))
+def _rows(inputs: WeightInputs) -> _Rows:
+    everyone = np.arange(len(inputs.gold))
     student, retrieved = (
-        probabilities[everyone, answered.gold].astype(np.float64)
-        for probabilities in (answered.student, answered.retrieved)
+        probabilities[everyone, inputs.gold].astype(np.float64) for probabilities in (inputs.student, inputs.retrieved)
     )
-    features = features_many(answered.student, answered.retrieved, answered.top, answered.gap)
+    features = features_many(inputs.student, inputs.retrieved, inputs.top, inputs.gap)
     return _Rows(student, retrieved, features)
 
 

@@ -166,7 +166,7 @@ def blend_batch(
     if config.weight is not None:
         top, last = similarities[:, 0], similarities[:, -1]
         features = features_many(student, retrieved, top, top - last)
-        shares = np.asarray(config.weight.weight_many(features), np.float64)
+        shares = config.weight.weight_many(features)
     return BlendedBatch(interpolate(student, retrieved, shares[:, np.newaxis]), retrieved, shares)
 
 
@@ -174,5 +174,4 @@ def interpolate(
     student: NDArray[np.floating], retrieved: NDArray[np.floating], weight: float | NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """``weight * student + (1 - weight) * retrieved``, of arrays that broadcast."""
-    mixed: NDArray[np.float64] = weight * student + (1 - weight) * retrieved
-    return mixed
+    return np.asarray(weight * student + (1 - weight) * retrieved, np.float64)

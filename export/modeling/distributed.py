@@ -14,19 +14,19 @@ def _on_cpu() -> bool:
 
 
 def processes() -> PartialState:
-    """This process among its siblings; ``device`` is where it computes."""
+    """The state of this process among all; ``device`` is where it computes."""
     return PartialState(cpu=_on_cpu())
 
 
 def accelerator() -> Accelerator:
-    """Wraps a model for its siblings' gradients; precision is the caller's own business."""
+    """An accelerator that shares gradients between processes; the caller sets the precision."""
     # A recipe without a relational term leaves the projection without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(cpu=_on_cpu(), mixed_precision="no", kwargs_handlers=[unused])
 
 
 def of_all_processes(rows: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-    """The batches of all processes in one step as one, in the processes' order: every process gets the same.
+    """Gather one step's batches of all processes, in the order of the processes.
 
     Args:
         rows: [n], row numbers, 0 or more; n may differ from process to process.

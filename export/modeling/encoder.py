@@ -76,7 +76,7 @@ class EncoderClassifier(nn.Module):
         self.projection = None if dim is None else nn.Linear(wide, dim, bias=bias)
 
     def forward(self, *, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
-        """Inputs: what the tokenizer gives, each [batch, tokens], or the encoder takes in its place.
+        """Inputs are the tokenizer's, each [batch, tokens], or ``inputs_embeds`` in place of the ids.
 
         Returns:
             See Outputs; with ``detailed`` see Detailed.
@@ -132,7 +132,7 @@ def pool_layers(outputs: Any, mask: Tensor) -> Tensor:
 
 
 def takes_token_types(config: Any) -> bool:
-    """Whether a model of this configuration tells the texts of a pair apart by token_type_ids."""
+    """Whether a model with this configuration uses token_type_ids."""
     return getattr(config, "type_vocab_size", 0) > 1
 
 
@@ -184,7 +184,7 @@ def _silent_about_poolers() -> Iterator[None]:
 
 
 class _model_errors:  # noqa: N801  (reads as the context it is)
-    """Loading from transformers: its failures as ModelError."""
+    """Convert errors of transformers into ModelError."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -242,7 +242,7 @@ def _states(encoder: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def layer_stack(encoder: nn.Module, count: int) -> nn.ModuleList:
-    """The encoder's list of transformer layers: its one ModuleList as long as the configuration says."""
+    """The encoder's transformer layers: its ModuleList with ``count`` entries."""
     stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
     if not stacks:
         raise ModelError(

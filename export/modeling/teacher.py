@@ -1,4 +1,4 @@
-"""The teacher: fine-tuned here from an encoder, or taken as it is where it already classifies."""
+"""The teacher: fine-tuned from an encoder, or an existing classifier."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FineTunedTeacher(nn.Module):
         return base
 
     def forward(self, *, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
-        """As of an EncoderClassifier, the embedding pooled only."""
+        """Same as EncoderClassifier.forward; the embedding is the pooled vector."""
         with _last_states(self.encoder) as states:
             result = self.model(**inputs, return_dict=True)
         pooled = pool(states[-1], inputs["attention_mask"], self.pooling)
@@ -67,7 +67,7 @@ def _last_states(encoder: PreTrainedModel) -> Iterator[list[Tensor]]:
 
 
 def is_classifier(model: str) -> bool:
-    """Whether the model (hub id or folder) already classifies: by its own words, or as the teacher of a run."""
+    """Whether the model (hub id or folder) is a classifier by its configuration, or the teacher of a run."""
     if is_ours(model):
         return True
     architectures = load_config(model).architectures or []
@@ -75,7 +75,7 @@ def is_classifier(model: str) -> bool:
 
 
 def is_ours(folder_or_model: Path | str) -> bool:
-    """Whether a run wrote this."""
+    """Whether a run wrote this folder."""
     return (Path(folder_or_model) / "heads.json").is_file()
 
 

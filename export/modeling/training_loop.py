@@ -1,4 +1,4 @@
-"""The training loop: accelerate underneath, resumable at any step, the same result however often it was killed.
+"""The training loop (accelerate): resumable at any step, with the same result after any number of interruptions.
 
 All randomness is a function of (seed, step): the order of rows comes from (seed, epoch), dropout from (seed, step,
 process). So a checkpoint is weights, optimiser, schedule, a step number and what the companion keeps (queues, a slow
@@ -65,17 +65,17 @@ class Companion(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and containers of them: all that a resumed fit needs."""
+        """The state of a resumed fit: tensors, numbers and containers of them."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave."""
+        """Restore the state from ``state_dict``."""
         ...
 
 
 @dataclass(frozen=True)
 class FitJob:
-    """One fit.
+    """The settings of one fit.
 
     Args:
         name: shown with the progress bar.
@@ -95,7 +95,7 @@ class FitJob:
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether a fit computes in bf16; ``auto`` says yes where that is the faster, which the device's type decides.
+    """Whether a fit computes in bf16; ``auto`` means bf16 if the device type is faster at it.
 
     Emulated it is slower. Intel's AVX-512 multiplies bf16 no faster than float32, and the casts come on top (0.72
     against 0.47 seconds a step were seen); only its AMX does. AMD's AVX-512 is twice as fast in bf16.

@@ -1,4 +1,4 @@
-"""The interface of a loss term, and what it sees of the student, the teacher and the batch."""
+"""The interface of a loss term and its inputs from student, teacher and batch."""
 
 from __future__ import annotations
 
@@ -124,4 +124,4 @@ class Objective:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave; called after ``begin``."""
+        """Restore the state from ``state_dict``; called after ``begin``."""

@@ -34,7 +34,7 @@ class Helper(nn.Module):
             self.outer = nn.Linear(_HIDDEN, 1)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """In the log, so that no rounding makes g 0."""
+        """Log g, so that rounding cannot make g 0."""
         inner = self.inner(layer_norm(embedding, embedding.shape[-1:])).relu()
         return logsigmoid(self.outer(inner).squeeze(-1))
 
@@ -185,7 +185,7 @@ class Scaffold(Objective):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on within the phase."""
+        """Resume within the phase."""
         self._helper.load_state_dict(state["helper"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._phase = state["phase"]
@@ -203,7 +203,7 @@ class Scaffold(Objective):
         self._optimizer.step()
 
     def helper_loss(self, rows: Tensor, student_logits: Tensor) -> Tensor:
-        """The loss of g on rows [n] of the targets, given what the student said of them, [n, c]."""
+        """The loss of g on rows [n] of the targets, given the student's outputs for them, [n, c]."""
         assert self._distillation is not None
         targets = self._distillation.targets
         teacher_logits, labels = targets.teacher_logits[rows], targets.labels[rows]

@@ -1,4 +1,4 @@
-"""Does the fused model answer as the bundle it was made from?"""
+"""Check that the fused model gives the answers of its bundle."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FusedAgreement:
 
 
 def compare(model: Path, runtime: Runtime) -> FusedAgreement:
-    """Ask both forms the golden texts and, where the knowledge base keeps texts, 32 of those.
+    """Compare both forms on the golden texts and, if the knowledge base stores texts, 32 of them.
 
     Args:
         model: the fused one.

@@ -1,4 +1,4 @@
-"""The student: where it starts, and its distillation (ReAugKD, step 2)."""
+"""Initialise and distil the student (ReAugKD, step 2)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run, read.
+    """The contents of a finished run.
 
     Args:
         run: its folder.
@@ -110,7 +110,7 @@ class FinishedRun:
         return self._knowledge(self.heldout, self.outputs["heldout"], queries)
 
     def of_extra(self, split: Split, queries: NDArray[np.float32] | None) -> KbRows:
-        """Rows that the run did not know, labelled by its teacher now; gold labels, if there are any, are not read."""
+        """Extra rows labelled by the run's teacher; their gold labels are not read."""
         teacher = self.teacher()
         rows = token_rows(self.run.teacher, split, teacher.encoder.config, self.recipe.max_length)  # type: ignore[union-attr]
         found = outputs_of(teacher, rows, "teacher on the extra rows")

@@ -1,4 +1,4 @@
-"""The run folder: what the training stage leaves behind, stage by stage, each written whole or not at all.
+"""The run folder: the results of each training stage, written atomically.
 
     RUN/run.json             recipe, teacher, labels, what the data was
     RUN/data/*.jsonl         the rows of train and heldout
@@ -86,7 +86,7 @@ class RunFolder:
         return self.path / "query"
 
     def cross_fit(self, fold: int) -> Path:
-        """The labels of one fold by the teacher that was fitted without it."""
+        """The folder of one fold's labels by the teacher fitted without it."""
         return self.path / f"cross_fit_{fold}"
 
     @property
@@ -95,7 +95,7 @@ class RunFolder:
         return self.path / "tuning"
 
     def checkpoint(self, stage: str) -> Path:
-        """Where a stage's fit saves itself."""
+        """The checkpoint folder of a stage."""
         return self.path / "checkpoints" / f"{stage}.pt"
 
     def describe(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class RunFolder:
             )
 
     def _holds_work(self) -> bool:
-        """Whether anything was trained: hours that another call must not throw away."""
+        """Whether anything was trained that another call must not delete."""
         fits = (self.teacher, self.student)
         return any((folder / "stage.json").is_file() or self.checkpoint(folder.name).is_file() for folder in fits)
 
@@ -188,7 +188,7 @@ class RunFolder:
         siblings.wait_for_everyone()
 
     def _take_shared(self, folder: Path, made_from: str) -> None:
-        """Take a stage over from another run, if one has made it."""
+        """Reuse a stage of another run, if there is one."""
         if (there := self._place_shared(folder, made_from)) is not None and there.is_dir():
             self._reopen(folder)
             with atomic_directory(folder) as temporary:
@@ -196,7 +196,7 @@ class RunFolder:
             remove_folder(self.checkpoint(folder.name).parent)
 
     def _share(self, folder: Path, made_from: str) -> None:
-        """Leave a stage for other runs: the same files under a second name, so that it takes no room."""
+        """Share a stage with other runs by hard links."""
         there = self._place_shared(folder, made_from)
         if there is not None and folder.is_dir() and not there.exists():
             there.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ class RunFolder:
         return self.shared / f"{folder.name}-{made_from[:24]}"
 
     def _reopen(self, folder: Path) -> None:
-        """Remove what is to be made again; from here on the run is not finished."""
+        """Remove the stages to be repeated; the run is then unfinished."""
         remove_folder(self.tuning)
         remove_folder(folder)
 
@@ -226,7 +226,7 @@ class RunFolder:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """A second name for a file, which takes no room; a copy where the file system has none, or it is another one."""
+    """Hard-link a file; copy it where the file system does not allow that."""
     try:
         os.link(source, target)
     except OSError:

@@ -39,7 +39,7 @@ class RunSplits:
 
 
 def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
-    """Carve and clean the splits.
+    """Assign rows to splits and remove duplicates.
 
     The seeds are fixed: two runs of different seeds differ in their training, not in their rows. Where the data has no
     dev split, one is carved out of train, stratified. The held-out rows are always a carve of their own, so that

@@ -93,7 +93,7 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Let torch take the deterministic form of an operation wherever it has one, for as long as the training lasts."""
+    """Use torch's deterministic operations where they exist, during the training."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for; without effect on a CPU
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -127,7 +127,7 @@ def _rows_of(split: Split) -> list[Any]:
 
 
 class _Pipeline:
-    """The stages; each loads what the ones before it left in the run folder."""
+    """The stages of a training; each reads the results of earlier ones from the run folder."""
 
     def __init__(
         self, run: RunFolder, splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]

@@ -7,7 +7,7 @@ import click
 from . import __version__
 from .commands.bench import bench
 from .commands.calibrate import calibrate
-from .commands.condense import compact
+from .commands.condense import condense
 from .commands.console import Commands, run
 from .commands.demo import demo
 from .commands.evaluate import evaluate
@@ -47,7 +47,7 @@ for name, command in {  # in the order of work
     "kb": kb,
     "sign": sign,
     "calibrate": calibrate,
-    "condense": compact,
+    "condense": condense,
     "fuse": fuse,
     "study": study,
     "demo": demo,

@@ -20,8 +20,17 @@ _HUB = "https://huggingface.co"
 _MAX_TEXTS = 100_000
 
 
-def load(data: str, task: str | None, columns: Columns, label_names: Sequence[str] | None = None) -> Dataset:
-    """Load the data set at a path, or if there is none, the data set with this id on the hub.
+def load(
+    data: str,
+    task: str | None,
+    columns: Columns,
+    label_names: Sequence[str] | None = None,
+    models: Sequence[str] = (),
+) -> Dataset:
+    """The data set at a path, or, where there is none, that of this id on the hub.
+
+    Hugging Face libraries go offline if the hub cannot be reached and ``data`` or one of ``models`` would be loaded
+    from it; this must happen before such a library is imported.
 
     Raises:
         DataError: same as `load_dataset` and `load_hub_dataset`.
@@ -29,9 +38,9 @@ def load(data: str, task: str | None, columns: Columns, label_names: Sequence[st
     """
     from ..runtime.data import load_dataset
 
+    go_offline_if_unreachable(data, *models)
     if is_local(data) and not _is_hub_folder(Path(data)):
         return load_dataset(Path(data), columns, task, label_names)
-    go_offline_if_unreachable(data)
     with train_extra("reading data sets of the Hugging Face hub"):
         from ..export.training.hub import load_hub_dataset
     return load_hub_dataset(data, columns, task, label_names)

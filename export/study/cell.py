@@ -30,10 +30,8 @@ from ...runtime.evaluation.results import (
     TEACHER,
     TYPOS,
 )
-from ...runtime.inference.student import StudentSession
-from ...runtime.inference.tokenizer import TextTokenizer
 from ..bundle.student import StudentJob, write_student
-from ..bundle.write import ExportJob, ask, make_kb
+from ..bundle.tuned_kb import KbJob, build_tuned_kb
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import TokenRows, token_rows
 from ..modeling.training_loop import outputs_of
@@ -43,15 +41,14 @@ from ..recipe import RetrievalRecipe
 from ..recipe_file import retrieval_from_dict
 from ..training.evaluate_run import distillation_sample
 from ..training.finished_run import FinishedRun
-from ..training.run_folder import RunFolder, made_from, read_json
+from ..training.run_folder import RunFolder, made_from, read_run_json
 from ..training.splits import assign
 from ..training.train import TrainJob, train
 from ..tuning.build_kb import Blends, blend_many
+from ..types import Floats
 from .out_of_domain import OtherDomain, out_of_domain_accuracy
 from .plan import KB_REST, Cell, Options, Plan, located
 from .results import CellResult, SystemResult, metric_on, system_result
-
-Floats = NDArray[np.float64]
 
 Load = Callable[[str, str | None, Columns], Dataset]
 """Reads a data set from (path or hub id, GLUE task or hub subset, columns)."""
@@ -137,8 +134,7 @@ class _Measured:
         A variant adds no student alone, which does not depend on retrieval. For ``extra`` see ``ExportJob``.
         """
         student = self._quantized(recipe)
-        job = ExportJob(detect_target(), extra=extra)
-        made = make_kb(self.source, recipe, job, student.ask, student.heldout())
+        made = build_tuned_kb(self.source, KbJob(recipe, extra=extra), student.ask, student.heldout())
         blend = made.tuning.blend
         blends = blend_many(made.kb, blend, student.ask(self.split.inputs(), "scored"))
         beside = {
@@ -195,8 +191,8 @@ class _Measured:
         return _Rows(split, label_indices(split, self.source.labels), _softmax(logits))
 
     def _teacher(self, splits: Mapping[str, Split]) -> dict[str, Floats]:
-        """Return the teacher's probabilities [n, c] on each split; they are cached next to the shared teacher."""
-        teacher_stage = read_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
+        """The teacher's probabilities [n, c] of each split's rows; kept beside the teacher for the other recipes."""
+        teacher_stage = read_run_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
         made = made_from(teacher_stage, {name: split.inputs() for name, split in splits.items()})
         assert self.run.shared is not None
         folder = self.run.shared / f"scored-{made[:24]}"
@@ -228,18 +224,13 @@ class _Quantized:
 
     def __init__(self, source: FinishedRun, recipe: RetrievalRecipe, folder: Path) -> None:
         self._source = source
-        student, scratch = folder / "student", folder / "scratch"
-        student.mkdir(parents=True)
-        scratch.mkdir()
-        write_student(source, source.student(recipe), StudentJob(detect_target(), vocabulary="full"), student, scratch)
-        self._session = StudentSession(student / "model.onnx")
-        self._tokenizer = TextTokenizer(student / "tokenizer.json", source.recipe.max_length)
+        self._student = write_student(source, recipe, StudentJob(detect_target(), vocabulary="full"), folder)
         self._kept: dict[str, StudentOutputs] = {}
 
     def ask(self, inputs: Sequence[str | tuple[str, str]], label: str) -> StudentOutputs:
         key = made_from(inputs)
         if key not in self._kept:
-            self._kept[key] = ask(self._session, self._tokenizer, inputs, label)
+            self._kept[key] = self._student.ask(inputs, label)
         return self._kept[key]
 
     def heldout(self) -> StudentOutputs:

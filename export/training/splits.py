@@ -1,4 +1,4 @@
-"""Which rows play which part: train, heldout (the blend's), dev and test (the scores')."""
+"""Splits of a run: train, heldout (to tune the blend), dev and test (to evaluate)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunSplits:
 
 
 def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
-    """Carve and clean the splits.
+    """Assign rows to splits and remove duplicates.
 
     The seeds are fixed: two runs of different seeds differ in their training, not in their rows. Where the data has no
     dev split, one is carved out of train, stratified. The held-out rows are always a carve of their own, so that
@@ -78,7 +78,7 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
 
 
 def _wanted(rows: int, recipe: Recipe) -> int:
-    """How many of so many rows to hold out."""
+    """The number of rows to hold out."""
     return min(round(rows * recipe.heldout_share), recipe.heldout_max)
 
 

@@ -47,7 +47,7 @@ class IndexConfig:
     """
 
     ndim: int
-    dtype: str = "f16"
+    dtype: str = "i8"
     connectivity: int = 16
     expansion_add: int = 128
     expansion_search: int = 64

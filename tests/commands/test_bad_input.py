@@ -411,7 +411,7 @@ class TestExistingOutputs:
         (tmp_path / "folder" / "file").write_text("mine")
         for place in (tmp_path / "folder", tmp_path / "folder" / "file"):
             message = refused(*workshop.train_arguments(place))
-            assert f"{place}: the output exists already and is no run folder" in message
+            assert f"{place}: the output exists already and is not a run folder" in message
         assert (tmp_path / "folder" / "file").read_text() == "mine" and names(tmp_path) == ["folder"]
 
     @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])

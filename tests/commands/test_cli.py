@@ -54,7 +54,7 @@ class TestHelp:
             ("train", "--data --teacher --out --task --student-layers --student --embedding-dim --teacher-epochs "),
             ("train", "--student-epochs --limit --seed --recipe --text-column --text-pair-column --label-column"),
             ("export", "RUN --out --target --quantization --allow-quality-loss auto|avx2|avx512_vnni|arm64"),
-            ("export", "dynamic|static|none --kb-data --query layers|distilled --keys student|teacher|both"),
+            ("export", "dynamic|none --kb-data --query layers|distilled --keys student|teacher|both"),
             (
                 "export",
                 "--weight auto|constant|buckets|logistic --keep-heldout --leave-heldout --kb-texts plain|hash|none",

@@ -1,4 +1,4 @@
-"""`reaugkd compact` as people and scripts meet it."""
+"""`reaugkd condense` as people and scripts meet it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_bundle_it_makes_answers(full: Path, tmp_path: Path) -> None:
     report = json.loads(done.out)
     assert (report["rows"], report["rows_before"]) == (150, 400)
     assert f"150 of 400 rows, {report['bytes'] / 1e6:.2f} of {report['bytes_before'] / 1e6:.2f} MB" in done.err
-    assert f"keeps {report['kept_nll']:.0%} ± {report['kept_nll_error']:.0%} of what retrieval gains" in done.err
+    assert f"keeps {report['kept_nll']:.0%} ± {report['kept_nll_error']:.0%} of retrieval's gain" in done.err
     assert f"{report['accuracy']:.2%} with these" in done.err
     assert json.loads(ok_json(tmp_path / "small", "noon"))["retrieved"] is True
     assert "150 rows" in ok("inspect", tmp_path / "small").out
@@ -58,17 +58,17 @@ def test_a_base_that_is_worse_than_none_is_told(tmp_path: Path) -> None:
     full = build_heldout_bundle(tmp_path / "full", seed=4)
     done = ok("condense", full, "--out", tmp_path / "out", "--max-rows", "3", "--json", "-")
     assert json.loads(done.out)["kept_nll"] < 0
-    assert done.err.endswith("this knowledge base is worth less than none: give it more rows\n")
+    assert done.err.endswith("this knowledge base is worse than none: keep more rows\n")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--max-rows", "9"), "no place to write to; expected --out NEW"),
-        (("--out", "{out}"), "takes one limit; found none; expected --max-rows, --max-bytes or --max-loss"),
+        (("--max-rows", "9"), "a limit needs an output folder; expected --out NEW"),
+        (("--out", "{out}"), "needs exactly one limit; found none; expected --max-rows, --max-bytes or --max-loss"),
         (("--out", "{out}", "--max-rows", "9", "--max-bytes", "1MB"), "found --max-rows and --max-bytes"),
-        (("--out", "{out}", "--max-bytes", "2 bananas"), "'2 bananas' is no size such as"),
-        (("--out", "{out}", "--max-bytes", "-1"), "'-1' is no size such as"),
+        (("--out", "{out}", "--max-bytes", "2 bananas"), "'2 bananas' is not a size such as"),
+        (("--out", "{out}", "--max-bytes", "-1"), "'-1' is not a size such as"),
         (("--out", "{out}", "--max-rows", "0"), "0 is not in the range x>=1"),
         (("--out", "{out}", "--max-loss", "5"), "5.0 is not in the range 0<=x<=1"),
         (("--out", "{out}", "--max-rows", "2"), "room for 2 rows; expected at least 3"),
@@ -113,4 +113,11 @@ main()
 """
     done = finish(spawn_python(script, "condense", full, "--out", tmp_path / "out", "--max-rows", "50"))
     assert done.code == code, done.err
-    assert ("50 of 400 rows" if code == 0 else "compacting needs the train extra") in done.err
+    assert ("50 of 400 rows" if code == 0 else "condensing needs the train extra") in done.err
+
+
+def test_the_old_name_works_with_a_note(full: Path) -> None:
+    done = ok("compact", full, "--json", "-")
+    assert "note: `reaugkd compact` is now `reaugkd condense`" in done.err
+    assert done.out == ok("condense", full, "--json", "-").out
+    assert "compact" not in ok("--help").out

@@ -143,7 +143,7 @@ def test_fold_and_verify(export: Path, bundle: Path) -> None:
     assert "a compaction cannot be taken back" in refused("kb", "undo", bundle, 3)
     assert not any(b"secret" in path.read_bytes() for path in bundle.rglob("*") if path.is_file())
     assert "needs a bundle without edits" in refused("fuse", bundle, "--out", bundle.parent / "one.onnx")
-    assert "needs a bundle without edits" in refused("compact", bundle)
+    assert "needs a bundle without edits" in refused("condense", bundle)
     journal = bundle / "generations" / "1" / "history.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b"privacy", b"secrecy"))
     assert "history.jsonl" in refused("kb", "verify", bundle)

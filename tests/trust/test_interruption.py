@@ -207,7 +207,7 @@ class TestTraining:
 
 
 class TestExporting:
-    @pytest.mark.parametrize("where", ["quantize", "make_kb", "seal"])
+    @pytest.mark.parametrize("where", ["quantize", "build_tuned_kb", "seal"])
     def test_ctrl_c_leaves_nothing(
         self, workshop: Workshop, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -223,7 +223,7 @@ class TestExporting:
 
     def test_kill_9_leaves_a_temporary_that_the_next_call_removes(self, workshop: Workshop, tmp_path: Path) -> None:
         arguments = ("export", workshop.run, "--out", tmp_path / "bundle", "--target", "avx2", "--allow-quality-loss")
-        script = killed_in("reaugkd.export.bundle.write", "reaugkd.export.bundle.write", "make_kb", 1)
+        script = killed_in("reaugkd.export.bundle.write", "reaugkd.export.bundle.write", "build_tuned_kb", 1)
         assert finish(spawn_python(script, *arguments)).code == -signal.SIGKILL
         assert [bool(TEMPORARY.fullmatch(name)) for name in names(tmp_path)] == [True]
         ok(*arguments)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.command_line import ok, refused
+from support.command_line import ok
 from support.heldout_bundle import build_heldout_bundle
 from support.tiny_bundle import build_tiny_bundle, reseal
 from support.workshop import Workshop
 
 from reaugkd import BundleError, BundleIntegrityError, KnowledgeBase, Runtime, UsageError
-from reaugkd.export.bundle.prototypes import Compaction, build
+from reaugkd.export.bundle.prototypes import Condensation, build
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.kb.texts import TextDigests
 from reaugkd.runtime.bundle.bundle import Bundle
@@ -83,7 +83,7 @@ def test_where_nothing_is_kept_nothing_is_found() -> None:
 
 def test_prototypes_and_other_labels_keep_them() -> None:
     kb = knowledge(TextDigests.of([f"text {row}" for row in range(20)]), 20)
-    prototypes = Compaction.of(kb.keys(), np.asarray(kb.soft_labels)).prototypes(8)
+    prototypes = Condensation.of(kb.keys(), np.asarray(kb.soft_labels)).prototypes(8)
     small = build(kb, prototypes, CONFIG)
     assert [small.text_digest(at) for at in range(8)] == [kb.text_digest(row) for row in prototypes.rows]
     assert small.rows_of(f"text {prototypes.rows[3]}") == [3]
@@ -174,11 +174,3 @@ class TestExport:
                 near = runtime.predict(text).neighbours
                 confirmed.append(near[0].similarity > 0.999)
             assert np.mean(confirmed) > 0.9
-
-    def test_the_older_option_means_none_and_nothing_else(self, workshop: Workshop, tmp_path: Path) -> None:
-        said = refused("export", workshop.run, "--out", tmp_path / "b", "--no-texts", "--kb-texts", "hash")
-        assert "give either --kb-texts or --no-texts" in said
-        ok("export", workshop.run, "--out", tmp_path / "b", "--target", "avx2", "--allow-quality-loss", "--no-texts")
-        assert not (tmp_path / "b" / "kb" / "texts.jsonl").exists()
-        assert not (tmp_path / "b" / "kb" / "text_digests.npy").exists()
-        assert "--no-texts" not in ok("export", "--help").out

@@ -21,7 +21,6 @@ from reaugkd.export.bundle import write as exporting
 from reaugkd.export.bundle.write import GOLDEN_TEXTS, Exported, ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.modeling.projection import LinearLayer
-from reaugkd.export.onnx.export import Quantization
 from reaugkd.export.onnx.quality import Floors
 from reaugkd.export.recipe import RetrievalRecipe
 from reaugkd.export.training.run_folder import RunFolder, read_rows
@@ -31,6 +30,7 @@ from reaugkd.export.tuning.abstention import abstention_of
 from reaugkd.export.tuning.build_kb import KbStorageConfig
 from reaugkd.export.tuning.gating import Certificate, certify
 from reaugkd.export.tuning.tune import Tuning
+from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.data import Dataset, label_indices
 from reaugkd.runtime.decision.blend_config import BlendConfig
@@ -259,14 +259,6 @@ def test_the_float32_student_is_torchs(tiny_run: Finished, tmp_path: Path) -> No
             np.testing.assert_allclose(runtime.predict(text).probabilities, expected, atol=1e-3)
 
 
-def test_static_quantization(tiny_run: Finished, tmp_path: Path) -> None:
-    made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, quantization="static"))
-    assert made.manifest.quantization["kind"] == "static"
-    assert made.quality.query_cosine > 0.9
-    with Runtime.open(tmp_path / "bundle") as runtime:
-        assert runtime.predict("please play the song").label in LABELS
-
-
 @pytest.mark.parametrize("target", ["avx512_vnni", "arm64"])
 def test_other_targets(tiny_run: Finished, tmp_path: Path, target: Any) -> None:
     made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, target=target))
@@ -298,7 +290,7 @@ def test_an_existing_output_is_refused(tiny_run: Finished, tmp_path: Path) -> No
     assert (tmp_path / "file").read_text() == "here"
 
 
-@pytest.mark.parametrize("function", ["write_student", "make_kb", "_golden", "require", "seal"])
+@pytest.mark.parametrize("function", ["write_student", "build_tuned_kb", "compare", "_golden", "seal"])
 def test_a_failure_on_the_way_leaves_nothing_behind(
     tiny_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
@@ -315,7 +307,7 @@ def test_a_full_disk_leaves_nothing_behind(tiny_run: Finished, tmp_path: Path, m
     def full(*_: object) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting.KnowledgeBase, "save", full)
+    monkeypatch.setattr(KnowledgeBase, "save", full)
     with pytest.raises(StorageError, match="No space left"):
         export(tiny_run[0], tmp_path / "bundle", JOB)
     assert list(tmp_path.iterdir()) == []
@@ -379,10 +371,9 @@ def make_run(tmp_path: Path, write: Callable[[Path], Path], pairs: bool = False)
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("quantization", ["dynamic", "static"])
-def test_pairs(tmp_path: Path, quantization: Quantization) -> None:
+def test_pairs(tmp_path: Path) -> None:
     run = make_run(tmp_path, tinymodels.write_bert, pairs=True)
-    made = export(run, tmp_path / "bundle", replace(JOB, quantization=quantization))
+    made = export(run, tmp_path / "bundle", JOB)
     assert made.manifest.text_pair is True
     assert all(isinstance(one.text, tuple) for one in made.manifest.golden)
     with Runtime.open(tmp_path / "bundle") as runtime:

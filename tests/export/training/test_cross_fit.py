@@ -81,7 +81,7 @@ def test_unrelated_rows_make_equal_folds_in_a_drawn_order() -> None:
 
 
 def test_rows_that_are_all_related_are_refused() -> None:
-    with pytest.raises(DataError, match="seen its like") as caught:
+    with pytest.raises(DataError, match="all rows are related") as caught:
         folds_of(split_of(["wake me", "wake", "wake me up"]), 2)
     assert caught.value.path == "here.csv" and 'labels = "teacher"' in str(caught.value)
 

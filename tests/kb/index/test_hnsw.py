@@ -144,9 +144,9 @@ def test_expansion_comes_from_the_configuration_not_from_the_file(tmp_path: Path
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        (IndexConfig(9), "8 dimensions, f16"),
-        (IndexConfig(8, dtype="f32"), "8 dimensions, f16"),
-        (IndexConfig(8, dtype="i8"), "8 dimensions, f16"),
+        (IndexConfig(9), "8 dimensions, i8"),
+        (IndexConfig(8, dtype="f32"), "8 dimensions, i8"),
+        (IndexConfig(8, dtype="f16"), "8 dimensions, i8"),
     ],
 )
 def test_an_index_of_other_parameters_is_refused(tmp_path: Path, config: IndexConfig, found: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaugkd.errors import RecipeError
-from reaugkd.export import objectives as registry
+from reaugkd.export.objectives import registry
 from reaugkd.export.recipe import (
     REAUGKD,
     FitRecipe,

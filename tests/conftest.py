@@ -56,6 +56,20 @@ def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of 120 rows with held-out rows, 90 of them unrelated to those; tests copy it and do not change it."""
+    from support.heldout_bundle import build_heldout_bundle
+
+    return build_heldout_bundle(tmp_path_factory.mktemp("export") / "bundle", rows=120, unrelated=90)
+
+
+@pytest.fixture
+def bundle(export: Path, tmp_path: Path) -> Path:
+    """A copy of ``export`` that a test may change."""
+    return Path(shutil.copytree(export, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """A tiny teacher, 240 train and 60 test rows, the finished run and its bundle; not to be changed."""
     from support.workshop import build_workshop

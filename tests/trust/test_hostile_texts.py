@@ -126,6 +126,7 @@ STREAMS: dict[str, tuple[Callable[[], bytes], tuple[str, ...], int, int]] = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.slow
 def test_a_stream_is_answered_to_its_end_in_bounded_memory(name: str, edge_bundle: Path, tmp_path: Path) -> None:
     make, options, count, failed = STREAMS[name]
     (tmp_path / "stdin").write_bytes(make())

@@ -157,6 +157,7 @@ def weights(run: Path) -> bytes:
     return (run / "student" / "model.safetensors").read_bytes() + (run / "student" / "heads.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 class TestTraining:
     @pytest.mark.parametrize(("stage", "step"), [("teacher", 5), ("student", 40)])
     def test_ctrl_c_leaves_whole_stages_and_goes_on(
@@ -206,6 +207,7 @@ class TestTraining:
         assert weights(run) == weights(workshop.run)
 
 
+@pytest.mark.slow
 class TestExporting:
     @pytest.mark.parametrize("where", ["quantize", "build_tuned_kb", "seal"])
     def test_ctrl_c_leaves_nothing(

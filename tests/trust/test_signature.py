@@ -344,6 +344,7 @@ class TestKeys:
 
 class TestCommands:
     @pytest.mark.parametrize("command", ["predict", "eval", "bench", "inspect"])
+    @pytest.mark.slow
     def test_every_reader_can_ask_for_a_signature(
         self, signed: Path, edge_bundle: Path, keys: Path, tmp_path: Path, command: str
     ) -> None:

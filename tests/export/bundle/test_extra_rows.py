@@ -150,6 +150,7 @@ def test_they_have_the_recipes_keys(tiny_run: Finished, tmp_path: Path, keys: An
         assert row in rows[near > 0.998]
 
 
+@pytest.mark.slow
 def test_labels_that_they_come_with_make_no_difference(tiny_run: Finished, tmp_path: Path) -> None:
     wrong = replace(NEW, labels=["no class of this run"] * len(NEW))
     bundles = [
@@ -174,6 +175,7 @@ def test_what_the_blend_is_tuned_on_is_not_among_them(tiny_run: Finished, tmp_pa
 
 
 @pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.slow
 def test_relatives_of_what_the_blend_is_tuned_on_come_only_with_it(
     tiny_run: Finished, tmp_path: Path, kept: bool
 ) -> None:
@@ -198,6 +200,7 @@ def test_relatives_of_what_the_blend_is_tuned_on_come_only_with_it(
 
 
 @pytest.mark.parametrize("repeated", [True, False])
+@pytest.mark.slow
 def test_none_that_are_left_are_as_none_given(tiny_run: Finished, tmp_path: Path, repeated: bool) -> None:
     texts = texts_of(tiny_run[0], "heldout")[:4] if repeated else []
     extra = Split(texts, None, None, "new.csv", list(range(1, len(texts) + 1)))

@@ -153,6 +153,7 @@ def test_the_paper_s_knowledge_base_is_the_train_rows_by_the_teachers_keys(tiny_
     assert manifest["created_from"]["recipe"]["retrieval"] == json.loads(json.dumps(asdict(papers)))
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_the_held_out_rows_changes_no_choice(tiny_run: Finished, tmp_path: Path) -> None:
     """They are added when everything is chosen: else each would have found itself."""
     left = replace(tiny_run[2].recipe.retrieval, keep_heldout=False)
@@ -260,6 +261,7 @@ def test_the_float32_student_is_torchs(tiny_run: Finished, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("target", ["avx512_vnni", "arm64"])
+@pytest.mark.slow
 def test_other_targets(tiny_run: Finished, tmp_path: Path, target: Any) -> None:
     made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, target=target))
     assert made.manifest.quantization["target"] == target
@@ -354,6 +356,7 @@ def test_texts_can_be_left_out(tiny_run: Finished, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])
+@pytest.mark.slow
 def test_how_keys_are_stored(tiny_run: Finished, tmp_path: Path, dtype: str) -> None:
     made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, store=KbStorageConfig(dtype, 8), quantization="none"))
     assert (made.manifest.kb.dtype, made.manifest.kb.connectivity) == (dtype, 8)
@@ -371,6 +374,7 @@ def make_run(tmp_path: Path, write: Callable[[Path], Path], pairs: bool = False)
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_pairs(tmp_path: Path) -> None:
     run = make_run(tmp_path, tinymodels.write_bert, pairs=True)
     made = export(run, tmp_path / "bundle", JOB)
@@ -383,6 +387,7 @@ def test_pairs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "roberta", "classifier"])
+@pytest.mark.slow
 def test_other_kinds_of_models(tmp_path: Path, kind: str) -> None:
     writers: dict[str, Callable[[Path], Path]] = {
         "distilbert": tinymodels.write_distilbert,

@@ -135,6 +135,7 @@ def compare(kb: KnowledgeBase, model: dict[int, Known], labels: tuple[str, ...],
 
 @settings(deadline=None, max_examples=60)
 @given(edits())
+@pytest.mark.slow
 def test_any_edits_are_those_of_a_plain_table(steps: list[tuple[str, int, int]]) -> None:
     below = base()
     kb, model = OverlayKnowledgeBase(below, LABELS), model_of(below)

@@ -161,6 +161,7 @@ print(refused)
 """
 
 
+@pytest.mark.slow
 def test_whatever_is_changed_nothing_crashes(index: bytes, tmp_path: Path) -> None:
     """Thousands of harmed graphs are refused, or searched with rows that there are."""
     (tmp_path / "source").write_bytes(index)

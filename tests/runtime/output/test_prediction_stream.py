@@ -99,6 +99,7 @@ def test_answers_come_as_the_rows_do(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("share", [0, 1, 1000])
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_stream(runtime: Runtime, share: int) -> None:
     """All good rows, all bad rows, and good ones among a thousand bad ones."""
 

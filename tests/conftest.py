@@ -75,18 +75,3 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     from support.workshop import build_workshop
 
     return build_workshop(tmp_path_factory.mktemp("workshop"))
-
-
-@pytest.fixture(scope="session")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of 120 rows with the labels a, b and c, 30 of them held-out rows; not to be changed."""
-    from support.heldout_bundle import build_heldout_bundle
-
-    return build_heldout_bundle(tmp_path_factory.mktemp("export") / "bundle", rows=120, unrelated=90)
-
-
-@pytest.fixture
-def bundle(export: Path, tmp_path: Path) -> Path:
-    """A copy of `export` that a test may edit."""
-    shutil.copytree(export, tmp_path / "bundle")
-    return tmp_path / "bundle"

@@ -44,8 +44,9 @@ lint: types
 types: $(STAMP)
 	@# mypy cannot follow an editable install's import hooks: it gets the package's name as a link
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
+	@ln -sfn ../../tests/typing/test_api.py $(VENV)/types/public_api.py
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \
-		-m reaugkd -m reaugkd.cli -m reaugkd.errors -p reaugkd.commands -p reaugkd.kb -p reaugkd.runtime -p reaugkd.export
+		-m reaugkd -m reaugkd.cli -m reaugkd.errors -m public_api -p reaugkd.commands -p reaugkd.kb -p reaugkd.runtime -p reaugkd.export
 
 docs: $(DOCS_STAMP)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs

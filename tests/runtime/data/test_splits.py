@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from reaugkd import DataError, LabelError, UsageError
-from reaugkd.runtime.data import Dataset, Split, carve, choose_split, is_carved, unlabelled_split, with_dev_split
+from reaugkd.runtime.data import Dataset, Split, choose_split, hold_out, is_held_out, unlabelled_split, with_dev_split
 
 LABELS = ("a", "b", "c")
 
@@ -18,21 +18,21 @@ def dataset(**splits: Split) -> Dataset:
     return Dataset("data", splits, LABELS)
 
 
-def test_a_tenth_is_carved_out_class_by_class_and_always_the_same() -> None:
+def test_a_tenth_is_held_out_out_class_by_class_and_always_the_same() -> None:
     train = split(90)
-    carved = with_dev_split(dataset(train=train))
-    assert len(carved.splits["dev"]) == 9 and len(carved.splits["train"]) == 81
-    assert sorted(carved.splits["dev"].labels or ()) == sorted("abc" * 3)
-    assert set(carved.splits["dev"].texts) | set(carved.splits["train"].texts) == set(train.texts)
-    assert with_dev_split(dataset(train=train)) == carved
-    assert with_dev_split(carved) is carved
+    held_out = with_dev_split(dataset(train=train))
+    assert len(held_out.splits["dev"]) == 9 and len(held_out.splits["train"]) == 81
+    assert sorted(held_out.splits["dev"].labels or ()) == sorted("abc" * 3)
+    assert set(held_out.splits["dev"].texts) | set(held_out.splits["train"].texts) == set(train.texts)
+    assert with_dev_split(dataset(train=train)) == held_out
+    assert with_dev_split(held_out) is held_out
 
 
 def test_a_class_keeps_a_row() -> None:
-    rest, held = carve(split(6), LABELS, count=100, seed=0)
+    rest, held = hold_out(split(6), LABELS, count=100, seed=0)
     assert len(rest) == len(held) == 3
     with pytest.raises(DataError, match=r"too few rows to hold any out.*3 rows of 3 classes") as caught:
-        carve(split(3), LABELS, count=1, seed=0)
+        hold_out(split(3), LABELS, count=1, seed=0)
     assert caught.value.path == "train.csv"
 
 
@@ -58,7 +58,7 @@ def test_the_split_to_score(splits: dict[str, int], name: str | None, expected: 
     found, chosen = choose_split(data, name)
     assert (found, len(chosen)) == (expected, rows)
     assert chosen.labels is not None
-    assert is_carved(data, found) == (found == "dev" and "dev" not in splits)
+    assert is_held_out(data, found) == (found == "dev" and "dev" not in splits)
 
 
 def test_all_rows_keep_their_places() -> None:

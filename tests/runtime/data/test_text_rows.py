@@ -1,4 +1,4 @@
-"""Streams to predict: every row gets a record, good or bad, in its place."""
+"""Texts to predict: every row is returned in order, as a TextRow or a BadRow."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reaugkd import ColumnError, DataError, TextError, UsageError
-from reaugkd.runtime.data import BadRecord, Columns, Record, load_dataset, read_records
-from reaugkd.runtime.data.formats import csv_tsv as delimited
-from reaugkd.runtime.data.formats import lines
+from reaugkd.runtime.data import BadRow, Columns, TextRow, load_dataset, read_text_rows
+from reaugkd.runtime.data.formats import csv_tsv, lines
 
 
-def read(content: bytes | str, kind: str | None = None, **settings: object) -> list[Record | BadRecord]:
+def read(content: bytes | str, kind: str | None = None, **settings: object) -> list[TextRow | BadRow]:
     data = content.encode("utf-8") if isinstance(content, str) else content
-    return list(read_records(io.BytesIO(data), kind, **settings))  # type: ignore[arg-type]
+    return list(read_text_rows(io.BytesIO(data), kind, **settings))  # type: ignore[arg-type]
 
 
-def texts(records: list[Record | BadRecord]) -> list[object]:
+def texts(records: list[TextRow | BadRow]) -> list[object]:
     """The texts, and for a bad record the row and the error's message."""
-    return [one.text if isinstance(one, Record) else (one.row, one.error.message) for one in records]
+    return [one.text if isinstance(one, TextRow) else (one.row, one.error.message) for one in records]
 
 
-def test_a_stream_is_plain_text_lines_unless_told() -> None:
+def test_a_stream_is_plain_text_by_default() -> None:
     assert read('one\ntwo words\r\n{"text": "three"}\nnan') == [
-        Record(1, "one"),
-        Record(2, "two words"),
-        Record(3, '{"text": "three"}'),
-        Record(4, "nan"),
+        TextRow(1, "one"),
+        TextRow(2, "two words"),
+        TextRow(3, '{"text": "three"}'),
+        TextRow(4, "nan"),
     ]
     assert read("") == []
 
@@ -42,7 +41,7 @@ def test_a_stream_is_plain_text_lines_unless_told() -> None:
 def test_an_empty_line_is_a_bad_record_in_its_place() -> None:
     records = read("one\n\n  \nfour\n")
     assert texts(records) == ["one", (2, "the text is empty"), (3, "the text is empty"), "four"]
-    assert isinstance(records[1], BadRecord)
+    assert isinstance(records[1], BadRow)
     assert isinstance(records[1].error, TextError)
 
 
@@ -66,7 +65,7 @@ def test_bytes_that_are_no_utf8_spoil_their_own_row_only(kind: str) -> None:
     shift = 1 if kind in ("csv", "tsv") else 0
     offset = b"\n".join(rows).index(b"\xff")
     assert texts([first, last]) == ["good", "good again"]
-    assert isinstance(bad, BadRecord)
+    assert isinstance(bad, BadRow)
     assert bad.row == bad.error.row == 2 + shift
     assert f"byte 0xff at byte offset {offset}" in str(bad.error)
 
@@ -74,7 +73,7 @@ def test_bytes_that_are_no_utf8_spoil_their_own_row_only(kind: str) -> None:
 def test_a_bad_byte_inside_quotes_does_not_upset_the_rows_after_it() -> None:
     records = read(b'text,id\n"one\n\xfe, two",1\nthree,2\n', "csv")
     assert texts(records) == [(2, "the bytes are not UTF-8"), "three"]
-    assert isinstance(records[0], BadRecord)
+    assert isinstance(records[0], BadRow)
     assert "(line 3)" in str(records[0].error)
 
 
@@ -82,9 +81,9 @@ def test_ragged_rows_name_row_and_counts() -> None:
     for kind, content in (("csv", "text,id\na,1\nb\nc,2,3\n\nd,4\n"), ("tsv", "text\tid\na\t1\nb\nc\t2\t3\n\nd\t4\n")):
         records = read(content, kind)
         assert [one.row for one in records] == [2, 3, 4, 6]
-        assert [isinstance(one, BadRecord) for one in records] == [False, True, True, False]
+        assert [isinstance(one, BadRow) for one in records] == [False, True, True, False]
         assert "row 4: the row does not have as many cells as the header; found 3 cells; expected 2 cells" in str(
-            records[2].error if isinstance(records[2], BadRecord) else ""
+            records[2].error if isinstance(records[2], BadRow) else ""
         )
 
 
@@ -99,7 +98,7 @@ def test_a_quote_that_never_closes_costs_its_own_line_only() -> None:
 
 
 def test_stray_quotes_in_a_long_file_do_not_eat_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "MAX_RECORD_CHARS", 50)
+    monkeypatch.setattr(csv_tsv, "MAX_RECORD_CHARS", 50)
     content = "text,id\n" + "".join(f"row {n},{n}\n" for n in range(9)) + '"stray,9\n'
     content += "".join(f"row {n},{n}\n" for n in range(10, 40))
     found = texts(read(content, "csv"))
@@ -120,7 +119,7 @@ def test_malformed_json_lines() -> None:
         (7, "the text is missing"),
         (8, "the text is missing"),
         "bare",
-        (10, "the text holds half a surrogate pair"),
+        (10, "the text holds an unpaired surrogate"),
     ]
     assert texts(read("[" * 100_000 + "\n" + "9" * 5000, "jsonl")) == [(1, "malformed JSON"), (2, "malformed JSON")]
 
@@ -136,7 +135,7 @@ def test_json_lines_of_pairs_and_columns_told_by_the_first_good_object() -> None
         (5, "this model reads pairs of texts"),
         (6, "the text is missing"),
     ]
-    assert isinstance(records[0], BadRecord)
+    assert isinstance(records[0], BadRow)
     assert "row 1" in str(records[0].error)
 
 
@@ -173,7 +172,7 @@ def test_a_ten_megabyte_text_is_a_bad_record() -> None:
     assert texts(read(f'text,id\n"{long}",1\nshort,2\n', "csv")) == [(2, "the text is too long"), "short"]
     assert texts(read(json.dumps({"text": long}) + '\n"short"\n', "jsonl")) == [(1, "the text is too long"), "short"]
     [bad, *_] = read(f"{long}\n")
-    assert isinstance(bad, BadRecord)
+    assert isinstance(bad, BadRow)
     assert "found 10,000,000 characters; expected at most 1,000,000" in str(bad.error)
 
 
@@ -183,7 +182,7 @@ def test_a_line_beyond_the_limit_is_passed_over(monkeypatch: pytest.MonkeyPatch,
     records = read("x" * 100 + "\n" + "y" * 101 + "\n" + "z" * 300_000 + end)
     assert texts(records)[:3] == ["x" * 100, (2, "the line is too long"), (3, "the line is too long")]
     assert texts(records)[3:] == end.split()
-    assert isinstance(records[2], BadRecord)
+    assert isinstance(records[2], BadRow)
     assert "300,00" in str(records[2].error)
 
 
@@ -211,23 +210,23 @@ def test_a_byte_order_mark_is_no_text() -> None:
 
 def test_files_tell_their_format_and_are_checked_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.ndjson").write_text('"a"\n')
-    assert list(read_records(tmp_path / "a.ndjson")) == [Record(1, "a")]
-    assert list(read_records(str(tmp_path / "a.ndjson"), "txt")) == [Record(1, '"a"')]
+    assert list(read_text_rows(tmp_path / "a.ndjson")) == [TextRow(1, "a")]
+    assert list(read_text_rows(str(tmp_path / "a.ndjson"), "txt")) == [TextRow(1, '"a"')]
     with pytest.raises(DataError, match="no such file"):
-        read_records(tmp_path / "b.txt")
+        read_text_rows(tmp_path / "b.txt")
     with pytest.raises(UsageError, match="unknown input format; found 'docx'"):
-        read_records(tmp_path / "a.docx")
+        read_text_rows(tmp_path / "a.docx")
     with pytest.raises(UsageError, match="unknown input format; found 'xml'"):
-        read_records(io.BytesIO(), "xml")
+        read_text_rows(io.BytesIO(), "xml")
     with pytest.raises(DataError, match="the file cannot be read"):
-        list(read_records(tmp_path, "txt"))
+        list(read_text_rows(tmp_path, "txt"))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl", "b.csv"])
 def test_a_file_without_rows_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("text,id\n" if name == "b.csv" else "")
     with pytest.raises(DataError, match="the file is empty; found 0 rows"):
-        list(read_records(tmp_path / name))
+        list(read_text_rows(tmp_path / name))
 
 
 def test_parquet_streams_its_batches(tmp_path: Path) -> None:
@@ -236,11 +235,11 @@ def test_parquet_streams_its_batches(tmp_path: Path) -> None:
     rows = [f"text {n}" for n in range(1000)]
     rows[700] = ""
     parquet.write_table(pyarrow.table({"text": rows}), tmp_path / "a.parquet", row_group_size=300)
-    found = list(read_records(tmp_path / "a.parquet"))
+    found = list(read_text_rows(tmp_path / "a.parquet"))
     assert len(found) == 1000
     assert texts(found[699:702]) == ["text 699", (701, "the text is empty"), "text 701"]
     with pytest.raises(UsageError, match="cannot be read from a pipe"):
-        list(read_records(_Endless(b""), "parquet"))  # type: ignore[arg-type]
+        list(read_text_rows(_Endless(b""), "parquet"))  # type: ignore[arg-type]
 
 
 def test_parquet_strings_that_are_no_utf8(tmp_path: Path) -> None:
@@ -248,7 +247,7 @@ def test_parquet_strings_that_are_no_utf8(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     column = pyarrow.array([b"good", b"\xff", b"fine"]).view(pyarrow.string())
     parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
-    assert texts(list(read_records(tmp_path / "a.parquet"))) == ["good", (2, "the bytes are not UTF-8"), "fine"]
+    assert texts(list(read_text_rows(tmp_path / "a.parquet"))) == ["good", (2, "the bytes are not UTF-8"), "fine"]
 
 
 class _Endless(io.RawIOBase):
@@ -271,7 +270,7 @@ class _Endless(io.RawIOBase):
     ("kind", "line"), [("txt", b"a b\n"), ("csv", b"text\n"), ("tsv", b"text\n"), ("jsonl", b'"a"\n')]
 )
 def test_an_endless_stream_is_read_lazily_in_constant_memory(kind: str, line: bytes) -> None:
-    records: Iterator[Record | BadRecord] = read_records(_Endless(line), kind)  # type: ignore[arg-type]
+    records: Iterator[TextRow | BadRow] = read_text_rows(_Endless(line), kind)  # type: ignore[arg-type]
     for _ in islice(records, 100):
         pass
     tracemalloc.start()
@@ -292,7 +291,7 @@ def test_no_bytes_make_a_reader_crash_or_skip_rows(content: bytes, kind: str) ->
     records = read(head + content, kind)
     rows = [one.row for one in records]
     assert rows == sorted(set(rows))
-    assert all(isinstance(one, (Record, BadRecord)) for one in records)
+    assert all(isinstance(one, (TextRow, BadRow)) for one in records)
     assert len(rows) <= (head + content).count(b"\n") + 1
 
 

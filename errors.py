@@ -1,24 +1,25 @@
-"""Every error a user can cause, as one tree.
+"""The exceptions that a user can cause, and the exit codes of the command line.
 
 ReaugkdError
-├── UsageError            an option or argument that cannot be meant
-├── RecipeError           a recipe (TOML) that cannot be followed
+├── UsageError            an invalid option or argument
+├── RecipeError           an invalid recipe (TOML)
 ├── DataError             rows that cannot be used
-│   ├── ColumnError       a column is missing or cannot be told
-│   ├── LabelError        a label is missing, unknown, or there is only one
+│   ├── ColumnError       a column is missing or ambiguous
+│   ├── LabelError        a label is missing or unknown, or there is only one class
 │   └── TextError         a text is empty, too long, or not UTF-8
-├── ModelError            a teacher or student that cannot be loaded
-├── BundleError           a bundle that cannot be used
-│   ├── BundleVersionError    written by a newer format
+├── ModelError            a teacher or student cannot be loaded
+├── BundleError           a bundle cannot be used
+│   ├── BundleVersionError    its format is newer than this version of reaugkd
 │   └── BundleIntegrityError  a file is missing, truncated or altered
-├── OutputExistsError     the place to write to is taken
+├── OutputExistsError     the output exists already
 ├── DependencyError       an optional dependency is not installed
-├── StorageError          the disk refused (full, read-only, not permitted)
-├── EditRefusedError      an edit changes more than its guard allows
-└── QualityError          the int8 student fell below the export gate
+├── StorageError          a file cannot be written (full disk, read-only, no permission); exit code 1
+├── EditRefusedError      an edit changes more predictions than its guard allows
+└── QualityError          the quantized student fails the quality check of the export; exit code 1
 
-``exit_code`` is what the command line returns: 2 where the user can put it right in the call or in the data, 1 where
-the world has to change first (a full disk, a student that does not survive quantization).
+The command line exits with 0 after success; with 2 after an error that the user can correct in the call or in the data;
+with 1 after a StorageError, a QualityError or any other error of the operating system; and with 128 + the number of
+the signal after SIGINT (130), SIGTERM (143) or SIGHUP (129).
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ _DETAILS = ("path", "row", "column", "found", "expected", "remedy")
 
 
 class ReaugkdError(Exception):
-    """The root of the tree: says where, what was found, what was expected, and the way out.
+    """The base class. An error names the place, what was found, what was expected, and a remedy.
 
     Args:
-        message: what is wrong, without a full stop.
-        path: the file or folder it is about.
-        row: the row in that file, 1-based, the header counted where there is one.
-        column: the column's name.
+        message: the problem, without a full stop.
+        path: the file or folder with the problem.
+        row: the 1-based row number in that file, with the header counted where there is one.
+        column: the name of the column.
         found: the value found (shortened to 80 characters).
-        expected: the value expected, in words.
-        remedy: what to do about it, a whole sentence.
+        expected: the values expected, in words.
+        remedy: how to solve the problem, as a full sentence.
+
+    Attributes:
+        exit_code: the exit code of the command line.
     """
 
     exit_code = 2
@@ -78,11 +82,11 @@ class ReaugkdError(Exception):
         return f"{text}. {self.remedy}" if self.remedy else text
 
     def at(self, **changes: Any) -> Self:
-        """The same error with other details: ``path``, ``row``, ``column``, ``found``, ``expected`` or ``remedy``."""
+        """Return a copy with other details: ``path``, ``row``, ``column``, ``found``, ``expected`` or ``remedy``."""
         return type(self)(self.message, **{**{name: getattr(self, name) for name in _DETAILS}, **changes})
 
     def as_record(self) -> dict[str, object]:
-        """The error as a JSON-ready record, for streams where a bad row must not stop the rest."""
+        """Return the error as a JSON object, for streams in which later rows follow a bad one."""
         record: dict[str, object] = {"type": type(self).__name__, "message": self.message}
         record.update((name, getattr(self, name)) for name in _DETAILS if getattr(self, name) is not None)
         return record
@@ -92,7 +96,7 @@ class ReaugkdError(Exception):
 
 
 def _rebuild(kind: type[ReaugkdError], state: dict[str, object]) -> ReaugkdError:
-    """Unpickle without the constructor's keyword-only arguments getting lost."""
+    """Unpickle an error with its details, which are keyword-only arguments of the constructor."""
     error = kind.__new__(kind)
     error.__dict__.update(state)
     Exception.__init__(error, error._describe())
@@ -100,75 +104,75 @@ def _rebuild(kind: type[ReaugkdError], state: dict[str, object]) -> ReaugkdError
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """``repr`` of a value (a string as it is when it is an already worded finding), cut to ``limit`` characters."""
+    """Return a string unchanged, or the ``repr`` of another value, cut to ``limit`` characters."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def one_line(text: str) -> str:
-    """White space as single spaces, and what a terminal would act on (escapes, bells) as question marks."""
+    """Replace white space by single spaces, and control characters (escapes, bells) by question marks."""
     return "".join("?" if mark < " " or "\x7f" <= mark <= "\x9f" else mark for mark in " ".join(text.split()))
 
 
 class UsageError(ReaugkdError):
-    """An option or argument that cannot be meant."""
+    """An invalid option or argument. Exit code 2."""
 
 
 class RecipeError(ReaugkdError):
-    """A recipe that cannot be followed."""
+    """An invalid recipe. Exit code 2."""
 
 
 class DataError(ReaugkdError):
-    """Rows that cannot be used."""
+    """Rows that cannot be used. Exit code 2."""
 
 
 class ColumnError(DataError):
-    """A column is missing or cannot be told."""
+    """A column is missing or ambiguous. Exit code 2."""
 
 
 class LabelError(DataError):
-    """A label is missing, unknown, or there is only one."""
+    """A label is missing or unknown, or there is only one class. Exit code 2."""
 
 
 class TextError(DataError):
-    """A text is empty, too long, or not UTF-8."""
+    """A text is empty, too long, or not UTF-8. Exit code 2."""
 
 
 class ModelError(ReaugkdError):
-    """A teacher or student that cannot be loaded."""
+    """A teacher or student cannot be loaded. Exit code 2."""
 
 
 class BundleError(ReaugkdError):
-    """A bundle that cannot be used."""
+    """A bundle cannot be used. Exit code 2."""
 
 
 class BundleVersionError(BundleError):
-    """A bundle written by a newer format."""
+    """The format of a bundle is newer than this version of reaugkd. Exit code 2."""
 
 
 class BundleIntegrityError(BundleError):
-    """A bundle's file is missing, truncated or altered."""
+    """A file of a bundle is missing, truncated or altered. Exit code 2."""
 
 
 class OutputExistsError(ReaugkdError):
-    """The place to write to is taken."""
+    """The output exists already. Exit code 2."""
 
 
 class DependencyError(ReaugkdError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed. Exit code 2."""
 
 
 class StorageError(ReaugkdError):
-    """The disk refused: full, read-only, or not permitted."""
+    """A file cannot be written: the disk is full or read-only, or permission is missing. Exit code 1."""
 
     exit_code = 1
 
 
 class EditRefusedError(ReaugkdError):
-    """An edit of the knowledge base changes more answers than its guard allows."""
+    """An edit of the knowledge base changes more predictions than its guard allows. Exit code 2."""
 
 
 class QualityError(ReaugkdError):
-    """The quantized student fell below the export gate."""
+    """The quantized student fails the quality check of the export. Exit code 1."""
 
     exit_code = 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from reaugkd.export.bundle.condensation_curve import CurveInputs, Reference, blends_of
-from reaugkd.export.bundle.prototypes import Compaction
+from reaugkd.export.bundle.prototypes import Condensation
 from reaugkd.export.onnx.quality import answers_of
 from reaugkd.kb.index.exact_search import exact_search, unit
 from reaugkd.kb.knowledge_base import KnowledgeBase
@@ -44,7 +44,7 @@ def main(bundle_path: str, data: str, split: str | None = None) -> None:
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
     heldout = HeldOutRows.open(bundle.path, len(manifest.labels), kb.ndim, len(kb))
     some = heldout.unrelated
-    everything = Compaction.of(kb.keys()[:some], np.asarray(kb.soft_labels)[:some])
+    everything = Condensation.of(kb.keys()[:some], np.asarray(kb.soft_labels)[:some])
     scored = asked(bundle, data, split)
     full = blends_of(everything.keys, kb.soft_labels, manifest.blend, scored)
     student, best = (CurveInputs.of(system, scored.gold) for system in (full.student, full.blend))
@@ -78,7 +78,7 @@ def asked(bundle: Bundle, data: str, split: str | None) -> HeldOutRows:
     return HeldOutRows(answers.logits, answers.queries, gold, np.arange(len(gold)), 0)
 
 
-def ways(everything: Compaction, heldout: HeldOutRows, blend: BlendConfig) -> Ways:
+def ways(everything: Condensation, heldout: HeldOutRows, blend: BlendConfig) -> Ways:
     """Each way's number of draws, and the keys and labels that it leaves of so many rows."""
     keys, labels = everything.keys, everything.soft_labels
     classes = labels.argmax(axis=1)

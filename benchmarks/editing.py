@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from reaugkd import How, Row, Runtime
+from reaugkd import Row, Runtime
 
 NEW_INTENTS = 30
 ROWS = (5, 20, 100)
@@ -90,22 +90,22 @@ def once(bundle: Path, rows: list[Row], old: Pairs, new: Pairs, before: float) -
         copy = Path(folder) / "bundle"
         shutil.copytree(bundle, copy)
         with Runtime.open(copy) as runtime:
-            how = How(new_labels=True, compact=False)
+            options = {"new_labels": True, "auto_compact": False}
             last = rows[-ALONE:]
             begin = time.perf_counter()
-            runtime.kb.add(rows[:-ALONE], how=how)
+            runtime.kb.add(rows[:-ALONE], **options)
             together = (time.perf_counter() - begin) / len(rows[:-ALONE])
             singles = []
             for row in last:
                 begin = time.perf_counter()
-                runtime.kb.add(row, how=how)
+                runtime.kb.add(row, **options)
                 singles.append(time.perf_counter() - begin)
             return {
                 "new": accuracy(runtime, new),
                 "lost": before - accuracy(runtime, old),
                 "ms_a_row_together": 1e3 * together,
                 "ms_a_row_alone": 1e3 * statistics.median(singles),
-                "odds": runtime.knowledge_base.odds,
+                "odds": runtime.knowledge_base.new_label_odds,
             }
 
 

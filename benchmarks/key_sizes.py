@@ -16,16 +16,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reaugkd.export.bundle.write import ask
+from reaugkd.export.bundle.student import ask
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
-from reaugkd.export.tuning.grid import blended
 from reaugkd.export.tuning.groups import related_inputs
 from reaugkd.export.tuning.tune import K_GRID, HeldOut, soft_labels, tune_blend
 from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.runtime.bundle.bundle import Bundle
-from reaugkd.runtime.decision.blending import softmax_many
+from reaugkd.runtime.decision.blending import interpolate, softmax_many
 from reaugkd.runtime.inference.student import StudentSession
 from reaugkd.runtime.inference.tokenizer import TextTokenizer
 from reaugkd.runtime.output.text_table import table
@@ -71,7 +70,7 @@ def scored(rows: HeldOut, halves: NDArray[np.int64], options: dict[str, object])
         )
         shares = softmax_many(unseen.similarities[:, : chosen.k].astype(np.float64), chosen.tau)
         student = softmax_many(unseen.student_logits.astype(np.float64), chosen.student_temperature)
-        blend = blended(student, np.einsum("nk,nkc->nc", shares, labels), chosen.student_weight)
+        blend = interpolate(student, np.einsum("nk,nkc->nc", shares, labels), chosen.student_weight)
         for number, answer in enumerate((student, blend)):
             nll[number, unknown] = -np.log(np.maximum(answer[np.arange(len(answer)), unseen.gold], 1e-12))
             right[number, unknown] = answer.argmax(axis=1) == unseen.gold

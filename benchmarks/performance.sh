@@ -18,7 +18,7 @@ for layers in 3 6; do
     reaugkd bench "$bundle" --data "$data/banking77" --seconds 30 --json "$out/bench-$layers-layers.json"
     reaugkd bench "$bundle-60k" --data "$work/24-tokens.txt" --seconds 30 --json "$out/bench-$layers-layers-60k.json"
 done
-reaugkd bench "$work/3-layers" --sweep --tokens 12,24,64 --rows 10000,60000,1000000 --data "$data/banking77" --seconds 40 \
+python -m reaugkd.benchmarks.sweep "$work/3-layers" --tokens 12,24,64 --rows 10000,60000,1000000 --data "$data/banking77" --seconds 40 \
     --json "$out/sweep.json" --plot "$out/sweep.svg"
 # Started as users start it: from an environment that `pip install .` made.
 if [ ! -x "$work/.venv/bin/reaugkd" ]; then

@@ -42,6 +42,7 @@ from reaugkd.runtime.benchmark.latency import interleave, visits
 from reaugkd.runtime.data import load_dataset
 from reaugkd.runtime.inference.pipeline import Pipeline
 from reaugkd.runtime.inference.prediction import Prediction
+from reaugkd.runtime.inference.retrieval_policy import RetrievalPolicy
 from reaugkd.runtime.inference.threads import default_threads
 from reaugkd.runtime.output.progress import ProgressLine
 from reaugkd.runtime.output.text_table import table
@@ -110,7 +111,7 @@ def take_round(demo: Path, grown: Path) -> dict[str, float]:
             ratios[INT8] = p50["student"] / p50["float32"]
         ratios[SEARCH] = search["tenfold"] / search["own"]
         if default_threads() > 1:
-            always = Pipeline(runtime.manifest, runtime.tokenizer, runtime.knowledge_base, "always")
+            always = Pipeline(runtime.manifest, runtime.tokenizer, runtime.knowledge_base, RetrievalPolicy())
             streams = measure_streams(always, runtime.student, inputs, 2, PASSES, perf_counter_ns)
             assert streams.speedup is not None
             ratios[STREAM] = streams.speedup
@@ -134,7 +135,7 @@ def _medians(tasks: dict[str, Any], inputs: int) -> tuple[dict[str, float], dict
 def _searching(runtime: Runtime, folder: Path) -> Pipeline:
     config = replace(runtime.manifest.kb, dtype=DTYPE)
     kb = KnowledgeBase.open(folder, config, len(runtime.labels))
-    return Pipeline(runtime.manifest, runtime.tokenizer, kb, "always")
+    return Pipeline(runtime.manifest, runtime.tokenizer, kb, RetrievalPolicy())
 
 
 def _answers(pipeline: Pipeline, runtime: Runtime, inputs: Sequence[Any]) -> Any:

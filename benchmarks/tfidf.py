@@ -45,7 +45,7 @@ def main(data: Path, tasks: list[str]) -> None:
             found = model.predict_proba(texts(splits.heldout))
             fitted[-np.log(found[np.arange(len(found)), gold["heldout"]]).mean()] = strength, model
         strength, model = fitted[min(fitted)]
-        scores = score(model.predict_proba(texts(scored)), gold["scored"]).as_dict()
+        scores = score(model.predict_proba(texts(scored)), gold["scored"])
         figures = [f"{100 * scores['accuracy']:.2f}", f"{100 * scores['mcc']:.2f}", f"{scores['nll']:.4f}"]
         sys.stdout.write(f"| {name} | {strength:g} | {' | '.join(figures)} | {100 * scores['ece']:.2f} |\n")
         sys.stdout.flush()

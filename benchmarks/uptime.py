@@ -19,7 +19,7 @@ import tempfile
 from collections import deque
 from pathlib import Path
 
-from reaugkd import How, Row, Runtime
+from reaugkd import Row, Runtime
 
 EDITS = 400  # in all
 FOLDS = 40
@@ -45,18 +45,18 @@ def held() -> dict[str, float]:
 def edit(runtime: Runtime, number: int, texts: list[str]) -> None:
     """One edit, of each kind in turn; the knowledge base ends as large as it was."""
     kind, text, labels = number % 5, texts[number * 7 % len(texts)], runtime.labels
-    how = How(why="uptime", who="uptime", compact=False)
+    options = {"why": "uptime", "who": "uptime", "auto_compact": False}
     if kind == 0:
-        runtime.kb.add([Row(f"{text} {place}", labels[number % len(labels)]) for place in range(3)], how=how)
+        runtime.kb.add([Row(f"{text} {place}", labels[number % len(labels)]) for place in range(3)], **options)
     elif kind == 1:
-        runtime.kb.relabel({runtime.knowledge_base.id(number): labels[(number + 1) % len(labels)]}, how)
+        runtime.kb.relabel({runtime.knowledge_base.id(number): labels[(number + 1) % len(labels)]}, **options)
     elif kind == 2:
-        runtime.kb.undo(how=how)
+        runtime.kb.undo(**options)
     elif kind == 3:
-        runtime.kb.remove(texts=[f"{texts[(number - 3) * 7 % len(texts)]} {place}" for place in range(3)], how=how)
+        runtime.kb.remove(texts=[f"{texts[(number - 3) * 7 % len(texts)]} {place}" for place in range(3)], **options)
     else:
-        runtime.kb.add(f"{text} once more", labels[number % len(labels)], how)
-        runtime.kb.undo(how=how)
+        runtime.kb.add(f"{text} once more", labels[number % len(labels)], **options)
+        runtime.kb.undo(**options)
 
 
 def run(bundle: Path, texts: list[str], predictions: int) -> list[dict[str, float]]:
@@ -76,7 +76,7 @@ def run(bundle: Path, texts: list[str], predictions: int) -> list[dict[str, floa
                 edit(runtime, edits, texts)
                 edits += 1
                 if edits % (EDITS // FOLDS) == 0:
-                    runtime.kb.compact(How(who="uptime"))
+                    runtime.kb.compact(who="uptime")
             for one in (runtime, other):  # both let go of what the last edits replaced
                 one.predict(texts[0])
             notes.append({"predictions": done, "edits": edits, **held()})

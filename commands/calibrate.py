@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from ..runtime.data import Columns
 
 
-@click.command(short_help="A bundle that abstains by other rows than its held-out ones. *")
+@click.command(short_help="Re-fit the abstention thresholds on your own labelled data. *")
 @click.argument("bundle", type=PATH)
-@click.option("--data", required=True, metavar="PATH|HUB_ID", help="Labelled rows that look like those to come.")
-@click.option("--split", metavar="NAME", default="dev", show_default=True, help="train, dev, test, or all rows.")
+@click.option("--data", required=True, metavar="PATH|HUB_ID", help="Labelled rows similar to the texts in use.")
+@click.option(
+    "--split", metavar="NAME", default="dev", show_default=True, help="Split to use: train, dev, test or all."
+)
 @with_task
-@click.option("--out", required=True, type=PATH, metavar="NEW", help="The bundle folder to make.")
+@click.option("--out", required=True, type=PATH, metavar="NEW", help="Folder of the new bundle.")
 @with_columns
 def calibrate(bundle: Path, data: str, split: str, task: str | None, out: Path, columns: Columns) -> None:
-    """Write BUNDLE anew, with abstention and prediction sets fitted on labelled rows of --data.
+    """Write a copy of BUNDLE with abstention thresholds and prediction sets fitted on the labelled rows of --data.
 
-    An export fits them on held-out train rows; where texts in use are harder, the shares they promise are not kept.
-    Rows that the bundle was trained on must not be among these, nor rows that it is scored on afterwards.
+    An export fits them on held-out train rows. If the texts in use are harder, the promised coverage is not reached.
+    The rows must not include rows that the bundle was trained on, or rows that it is evaluated on afterwards.
     """
     with train_extra("calibrating"):
         from ..export.bundle.calibrate import calibrate as run_calibrate

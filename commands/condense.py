@@ -1,4 +1,4 @@
-"""`reaugkd compact`."""
+"""`reaugkd condense`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .options import PATH, with_json
 
 if TYPE_CHECKING:
     from ..export.bundle.condensation_curve import Size
-    from ..export.bundle.condense import Compacted, Frontier
+    from ..export.bundle.condense import Condensed, Frontier
 
-_MOST_BYTES = 1e18  # beyond, numbers end
+_MOST_BYTES = 1e18  # so that any number fits an int64
 _UNITS = {"": 1, "b": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
 
@@ -24,24 +24,24 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | No
         return None
     read = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmg]?)b?", value.strip().lower())
     if read is None:
-        raise click.BadParameter(f"{value!r} is no size such as 2500000, 900kB or 2.5MB")
+        raise click.BadParameter(f"{value!r} is not a size such as 2500000, 900kB or 2.5MB")
     return int(min(float(read[1]) * _UNITS[read[2]], _MOST_BYTES))
 
 
-@click.command(short_help="A bundle with a smaller knowledge base. *")
+@click.command(short_help="Merge near rows into prototypes, for a smaller knowledge base. *")
 @click.argument("bundle", type=PATH)
-@click.option("--out", type=PATH, metavar="NEW", help="The bundle folder to make; takes one of the limits below.")
-@click.option("--max-bytes", callback=_bytes, metavar="N[kB|MB]", help="The most bytes of the whole knowledge base.")
-@click.option("--max-rows", type=click.IntRange(1), metavar="N", help="The most rows.")
+@click.option("--out", type=PATH, metavar="NEW", help="Folder of the new bundle; needs one of the limits below.")
+@click.option("--max-bytes", callback=_bytes, metavar="N[kB|MB]", help="Largest size of the whole knowledge base.")
+@click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Largest number of rows.")
 @click.option(
     "--max-loss",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="The smallest that keeps all of retrieval's gain but for this share, such as 0.05.",
+    help="Largest share of retrieval's gain to lose, such as 0.05; the smallest such size is taken.",
 )
-@click.option("--no-texts", is_flag=True, help="Leave the rows' texts out.")
+@click.option("--no-texts", is_flag=True, help="Leave out the texts of the rows.")
 @with_json
-def compact(
+def condense(
     bundle: Path,
     out: Path | None,
     max_bytes: int | None,
@@ -50,32 +50,32 @@ def compact(
     no_texts: bool,
     json_path: str | None,
 ) -> None:
-    """Write BUNDLE anew with a small knowledge base: keys of one byte a component, near rows merged into prototypes.
+    """Write a copy of BUNDLE with a condensed knowledge base: int8 keys, near rows merged into prototypes.
 
-    Without --out it shows what every size keeps of retrieval's gain, on the bundle's held-out rows. Of the train extra
-    it takes scipy alone, and mapie for a bundle that knows when to abstain.
+    Without --out, print the share of retrieval's gain that each size keeps, measured on the bundle's held-out rows. Of
+    the train extra this command needs scipy, and mapie for a bundle with abstention thresholds.
     """
     from ..errors import UsageError
 
-    with train_extra("compacting"):
-        from ..export.bundle import condense as compacting
+    with train_extra("condensing"):
+        from ..export.bundle import condense as condensing
     limited = any(limit is not None for limit in (max_bytes, max_rows, max_loss))
     if out is None and limited:
-        raise UsageError("a limit is given, but no place to write to", expected="--out NEW")
+        raise UsageError("a limit needs an output folder", expected="--out NEW")
     with json_report(json_path) as write:
         if out is None:
-            found = compacting.frontier(bundle, progress, not no_texts)
+            found = condensing.frontier(bundle, progress, not no_texts)
             click.echo(format_frontier(found), err=json_path == "-")
             write(found.to_json())
             return
-        limit = compacting.Limit(max_rows, max_bytes, max_loss)
-        done = compacting.compact(bundle, out, limit, progress, not no_texts)
-        click.echo(format_compacted(out, done), err=True)
-        write(done.manifest.quality["compaction"])
+        limit = condensing.Limit(max_rows, max_bytes, max_loss)
+        done = condensing.condense(bundle, out, limit, progress, not no_texts)
+        click.echo(format_condensed(out, done), err=True)
+        write(done.manifest.quality["condensation"])
 
 
 def format_frontier(found: Frontier) -> str:
-    """A frontier as a table, with what it was measured on."""
+    """A frontier as a table."""
     from ..export.bundle.condense import CONNECTIVITY, DTYPE
     from ..runtime.output.text_table import table
 
@@ -97,7 +97,7 @@ def format_frontier(found: Frontier) -> str:
     head = ["knowledge base", "share", "about MB", "accuracy", "NLL", "gain in NLL kept", "label as in full"]
     return "\n".join(
         [
-            f"now {most:,} rows, {found.bytes / 1e6:.2f} MB; sizes as with {DTYPE} keys and {CONNECTIVITY} edges, "
+            f"now {most:,} rows, {found.bytes / 1e6:.2f} MB; sizes with {DTYPE} keys and {CONNECTIVITY} edges, "
             f"measured on the same {len(alone.nll):,} held-out rows",
             "",
             table(head, [student, *rows]),
@@ -107,27 +107,27 @@ def format_frontier(found: Frontier) -> str:
     )
 
 
-def format_compacted(out: Path, done: Compacted) -> str:
-    """What a compaction came to."""
+def format_condensed(out: Path, done: Condensed) -> str:
+    """The result of a condensation as lines of text."""
     from ..export.tuning.gating import describe_gate
 
     size, reference, search = done.size, done.reference, done.manifest.quality["search"]
     before, after = done.bytes_before / 1e6, size.bytes / 1e6
-    kept = f"keeps {_kept(size)} of what retrieval gains in log-likelihood"
+    kept = f"keeps {_kept(size)} of retrieval's gain in log-likelihood"
     if size.kept_nll is None:
-        kept = "retrieval, with all rows too, gains nothing in log-likelihood"
+        kept = "retrieval gains nothing in log-likelihood, even with all rows"
     accuracies = " -> ".join(f"{system.right.mean():.2%}" for system in (reference.student, reference.full))
     lines = [
         f"{out}: {size.rows:,} of {done.rows_before:,} rows, {after:.2f} of {before:.2f} MB",
         f"{kept} on {len(reference.full.nll):,} held-out rows; "
         f"their accuracy: student {accuracies} with all rows, {size.accuracy:.2%} with these",
-        f"a search {search['expansion_search']} wide finds {search['recall']:.1%} of the nearest, comparing "
-        f"{search['compared']:,.0f} keys",
+        f"a search with ef_search {search['expansion_search']} finds {search['recall']:.1%} of the nearest rows and "
+        f"compares {search['compared']:,.0f} keys",
     ]
     if done.gate_before is not None:
         lines.append(f"gate (predict --gated): {describe_gate(done.manifest.gate, done.gate_before.epsilon)}")
     if size.kept_nll is not None and size.kept_nll <= 0:
-        lines.append("this knowledge base is worth less than none: give it more rows")
+        lines.append("this knowledge base is worse than none: keep more rows")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What every command shares with the terminal: errors on one line, signals, streams, output files, hints to install."""
+"""The terminal: one-line errors, signals, streams, output files, progress, and hints about missing extras."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -21,122 +22,130 @@ if TYPE_CHECKING:
     from ..runtime.monitoring.statistics import Stats
     from ..runtime.output.progress import ProgressLine
 
-INTERRUPTED = 128 + signal.SIGINT
-
-
-class _Passed(Exception):  # noqa: N818  (an envelope, no error)
-    """Carries what click would handle in its own way past it, as its ``__cause__``."""
+_SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
+_received: list[str] = []  # SIGTERM and SIGHUP, which raise the same exception as Ctrl-C
 
 
 class Commands(click.Group):
-    """A group that lists its commands in the order of work and leaves interrupts and broken pipes to ``run``."""
+    """A group that lists its commands in the order they are added, and reports every user error in one line.
+
+    Args:
+        arguments: the arguments of `click.Group`.
+        renamed: former name of a command -> its name now.
+        options: the keyword arguments of `click.Group`.
+    """
+
+    def __init__(self, *arguments: Any, renamed: Mapping[str, str] = MappingProxyType({}), **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._renamed = renamed
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command with this name, or this former name."""
+        name = self._renamed.get(cmd_name)
+        if name is not None:
+            click.echo(f"note: `{ctx.command_path} {cmd_name}` is now `{ctx.command_path} {name}`", err=True)
+        return super().get_command(ctx, name or cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the order of their definition."""
+        """Return the names of the commands."""
         return list(self.commands)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the options of the group."""
+        with _one_line_errors():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the chosen command."""
-        try:
-            return super().invoke(ctx)
-        except (KeyboardInterrupt, EOFError, OSError) as error:
-            raise _Passed from error
+        """Run the chosen command; if it returns a number, this is the exit code."""
+        with _one_line_errors():
+            code = super().invoke(ctx)
+        if code:
+            ctx.exit(code)
+
+
+class _Failure(click.ClickException):
+    """An error that click shows in one line on stderr before it exits with the code."""
+
+    def __init__(self, message: str, exit_code: int, prefix: str = "error: ") -> None:
+        super().__init__(prefix + one_line(message))
+        self.exit_code = exit_code  # type: ignore[misc]
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.message, file, err=True)
 
 
 def run(commands: click.Command) -> NoReturn:
-    """Run the command line and end the process: what the user can cause is one line on stderr, never a traceback."""
-    _prepare_streams()
-    told: list[int] = []  # the exit code of a signal that has been told
-    _end_politely_on(signal.SIGTERM, "terminated", told)
-    if hasattr(signal, "SIGHUP"):
-        _end_politely_on(signal.SIGHUP, "hung up", told)
-    try:
-        code: Any = _exit_code(commands)
-    except SystemExit as stop:  # of a signal, or of click
-        code = stop.code
-    except KeyboardInterrupt:
-        # A search cut short loses the exception that the signal's handler raised (kb.index makes this one of it).
-        code = told[0] if told else _tell("interrupted: nothing half-written was left", INTERRUPTED, prefix="")
-    sys.exit(_flushed(code))
-
-
-def _exit_code(commands: click.Command) -> int:
-    try:
-        try:
-            result = commands.main(prog_name="reaugkd", standalone_mode=False)
-        except _Passed as envelope:
-            assert envelope.__cause__ is not None
-            raise envelope.__cause__ from None
-    except ReaugkdError as error:
-        return _tell(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return error.exit_code
-    except click.ClickException as error:
-        return _tell(_usage(error), error.exit_code)
-    except click.Abort:
-        raise KeyboardInterrupt from None
-    except BrokenPipeError:
-        return 0  # the reader (head, less) has seen enough
-    except OSError as error:
-        # Without a name it is one of our own streams, unless it says more than its number does.
-        where = error.filename or ("stdout" if error.errno is not None else None)
-        text = error.strerror or str(error)
-        return _tell(f"{where}: {text}" if where else text, StorageError.exit_code)
-    except MemoryError:
-        return _tell("out of memory", StorageError.exit_code)
-    return result if isinstance(result, int) else 0
-
-
-def _tell(message: str, code: int, prefix: str = "error: ") -> int:
-    click.echo(prefix + one_line(message), err=True)
-    return code
-
-
-def _usage(error: click.ClickException) -> str:
-    message = error.format_message().rstrip(".")
-    context = getattr(error, "ctx", None)
-    return f"{message}. See `{context.command_path} --help`." if context is not None else f"{message}."
-
-
-def _prepare_streams() -> None:
-    """Streams that the caller closed become the null device; characters a terminal lacks become question marks."""
+    """Run the command line and exit."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  (for good)
+        if getattr(sys, name) is None:  # the caller closed it
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  (open until the exit)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Line by line, so that whoever reads along a pipe is not kept waiting.
+            # Line by line, for a program that reads answers through a pipe while it sends texts.
             stream.reconfigure(errors="replace", line_buffering=True)
+    _received.clear()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _interrupt)
+    sys.exit(commands.main(prog_name="reaugkd"))
 
 
-def _end_politely_on(number: signal.Signals, word: str, told: list[int]) -> None:
-    """Leave by way of every ``finally``, so that temporary files go; a signal that is ignored (nohup) stays so."""
-
-    def leave(_number: int, _frame: object) -> None:
-        told.append(_tell(f"{word}: nothing half-written was left", 128 + number, prefix=""))
-        raise SystemExit(told[0])
-
-    if signal.getsignal(number) is signal.SIG_DFL:
-        signal.signal(number, leave)
+def _interrupt(number: int, _frame: object) -> None:
+    """End as on Ctrl-C, so that every ``finally`` runs and temporary files are removed."""
+    _received.append(signal.Signals(number).name)
+    raise KeyboardInterrupt
 
 
-def _flushed(code: Any) -> Any:
-    """Flush stdout while its failure can still be told; Python would complain again at exit."""
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn the errors that a user can cause into `_Failure`, which click shows without a traceback."""
+    try:
+        yield
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        hint = f" See `{error.ctx.command_path} --help`." if error.ctx else ""
+        raise _Failure(f"{error.format_message().rstrip('.')}.{hint}", error.exit_code) from error
+    except ReaugkdError as error:
+        raise _Failure(str(error), error.exit_code) from error
+    except KeyboardInterrupt:
+        name = _received[0] if _received else "SIGINT"
+        code = 128 + getattr(signal, name)
+        raise _Failure(f"{_SIGNALS[name]}: no partial files were left", code, prefix="") from None
+    except MemoryError as error:
+        raise _Failure("out of memory", StorageError.exit_code) from error
+    except OSError as error:
+        _discard_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise click.exceptions.Exit(0) from None  # the reader, such as head or less, has read enough
+        # An error with a number but without a file is one of stdout.
+        place = error.filename or ("stdout" if error.errno is not None else None)
+        text = error.strerror or str(error)
+        raise _Failure(f"{place}: {text}" if place else text, StorageError.exit_code) from error
+
+
+def _discard_stdout() -> None:
+    """Drop what cannot be written to stdout, or Python tries again at the exit and reports the error."""
     try:
         sys.stdout.flush()
-    except OSError as error:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not code and not isinstance(error, BrokenPipeError):
-            return _tell(f"stdout: {error.strerror}", StorageError.exit_code)
-    return code
 
 
 @contextlib.contextmanager
 def train_extra(what: str) -> Iterator[None]:
-    """Import from the train extra here; a missing library becomes the way to get it."""
-    # OpenMP reads it when torch is loaded. By default its threads spin while they wait, and take the core from whatever
-    # else runs: beside two busy processes a training step took 2.1 to 3.1 seconds, and 0.4 to 0.9 with this.
+    """Import libraries of the train extra in this block.
+
+    Args:
+        what: what needs them, such as ``"training"``.
+
+    Raises:
+        DependencyError: a library is not installed.
+    """
+    # OpenMP reads this when torch is loaded. Its threads spin by default while they wait, which slows other processes:
+    # beside two busy processes a training step took 2.1 to 3.1 seconds, and 0.4 to 0.9 with this setting.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         yield
@@ -152,25 +161,25 @@ def train_extra(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def resumable() -> Iterator[None]:
-    """Say after an interrupt that nothing is lost."""
+    """Tell the user after an interrupt how to resume."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        click.echo("the same command again goes on where this one stopped", err=True)
+    except KeyboardInterrupt:
+        click.echo("to resume, run the same command again", err=True)
         raise
 
 
 @contextlib.contextmanager
 def output(path: str, machine: bool) -> Iterator[TextIO]:
-    """Where answers go: stdout for ``-``, else a new file that appears whole or not at all.
+    """Open the output: stdout for ``-``, else a new file, which appears only if it is complete.
 
     Args:
         path: a file that does not exist yet, or ``-``.
-        machine: for programs: always UTF-8, whatever the terminal speaks.
+        machine: whether programs read the output: then it is UTF-8 also on a terminal with another encoding.
 
     Raises:
         OutputExistsError: the file exists.
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     if path == "-":
         if machine and isinstance(sys.stdout, io.TextIOWrapper):
@@ -184,17 +193,27 @@ def output(path: str, machine: bool) -> Iterator[TextIO]:
         yield file  # type: ignore[misc]
 
 
-@contextlib.contextmanager
-def json_report(path: str | None) -> Iterator[Callable[[object], None]]:
-    """A function that writes the report, to a file (replaced whole), to stdout (``-``) or, for None, nowhere.
+def json_report(path: str | None) -> contextlib.AbstractContextManager[Callable[[object], None]]:
+    """Open a report, and return the function that writes it as JSON.
 
-    A file is opened before anything is measured, so that a place that cannot be written is told at once.
+    The file is opened at once, so that an error is reported before anything is measured.
+
+    Args:
+        path: a file, which is replaced if it exists; ``-`` for stdout; None for no report.
     """
-    if path is None:
-        yield lambda _report: None
-        return
-    if path == "-":
-        yield lambda report: click.echo(_json(report))
+    return _report(path, _json)
+
+
+def stats_report(path: str | None) -> contextlib.AbstractContextManager[Callable[[Stats], None]]:
+    """Open a report of `Stats`: JSON, or Prometheus's text format if the file name ends in ``.prom``."""
+    prometheus = path is not None and Path(path).suffix == ".prom"
+    return _report(path, (lambda stats: stats.prometheus()) if prometheus else _json)
+
+
+@contextlib.contextmanager
+def _report(path: str | None, render: Callable[[Any], str]) -> Iterator[Callable[[Any], None]]:
+    if path is None or path == "-":
+        yield lambda report: None if path is None else click.echo(render(report), nl=False)
         return
     from ..kb.storage.atomic import atomic_write, refuse_existing
 
@@ -202,38 +221,19 @@ def json_report(path: str | None) -> Iterator[Callable[[object], None]]:
         refuse_existing(Path(path))
     with atomic_write(Path(path)) as file:
 
-        def write(report: object) -> None:
-            file.write(_json(report) + "\n")
+        def write(report: Any) -> None:
+            file.write(render(report))
 
         yield write
 
 
-@contextlib.contextmanager
-def stats_report(path: str | None) -> Iterator[Callable[[Stats], None]]:
-    """`json_report` for `Stats`, in Prometheus's text format where the file's name ends in ``.prom``."""
-    if path is None or Path(path).suffix != ".prom":
-        with json_report(path) as write:
-            yield write
-        return
-    from ..kb.storage.atomic import atomic_write, refuse_existing
-
-    if not Path(path).is_file():
-        refuse_existing(Path(path))
-    with atomic_write(Path(path)) as file:
-
-        def write_text(stats: Stats) -> None:
-            file.write(stats.prometheus())
-
-        yield write_text
-
-
 def _json(report: object) -> str:
-    return json.dumps(report, indent=1, ensure_ascii=False)
+    return json.dumps(report, indent=1, ensure_ascii=False) + "\n"
 
 
 @contextlib.contextmanager
 def progress(label: str, unit: str) -> Iterator[ProgressLine]:
-    """A progress line on stderr with the time left, which is gone when the block ends, however it ends."""
+    """Show a progress line with the remaining time on stderr; it is removed at the end of the block."""
     from ..runtime.output.progress import ProgressLine
 
     line = ProgressLine(label, unit, sys.stderr, shutil.get_terminal_size().columns)

@@ -1,4 +1,4 @@
-"""What ``--data`` means: a file or folder that the edge reads itself, or a Hugging Face data set through `datasets`."""
+"""Read ``--data``: a local file or folder with the runtime, or a Hugging Face data set with `datasets`."""
 
 from __future__ import annotations
 
@@ -15,76 +15,88 @@ from .console import train_extra
 if TYPE_CHECKING:
     from ..runtime.data import Columns, Dataset, Split
 
-# A path by its looks, not the id of a data set or model on the hub, where at most one slash is allowed.
 _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
-_FILE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"})
 _HUB = "https://huggingface.co"
-_MOST_TEXTS = 100_000
+_MAX_TEXTS = 100_000
 
 
-def load(data: str, task: str | None, columns: Columns, label_names: Sequence[str] | None = None) -> Dataset:
+def load(
+    data: str,
+    task: str | None,
+    columns: Columns,
+    label_names: Sequence[str] | None = None,
+    models: Sequence[str] = (),
+) -> Dataset:
     """The data set at a path, or, where there is none, that of this id on the hub.
 
+    Hugging Face libraries go offline if the hub cannot be reached and ``data`` or one of ``models`` would be loaded
+    from it; this must happen before such a library is imported.
+
     Raises:
-        DataError: see ``load_dataset`` and ``load_hub_dataset``.
-        DependencyError: it takes `datasets`, which is not installed.
+        DataError: same as `load_dataset` and `load_hub_dataset`.
+        DependencyError: the data set is on the hub, and `datasets` is not installed.
     """
     from ..runtime.data import load_dataset
 
+    go_offline_if_unreachable(data, *models)
     if is_local(data) and not _is_hub_folder(Path(data)):
         return load_dataset(Path(data), columns, task, label_names)
-    go_offline_if_unreachable(data)
     with train_extra("reading data sets of the Hugging Face hub"):
         from ..export.training.hub import load_hub_dataset
     return load_hub_dataset(data, columns, task, label_names)
 
 
 def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tuple[list[str | tuple[str, str]], str]:
-    """Texts to measure on, which need no labels, and where they came from: of a file its first 100,000 usable rows.
+    """Load texts without labels, and the name of their source; of a file, the first 100,000 rows that can be used.
 
     Raises:
         DataError: nothing can be read.
     """
-    from ..runtime.data import Record, read_records, unlabelled_split
+    from ..runtime.data import TextRow, read_text_rows, unlabelled_split
+    from ..runtime.data.formats import format_of
 
     path = Path(data)
-    if path.is_file() and path.suffix.lower() in _FILE_SUFFIXES - {".json"}:
-        records = (record for record in read_records(path, None, columns, pair) if isinstance(record, Record))
-        return [record.text for record in islice(records, _MOST_TEXTS)], data
+    file_format = format_of(path)
+    if path.is_file() and file_format is not None and not file_format.splits:
+        rows = (row for row in read_text_rows(path, None, columns, pair) if isinstance(row, TextRow))
+        return [row.text for row in islice(rows, _MAX_TEXTS)], data
     split = unlabelled_split(load(data, task, columns))
     return split.inputs(), split.source
 
 
 def load_rows(path: str, columns: Columns, pair: bool) -> Split:
-    """All texts of a file, without labels.
+    """Load all texts of a file, without labels.
 
     Raises:
-        DataError: the file cannot be read, or a row of it holds no text.
+        DataError: the file cannot be read, or a row has no text.
     """
-    from ..runtime.data import Record, Split, read_records
+    from ..runtime.data import BadRow, Split, read_text_rows
 
     texts: list[str] = []
     pairs: list[str] = []
     rows: list[int] = []
-    for record in read_records(Path(path), None, columns, pair):
-        if not isinstance(record, Record):
-            raise record.error
-        first, second = (record.text, None) if isinstance(record.text, str) else record.text
+    for row in read_text_rows(Path(path), None, columns, pair):
+        if isinstance(row, BadRow):
+            raise row.error
+        first, second = (row.text, None) if isinstance(row.text, str) else row.text
         texts.append(first)
-        rows.append(record.row)
+        rows.append(row.row)
         if second is not None:
             pairs.append(second)
     return Split(texts, pairs if pair else None, None, path, rows)
 
 
 def is_local(name: str) -> bool:
-    """Whether a data set or model is meant as a path: something is there, or it looks like one."""
-    looks = name.startswith(_PATH_STARTS) or name.count("/") > 1 or Path(name).suffix.lower() in _FILE_SUFFIXES
-    return looks or Path(name).exists()
+    """Whether the name of a data set or model is a path: it exists, or it cannot be an id of the hub."""
+    from ..runtime.data.formats import format_of
+
+    path = Path(name)
+    # An id of the hub has at most one slash.
+    return name.startswith(_PATH_STARTS) or name.count("/") > 1 or format_of(path) is not None or path.exists()
 
 
 def _is_hub_folder(path: Path) -> bool:
-    """Whether the folder was written by `datasets` (save_to_disk), or is a copy of a hub data set's repository."""
+    """Whether `datasets` wrote the folder (save_to_disk), or it is a copy of a data set's repository on the hub."""
     if not path.is_dir():
         return False
     saved = any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json"))
@@ -92,12 +104,12 @@ def _is_hub_folder(path: Path) -> bool:
 
 
 def go_offline_if_unreachable(*names: str) -> None:
-    """Where the hub's name cannot be resolved, use what is cached at once, instead of trying for half a minute.
+    """Use only cached files if the hub's host name cannot be resolved, instead of trying for half a minute.
 
-    Must be called before a Hugging Face library is imported, which reads the setting.
+    Call this before a Hugging Face library is imported, because it reads the setting at import.
 
     Args:
-        names: data sets and models; with nothing but paths the network is not asked.
+        names: data sets and models; if all are paths, nothing is looked up.
     """
     behind_proxy = any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ)
     if "HF_HUB_OFFLINE" in os.environ or behind_proxy or all(map(is_local, names)):

@@ -46,7 +46,7 @@ def evaluate(
     Where the data has no dev split, the one that training carves out of train is scored; a file of rows that no
     training has seen wants --split all.
     """
-    from ..runtime.data import choose_split, is_carved
+    from ..runtime.data import choose_split, is_held_out
     from ..runtime.evaluation.evaluate import evaluate_bundle
     from ..runtime.evaluation.report import format_evaluation
     from ..runtime.runtime import Runtime
@@ -54,7 +54,7 @@ def evaluate(
     runtime = Runtime.open(bundle, threads=threads, require_signature=require_signature)
     dataset = load(data, task, columns, runtime.labels)
     name, rows = choose_split(dataset, split)
-    if is_carved(dataset, name):
+    if is_held_out(dataset, name):
         click.echo(
             f"{rows.source} has no dev split: scoring the {len(rows):,} rows that training carves out of its "
             f"{len(dataset.splits['train']):,}; every row with --split all",

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
 from .console import train_extra
 from .data_source import load_rows
 from .options import PATH, with_columns
 
 if TYPE_CHECKING:
     from ..export.tuning.build_kb import KbTexts
-    from ..export.vocabulary.slim import VocabularySize
+    from ..export.vocabulary.prune_vocabulary import VocabularySize
     from ..runtime.data import Columns
 
 
@@ -24,66 +23,51 @@ def _vocabulary(_context: click.Context, _parameter: click.Parameter, value: str
         return value
     if value.isascii() and value.isdigit():
         return int(value)
-    raise click.BadParameter(f"{value!r} is neither auto, full, task nor a number of pieces")
-
-
-def _texts(chosen: KbTexts | None, none: bool) -> KbTexts:
-    if none and chosen not in (None, "none"):
-        raise UsageError("give either --kb-texts or --no-texts", found=f"--no-texts and --kb-texts {chosen}")
-    return "none" if none else chosen or "plain"
+    raise click.BadParameter(f"{value!r} is neither auto, full, task nor a number of subwords")
 
 
 def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     rows = unseen["rows"]
     changed, other_label, lost = (unseen[name] / rows for name in ("changed", "other_label", "lost"))
     return (
-        f"vocabulary: {kept:,} of {of:,} pieces; by the {rows} held-out rows, {changed:.2%} of other texts are split "
-        f"otherwise, {other_label:.2%} get another label, accuracy {0 - lost:+.2%}"
+        f"vocabulary: {kept:,} of {of:,} subwords; {changed:.2%} of {rows} held-out texts tokenize differently, "
+        f"{other_label:.2%} change label, accuracy {0 - lost:+.2%}"
     )
 
 
-def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]]) -> str:
-    said = [f"quantization: {kind} of those that keep the answers, by its speed"]
-    said += [f"{other} takes {share:.0%} of its time" for other, share in time.items() if other != kind]
-    said += [f"{other} is refused ({', '.join(missed)})" for other, missed in refused.items()]
-    return "; ".join(said)
-
-
-@click.command(short_help="A run as a bundle for the edge. *")
+@click.command(short_help="Export a run as a bundle. *")
 @click.argument("run", type=PATH)
-@click.option("--out", required=True, type=PATH, metavar="BUNDLE", help="The bundle folder to make.")
+@click.option("--out", required=True, type=PATH, metavar="BUNDLE", help="Folder of the new bundle.")
 @click.option(
     "--target",
     type=click.Choice(["auto", "avx2", "avx512_vnni", "arm64"]),
     default="auto",
     show_default=True,
-    help="Processor family of the edge; auto is this machine's.",
+    help="Processor family that runs the bundle; auto: this machine's.",
 )
 @click.option(
     "--quantization",
-    type=click.Choice(["auto", "dynamic", "static", "none"]),
+    type=click.Choice(["dynamic", "none"]),
     default="dynamic",
     show_default=True,
-    help="Of the student. auto: the fastest on this machine that keeps the float32 student's answers; for a --target "
-    "that this machine is not, dynamic.",
+    help="Quantization of the student: dynamic int8, or none (float32).",
 )
-@click.option(
-    "--allow-quality-loss", is_flag=True, help="Write the bundle even if int8 falls below the quality floors."
-)
+@click.option("--allow-quality-loss", is_flag=True, help="Write the bundle even if the quality floors are missed.")
 @click.option(
     "--kb-texts",
     type=click.Choice(["plain", "hash", "none"]),
-    help="What the knowledge base keeps of its rows' texts. hash: digests, by which a given text can be found; see "
-    "docs/privacy.md for what either leaves to be read.  [default: plain]",
+    default="plain",
+    show_default=True,
+    help="Form in which the knowledge base stores the texts of its rows. hash: digests, by which a given text can be "
+    "found; docs/privacy.md says what can be read from each.",
 )
-@click.option("--no-texts", is_flag=True, hidden=True, help="As --kb-texts none.")
 @click.option(
     "--gate-loss",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.005,
     show_default=True,
     metavar="SHARE",
-    help="Accuracy that the gate may cost, certified with 95 % confidence on the held-out rows.",
+    help="Largest accuracy loss of the retrieval gate, certified with 95 % confidence on held-out rows.",
 )
 @click.option(
     "--vocabulary",
@@ -91,28 +75,31 @@ def _of_choice(kind: str, time: dict[str, float], refused: dict[str, list[str]])
     show_default=True,
     callback=_vocabulary,
     metavar="auto|full|task|N",
-    help="Word pieces that the student keeps. task: those of the run's rows, every character, and the likeliest others "
-    "up to 10,000; N: N, or more where the first two take more; auto: task, or full where that is not safe or costs "
-    "too much.",
+    help="Subwords that the student keeps. task: those of the run's rows, every character, and the likeliest others "
+    "up to 10,000; N: the same up to N; auto: task, or full if pruning is not safe or costs too much accuracy.",
 )
 @click.option(
-    "--kb-data", metavar="FILE", help="More texts for the knowledge base, labelled by the teacher; labels are not read."
+    "--kb-data",
+    metavar="FILE",
+    help="File with more texts for the knowledge base, labelled by the teacher; its own labels are not read.",
 )
 @click.option(
-    "--query", type=click.Choice(["layers", "distilled"]), help="What the student asks with.  [default: the recipe's]"
+    "--query", type=click.Choice(["layers", "distilled"]), help="Query of the student.  [default: the recipe's]"
 )
 @click.option(
-    "--keys", type=click.Choice(["student", "teacher", "both"]), help="What it finds.  [default: the recipe's]"
+    "--keys",
+    type=click.Choice(["student", "teacher", "both"]),
+    help="Keys of the knowledge base.  [default: the recipe's]",
 )
 @click.option(
     "--weight",
     type=click.Choice(["auto", "constant", "buckets", "logistic"]),
-    help="The form of the student's share.  [default: the recipe's]",
+    help="Form of the mixture weight.  [default: the recipe's]",
 )
 @click.option(
     "--keep-heldout/--leave-heldout",
     default=None,
-    help="Whether the knowledge base holds the held-out rows too.  [default: the recipe's]",
+    help="Add the held-out rows to the knowledge base, or leave them out.  [default: the recipe's]",
 )
 @with_columns
 def export(
@@ -121,15 +108,14 @@ def export(
     target: str,
     quantization: Any,
     allow_quality_loss: bool,
-    kb_texts: KbTexts | None,
-    no_texts: bool,
+    kb_texts: KbTexts,
     gate_loss: float,
     vocabulary: VocabularySize,
     kb_data: str | None,
     columns: Columns,
     **retrieval: Any,
 ) -> None:
-    """Export RUN as a bundle: int8 ONNX student, knowledge base, tuned blend, proof of quality."""
+    """Export RUN as a bundle: int8 ONNX student, knowledge base, tuned blend, quality report."""
     with train_extra("exporting"):
         from ..export import recipe_file as recipes
         from ..export.bundle.write import ExportJob
@@ -146,7 +132,7 @@ def export(
         chosen,
         quantization,
         allow_quality_loss=allow_quality_loss,
-        store=KbStorageConfig(texts=_texts(kb_texts, no_texts)),
+        store=KbStorageConfig(texts=kb_texts),
         retrieval=replace(recipe, **{name: value for name, value in retrieval.items() if value is not None}),
         certificate=Certificate(gate_loss),
         vocabulary=vocabulary,
@@ -158,18 +144,16 @@ def export(
         click.echo(_of_vocabulary(**vocabulary_report), err=True)
     quality = done.quality
     made = done.manifest.quantization
-    if "choice" in made:
-        click.echo(_of_choice(**made["choice"]), err=True)
     click.echo(
         f"{made['kind']} quantization for {chosen}: {quality.label_agreement:.2%} of {quality.rows} held-out rows "
-        f"as in float32, accuracy {quality.accuracy_float32:.2%} -> {quality.accuracy:.2%}, "
+        f"have the float32 label, accuracy {quality.accuracy_float32:.2%} -> {quality.accuracy:.2%}, "
         f"neighbour overlap {quality.neighbour_overlap:.2%} at k={quality.k}",
         err=True,
     )
     if kb_data is not None:
         added, asking = done.manifest.created_from["extra_rows"], done.tuning.pseudo_labelled
-        rows = f"{asking:,} of them too" if asking else "held-out rows alone"
-        click.echo(f"{kb_data}: {added:,} texts that are new to the run; the blend is tuned on {rows}", err=True)
+        rows = f"the held-out rows and {asking:,} of them" if asking else "the held-out rows only"
+        click.echo(f"{kb_data}: {added:,} texts are new to the run; the blend is tuned on {rows}", err=True)
     click.echo(f"gate (predict --gated): {describe_gate(done.manifest.gate, gate_loss)}", err=True)
     click.echo(f"abstention (predict --abstain): {describe_abstention(done.manifest.abstention)}", err=True)
     total = sum(record.bytes for record in done.manifest.files.values())

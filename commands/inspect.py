@@ -10,12 +10,12 @@ import click
 from .options import PATH, with_signature
 
 
-@click.command(short_help="What a bundle is, every file checked.")
+@click.command(short_help="Check a bundle's files and describe it.")
 @click.argument("bundle", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 @with_signature
 def inspect(bundle: Path, as_json: bool, require_signature: Path | None) -> None:
-    """Check every file of a bundle against its hash and say what the bundle is."""
+    """Check every file of BUNDLE against its hash, and describe the bundle."""
     from ..kb.storage.ed25519 import read_public_key
     from ..runtime.bundle.bundle import Bundle
     from ..runtime.output.bundle_summary import describe

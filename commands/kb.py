@@ -1,4 +1,4 @@
-"""`reaugkd kb`: the knowledge base of a bundle, edited in the field."""
+"""`reaugkd kb`: edits of a bundle's knowledge base."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from .options import PATH, with_columns, with_json, with_signature, without_blas
 
 if TYPE_CHECKING:
     from ..kb.edits.journal import Entry
-    from ..kb.storage.ed25519 import PrivateKey
     from ..runtime.data import Columns
-    from ..runtime.editing.edit import Edit, How, Row
+    from ..runtime.editing.edit import Edit, EditKeywords, Row
     from ..runtime.editing.preview import Preview
 
-_SHOWN = 20  # rows of a list on a terminal
-_LABELS = 6  # names on a line
+_SHOWN = 20  # rows in a list on the terminal
+_LABELS = 6  # names in one line
 
 
 def _share(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -34,23 +33,23 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise click.BadParameter(f"{value!r} is no share such as 0.5% or 0.005")
+        raise click.BadParameter(f"{value!r} is not a share such as 0.5% or 0.005")
     return share
 
 
+_WHY = click.option("--why", default="", metavar="TEXT", help="Reason for the edit, kept in the log.")
+_WHO = click.option("--who", metavar="NAME", help="Author of the edit, kept in the log.  [default: user@host]")
 _SIGN_KEY = click.option(
-    "--sign-key", type=PATH, metavar="KEY.pem", help="Sign the edit, for --require-signature (`reaugkd sign`)."
+    "--sign-key",
+    type=PATH,
+    metavar="KEY.pem",
+    help="Private key that signs the edit; needed where bundles are opened with --require-signature.",
 )
+_IDS = click.option("--id", "ids", type=int, multiple=True, metavar="ID", help="Id of a row; can be given repeatedly.")
 
 
-def _private_key(path: Path | None) -> PrivateKey | None:
-    from ..kb.storage.ed25519 import read_private_key
-
-    return None if path is None else read_private_key(path)
-
-
-def _with_how(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of every edit, and hand them over as one ``how``."""
+def _with_edit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of every edit, and pass them on as one ``options``, the keywords of `runtime.kb`."""
 
     @functools.wraps(command)
     def wrapped(
@@ -59,31 +58,41 @@ def _with_how(command: Callable[..., None]) -> Callable[..., None]:
         who: str | None,
         preview: bool,
         guard: float | None,
-        fold: bool,
+        auto_compact: bool,
         sign_key: Path | None,
         unsigned: bool,
         **more: Any,
     ) -> None:
-        from ..runtime.editing.edit import How
-
-        key = _private_key(sign_key)
-        new = {"new_labels": more.pop("new_labels")} if "new_labels" in more else {}
-        command(
-            *args,
-            how=How(why, who, preview=preview, guard=guard, compact=fold, key=key, unsigned=unsigned, **new),
-            **more,
-        )
+        options: EditKeywords = {
+            "why": why,
+            "who": who,
+            "preview": preview,
+            "guard": guard,
+            "auto_compact": auto_compact,
+            "key": sign_key,
+            "unsigned": unsigned,
+        }
+        command(*args, options=options, **more)
 
     for option in (
-        click.option("--unsigned", is_flag=True, help="Edit a signed bundle without signing the edit."),
+        click.option("--unsigned", is_flag=True, help="Leave the edit of a signed bundle without a signature."),
         _SIGN_KEY,
-        click.option("--no-fold", "fold", flag_value=False, default=True, help="Do not fold edits in by itself."),
         click.option(
-            "--guard", callback=_share, metavar="SHARE", help="Refuse if more of the held-out rows get another label."
+            "--no-auto-compact",
+            "auto_compact",
+            flag_value=False,
+            default=True,
+            help="Do not compact the edits automatically when they are many.",
         ),
-        click.option("--preview", is_flag=True, help="Only show which held-out rows would get another label."),
-        click.option("--who", metavar="NAME", help="For the journal.  [default: user@host]"),
-        click.option("--why", default="", metavar="TEXT", help="The reason, for the journal."),
+        click.option(
+            "--guard",
+            callback=_share,
+            metavar="SHARE",
+            help="Largest share of held-out rows whose answer may change; an edit that changes more is refused.",
+        ),
+        click.option("--preview", is_flag=True, help="Show which held-out answers would change, and write nothing."),
+        _WHO,
+        _WHY,
     ):
         wrapped = option(wrapped)
     return wrapped
@@ -93,20 +102,22 @@ def _with_how(command: Callable[..., None]) -> Callable[..., None]:
 def kb() -> None:
     """Edit the knowledge base of a bundle, without training and without its teacher.
 
-    Every edit is a line of a journal, takes effect at once in every process that has the bundle open, and can be taken
-    back by another edit.
+    Every edit is logged and takes effect at once in every process that has the bundle open. `undo` takes an edit back.
     """
 
 
 @kb.command(short_help="Add texts with a label, or the labelled rows of a file.")
 @click.argument("bundle", type=PATH)
 @click.argument("text", nargs=-1)
-@click.option("--label", metavar="NAME", help="The label of the TEXTs.")
+@click.option("--label", metavar="NAME", help="Label of the TEXTs.")
 @click.option(
-    "--input", "source", metavar="FILE|-", help="Labelled rows: CSV, TSV, JSON lines or Parquet; stdin: JSON lines."
+    "--input",
+    "source",
+    metavar="FILE|-",
+    help="File of labelled rows: CSV, TSV, JSON lines or Parquet; - for JSON lines on stdin.",
 )
-@click.option("--new-labels", is_flag=True, help="Take labels that the bundle does not know as new ones.")
-@_with_how
+@click.option("--new-labels", is_flag=True, help="Add labels that the bundle does not know.")
+@_with_edit_options
 @with_json
 @without_blas_threads
 @with_columns
@@ -115,15 +126,16 @@ def add(
     text: tuple[str, ...],
     label: str | None,
     source: str | None,
-    how: How,
+    new_labels: bool,
+    options: EditKeywords,
     json_path: str | None,
     columns: Columns,
 ) -> None:
-    """Add each TEXT with --label, or the rows of --input; a text that is there already gets the new label.
+    """Add each TEXT with --label, or the rows of --input; a text that is stored already gets the new label.
 
-    A text is answered with the label it was added with from then on. With a label that is new to the bundle, texts like
-    the added ones are answered with it, through retrieval alone. Labels may be soft in JSON lines: {"text": "...",
-    "label": {"a": 0.7, "b": 0.3}}.
+    An added text is answered with its label from then on. With a label that is new to the bundle, similar texts are
+    answered with it by retrieval alone. JSON lines may have soft labels: {"text": "...", "label": {"a": 0.7,
+    "b": 0.3}}.
     """
     from ..runtime.runtime import Runtime
 
@@ -133,86 +145,100 @@ def add(
     rows, numbers = _rows(text, label, source, columns, runtime.manifest.text_pair)
     with json_report(json_path) as write:
         try:
-            done = runtime.kb.add(rows, how=how)
+            done = runtime.kb.add(rows, new_labels=new_labels, **options)
         except ReaugkdError as error:
             if source is None or error.row is None:
                 raise
             raise error.at(path=source, row=numbers[error.row - 1]) from error
-        _told(runtime, done, write)
-        wrong = [] if how.preview else _not_answered(runtime, rows)
+        _report(runtime, done, write)
+        wrong = [] if options["preview"] else _not_answered(runtime, rows)
     for row, found in wrong[:_SHOWN]:
-        click.echo(f"still answered {found}: {row.text} ({row.label})", err=True)
+        click.echo(f"still answered with {found}: {row.text} ({row.label})", err=True)
 
 
 @kb.command(short_help="Remove rows by text, id or label.")
 @click.argument("bundle", type=PATH)
 @click.argument("text", nargs=-1)
-@click.option("--id", "ids", type=int, multiple=True, metavar="ID", help="Of a row; may be given more than once.")
-@click.option("--of-label", "labels", multiple=True, metavar="NAME", help="All rows with this gold label.")
-@_with_how
+@_IDS
+@click.option(
+    "--of-label", "labels", multiple=True, metavar="NAME", help="Gold label whose rows are all removed; repeatable."
+)
+@_with_edit_options
 @with_json
 @without_blas_threads
 def remove(
-    bundle: Path, text: tuple[str, ...], ids: tuple[int, ...], labels: tuple[str, ...], how: How, json_path: str | None
+    bundle: Path,
+    text: tuple[str, ...],
+    ids: tuple[int, ...],
+    labels: tuple[str, ...],
+    options: EditKeywords,
+    json_path: str | None,
 ) -> None:
-    """Remove the rows with these TEXTs, ids or labels. After `kb compact` they are gone from the files too."""
+    """Remove the rows with these TEXTs, ids or labels. `kb compact` erases them from the files too."""
     from ..runtime.runtime import Runtime
 
     if not (text or ids or labels):
-        raise UsageError("say which rows", expected="TEXTs, --id or --of-label")
+        raise UsageError("no rows are given", expected="TEXTs, --id or --of-label")
     runtime = Runtime.open(bundle)
     with json_report(json_path) as write:
-        _told(runtime, runtime.kb.remove(ids, _texts(text, runtime.manifest.text_pair), labels, how), write)
+        texts = _texts(text, runtime.manifest.text_pair)
+        _report(runtime, runtime.kb.remove(ids, texts=texts, labels=labels, **options), write)
 
 
-@kb.command(short_help="Give rows another label.")
+@kb.command(short_help="Change the label of rows.")
 @click.argument("bundle", type=PATH)
 @click.argument("text", nargs=-1)
-@click.option("--id", "ids", type=int, multiple=True, metavar="ID", help="Of a row; may be given more than once.")
-@click.option("--label", required=True, metavar="NAME", help="Their label from now on.")
-@click.option("--new-labels", is_flag=True, help="Take a label that the bundle does not know as a new one.")
-@_with_how
+@_IDS
+@click.option("--label", required=True, metavar="NAME", help="New label of the rows.")
+@click.option("--new-labels", is_flag=True, help="Add the label if the bundle does not know it.")
+@_with_edit_options
 @with_json
 @without_blas_threads
 def relabel(
-    bundle: Path, text: tuple[str, ...], ids: tuple[int, ...], label: str, how: How, json_path: str | None
+    bundle: Path,
+    text: tuple[str, ...],
+    ids: tuple[int, ...],
+    label: str,
+    new_labels: bool,
+    options: EditKeywords,
+    json_path: str | None,
 ) -> None:
-    """Give the rows with these TEXTs or ids another label."""
+    """Change the label of the rows with these TEXTs or ids."""
     from ..runtime.editing.edit import Row
     from ..runtime.runtime import Runtime
 
     if not (text or ids):
-        raise UsageError("say which rows", expected="TEXTs or --id")
+        raise UsageError("no rows are given", expected="TEXTs or --id")
     runtime = Runtime.open(bundle)
     rows: dict[Any, str] = dict.fromkeys([*ids, *_texts(text, runtime.manifest.text_pair)], label)
     with json_report(json_path) as write:
-        _told(runtime, runtime.kb.relabel(rows, how), write)
-        asked = [] if how.preview else [Row(one, label) for one in rows if not isinstance(one, int)]
+        _report(runtime, runtime.kb.relabel(rows, new_labels=new_labels, **options), write)
+        asked = [] if options["preview"] else [Row(one, label) for one in rows if not isinstance(one, int)]
         wrong = _not_answered(runtime, asked)
     for row, found in wrong[:_SHOWN]:
-        click.echo(f"still answered {found}: {row.text} ({row.label})", err=True)
+        click.echo(f"still answered with {found}: {row.text} ({row.label})", err=True)
 
 
 @kb.command(short_help="Take an edit back.")
 @click.argument("bundle", type=PATH)
 @click.argument("number", type=int, required=False)
-@_with_how
+@_with_edit_options
 @with_json
 @without_blas_threads
-def undo(bundle: Path, number: int | None, how: How, json_path: str | None) -> None:
-    """Take edit NUMBER back, by default the last one."""
+def undo(bundle: Path, number: int | None, options: EditKeywords, json_path: str | None) -> None:
+    """Take edit NUMBER back. Default: the last edit."""
     from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle)
     with json_report(json_path) as write:
-        _told(runtime, runtime.kb.undo(number, how), write)
+        _report(runtime, runtime.kb.undo(number, **options), write)
 
 
-@kb.command(short_help="Show every edit.")
+@kb.command(short_help="List every edit.")
 @click.argument("bundle", type=PATH)
 @with_json
 def log(bundle: Path, json_path: str | None) -> None:
-    """Show every edit: number, time, who, what, why."""
+    """List every edit: number, time, operation, rows, hash, author and reason."""
     from ..runtime.bundle.bundle import Bundle
     from ..runtime.editing.store import KnowledgeStore
 
@@ -233,7 +259,7 @@ def log(bundle: Path, json_path: str | None) -> None:
 @click.argument("last", type=int, required=False)
 @with_json
 def diff(bundle: Path, first: int, last: int | None, json_path: str | None) -> None:
-    """Show the rows that differ between edit FIRST (0: the export) and edit LAST (by default the last one)."""
+    """Show the rows that differ between edit FIRST (default 0, the export) and edit LAST (default: the last edit)."""
     from ..runtime.bundle.bundle import Bundle
     from ..runtime.editing.diff import differences
     from ..runtime.editing.store import KnowledgeStore
@@ -248,26 +274,24 @@ def diff(bundle: Path, first: int, last: int | None, json_path: str | None) -> N
             click.echo(f"{signs[row.kind]} {row.id:>8}  {labels:<40}  {row.text if row.text is not None else ''}")
 
 
-@kb.command(short_help="Fold all edits into new files, and erase what was removed.")
+@kb.command(short_help="Compact the edits into new files and erase removed rows.")
 @click.argument("bundle", type=PATH)
-@click.option("--why", default="", metavar="TEXT", help="The reason, for the journal.")
-@click.option("--who", metavar="NAME", help="For the journal.  [default: user@host]")
+@_WHY
+@_WHO
 @_SIGN_KEY
 def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None) -> None:
-    """Fold all edits into new files, and erase what was removed.
+    """Compact all edits into new files and erase removed rows.
 
-    The journal stays, but texts and keys of removed rows are gone from it as well. Edits before this one can be taken
-    back only as far as their rows are still there.
+    The log stays, but without the texts and keys of removed rows. `undo` cannot restore erased rows.
     """
-    from ..runtime.editing.edit import How
     from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle)
-    with progress("fold", "row") as advance:
-        entry = runtime.kb.compact(How(why, who, key=_private_key(sign_key)), advance)
+    with progress("compact", "row") as advance:
+        entry = runtime.kb.compact(why=why, who=who, key=sign_key, progress=advance)
     rows, recall = len(runtime.knowledge_base), runtime.kb.recall
     found = "" if recall is None else f"; a search finds {recall:.2%} of the true neighbours"
-    click.echo(f"edit {entry.seq}: generation {entry.generation} has {rows:,} rows{found}", err=True)
+    click.echo(f"edit {entry.seq}: snapshot {entry.snapshot} has {rows:,} rows{found}", err=True)
 
 
 @kb.command(short_help="Check every file and the chain of edits.")
@@ -276,38 +300,38 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None) -> N
     "--export",
     type=PATH,
     metavar="BUNDLE",
-    help="A copy from before the first edit: make all edits again, and compare.",
+    help="Copy of the bundle from before the first edit; all edits are repeated on it and the files compared.",
 )
 @with_signature
 def verify(bundle: Path, export: Path | None, require_signature: Path | None) -> None:
-    """Check every file, and the chain of edits from the export to now."""
+    """Check every file and the chain of edits since the export."""
     from ..kb.storage.ed25519 import read_public_key
     from ..runtime.bundle.bundle import Bundle
     from ..runtime.editing.store import KnowledgeStore
-    from ..runtime.editing.verify import verify as run_verify
+    from ..runtime.editing.verify import verify_history
 
     signer = None if require_signature is None else read_public_key(require_signature)
-    found = run_verify(KnowledgeStore(Bundle.open(bundle, require_signature=signer), signer=signer), export)
+    found = verify_history(KnowledgeStore(Bundle.open(bundle, require_signature=signer), signer=signer), export)
     click.echo(
-        f"{found.edits:,} edits follow one from the other; generation {found.generation}, {found.rows:,} rows, "
-        f"{found.removed:,} removed and not folded away"
+        f"{found.edits:,} edits form an unbroken chain; snapshot {found.snapshot}, {found.rows:,} rows, "
+        f"{found.removed:,} removed and not yet erased"
     )
     if found.replayed == 0:
-        click.echo("no fold yet: there is no file to compare")
+        click.echo("no compaction yet: there are no files to compare")
     elif found.replayed is not None:
-        click.echo(f"{found.replayed:,} edits, made once more on the export, lead to the same files byte for byte")
+        click.echo(f"{found.replayed:,} edits, repeated on the export, give the same files byte for byte")
 
 
 def _rows(
     text: tuple[str, ...], label: str | None, source: str | None, columns: Columns, pair: bool
 ) -> tuple[list[Row], list[int]]:
     """Rows to add, and their numbers in the source."""
-    from ..runtime.data import read_labelled
+    from ..runtime.data import read_labelled_rows
     from ..runtime.editing.edit import Row
 
     if source is None:
         return [Row(one, label) for one in _texts(text, pair)], []
-    rows = read_labelled(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair)
+    rows = read_labelled_rows(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair)
     return [Row(row.text, row.label, row.soft) for row in rows], [row.row for row in rows]
 
 
@@ -318,14 +342,14 @@ def _texts(text: tuple[str, ...], pair: bool) -> list[Any]:
 
 
 def _not_answered(runtime: Any, rows: list[Row]) -> list[tuple[Row, str]]:
-    """Added texts that get another answer than their label."""
+    """Added texts whose answer is not their label."""
     hard = [row for row in rows if row.label is not None and row.soft is None]
     answers = ((row, runtime.predict(row.text).label) for row in hard)
     return [(row, label) for row, label in answers if label != row.label]
 
 
-def _told(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
-    """An edit as one line on stderr, and as JSON."""
+def _report(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
+    """Report an edit as one line on stderr, and as JSON."""
     change, found = done.change, done.preview
     counts = {
         "added": len(change.add),
@@ -334,22 +358,22 @@ def _told(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
         "relabelled": len(change.relabel),
         "unchanged": done.unchanged,
     }
-    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to change"
+    counted = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "no change"
     number = "not made" if done.entry is None else f"edit {done.entry.seq}"
     more = f" and {len(change.labels) - _LABELS:,} more" if len(change.labels) > _LABELS else ""
     labels = f"; new labels: {', '.join(change.labels[:_LABELS])}{more}" if change.labels else ""
-    click.echo(f"{number}: {said}{labels}; {len(runtime.knowledge_base):,} rows", err=True)
+    click.echo(f"{number}: {counted}{labels}; {len(runtime.knowledge_base):,} rows", err=True)
     if found is not None:
-        _told_preview(found)
+        _report_preview(found)
     if done.not_compacted is not None:
-        click.echo(f"the edit is made, but could not be folded in: {done.not_compacted}", err=True)
+        click.echo(f"the edit is made, but the automatic compaction failed: {done.not_compacted}", err=True)
     if done.compacted is not None:
-        click.echo(f"edit {done.compacted.seq}: folded in by itself, generation {done.compacted.generation}", err=True)
+        click.echo(f"edit {done.compacted.seq}: automatic compaction, snapshot {done.compacted.snapshot}", err=True)
     flips = None if found is None else [vars(flip) for flip in found.flips]
     write({"seq": done.entry and done.entry.seq, **counts, "ids": list(done.ids), "flips": flips})
 
 
-def _told_preview(found: Preview) -> None:
+def _report_preview(found: Preview) -> None:
     click.echo(
         f"{len(found.flips)} of {found.rows} held-out rows get another label: {found.better} become right, "
         f"{found.worse} wrong",

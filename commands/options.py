@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,37 @@ import click
 PATH = click.Path(path_type=Path)
 
 with_threads = click.option(
-    "--threads", type=click.IntRange(1), default=1, metavar="N", help="Threads to use.  [default: 1]"
+    "--threads", type=click.IntRange(1), default=1, metavar="N", help="Number of threads.  [default: 1]"
 )
-with_task = click.option("--task", metavar="NAME", help="A GLUE task's name, clinc150, clinc150_oos, or a hub subset.")
+with_task = click.option(
+    "--task", metavar="NAME", help="Name of a GLUE task, clinc150, clinc150_oos, or a subset of the hub data set."
+)
 with_signature = click.option(
     "--require-signature",
     type=PATH,
     metavar="PUB.pem",
-    help="Open the bundle only if it is signed with this key (`reaugkd sign`).",
+    help="Refuse the bundle unless it is signed with this key (see `reaugkd sign`).",
 )
-with_json = click.option("--json", "json_path", metavar="FILE|-", help="Write the figures as JSON, to stdout for -.")
+with_json = click.option(
+    "--json", "json_path", metavar="FILE|-", help="Write the results as JSON to a file, or to stdout (-)."
+)
+
+
+class LazyChoice(click.Choice[str]):
+    """A choice of names that are loaded when they are needed, so that the command line starts without them."""
+
+    def __init__(self, load: Callable[[], Sequence[str]]) -> None:
+        self.case_sensitive = True
+        self._load = load
+
+    @functools.cached_property
+    def choices(self) -> Sequence[str]:  # type: ignore[override]
+        """The names."""
+        return self._load()
 
 
 def with_columns(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the three options that name columns, and hand them over as one ``columns``."""
+    """Add the three options that name columns; the command receives them as one argument ``columns``."""
 
     @functools.wraps(command)
     def wrapped(
@@ -36,17 +53,16 @@ def with_columns(command: Callable[..., None]) -> Callable[..., None]:
 
         command(*args, columns=Columns(text_column, text_pair_column, label_column), **options)
 
-    for option, what in (("label", "the labels"), ("text-pair", "the pairs' second texts"), ("text", "the texts")):
-        text = f"Column of {what}.  [default: found by its usual names]"
+    for option, what in (("label", "label"), ("text-pair", "second text of a pair"), ("text", "text")):
+        text = f"Name of the column with the {what}.  [default: detected]"
         wrapped = click.option(f"--{option}-column", metavar="NAME", help=text)(wrapped)
     return wrapped
 
 
 def without_blas_threads(command: Callable[..., None]) -> Callable[..., None]:
-    """Keep numpy, imported when the command runs, from starting a thread a core: 26 ms, and none has anything to do.
+    """Keep numpy, imported when the command runs, from starting one thread for each core, which takes 26 ms.
 
-    For commands that use neither more of numpy than an answer takes nor libraries that do; must stand above
-    ``with_columns``, which imports numpy.
+    Use it for commands that need no fast linear algebra.
     """
 
     @functools.wraps(command)
@@ -58,7 +74,7 @@ def without_blas_threads(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """The callback of an option that takes whole numbers, separated by commas."""
+    """Parse the value of an option: whole numbers, separated by commas."""
     if value is None:
         return None
     try:

@@ -9,44 +9,63 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
+from ..runtime.output.prediction_formats import FORMATS
 from .console import output, progress, stats_report
-from .options import PATH, with_columns, with_signature, with_threads, without_blas_threads
+from .options import PATH, LazyChoice, with_columns, with_signature, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
-    from ..runtime.output.prediction_formats import Format
 
 
-@click.command(short_help="The label of each text.")
+def _input_formats() -> list[str]:
+    from ..runtime.data.formats import FORMATS
+
+    return [one.name for one in FORMATS]
+
+
+@click.command(short_help="Predict the label of each text.")
 @click.argument("bundle", type=PATH)
 @click.argument("text", nargs=-1)
-@click.option("--input", "source", metavar="FILE|-", help="Read texts from a file, or from stdin.")
+@click.option("--input", "source", metavar="FILE|-", help="Read texts from a file, or from stdin (-).")
 @click.option(
     "--input-format",
-    type=click.Choice(["txt", "csv", "tsv", "jsonl", "parquet"]),
-    help="What --input holds.  [default: by suffix; stdin: txt, one text a line]",
+    type=LazyChoice(_input_formats),
+    help="Format of the input.  [default: by its suffix; for stdin txt, one text a line]",
 )
-@click.option("--output", "target", metavar="FILE|-", default="-", help="A new file, whole or not at all, or stdout.")
 @click.option(
-    "--format", "kind", type=click.Choice(["table", "jsonl", "csv"]), help="[default: table; jsonl with --input]"
+    "--output",
+    "target",
+    metavar="FILE|-",
+    default="-",
+    help="Write the predictions to a new file, or to stdout (-).  [default: -]",
 )
-@click.option("--explain", is_flag=True, help="Show the neighbours that were retrieved.")
-@click.option("--no-retrieval", is_flag=True, help="Answer with the student alone.")
-@click.option("--gated", is_flag=True, help="Retrieve only where the student is not sure, as the bundle's gate says.")
 @click.option(
-    "--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="Leave out a search that would be late."
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    help="Format of the predictions.  [default: table; jsonl with --input]",
+)
+@click.option("--explain", is_flag=True, help="Include the retrieved neighbours.")
+@click.option("--no-retrieval", is_flag=True, help="Predict with the student alone.")
+@click.option("--gated", is_flag=True, help="Retrieve only where the bundle's gate finds the student uncertain.")
+@click.option(
+    "--budget-ms",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MS",
+    help="Skip retrieval when it would exceed this latency budget (milliseconds).",
 )
 @click.option(
     "--abstain",
     metavar="GOAL",
-    help="Say where not to answer: coverage=95% (answered, of texts like the held-out ones), error=2% (wrong, of the "
-    "answers; certified) or threshold=N (of the doubt).",
+    help="Abstain where the prediction is too uncertain for a goal: coverage=95% (answer this share of texts like the "
+    "held-out ones), error=2% (at most this share of the answers is wrong, certified) or threshold=N (highest "
+    "rejection score of an answer).",
 )
 @click.option(
     "--stats",
     "stats_path",
     metavar="FILE|-",
-    help="Write counts of the answers at the end, as JSON, or for Prometheus if FILE ends in .prom.",
+    help="Write counts of the predictions at the end: as JSON, or in Prometheus's text format if FILE ends in .prom.",
 )
 @with_threads
 @with_signature
@@ -58,7 +77,7 @@ def predict(
     source: str | None,
     input_format: Any,
     target: str,
-    kind: Format | None,
+    kind: str | None,
     explain: bool,
     no_retrieval: bool,
     gated: bool,
@@ -69,10 +88,10 @@ def predict(
     require_signature: Path | None,
     columns: Columns,
 ) -> None:
-    """Classify each TEXT, or each row of --input, with the bundle at BUNDLE.
+    """Predict the label of each TEXT, or of each row of --input, with the bundle BUNDLE.
 
-    A bundle trained on pairs takes the TEXTs two by two. A row of --input that cannot be used gives an error record in
-    its place and the rest goes on; how many there were is said on stderr.
+    If the bundle was trained on pairs, every two TEXTs are a pair. A row of --input that cannot be used gets an error
+    record in its place; the number of these rows is printed to stderr.
     """
     from ..runtime.decision.abstention_goal import Abstain
     from ..runtime.output.prediction_stream import (
@@ -86,13 +105,15 @@ def predict(
 
     if bool(text) == (source is not None):
         found = f"{len(text)} texts and --input {source}" if text else "neither"
-        remedy = "Quote a text as one argument, or read stdin with --input -."
+        remedy = "Quote each text as one argument, or read stdin with --input -."
         raise UsageError("give either TEXTs or --input", found=found, remedy=remedy)
     if gated and no_retrieval:
         raise UsageError("give either --gated or --no-retrieval", found="both")
     retrieval: Any = "never" if no_retrieval else "gated" if gated else "always"
     if stats_path == target == "-":
-        raise UsageError("answers and --stats cannot both go to stdout", remedy="Name a file with --output or --stats.")
+        raise UsageError(
+            "the predictions and --stats cannot both go to stdout", remedy="Name a file with --output or --stats."
+        )
     goal = None if abstain is None else Abstain.parse(abstain)
     runtime = Runtime.open(
         bundle, threads=threads, retrieval=retrieval, budget_ms=budget_ms, require_signature=require_signature
@@ -103,7 +124,7 @@ def predict(
     )
     kind = kind or ("table" if source is None else "jsonl")
     if source == STDIN and sys.stdin.isatty():
-        click.echo("reading texts, one a line; end with Ctrl-D", err=True)
+        click.echo("reading one text a line; end with Ctrl-D", err=True)
     with (
         stats_report(stats_path) as write_stats,
         output(target, machine=kind != "table") as out,
@@ -113,4 +134,4 @@ def predict(
         failed = answer_stream(runtime, records, PredictOptions(kind, explain, source, goal), out, counted)
         write_stats(runtime.stats())
     if failed:
-        click.echo(f"{failed:,} row{'s' * (failed > 1)} could not be answered: see the error records", err=True)
+        click.echo(f"{failed:,} row{'s' * (failed > 1)} could not be predicted: see the error records", err=True)

@@ -17,23 +17,35 @@ if TYPE_CHECKING:
     from ..export.study.results import CellResult
 
 
-@click.command(short_help="Recipes against each other: tasks, seeds, tests, plots. *")
+@click.command(short_help="Comparison of recipes over tasks and seeds, with tests and plots. *")
 @click.argument("plan", metavar="STUDY.toml", type=PATH)
-@click.option("--out", required=True, type=PATH, metavar="OUT", help="The study's folder, made or gone on with.")
 @click.option(
-    "--data", type=PATH, metavar="DIR", help="Where relative data paths count from.  [default: the study's folder]"
+    "--out",
+    required=True,
+    type=PATH,
+    metavar="OUT",
+    help="Folder of the results, new or of an earlier run.",
 )
-@click.option("--teacher", metavar="MODEL", help="Where the study's is here, or another: hub id or folder.")
 @click.option(
-    "--processes", type=click.IntRange(1), metavar="N", help="Cells at once.  [default: one for each GPU, or else core]"
+    "--data",
+    type=PATH,
+    metavar="DIR",
+    help="Folder of relative data paths.  [default: the study's]",
 )
-@click.option("--report-only", is_flag=True, help="Run nothing: tables and plots of the cells that are done.")
+@click.option("--teacher", metavar="MODEL", help="Teacher to use in place of the study's: hub id or folder.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Cells at once.  [default: one for each GPU, else core]",
+)
+@click.option("--report-only", is_flag=True, help="Only write tables and plots of the finished cells.")
 def study(
     plan: Path, out: Path, data: Path | None, teacher: str | None, processes: int | None, report_only: bool
 ) -> int:
-    """Train and measure every recipe on every task with every seed; killed and called again, it goes on.
+    """Train and score every recipe on every task with every seed. An interrupted study continues when it is run again.
 
-    Tables go to stdout and OUT/report.md, plots beside it, every figure and every answer into two Parquet files.
+    Tables go to stdout and OUT/report.md, plots to OUT, all metrics and predictions to two Parquet files.
     """
     with train_extra("a study"):
         from ..export.study.command import StudyJob
@@ -41,7 +53,7 @@ def study(
         from ..export.study.plan import load_plan, located
     planned = load_plan(plan)
     if teacher is not None:
-        # Beside the name that the study gives it: results carried to another machine are still this study's.
+        # Kept beside the study's own name, so that the hashes of the cells stay the same on another machine.
         planned = replace(planned, here=str(Path(teacher).absolute()) if Path(teacher).exists() else teacher)
     data_dir = data or planned.folder
     models = [planned.model, *(planned.located(recipe.student.model) for recipe in planned.recipes.values())]
@@ -58,7 +70,7 @@ def study(
 
 
 def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
-    """The cell of a real study, in a worker: torch is imported here, and data may come from the hub."""
+    """Run a cell in a worker process; imports torch, and may load data from the hub."""
     from ..export.study.cell import run_cell as run
 
     return run(cell, plan, out, data_dir, load)

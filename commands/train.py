@@ -8,30 +8,49 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import resumable, train_extra
-from .data_source import go_offline_if_unreachable, load
+from .data_source import load
 from .options import PATH, numbers, with_columns, with_task
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
 
 
-@click.command(short_help="Teacher, keys and student from labelled rows. *")
-@click.option("--data", required=True, metavar="PATH|HUB_ID", help="A data folder or file, or a Hugging Face data set.")
-@click.option("--teacher", required=True, metavar="MODEL", help="Encoder or fine-tuned classifier: hub id or folder.")
-@click.option("--out", required=True, type=PATH, metavar="RUN", help="The run folder to make, or to go on with.")
+@click.command(short_help="Train teacher, keys and student from labelled rows. *")
+@click.option(
+    "--data", required=True, metavar="PATH|HUB_ID", help="Data folder, data file, or id of a Hugging Face data set."
+)
+@click.option(
+    "--teacher", required=True, metavar="MODEL", help="Hub id or folder of an encoder or a fine-tuned classifier."
+)
+@click.option("--out", required=True, type=PATH, metavar="RUN", help="Run folder, new or to be resumed.")
 @with_task
 @click.option(
-    "--student-layers", callback=numbers, metavar="N,N,..", help="Teacher layers the student starts from, 0-based."
+    "--student-layers",
+    callback=numbers,
+    metavar="N,N,..",
+    help="Layers of the teacher, 0-based, that the student starts from.",
 )
-@click.option("--student", metavar="MODEL", help="A model the student starts from instead: hub id or folder.")
-@click.option("--embedding-dim", type=int, metavar="N", help="Components of keys and queries.  [default: 128]")
+@click.option("--student", metavar="MODEL", help="Hub id or folder of a model that the student starts from instead.")
+@click.option("--embedding-dim", type=int, metavar="N", help="Dimensions of keys and queries.  [default: 128]")
 @click.option("--teacher-epochs", type=int, metavar="N", help="Epochs of the teacher's fine-tuning.  [default: 4]")
 @click.option("--student-epochs", type=int, metavar="N", help="Epochs of the distillation.  [default: 5]")
-@click.option("--max-length", type=int, metavar="N", help="Tokens a text is cut to.  [default: 128]")
-@click.option("--limit", type=click.IntRange(2), metavar="N", help="Use at most N train rows, stratified.")
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of all but the splits.  [default: 0]")
-@click.option("--recipe", type=PATH, metavar="FILE.toml", help="Every other choice; options above win over it.")
-@click.option("--redo", is_flag=True, help="In an existing run, redo the stages whose settings changed.")
+@click.option(
+    "--max-length",
+    type=int,
+    metavar="N",
+    help="Largest number of tokens of a text; longer texts are truncated.  [default: 128]",
+)
+@click.option("--limit", type=click.IntRange(2), metavar="N", help="Largest number of train rows to use, stratified.")
+@click.option(
+    "--seed", type=click.IntRange(0), metavar="N", help="Random seed; the splits have fixed seeds.  [default: 0]"
+)
+@click.option(
+    "--recipe",
+    type=PATH,
+    metavar="FILE.toml",
+    help="Recipe file with all other settings; the options above override it.",
+)
+@click.option("--redo", is_flag=True, help="Repeat the stages of an existing run whose settings changed.")
 @with_columns
 def train(
     data: str,
@@ -44,8 +63,9 @@ def train(
     columns: Columns,
     **options: Any,
 ) -> None:
-    """Train a teacher, its keys and a student; killed at any point and called again, it goes on."""
-    go_offline_if_unreachable(data, teacher, options["student"] or teacher)
+    """Train a teacher, its keys and a student. After an interruption the same command resumes the run."""
+    # First, so that the Hugging Face libraries are imported after it is known whether the hub can be reached.
+    dataset = load(data, task, columns, models=(teacher, options["student"] or teacher))
     with train_extra("training"):
         from ..export import recipe_file as recipes
         from ..export.recipe import Recipe
@@ -61,7 +81,6 @@ def train(
         student=recipes.with_start(base.student, options["student_layers"], options["student"]),
         student__fit__epochs=options["student_epochs"],
     )
-    dataset = load(data, task, columns)
     with resumable():
         tuning = run_training(dataset, TrainJob(teacher, chosen, limit, redo), out)
     blend = tuning.blend

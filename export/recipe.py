@@ -133,7 +133,7 @@ class StudentRecipe:
     def __post_init__(self) -> None:
         if self.layers and self.model:
             raise RecipeError(
-                "a student starts from the teacher's layers or from a model of its own, not both",
+                "a student starts from the teacher's layers or from another model, not both",
                 found=f"layers {list(self.layers)} and model {self.model!r}",
                 remedy="Give --student-layers or --student, not both.",
             )
@@ -156,23 +156,22 @@ class ObjectiveRecipe:
 
 @dataclass(frozen=True)
 class RetrievalRecipe:
-    """The knowledge base and the blend: what can be chosen again at export, without training, but for cross-fitting.
+    """The knowledge base and the blend; can be changed at export without training, except for cross-fitting.
 
     Args:
-        query: what the student asks with: ``layers``, a head on all of its layers that is fitted after the
-            distillation (export/query.py), or ``distilled``, the head that the objectives trained.
-        keys: what it finds: the ``student``'s own embeddings of the rows, as the exported model computes them, the
-            ``teacher``'s (the paper), or ``both``, their normalised mean. A query by layers finds the student's only.
-        labels: the ``teacher``'s soft labels, or ``cross_fitted`` ones: of each row by a teacher that was fitted
-            without it.
+        query: the student's query: ``layers``, a head on all of its layers that is fitted after the distillation
+            (`layer_query`), or ``distilled``, the head that the objectives trained.
+        keys: the ``student``'s own embeddings of the rows, as the exported model computes them, the ``teacher``'s (the
+            paper), or ``both``, their normalised mean. A query by layers needs the student's keys.
+        labels: the ``teacher``'s soft labels, or ``cross_fitted`` ones, each by a teacher fitted without the row.
         folds: teachers that are fitted for ``cross_fitted``.
-        label_temperatures: that the tuner may soften the labels by.
-        gold_shares: that the tuner may mix into the soft label of a row that has a gold one.
-        weight: the student's share: ``constant``, or a function of the text (`runtime.weight`), or ``auto``: whichever
-            cross-validation on the held-out rows prefers.
-        one_se_rule: retrieve only where cross-validation on the held-out rows sees it help; else the student answers
+        label_temperatures: temperatures of the soft labels that the tuner tries.
+        gold_shares: shares of the gold label in the soft labels that the tuner tries.
+        weight: the mixture weight: ``constant``, a function of the text (`mixture_weight`), or ``auto``, chosen by
+            cross-validation on the held-out rows.
+        one_se_rule: retrieve only if cross-validation on the held-out rows shows a gain; otherwise the student answers
             alone.
-        keep_heldout: add the held-out rows once the blend is tuned: knowledge that the student was not trained on.
+        keep_heldout: add the held-out rows once the blend is tuned: the student was not trained on them.
     """
 
     query: Query = "layers"
@@ -193,7 +192,7 @@ class RetrievalRecipe:
         require(bool(shares) and all(0 <= s <= 1 for s in shares), "gold_shares", list(shares), "shares in [0, 1]")
         if self.query == "layers" and self.keys != "student":
             raise RecipeError(
-                "a query by layers cannot find the teacher's keys, which are of another space",
+                "a query by layers cannot search the teacher's keys, which are in another space",
                 found=f"query 'layers', keys {self.keys!r}",
                 expected="keys 'student', or query 'distilled'",
                 remedy="Correct the recipe or option.",

@@ -13,17 +13,17 @@ from .recipe import FitRecipe, ObjectiveRecipe, Recipe, RetrievalRecipe, Student
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe from TOML; what it does not name keeps its default.
+    """Read a recipe from TOML; keys that are left out keep their defaults.
 
     Raises:
-        RecipeError: the file is missing, is no TOML, or names a key or value that a recipe does not have.
+        RecipeError: the file is missing, is not TOML, or has an unknown key or value.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError("the recipe cannot be read", path=path, found=error.strerror) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError("the recipe is no valid TOML", path=path, found=str(error)) from error
+        raise RecipeError("the recipe is not valid TOML", path=path, found=str(error)) from error
     try:
         return recipe_from_dict(tables)
     except RecipeError as error:
@@ -38,7 +38,7 @@ def recipe_from_dict(tables: Mapping[str, Any]) -> Recipe:
 
 
 def retrieval_from_dict(table: Mapping[str, Any]) -> RetrievalRecipe:
-    """A recipe's ``[retrieval]`` table alone; unknown keys are refused."""
+    """A RetrievalRecipe from a recipe's ``[retrieval]`` table; unknown keys are refused."""
     return _build(RetrievalRecipe, table, "retrieval.")
 
 
@@ -108,7 +108,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
 
 
 def _with_parent_defaults(hint: Any, name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The student's fit has defaults of its own, which a recipe naming one field of it must not lose."""
+    """Merge a table with the defaults of its parent: the student's fit has other defaults than the teacher's."""
     if hint is FitRecipe and name == "student.fit":
         return {**asdict(StudentRecipe().fit), **value}
     return value

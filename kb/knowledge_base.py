@@ -1,15 +1,15 @@
-"""The teacher's knowledge: keys in an index, a soft label a row, and where a row came from.
+"""A knowledge base in files: keys in an index, one soft label for each row, and the rows' ids, labels and texts.
 
-On disk, a folder of
+On disk it is a folder of
 
     index.usearch     the keys (`VectorIndex`)
-    soft_labels.npy   already tempered: softmax(teacher logits / T_kb). float16 [n, c], or the m likeliest classes of a
-                      row, uint8 or (above 256 classes) uint16 [n, 2 m] (`soft_labels.TopLabels`)
+    soft_labels.npy   softmax(teacher logits / T_kb): float16 [n, c], or the m likeliest classes of each row, uint8 or
+                      (above 256 classes) uint16 [n, 2 m] (`soft_labels.TopLabels`)
     rows.npy          a table [n] of ``id`` (u8), ``label`` (i4, the gold label, -1 for none) and ``text_end`` (u8)
-    texts.jsonl       optional: one JSON value a line, ``"text"`` or ``["text", "pair"]``; ``text_end`` is where a
-                      row's line ends, in bytes, and all zero where texts are not kept
-    pins.npy          only where edits were folded in: which rows are pinned, bool [n]
-    text_digests.npy  optional, in place of the texts (`text_digests`)
+    texts.jsonl       optional: one JSON value for each line, ``"text"`` or ``["text", "pair"]``; ``text_end`` is the
+                      end of a row's line in bytes, and zero where texts are not kept
+    pins.npy          only after a compaction of edits: which rows are pinned, bool [n]
+    text_digests.npy  optional, in place of the texts (`texts.TextDigests`)
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import json
 import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, UsageError
 from .index.hnsw import IndexConfig, VectorIndex
-from .soft_labels import SOFT_LABEL_DTYPES, SoftLabels, TopLabels, decode, encode
+from .searchable import SearchResult
+from .soft_labels import SOFT_LABEL_DTYPES, StoredLabels, TopLabels, decode, encode
 from .storage.atomic import atomic_write
 from .storage.npy import map_npy, misfit, save_npy
 from .texts import DIGESTS_FILE, TextDigests, open_digests, open_texts, text_json
@@ -39,38 +39,31 @@ _LINE_END = 10
 ROW_DTYPE = np.dtype([("id", "<u8"), ("label", "<i4"), ("text_end", "<u8")])
 
 
-class Neighbours(NamedTuple):
-    """What a search finds: ``rows`` int64 [k] and their cosine ``similarities`` float32 [k], descending."""
-
-    rows: NDArray[np.int64]
-    similarities: NDArray[np.float32]
-
-
 class KnowledgeBase:
-    """Keys and soft labels of n rows over c labels. Made by `build` or `open`; not changed afterwards.
+    """Keys and soft labels of n rows over c labels (`Searchable`); `build` or `open` makes one, and it never changes.
 
     Attributes:
-        index: of the keys.
-        soft_labels: [n, c], the teacher's tempered probabilities.
+        index: the index of the keys.
+        soft_labels: [n, c], the teacher's probabilities at temperature T_kb.
     """
 
     def __init__(
         self,
         index: VectorIndex,
-        soft_labels: SoftLabels,
+        soft_labels: StoredLabels,
         rows: NDArray[np.void],
         texts: bytes | mmap.mmap,
         digests: TextDigests | None = None,
         pins: NDArray[np.bool_] | None = None,
-        odds: float = 1.0,
+        new_label_odds: float = 1.0,
     ) -> None:
         self.index = index
         self.soft_labels = soft_labels
         self._rows = rows
         self._texts = texts
         self._pins = pins
-        self._odds = odds
-        self._by_id: NDArray[np.int64] | None = None  # the rows in the order of their ids, made when first needed
+        self._new_label_odds = new_label_odds
+        self._by_id: NDArray[np.int64] | None = None  # row numbers in the order of ids, computed on first use
         self._digests = digests
 
     @classmethod
@@ -87,17 +80,17 @@ class KnowledgeBase:
         progress: Callable[[int, int], object] | None = None,
         threads: int = 1,
     ) -> KnowledgeBase:
-        """Make a knowledge base in memory; with ``threads=1`` the same input gives the same bytes.
+        """Build a knowledge base in memory; with ``threads=1`` the same input gives the same bytes.
 
         Args:
-            keys: float32 [n, d], finite, not zero; their length does not matter (cosine).
+            keys: float32 [n, d], finite, not zero, of any length (the similarity is the cosine).
             soft_labels: [n, c], rows that sum to 1 (within 1 %, for float16).
             config: the index's parameters.
             gold: [n] gold labels as indices into the labels, -1 for none. Default: none.
-            ids: [n] the rows' identities, for the user. Default: 0 .. n-1.
-            texts: [n] the rows' texts or pairs, or their digests in place of them; leave out for privacy.
-            label_loss: what the soft labels may lose to become smaller (`soft_labels.encode`); 0 stores float16.
-            progress: called with (rows done, rows in all); returning False stops.
+            ids: [n] unique numbers for the user. Default: 0 .. n-1.
+            texts: [n] the rows' texts or pairs, or their digests. Default: none are kept.
+            label_loss: limit on the change of the soft labels by compression (`soft_labels.encode`); 0 stores float16.
+            progress: called with (rows done, rows in all); returning False stops the build.
             threads: threads that insert.
 
         Raises:
@@ -123,7 +116,7 @@ class KnowledgeBase:
         return cls(index, encode(soft, label_loss), table, lines, digests)
 
     def save(self, folder: Path) -> None:
-        """Write the files into ``folder`` (made if need be), each atomically.
+        """Write the files into ``folder``, each atomically; the folder is created if it does not exist.
 
         Raises:
             StorageError: the disk refused.
@@ -146,17 +139,16 @@ class KnowledgeBase:
         config: IndexConfig,
         num_labels: int | None = None,
         pins: bool = False,
-        odds: float = 1.0,
+        new_label_odds: float = 1.0,
     ) -> KnowledgeBase:
-        """Map a saved knowledge base into memory. But for the row table and `TopLabels`, which are checked, it is read
-        when rows are looked at.
+        """Map a saved knowledge base into memory; only the row table and `TopLabels` are read and checked at once.
 
         Args:
-            folder: where it was saved.
+            folder: the folder of `save`.
             config: the index's parameters.
-            num_labels: c; None takes it from the soft labels, where they tell.
+            num_labels: c; None takes it from float16 soft labels.
             pins: whether some rows are pinned.
-            odds: what the odds of labels are multiplied by that the student was not taught.
+            new_label_odds: factor on the odds of the labels that the student was not trained on.
 
         Raises:
             BundleIntegrityError: a file is missing or unreadable.
@@ -181,11 +173,11 @@ class KnowledgeBase:
             raise misfit(folder / PINS_FILE, f"{pinned.dtype} {pinned.shape}", f"bool ({len(soft)},)")
         text_bytes = int(rows["text_end"][-1]) if len(rows) else 0
         kept = open_texts(folder / TEXTS_FILE, text_bytes)
-        return cls(index, soft, rows, kept, open_digests(folder, len(rows)), pinned, odds)
+        return cls(index, soft, rows, kept, open_digests(folder, len(rows)), pinned, new_label_odds)
 
-    def search(self, query: NDArray[np.float32], k: int) -> Neighbours:
+    def search(self, query: NDArray[np.float32], k: int) -> SearchResult:
         """The ``min(k, n)`` rows whose keys are most similar to ``query`` float32 [d], best first."""
-        return Neighbours(*self.index.search(query, k))
+        return SearchResult(*self.index.search(query, k))
 
     def search_many(
         self, queries: NDArray[np.float32], k: int, threads: int = 1
@@ -194,11 +186,11 @@ class KnowledgeBase:
         return self.index.search_many(queries, k, threads)
 
     def with_soft_labels(self, soft_labels: NDArray[np.floating], label_loss: float = 0.0) -> KnowledgeBase:
-        """The same rows under other soft labels [n, c], e.g. of another temperature; the index is shared.
+        """The same rows with other soft labels [n, c], e.g. of another temperature; the index is shared.
 
         Args:
-            soft_labels: as of `build`.
-            label_loss: as of `build`.
+            soft_labels: same as `build`.
+            label_loss: same as `build`.
 
         Raises:
             UsageError: another shape, or rows that are no distributions.
@@ -212,21 +204,21 @@ class KnowledgeBase:
         return KnowledgeBase(self.index, encode(soft, label_loss), self._rows, self._texts, self._digests)
 
     def keys(self) -> NDArray[np.float32]:
-        """The keys as they are stored, float32 [n, d] (`VectorIndex.vectors`): a copy, and not for answering."""
+        """A copy of the stored keys, float32 [n, d] (`VectorIndex.vectors`); slow, not for answering."""
         return self.index.vectors()
 
     @property
     def pins(self) -> NDArray[np.bool_] | None:
-        """Which rows answer alone for texts like their own, bool [n]; None where there is none."""
+        """Which rows alone answer texts like their own, bool [n]; None for no rows."""
         return self._pins
 
     @property
-    def odds(self) -> float:
-        """What the odds of labels are multiplied by that the student was not taught."""
-        return self._odds
+    def new_label_odds(self) -> float:
+        """Factor on the odds of the labels that the student was not trained on."""
+        return self._new_label_odds
 
     def rows_with_id(self, row_id: int) -> list[int]:
-        """The numbers of the rows with this id: one, or none, unless ids were given twice."""
+        """The numbers of the rows with this id; several only where ids are not unique."""
         if not 0 <= row_id < 2**64:
             return []
         if self._by_id is None:
@@ -236,7 +228,7 @@ class KnowledgeBase:
         return [int(row) for row in self._by_id[first:last]]
 
     def next_id(self, least: int = 0) -> int:
-        """The first id from ``least`` on that is larger than those of all rows."""
+        """The smallest id from ``least`` that is larger than all ids."""
         return max(least, int(self._rows["id"].max()) + 1) if len(self._rows) else least
 
     def label(self, row: int) -> int:
@@ -248,14 +240,14 @@ class KnowledgeBase:
         return self._rows["label"]
 
     def id(self, row: int) -> int:
-        """The row's identity, as it was given when building."""
+        """The row's id, as given to `build`."""
         return int(self._rows["id"][row])
 
     def text(self, row: int) -> str | tuple[str, str] | None:
         """The row's text or pair; None where texts are not kept, or only their digests are.
 
         Raises:
-            BundleError: the stored line is damaged (only where the bundle was opened unverified).
+            BundleError: the stored line is damaged (possible only without verification).
         """
         if not self._has_texts():
             return None
@@ -278,7 +270,7 @@ class KnowledgeBase:
         return None if self._digests is None else self._digests[row]
 
     def rows_of(self, text: str | tuple[str, str]) -> list[int]:
-        """The rows with just this text or pair, in order, by the texts or by their digests; all texts are gone through.
+        """The rows with exactly this text or pair, in order, by a search through all texts or digests.
 
         Raises:
             UsageError: neither is kept.
@@ -297,7 +289,7 @@ class KnowledgeBase:
 
     @property
     def digests(self) -> TextDigests | None:
-        """The digests of the texts, where they are kept in place of them."""
+        """The digests of the texts, where they are kept in place of the texts."""
         return self._digests
 
     def __len__(self) -> int:
@@ -320,11 +312,11 @@ class KnowledgeBase:
 
     @property
     def format_version(self) -> int:
-        """The oldest bundle format that has files like these: 2 for soft labels of the likeliest classes, else 1."""
+        """The oldest bundle format with such files: 2 for `TopLabels`, otherwise 1."""
         return 2 if isinstance(self.soft_labels, TopLabels) else 1
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes of each part: ``index``, ``soft_labels``, ``rows``, ``texts`` (or their digests)."""
+        """Bytes of each part in the files: ``index``, ``soft_labels``, ``rows``, ``texts`` (or their digests)."""
         return {
             "index": self.index.nbytes,
             "soft_labels": self.soft_labels.nbytes,

@@ -1,10 +1,10 @@
-"""The soft labels of a knowledge base's rows: all classes in float16, or the likeliest few in small whole numbers.
+"""Soft labels of a knowledge base: all classes in float16, or the m likeliest classes in fixed point.
 
-Where there are many classes, a teacher is undecided between a few of them at most. `TopLabels` keeps the m likeliest
-classes of a row and their shares as whole numbers of 1 / 255 (up to 256 classes; above, of 1 / 65535) that sum to one
-exactly. What the other classes had goes to the kept ones in proportion, so that a label moves by just that mass (in
-total variation; and by rounding). m is the least for which the mean of it is within what the caller allows, and float16
-stays where that saves nothing.
+With many classes a teacher spreads its probability over a few of them. `TopLabels` keeps the m likeliest classes of a
+row and their shares as whole multiples of 1 / 255 (up to 256 classes) or 1 / 65535 (above) that sum to exactly one. The
+mass of the other classes goes to the kept ones in proportion, so that a label changes by that mass in total variation
+(plus rounding). m is the least number whose mean change is within the caller's limit; where that saves no bytes, the
+labels stay in float16.
 """
 
 from __future__ import annotations
@@ -19,24 +19,19 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.integer]
 
 LABEL_LOSS = 0.01
-"""The mean total variation that labels are changed by, unless the caller says otherwise."""
+"""Default limit on the mean total variation by which compression changes labels."""
 
 FEW_CLASSES = 16
-"""Up to so many classes, keys weigh so much more than labels that float16 stays."""
+"""Up to so many classes, labels are small beside keys and stay in float16."""
 
 SOFT_LABEL_DTYPES = (np.dtype(np.float16), np.dtype(np.uint8), np.dtype(np.uint16))
-"""What labels are stored as."""
+"""Types in which labels are stored."""
 
 _MOST_CLASSES = 65_536  # whose numbers uint16 has
 
 
 class SoftLabels(ABC):
     """Probabilities of n rows over c classes, read only; `numpy.asarray` gives float32 [n, c]."""
-
-    @property
-    @abstractmethod
-    def stored(self) -> NDArray[Any]:
-        """The array as it is kept in a file."""
 
     @property
     @abstractmethod
@@ -52,13 +47,8 @@ class SoftLabels(ABC):
         """(n, c)."""
         return len(self), self.num_labels
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory and, but for a header, in the file."""
-        return int(self.stored.nbytes)
-
-    def __len__(self) -> int:
-        return len(self.stored)
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def __getitem__(self, rows: int | slice | Rows) -> Floats:
         chosen = np.arange(len(self))[rows]
@@ -68,7 +58,24 @@ class SoftLabels(ABC):
         return self.take(np.arange(len(self))).astype(dtype or np.float32, copy=False)
 
 
-class DenseLabels(SoftLabels):
+class StoredLabels(SoftLabels):
+    """Soft labels in the form of a file."""
+
+    @property
+    @abstractmethod
+    def stored(self) -> NDArray[Any]:
+        """The array in the file."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory and, without the header, in the file."""
+        return int(self.stored.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+
+class DenseLabels(StoredLabels):
     """Every class of every row.
 
     Args:
@@ -93,7 +100,7 @@ class DenseLabels(SoftLabels):
         return self._probabilities.take(rows, 0).astype(np.float32)
 
 
-class TopLabels(SoftLabels):
+class TopLabels(StoredLabels):
     """The m likeliest classes of every row.
 
     Args:
@@ -144,33 +151,33 @@ class TopLabels(SoftLabels):
         return dense
 
 
-def encode(probabilities: NDArray[np.floating], loss: float = 0.0) -> SoftLabels:
-    """The smallest form of labels that keeps to the loss.
+def encode(probabilities: NDArray[np.floating], loss: float = 0.0) -> StoredLabels:
+    """The smallest form of labels within the loss.
 
     Args:
         probabilities: [n, c], distributions.
-        loss: the mean total variation (half the sum of absolute differences) that labels may change by, rounding aside;
-            0 keeps float16.
+        loss: limit on the mean total variation (half the sum of absolute differences) by which labels change, without
+            rounding; 0 keeps float16.
     """
     rows, classes = probabilities.shape
     if loss > 0 and rows and FEW_CLASSES < classes <= _MOST_CLASSES:
         kept = np.sort(probabilities, axis=1)[:, ::-1].mean(axis=0, dtype=np.float64).cumsum()
         top = int(np.argmax(kept >= min(1 - loss, kept[-1]))) + 1
-        # Two numbers a class kept against one float16: no more than half, or for uint8 all of the classes.
+        # Two numbers for a kept class against one float16: at most half of the classes, with uint8 all of them.
         if top <= (classes - 1) // _number_type(classes).itemsize:
             return TopLabels(_table(probabilities.astype(np.float64), top), classes)
     return DenseLabels(np.ascontiguousarray(probabilities, np.float16))
 
 
-def decode(stored: NDArray[Any], num_labels: int | None) -> SoftLabels:
-    """The labels of an array as `SoftLabels.stored` gives it.
+def decode(stored: NDArray[Any], num_labels: int | None) -> StoredLabels:
+    """The labels of an array in the form of `StoredLabels.stored`.
 
     Args:
         stored: the array.
-        num_labels: c; may be None where the array tells.
+        num_labels: c; may be None for float16.
 
     Raises:
-        ValueError: it is none, or of other labels.
+        ValueError: another type or shape, or another number of classes.
     """
     if stored.dtype == np.float16 and stored.ndim == 2 and num_labels in (None, stored.shape[1]):
         return DenseLabels(stored)
@@ -179,14 +186,16 @@ def decode(stored: NDArray[Any], num_labels: int | None) -> SoftLabels:
     return TopLabels(stored, num_labels)
 
 
-def edited(labels: SoftLabels, rows: Rows, changed: dict[int, Floats], added: Floats, num_labels: int) -> SoftLabels:
-    """Some rows of labels, some of them changed, and more at the end, in the same form: what is kept stays bit for bit.
+def edited(
+    labels: StoredLabels, rows: Rows, changed: dict[int, Floats], added: Floats, num_labels: int
+) -> StoredLabels:
+    """Select, change and append rows of labels in the same form; unchanged rows stay the same bit for bit.
 
     Args:
         labels: [n, b].
-        rows: [k], those that are kept.
-        changed: place among the kept ones to new label, float32 [c].
-        added: float32 [m, c].
+        rows: [k], the rows to keep.
+        changed: place in ``rows`` to new label, float32 [c].
+        added: labels to append, float32 [m, c].
         num_labels: c, b or more.
     """
     dense = np.array([*changed.values(), *added], np.float32).reshape(-1, num_labels)
@@ -206,7 +215,7 @@ def edited(labels: SoftLabels, rows: Rows, changed: dict[int, Floats], added: Fl
 
 
 def _table(probabilities: NDArray[np.float64], top: int) -> NDArray[np.unsignedinteger]:
-    """Labels [n, c] as `TopLabels` keeps them."""
+    """The table of `TopLabels` for labels [n, c]."""
     kind = _number_type(probabilities.shape[1])
     classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     shares = np.take_along_axis(probabilities, classes, axis=1)

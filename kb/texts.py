@@ -1,14 +1,13 @@
-"""Digests of the rows' texts in place of the texts: a given text can be found, and no text be read.
+"""The rows' texts, or their digests: with digests a given text can be found, and no text can be read.
 
-For asking whether a text is in the knowledge base, and in which rows: to leave out what is there already, or to remove
-a person's rows. Who holds the digests can do that too, for every text that he can think of: a digest hides a text no
-better than the text is hard to guess. The salt, random and new for each knowledge base, keeps him from using tables
-made before, and from seeing that two knowledge bases have a text in common. It is not slowed down (scrypt and the
-like), because a slow digest would only seem to help: the row's key, beside it, tells a right guess as well and at any
-speed, as the one whose embedding the key is (docs/privacy.md).
+Digests tell whether a text is in the knowledge base and in which rows, for example to skip stored texts or to remove a
+person's rows. Anyone who holds the digests can test guesses: a digest protects a text only as far as the text is hard
+to guess. A random salt for each knowledge base prevents precomputed tables, and hides which texts two knowledge bases
+share. A slow hash (such as scrypt) would not help: the row's key beside the digest confirms a guess just as well, at
+any speed (docs/privacy.md).
 
-On disk, ``text_digests.npy``: uint8 [n + 1, 32], the salt and then each row's SHA-256 of the salt and the text. A text
-counts as its JSON in UTF-8, ``"text"`` or ``["text", "pair"]``, as in ``texts.jsonl`` but without the line's end.
+On disk, ``text_digests.npy``: uint8 [n + 1, 32], the salt and then each row's SHA-256 of the salt and the text. The
+text is hashed as JSON in UTF-8, ``"text"`` or ``["text", "pair"]``, as in ``texts.jsonl`` but without the line's end.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class TextDigests:
 
     @classmethod
     def of(cls, texts: Sequence[str | tuple[str, str]], salt: bytes | None = None) -> TextDigests:
-        """The digests of some texts or pairs.
+        """The digests of texts or pairs.
 
         Args:
             texts: [n].
@@ -58,15 +57,15 @@ class TextDigests:
         return cls(np.frombuffer(b"".join(rows), np.uint8).reshape(-1, BYTES))
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> TextDigests:
-        """The digests of some rows, under the same salt."""
+        """The digests of some rows, with the same salt."""
         return TextDigests(np.concatenate([self.table[:1], self.table[1:][np.asarray(rows, np.int64)]]))
 
     def of_text(self, text: str | tuple[str, str]) -> str:
-        """A text's digest under this salt, 64 hexadecimal digits."""
+        """A text's digest with this salt, 64 hexadecimal digits."""
         return _digest(self.table[0].tobytes(), text).hex()
 
     def extended(self, digests: Sequence[str]) -> TextDigests:
-        """With more rows, of these digests."""
+        """The digests with more rows appended."""
         more = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, BYTES)
         return TextDigests(np.concatenate([self.table, more]))
 
@@ -102,7 +101,7 @@ def open_texts(path: Path, size: int) -> bytes | mmap.mmap:
 
     Args:
         path: of the file.
-        size: its bytes; for 0 there is no file.
+        size: its bytes; 0 for no file.
 
     Raises:
         BundleIntegrityError: it is missing.
@@ -120,11 +119,11 @@ def open_texts(path: Path, size: int) -> bytes | mmap.mmap:
 
 
 def open_digests(folder: Path, rows: int) -> TextDigests | None:
-    """The digests of the rows' texts; None where there are none.
+    """The digests of the rows' texts; None where there is no file.
 
     Raises:
-        BundleIntegrityError: they cannot be read.
-        BundleError: they are of another number of rows.
+        BundleIntegrityError: the file cannot be read.
+        BundleError: it has another number of rows.
     """
     path = folder / DIGESTS_FILE
     if not path.exists():

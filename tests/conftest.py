@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,20 @@ def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support.tiny_bundle import build_tiny_bundle
 
     return build_tiny_bundle(tmp_path_factory.mktemp("edge") / "pairs", pairs=True)
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of 120 rows with held-out rows, 90 of them unrelated to those; tests copy it and do not change it."""
+    from support.heldout_bundle import build_heldout_bundle
+
+    return build_heldout_bundle(tmp_path_factory.mktemp("export") / "bundle", rows=120, unrelated=90)
+
+
+@pytest.fixture
+def bundle(export: Path, tmp_path: Path) -> Path:
+    """A copy of ``export`` that a test may change."""
+    return Path(shutil.copytree(export, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="session")

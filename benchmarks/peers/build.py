@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from reaugkd import Runtime
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.onnx.export import detect_target
+from reaugkd.export.onnx.export import detect_target, export_float32, quantize
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 
@@ -42,6 +43,7 @@ def main(teacher: str, run: Path, out: Path) -> None:
         "float32": lambda folder: export(run, folder, ExportJob(detect_target(), "none")),
         "faiss": lambda folder: write_graphs(Runtime.open(out / "bundle"), folder),
         "eager": lambda folder: _eager(run, folder),
+        "teacher": lambda folder: _teacher(run, source, folder),
         "words": lambda folder: _words(rows, folder),
         "sentences": lambda folder: _sentences(teacher, rows, folder),
         "static": lambda folder: _static(run, rows, folder),
@@ -81,6 +83,18 @@ def _eager(run: Path, folder: Path) -> None:
     student = RunFolder(run).student
     EncoderClassifier.load(student).save(folder)
     shutil.copy(student / "tokenizer.json", folder)  # the bundle's may have fewer word pieces
+
+
+def _teacher(run: Path, source: FinishedRun, folder: Path) -> None:
+    """The fine-tuned teacher by itself: for PyTorch, and in int8 as optimum exports and quantizes it."""
+    teacher = EncoderClassifier.load(RunFolder(run).teacher)
+    for form in ("torch", "int8"):
+        (folder / form).mkdir(parents=True)
+        shutil.copy(RunFolder(run).teacher / "tokenizer.json", folder / form)
+    teacher.save(folder / "torch")
+    with tempfile.TemporaryDirectory() as scratch:
+        float32 = export_float32(teacher, source.labels, source.recipe.max_length, Path(scratch))
+        quantize(float32, detect_target(), "dynamic", [], folder / "int8")
 
 
 def _words(rows: _Rows, folder: Path) -> None:

@@ -20,6 +20,7 @@ from reaugkd.kb.knowledge_base import INDEX_FILE, ROW_DTYPE, KnowledgeBase
 from reaugkd.runtime.benchmark.latency import Quantiles, interleave, visits
 from reaugkd.runtime.bundle.bundle import KB_FOLDER
 from reaugkd.runtime.inference.pipeline import Pipeline
+from reaugkd.runtime.inference.retrieval_policy import RetrievalPolicy
 
 Floats = NDArray[np.float32]
 
@@ -68,7 +69,7 @@ def on_faiss(runtime: Runtime, path: Path) -> KnowledgeBase:
 
 def pipeline_on(runtime: Runtime, kb: KnowledgeBase) -> Pipeline:
     """The bundle's pipeline on another knowledge base."""
-    return Pipeline(runtime.manifest, runtime.tokenizer, kb, "always")
+    return Pipeline(runtime.manifest, runtime.tokenizer, kb, RetrievalPolicy())
 
 
 def compare_graphs(built: Path, texts: Sequence[str], count: int) -> dict[str, Any]:

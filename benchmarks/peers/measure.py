@@ -12,6 +12,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from systems import BLEND, EAGER, FAISS, FLOAT32, GATED, PIPELINE, STUDENT, SYST
 
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.latency import Quantiles, interleave, visits
-from reaugkd.runtime.data import Split, choose_split, load_dataset
+from reaugkd.runtime.data import choose_split, load_dataset
+from reaugkd.runtime.evaluation.typos import shifted
 
 VISITS, WARM_UP, TEXTS, STARTS = 600, 100, 300, 5
 
@@ -33,6 +35,7 @@ def main(data: Path, built: Path, out: Path) -> None:
     asks = {name: open_system(name, built) for name in SYSTEMS if name != GATED or gated}
     count = min(TEXTS, len(split))
     texts = [split.texts[i] for i in np.random.default_rng(0).choice(len(split), count, replace=False)]
+    mistyped = shifted(split.texts)
     tasks = [_task(ask, texts) for ask in asks.values()]
     interleave(tasks, visits(count, count, 1))  # warms every system up
     taken = interleave(tasks, visits(count, VISITS, 0))
@@ -42,7 +45,8 @@ def main(data: Path, built: Path, out: Path) -> None:
         sys.stderr.write(f"{name}\n")
         starts = [_start(name, built) for _ in range(STARTS)]
         systems[name] = {
-            "accuracy": _accuracy(ask, split),
+            "accuracy": _accuracy(ask, split.texts, split.labels),
+            "accuracy_typos": _accuracy(ask, mistyped, split.labels),
             "p50_us": latencies[name].p50_us,
             "p95_us": latencies[name].p95_us,
             "bytes": sum(_bytes(place) for place in places(name, built)),
@@ -79,9 +83,8 @@ def _ratio(slow: Ask, fast: Ask, texts: list[str]) -> float:
     return float(np.median(taken[:, 0]) / np.median(taken[:, 1]))
 
 
-def _accuracy(ask: Ask, split: Split) -> float:
-    assert split.labels is not None
-    return float(np.mean([ask(text) == label for text, label in zip(split.texts, split.labels, strict=True)]))
+def _accuracy(ask: Ask, texts: Sequence[str], labels: Sequence[str]) -> float:
+    return float(np.mean([ask(text) == label for text, label in zip(texts, labels, strict=True)]))
 
 
 def _bytes(place: Path) -> int:
@@ -99,11 +102,12 @@ def _start(name: str, built: Path) -> dict[str, float]:
 
 def _table(report: dict[str, Any]) -> str:
     lines = [
-        "| system | accuracy | p50 us | p95 us | MB on disk | start ms | memory MB |",
-        "|---|---|---|---|---|---|---|",
+        "| system | accuracy | with typing errors | p50 us | p95 us | MB on disk | start ms | memory MB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in report["systems"].items():
-        cells = [f"{100 * found['accuracy']:.2f}", f"{found['p50_us']:.0f}", f"{found['p95_us']:.0f}"]
+        cells = [f"{100 * found[key]:.2f}" for key in ("accuracy", "accuracy_typos")]
+        cells += [f"{found[key]:.0f}" for key in ("p50_us", "p95_us")]
         cells += [f"{found['bytes'] / 1e6:.1f}", f"{found['start_ms']:.0f}", f"{found['rss_mb']:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "Ratios of the p50, these two alone taking turns:", ""]

@@ -12,6 +12,7 @@ Ask = Callable[[str], str]
 STUDENT, GATED, BLEND = "reaugkd, student alone", "reaugkd, gated", "reaugkd, student + retrieval"
 FLOAT32, FAISS = "reaugkd, float32 student", "reaugkd, faiss in usearch's place"
 PIPELINE, EAGER = "optimum pipeline, same model", "torch eager, same student"
+TEACHER, TEACHER_INT8 = "fine-tuned MiniLM, torch", "fine-tuned MiniLM, int8 ONNX"
 SENTENCES, WORDS, STATIC = "sentence embeddings int8 + linear", "TF-IDF + linear", "model2vec + linear"
 
 
@@ -33,6 +34,7 @@ def places(name: str, folder: Path) -> list[Path]:
         FLOAT32: ["float32/student"],
         FAISS: ["bundle/student", "bundle/manifest.json", "bundle/kb/soft_labels.npy", "faiss/float32.index"],
     }
+    own |= {TEACHER: ["teacher/torch"], TEACHER_INT8: ["teacher/int8"]}
     own |= {EAGER: ["eager"], SENTENCES: ["sentences"], WORDS: ["words"], STATIC: ["static"]}
     return [folder / place for place in own.get(name, ["bundle"])]
 
@@ -72,22 +74,49 @@ def _pipeline(folder: Path) -> Ask:
     return lambda text: str(classify(text)[0]["label"])
 
 
-def _eager(folder: Path) -> Ask:
-    import torch
-    from transformers import AutoTokenizer
+def _eager(name: str) -> Callable[[Path], Ask]:
+    def opened(folder: Path) -> Ask:
+        import torch
+        from transformers import AutoTokenizer
 
-    from reaugkd.export.modeling.encoder import EncoderClassifier
+        from reaugkd.export.modeling.encoder import EncoderClassifier
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
+        labels = json.loads((folder / "labels.json").read_text())
+        model = EncoderClassifier.load(folder / name).eval()
+        most = json.loads((folder / "bundle" / "manifest.json").read_text())["max_length"]
+        tokenizer = AutoTokenizer.from_pretrained(folder / name, model_max_length=most)
+
+        def ask(text: str) -> str:
+            with torch.inference_mode():
+                found = model(**tokenizer(text, truncation=True, return_tensors="pt"))
+            return str(labels[int(found.logits[0].argmax())])
+
+        return ask
+
+    return opened
+
+
+def _teacher_int8(folder: Path) -> Ask:
+    import numpy as np
+    from onnxruntime import InferenceSession, SessionOptions
+    from tokenizers import Tokenizer
+
+    options = SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    place = folder / "teacher" / "int8"
+    session = InferenceSession(str(place / "model.onnx"), options, providers=["CPUExecutionProvider"])
     labels = json.loads((folder / "labels.json").read_text())
-    model = EncoderClassifier.load(folder / "eager").eval()
-    most = json.loads((folder / "bundle" / "manifest.json").read_text())["max_length"]
-    tokenizer = AutoTokenizer.from_pretrained(folder / "eager", model_max_length=most)
+    tokenizer = Tokenizer.from_file(str(place / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(json.loads((folder / "bundle" / "manifest.json").read_text())["max_length"])
 
     def ask(text: str) -> str:
-        with torch.inference_mode():
-            found = model(**tokenizer(text, truncation=True, return_tensors="pt"))
-        return str(labels[int(found.logits[0].argmax())])
+        row = tokenizer.encode(text)
+        feeds = {"input_ids": row.ids, "attention_mask": row.attention_mask, "token_type_ids": row.type_ids}
+        logits = session.run(["logits"], {name: np.array([value]) for name, value in feeds.items()})[0]
+        return str(labels[int(logits[0].argmax())])
 
     return ask
 
@@ -133,7 +162,9 @@ SYSTEMS: dict[str, Callable[[Path], Ask]] = {
     FAISS: _faiss,
     FLOAT32: _runtime("never", "float32"),
     PIPELINE: _pipeline,
-    EAGER: _eager,
+    EAGER: _eager("eager"),
+    TEACHER: _eager("teacher/torch"),
+    TEACHER_INT8: _teacher_int8,
     SENTENCES: _sentences,
     WORDS: _words,
     STATIC: _static,

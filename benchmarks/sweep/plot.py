@@ -1,4 +1,4 @@
-"""The plot of ``bench --sweep``, by matplotlib, which is asked for only here."""
+"""Plot of the sweep, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reaugkd.benchmarks.sweep.sweep import Cell, SweepReport
+from reaugkd.benchmarks.sweep.sweep import SweepCell, SweepReport
 from reaugkd.errors import DependencyError, UsageError
 from reaugkd.kb.storage.atomic import atomic_write, refuse_existing
 
@@ -20,22 +20,22 @@ _INCHES = (9.5, 7.0)
 
 @contextmanager
 def plot_file(path: Path) -> Iterator[Callable[[SweepReport], None]]:
-    """A function that draws a report into the file, which appears (or is replaced) when the block ends.
+    """Yield a function that draws a report into the file; the file is written when the block ends.
 
-    What could hinder it is told at once, not after everything has been measured.
+    Errors are raised before the measurement, not after it.
 
     Args:
         path: ends in ``.svg`` or ``.png``.
 
     Raises:
-        UsageError: another ending.
+        UsageError: another suffix.
         DependencyError: matplotlib is not installed.
         OutputExistsError: a folder is in its place.
-        StorageError: the disk refused.
+        StorageError: the file cannot be written.
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in _METADATA:
-        raise UsageError("the plot's kind is unknown", path=path, found=path.suffix, expected=".svg or .png")
+        raise UsageError("the plot has an unknown format", path=path, found=path.suffix, expected=".svg or .png")
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ def plot_file(path: Path) -> Iterator[Callable[[SweepReport], None]]:
         ) from error
     if not path.is_file():
         refuse_existing(path)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # fonts it looks for, caches it builds
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # hide its messages about fonts and caches
     with atomic_write(path, "wb") as file:
 
         def draw(report: SweepReport) -> None:
@@ -68,7 +68,7 @@ def _draw(figure: Any, report: SweepReport) -> None:
     _over_tokens(latency, report)
     _over_rows(overhead, search, report)
     _of_streams(streams, report)
-    figure.suptitle(f"What retrieval costs; k {report.setting['k']}, {report.host['cpu']}")
+    figure.suptitle(f"Cost of retrieval; k {report.setting['k']}, {report.host['cpu']}")
 
 
 def _over_tokens(axes: Any, report: SweepReport) -> None:
@@ -81,7 +81,7 @@ def _over_tokens(axes: Any, report: SweepReport) -> None:
 
 
 def _over_rows(overhead: Any, search: Any, report: SweepReport) -> None:
-    """A line for each number of tokens: what retrieval adds, and what the search alone takes."""
+    """Draw one line for each number of tokens: the overhead of retrieval, and the search time."""
     for alone in report.alone:
         cells = [cell for cell in report.cells if cell.tokens == alone.tokens]
         rows = [cell.rows for cell in cells]
@@ -107,8 +107,8 @@ def _of_streams(axes: Any, report: SweepReport) -> None:
     _described(axes, "a stream", "tokens", "texts a second", [one.tokens for one in report.alone])
 
 
-def _reach(cell: Cell) -> tuple[float, float]:
-    """How far the interval goes below and above the value; a percentile interval need not hold the value itself."""
+def _reach(cell: SweepCell) -> tuple[float, float]:
+    """Distance of the interval's ends from the value, 0 if the interval does not contain the value."""
     value, (low, high) = cell.overhead.p50_percent, cell.overhead.ci95_percent
     return max(0.0, value - low), max(0.0, high - value)
 

@@ -1,8 +1,8 @@
-"""The report of ``bench --sweep`` for the terminal."""
+"""Text report of the sweep for the terminal."""
 
 from __future__ import annotations
 
-from reaugkd.benchmarks.sweep.sweep import Alone, Cell, SweepReport, few_texts
+from reaugkd.benchmarks.sweep.sweep import Alone, SweepCell, SweepReport, few_texts
 from reaugkd.benchmarks.sweep.thread_scaling import Throughput
 from reaugkd.runtime.benchmark.latency import Quantiles
 from reaugkd.runtime.output.progress import duration
@@ -10,7 +10,7 @@ from reaugkd.runtime.output.text_table import table
 
 
 def format_sweep(report: SweepReport) -> str:
-    """The growth table: a line for each number of tokens and rows, after that of the student alone."""
+    """Format the table: for each number of tokens the student alone, then one line for each number of rows."""
     setting = report.setting
     index = setting["index"]
     threads = sorted({1, setting["threads"]})
@@ -45,11 +45,11 @@ def format_sweep(report: SweepReport) -> str:
     )
 
 
-def _total(one: Alone | Cell) -> list[str]:
+def _total(one: Alone | SweepCell) -> list[str]:
     return _quantiles(one.total)
 
 
-def _retrieval(cell: Cell) -> list[str]:
+def _retrieval(cell: SweepCell) -> list[str]:
     low, high = cell.overhead.ci95_percent
     overhead = [f"{cell.overhead.p50_percent:+.1f} %", f"{low:+.1f} to {high:+.1f}"]
     return [*overhead, *_quantiles(cell.search), f"{cell.growth.ratio:.2f}"]
@@ -65,12 +65,12 @@ def _streams(throughput: Throughput) -> list[str]:
 
 
 def _warnings(report: SweepReport) -> list[str]:
-    """What must not be overlooked."""
+    """Warnings of conditions that make the figures unreliable."""
     streams = [(one.tokens, "alone", one.throughput) for one in report.alone]
     streams += [(cell.tokens, f"{cell.rows:,} rows", cell.throughput) for cell in report.cells]
     few = [
-        f"WARNING: only {report.setting['different_texts']} different texts of a length were at hand, whose rows "
-        "searches find in the caches: the real cost is higher. Give texts by --data"
+        f"WARNING: only {report.setting['different_texts']} different texts of a length were available, so searches "
+        "find their rows in the caches: the real cost is higher. Give more texts with --data"
     ]
     return [*few * few_texts(report)] + [
         f"WARNING: {tokens} tokens, {rows}: several threads gave other answers than one"

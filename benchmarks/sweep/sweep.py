@@ -1,8 +1,8 @@
-"""How the cost of retrieval grows: with a text's tokens, with the knowledge base's rows, and over threads.
+"""Sweep: cost of retrieval by tokens of the text, rows of the knowledge base, and threads.
 
-Every number of tokens with every number of rows is a contestant, and so is the student alone at every number of tokens;
-they take turns in one process, on the one session of one runtime, as in `race`. The knowledge bases are grown from the
-bundle's own (`growth`), the texts are cut to length from real ones (`lengths`).
+Every number of tokens is measured with every number of rows and with the student alone. All are
+interleaved in one process, on the one session of one runtime, as in `interleaved`. The knowledge bases are grown from
+the bundle's own (`synthetic_kb`), the texts are cut to length from real ones (`text_lengths`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, Grown, SyntheticKb, recall
+from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, GrownKb, SyntheticKb, recall
 from reaugkd.benchmarks.sweep.text_lengths import texts_of_length, usual_lengths
 from reaugkd.benchmarks.sweep.thread_scaling import Throughput, measure_streams
 from reaugkd.errors import UsageError
+from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.storage.ed25519 import PublicKey
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.interleaved import TEXTS_PER_PASS, choose_inputs
@@ -32,6 +33,7 @@ from reaugkd.runtime.evaluation.metrics import Floats
 from reaugkd.runtime.inference.inputs import Text, checked_input
 from reaugkd.runtime.inference.pipeline import Pipeline
 from reaugkd.runtime.inference.prediction import Prediction
+from reaugkd.runtime.inference.retrieval_policy import RetrievalPolicy
 from reaugkd.runtime.inference.student import StudentSession
 from reaugkd.runtime.inference.threads import checked_threads
 from reaugkd.runtime.runtime import Runtime
@@ -111,7 +113,7 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """The student with retrieval, at one number of tokens and of rows.
 
     Attributes:
@@ -147,7 +149,7 @@ class SweepReport:
     """
 
     alone: list[Alone]
-    cells: list[Cell]
+    cells: list[SweepCell]
     built: dict[int, dict[str, float]]
     setting: dict[str, Any]
     host: dict[str, Any]
@@ -191,20 +193,23 @@ def sweep(
         Runtime.open(path, require_signature=require_signature) as runtime,
         tempfile.TemporaryDirectory(prefix="reaugkd-sweep-") as folder,
     ):
-        if not len(runtime.knowledge_base):
-            raise UsageError("there is nothing to grow", path=path, found="a knowledge base without rows")
+        kb = runtime.knowledge_base
+        if not isinstance(kb, KnowledgeBase):
+            raise UsageError("the bundle has edits", path=path, remedy="Run `reaugkd kb compact` first.")
+        if not len(kb):
+            raise UsageError("the knowledge base has no rows to copy", path=path, found="0 rows")
         inputs, origin = choose_inputs(runtime, texts, _TEXTS_TO_CUT, seed)
         for text in inputs:
             checked_input(text, runtime.manifest.text_pair)
         lengths = sorted(settings.tokens or usual_lengths(runtime.manifest.max_length))
         cut = {n: texts_of_length(runtime.tokenizer, inputs, n, settings.inputs, seed) for n in lengths}
-        bed = SyntheticKb(runtime.knowledge_base, seed)
-        bases = _grown(bed, sorted(settings.rows), Path(folder), threads, progress)
-        field = _field(runtime, bases, cut)
-        visit_us = _race(field, settings.warmup, seed, clock).visit_us
+        bed = SyntheticKb(kb, seed)
+        bases = _grow_all(bed, sorted(settings.rows), Path(folder), threads, progress)
+        field = _contestants(runtime, bases, cut)
+        visit_us = _measure(field, settings.warmup, seed, clock).visit_us
         samples = settings.samples or _fitting(settings.seconds, visit_us)
         with progress("latencies", "visit") as advance:
-            laps = _race(field, samples, seed, clock, lambda done: advance(done, samples))
+            times = _measure(field, samples, seed, clock, lambda done: advance(done, samples))
         with progress("throughput", "stream") as advance:
             streams = _streams(field, threads, settings, clock, lambda done: advance(done, len(field)))
         queries, k = _queries(runtime, cut), runtime.manifest.blend.k
@@ -226,8 +231,8 @@ def sweep(
             "seed": seed,
         }
     return SweepReport(
-        alone=[Alone(n, Quantiles.of(laps.total[n, ALONE]), streams[n, ALONE]) for n in lengths],
-        cells=[_cell(laps, (n, rows), min(bases), streams[n, rows], seed) for n in lengths for rows in bases],
+        alone=[Alone(n, Quantiles.of(times.total[n, ALONE]), streams[n, ALONE]) for n in lengths],
+        cells=[_cell(times, (n, rows), min(bases), streams[n, rows], seed) for n in lengths for rows in bases],
         built=built,
         setting=setting,
         host=host_facts(),
@@ -245,7 +250,7 @@ class _Contestant:
 
 
 @dataclass(frozen=True)
-class _Laps:
+class _Times:
     """Microseconds [m] of each contestant's answers and of their searches, in the order of visits."""
 
     total: dict[Place, Floats]
@@ -257,7 +262,9 @@ class _Laps:
         return float(np.median(sum(self.total.values())))
 
 
-def _grown(bed: SyntheticKb, sizes: Sequence[int], folder: Path, threads: int, progress: Progress) -> dict[int, Grown]:
+def _grow_all(
+    bed: SyntheticKb, sizes: Sequence[int], folder: Path, threads: int, progress: Progress
+) -> dict[int, GrownKb]:
     bases = {}
     for rows in sizes:
         with progress(f"building {rows:,} rows", "row") as advance:
@@ -272,22 +279,22 @@ def _queries(runtime: Runtime, texts: Mapping[int, Sequence[Text]]) -> NDArray[n
     return np.stack([runtime.student.run(runtime.tokenizer.encode(*text))[1] for text in some])
 
 
-def _field(
-    runtime: Runtime, bases: Mapping[int, Grown], texts: Mapping[int, Sequence[Text]]
+def _contestants(
+    runtime: Runtime, bases: Mapping[int, GrownKb], texts: Mapping[int, Sequence[Text]]
 ) -> dict[Place, _Contestant]:
     manifest, tokenizer, own = runtime.manifest, runtime.tokenizer, runtime.knowledge_base
-    pipelines = {ALONE: Pipeline(manifest, tokenizer, own, "never")}
-    pipelines |= {rows: Pipeline(manifest, tokenizer, base.kb, "always") for rows, base in bases.items()}
+    pipelines = {ALONE: Pipeline(manifest, tokenizer, own, RetrievalPolicy("never"))}
+    pipelines |= {rows: Pipeline(manifest, tokenizer, base.kb, RetrievalPolicy()) for rows, base in bases.items()}
     return {(n, rows): _Contestant(pipelines[rows], runtime.student, texts[n]) for n, rows in product(texts, pipelines)}
 
 
-def _race(
+def _measure(
     field: Mapping[Place, _Contestant],
     samples: int,
     seed: int,
     clock: Clock,
     done: Callable[[int], object] = lambda _visits: None,
-) -> _Laps:
+) -> _Times:
     """Visit ``samples`` inputs; ``done`` is called with the number of visits that have begun."""
     search = np.empty((samples, len(field)))
 
@@ -300,7 +307,7 @@ def _race(
     inputs = len(next(iter(field.values())).texts)
     tasks = [contestant.answer for contestant in field.values()]
     total = interleave(tasks, visits(inputs, samples, seed), seed=seed, clock=clock, after=note)
-    return _Laps(
+    return _Times(
         {place: total[:, i] for i, place in enumerate(field)}, {place: search[:, i] for i, place in enumerate(field)}
     )
 
@@ -320,16 +327,16 @@ def _streams(
     return found
 
 
-def _cell(laps: _Laps, place: Place, smallest: int, throughput: Throughput, seed: int) -> Cell:
+def _cell(times: _Times, place: Place, smallest: int, throughput: Throughput, seed: int) -> SweepCell:
     tokens, rows = place
-    total, search, base = laps.total[place], laps.search[place], laps.search[tokens, smallest]
+    total, search, base = times.total[place], times.search[place], times.search[tokens, smallest]
     low, high = median_ratio_interval(search, base, seed)
-    return Cell(
+    return SweepCell(
         tokens=tokens,
         rows=rows,
         total=Quantiles.of(total),
         search=Quantiles.of(search),
-        overhead=Overhead.of(total, laps.total[tokens, ALONE], seed),
+        overhead=Overhead.of(total, times.total[tokens, ALONE], seed),
         growth=Growth(float(np.median(search) / np.median(base)), (1 + low / 100, 1 + high / 100)),
         throughput=throughput,
     )

@@ -1,4 +1,4 @@
-"""Knowledge bases of any number of rows, grown from a bundle's own: what a search costs when there is more to search.
+"""Synthetic knowledge bases of any number of rows, grown from a bundle's own, to measure search in large ones.
 
 The rows are the bundle's own keys first, then copies of them, each turned in a random direction by an angle drawn from
 those that lie between a key and its nearest other one in the bundle. (By one angle for all, a row's copies would be
@@ -32,7 +32,7 @@ _BLOCK = 65_536  # keys turned at once
 
 
 @dataclass(frozen=True)
-class Grown:
+class GrownKb:
     """A grown knowledge base, mapped from its files.
 
     Attributes:
@@ -68,7 +68,7 @@ class SyntheticKb:
 
     def grow(
         self, rows: int, folder: Path, threads: int = 1, progress: Callable[[int, int], object] | None = None
-    ) -> Grown:
+    ) -> GrownKb:
         """A knowledge base of ``rows`` rows, written to ``folder`` and mapped from there; some of the own if fewer.
 
         Of the bundle's index it keeps the connectivity and the breadths; the keys are stored in ``DTYPE``. Texts are
@@ -87,7 +87,7 @@ class SyntheticKb:
         table["id"], table["label"] = np.arange(rows), -1
         KnowledgeBase(index, labels, table, b"").save(folder)
         size = sum(file.stat().st_size for file in folder.iterdir())
-        return Grown(KnowledgeBase.open(folder, config, self._kb.num_labels), build_s, size)
+        return GrownKb(KnowledgeBase.open(folder, config, self._kb.num_labels), build_s, size)
 
     def _parents(self, rows: int) -> NDArray[np.int64]:
         """Row numbers [rows], each of the bundle's rows as often as any other, give or take one."""

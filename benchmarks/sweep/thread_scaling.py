@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from reaugkd.errors import ReaugkdError
 from reaugkd.runtime.benchmark.latency import Clock
 from reaugkd.runtime.inference.inputs import Text
 from reaugkd.runtime.inference.pipeline import Pipeline
@@ -45,10 +44,10 @@ def measure_streams(
         clock: for tests.
     """
 
-    def stream(count: int) -> Iterator[Prediction | ReaugkdError]:
+    def stream(count: int) -> Iterator[Prediction]:
         if count == 1:
-            return one_by_one(lambda: pipeline, student, texts, "raise")
-        return side_by_side(lambda: pipeline, student, texts, "raise", count)
+            return one_by_one(lambda text: pipeline.answer(student, text), texts)
+        return side_by_side(lambda text: pipeline.answer(student, text), texts, count)
 
     counts = sorted({1, threads})
     first, *others = [list(stream(count)) for count in counts]

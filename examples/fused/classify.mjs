@@ -1,16 +1,16 @@
-// Classify texts with a fused model from JavaScript; nothing of reaugkd.
+// Classify texts with a fused model from JavaScript, without reaugkd.
 //
 //   node classify.mjs model.onnx BUNDLE/student "a text" ["another"]
 //   node classify.mjs --web model.onnx BUNDLE/student < texts.jsonl    // one JSON value a line: "text" or ["a", "b"]
 //
-// With --web ONNX Runtime is the WebAssembly one, as in a browser; there, fetch() takes the place of readFile().
+// With --web it uses the WebAssembly build of ONNX Runtime, as a browser does. In a browser, replace readFile() by fetch().
 
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { Tokenizer } from "@huggingface/tokenizers";
 
-/** A text's (or a pair's) ids and types, cut to maxLength as Rust's tokenizers cut: the longer of a pair first. */
+/** Token ids and types of a text or pair, truncated to maxLength like the Rust tokenizers: the longer text of a pair first. */
 export function encode(tokenizer, text, pair, maxLength) {
   const whole = tokenizer.encode(text, { text_pair: pair, return_token_type_ids: true });
   const ids = whole.ids;
@@ -25,12 +25,12 @@ export function encode(tokenizer, text, pair, maxLength) {
   return { ids: ids.filter((_, at) => kept[at]), types: whole.token_type_ids.filter((_, at) => kept[at]) };
 }
 
-/** Whether a position is beyond what is kept of the text that starts at `start`. */
+/** Whether the token at a position is truncated from the text that starts at `start`. */
 function cut(at, start, length, kept) {
   return at >= start + kept && at < start + length;
 }
 
-/** How many tokens are kept of each text. */
+/** The number of tokens to keep of each text. */
 function lengths(first, second, room) {
   if (first + second <= room) return [first, second];
   if (second === 0) return [room, 0];
@@ -40,19 +40,19 @@ function lengths(first, second, room) {
   return first <= second ? kept : kept.reverse();
 }
 
-/** Where the two texts begin between the special tokens. */
+/** The positions at which the two texts start between the special tokens. */
 function place(ids, first, second) {
   const found = (part, from) => {
     for (let at = from; at + part.length <= ids.length; at++) {
       if (part.every((id, offset) => ids[at + offset] === id)) return at;
     }
-    throw new Error("the tokens of a text are not among those of the pair");
+    throw new Error("the tokens of a text are not part of the tokens of the pair");
   };
   const start = found(first, 0);
   return [start, found(second, start + first.length)];
 }
 
-/** A fused model and its tokenizer: resolves to a function from a text, or a pair, to every output. */
+/** Load a fused model and its tokenizer; resolves to a function that returns every output for a text or a pair. */
 export async function load(ort, modelPath, studentFolder) {
   const json = async (name) => JSON.parse(await readFile(`${studentFolder}/${name}`, "utf8"));
   const config = await json("tokenizer_config.json");
@@ -62,7 +62,7 @@ export async function load(ort, modelPath, studentFolder) {
     const { ids, types } = encode(tokenizer, text, pair, config.model_max_length);
     const tensor = (values) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, values.length]);
     const all = { input_ids: tensor(ids), attention_mask: tensor(ids.map(() => 1)), token_type_ids: tensor(types) };
-    // One text at a time and no padding: an int8 model's answer depends on what else is in the batch.
+    // One text at a time and no padding: the outputs of an int8 model depend on the other texts of a batch.
     const feeds = Object.fromEntries(session.inputNames.map((name) => [name, all[name]]));
     const found = await session.run(feeds);
     return Object.fromEntries(Object.entries(found).map(([name, value]) => [name, Array.from(value.data)]));

@@ -1,7 +1,7 @@
-"""Classify texts with a fused model, onnxruntime and tokenizers; nothing of reaugkd.
+"""Classify texts with a fused model, using onnxruntime and tokenizers, without reaugkd.
 
 python classify.py model.onnx BUNDLE/student/tokenizer.json "a text" ["another"]
-python classify.py model.onnx BUNDLE/student/tokenizer.json < texts.jsonl    # "text" or ["a", "b"] a line
+python classify.py model.onnx BUNDLE/student/tokenizer.json < texts.jsonl    # one "text" or ["a", "b"] a line
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Classifier:
         self._tokenizer.enable_truncation(json.loads(described["reaugkd.max_length"]))
 
     def __call__(self, text: str, pair: str | None = None) -> dict[str, Any]:
-        """Every output for one text, or one pair."""
+        """Return every output of the model for one text or one pair."""
         encoding = self._tokenizer.encode(text, pair)
-        # One text at a time and no padding: an int8 model's answer depends on what else is in the batch.
+        # One text at a time and no padding: the outputs of an int8 model depend on the other texts of a batch.
         feeds = {
             "input_ids": [encoding.ids],
             "attention_mask": [encoding.attention_mask],
@@ -45,12 +45,12 @@ class Classifier:
 
 
 def texts(arguments: list[str]) -> Iterator[str | list[str]]:
-    """The texts of the command line, else those of stdin."""
+    """Yield the texts of the command line, or those of stdin if there are none."""
     yield from arguments or map(json.loads, sys.stdin)
 
 
 def main(model: str, tokenizer: str, *arguments: str) -> None:
-    """Print one JSON object a text."""
+    """Print one JSON object for each text."""
     classify = Classifier(model, tokenizer)
     for text in texts(list(arguments)):
         answer = classify(text) if isinstance(text, str) else classify(*text)

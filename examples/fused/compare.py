@@ -1,8 +1,8 @@
-"""Fuse a bundle and ask it from Python, from Node and from WebAssembly: do all give the same answers?
+"""Fuse a bundle, and compare its predictions in Python, Node and WebAssembly with those of the bundle.
 
 python examples/fused/compare.py BUNDLE [MAX_ROWS]
 
-Needs reaugkd with the train extra, node and npm; fetches three npm packages into this folder at the first call.
+It needs reaugkd with the train extra, node and npm. The first call installs three npm packages into this folder.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from reaugkd.export.onnx.fuse import MAX_ROWS, fuse
 HERE = Path(__file__).resolve().parent
 ROWS = 200
 
-Answers = list[dict[str, Any]]
+Predictions = list[dict[str, Any]]
 
 
 def main(bundle: Path, max_rows: int = MAX_ROWS) -> None:
-    """Print for each way to ask how far its answers are from those of plain Python."""
+    """Print how much the predictions of each way differ from those in Python."""
     if not (HERE / "node_modules").is_dir():
         subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=HERE, check=True, stdout=sys.stderr)
     with tempfile.TemporaryDirectory() as folder, Runtime.open(bundle) as runtime:
         model, student = Path(folder) / "model.onnx", bundle.resolve() / "student"
         fused = fuse(bundle, model, max_rows)
-        asked = texts(runtime)
+        inputs = texts(runtime)
         ways = {
             "Python, onnxruntime": [sys.executable, "classify.py", model, student / "tokenizer.json"],
             "Node, onnxruntime-node": ["node", "classify.mjs", model, student],
             "WebAssembly, onnxruntime-web": ["node", "classify.mjs", "--web", model, student],
         }
-        answers = {way: ask(command, asked) for way, command in ways.items()}
-        answers["the bundle itself"] = [record(runtime, text) for text in asked]
-    plain = answers["Python, onnxruntime"]
+        predictions = {way: predict(command, inputs) for way, command in ways.items()}
+        predictions["the bundle itself"] = [record(runtime, text) for text in inputs]
+    plain = predictions["Python, onnxruntime"]
     lines = [
-        f"{fused.bytes / 1e6:.1f} MB, {fused.rows:,} rows inside, {len(asked)} texts; probabilities against Python's",
+        f"{fused.bytes / 1e6:.1f} MB, {fused.rows:,} rows inside, {len(inputs)} texts; probabilities against Python's",
         f"{'':30}{'same neighbours':>16}  other neighbours  differences  other labels",
-        *(f"{way:30}{differences(plain, found)}" for way, found in answers.items()),
+        *(f"{way:30}{differences(plain, found)}" for way, found in predictions.items()),
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
 def texts(runtime: Runtime) -> list[Any]:
-    """The golden texts, some of the knowledge base's, and those tenfold, so that they are cut."""
+    """Return the golden texts, some of the knowledge base, and ten times longer ones, which are truncated."""
     kb = runtime.knowledge_base
     rows = np.linspace(0, len(kb) - 1, min(ROWS, len(kb))).astype(int)
     found: list[Any] = [golden.text for golden in runtime.manifest.golden]
@@ -59,13 +59,13 @@ def texts(runtime: Runtime) -> list[Any]:
 
 
 def longer(text: Any) -> Any:
-    """A text ten times; of a pair the first one ten times, the second one twice."""
+    """Repeat a text ten times; of a pair the first text ten times and the second text twice."""
     return " ".join([text] * 10) if isinstance(text, str) else [" ".join([text[0]] * 10), " ".join([text[1]] * 2)]
 
 
-def ask(command: list[Any], asked: list[Any]) -> Answers:
-    """What a program of this folder says to the texts."""
-    lines = "".join(json.dumps(text) + "\n" for text in asked)
+def predict(command: list[Any], inputs: list[Any]) -> Predictions:
+    """Run a program of this folder on the texts, and return its predictions."""
+    lines = "".join(json.dumps(text) + "\n" for text in inputs)
     done = subprocess.run(
         list(map(str, command)), cwd=HERE, input=lines, stdout=subprocess.PIPE, check=True, encoding="utf-8"
     )
@@ -73,7 +73,7 @@ def ask(command: list[Any], asked: list[Any]) -> Answers:
 
 
 def record(runtime: Runtime, text: Any) -> dict[str, Any]:
-    """What the bundle says, in the fused model's words."""
+    """Return the prediction of the bundle, with the names of the fused model's outputs."""
     answer = runtime.predict(text)
     return {
         "label": answer.label,
@@ -82,8 +82,8 @@ def record(runtime: Runtime, text: Any) -> dict[str, Any]:
     }
 
 
-def differences(plain: Answers, found: Answers) -> str:
-    """How far the probabilities are apart, where the neighbours are the same and where they are not."""
+def differences(plain: Predictions, found: Predictions) -> str:
+    """Describe the largest differences of the probabilities, with the same and with other neighbours."""
     apart: dict[bool, list[float]] = {True: [0.0], False: [0.0]}
     labels = 0
     for one, other in zip(plain, found, strict=True):

@@ -1,8 +1,8 @@
-"""A bundle that knows when to abstain by other rows than its held-out ones: rows that look like those to come.
+"""Re-fit a bundle's abstention thresholds and prediction sets on labelled rows similar to the texts in use.
 
-The held-out rows are a tenth of the train rows. Where texts in use are harder than these, every promise made on them is
-too good: of clinc150's test rows, sets for 90 % held the label of 85 %. Labelled rows of the right kind put that right.
-They are asked of the whole knowledge base, as it is deployed; rows whose text is in it are left out.
+The held-out rows are a tenth of the train rows. If the texts in use are harder, coverage is lower than promised: on
+clinc150's test rows, prediction sets for 90 % held the label of 85 %. The new rows are answered with the whole
+knowledge base, as it is deployed; rows whose text it holds are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...runtime.inference.student import StudentSession
 from ...runtime.inference.tokenizer import TextTokenizer
 from ..tuning.abstention import LEAST_ROWS, abstention_of
 from ..tuning.groups import related_inputs
-from .write import ask
+from .student import ask
 
 
 def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
@@ -34,14 +34,14 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
     Args:
         path: the bundle.
         out: the bundle to make; must not exist.
-        rows: labelled rows; none that the bundle was trained on or that it is scored on afterwards.
+        rows: labelled rows, without rows that the bundle was trained on or is evaluated on afterwards.
 
     Returns:
         The new manifest, as sealed.
 
     Raises:
         BundleError: the bundle cannot be used.
-        DataError: a label is none of the bundle's, or too few rows are left.
+        DataError: a label is unknown to the bundle, or too few rows are left.
         UsageError: the bundle was edited, or keeps neither texts nor digests.
         OutputExistsError: ``out`` exists.
         StorageError: the disk refused.
@@ -71,7 +71,7 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
 
 
 def unknown_rows(kb: KnowledgeBase, texts: Sequence[str | tuple[str, str]], path: Path) -> list[int]:
-    """The places of the texts that the knowledge base does not hold.
+    """The indices of the texts that the knowledge base does not hold.
 
     Raises:
         UsageError: it keeps neither texts nor digests.
@@ -97,5 +97,5 @@ def _too_few(rows: Split, found: int, held: int) -> DataError:
         path=rows.source,
         found=f"{found} that the knowledge base of {held:,} rows does not hold",
         expected=f"{LEAST_ROWS} or more, not related to each other",
-        remedy="Of a single file all rows are taken with --split all.",
+        remedy="Use all rows of a file with --split all.",
     )

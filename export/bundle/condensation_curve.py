@@ -1,8 +1,8 @@
-"""What a compact knowledge base keeps of what retrieval gains, at each size, on a bundle's held-out rows.
+"""Size/quality curve of a condensed knowledge base, on a bundle's held-out rows.
 
-What is kept is the share of the gain over the student alone: of the negative log-likelihood, and of the accuracy. All
-is measured on prototypes of the rows that know nothing of the held-out ones (`HeldOutRows.unrelated`), the full
-knowledge base's part too, with an exact search.
+The quality of a size is the share that it keeps of retrieval's gain over the student alone, in negative log-likelihood
+and in accuracy. All sizes, the full one included, are measured with an exact search over prototypes of the rows not
+related to the held-out rows (`HeldOutRows.unrelated`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ..tuning.groups import mean_and_error
 
 @dataclass(frozen=True)
 class CurveInputs:
-    """A system's answers to the held-out rows.
+    """A system's results on n held-out rows.
 
     Attributes:
-        labels: int64 [n], the most probable.
-        right: [n], whether it is the gold one.
+        labels: int64 [n], the most probable label.
+        right: [n], whether that is the gold label.
         nll: float64 [n], nats.
     """
 
@@ -40,23 +40,23 @@ class CurveInputs:
 
     @classmethod
     def of(cls, probabilities: NDArray[np.float64], gold: NDArray[np.int64]) -> CurveInputs:
-        """The answers of probabilities [n, c]."""
+        """The results for probabilities [n, c]."""
         labels = probabilities.argmax(axis=1)
         return cls(labels, labels == gold, row_nll(probabilities, gold))
 
 
 @dataclass(frozen=True)
 class Size:
-    """A size and what it is worth.
+    """A size and its quality.
 
     Attributes:
-        rows: prototypes.
+        rows: number of prototypes.
         bytes: of the whole knowledge base: index, soft labels, row table, texts.
         accuracy: on the held-out rows, 0 to 1.
         nll: mean negative log-likelihood, nats.
-        kept_accuracy: share of retrieval's gain in accuracy; None where the full knowledge base gains none.
-        kept_nll: share of its gain in log-likelihood; None where there is none.
-        kept_nll_error: standard error of ``kept_nll``, the gain taken as known.
+        kept_accuracy: share of retrieval's gain in accuracy; None if the full knowledge base gains none.
+        kept_nll: share of its gain in log-likelihood; None if there is none.
+        kept_nll_error: standard error of ``kept_nll``, given the gain.
         agreement: share of the held-out rows with the full knowledge base's label.
     """
 
@@ -76,12 +76,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Reference:
-    """What sizes are compared with.
+    """The two systems that sizes are compared with.
 
     Attributes:
         student: the student alone.
-        full: with the full knowledge base.
-        groups: [n], alike for related rows, which are right or wrong together.
+        full: the blend with the full knowledge base.
+        groups: [n], the same number for related rows, which tend to be right or wrong together.
     """
 
     student: CurveInputs
@@ -90,16 +90,16 @@ class Reference:
 
     @property
     def gain(self) -> float:
-        """Of the full knowledge base over the student, in mean log-likelihood."""
+        """Gain of the full knowledge base over the student, in mean log-likelihood."""
         return float((self.student.nll - self.full.nll).mean())
 
     @property
     def more_right(self) -> int:
-        """Of the full knowledge base over the student, in rows."""
+        """Right answers of the full knowledge base less those of the student."""
         return int(self.full.right.sum()) - int(self.student.right.sum())
 
     def size(self, rows: int, size_bytes: int, answered: CurveInputs) -> Size:
-        """A size by its answers."""
+        """The quality of a size."""
         lost = answered.nll - self.full.nll
         right = int(answered.right.sum()) - int(self.student.right.sum())
         return Size(
@@ -114,24 +114,24 @@ class Reference:
         )
 
     def smallest_within(self, loss: float, sizes: Sequence[CurveInputs]) -> int:
-        """Which size is the smallest that loses no more than a share of the gain, nor does any larger one.
+        """The smallest size that loses at most a share of the gain, as all larger sizes do.
 
-        Its log-likelihood may lose that share. So may its accuracy, and a standard error more, since it hangs on the
-        few rows that the two answer differently (as the one-standard-error rule does: Breiman et al. 1984).
+        Its log-likelihood may lose that share. Its accuracy may lose the same and a standard error more, because it
+        depends on few rows (one-standard-error rule, Breiman et al. 1984).
 
         Args:
             loss: the share, 0 to 1.
-            sizes: the answers of each size, the largest, as good as ``full``, first.
+            sizes: the results at each size, the largest first.
 
         Returns:
-            The number of the size.
+            The index of the size.
 
         Raises:
-            UsageError: the full knowledge base gains nothing that could be lost.
+            UsageError: the full knowledge base gains nothing.
         """
         if self.gain <= 0:
             raise UsageError(
-                "retrieval gains nothing on the held-out rows: no share of that can be kept",
+                "retrieval gains nothing on the held-out rows, so --max-loss has no meaning",
                 found=f"negative log-likelihood {self.student.nll.mean():.4f} -> {self.full.nll.mean():.4f}",
                 remedy="Give --max-rows or --max-bytes.",
             )
@@ -146,13 +146,13 @@ class Reference:
 
 
 def blends_of(keys: NDArray[np.float32], labels: SoftLabels, blend: BlendConfig, heldout: HeldOutRows) -> Blends:
-    """What student, neighbours and blend say of the held-out rows, by an exact search.
+    """The probabilities of student, neighbours and blend for the held-out rows, by an exact search.
 
     Args:
         keys: [n, d], of length 1.
-        labels: of n rows, or of more.
-        blend: how the bundle answers.
-        heldout: the rows.
+        labels: the soft labels of at least n rows.
+        blend: the bundle's blend.
+        heldout: the held-out rows.
     """
     found, similarities = exact_search(keys, heldout.queries, blend.k)
     return blend_found(found, similarities, labels, blend, heldout.logits)

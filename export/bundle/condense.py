@@ -1,9 +1,9 @@
-"""A bundle with a compact knowledge base: the same student, smaller keys, fewer edges, fewer rows.
+"""Condense a bundle's knowledge base: the same student, smaller keys, fewer edges, rows merged into prototypes.
 
-Blend and gate were tuned and certified on the full knowledge base. The blend stays: chosen again at each size, on the
-rows that the sizes are measured on, it would make small ones look better than they are. The gate, a promise about
-answers that are others now, is certified anew, and so are the thresholds of abstention. The held-out rows stay behind:
-they are for choosing a size, and an edge has no use for them.
+Blend and gate were tuned and certified on the full knowledge base. The blend stays: if it were chosen again at each
+size, on the rows that the sizes are measured on, small sizes would look better than they are. The gate certifies
+answers that have changed, so it is certified again, and the abstention thresholds are fitted again. The held-out rows
+are left out: they serve to choose a size, and the runtime does not read them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, UsageError
-from ...kb.index.exact_search import EfSearchChoice, narrowest
+from ...kb.index.exact_search import EfSearchChoice, least_ef_search
 from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
 from ...kb.soft_labels import LABEL_LOSS, encode
@@ -34,35 +34,35 @@ from ..tuning.abstention import abstention_of
 from ..tuning.build_kb import Blends, blend_many
 from ..tuning.gating import Certificate, certify
 from .condensation_curve import CurveInputs, Reference, Size, blends_of
-from .prototypes import Compaction, Prototypes, build
+from .prototypes import Condensation, Prototypes, build
 
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], object]]]
 
-DTYPE, CONNECTIVITY = "i8", 8
-"""Of the compact index. On banking77 i8 costs 1 % of the gain; with fewer than 8 edges, searches get lost."""
+DTYPE, CONNECTIVITY = IndexConfig.dtype, 8
+"""Of the condensed index. On banking77 i8 costs 1 % of the gain; with fewer than 8 edges, recall falls."""
 
 STEP = 2**-0.5
-"""Each size of a frontier is this times the one before."""
+"""Ratio of each size of a frontier to the one before."""
 
 SMALLEST = 0.01
-"""The share of the rows at which a frontier ends."""
+"""Smallest share of the rows in a frontier."""
 
 _HEADERS = 320  # bytes, of soft_labels.npy and rows.npy
 _DIGESTS_HEADER = 128
-_A_LITTLE_LESS = 0.995  # rows differ in what their texts and edges take
+_MARGIN = 0.995  # rows differ in the bytes of their texts and edges
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What bounds the compact knowledge base: exactly one of these.
+    """The limit of a condensed knowledge base; exactly one attribute is set.
 
     Attributes:
-        rows: the most rows.
-        bytes: the most bytes of the whole of it.
+        rows: the largest number of rows.
+        bytes: the largest size of all its files together.
         loss: the largest share of retrieval's gain that may be lost (`Reference.smallest_within`).
 
     Raises:
-        UsageError: none of them, or several, or no share.
+        UsageError: no attribute is set, several are, or the share is not in [0, 1].
     """
 
     rows: int | None = None
@@ -73,22 +73,22 @@ class Limit:
         given = [name for name in ("rows", "bytes", "loss") if getattr(self, name) is not None]
         if len(given) != 1:
             raise UsageError(
-                "a compact knowledge base takes one limit",
+                "a condensed knowledge base needs exactly one limit",
                 found=" and ".join(f"--max-{name}" for name in given) or "none",
                 expected="--max-rows, --max-bytes or --max-loss",
             )
         if self.loss is not None and not 0 <= self.loss <= 1:
-            raise UsageError("the loss is unusable", found=self.loss, expected="a share, 0 to 1")
+            raise UsageError("the loss is out of range", found=self.loss, expected="a share, 0 to 1")
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """What a bundle's knowledge base is worth at each size.
+    """The quality of a bundle's knowledge base at each size.
 
     Attributes:
-        sizes: the largest, of all rows, first; their bytes to about a hundredth.
-        reference: student and full knowledge base.
-        bytes: of the knowledge base as it is.
+        sizes: from all rows down; their bytes are estimates, to about 1 %.
+        reference: the student alone and the full knowledge base.
+        bytes: size of the full knowledge base.
     """
 
     sizes: tuple[Size, ...]
@@ -107,16 +107,16 @@ class Frontier:
 
 
 @dataclass(frozen=True)
-class Compacted:
-    """What a compaction came to.
+class Condensed:
+    """The result of `condense`.
 
     Attributes:
         manifest: as sealed.
-        size: measured with the index that is in the bundle, its bytes as they are.
-        rows_before: of the full knowledge base.
-        bytes_before: of the full knowledge base.
-        gate_before: of the full knowledge base.
-        reference: student and full knowledge base on the same rows.
+        size: measured with the index in the new bundle; its bytes are exact.
+        rows_before: rows of the full knowledge base.
+        bytes_before: bytes of the full knowledge base.
+        gate_before: gate of the full knowledge base.
+        reference: the student alone and the full knowledge base on the same rows.
     """
 
     manifest: Manifest
@@ -132,8 +132,8 @@ def frontier(path: Path, progress: Progress, keep_texts: bool = True) -> Frontie
 
     Args:
         path: the bundle.
-        progress: (label, unit) to a context that gives a function of the units done and in all.
-        keep_texts: count the texts' bytes.
+        progress: makes a progress line from (label, unit).
+        keep_texts: include the texts in the bytes.
 
     Raises:
         BundleError: the bundle cannot be used, or holds no held-out rows.
@@ -145,30 +145,30 @@ def frontier(path: Path, progress: Progress, keep_texts: bool = True) -> Frontie
     return Frontier(sizes, work.reference, _bytes(work.kb))
 
 
-def compact(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts: bool = True) -> Compacted:
-    """Write the bundle ``out``: the one at ``path`` with a compact knowledge base.
+def condense(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts: bool = True) -> Condensed:
+    """Write the bundle ``out``: the one at ``path`` with a condensed knowledge base.
 
     Args:
         path: the bundle.
         out: the bundle to make; must not exist.
-        limit: how small.
-        progress: as of `frontier`.
-        keep_texts: keep the text of each prototype's row, where there are texts.
+        limit: the size.
+        progress: see `frontier`.
+        keep_texts: keep the text of each prototype's row, if the bundle stores texts.
 
     Raises:
         BundleError: the bundle cannot be used, or holds no held-out rows.
         OutputExistsError: ``out`` exists.
-        UsageError: an empty knowledge base, or a limit that cannot be kept to.
+        UsageError: an empty knowledge base, or a limit that cannot be met.
         StorageError: the disk refused.
     """
     refuse_existing(out)
     work = _Workbench.open(path, keep_texts, progress)
     kb = work.built(work.everything.prototypes(work.count_within(limit)))
     while limit.bytes is not None and _bytes(kb) > limit.bytes:
-        count = work.possible(int(len(kb) * limit.bytes / _bytes(kb) * _A_LITTLE_LESS))
+        count = work.possible(int(len(kb) * limit.bytes / _bytes(kb) * _MARGIN))
         kb = work.built(work.everything.prototypes(count))
-    width, blends, abstention = work.searched(len(kb))
-    kb.index.set_ef_search(width.expansion_search)
+    ef_search, blends, abstention = work.searched(len(kb))
+    kb.index.set_ef_search(ef_search.expansion_search)
     size = work.reference.size(len(kb), _bytes(kb), CurveInputs.of(blends.blend, work.heldout.gold))
     old, before = work.bundle.manifest, {"rows_before": len(work.kb), "bytes_before": _bytes(work.kb)}
     measured = {**before, **size.as_dict(), "heldout_rows": len(work.heldout)}
@@ -179,7 +179,7 @@ def compact(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts:
         kb_rows=len(kb),
         gate=gate,
         abstention=None if old.abstention is None else abstention(gate),
-        quality={**old.quality, "search": asdict(width), "compaction": measured},
+        quality={**old.quality, "search": asdict(ef_search), "condensation": measured},
         format_version=kb.format_version,
     )
     with atomic_directory(out) as folder:
@@ -189,22 +189,22 @@ def compact(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts:
                 shutil.copyfile(work.bundle.path / name, folder / name)
         kb.save(folder / KB_FOLDER)
         sealed = seal(folder, manifest)
-    return Compacted(sealed, size, len(work.kb), _bytes(work.kb), old.gate, work.reference)
+    return Condensed(sealed, size, len(work.kb), _bytes(work.kb), old.gate, work.reference)
 
 
 @dataclass(frozen=True)
 class _Workbench:
-    """A bundle that is being compacted.
+    """A bundle that is being condensed.
 
-    ``everything`` is its knowledge base. ``known`` is the part of it that knows nothing of the held-out rows: sizes are
-    measured on as large a share of that. ``row_bytes`` is what a prototype takes, to about a hundredth.
+    ``everything`` is its knowledge base. ``known`` is the part that is not related to the held-out rows: sizes are
+    measured on the same share of that part. ``row_bytes`` is the size of a prototype, to about 1 %.
     """
 
     bundle: Bundle
     kb: KnowledgeBase
     heldout: HeldOutRows
-    everything: Compaction
-    known: Compaction
+    everything: Condensation
+    known: Condensation
     reference: Reference
     row_bytes: float
     keep_texts: bool
@@ -213,17 +213,17 @@ class _Workbench:
     @classmethod
     def open(cls, path: Path, keep_texts: bool, progress: Progress) -> _Workbench:
         bundle = Bundle.open(path)
-        bundle.refuse_edits("compact")
+        bundle.refuse_edits("condense")
         manifest = bundle.manifest
         kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
         heldout = HeldOutRows.open(bundle.path, len(manifest.labels), manifest.kb.ndim, len(kb))
         if not (heldout.unrelated and len(heldout)):
-            found = f"{heldout.unrelated:,} rows for {len(heldout):,} held-out ones to be measured on"
-            raise UsageError("there is nothing to compact, or to measure it on", path=path, found=found)
+            found = f"{heldout.unrelated:,} rows and {len(heldout):,} held-out rows"
+            raise UsageError("there is nothing to condense, or no rows to measure it on", path=path, found=found)
         keys, labels, some = kb.keys(), _distributions(bundle, kb), heldout.unrelated
         with progress("merge", "row") as advance:
-            known = Compaction.of(keys[:some], labels[:some], lambda done: advance(done, some + len(kb)))
-            everything = Compaction.of(keys, labels, lambda done: advance(some + done, some + len(kb)))
+            known = Condensation.of(keys[:some], labels[:some], lambda done: advance(done, some + len(kb)))
+            everything = Condensation.of(keys, labels, lambda done: advance(some + done, some + len(kb)))
         full = blends_of(known.keys, kb.soft_labels, manifest.blend, heldout)
         student, best = (CurveInputs.of(system, heldout.gold) for system in (full.student, full.blend))
         reference = Reference(student, best, heldout.groups)
@@ -231,18 +231,18 @@ class _Workbench:
         return cls(bundle, kb, heldout, everything, known, reference, row_bytes, keep_texts, progress)
 
     def counts(self) -> list[int]:
-        """The sizes of a frontier, from all rows down."""
+        """The numbers of rows of a frontier, from all rows down."""
         shares = STEP ** np.arange(1 + np.log(SMALLEST) // np.log(STEP))
         counts = dict.fromkeys(round(len(self.kb) * share) for share in shares)
         return [count for count in counts if count >= self.fewest]
 
     @property
     def fewest(self) -> int:
-        """The rows left when all is merged that may be, and that can be measured: `known` merges no further."""
+        """The smallest number of rows that merging reaches in both `everything` and `known`."""
         return max(self.everything.fewest, -(-self.known.fewest * len(self.kb) // len(self.known)))
 
     def measured(self) -> list[CurveInputs]:
-        """The answers of each size of the frontier."""
+        """The answers at each size of the frontier."""
         counts, answers = self.counts(), []
         with self.progress("measure", "size") as advance:
             for number, count in enumerate(counts, start=1):
@@ -254,7 +254,7 @@ class _Workbench:
         return answers
 
     def count_within(self, limit: Limit) -> int:
-        """The rows that a limit allows, of bytes about."""
+        """The number of rows that a limit allows; for bytes an estimate."""
         if limit.loss is not None:
             return self.counts()[self.reference.smallest_within(limit.loss, self.measured())]
         if limit.rows is not None:
@@ -262,51 +262,54 @@ class _Workbench:
         return self.possible(int((limit.bytes or 0) / self.row_bytes))
 
     def possible(self, count: int) -> int:
-        """``count``, or all rows if they are fewer.
+        """``count``, or the number of all rows if that is smaller.
 
         Raises:
             UsageError: the rows cannot be merged to so few.
         """
         if count < self.fewest:
             raise UsageError(
-                "the knowledge base cannot be made so small",
+                "the knowledge base cannot be condensed so far",
                 path=self.bundle.path,
                 found=f"room for {count:,} rows",
-                expected=f"at least {self.fewest:,}, since rows of different labels are not merged",
+                expected=f"at least {self.fewest:,}, because rows with different labels are not merged",
             )
         return min(count, len(self.kb))
 
     def built(self, prototypes: Prototypes) -> KnowledgeBase:
-        """The knowledge base of some prototypes."""
+        """Build the knowledge base of prototypes."""
         config = IndexConfig(self.kb.ndim, dtype=DTYPE, connectivity=CONNECTIVITY)
         with self.progress("knowledge base", "row") as advance:
             return build(self.kb, prototypes, config, self.keep_texts, advance)
 
     def searched(self, count: int) -> tuple[EfSearchChoice, Blends, Callable[[Gate | None], Abstention | None]]:
-        """How broadly to search so many rows, what they say of the held-out ones, without what knows those, and when
-        to abstain with them and a gate.
+        """Measure a knowledge base of ``count`` rows on the held-out rows, from the rows not related to them.
+
+        Returns:
+            The choice of ef_search, the answers to the held-out rows, and a function from the gate to the abstention
+            thresholds.
         """
         some, blend, asked = self._measurable(count), self.bundle.manifest.blend, self.heldout
         kb = self.built(some)
-        width = narrowest(kb.index, some.keys, asked.queries, blend.k)
-        kb.index.set_ef_search(width.expansion_search)
+        ef_search = least_ef_search(kb.index, some.keys, asked.queries, blend.k)
+        kb.index.set_ef_search(ef_search.expansion_search)
         blends = blend_many(kb, blend, StudentOutputs(asked.logits, asked.queries))
-        return width, blends, lambda gate: abstention_of(kb, replace(asked, unrelated=len(kb)), blend, gate)
+        return ef_search, blends, lambda gate: abstention_of(kb, replace(asked, unrelated=len(kb)), blend, gate)
 
     def _measurable(self, count: int) -> Prototypes:
-        """As large a share of the rows that know nothing of the held-out ones, merged."""
+        """The same share of the rows that are not related to the held-out ones, merged."""
         return self.known.prototypes(max(round(count * len(self.known) / len(self.kb)), self.known.fewest))
 
 
 def _certified(old: Gate | None, blends: Blends, heldout: HeldOutRows) -> Gate | None:
-    """The gate for these answers, as strict as the old one."""
+    """The gate for these answers, with the old one's bounds."""
     if old is None:
         return None
     return certify(blends.student, blends.blend, heldout.gold, heldout.groups, Certificate(old.epsilon, old.delta))
 
 
 def _row_bytes(kb: KnowledgeBase, labels: NDArray[np.float32], keep_texts: bool) -> float:
-    """What a compact row takes in the mean, with what the graph above it takes."""
+    """Mean bytes of a condensed row, including its part of the graph."""
     # Of usearch's file: key number, level (twice) and 2 M edges a node, and M a level above, each with its count.
     graph = 16 + 8 * CONNECTIVITY + (4 + 4 * CONNECTIVITY) / (CONNECTIVITY - 1)
     others = encode(labels, LABEL_LOSS).nbytes + kb.nbytes()["rows"] + keep_texts * kb.nbytes()["texts"]
@@ -317,7 +320,7 @@ def _distributions(bundle: Bundle, kb: KnowledgeBase) -> NDArray[np.float32]:
     """The soft labels, float32 [n, c].
 
     Raises:
-        BundleError: one is no distribution.
+        BundleError: a row is not a distribution.
     """
     labels: NDArray[np.float32] = np.asarray(kb.soft_labels)
     try:
@@ -329,5 +332,5 @@ def _distributions(bundle: Bundle, kb: KnowledgeBase) -> NDArray[np.float32]:
 
 
 def _bytes(kb: KnowledgeBase) -> int:
-    """Of its files."""
+    """Size of all its files."""
     return sum(kb.nbytes().values()) + _HEADERS + (0 if kb.digests is None else _DIGESTS_HEADER)

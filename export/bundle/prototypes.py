@@ -1,9 +1,9 @@
-"""Fewer rows that answer like many: near rows of one class merged into prototypes.
+"""Prototype generation: merge near rows of one class into prototypes.
 
-Rows are merged by Ward's criterion (`ward`), only where their soft labels name the same likeliest class. A prototype's
+Rows are merged by Ward's criterion (`ward`) if their soft labels have the same likeliest class. A prototype's
 key is the mean of its rows' keys, its soft label the mean of theirs; its text, id and gold label are those of the row
-nearest to the mean. Prototypes count alike, however many rows they stand for. One pass gives every size, and sizes are
-nested: what is merged in one is merged in all smaller ones. docs/compaction.md compares it with other ways.
+nearest to the mean. Each prototype counts as one row. One pass gives every size, and sizes are nested: rows merged
+at one size are merged at all smaller ones. docs/compaction.md compares it with other methods.
 """
 
 from __future__ import annotations
@@ -19,26 +19,24 @@ from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import LABEL_LOSS
 from ...kb.texts import TextDigests
+from ..types import Floats32, Ints
 from .ward import Merges, ward
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _NO_LENGTH = 1e-6
 
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Rows merged to m.
+    """m prototypes.
 
     Attributes:
         keys: float32 [m, d], of length 1.
         soft_labels: float32 [m, c].
-        rows: int64 [m], the row that stands for each prototype.
+        rows: int64 [m], the row that represents each prototype.
     """
 
-    keys: Floats
-    soft_labels: Floats
+    keys: Floats32
+    soft_labels: Floats32
     rows: Ints
 
     def __len__(self) -> int:
@@ -46,8 +44,8 @@ class Prototypes:
 
 
 @dataclass(frozen=True)
-class Compaction:
-    """Rows and the order in which they are merged.
+class Condensation:
+    """n rows and the order in which they are merged.
 
     Attributes:
         keys: float32 [n, d], of length 1.
@@ -55,27 +53,27 @@ class Compaction:
         merges: of the rows.
     """
 
-    keys: Floats
-    soft_labels: Floats
+    keys: Floats32
+    soft_labels: Floats32
     merges: Merges
 
     @classmethod
     def of(
-        cls, keys: Floats, soft_labels: Floats, progress: Callable[[int], object] = lambda _rows: None
-    ) -> Compaction:
-        """Find the merges: some six seconds for 60,000 rows.
+        cls, keys: Floats32, soft_labels: Floats32, progress: Callable[[int], object] = lambda _rows: None
+    ) -> Condensation:
+        """Find the merges; about six seconds for 60,000 rows.
 
         Args:
             keys: [n, d], none of them zero.
             soft_labels: [n, c].
-            progress: called with the number of rows that are done.
+            progress: called with the number of finished rows.
         """
         keys = unit(keys)
         return cls(keys, soft_labels, ward(keys, soft_labels.argmax(axis=1), progress))
 
     @property
     def fewest(self) -> int:
-        """The prototypes that are left when everything is merged that may be."""
+        """The number of prototypes after all possible merges."""
         return self.merges.fewest
 
     def __len__(self) -> int:
@@ -85,7 +83,7 @@ class Compaction:
         """The rows merged to ``count``, in the order of each one's first row.
 
         Raises:
-            UsageError: less than `fewest`, or more than there are rows.
+            UsageError: ``count`` is less than `fewest` or more than the rows.
         """
         clusters = self.merges.clusters(count)
         sizes = np.bincount(clusters)
@@ -93,7 +91,7 @@ class Compaction:
         labels = _means(self.soft_labels, clusters, sizes).astype(np.float32)
         nearness = np.einsum("nd,nd->n", self.keys, means[clusters])
         rows = np.lexsort((-nearness, clusters))[_firsts(sizes)]
-        # Keys that cancel out have no mean direction: their row's own stands for them.
+        # Keys that cancel out have no mean direction: the row's own key is used.
         found = np.linalg.norm(means, axis=1, keepdims=True) > _NO_LENGTH
         return Prototypes(unit(np.where(found, means, self.keys[rows])), labels, rows)
 
@@ -105,14 +103,14 @@ def build(
     keep_texts: bool = True,
     progress: Callable[[int, int], object] | None = None,
 ) -> KnowledgeBase:
-    """A knowledge base of prototypes.
+    """Build a knowledge base of prototypes.
 
     Args:
-        kb: whose rows were merged.
-        prototypes: of its rows, or of the first ones.
+        kb: the knowledge base whose rows were merged.
+        prototypes: of its rows, or of its first rows.
         config: the index's parameters.
-        keep_texts: store the text of each prototype's row, or its digest, where there are such.
-        progress: as of `KnowledgeBase.build`.
+        keep_texts: store the text of each prototype's row, or its digest, if the knowledge base has any.
+        progress: see `KnowledgeBase.build`.
     """
     rows = prototypes.rows.tolist()
     return KnowledgeBase.build(
@@ -128,7 +126,7 @@ def build(
 
 
 def _texts(kb: KnowledgeBase, rows: Sequence[int]) -> Sequence[str | tuple[str, str]] | TextDigests | None:
-    """What a knowledge base keeps of the texts of some rows."""
+    """The texts or digests of some rows, as the knowledge base stores them."""
     if kb.digests is not None:
         return kb.digests.take(rows)
     return [text for row in rows if (text := kb.text(row)) is not None] or None
@@ -142,5 +140,5 @@ def _means(values: NDArray[np.floating], clusters: Ints, sizes: Ints) -> NDArray
 
 
 def _firsts(sizes: Ints) -> Ints:
-    """Where each cluster begins, when rows are in the order of their clusters."""
+    """The first row of each cluster, when rows are sorted by cluster."""
     return np.cumsum(sizes) - sizes

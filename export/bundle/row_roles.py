@@ -1,4 +1,4 @@
-"""Which rows a knowledge base holds while its blend is tuned, which the blend is tuned on, and which join later."""
+"""Row roles: rows stored while the blend is tuned, rows that tune it, and rows that are added afterwards."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from ..training.finished_run import FinishedRun
 from ..tuning.build_kb import KbRows
 
 FEWEST_EXTRA = 500
-"""Extra rows, below which none is spared for the tuning."""
+"""Least number of extra rows at which some are used for tuning."""
 
-WITNESS_SHARE = 0.2
-MOST_WITNESSES = 2000
-_WITNESS_SEED = 7
+PSEUDO_LABELLED_SHARE = 0.2
+MOST_PSEUDO_LABELLED = 2000
+_SEED = 7
 
 AskStudent = Callable[[Sequence[str | tuple[str, str]], str], StudentOutputs]
-"""(inputs, label of the progress line) to the exported student's answers."""
+"""(inputs, label of the progress line) -> the exported student's outputs."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """The parts that rows play.
+    """The roles of rows.
 
     Args:
         searched: in the knowledge base while the blend is tuned, and first in it afterwards.
-        asking: what the blend is tuned on: the held-out rows, then extra ones whose label is the teacher's answer.
-        answers: the exported student's to ``asking``.
-        later: what joins the knowledge base once the blend is tuned.
+        asking: the rows that the blend is tuned on: the held-out rows, then pseudo-labelled validation rows.
+        answers: the exported student's outputs for ``asking``.
+        later: rows that are added to the knowledge base once the blend is tuned.
     """
 
     searched: KbRows
@@ -49,21 +49,21 @@ def allocate(
     ask_student: AskStudent,
     heldout_answers: StudentOutputs,
 ) -> Allocation:
-    """The rows of a run, and extra ones, in their parts.
+    """Give the rows of a run, and extra rows, their roles.
 
-    Extra rows that the run holds already are left out. Relatives of held-out rows join later if the held-out rows do.
+    Extra rows that the run already has are left out. Extra rows related to held-out rows are added later if the
+    held-out rows are.
 
-    Of many extra rows a fifth are witnesses: the blend is tuned on them too, with the teacher's answers for their
-    labels, before they join. The student was not trained on them and the knowledge base does not hold their like, so
-    they show what the others are worth for texts of their kind; a few hundred held-out rows of the student's own kind
-    cannot.
+    If there are many extra rows, a fifth are pseudo-labelled validation rows: the blend is tuned on them with the
+    teacher's answers as labels, before they are added. The student was not trained on them and no related row is
+    stored, so they measure how much the other extra rows help on such texts, which held-out rows cannot.
 
     Args:
         source: the run.
-        recipe: which keys there are and whether held-out rows join.
+        recipe: which keys there are, and whether held-out rows are added.
         extra: rows beside the run's; None for none.
-        ask_student: asks the exported student.
-        heldout_answers: its answers to the held-out rows.
+        ask_student: computes the exported student's outputs.
+        heldout_answers: its outputs for the held-out rows.
     """
     of_students = recipe.keys != "teacher"
     searched = source.of_train(ask_student(source.train.inputs(), "keys").queries if of_students else None, recipe)
@@ -76,24 +76,24 @@ def allocate(
     added = source.of_extra(new, asked.queries if of_students else None)
     groups = heldout.joined(added).groups()
     related = np.isin(groups[len(heldout) :], groups[: len(heldout)])
-    witness = _witnesses(searched.joined(heldout), added, related)
+    chosen = _choose_pseudo_labelled(searched.joined(heldout), added, related)
     if recipe.keep_heldout:
         later = later.joined(added.take(related))
-    pseudo_labelled = added.take(witness)
+    pseudo_labelled = added.take(chosen)
     return Allocation(
-        searched.joined(added.take(~related & ~witness)),
+        searched.joined(added.take(~related & ~chosen)),
         heldout.joined(replace(pseudo_labelled, gold=pseudo_labelled.logits.argmax(axis=1))),
-        heldout_answers.joined(asked.take(witness)),
+        heldout_answers.joined(asked.take(chosen)),
         later.joined(pseudo_labelled),
     )
 
 
-def _witnesses(known: KbRows, added: KbRows, related: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the added rows [n] are witnesses: whole groups of related rows, none of them related to a known row."""
-    wanted = min(int(WITNESS_SHARE * len(added)), MOST_WITNESSES) if len(added) >= FEWEST_EXTRA else 0
-    # A group's number is its first row's, and the known rows come first.
+def _choose_pseudo_labelled(known: KbRows, added: KbRows, related: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Bool [n]: the pseudo-labelled validation rows, whole groups of related rows, none related to a known row."""
+    wanted = min(int(PSEUDO_LABELLED_SHARE * len(added)), MOST_PSEUDO_LABELLED) if len(added) >= FEWEST_EXTRA else 0
+    # A group has the number of its first row, and the known rows come first.
     group = known.joined(added).groups()[len(known) :]
     alone = (group >= len(known)) & ~np.isin(group, group[related])
     groups, sizes = np.unique(group[alone], return_counts=True)
-    order = np.random.default_rng(_WITNESS_SEED).permutation(len(groups))
+    order = np.random.default_rng(_SEED).permutation(len(groups))
     return np.isin(group, groups[order][np.cumsum(sizes[order]) <= wanted])

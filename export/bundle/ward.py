@@ -19,9 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from ..types import Floats, Ints
 
 PART_ROWS = 1024
 """Rows that are compared each with each; twice as many take twice the time and four times the memory."""
@@ -43,7 +41,7 @@ class Merges:
 
     @property
     def fewest(self) -> int:
-        """The clusters that are left when everything is merged that may be."""
+        """The number of clusters after all possible merges."""
         return self.rows - len(self.pairs)
 
     def clusters(self, count: int) -> Ints:
@@ -94,7 +92,7 @@ def _parts(points: NDArray[np.floating], rows: Ints) -> list[Ints]:
     direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]
     order = np.argsort(centred @ direction, kind="stable")
     halves = (np.sort(rows[half]) for half in np.array_split(order, 2))
-    # The sign of an eigenvector is nobody's: the half with the first row comes first.
+    # The sign of an eigenvector is arbitrary: the half with the first row comes first.
     return [part for half in sorted(halves, key=lambda half: int(half[0])) for part in _parts(points, half)]
 
 

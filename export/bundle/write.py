@@ -1,12 +1,9 @@
-"""Writing a bundle: int8 student, knowledge base, tuned blend and the proof of quality, sealed by hashes."""
+"""Export a run as a bundle: int8 student, knowledge base, tuned blend, quality report, sealed by hashes."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,32 +11,29 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding
 
-from ...kb.index.exact_search import EfSearchChoice
-from ...kb.knowledge_base import KnowledgeBase
 from ...kb.storage.atomic import atomic_directory, refuse_existing
-from ...runtime.bundle.bundle import KB_FOLDER
+from ...runtime.bundle.bundle import KB_FOLDER, MODEL_FILE
 from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.bundle.manifest import Golden, Manifest, seal
 from ...runtime.data import Split, label_indices
-from ...runtime.decision.blend_config import BlendConfig
+from ...runtime.decision.abstention import Abstention
 from ...runtime.decision.gating import Gate
 from ...runtime.inference.student import StudentSession
 from ...runtime.inference.tokenizer import TextTokenizer
-from ..modeling.progress import progress
-from ..onnx.export import Target
+from ..onnx.export import Quantization, Target
 from ..onnx.probabilities_output import add_probabilities
-from ..onnx.quality import Floors, QualityReport, StudentOutputs, answers_of, compare, require
+from ..onnx.quality import Floors, QualityReport, compare
 from ..recipe import RetrievalRecipe
 from ..training.finished_run import FinishedRun
-from ..training.run_folder import RunFolder, read_json
+from ..training.run_folder import RunFolder, read_run_json
 from ..tuning.abstention import abstention_of
-from ..tuning.build_kb import KbRows, KbStorageConfig, blend_many, build_kb, tune, tune_ef_search
+from ..tuning.build_kb import KbStorageConfig, blend_many
 from ..tuning.gating import Certificate, certify
 from ..tuning.groups import related_inputs
-from ..tuning.tune import Tuning, soft_labels
-from ..vocabulary.slim import VocabularySize
-from .row_roles import AskStudent, allocate
-from .student import QuantizationChoice, StudentJob, write_student
+from ..tuning.tune import Tuning
+from ..vocabulary.prune_vocabulary import VocabularySize
+from .student import StudentJob, WrittenStudent, write_student
+from .tuned_kb import KbJob, TunedKb, build_tuned_kb
 
 VERSIONS_OF = ("reaugkd", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "usearch", "numpy")
 GOLDEN_TEXTS = (
@@ -57,18 +51,18 @@ class ExportJob:
 
     Args:
         target: the processor family whose int8 preset is used.
-        quantization: ``dynamic``, ``static``, ``none`` or ``auto`` (`student_folder`).
+        quantization: ``dynamic`` or ``none``.
         floors: of the quality gate.
         allow_quality_loss: write the bundle even below the floors.
         store: how the knowledge base is written.
-        retrieval: what it holds and how it is asked; None for the run's own recipe.
-        extra: rows for it beside the run's train rows, labelled by the teacher.
-        certificate: what the gate must keep to.
-        vocabulary: word pieces that the student keeps: ``auto``, ``full``, ``task`` or the least number (`slim`).
+        retrieval: what the knowledge base holds and how it is searched; None for the run's own recipe.
+        extra: rows for the knowledge base beside the run's train rows, labelled by the teacher.
+        certificate: the accuracy loss that the retrieval gate may cost, and the confidence.
+        vocabulary: subwords to keep: ``auto``, ``full``, ``task`` or the least number (`plan_pruning`).
     """
 
     target: Target
-    quantization: QuantizationChoice = "dynamic"
+    quantization: Quantization = "dynamic"
     floors: Floors = Floors()
     allow_quality_loss: bool = False
     store: KbStorageConfig = KbStorageConfig()
@@ -79,18 +73,22 @@ class ExportJob:
 
     @property
     def student(self) -> StudentJob:
-        """What of this concerns the student."""
+        """The part of the job that concerns the student."""
         floors = None if self.allow_quality_loss else self.floors
         return StudentJob(self.target, self.quantization, self.vocabulary, floors, self.extra)
+
+    def kb(self, recipe: RetrievalRecipe) -> KbJob:
+        """The part of the job that concerns the knowledge base."""
+        return KbJob(recipe, self.store, self.extra)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to.
+    """The result of an export.
 
     Args:
         manifest: as sealed.
-        quality: the gate's report.
+        quality: the quality gate's report.
         tuning: of the blend, on the student that is in the bundle.
     """
 
@@ -99,79 +97,107 @@ class Exported:
     tuning: Tuning
 
 
+@dataclass(frozen=True)
+class HeldOutFit:
+    """Results on the held-out rows: quality, gate and abstention.
+
+    Args:
+        rows: the student's outputs, gold labels and groups.
+        quality: the cost of quantization.
+        gate: certified; None where no threshold could be certified.
+        abstention: the thresholds; None where there are too few rows.
+    """
+
+    rows: HeldOutRows
+    quality: QualityReport
+    gate: Gate | None
+    abstention: Abstention | None
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a bundle."""
+
+    source: FinishedRun
+    recipe: RetrievalRecipe
+    student: WrittenStudent
+    kb: TunedKb
+    fit: HeldOutFit
+
+
 def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
     """Make the bundle ``out`` from a finished run; nothing is left there if it fails.
 
     Raises:
         DataError: the run is not finished.
         OutputExistsError: ``out`` exists.
-        QualityError: quantization, or a smaller vocabulary, cost too much.
-        ModelError: the student cannot be exported, or its vocabulary not be cut.
+        QualityError: quantization, or vocabulary pruning, costs too much accuracy.
+        ModelError: the student cannot be exported, or its vocabulary cannot be pruned.
         StorageError: the disk refused.
     """
     refuse_existing(out)
-    run = RunFolder(run_path)
-    source = FinishedRun.read(run)
+    source = FinishedRun.read(RunFolder(run_path))
     recipe = job.retrieval or source.recipe.retrieval
-    heldout_gold = label_indices(source.heldout, source.labels)
-    max_length = source.recipe.max_length
     with atomic_directory(out) as folder:
-        student = folder / "student"
-        student.mkdir()
-        # Inside, so that a kill leaves one temporary and no more.
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            written = write_student(source, source.student(recipe), job.student, student, Path(scratch))
-            sessions = {
-                "float32": StudentSession(Path(scratch) / "model.onnx"),
-                "quantized": StudentSession(student / "model.onnx"),
-            }
-        tokenizer = TextTokenizer(student / "tokenizer.json", max_length)
-        answers = {
-            name: ask(session, tokenizer, source.heldout.inputs(), f"quality gate, {name}")
-            for name, session in sessions.items()
-        }
-        quantized = sessions["quantized"]
-        made = make_kb(
-            source, recipe, job, lambda items, label: ask(quantized, tokenizer, items, label), answers["quantized"]
-        )
-        tuning = made.tuning
-        made.kb.save(folder / KB_FOLDER)
-        groups = related_inputs(source.heldout.inputs())
-        asked = answers["quantized"]
-        heldout = HeldOutRows(asked.logits, asked.queries, heldout_gold, groups, len(made.tuned_on))
-        heldout.some().save(folder)
-        add_probabilities(student / "model.onnx", tuning.blend.student_temperature)
-        report = compare(answers["float32"], answers["quantized"], heldout_gold, made.tuned_on, tuning.blend.k)
-        if not job.allow_quality_loss:
-            require(report, job.floors)
-        manifest = Manifest(
-            labels=source.labels,
-            max_length=max_length,
-            pooling=read_json(run.student / "heads.json", "the student's heads")["pooling"],
-            text_pair=source.heldout.pairs is not None,
-            blend=tuning.blend,
-            kb=made.kb.config,
-            kb_rows=len(made.kb),
-            gate=made.gate,
-            abstention=abstention_of(made.tuned_on, heldout, tuning.blend, made.gate),
-            golden=_golden(sessions["quantized"], tokenizer, source.heldout.pairs is not None),
-            quantization={"target": job.target, **written.as_dict()},
-            quality={
-                **report.as_dict(),
-                "floors": asdict(job.floors),
-                "tuning": tuning.as_dict(),
-                "search": None if made.width is None else asdict(made.width),
-            },
-            versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
-            created_from=_created_from(source, recipe, len(made.kb)),
-            format_version=made.kb.format_version,
-        )
-        manifest = seal(folder, manifest)
-    return Exported(manifest, report, tuning)
+        student = write_student(source, recipe, job.student, (folder / MODEL_FILE).parent)
+        kb = build_tuned_kb(source, job.kb(recipe), student.ask, student.heldout)
+        fit = fit_on_heldout_rows(source, student, kb, job)
+        manifest = _seal(folder, _Parts(source, recipe, student, kb, fit), job)
+    return Exported(manifest, fit.quality, kb.tuning)
+
+
+def fit_on_heldout_rows(source: FinishedRun, student: WrittenStudent, kb: TunedKb, job: ExportJob) -> HeldOutFit:
+    """Check what quantization costs, certify the retrieval gate and fit the abstention thresholds.
+
+    Raises:
+        QualityError: a quality floor is missed.
+    """
+    gold = label_indices(source.heldout, source.labels)
+    blend, outputs = kb.tuning.blend, student.heldout
+    quality = compare(student.float32_heldout, outputs, gold, kb.tuned_on, blend.k)
+    if not job.allow_quality_loss:
+        quality.require(job.floors)
+    groups = related_inputs(source.heldout.inputs())
+    answers = blend_many(kb.tuned_on, blend, outputs)
+    gate = certify(answers.student, answers.blend, gold, groups, job.certificate)
+    rows = HeldOutRows(outputs.logits, outputs.queries, gold, groups, len(kb.tuned_on))
+    return HeldOutFit(rows, quality, gate, abstention_of(kb.tuned_on, rows, blend, gate))
+
+
+def _seal(folder: Path, parts: _Parts, job: ExportJob) -> Manifest:
+    """Write the knowledge base, the held-out rows and the manifest with the hash of every file."""
+    source, student, kb, fit = parts.source, parts.student, parts.kb, parts.fit
+    pairs = source.heldout.pairs is not None
+    kb.kb.save(folder / KB_FOLDER)
+    fit.rows.some().save(folder)
+    add_probabilities(folder / MODEL_FILE, kb.tuning.blend.student_temperature)
+    manifest = Manifest(
+        labels=source.labels,
+        max_length=source.recipe.max_length,
+        pooling=read_run_json(source.run.student / "heads.json", "the student's heads")["pooling"],
+        text_pair=pairs,
+        blend=kb.tuning.blend,
+        kb=kb.kb.config,
+        kb_rows=len(kb.kb),
+        gate=fit.gate,
+        abstention=fit.abstention,
+        golden=_golden(student.session, student.tokenizer, pairs),
+        quantization={"target": job.target, **student.as_dict()},
+        quality={
+            **fit.quality.as_dict(),
+            "floors": asdict(job.floors),
+            "tuning": kb.tuning.as_dict(),
+            "search": None if kb.ef_search is None else asdict(kb.ef_search),
+        },
+        versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        created_from=_created_from(source, parts.recipe, len(kb.kb)),
+        format_version=kb.kb.format_version,
+    )
+    return seal(folder, manifest)
 
 
 def _created_from(source: FinishedRun, recipe: RetrievalRecipe, kb_rows: int) -> dict[str, Any]:
-    """Where the bundle comes from, without the layout of the disk it was made on."""
+    """The bundle's origin, without paths of the machine it was made on."""
     description = source.description
     extra_rows = kb_rows - len(source.train) - (len(source.heldout) if recipe.keep_heldout else 0)
     teacher = description["teacher"]
@@ -182,91 +208,10 @@ def _created_from(source: FinishedRun, recipe: RetrievalRecipe, kb_rows: int) ->
     return {"teacher": name, "recipe": made, **run, "extra_rows": extra_rows}
 
 
-def ask(
-    session: StudentSession, tokenizer: TextTokenizer, inputs: Sequence[str | tuple[str, str]], label: str
-) -> StudentOutputs:
-    """A student's answers to rows, with progress."""
-    with progress(label, len(inputs), "row") as advance:
-        return answers_of(session, tokenizer, inputs, advance)
-
-
-@dataclass(frozen=True)
-class MadeKb:
-    """A knowledge base with its blend.
-
-    Args:
-        kb: as it goes into the bundle.
-        tuned_on: as it was when the blend was tuned: without the rows that it was tuned on.
-        tuning: the blend.
-        gate: certified on the held-out rows; None where none could be.
-        width: of its searches, chosen on what the blend was tuned on; None where there was nothing to choose on.
-    """
-
-    kb: KnowledgeBase
-    tuned_on: KnowledgeBase
-    tuning: Tuning
-    gate: Gate | None
-    width: EfSearchChoice | None
-
-
-def make_kb(
-    source: FinishedRun,
-    recipe: RetrievalRecipe,
-    job: ExportJob,
-    ask_student: AskStudent,
-    heldout_answers: StudentOutputs,
-) -> MadeKb:
-    """The knowledge base of a run, and the blend tuned on what the bundle's student finds in it.
-
-    Args:
-        source: the run.
-        recipe: what is stored and chosen from.
-        job: how it is stored; extra rows.
-        ask_student: asks the exported student.
-        heldout_answers: the exported student's to the held-out rows.
-    """
-    parts = allocate(source, recipe, job.extra, ask_student, heldout_answers)
-    rows = parts.searched
-    plain = BlendConfig(1, 1.0, 1.0)
-    with _building(rows) as report:
-        kb = build_kb(rows, recipe, plain, job.store, progress=report)
-    tuning = tune(kb, rows, parts.asking, parts.answers, recipe, true=len(source.heldout))
-    blend = tuning.blend
-    width = None
-    if len(rows) and len(parts.asking):
-        width = tune_ef_search(kb, rows, parts.answers.queries, recipe, blend.k)
-    # The search depends on the keys alone, so what the labels were tuned to is put in afterwards.
-    labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
-    kb = kb.with_soft_labels(labels, job.store.label_loss)
-    answers, heldout = blend_many(kb, blend, heldout_answers), source.heldout.inputs()
-    gold = parts.asking.gold[: len(heldout)]
-    gate = certify(answers.student, answers.blend, gold, related_inputs(heldout), job.certificate)
-    if not len(parts.later):
-        return MadeKb(kb, kb, tuning, gate, width)
-    everything = rows.joined(parts.later)
-    with _building(everything) as report:
-        whole = build_kb(everything, recipe, blend, job.store, kb.config.expansion_search, report)
-    return MadeKb(whole, kb, tuning, gate, width)
-
-
-@contextmanager
-def _building(rows: KbRows) -> Iterator[Callable[[int, int], bool]]:
-    with progress("knowledge base", len(rows), "row") as advance:
-        done = 0
-
-        def report(count: int, _total: int) -> bool:
-            nonlocal done
-            advance(count - done)
-            done = count
-            return True
-
-        yield report
-
-
 def _golden(session: StudentSession, tokenizer: TextTokenizer, pair: bool) -> tuple[Golden, ...]:
-    """What this machine computes for texts that are nobody's data, a short one, a middling one and a long one.
+    """This machine's logits for three fixed texts: a short one, a medium one and a long one.
 
-    The tolerance is a twentieth of the logits' spread: rounding moves a logit by far less, the saturation of u8s8
+    The tolerance is a twentieth of the range of the logits: rounding moves a logit by far less, the saturation of u8s8
     on a processor without VNNI by more.
     """
     found = []

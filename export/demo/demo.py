@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from ...runtime.benchmark.cold_start import bundle_bytes
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE
 from ...runtime.data import Split, label_indices
-from ...runtime.editing.edit import How
 from ...runtime.evaluation.evaluate import evaluate_bundle
 from ...runtime.evaluation.fidelity import shifted_split
 from ...runtime.evaluation.results import BLEND, STUDENT, STUDENT_FP32, TEACHER, EvalReport
@@ -34,11 +32,6 @@ from .page import Page, Say, percent, points
 
 DATA, RUN, BUNDLE, MORE_BUNDLE, EDITED_BUNDLE = "banking77", "run", "bundle", "bundle-more-texts", "bundle-new-intent"
 RECIPE = Path(__file__).with_name("recipe.toml")
-QUESTIONS = (
-    "my new card still hasnt come, what now?",
-    "someone took money from my account",
-    "how do i pay with my phone using google pay?",
-)
 _NEIGHBOURS = 3
 _WHY = "a new intent"
 
@@ -55,7 +48,6 @@ class DemoJob:
         seed: seed of the choice of train rows and of the training.
         new_intent: the intent that is left out of the training.
         rows_per_intent: train rows of each of the others.
-        questions: predicted with their neighbours.
         bench: how long to measure latencies.
         export: how to export.
     """
@@ -67,7 +59,6 @@ class DemoJob:
     seed: int = 0
     new_intent: str = NEW_INTENT
     rows_per_intent: int = ROWS_PER_INTENT
-    questions: Sequence[str] = QUESTIONS
     bench: BenchSettings = BenchSettings(seconds=4, processes=0, passes=1)
     export: ExportJob | None = None
 
@@ -197,7 +188,7 @@ class _Demo:
         with Runtime.open(bundle, threads=None) as runtime:
             before = _share(runtime, self.data.new_test)
             begun = time.perf_counter()
-            runtime.kb.add(list(rows.texts), name, How(why=_WHY, new_labels=True))
+            runtime.kb.add(rows.texts, label=name, new_labels=True, why=_WHY)
             took = time.perf_counter() - begun
             after, kept = (_share(runtime, split) for split in (self.data.new_test, others))
         self.page.figures(
@@ -242,21 +233,39 @@ class _Demo:
         self.page.figures([*rows, ("together", f"{sizes['total']:,} bytes")])
 
     def predictions(self) -> None:
+        """Three test questions: one that retrieval corrects, one that it spoils, one of the new intent."""
         bundle = self.out / EDITED_BUNDLE
         self.page.step(
             "Three predictions and their neighbours",
-            "The bundle of step 5 answers, and shows the training rows that the answer rests on.",
-            f'reaugkd predict {bundle} "{self.job.questions[0]}" --explain',
+            "The bundle of step 5 answers the first test question that only retrieval gets right, the first that only "
+            "the student alone gets right, and the first of the new intent.",
+            f'reaugkd predict {bundle} "QUESTION" --explain',
         )
         with Runtime.open(bundle) as runtime:
-            for question in self.job.questions:
-                answer = runtime.predict(question)
-                alone = runtime.labels[int(answer.student_probabilities.argmax())]
-                self.page.lines(
-                    f'"{question}"', f"  {answer.label}, {percent(answer.probability)}; the student alone: {alone}"
-                )
+            changed = self._changed(runtime)
+            examples = [changed[right] for right in (True, False) if right in changed]
+            for text, label in [*examples, (self.data.new_test.texts[0], self.job.new_intent)]:
+                answer = runtime.predict(text)
+                alone = answer.student_probabilities
+                self.page.lines(f'"{text}" ({label})')
+                lines = [("answer", answer.label, answer.probability)]
+                lines += [("student alone", runtime.labels[int(alone.argmax())], float(alone.max()))]
+                self.page.lines(*(f"  {name:<13}  {found}, {percent(share)}" for name, found, share in lines))
                 for near in answer.neighbours[:_NEIGHBOURS]:
-                    self.page.lines(f"    {near.similarity:.2f}  {near.gold_label or near.label}: {near.text}")
+                    self.page.lines(f"  {near.similarity:.2f}  {near.gold_label or near.label}: {near.text}")
+
+    def _changed(self, runtime: Runtime) -> dict[bool, Row]:
+        """The first test row that retrieval alone gets right (True), and the first that it gets wrong (False)."""
+        found: dict[bool, Row] = {}
+        test = self.data.dataset.splits["test"]
+        for text, label in zip(test.texts, test.labels or (), strict=True):
+            answer = runtime.predict(text)
+            right = answer.label == label
+            if right != (runtime.labels[int(answer.student_probabilities.argmax())] == label):
+                found.setdefault(right, (text, label))
+            if len(found) == 2:
+                break
+        return found
 
     def next_steps(self) -> None:
         self.page.step(

@@ -1,4 +1,4 @@
-"""The processes a training runs in, one or several, and the device each computes on (accelerate)."""
+"""Processes of a training and the device of each (accelerate)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor
 
 
 def _on_cpu() -> bool:
-    """Whether to compute on the CPU; unless told so, accelerate does not let several processes share one."""
+    """Whether to compute on the CPU; accelerate does not let several processes share one without this."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def processes() -> PartialState:
-    """This process among its siblings; ``device`` is where it computes."""
+    """The state of this process among all; ``device`` is where it computes."""
     return PartialState(cpu=_on_cpu())
 
 
 def accelerator() -> Accelerator:
-    """Wraps a model for its siblings' gradients; precision is the caller's own business."""
+    """An accelerator that shares gradients between processes; the caller sets the precision."""
     # A recipe without a relational term leaves the projection without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(cpu=_on_cpu(), mixed_precision="no", kwargs_handlers=[unused])
 
 
 def of_all_processes(rows: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-    """The batches of all processes in one step as one, in the processes' order: every process gets the same.
+    """Gather one step's batches of all processes, in the order of the processes.
 
     Args:
         rows: [n], row numbers, 0 or more; n may differ from process to process.

@@ -1,4 +1,4 @@
-"""Encoder + pooling + heads: the one torch model that teacher and student are both made of."""
+"""Encoder, pooling and heads: the torch model of both teacher and student."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Outputs(NamedTuple):
 
 
 class Detailed(NamedTuple):
-    """Outputs, and what only an objective asks for.
+    """Outputs, and details that only objectives use.
 
     ``projection`` is the embedding before its normalisation; ``attentions`` are a layer's attention maps each, [batch,
     heads, tokens, tokens], none unless asked for by ``output_attentions=True``.
@@ -41,7 +41,7 @@ class Detailed(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """What sits on the encoder.
+    """Pooling and heads of a model.
 
     Args:
         num_labels: outputs of the classifier.
@@ -76,7 +76,7 @@ class EncoderClassifier(nn.Module):
         self.projection = None if dim is None else nn.Linear(wide, dim, bias=bias)
 
     def forward(self, *, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
-        """Inputs: what the tokenizer gives, each [batch, tokens], or the encoder takes in its place.
+        """Inputs are the tokenizer's, each [batch, tokens], or ``inputs_embeds`` in place of the ids.
 
         Returns:
             See Outputs; with ``detailed`` see Detailed.
@@ -102,7 +102,7 @@ class EncoderClassifier(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, attention: str | None = None) -> EncoderClassifier:
-        """Read what ``save`` wrote, in float32 and evaluation mode; ``attention`` as of ``load_encoder``."""
+        """Read what ``save`` wrote, in float32 and evaluation mode; see ``load_encoder`` for ``attention``."""
         head = HeadConfig(**json.loads((folder / "heads.json").read_text(encoding="utf-8")))
         model = cls(load_encoder(str(folder), attention), head)
         missing, unexpected = model.load_state_dict(load_file(str(folder / "heads.safetensors")), strict=False)
@@ -127,12 +127,12 @@ def pool_layers(outputs: Any, mask: Tensor) -> Tensor:
         outputs: the encoder's, with its ``hidden_states``.
         mask: [batch, tokens].
     """
-    layers = (*outputs.hidden_states[1:-1], outputs.last_hidden_state)  # the embeddings are no layer
+    layers = (*outputs.hidden_states[1:-1], outputs.last_hidden_state)  # without the embeddings
     return torch.cat([pool(states, mask, "mean") for states in layers], dim=-1)
 
 
 def takes_token_types(config: Any) -> bool:
-    """Whether a model of this configuration tells the texts of a pair apart by token_type_ids."""
+    """Whether a model with this configuration uses token_type_ids."""
     return getattr(config, "type_vocab_size", 0) > 1
 
 
@@ -170,7 +170,7 @@ def load_encoder(model: str, attention: str | None = None) -> PreTrainedModel:
 
 @contextmanager
 def _silent_about_poolers() -> Iterator[None]:
-    """Drop transformers' warning that the checkpoint's pooler is not used; other unused weights are still told."""
+    """Drop transformers' warning that the checkpoint's pooler is not used; warnings about other unused weights stay."""
 
     def tell(record: logging.LogRecord) -> bool:
         return "pooler" not in record.getMessage()
@@ -184,7 +184,7 @@ def _silent_about_poolers() -> Iterator[None]:
 
 
 class _model_errors:  # noqa: N801  (reads as the context it is)
-    """Loading from transformers: its failures as ModelError."""
+    """Convert errors of transformers into ModelError."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -204,7 +204,7 @@ class _model_errors:  # noqa: N801  (reads as the context it is)
 
 
 def require_usable(encoder: PreTrainedModel, model: str, max_length: int) -> None:
-    """Try an encoder, maybe cut to fewer layers, on one text: what cannot work must show now, not hours later.
+    """Try an encoder, possibly with fewer layers, on one text, so that a model that cannot work is refused early.
 
     Raises:
         ModelError: it gives no token states of ``max_length`` tokens, or not the same ones once saved and loaded
@@ -231,7 +231,7 @@ def require_usable(encoder: PreTrainedModel, model: str, max_length: int) -> Non
             path=model,
             found=f"{type(encoder).__name__} cut to {encoder.config.num_hidden_layers} layers",
             expected="a layer of the same kind in every place",
-            remedy="Keep other --student-layers, or start from a model of its own: --student MODEL.",
+            remedy="Keep other --student-layers, or start from another model: --student MODEL.",
         )
 
 
@@ -242,14 +242,14 @@ def _states(encoder: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def layer_stack(encoder: nn.Module, count: int) -> nn.ModuleList:
-    """The encoder's list of transformer layers: its one ModuleList as long as the configuration says."""
+    """The encoder's transformer layers: its ModuleList with ``count`` entries."""
     stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
     if not stacks:
         raise ModelError(
             "the model's layers were not found",
             found=type(encoder).__name__,
             expected=f"a ModuleList of {count} layers",
-            remedy="Start the student from a model of its own: --student MODEL.",
+            remedy="Start the student from another model: --student MODEL.",
         )
     return stacks[0]
 

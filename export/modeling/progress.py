@@ -1,4 +1,4 @@
-"""Progress on stderr, with the time left, for whatever takes longer than two seconds."""
+"""Progress bars on stderr with the time left, for work longer than two seconds."""
 
 from __future__ import annotations
 

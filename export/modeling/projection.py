@@ -1,4 +1,4 @@
-"""The head that makes the keys of the frozen teacher's embeddings: linear, by contrast (ReAugKD, step 1) or by PCA."""
+"""Projection of the frozen teacher's embeddings to keys: linear, fitted by contrast (ReAugKD, step 1) or PCA."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class LinearLayer:
     bias: Tensor | None = None
 
     def __call__(self, embeddings: Tensor) -> Tensor:
-        """[n, d] of embeddings [n, hidden], not normalised."""
+        """Map embeddings [n, hidden] to [n, d], not normalised."""
         found = embeddings @ self.weight.T
         return found if self.bias is None else found + self.bias
 
     def to(self, device: torch.device) -> LinearLayer:
-        """The same on a device."""
+        """A copy on a device."""
         return LinearLayer(self.weight.to(device), None if self.bias is None else self.bias.to(device))
 
     def save(self, folder: Path) -> None:
@@ -120,7 +120,7 @@ def fit_pca(embeddings: Tensor, dim: int, whitening: float = 0.0) -> LinearLayer
 
 
 def require_reducible(dim: int, hidden: int) -> None:
-    """Raise RecipeError where PCA has fewer than ``dim`` components to give."""
+    """Raise RecipeError if PCA has fewer than ``dim`` components."""
     if dim > hidden:
         raise RecipeError(
             "PCA cannot add dimensions to the teacher's embeddings",

@@ -1,4 +1,4 @@
-"""The teacher: fine-tuned here from an encoder, or taken as it is where it already classifies."""
+"""The teacher: fine-tuned from an encoder, or an existing classifier."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class FineTunedTeacher(nn.Module):
 
     @property
     def encoder(self) -> PreTrainedModel:
-        """The classifier without its head."""
+        """The encoder of the classifier, without the head."""
         base: PreTrainedModel = self.model.base_model
         return base
 
     def forward(self, *, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
-        """As of an EncoderClassifier, the embedding pooled only."""
+        """Same as EncoderClassifier.forward; the embedding is the pooled vector."""
         with _last_states(self.encoder) as states:
             result = self.model(**inputs, return_dict=True)
         pooled = pool(states[-1], inputs["attention_mask"], self.pooling)
@@ -54,7 +54,7 @@ class FineTunedTeacher(nn.Module):
 
 @contextmanager
 def _last_states(encoder: PreTrainedModel) -> Iterator[list[Tensor]]:
-    """What an encoder's last layer says while a classifier runs it, [batch, tokens, hidden] a call.
+    """Capture the encoder's last hidden states while a classifier runs, [batch, tokens, hidden] a call.
 
     The last of the classifier's own ``hidden_states`` may lack the final norm (ModernBERT).
     """
@@ -67,7 +67,7 @@ def _last_states(encoder: PreTrainedModel) -> Iterator[list[Tensor]]:
 
 
 def is_classifier(model: str) -> bool:
-    """Whether the model (hub id or folder) already classifies: by its own words, or as the teacher of a run."""
+    """Whether the model (hub id or folder) is a classifier by its configuration, or the teacher of a run."""
     if is_ours(model):
         return True
     architectures = load_config(model).architectures or []
@@ -75,7 +75,7 @@ def is_classifier(model: str) -> bool:
 
 
 def is_ours(folder_or_model: Path | str) -> bool:
-    """Whether a run wrote this."""
+    """Whether a run wrote this folder."""
     return (Path(folder_or_model) / "heads.json").is_file()
 
 
@@ -153,7 +153,7 @@ def load_teacher(
 ) -> nn.Module:
     """The teacher again: one that a run fitted from its folder, or another fine-tuned one from where it came.
 
-    ``attention`` is as of ``load_encoder``.
+    see ``load_encoder`` for ``attention``.
 
     Raises:
         ModelError: its labels are not these.

@@ -1,4 +1,4 @@
-"""Rows as token ids: tokenized once by the same tokenizer the edge uses, batched by length."""
+"""Rows as token ids: tokenized once with the runtime's tokenizer, batched by length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .seeds import mix_seed
 
 
 def save_tokenizer(model: str, folder: Path) -> Path:
-    """Write the model's tokenizer as ``tokenizer.json`` in ``folder``: the only tokenizer truth from here on.
+    """Write the model's tokenizer as ``tokenizer.json`` in ``folder``: the only tokenizer file of the run.
 
     Raises:
         ModelError: the model has no tokenizer, or none of the fast kind.
@@ -69,7 +69,7 @@ class TokenRows:
         return len(self.ids)
 
     def lengths(self) -> list[int]:
-        """Tokens of each row."""
+        """The number of tokens of each row."""
         return [len(row) for row in self.ids]
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:

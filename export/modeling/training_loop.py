@@ -1,4 +1,4 @@
-"""The training loop: accelerate underneath, resumable at any step, the same result however often it was killed.
+"""The training loop (accelerate): resumable at any step, with the same result after any number of interruptions.
 
 All randomness is a function of (seed, step): the order of rows comes from (seed, epoch), dropout from (seed, step,
 process). So a checkpoint is weights, optimiser, schedule, a step number and what the companion keeps (queues, a slow
@@ -58,27 +58,27 @@ Loss = Callable[[Step], Tensor]
 
 
 class Companion(Protocol):
-    """What moves along with the model: a momentum encoder, a queue, a scaffold. Its state is part of a checkpoint."""
+    """State updated with the model and saved in checkpoints: a momentum encoder, a queue, a scaffold."""
 
     def after_step(self) -> None:
         """Called when the optimizer has moved the model."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and containers of them: all that a resumed fit needs."""
+        """The state of a resumed fit: tensors, numbers and containers of them."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave."""
+        """Restore the state from ``state_dict``."""
         ...
 
 
 @dataclass(frozen=True)
 class FitJob:
-    """One fit.
+    """The settings of one fit.
 
     Args:
-        name: shown beside the bar.
+        name: shown with the progress bar.
         recipe: epochs, batch size, rates.
         seed: decides everything random.
         precision: see Recipe.precision.
@@ -95,7 +95,7 @@ class FitJob:
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether a fit computes in bf16; ``auto`` says yes where that is the faster, which the device's type decides.
+    """Whether a fit computes in bf16; ``auto`` means bf16 if the device type is faster at it.
 
     Emulated it is slower. Intel's AVX-512 multiplies bf16 no faster than float32, and the casts come on top (0.72
     against 0.47 seconds a step were seen); only its AMX does. AMD's AVX-512 is twice as fast in bf16.
@@ -137,7 +137,7 @@ def fit(model: EncoderClassifier, rows: TokenRows, loss: Loss, job: FitJob, comp
     Rows are batched by similar length. Several processes (``accelerate launch``) share each epoch's batches.
 
     Raises:
-        RecipeError: the fit diverged; told at the next checkpoint, or at the end.
+        RecipeError: the fit diverged; raised at the next checkpoint, or at the end.
     """
     accelerate = accelerator()
     if job.recipe.freeze_word_embeddings:
@@ -205,7 +205,7 @@ class _Loop:
             self.companion.after_step()
 
     def resume(self) -> int:
-        """Load the checkpoint, if there is one; returns the step to go on with."""
+        """Load the checkpoint, if there is one; returns the step to resume from."""
         if not self.job.checkpoint.is_file():
             return 0
         state: dict[str, Any] = torch.load(self.job.checkpoint, map_location="cpu", weights_only=True)
@@ -301,7 +301,7 @@ def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 
     outputs = Outputs(torch.stack(logits), torch.stack(embeddings))
     if not all(values.isfinite().all() for values in outputs):
         raise ModelError(
-            f"the model's answers are no numbers: {label}",
+            f"the model's outputs are not finite numbers: {label}",
             expected="finite logits and embeddings",
             remedy="Take another model, or lower the learning rates of the fit that made it and give --redo.",
         )

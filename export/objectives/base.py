@@ -1,4 +1,4 @@
-"""The interface of a loss term, and what it sees of the student, the teacher and the batch."""
+"""The interface of a loss term and its inputs from student, teacher and batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..recipe import Precision, Recipe
 
 @dataclass(frozen=True)
 class Targets:
-    """What the student is to learn of n rows.
+    """The targets of the distillation for n rows.
 
     Args:
         teacher_logits: [n, c].
@@ -32,7 +32,7 @@ class Targets:
     labels: Tensor
 
     def to(self, device: torch.device) -> Targets:
-        """The same on a device."""
+        """A copy on a device."""
         return Targets(
             self.teacher_logits.to(device),
             self.teacher_embeddings.to(device),
@@ -43,7 +43,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Distillation:
-    """What an objective may look at before the first step; everything on the device of the fit.
+    """Inputs of an objective before the first step, on the device of the fit.
 
     Args:
         student: as it starts.
@@ -64,7 +64,7 @@ class Distillation:
 
 @dataclass(frozen=True)
 class DistillationStep:
-    """What an objective sees of one batch of n rows, c labels, d components and t tokens.
+    """Inputs of an objective for one batch: n rows, c labels, d dimensions and t tokens.
 
     Args:
         number: of the step, from 0.
@@ -120,8 +120,8 @@ class Objective:
         """Called when the optimizer has moved the student."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs: tensors, numbers and containers of them."""
+        """The state that a resumed fit needs: tensors, numbers and containers of them."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave; called after ``begin``."""
+        """Restore the state from ``state_dict``; called after ``begin``."""

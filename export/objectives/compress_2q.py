@@ -83,7 +83,7 @@ class CompRess2q(Objective):
         return {"queues": self._queues.state_dict(), "slow": weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take both over."""
+        """Restore both."""
         self._queues.load_state_dict(state["queues"])
         self._slow.load_state_dict(state["slow"], strict=False)
 

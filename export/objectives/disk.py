@@ -34,14 +34,14 @@ class Helper(nn.Module):
             self.outer = nn.Linear(_HIDDEN, 1)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """In the log, so that no rounding makes g 0."""
+        """Log g, so that rounding cannot make g 0."""
         inner = self.inner(layer_norm(embedding, embedding.shape[-1:])).relu()
         return logsigmoid(self.outer(inner).squeeze(-1))
 
 
 @dataclass(frozen=True)
 class Taught:
-    """What the teacher gives of n rows, the same for the student's loss and for g's.
+    """The teacher's terms for n rows, shared by the student's loss and the loss of g.
 
     Args:
         target: [n, c], t: the tempered teacher within its classes, as coded not normalised again.
@@ -81,8 +81,8 @@ def budget_excess(
 ) -> Tensor:
     """relu((1/n_wrong) sum_i g_i * min(CE_i, max) - budget), n_wrong the rows that the student gets wrong, at least 1.
 
-    As coded by the authors, but for the last: CE_i is the student's with the teacher's class, and the sum is over all
-    rows, so that the fewer the student gets wrong the less help there is. They divide by 0 where none is wrong.
+    As in the authors' code, except that the divisor is at least 1: theirs is 0 if no row is wrong. CE_i is between the
+    student and the teacher's class, and the sum is over all rows, so that fewer wrong rows mean less help.
     """
     wrong = (student_logits.argmax(dim=-1) != labels).sum()
     loss = cross_entropy(student_logits, teacher_logits.argmax(dim=-1), reduction="none").clamp(max=_MAX_CE)
@@ -104,7 +104,7 @@ class Scaffold(Objective):
 
     Student and g take turns by phases of ``period`` steps. In a phase the student learns with g fixed, and its logits
     are kept; then g takes as many steps of Adam on them, the student fixed as it was when it answered. In the first
-    phase, g's warm-up, the student learns without help (g = 0). g is no part of the student: nothing of it is saved
+    phase, g's warm-up, the student learns without help (g = 0). g is not part of the student: nothing of it is saved
     with it, and its only extra cost is its own small network's. Several processes share what they kept, so that all
     have the same g.
 
@@ -185,7 +185,7 @@ class Scaffold(Objective):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on within the phase."""
+        """Resume within the phase."""
         self._helper.load_state_dict(state["helper"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._phase = state["phase"]
@@ -203,7 +203,7 @@ class Scaffold(Objective):
         self._optimizer.step()
 
     def helper_loss(self, rows: Tensor, student_logits: Tensor) -> Tensor:
-        """The loss of g on rows [n] of the targets, given what the student said of them, [n, c]."""
+        """The loss of g on rows [n] of the targets, given the student's outputs for them, [n, c]."""
         assert self._distillation is not None
         targets = self._distillation.targets
         teacher_logits, labels = targets.teacher_logits[rows], targets.labels[rows]

@@ -24,7 +24,7 @@ _STREAM = 3  # keeps these draws apart from dropout's, which come from the same 
 
 @dataclass(frozen=True)
 class Mixture:
-    """How the n rows of a batch are mixed into m.
+    """The mixture of the n rows of a batch into m rows.
 
     Args:
         first: [m], numbers of rows.
@@ -46,7 +46,7 @@ def draw_mixture(rows: int, ratio: int, alpha: float, seed: int, step: int) -> M
 
 
 def mix_inputs(table: nn.Module, inputs: Mapping[str, Any], mixture: Mixture) -> dict[str, Any]:
-    """What an encoder takes in place of ``input_ids``: m mixed rows.
+    """Encoder inputs in place of ``input_ids``, for m mixed rows.
 
     A shorter row is filled up with zeros, not with the padding token's embedding, and attention covers what either row
     covers. A pair's token types are those of the row with the larger share, of the first where both are equal; that is

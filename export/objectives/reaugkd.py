@@ -22,7 +22,7 @@ class Relation(Objective):
     Of the paper only this much is certain here: a KL between the teacher's similarities among its own embeddings and
     those of the student's to them. Its full text was not at hand; the equation is recalled, and its temperature, its
     weight beside the soft labels and whether j = i counts are ours. The paper's one head sits on the teacher and maps
-    to the student's embedding size; here the student has a trained head of its own too, and both map to
+    to the student's embedding size; here the student also has a trained head, and both map to
     ``embedding_dim`` components.
 
     Args:

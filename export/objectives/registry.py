@@ -53,12 +53,12 @@ class WeightedSum:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What any of the terms needs."""
+        """The union of the terms' needs."""
         return frozenset().union(*(objective.needs for _, objective in self.terms))
 
     @property
     def attention(self) -> str | None:
-        """How both models must compute attention, as `load_encoder` takes it: only the plain way shows its maps."""
+        """The attention implementation for `load_encoder`: only ``eager`` returns attention maps."""
         return "eager" if "attentions" in self.needs else None
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:

@@ -17,7 +17,7 @@ def similarity_kl(teacher: Tensor, student: Tensor, excluded: Tensor | None = No
     Args:
         teacher: [n, a], similarities over temperature.
         student: [n, a].
-        excluded: [n, a], True where anchor j is none for row i; None excludes nothing.
+        excluded: [n, a], True if anchor j is left out for row i; None leaves out nothing.
 
     Returns:
         A scalar; a row without anchors counts as 0.

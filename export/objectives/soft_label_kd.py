@@ -12,7 +12,7 @@ from .registry import register, require_setting
 
 @register("soft_labels")
 @dataclass(frozen=True)
-class SoftLabels(Objective):
+class SoftLabelKD(Objective):
     """T^2 * mean_i CE(softmax(teacher_i / T), softmax(student_i / T)).
 
     Args:

@@ -1,7 +1,7 @@
-"""The one module that talks to optimum: ONNX export and int8 quantization of the student.
+"""ONNX export and int8 quantization of the student; the only module that imports optimum.
 
-Dynamic quantization takes optimum's preset to ONNX Runtime's own quantizer, because optimum's has no way to say that
-only products with weights are to be quantized, nor to name the type of what fused nodes give.
+Optimum's preset is passed to ONNX Runtime's own quantizer, because optimum's quantizer can neither restrict
+quantization to products with weights nor name the output type of fused nodes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from onnx import TensorProto
 from onnxruntime.quantization import quantize_dynamic
 from optimum.exporters.onnx import export as optimum_export
 from optimum.exporters.tasks import TasksManager
-from optimum.onnxruntime import AutoCalibrationConfig, AutoQuantizationConfig, ORTConfig, ORTQuantizer
+from optimum.onnxruntime import AutoQuantizationConfig, ORTConfig
 from torch import Tensor
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
-from ...errors import ModelError, QualityError, UsageError
+from ...errors import ModelError, QualityError
 from ...runtime.inference.onnxruntime_setup import import_onnxruntime
 from ..modeling.encoder import EncoderClassifier, Outputs, takes_token_types
 
 Target = Literal["avx2", "avx512_vnni", "arm64"]
-Quantization = Literal["dynamic", "static", "none"]
+Quantization = Literal["dynamic", "none"]
 
 TARGETS: tuple[Target, ...] = ("avx2", "avx512_vnni", "arm64")
 
@@ -47,7 +47,7 @@ _EXPORT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class QuantizedNodes:
-    """What quantization did to the graph: matrix products and look-ups by precision, and the bytes before and after."""
+    """Counts of matrix products and look-ups by precision, and bytes before and after quantization."""
 
     int8: int
     float32: int
@@ -57,7 +57,7 @@ class QuantizedNodes:
 
 
 def detect_target() -> Target:
-    """The preset for the processor this runs on."""
+    """The preset for this machine's processor."""
     capabilities = torch.cpu.get_capabilities()
     if capabilities.get("architecture") in ("aarch64", "arm64"):
         return "arm64"
@@ -65,7 +65,7 @@ def detect_target() -> Target:
 
 
 class _Exportable(PreTrainedModel):  # type: ignore[misc]
-    """The student under the names and types that optimum's exporter expects."""
+    """Adapter of the student to the names and types that optimum's exporter expects."""
 
     config_class = PretrainedConfig
 
@@ -148,7 +148,7 @@ def _with_eager_attention(student: EncoderClassifier) -> EncoderClassifier:
     """A copy with the form of attention that traces with any batch and length; some models choose it when made."""
     config = copy.deepcopy(student.encoder.config)
     copied = EncoderClassifier(AutoModel.from_config(config, attn_implementation="eager"), student.head)
-    copied.load_state_dict(student.state_dict(), strict=False)  # but for a pooler, which nothing reads
+    copied.load_state_dict(student.state_dict(), strict=False)  # lacks only a pooler, which nothing reads
     return copied.eval()
 
 
@@ -167,52 +167,33 @@ def require_same_answers(student: EncoderClassifier, model: Path, batch: dict[st
         difference = float((torch.from_numpy(here) - there).abs().max())
         if not difference <= _EXPORT_TOLERANCE * max(1.0, float(there.abs().max())):
             raise ModelError(
-                "the exported model does not answer as the student does",
+                "the exported model gives other outputs than the student",
                 found=f"{name} {difference:.3g} apart",
                 expected=f"at most {_EXPORT_TOLERANCE} of the largest",
                 remedy="Start the student from another model: --student MODEL.",
             )
 
 
-def quantize(
-    model: Path,
-    target: Target,
-    quantization: Quantization,
-    calibration: Sequence[dict[str, list[int]]],
-    out: Path,
-) -> QuantizedNodes:
+def quantize(model: Path, target: Target, quantization: Quantization, out: Path) -> QuantizedNodes:
     """Write ``out/model.onnx``, quantized by the target's preset, and ``out/ort_config.json``.
 
     Args:
-        model: the float32 model, its config.json beside it; for ``dynamic`` with fused attention, if it can be
+        model: the float32 model, its config.json beside it; for ``dynamic`` with fused attention where possible
             (`attention_fusion`).
         target: the preset (u8u8 for avx2, u8s8 for avx512_vnni and arm64).
-        quantization: ``dynamic`` (activation ranges found at run time), ``static`` (calibrated) or ``none``.
-        calibration: rows of token ids for ``static``: input name -> [tokens].
+        quantization: ``dynamic`` (activation ranges are found at run time) or ``none``.
         out: an existing folder.
 
     Raises:
         QualityError: quantization left matrix products in float32 (it can skip layers silently).
-        UsageError: static without calibration rows.
     """
     if quantization == "none":
         (out / "model.onnx").write_bytes(model.read_bytes())
         ORTConfig().save_pretrained(out)
         return count_nodes(model, out / "model.onnx")
-    preset = getattr(AutoQuantizationConfig, target)
-    static = quantization == "static"
-    config = preset(
-        is_static=static, per_channel=True, **({"operators_to_quantize": [*_MATRIX_OPS, "Gather"]} if static else {})
-    )
+    config = getattr(AutoQuantizationConfig, target)(is_static=False, per_channel=True)
     with _quiet():
-        if static:
-            quantizer = ORTQuantizer.from_pretrained(model.parent, file_name=model.name)
-            ranges = _calibrate(quantizer, config, calibration, out)
-            quantizer.quantize(
-                save_dir=out, quantization_config=config, file_suffix=None, calibration_tensors_range=ranges
-            )
-        else:
-            _quantize_dynamic(model, config, out)
+        _quantize_dynamic(model, config, out)
     counted = count_nodes(model, out / "model.onnx")
     if counted.int8 == 0 or counted.float32 > counted.int8:
         raise QualityError(
@@ -225,7 +206,7 @@ def quantize(
 
 
 def _quantize_dynamic(model: Path, config: Any, out: Path) -> None:
-    """As the preset says, but for products of two activations: those are attention's, and small."""
+    """Quantize by the preset, except products of two activations: these are attention's, and small."""
     quantize_dynamic(
         str(model),
         str(out / "model.onnx"),
@@ -242,26 +223,6 @@ def _quantize_dynamic(model: Path, config: Any, out: Path) -> None:
     )
     ORTConfig(quantization=config).save_pretrained(out)
     shutil.copyfile(model.parent / "config.json", out / "config.json")
-
-
-def _calibrate(quantizer: Any, config: Any, rows: Sequence[dict[str, list[int]]], out: Path) -> Any:
-    """Activation ranges over the calibration rows, one row at a time since they differ in length."""
-    if not rows:
-        raise UsageError("static quantization needs rows to calibrate on", found="none")
-    from datasets import Dataset
-
-    augmented = out / "augmented.onnx"
-    dataset = Dataset.from_list(list(rows))
-    quantizer.fit(
-        dataset=dataset,
-        calibration_config=AutoCalibrationConfig.minmax(dataset),
-        operators_to_quantize=config.operators_to_quantize,
-        onnx_augmented_model_name=augmented,
-        batch_size=1,
-    )
-    ranges = quantizer.compute_ranges()
-    augmented.unlink(missing_ok=True)
-    return ranges
 
 
 def count_nodes(float32: Path, quantized: Path) -> QuantizedNodes:
@@ -290,7 +251,7 @@ def count_nodes(float32: Path, quantized: Path) -> QuantizedNodes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the exporter's chatter: its warnings are about tracing and deprecations, nothing a user can act on."""
+    """Silence the exporter: its warnings are about tracing and deprecations, which a user cannot act on."""
     loggers = [logging.getLogger(name) for name in ("optimum", "onnxruntime", "root", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,8 +1,8 @@
-"""The fused form: a bundle as one ONNX file that holds student, knowledge base and blend.
+"""Fuse a bundle into one ONNX file that holds student, knowledge base and blend.
 
-For whatever runs ONNX and no Python: the file answers token ids with probabilities, the neighbours they came from, and
-the label. It looks at every key, so it is for knowledge bases of some thousand rows, and where the two-part form's
-graph search misses a neighbour, it does not. There is no gate and no budget: it always retrieves.
+For programs that run ONNX without Python. The file maps token ids to probabilities, neighbours and the label. It
+compares the query with every key, so its search is exact, and it suits knowledge bases of a few thousand rows. It has
+no gate and no latency budget: it always retrieves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...kb.storage.atomic import atomic_write, refuse_existing
 from ...runtime.bundle.bundle import MODEL_FILE, Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from ...runtime.runtime import Runtime
-from .fused_check import Comparison, compare
+from .fused_check import FusedAgreement, compare
 from .fused_graph import FusedTables, fused_model
 
 MAX_ROWS = 4096
@@ -30,7 +30,7 @@ _LARGEST_FILE = 2**31 - 1  # of a protocol buffer
 
 @dataclass(frozen=True)
 class Fused:
-    """What fusing came to.
+    """The result of `fuse`.
 
     Attributes:
         path: the file.
@@ -42,31 +42,33 @@ class Fused:
     path: Path
     bytes: int
     rows: int
-    comparison: Comparison
+    comparison: FusedAgreement
 
 
 def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
     """Write a bundle as the one file ``out``; nothing is left there if it fails.
 
-    Before it is put in place, the written file answers the golden texts and, where the knowledge base keeps texts, 32
-    of those, and each step of its answers is compared with the bundle's.
+    Before it is put in place, the written file answers the golden texts and, if the knowledge base stores texts, 32
+    of them, and each output is compared with the bundle's.
 
     Args:
         bundle: the bundle's folder.
         out: the ``.onnx`` file to make; must not exist.
-        max_rows: refuse a knowledge base larger than this: every row costs time at every text.
+        max_rows: refuse a larger knowledge base: every row costs time at every text.
 
     Raises:
         OutputExistsError: ``out`` exists.
         BundleError: the bundle cannot be used.
         UsageError: the knowledge base is empty or too large.
-        ModelError: the fused model answers otherwise than the bundle.
+        ModelError: the fused model gives other answers than the bundle.
         StorageError: the disk refused.
     """
     refuse_existing(out)
     Bundle.open(bundle, verify=False).refuse_edits("fuse")
     with Runtime.open(bundle) as runtime:
-        knowledge = _knowledge(bundle, runtime.knowledge_base, max_rows)
+        kb = runtime.knowledge_base
+        assert isinstance(kb, KnowledgeBase)  # edits were refused above
+        knowledge = _knowledge(bundle, kb, max_rows)
         model = onnx.load(str(bundle / MODEL_FILE))
         manifest = runtime.manifest
         model = fused_model(model, knowledge, manifest.blend, manifest.labels, _metadata(bundle, manifest))
@@ -93,7 +95,7 @@ def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
             path=bundle,
             found=f"{rows:,} rows",
             expected=f"at most {max_rows:,}",
-            remedy=f"Make it smaller: `reaugkd compact {bundle} --out NEW --max-rows {max_rows}`; or raise --max-rows.",
+            remedy=f"Condense it: `reaugkd condense {bundle} --out NEW --max-rows {max_rows}`; or raise --max-rows.",
         )
     knowledge = FusedTables(kb.keys(), kb.config.dtype, kb.soft_labels.stored)
     size = knowledge.nbytes + (bundle / MODEL_FILE).stat().st_size
@@ -103,7 +105,7 @@ def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
             path=bundle,
             found=f"{size:,} bytes",
             expected=f"at most {_LARGEST_FILE:,}",
-            remedy="Make the knowledge base smaller with `reaugkd compact`.",
+            remedy="Make the knowledge base smaller with `reaugkd condense`.",
         )
     return knowledge
 

@@ -1,4 +1,4 @@
-"""Does the fused model answer as the bundle it was made from?"""
+"""Check that the fused model gives the answers of its bundle."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What the two forms say to some texts.
+class FusedAgreement:
+    """Agreement of the fused file with the bundle on some texts.
 
     Attributes:
         texts: how many.
@@ -44,8 +44,8 @@ class Comparison:
     others_difference: float
 
 
-def compare(model: Path, runtime: Runtime) -> Comparison:
-    """Ask both forms the golden texts and, where the knowledge base keeps texts, 32 of those.
+def compare(model: Path, runtime: Runtime) -> FusedAgreement:
+    """Compare both forms on the golden texts and, if the knowledge base stores texts, 32 of them.
 
     Args:
         model: the fused one.
@@ -66,11 +66,11 @@ def compare(model: Path, runtime: Runtime) -> Comparison:
         _require_same_steps(text, fused, answer, runtime)
         found_alike = {near.row for near in answer.neighbours} == set(fused["neighbour_rows"].tolist())
         (same if found_alike else others).append(_apart(fused["probabilities"], answer.probabilities))
-    return Comparison(len(same) + len(others), max(same, default=0.0), len(others), max(others, default=0.0))
+    return FusedAgreement(len(same) + len(others), max(same, default=0.0), len(others), max(others, default=0.0))
 
 
 def tolerance(config: BlendConfig) -> float:
-    """How far float32 may take two ways to compute one blend apart: small numbers divide, large ones multiply."""
+    """Largest float32 difference between two computations of one blend."""
     weight = config.weight
     scale = 1.0 / config.tau
     if isinstance(weight, LogisticWeight):
@@ -133,6 +133,6 @@ def _run(session: Any, feeds: dict[str, NDArray[np.int64]]) -> Outputs:
     names = [output.name for output in session.get_outputs()]
     try:
         found = session.run(names, feeds)
-    except Exception as error:  # ONNX Runtime's exceptions share no base class but this
+    except Exception as error:  # the only base class that ONNX Runtime's exceptions share
         raise ModelError("the fused model cannot run", found=str(error)) from error
     return {name: values[0] for name, values in zip(names, found, strict=True)}

@@ -1,12 +1,12 @@
-"""Retrieval and blend as ONNX nodes, put behind a student: what `runtime.blend` computes, over every key.
+"""Retrieval and blend as ONNX nodes after a student: the formula of `runtime.decision.blending`, over every key.
 
     query q            the embedding, rounded as the index rounds a query before it compares
     similarity [b, n]  q . key_j / (|q| |key_j|)
     neighbours         TopK of them: of equal ones the lower row first
-    the rest           as in `runtime.blend` and `runtime.weight`
+    the rest           as in `runtime.decision.blending` and `runtime.decision.mixture_weight`
 
-Only operators of ONNX's own domain, as they are since opset 16 (the student's is 17), so that every ONNX Runtime has
-them: no fusing of two int8 matrices into an int32 one, which saturates on processors without VNNI.
+Only operators of ONNX's own domain as of opset 16 are used, which every ONNX Runtime has. Products of two int8 matrices
+are avoided, because they saturate on processors without VNNI.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BATCH = "batch"
 
 @dataclass(frozen=True)
 class FusedTables:
-    """What the neighbours are found in.
+    """The keys and soft labels inside a fused file.
 
     Attributes:
         keys: float32 [n, d], as stored (`VectorIndex.vectors`).
@@ -94,7 +94,7 @@ def fused_model(
 
 
 def _own(graph: Graph, model: onnx.ModelProto, temperature: float) -> str:
-    """The student's probabilities [b, c]: its own output, but for models of the first exports, which have none."""
+    """The student's probabilities [b, c]: its own output, except for models of the first exports, which lack it."""
     name = "student_probabilities"
     if any(output.name == PROBABILITIES for output in model.graph.output):
         for node in model.graph.node:

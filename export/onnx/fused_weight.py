@@ -1,4 +1,4 @@
-"""The student's share as ONNX nodes: `runtime.weight` for whatever runs ONNX."""
+"""The mixture weight as ONNX nodes, as in `runtime.decision.mixture_weight`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import TensorProto
 from ...runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
 from .nodes import Graph
 
-_TINY = float(np.finfo(np.float32).tiny)  # as in runtime.weight: 0 log 0 is 0; computed as 0 log(tiny)
+_TINY = float(np.finfo(np.float32).tiny)  # as in mixture_weight: 0 log 0 is 0; computed as 0 log(tiny)
 
 
 def add_weight(

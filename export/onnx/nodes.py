@@ -1,4 +1,4 @@
-"""ONNX nodes written down one after the other, each named for its place."""
+"""A builder of ONNX graphs that names nodes in order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Graph:
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def add(self, op: str, *inputs: str, out: str | None = None, **attributes: object) -> str:
-        """A node of one output; its name."""
+        """Add a node with one output; returns the output's name."""
         name = f"{self._prefix}{op}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [out or name], name=name, **attributes))
         return out or name

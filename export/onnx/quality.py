@@ -1,4 +1,4 @@
-"""The gate between the float32 student and the quantized one: how much of it survived, on held-out rows."""
+"""Quality gate of quantization: the quantized student against the float32 one on held-out rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ...runtime.inference.tokenizer import TextTokenizer
 
 @dataclass(frozen=True)
 class Floors:
-    """Below these an export is refused.
+    """The least quality of a quantized student; an export below it is refused.
 
     Args:
-        agreement: share of held-out rows on which both students give the same label.
-        accuracy_loss: accuracy lost, as a share of one, beyond which the export is refused...
-        accuracy_loss_rows: ...unless it is no more than so many rows: on few rows one row is a large share.
-        neighbour_overlap: share of the float32 student's neighbours that the quantized one finds too.
+        agreement: least share of held-out rows on which both students give the same label.
+        accuracy_loss: largest loss of accuracy, 0 to 1.
+        accuracy_loss_rows: a loss of at most this many rows is always allowed: of few rows, one row is a large share.
+        neighbour_overlap: least share of the float32 student's neighbours that the quantized one finds too.
     """
 
     agreement: float = 0.95
@@ -34,17 +34,17 @@ class Floors:
 
 @dataclass(frozen=True)
 class StudentOutputs:
-    """A student's answers to n rows: logits [n, c] and queries [n, d], float32."""
+    """A student's outputs for n rows: logits [n, c] and queries [n, d], float32."""
 
     logits: NDArray[np.float32]
     queries: NDArray[np.float32]
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> StudentOutputs:
-        """Those to some of the rows."""
+        """The outputs for some of the rows."""
         return StudentOutputs(self.logits[rows], self.queries[rows])
 
     def joined(self, other: StudentOutputs) -> StudentOutputs:
-        """These, then the other's."""
+        """These rows, then the other's."""
         return StudentOutputs(
             np.concatenate([self.logits, other.logits]), np.concatenate([self.queries, other.queries])
         )
@@ -52,10 +52,10 @@ class StudentOutputs:
 
 @dataclass(frozen=True)
 class QualityReport:
-    """What quantization cost, on ``rows`` held-out rows.
+    """The cost of quantization, measured on ``rows`` held-out rows.
 
     Args:
-        rows: held-out rows looked at.
+        rows: number of held-out rows.
         label_agreement: share with the same label from both students.
         accuracy_float32: of the float32 student.
         accuracy: of the student in the bundle.
@@ -77,8 +77,8 @@ class QualityReport:
         return asdict(self)
 
     def failures(self, floors: Floors) -> list[str]:
-        """Each floor that was missed, in words; empty where the student passes."""
-        # Each asked so that NaN, which is below nothing, misses it too.
+        """A sentence for each floor that was missed; empty if the student passes."""
+        # Written so that NaN, which compares as False, misses the floor too.
         missed = []
         if not self.label_agreement >= floors.agreement:
             missed.append(f"label agreement {self.label_agreement:.4f} is below {floors.agreement}")
@@ -89,32 +89,33 @@ class QualityReport:
             missed.append(f"neighbour overlap {self.neighbour_overlap:.4f} is below {floors.neighbour_overlap}")
         return missed
 
+    def require(self, floors: Floors) -> None:
+        """Check the floors.
+
+        Raises:
+            QualityError: a floor is missed.
+        """
+        if missed := self.failures(floors):
+            raise QualityError(
+                "the quantized student is below the quality floors",
+                found="; ".join(missed),
+                remedy="Try --quantization none or another --target; --allow-quality-loss writes the bundle anyway.",
+            )
+
 
 def compare(
     float32: StudentOutputs, quantized: StudentOutputs, gold: NDArray[np.int64], kb: KnowledgeBase, k: int
 ) -> QualityReport:
-    """Compare both students' answers to the same held-out rows.
+    """Compare both students' outputs for the same held-out rows.
 
     Args:
         float32: the student before quantization.
         quantized: the student that goes into the bundle.
         gold: [n].
-        kb: the knowledge base both query.
+        kb: the knowledge base that both search.
         k: neighbours to compare; clamped to the knowledge base's size.
     """
-    return report_of(
-        float32, quantized, gold, kb.search_many(float32.queries, k)[0], kb.search_many(quantized.queries, k)[0]
-    )
-
-
-def report_of(
-    float32: StudentOutputs,
-    quantized: StudentOutputs,
-    gold: NDArray[np.int64],
-    wanted: NDArray[np.int64],
-    found: NDArray[np.int64],
-) -> QualityReport:
-    """`compare` of what both found already: ``wanted`` and ``found`` are the neighbours' rows, [n, k]."""
+    wanted, found = (kb.search_many(outputs.queries, k)[0] for outputs in (float32, quantized))
     overlap = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(wanted, found, strict=True)]
     before, after = float32.logits.argmax(axis=1), quantized.logits.argmax(axis=1)
     return QualityReport(
@@ -128,26 +129,13 @@ def report_of(
     )
 
 
-def require(report: QualityReport, floors: Floors) -> None:
-    """Raise QualityError where the report misses a floor."""
-    if missed := report.failures(floors):
-        raise QualityError(
-            "the quantized student fell below the floor",
-            found="; ".join(missed),
-            remedy=(
-                "Try --quantization static or none, or another --target; "
-                "--allow-quality-loss writes the bundle all the same."
-            ),
-        )
-
-
 def answers_of(
     session: StudentSession,
     tokenizer: TextTokenizer,
     inputs: Sequence[str | tuple[str, str]],
     advance: Callable[[int], None],
 ) -> StudentOutputs:
-    """The session's answers, row by row as the runtime asks: dynamic int8 answers depend on batch mates."""
+    """Run the session row by row, as the runtime does: outputs of dynamic int8 depend on the other rows of a batch."""
     logits, queries = [], []
     for item in inputs:
         encoding = tokenizer.encode(*((item,) if isinstance(item, str) else item))

@@ -1,4 +1,4 @@
-"""One cell of a study: train, quantize, and measure every way to retrieve on the int8 student's own answers."""
+"""One cell of a study: train and quantize a student, then score it with every retrieval variant."""
 
 from __future__ import annotations
 
@@ -17,23 +17,21 @@ from ...errors import OutputExistsError
 from ...kb.storage.atomic import atomic_directory
 from ...runtime.data import Columns, Dataset, Split, choose_split, label_indices, load_dataset
 from ...runtime.decision.blending import softmax_many
-from ...runtime.evaluation.fidelity import shifted_split
-from ...runtime.evaluation.metrics import score
+from ...runtime.evaluation.fidelity import split_with_typos
+from ...runtime.evaluation.metrics import METRICS, ScoredRows
 from ...runtime.evaluation.results import (
     BLEND,
     CLEAN,
     DISTILLATION,
     FIDELITY_METRICS,
     RETRIEVAL,
-    SHIFTED,
     STUDENT,
     STUDENT_FP32,
     TEACHER,
+    TYPOS,
 )
-from ...runtime.inference.student import StudentSession
-from ...runtime.inference.tokenizer import TextTokenizer
 from ..bundle.student import StudentJob, write_student
-from ..bundle.write import ExportJob, ask, make_kb
+from ..bundle.tuned_kb import KbJob, build_tuned_kb
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import TokenRows, token_rows
 from ..modeling.training_loop import outputs_of
@@ -43,34 +41,32 @@ from ..recipe import RetrievalRecipe
 from ..recipe_file import retrieval_from_dict
 from ..training.evaluate_run import distillation_sample
 from ..training.finished_run import FinishedRun
-from ..training.run_folder import RunFolder, made_from, read_json
+from ..training.run_folder import RunFolder, made_from, read_run_json
 from ..training.splits import assign
 from ..training.train import TrainJob, train
 from ..tuning.build_kb import Blends, blend_many
-from .options import Options
+from ..types import Floats
 from .out_of_domain import OtherDomain, out_of_domain_accuracy
-from .plan import KB_REST, Cell, Plan, located
+from .plan import KB_REST, Cell, Options, Plan, located
 from .results import CellResult, SystemResult, metric_on, system_result
 
-Floats = NDArray[np.float64]
-
 Load = Callable[[str, str | None, Columns], Dataset]
-"""(path or hub id, GLUE task or hub subset, columns) to the data set."""
+"""Reads a data set from (path or hub id, GLUE task or hub subset, columns)."""
 
 
 def load_local(data: str, task: str | None, columns: Columns) -> Dataset:
-    """A data set that lies on the disk."""
+    """Read a data set from the disk."""
     return load_dataset(Path(data), columns, task)
 
 
 def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = load_local) -> CellResult:
-    """Train the cell's student and score it, alone and with every variant of retrieval.
+    """Train the cell's student and score it, alone and with every retrieval variant.
 
     Args:
-        cell: what to train.
+        cell: the task, recipe and seed.
         plan: the study.
         out: the study's folder; runs and shared teachers are kept there.
-        data_dir: where relative data paths count from.
+        data_dir: folder that relative data paths start from.
         load: reads a data set.
     """
     options = Options.read(plan.options)
@@ -79,7 +75,7 @@ def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = loa
     task = cell.task
     columns = Columns(task.text_column, task.text_pair_column, task.label_column)
     dataset = load(task.located(data_dir), task.task, columns)
-    choose_split(dataset, task.split)  # a data set without it is told before the training, not after
+    choose_split(dataset, task.split)  # fail before the training if the split is missing
     other = None
     if options.out_of_domain:
         other = OtherDomain.of(load(located(options.out_of_domain, data_dir), None, Columns()))
@@ -100,7 +96,7 @@ def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = loa
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows beside those scored, on which fidelity is told: their gold labels [n] and the teacher's answers [n, c]."""
+    """Further rows for fidelity: their gold labels [n] and the teacher's probabilities [n, c]."""
 
     split: Split
     gold: NDArray[np.int64]
@@ -108,13 +104,13 @@ class _Rows:
 
 
 class _Measured:
-    """A finished run on the rows to be scored; whatever several variants ask for is computed once."""
+    """A finished run and the rows to score; what several variants need is computed once."""
 
     def __init__(self, run: RunFolder, dataset: Dataset, split: str | None, options: Options, scratch: Path) -> None:
         self.run, self.source, self.scratch = run, FinishedRun.read(run), scratch
         self.split: Split = choose_split(dataset, split)[1]
         self.gold = label_indices(self.split, self.source.labels)
-        scored = {CLEAN: self.split, **({SHIFTED: shifted_split(self.split)} if options.shifted else {})}
+        scored = {CLEAN: self.split, **({TYPOS: split_with_typos(self.split)} if options.typos else {})}
         answers = self._teacher(scored)
         self.teacher = answers[CLEAN]
         self._beside = {kind: _Rows(split, self.gold, answers[kind]) for kind, split in scored.items() if kind != CLEAN}
@@ -122,7 +118,7 @@ class _Measured:
         self._students: dict[str, _Quantized] = {}
 
     def models(self) -> list[SystemResult]:
-        """The teacher and the float32 student."""
+        """Score the teacher and the float32 student."""
         model = EncoderClassifier.load(self.run.student)
         tokens = self._tokens(self.run.student, self.split, model)
         student = _softmax(outputs_of(model, tokens, "student on scored").logits.numpy())
@@ -133,20 +129,19 @@ class _Measured:
         ]
 
     def retrieval(self, variant: str, recipe: RetrievalRecipe, extra: Split | None = None) -> list[SystemResult]:
-        """The int8 student, its neighbours and the blend, by one way to retrieve; ``extra`` as of ExportJob.
+        """Score the int8 student, its neighbours and the blend with one retrieval variant.
 
-        A variant has no student of its own: what is retrieved changes nothing in how the student answers.
+        A variant adds no student alone, which does not depend on retrieval. For ``extra`` see ``ExportJob``.
         """
         student = self._quantized(recipe)
-        job = ExportJob(detect_target(), extra=extra)
-        made = make_kb(self.source, recipe, job, student.ask, student.heldout())
+        made = build_tuned_kb(self.source, KbJob(recipe, extra=extra), student.ask, student.heldout())
         blend = made.tuning.blend
         blends = blend_many(made.kb, blend, student.ask(self.split.inputs(), "scored"))
         beside = {
             kind: blend_many(made.kb, blend, student.ask(rows.split.inputs(), kind))
             for kind, rows in self._beside.items()
         }
-        told = {
+        figures = {
             "k": blend.k,
             "tau": blend.tau,
             "student_weight": blend.student_weight,
@@ -168,7 +163,7 @@ class _Measured:
                 self.gold,
                 self.teacher,
                 variant,
-                **(told if name == BLEND else {}),
+                **(figures if name == BLEND else {}),
                 **self._fidelity({kind: of(answers) for kind, answers in beside.items()}),
             )
             for name, of in _SYSTEMS.items()
@@ -176,12 +171,12 @@ class _Measured:
         ]
 
     def _fidelity(self, answers: Mapping[str, Floats]) -> dict[str, Any]:
-        """The figures of a system's answers to the rows beside those scored."""
+        """Score a system's probabilities on the further rows."""
         figures = {}
         for kind, probabilities in answers.items():
-            rows = self._beside[kind]
-            found = score(probabilities, rows.gold, rows.teacher).as_dict()
-            figures.update({metric_on(kind, name): found[name] for name in FIDELITY_METRICS})
+            of = self._beside[kind]
+            rows = ScoredRows.of(probabilities, of.gold, of.teacher)
+            figures.update({metric_on(kind, name): METRICS[name].value(rows) for name in FIDELITY_METRICS})
         return figures
 
     def _quantized(self, recipe: RetrievalRecipe) -> _Quantized:
@@ -190,14 +185,14 @@ class _Measured:
         return self._students[recipe.query]
 
     def _distillation(self) -> _Rows:
-        """Rows that the student was distilled on, as `reaugkd eval --run` samples them."""
+        """Sample rows that the student was distilled on, the same as `reaugkd eval --run`."""
         rows = distillation_sample(len(self.source.train))
         split, logits = self.source.train.take(rows), self.source.outputs["train"].logits.numpy()[rows]
         return _Rows(split, label_indices(split, self.source.labels), _softmax(logits))
 
     def _teacher(self, splits: Mapping[str, Split]) -> dict[str, Floats]:
         """The teacher's probabilities [n, c] of each split's rows; kept beside the teacher for the other recipes."""
-        teacher_stage = read_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
+        teacher_stage = read_run_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
         made = made_from(teacher_stage, {name: split.inputs() for name, split in splits.items()})
         assert self.run.shared is not None
         folder = self.run.shared / f"scored-{made[:24]}"
@@ -205,7 +200,7 @@ class _Measured:
             teacher = self.source.teacher()
             rows = {name: self._tokens(self.run.teacher, split, teacher) for name, split in splits.items()}
             found = {name: outputs_of(teacher, of, f"teacher on {name} rows").logits for name, of in rows.items()}
-            with suppress(OutputExistsError), atomic_directory(folder) as temporary:  # another cell was quicker
+            with suppress(OutputExistsError), atomic_directory(folder) as temporary:  # another cell wrote it first
                 save_file({name: logits.numpy() for name, logits in found.items()}, temporary / "logits.safetensors")
         return {name: _softmax(logits) for name, logits in load_file(folder / "logits.safetensors").items()}
 
@@ -225,22 +220,17 @@ _SYSTEMS: Mapping[str, Callable[[Blends], Floats]] = {
 
 
 class _Quantized:
-    """The int8 student, asked as the runtime asks: row by row. Answers are kept."""
+    """The int8 student, run row by row as the runtime does. Outputs are cached."""
 
     def __init__(self, source: FinishedRun, recipe: RetrievalRecipe, folder: Path) -> None:
         self._source = source
-        student, scratch = folder / "student", folder / "scratch"
-        student.mkdir(parents=True)
-        scratch.mkdir()
-        write_student(source, source.student(recipe), StudentJob(detect_target(), vocabulary="full"), student, scratch)
-        self._session = StudentSession(student / "model.onnx")
-        self._tokenizer = TextTokenizer(student / "tokenizer.json", source.recipe.max_length)
+        self._student = write_student(source, recipe, StudentJob(detect_target(), vocabulary="full"), folder)
         self._kept: dict[str, StudentOutputs] = {}
 
     def ask(self, inputs: Sequence[str | tuple[str, str]], label: str) -> StudentOutputs:
         key = made_from(inputs)
         if key not in self._kept:
-            self._kept[key] = ask(self._session, self._tokenizer, inputs, label)
+            self._kept[key] = self._student.ask(inputs, label)
         return self._kept[key]
 
     def heldout(self) -> StudentOutputs:
@@ -248,7 +238,7 @@ class _Quantized:
 
 
 def _with_out_of_domain(systems: list[SystemResult], run: RunFolder, other: OtherDomain) -> list[SystemResult]:
-    """The teacher's and the student's lines with the accuracy of their embeddings on another data set."""
+    """Add to teacher and float32 student the accuracy of their embeddings on another data set."""
     found = out_of_domain_accuracy(run, other)
     return [
         replace(system, metrics={**system.metrics, "out_of_domain": found[system.system]})

@@ -1,4 +1,4 @@
-"""The comparisons of a study: any two systems, on one task or on average over all."""
+"""Compare any two systems of a study, on one task or on average over all tasks."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ...runtime.evaluation.metrics import Floats
 from ...runtime.evaluation.results import BLEND, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER
 from .plan import Plan
 from .results import Found, SystemResult
-from .statistics import Draws, RowTest, SeedTest, Spread, difference_interval, resampled, row_test, seed_test, spread
+from .statistics import RowTest, SeedTest, Spread, difference_interval, resampled, row_test, seed_test, spread
 from .toml_checks import AVERAGE
 
-__all__ = ["BLEND", "MAIN", "RETRIEVAL", "STUDENT", "STUDENT_FP32", "TEACHER", "Analysis", "Comparison", "Who"]
+__all__ = ["BLEND", "MAIN", "RETRIEVAL", "STUDENT", "STUDENT_FP32", "TEACHER", "Analysis", "SystemComparison", "Who"]
 
 MAIN = "main"
-"""The metric that each task chooses, accuracy or mcc."""
+"""Stands for the main metric of each task."""
 
 
 class Who(NamedTuple):
-    """One system of one recipe, with one way to retrieve."""
+    """One system of one recipe, with one retrieval variant."""
 
     recipe: str
     system: str
@@ -31,19 +31,19 @@ class Who(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """``first`` minus ``second``.
+class SystemComparison:
+    """Difference of a metric between two systems, ``first`` minus ``second``, with its tests.
 
     Attributes:
         task: its name, or ``AVERAGE``.
         first: a system.
-        second: the one it is compared with.
-        metric: what of.
-        value: the mean over the seeds that both have; of ``AVERAGE`` the mean of the tasks' values.
-        missing: planned seeds that it does not hold; of ``AVERAGE`` those of all tasks together.
-        over_seeds: at the same seeds; of ``AVERAGE`` the tasks' mean at each seed that all tasks have.
-        over_rows: the paired bootstrap's interval; None where the metric is no sum over rows, or the rows differ.
-        answers: what only the first or only the second has right, tested over rows; None for ``AVERAGE``.
+        second: the system it is compared with.
+        metric: the compared metric, or ``MAIN``.
+        value: mean over the seeds that both have; for ``AVERAGE`` the mean of the tasks' values.
+        missing: number of planned seeds that are missing; for ``AVERAGE`` of all tasks together.
+        over_seeds: test over the seeds; for ``AVERAGE`` of the tasks' mean at each seed that all tasks have.
+        over_rows: paired bootstrap interval; None if the metric cannot be resampled or the rows differ.
+        predictions: test over rows of the predictions that only one of the two has right; None for ``AVERAGE``.
     """
 
     task: str
@@ -54,11 +54,11 @@ class Comparison:
     missing: int
     over_seeds: SeedTest | None
     over_rows: Interval | None
-    answers: RowTest | None
+    predictions: RowTest | None
 
 
 class Analysis:
-    """The finished cells of a study, to be asked for means and differences.
+    """Means and differences of a study's finished cells.
 
     Args:
         plan: the study.
@@ -67,26 +67,26 @@ class Analysis:
 
     def __init__(self, plan: Plan, found: Found) -> None:
         self.plan, self.found = plan, found
-        self._metrics = {task.name: str(task.metric) for task in plan.tasks}
+        self._metrics = {task.name: task.metric for task in plan.tasks}
         self._seeds = {task.name: len(task.seeds) for task in plan.tasks}
-        self._draws: dict[str, dict[tuple[Who, int], Draws]] = {}
+        self._draws: dict[tuple[str, str], dict[tuple[Who, int], Floats]] = {}
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks' names, in the order of the study."""
+        """Names of the tasks, in the order of the study."""
         return list(self._metrics)
 
     def metric_of(self, task: str, metric: str = MAIN) -> str:
-        """The metric's name in the results."""
+        """Name of the metric in the results; ``MAIN`` stands for the task's own."""
         return self._metrics[task] if metric == MAIN else metric
 
     def values(self, task: str, who: Who, metric: str = MAIN) -> dict[int, float]:
-        """The metric at each seed that has it."""
+        """Return the metric at each seed that has it."""
         found = {seed: one.metric(self.metric_of(task, metric)) for seed, one in self._results(task, who).items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def spread(self, task: str, who: Who, metric: str = MAIN) -> Spread | None:
-        """The metric over the seeds; of ``AVERAGE`` the mean of the tasks' means, if all have one."""
+        """Mean and spread over the seeds; for ``AVERAGE`` the mean of the tasks' means, None if a task has none."""
         if task == AVERAGE:
             spreads = [one for name in self.tasks if (one := self.spread(name, who, metric)) is not None]
             if len(spreads) < len(self.tasks):
@@ -95,8 +95,8 @@ class Analysis:
         values = self.values(task, who, metric)
         return spread(list(values.values())) if values else None
 
-    def compare(self, task: str, first: Who, second: Who, metric: str = MAIN) -> Comparison | None:
-        """``first`` minus ``second``; None where no seed has both, or for ``AVERAGE`` a task is missing."""
+    def compare(self, task: str, first: Who, second: Who, metric: str = MAIN) -> SystemComparison | None:
+        """Compare two systems; None if no seed has both, or for ``AVERAGE`` if a task has no such seed."""
         if task == AVERAGE:
             return self._average(first, second, metric)
         differences = self._differences(task, first, second, metric)
@@ -109,9 +109,9 @@ class Analysis:
         test = seed_test(list(differences.values()))
         tested = row_test([(results[0][seed], results[1][seed]) for seed in seeds])
         missing = self._seeds[task] - len(differences)
-        return Comparison(task, first, second, metric, test.mean, missing, test, interval, tested)
+        return SystemComparison(task, first, second, metric, test.mean, missing, test, interval, tested)
 
-    def _average(self, first: Who, second: Who, metric: str) -> Comparison | None:
+    def _average(self, first: Who, second: Who, metric: str) -> SystemComparison | None:
         by_task = {task: self._differences(task, first, second, metric) for task in self.tasks}
         if not all(by_task.values()):
             return None
@@ -130,7 +130,7 @@ class Analysis:
         if all(map(all, draws)):
             interval = difference_interval(*([np.mean(part, axis=0) for part in parts] for parts in draws))
         missing = sum(self._seeds[task] - len(values) for task, values in by_task.items())
-        return Comparison(AVERAGE, first, second, metric, value, missing, test, interval, None)
+        return SystemComparison(AVERAGE, first, second, metric, value, missing, test, interval, None)
 
     def _differences(self, task: str, first: Who, second: Who, metric: str) -> dict[int, float]:
         ones, others = (self.values(task, who, metric) for who in (first, second))
@@ -145,13 +145,13 @@ class Analysis:
         return {seed: one for seed, one in found.items() if one is not None}
 
     def _paired_draws(self, task: str, who: Who, seeds: Sequence[int], metric: str) -> list[Floats]:
-        """The metric's draws at each of the seeds; empty where one of them has none."""
-        name = self.metric_of(task, metric)
-        draws = [self._drawn(task).get((who, seed), {}).get(name) for seed in seeds]
+        """Return the metric's resampled values at each of the seeds; empty if a seed has none."""
+        drawn = self._resampled(task, self.metric_of(task, metric))
+        draws = [drawn.get((who, seed)) for seed in seeds]
         return [one for one in draws if one is not None] if all(one is not None for one in draws) else []
 
-    def _drawn(self, task: str) -> dict[tuple[Who, int], Draws]:
-        if task not in self._draws:
+    def _resampled(self, task: str, metric: str) -> dict[tuple[Who, int], Floats]:
+        if (task, metric) not in self._draws:
             systems = {
                 (Who(recipe, one.system, one.variant), seed): one
                 for (name, recipe, seed), cell in self.found.items()
@@ -159,5 +159,5 @@ class Analysis:
                 for one in cell.systems
             }
             teachers = {key: self.found[task, key[0].recipe, key[1]].find(TEACHER) for key in systems}
-            self._draws[task] = resampled(task, systems, teachers, with_mcc=self._metrics[task] == "mcc")
-        return self._draws[task]
+            self._draws[task, metric] = resampled(task, systems, teachers, metric)
+        return self._draws[task, metric]

@@ -1,7 +1,7 @@
-"""What a cell was made of, as two hashes: of its settings, and of the data and models it starts from.
+"""Two hashes that tell whether a finished cell is still valid: of its settings, and of its data and models.
 
-The settings' hash knows no absolute path, so that a study carried to another machine is still the same study; there its
-data may be missing, and its tables can be made all the same, also those of cells that an earlier version made.
+The hash of the settings contains no absolute path. So a study can be copied to another machine, and its tables can be
+made there without the data, also from cells of an earlier version.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from ..training.run_folder import made_from
 from .plan import Cell, Plan, located
 from .results import CellNotes, cell_file, read_notes
 
-CELL_FORMAT = 4
-"""To be raised when a cell begins to compute something else from the same settings: in training, export or measuring.
+CELL_FORMAT = 5
+"""Raise it when training, export or evaluation of a cell changes for the same settings.
 
-3: i8 keys, soft labels of fewer bits, the search width by its recall, the fewest neighbours that keep the gain, and
-caution that looks at them; witnesses; the held-out rows of a limit are rows that no run without one trains on.
+3: i8 keys, soft labels of fewer bits, ef_search chosen by recall, the fewest neighbours that keep the gain, the
+one-standard-error rule, pseudo-labelled validation rows.
 4: fidelity to the teacher on rows of the distillation too, and KL on rows with typing errors.
+5: metrics on rows with typing errors are named ``typos_...``.
 """
 
-# What a task says that changes no number in a cell.
+# Keys of a task that do not change a cell's figures.
 _ONLY_SHOWN = ("name", "metric", "seeds")
 
 
 def settings_key(plan: Plan, cell: Cell) -> str:
-    """The hash of all that the study, its recipe and its variants say about a cell."""
+    """Hash the settings of a cell: those of the study, its recipe and its variants."""
     task = {name: value for name, value in asdict(cell.task).items() if name not in _ONLY_SHOWN}
     if not cell.task.kb_rest:
-        del task["kb_rest"]  # a key that came later counts only where it is set: older cells stay good
+        del task["kb_rest"]  # a later key is hashed only if it is set, so that older cells stay valid
     recipe = {**plan.recipes[cell.recipe].as_dict(), "seed": cell.seed}
     variants = [asdict(variant) for variant in plan.variants]
     return made_from(plan.teacher, task, recipe, variants, plan.options)
 
 
 class Inputs:
-    """The hashes of data and models, each file read once.
+    """Hashes of data and models; each file is read once.
 
     Args:
         plan: the study.
-        data_dir: where relative data paths count from.
+        data_dir: folder that relative data paths start from.
     """
 
     def __init__(self, plan: Plan, data_dir: Path) -> None:
@@ -49,7 +50,7 @@ class Inputs:
         self._known: dict[str, str] = {}
 
     def key(self, cell: Cell) -> str:
-        """The hash of what a cell starts from."""
+        """Hash the data and models of a cell."""
         models = (self._plan.model, cell.settings.student.model)
         other = located(str(self._plan.options.get("out_of_domain", "")), self._data_dir)
         return made_from([self._fingerprint(name) for name in (cell.task.located(self._data_dir), *models, other)])
@@ -61,7 +62,7 @@ class Inputs:
 
 
 def fingerprint(name: str) -> str:
-    """The hash of a file, or of all files of a folder; the name itself where there is neither (a hub id)."""
+    """Hash a file or all files of a folder; for a hub id return the name itself."""
     path = Path(name)
     if not name or not path.exists():
         return name
@@ -70,13 +71,12 @@ def fingerprint(name: str) -> str:
 
 
 def finished(plan: Plan, out: Path, inputs: Inputs | None = None) -> dict[str, CellNotes]:
-    """The notes of the cells that are done, by the cell's name.
+    """Read the notes of the finished cells, by the cell's name.
 
     Args:
         plan: the study.
         out: its folder.
-        inputs: also ask whether data and models are those it was made from, and by this version; None asks for the
-            settings alone.
+        inputs: if given, a cell also needs the same data, models and ``CELL_FORMAT``; None compares the settings only.
     """
     done = {}
     for cell in plan.cells():

@@ -1,6 +1,6 @@
-"""How much an embedding fitted to one task is still worth on another, as SEA (Srivastava et al. 2021) reports it.
+"""Out-of-domain accuracy of embeddings, as reported for SEA (Srivastava et al. 2021).
 
-The embeddings are taken as they are: the label of a test row is that of the majority of its nearest train rows.
+Classifies another data set with the unchanged embeddings: a test row gets the majority label of its nearest train rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import DataError
-from ...runtime.data import Dataset, Split, carve, choose_split, label_indices
+from ...runtime.data import Dataset, Split, choose_split, hold_out, label_indices
 from ...runtime.evaluation.results import STUDENT_FP32, TEACHER
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import token_rows
@@ -28,12 +28,12 @@ _SEED = 7
 
 @dataclass(frozen=True)
 class OtherDomain:
-    """Rows of another data set: those that are the neighbours, those that are classified.
+    """Rows of another data set: train rows (the neighbours) and test rows (to be classified).
 
     Args:
         train: at most 3,000 labelled rows.
-        test: at most 1,000 others.
-        label_names: theirs.
+        test: at most 1,000 other labelled rows.
+        label_names: the class names.
     """
 
     train: Split
@@ -42,35 +42,35 @@ class OtherDomain:
 
     @classmethod
     def of(cls, dataset: Dataset) -> OtherDomain:
-        """Of a data set: its test rows if they have labels, else its dev rows, which may be carved out of train.
+        """Choose the rows: test rows if they have labels, else dev rows (split off train if there are none).
 
         Raises:
-            DataError: train is missing, a split has no labels, or train too few rows to carve any out.
+            DataError: train is missing or too small to split, or a split has no labels.
         """
         if "train" not in dataset.splits:
             raise DataError(
-                "there are no rows to be the neighbours of another domain's",
+                "the out-of-domain data set has no train rows",
                 path=dataset.name,
                 found=", ".join(dataset.splits),
                 expected="a train split",
                 remedy="Choose another options.out_of_domain.",
             )
         name, test = choose_split(dataset, None)
-        if name == "test":  # no dev rows are wanted, so none need be carved out of train
+        if name == "test":  # dev rows are not used, so do not split any off train
             dataset = replace(dataset, splits={**dataset.splits, "dev": test})
         train = choose_split(dataset, "train")[1]
         return cls(_at_most(train, dataset, MOST_TRAIN), _at_most(test, dataset, MOST_TEST), dataset.label_names)
 
 
 def out_of_domain_accuracy(run: RunFolder, other: OtherDomain) -> dict[str, float]:
-    """The accuracy of teacher and float32 student as nearest-neighbour classifiers of another data set.
+    """Accuracy of teacher and float32 student as nearest-neighbour classifiers of another data set.
 
     Args:
-        run: a finished run; pairs are read by a model of single texts as it reads any pair.
+        run: a finished run. A model of single texts reads a pair as any encoder does.
         other: rows that the run has not seen.
 
     Returns:
-        ``teacher`` (its pooled states) and ``student_fp32`` (the embedding that the objectives trained).
+        Accuracy by system: ``teacher`` (pooled states) and ``student_fp32`` (the embedding trained by the objectives).
     """
     source = FinishedRun.read(run)
     splits = (other.train, other.test)
@@ -89,7 +89,7 @@ def out_of_domain_accuracy(run: RunFolder, other: OtherDomain) -> dict[str, floa
 
 
 def nearest_neighbour_accuracy(train: Tensor, test: Tensor, train_labels: Tensor, test_labels: Tensor) -> float:
-    """The share of test rows whose label most of their ``NEIGHBOURS`` nearest train rows have, by cosine.
+    """Accuracy of the majority label of the ``NEIGHBOURS`` nearest train rows by cosine.
 
     Args:
         train: [n, d].
@@ -99,7 +99,7 @@ def nearest_neighbour_accuracy(train: Tensor, test: Tensor, train_labels: Tensor
     """
     train, test = nn.functional.normalize(train, dim=-1), nn.functional.normalize(test, dim=-1)
     nearest = (test @ train.T).topk(min(NEIGHBOURS, len(train)), dim=1).indices
-    # Among equally many the nearest one's label, which comes first.
+    # On a tie, the label of the nearest row wins: it comes first.
     predicted = torch.tensor([max(dict.fromkeys(row), key=row.count) for row in train_labels[nearest].tolist()])
     return float((predicted == test_labels).double().mean())
 
@@ -107,4 +107,4 @@ def nearest_neighbour_accuracy(train: Tensor, test: Tensor, train_labels: Tensor
 def _at_most(split: Split, dataset: Dataset, count: int) -> Split:
     if len(split) <= count:
         return split
-    return split.take(np.sort(carve(split, dataset.label_names, count, _SEED)[1]))
+    return split.take(np.sort(hold_out(split, dataset.label_names, count, _SEED)[1]))

@@ -1,11 +1,11 @@
-"""The plan of a study, read from TOML: which recipes on which tasks with which seeds.
+"""Plan of a study, read from TOML: recipes, tasks and seeds.
 
     teacher = "models/all-MiniLM-L6-v2"     # hub id or folder
     seeds = [0, 1, 2]
     recipes = ["kd", "reaugkd"]             # recipes/NAME.toml beside the study, NAME.toml, or a path
-    baseline = "kd"                         # which the others are compared with; default: the first recipe
+    baseline = "kd"                         # the others are compared with it; default: the first recipe
 
-    [student]                               # of all recipes; default: what each recipe says
+    [student]                               # for all recipes; default: each recipe's own
     layers = [0, 2, 5]
 
     [[tasks]]
@@ -14,17 +14,17 @@
     metric = "mcc"                          # default: accuracy
     seeds = [0, 1, 2, 3, 4]                 # default: the study's
 
-    [[variants]]                            # ways to retrieve, each evaluated on every trained student
-    name = "teacher-keys"                   # and what its [retrieval] says otherwise than the recipe's
+    [[variants]]                            # retrieval variants, each evaluated on every trained student
+    name = "teacher-keys"                   # the other keys replace those of the recipe's [retrieval]
     query = "distilled"
     keys = "teacher"
 
     [options]
-    shifted = true                          # also score rows with typing errors; default
-    out_of_domain = "clinc150"              # a data set to try the embeddings on as they are; default: none
+    typos = true                            # also score rows with typing errors; default
+    out_of_domain = "clinc150"              # a data set to classify by nearest embeddings; default: none
 
-A cell of the study is one task, one recipe, one seed. A relative path counts from the study's folder; what is not there
-is left as it is: an id on the hub.
+A cell of the study is one task, one recipe and one seed. A relative path starts from the study's folder. A name that is
+no such path is an id on the hub.
 """
 
 from __future__ import annotations
@@ -38,11 +38,9 @@ from typing import Any
 from ...errors import RecipeError
 from ..recipe import Recipe
 from ..recipe_file import load_recipe, override, retrieval_from_dict, with_start
-from .options import Options
 from .toml_checks import (
     REMEDY,
-    Metric,
-    Table,
+    TomlTable,
     a_limit,
     a_metric,
     a_name,
@@ -62,28 +60,51 @@ KB_REST = "kb_rest"
 
 
 @dataclass(frozen=True)
+class Options:
+    """Further measurements of every cell.
+
+    Args:
+        typos: also score the rows with typing errors.
+        out_of_domain: a data set to classify by nearest embeddings; empty for none.
+    """
+
+    typos: bool = True
+    out_of_domain: str = ""
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Options:
+        """Check and read the ``[options]`` table.
+
+        Raises:
+            RecipeError: an unknown key, or a value of another type.
+        """
+        given = TomlTable("options.", table, "typos out_of_domain")
+        return cls(given.take("typos", a_switch, True), given.take("out_of_domain", a_text, ""))
+
+
+@dataclass(frozen=True)
 class Task:
     """A data set to study on.
 
     Args:
         name: of the task in files and tables.
-        data: a path or hub id as the study writes it; see ``located``.
+        data: a path or hub id as written in the study; see ``located``.
         seeds: of its cells.
-        metric: what its tables show first.
-        task: a GLUE task's name, clinc150, or a hub subset, as ``reaugkd train --task`` takes it.
-        limit: at most so many train rows, stratified; None for all.
-        split: to score on, ``dev`` or ``test``; None for test if it has labels, else dev.
-        text_column: of the texts; None for the usual names, as with the other two.
-        text_pair_column: of the pairs' second texts.
-        label_column: of the labels.
-        kb_rest: also measure retrieval from a knowledge base with the train rows beyond the limit in it, labelled by
-            the teacher: variant ``kb_rest``.
+        metric: its main metric, by name.
+        task: a GLUE task's name, clinc150, or a hub subset, the same as for ``reaugkd train --task``.
+        limit: number of train rows, a stratified sample; None for all.
+        split: split to score on, ``dev`` or ``test``; None for test if it has labels, else dev.
+        text_column: column of the texts; None for the usual names, also for the next two.
+        text_pair_column: column of the pairs' second texts.
+        label_column: column of the labels.
+        kb_rest: also measure variant ``kb_rest``: a knowledge base that also holds the train rows beyond the limit,
+            labelled by the teacher.
     """
 
     name: str
     data: str
     seeds: tuple[int, ...]
-    metric: Metric = "accuracy"
+    metric: str = "accuracy"
     task: str | None = None
     limit: int | None = None
     split: str | None = None
@@ -93,13 +114,13 @@ class Task:
     kb_rest: bool = False
 
     def located(self, data_dir: Path) -> str:
-        """The data's path where there is something at it, else as written: a hub id."""
+        """Return the data's path if it exists, else the name as written: a hub id."""
         return located(self.data, data_dir)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to retrieve: keys of a recipe's ``[retrieval]`` table, which stand in place of the recipe's own."""
+    """A retrieval variant: keys of a ``[retrieval]`` table that replace the recipe's own."""
 
     name: str
     settings: Mapping[str, Any]
@@ -107,12 +128,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of the study and all that is measured on it.
+    """One training run of the study with its measurements.
 
     Args:
         task: the data.
-        recipe: its name.
-        seed: the run's.
+        recipe: name of the recipe.
+        seed: of the run.
         settings: the recipe with this seed and the study's student.
     """
 
@@ -123,12 +144,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """``TASK.RECIPE.SEED``, as in the names of its files."""
+        """``TASK.RECIPE.SEED``, also the names of its files."""
         return f"{self.task.name}.{self.recipe}.{self.seed}"
 
     @property
     def pair(self) -> tuple[str, int]:
-        """Task and seed: cells that agree in both share a teacher."""
+        """Task and seed: cells with the same pair share a teacher."""
         return self.task.name, self.seed
 
 
@@ -137,14 +158,14 @@ class Plan:
     """A study.
 
     Args:
-        folder: of the study's file, where relative paths count from.
-        teacher: hub id or folder, as the study writes it; see ``model``.
+        folder: folder of the study's file; relative paths start from it.
+        teacher: hub id or folder as written in the study; see ``model``.
         tasks: in the order of the tables.
         recipes: by name, in the order of the tables, with the study's student.
         baseline: the recipe that the others are compared with.
-        variants: ways to retrieve.
-        options: as given; ``Options.read`` reads them.
-        here: the teacher's hub id or folder on this machine; None for the one written.
+        variants: retrieval variants.
+        options: the ``[options]`` table; ``Options.read`` reads it.
+        here: the teacher's hub id or folder on this machine; None for ``teacher``.
     """
 
     folder: Path
@@ -158,15 +179,15 @@ class Plan:
 
     @property
     def model(self) -> str:
-        """The teacher to load."""
+        """Hub id or path of the teacher to load."""
         return self.here or self.located(self.teacher)
 
     def located(self, model: str) -> str:
-        """The path of a model where there is something at it, else as written: a hub id."""
+        """Return a model's path if it exists, else the name as written: a hub id."""
         return located(model, self.folder)
 
     def cells(self) -> list[Cell]:
-        """Every cell, in the order of work: each task's first seed, then each one's second, and so on."""
+        """Return every cell in running order: the first seed of each task, then the second of each, and so on."""
         ranked = [
             (rank, Cell(task, name, seed, self._settings(recipe, seed)))
             for task in self.tasks
@@ -181,7 +202,7 @@ class Plan:
 
 
 def located(name: str, folder: Path) -> str:
-    """A path counted from ``folder`` where there is something at it, else ``name`` as it is."""
+    """Return ``name`` as a path in ``folder`` if it exists, else ``name`` unchanged."""
     path = folder / Path(name).expanduser() if name else folder
     return str(path) if name and path.exists() else name
 
@@ -190,7 +211,7 @@ def load_plan(path: Path) -> Plan:
     """Read a study.
 
     Raises:
-        RecipeError: the file or one of its recipes is missing, is no TOML, or names a key or value that it cannot have.
+        RecipeError: the file or one of its recipes is missing or is no TOML, or a key or value is invalid.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -205,9 +226,9 @@ def load_plan(path: Path) -> Plan:
 
 
 def _plan(tables: Mapping[str, Any], folder: Path) -> Plan:
-    study = Table("", tables, "teacher seeds recipes baseline student tasks variants options")
+    study = TomlTable("", tables, "teacher seeds recipes baseline student tasks variants options")
     seeds = study.take("seeds", some_seeds, (0, 1, 2))
-    start = Table("student.", study.take("student", a_table, {}), "layers model")
+    start = TomlTable("student.", study.take("student", a_table, {}), "layers model")
     layers = start.take("layers", some_layers, None)
     model = start.take("model", a_text, None)
     recipes = {}
@@ -232,25 +253,25 @@ def _plan(tables: Mapping[str, Any], folder: Path) -> Plan:
 
 
 def _recipe_file(entry: str, folder: Path) -> tuple[str, Path]:
-    """The recipe's name and file; a bare name is looked for in recipes/ beside the study, then in its folder."""
+    """Return the recipe's name and file; a bare name is looked up in recipes/ beside the study, then in its folder."""
     bare = "/" not in entry and not entry.endswith(".toml")
     places = [folder / "recipes" / f"{entry}.toml", folder / f"{entry}.toml"] if bare else [folder / entry]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         expected = " or ".join(map(str, places))
-        raise RecipeError("there is no such recipe", found=entry, expected=expected, remedy=REMEDY)
+        raise RecipeError("the recipe does not exist", found=entry, expected=expected, remedy=REMEDY)
     return a_name(found.stem, "recipes"), found
 
 
 def _check_variant(variant: Variant, recipe: Recipe) -> None:
-    """RecipeError, naming the variant, unless a student of the recipe can retrieve so."""
-    require(variant.name != KB_REST, "variants.name", KB_REST, "another name: a task's kb_rest has this one")
+    """Raise RecipeError unless the recipe's student can use the variant."""
+    require(variant.name != KB_REST, "variants.name", KB_REST, "another name: the kb_rest option of a task uses it")
     trained = recipe.retrieval
     try:
         found = retrieval_from_dict({**asdict(trained), **variant.settings})
-        # Teachers of folds are fitted while a recipe is trained: a variant has those of its recipe or none.
+        # The teachers of the folds are trained with the recipe, so a variant can only use the recipe's.
         if found.labels == "cross_fitted":
-            require(trained.labels == found.labels, "labels", found.labels, "a recipe with these labels too")
+            require(trained.labels == found.labels, "labels", found.labels, "a recipe with cross_fitted labels")
             require(trained.folds == found.folds, "folds", found.folds, f"{trained.folds}, the recipe's")
     except RecipeError as error:
         raise RecipeError(f"variant {variant.name!r}: {error}") from None
@@ -258,9 +279,9 @@ def _check_variant(variant: Variant, recipe: Recipe) -> None:
 
 def _task(table: Mapping[str, Any], seeds: tuple[int, ...]) -> Task:
     texts = ("task", "text_column", "text_pair_column", "label_column")
-    given = Table("tasks.", table, "name data seeds metric limit split kb_rest", *texts)
+    given = TomlTable("tasks.", table, "name data seeds metric limit split kb_rest", *texts)
     rest = given.take("kb_rest", a_switch, False)
-    require(not rest or "limit" in table, "tasks.kb_rest", rest, "a limit beside it, or no row is left over")
+    require(not rest or "limit" in table, "tasks.kb_rest", rest, "a limit, since without one no row is left over")
     return Task(
         given.take("name", a_name),
         given.take("data", a_text),
@@ -276,4 +297,4 @@ def _task(table: Mapping[str, Any], seeds: tuple[int, ...]) -> Task:
 def _variant(table: Mapping[str, Any]) -> Variant:
     settings = {name: value for name, value in table.items() if name != "name"}
     named = {name: value for name, value in table.items() if name == "name"}
-    return Variant(Table("variants.", named, "name").take("name", a_name), settings)
+    return Variant(TomlTable("variants.", named, "name").take("name", a_name), settings)

@@ -1,4 +1,4 @@
-"""The plots of a study as SVG, by matplotlib, which is asked for only here."""
+"""Plots of a study as SVG. This module alone imports matplotlib, when it draws."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .tables import NAMES, OWN
 from .toml_checks import AVERAGE
 
 _ROW_INCHES, _PANEL_INCHES = 0.28, 2.6
-_APART = 0.14  # of a row, so that spreads do not cover each other
+_APART = 0.14  # of a row, so that error bars do not overlap
 _BLUE, _GREY, _LIGHT = "#1f5fa8", "#707070", "#c8c8c8"
-# The same figures, the same bytes.
+# Fixed, so that the same figures give the same bytes.
 _SETTINGS: Any = {"svg.hashsalt": "reaugkd", "svg.fonttype": "none", "font.size": 9}
 
 
@@ -25,7 +25,7 @@ def draw(analysis: Analysis, out: Path) -> list[Path]:
 
     Raises:
         DependencyError: matplotlib is not installed.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     try:
         import matplotlib
@@ -34,9 +34,9 @@ def draw(analysis: Analysis, out: Path) -> list[Path]:
         raise DependencyError(
             "the plots need matplotlib",
             found=f"no module {error.name!r}",
-            remedy="Install it: pip install 'reaugkd[plots]', then call the study again with --report-only.",
+            remedy="Install it: pip install 'reaugkd[plots]', then run the study again with --report-only.",
         ) from error
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # fonts it looks for, caches it builds
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # hide its messages about fonts and caches
     recipes = list(analysis.plan.recipes)
     with matplotlib.rc_context(_SETTINGS):
         written = [_save(_retrieval(Figure, analysis, recipes), out / "retrieval.svg")]
@@ -46,15 +46,15 @@ def draw(analysis: Analysis, out: Path) -> list[Path]:
 
 
 def _retrieval(figure_kind: Any, analysis: Analysis, recipes: Sequence[str]) -> Any:
-    """Student and student with retrieval by recipe, a panel for each task: means and standard deviations over seeds."""
+    """Draw student and student with retrieval by recipe, one panel a task: mean and standard deviation over seeds."""
     figure, panels = _panels(figure_kind, [*analysis.tasks, AVERAGE], recipes)
     for task, panel in panels.items():
         for row, recipe in enumerate(recipes):
-            for system, colour, shift in ((STUDENT, _GREY, -_APART), (BLEND, _BLUE, _APART)):
+            for system, colour, offset in ((STUDENT, _GREY, -_APART), (BLEND, _BLUE, _APART)):
                 one = analysis.spread(task, Who(recipe, system))
                 if one is not None:
                     reach = 100 * (one.sd or 0.0)
-                    panel.errorbar([100 * one.mean], [row + shift], xerr=[reach], fmt="o", color=colour, markersize=4)
+                    panel.errorbar([100 * one.mean], [row + offset], xerr=[reach], fmt="o", color=colour, markersize=4)
         panel.set_title(_title(analysis, task))
         panel.set_xlabel("points")
     figure.suptitle(f"{STUDENT} (grey) and {BLEND} (blue): mean and standard deviation over seeds")
@@ -62,7 +62,7 @@ def _retrieval(figure_kind: Any, analysis: Analysis, recipes: Sequence[str]) -> 
 
 
 def _variants(figure_kind: Any, analysis: Analysis, recipe: str) -> Any:
-    """What each way of retrieving adds to a recipe's student, a panel for each task: value and interval over rows."""
+    """Draw the gain of each retrieval variant over a recipe's student, one panel a task: value and row interval."""
     variants = ["", *(variant.name for variant in analysis.plan.variants)]
     figure, panels = _panels(figure_kind, [*analysis.tasks, AVERAGE], [name or OWN for name in variants])
     for task, panel in panels.items():
@@ -71,17 +71,17 @@ def _variants(figure_kind: Any, analysis: Analysis, recipe: str) -> Any:
             one = analysis.compare(task, Who(recipe, BLEND, variant), Who(recipe, STUDENT))
             if one is not None:
                 low, high = one.over_rows or (one.value, one.value)
-                # A percentile interval need not hold the value itself.
+                # A percentile interval does not always contain the value.
                 panel.plot([100 * low, 100 * high], [row, row], color=_BLUE, linewidth=1)
                 panel.plot([100 * one.value], [row], "o", color=_BLUE, markersize=4)
         panel.set_title(_title(analysis, task))
         panel.set_xlabel("points over the student alone")
-    figure.suptitle(f"{recipe}: what retrieval adds, with the interval over rows")
+    figure.suptitle(f"{recipe}: gain of retrieval, with the interval over rows")
     return figure
 
 
 def _panels(figure_kind: Any, tasks: Sequence[str], rows: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """A figure with a panel for each task, side by side, and a line for each row, the first on top."""
+    """Return a figure with one panel a task, side by side; the first row is on top."""
     size = (1.5 + _PANEL_INCHES * len(tasks), 1.3 + _ROW_INCHES * len(rows))
     figure = figure_kind(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]

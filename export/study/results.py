@@ -1,10 +1,10 @@
-"""What the cells of a study found, row by row, and the Parquet files it is kept in.
+"""Results of a study's cells and the Parquet files that hold them.
 
-OUT/cells/TASK.RECIPE.SEED.parquet   one cell: its rows, and in the schema's metadata its metrics and keys
+OUT/cells/TASK.RECIPE.SEED.parquet   one cell: its predictions; its metrics and hashes in the schema's metadata
 OUT/results.parquet                  every system's metrics: task, recipe, seed, system, variant, then the metrics
-OUT/rows.parquet                     every answer: the same, then row, gold, predicted, gold_probability, confidence
+OUT/rows.parquet                     every prediction: task to variant, row, gold, predicted and two probabilities
 
-Each is written whole or not at all.
+Each file is written atomically.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...errors import DataError
 from ...kb.storage.atomic import atomic_write
-from ...runtime.evaluation.metrics import check, score
+from ...runtime.evaluation.metrics import METRICS, ScoredRows, check
 from ...runtime.evaluation.results import CLEAN
 from .plan import Cell
 
@@ -42,17 +42,16 @@ _ANSWERS = {
 
 @dataclass(frozen=True)
 class SystemResult:
-    """One system of a cell on n rows, which are the same, in the same order, for all systems of the task.
+    """One system of a cell on n rows. All systems of a task have the same rows in the same order.
 
     Args:
         system: ``"teacher"``, ``"student_fp32"``, ``"student"``, ``"retrieval"``, ``"student+retrieval"``, or another.
-        variant: the way to retrieve; empty for the recipe's own.
-        metrics: by name; at least ``n``, ``accuracy``, ``macro_f1``, ``mcc``, ``nll``, ``ece``, ``teacher_agreement``
-            and ``teacher_kl``, in the units of ``runtime.metrics.Scores``.
+        variant: the retrieval variant; empty for the recipe's own retrieval.
+        metrics: by name: ``n``, every metric of ``runtime.evaluation.metrics.METRICS``, and further figures.
         gold: [n], class indices.
         predicted: [n], the most probable class of each row.
-        gold_probability: [n], what the system gives the gold class.
-        confidence: [n], what it gives the predicted one.
+        gold_probability: [n], the probability of the gold class.
+        confidence: [n], the probability of the predicted class.
     """
 
     system: str
@@ -64,18 +63,28 @@ class SystemResult:
     confidence: NDArray[np.float32]
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """[n], the rows whose label was found."""
+    def correct(self) -> NDArray[np.bool_]:
+        """[n], whether each row's predicted class is the gold one."""
         return np.asarray(self.predicted == self.gold)
 
+    def scored_rows(self, teacher: SystemResult | None) -> ScoredRows:
+        """Return the predictions as the metrics read them; without KL, which needs all probabilities."""
+        return ScoredRows(
+            self.gold.astype(np.int64),
+            self.predicted.astype(np.int64),
+            self.gold_probability.astype(np.float64),
+            self.confidence.astype(np.float64),
+            None if teacher is None or len(teacher.gold) != len(self.gold) else teacher.predicted.astype(np.int64),
+        )
+
     def metric(self, name: str) -> float | None:
-        """A figure; None where the cell did not measure it."""
+        """Return a figure; None if the cell did not measure it."""
         value = self.metrics.get(name)
         return float(value) if isinstance(value, int | float) else None
 
 
 def metric_on(kind: str, metric: str) -> str:
-    """The name of a metric on the rows of a kind (`runtime.fidelity`): that of clean rows is the metric's own."""
+    """Name of a metric on a kind of rows; on clean rows it is the metric's own name."""
     return metric if kind == CLEAN else f"{kind}_{metric}"
 
 
@@ -87,29 +96,29 @@ def system_result(
     variant: str = "",
     **more: Value,
 ) -> SystemResult:
-    """Score a system and keep its answers.
+    """Score a system and keep its predictions.
 
     Args:
         system: its name.
         probabilities: [n, c].
         gold: [n], class indices.
-        teacher: [n, c], for agreement and KL; None leaves the two None.
-        variant: the way to retrieve.
-        more: metrics of the cell's own, or what it wants to tell (k, bytes, seconds).
+        teacher: [n, c], for agreement and KL; without it both are None.
+        variant: the retrieval variant.
+        more: further figures (k, bytes, seconds).
 
     Raises:
-        ValueError: as ``runtime.metrics.score``.
+        ValueError: same as ``runtime.evaluation.metrics.score``.
     """
     p, y = check(probabilities, gold)
-    predicted, rows = p.argmax(axis=1), np.arange(len(y))
+    rows = ScoredRows.of(p, y, None if teacher is None else check(teacher, gold)[0])
     return SystemResult(
         system,
         variant,
-        {"n": len(y), **score(p, y, teacher).as_dict(), **more},
+        {"n": len(y), **{name: metric.value(rows) for name, metric in METRICS.items()}, **more},
         y.astype(np.int16),
-        predicted.astype(np.int16),
-        p[rows, y].astype(np.float32),
-        p[rows, predicted].astype(np.float32),
+        rows.predicted.astype(np.int16),
+        rows.gold_probability.astype(np.float32),
+        rows.confidence.astype(np.float32),
     )
 
 
@@ -120,7 +129,7 @@ class CellResult:
     systems: tuple[SystemResult, ...]
 
     def find(self, system: str, variant: str = "") -> SystemResult | None:
-        """One of the systems; None if it was not measured."""
+        """Return one of the systems; None if it was not measured."""
         return next((item for item in self.systems if (item.system, item.variant) == (system, variant)), None)
 
 
@@ -130,13 +139,13 @@ Found = Mapping[tuple[str, str, int], CellResult]
 
 @dataclass(frozen=True)
 class CellNotes:
-    """What a cell's file says beside the results.
+    """Hashes and duration of a finished cell, kept in its file.
 
     Args:
-        settings: the hash of the settings it was made with.
-        inputs: the hash of data and models it was made from.
-        seconds: it took.
-        format: the version of what a cell computes, ``keys.CELL_FORMAT`` at the time.
+        settings: hash of the settings.
+        inputs: hash of data and models.
+        seconds: duration.
+        format: version of what a cell computes, ``fingerprints.CELL_FORMAT`` at the time.
     """
 
     settings: str
@@ -146,15 +155,15 @@ class CellNotes:
 
 
 def cell_file(out: Path, cell: Cell) -> Path:
-    """Where a finished cell is kept."""
+    """Path of a finished cell's file."""
     return out / "cells" / f"{cell.name}.parquet"
 
 
 def write_cell(path: Path, cell: Cell, result: CellResult, notes: CellNotes) -> None:
-    """Keep a finished cell, whole or not at all.
+    """Write a finished cell atomically.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: the file cannot be written.
     """
     metrics = [{"system": one.system, "variant": one.variant, "metrics": dict(one.metrics)} for one in result.systems]
     about = json.dumps({"notes": vars(notes), "systems": metrics}, default=lambda number: number.item())
@@ -162,7 +171,7 @@ def write_cell(path: Path, cell: Cell, result: CellResult, notes: CellNotes) -> 
 
 
 def read_notes(path: Path) -> CellNotes | None:
-    """The notes of a cell's file; None where there is none that can be read whole."""
+    """Read the notes of a cell's file; None if the file is missing or damaged."""
     try:
         file = pq.read_metadata(path)
         about = json.loads(file.metadata[_METADATA])
@@ -173,7 +182,7 @@ def read_notes(path: Path) -> CellNotes | None:
 
 
 def read_cell(path: Path) -> CellResult:
-    """A finished cell.
+    """Read a finished cell.
 
     Raises:
         DataError: the file cannot be read.
@@ -186,7 +195,7 @@ def read_cell(path: Path) -> CellResult:
         if len(table) != sum(lengths):
             raise ValueError(f"{len(table)} rows, of systems with {sum(lengths)}")
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        remedy = "Remove it and call the study again."
+        remedy = "Delete it and run the study again."
         raise DataError("the cell cannot be read", path=path, found=str(error), remedy=remedy) from error
     return CellResult(
         tuple(
@@ -197,7 +206,7 @@ def read_cell(path: Path) -> CellResult:
 
 
 def _lengths(about: Mapping[str, Any]) -> list[int]:
-    """How many rows of the file each system has."""
+    """Number of rows of each system in the file."""
     return [int(one["metrics"]["n"]) for one in about["systems"]]
 
 
@@ -205,7 +214,7 @@ def write_results(out: Path, found: Iterable[tuple[Cell, CellResult]]) -> None:
     """Write results.parquet and rows.parquet of the finished cells, in their order.
 
     Raises:
-        StorageError: the disk refused; the files are then as they were.
+        StorageError: a file cannot be written; the old one is then unchanged.
     """
     cells = list(found)
     records: list[dict[str, Any]] = [
@@ -225,7 +234,7 @@ def _key(cell: Cell) -> dict[str, Value]:
 
 
 def _rows(cell: Cell, result: CellResult) -> Any:
-    """The answers of a cell as an Arrow table, system after system."""
+    """Return the predictions of a cell as an Arrow table, system after system."""
     lengths = [len(one.gold) for one in result.systems]
     keys = _key(cell)
     columns: dict[str, Any] = {name: _repeated([value], [sum(lengths)], _KEYS[name]) for name, value in keys.items()}
@@ -239,7 +248,7 @@ def _rows(cell: Cell, result: CellResult) -> Any:
 
 
 def _repeated(values: Sequence[Value], lengths: Sequence[int], kind: Any) -> Any:
-    """Each value as often as its length says."""
+    """Repeat each value; ``lengths`` holds how often."""
     if not pa.types.is_dictionary(kind):
         return pa.array(np.repeat(values, lengths), kind)  # type: ignore[arg-type]
     codes = np.repeat(np.arange(len(values), dtype=np.int16), lengths)

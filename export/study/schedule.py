@@ -1,42 +1,104 @@
-"""The order of a study's cells and the workers that run them.
+"""Run the cells of a study, several at once, each in a process of its own.
 
-Cells of one task and one seed share a teacher. The first of them to succeed makes it, so until then no other of them
-runs; cells of other tasks and seeds may run beside it.
+Cells of one task and one seed share a teacher. The first of them trains it; until it has succeeded, no other of them
+starts. Cells of other tasks and seeds run meanwhile. A cell that fails, or whose process is killed, ends no other cell.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import pickle
 import signal
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+import traceback
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from ...errors import one_line, shorten
+from tqdm import tqdm
+
+from ...errors import ReaugkdError, one_line, shorten
 from ...runtime.inference.threads import default_threads
-from .watch import Watch
-from .worker import Job
+from ...runtime.output.progress import duration
+from .fingerprints import CELL_FORMAT
+from .plan import Cell, Plan
+from .results import CellNotes, CellResult, cell_file, write_cell
 
-_COMMAND = [sys.executable, "-P", "-c", "from reaugkd.export.study.worker import main; main()"]
-_POLL_SECONDS = 0.05
-_SHOW_SECONDS = 0.5
-_PATIENCE_SECONDS = 10.0
-_REASON = 300
+_PATIENCE_SECONDS = 10.0  # between SIGTERM and SIGKILL
+_REASON = 300  # characters
+
+
+class CellFunction(Protocol):
+    """Trains and scores one cell. Must be a module's function, so that another process can import it."""
+
+    def __call__(self, cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
+        """Return the cell's results.
+
+        Args:
+            cell: the task, recipe and seed.
+            plan: the study.
+            out: the study's folder; its ``cells`` and ``logs`` folders are reserved.
+            data_dir: folder that relative data paths start from.
+        """
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """A cell to run.
+
+    Args:
+        cell: the cell.
+        plan: the study.
+        out: the study's folder.
+        data_dir: folder that relative data paths start from.
+        settings: hash of the settings.
+        inputs: hash of data and models.
+        run: computes the results.
+    """
+
+    cell: Cell
+    plan: Plan
+    out: Path
+    data_dir: Path
+    settings: str
+    inputs: str
+    run: CellFunction
+
+    @property
+    def log(self) -> Path:
+        """File with the output of the cell's process."""
+        return self.out / "logs" / f"{self.cell.name}.log"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that failed.
+
+    Args:
+        cell: its name.
+        reason: one line.
+        log: file with the output of its process.
+    """
+
+    cell: str
+    reason: str
+    log: Path
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many workers run at once and on what.
+    """Number of processes at once and their share of the machine.
 
     Args:
         processes: at once.
-        threads: of each.
-        gpus: ids, taken in turn; none where there is no GPU to use.
+        threads: of each process.
+        gpus: ids, assigned in turn; empty without a GPU.
     """
 
     processes: int
@@ -45,20 +107,20 @@ class Workers:
 
     @classmethod
     def of(cls, processes: int | None, cores: int, gpus: Sequence[str] = ()) -> Workers:
-        """``processes`` workers, by default one for each GPU, or else for each core, which they share."""
+        """Share the cores among ``processes``; by default one process for each GPU, else one for each core."""
         count = processes or len(gpus) or cores
         return cls(count, max(1, cores // count), tuple(gpus))
 
     def environment(self, slot: int) -> dict[str, str]:
-        """What the worker at a slot has beyond this process's environment."""
+        """Return the environment variables of the process in a slot, in addition to this process's own."""
         threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
         gpu = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]} if self.gpus else {}
-        # A waiting thread that spins takes the core from the worker beside it; training is then ten times slower.
+        # A waiting thread that spins takes the core from the process beside it: training is then ten times slower.
         return {"OMP_WAIT_POLICY": "PASSIVE", **threads, **gpu}
 
 
 def available_workers(processes: int | None) -> Workers:
-    """The workers that suit this machine; ``processes`` None for one for each GPU or core."""
+    """Return the workers that suit this machine; None for one process for each GPU or core."""
     return Workers.of(processes, default_threads(), _gpus())
 
 
@@ -73,121 +135,145 @@ def _gpus() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A cell that did not get done.
+class _Running:
+    job: CellJob
+    slot: int
+    pool: ProcessPoolExecutor
+    began: float
+
+
+def run_jobs(jobs: Sequence[CellJob], have_teacher: Collection[tuple[str, int]], workers: Workers) -> list[Failure]:
+    """Run every job; a failed one does not stop the others. An exception here (Ctrl-C) ends all processes.
+
+    Stderr gets a line for each cell that ends, and on a terminal a bar with the time left.
 
     Args:
-        cell: its name.
-        reason: the last thing its worker said, or the signal that ended it.
-        log: all that it said.
-    """
-
-    cell: str
-    reason: str
-    log: Path
-
-
-def run_jobs(
-    jobs: Sequence[Job], have_teacher: Collection[tuple[str, int]], workers: Workers, watch: Watch
-) -> list[Failure]:
-    """Run every job, each in a process of its own; a failed one does not stop the others.
-
-    Args:
-        jobs: in the order of work.
-        have_teacher: the pairs of task and seed whose teacher is there already.
-        workers: how many at once and on what.
-        watch: is told what happens.
+        jobs: in running order.
+        have_teacher: the pairs of task and seed whose teacher exists.
+        workers: number of processes and their share of the machine.
     """
     waiting, ready = list(jobs), set(have_teacher)
-    running: dict[int, _Worker] = {}
+    running: dict[Future[str | None], _Running] = {}
     failures: list[Failure] = []
-    shown = time.monotonic()
-    try:
-        while waiting or running:
-            for slot in sorted(set(range(workers.processes)) - running.keys()):
-                job = next_job(waiting, ready, [worker.job.cell.pair for worker in running.values()])
-                if job is not None:
-                    waiting.remove(job)
-                    running[slot] = _Worker(job, workers.environment(slot))
-                    watch.started(job.cell.name)
-            for slot in [slot for slot, worker in running.items() if worker.ended()]:
-                worker = running.pop(slot)
-                failure = worker.failure()
-                if failure is None:
-                    ready.add(worker.job.cell.pair)
-                    watch.finished(worker.job.cell.name)
-                else:
-                    failures.append(failure)
-                    watch.failed(failure.cell, failure.reason)
-            time.sleep(_POLL_SECONDS)
-            if time.monotonic() - shown >= _SHOW_SECONDS:
-                shown = time.monotonic()
-                watch.show()
-    finally:
-        _end(list(running.values()))
-        watch.clear()
+    with tqdm(total=len(jobs), desc="study", unit="cell", leave=False, disable=None) as bar:
+        try:
+            while waiting or running:
+                for slot in sorted(set(range(workers.processes)) - {one.slot for one in running.values()}):
+                    job = next_job(waiting, ready, [one.job.cell.pair for one in running.values()])
+                    if job is not None:
+                        waiting.remove(job)
+                        # One pool for each job: a process that is killed breaks its whole pool.
+                        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+                        with _environment(workers.environment(slot)):
+                            running[pool.submit(run_job, job)] = _Running(job, slot, pool, time.monotonic())
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    one = running.pop(future)
+                    name, reason = one.job.cell.name, _reason(future)
+                    bar.update()
+                    ended = len(jobs) - len(waiting) - len(running)
+                    one.pool.shutdown()
+                    if reason is None:
+                        ready.add(one.job.cell.pair)
+                        line = f"done in {duration(time.monotonic() - one.began)} ({ended} of {len(jobs)})"
+                    else:
+                        failures.append(Failure(name, reason, one.job.log))
+                        line = f"failed: {reason}"
+                    bar.write(f"{name}: {line}", file=sys.stderr)
+        finally:
+            if running:
+                _end_processes()
+                for one in running.values():
+                    one.pool.shutdown()
     return failures
 
 
 def next_job(
-    waiting: Sequence[Job], ready: Collection[tuple[str, int]], running: Collection[tuple[str, int]]
-) -> Job | None:
-    """The first job whose teacher is there, or is nobody's work yet.
+    waiting: Sequence[CellJob], ready: Collection[tuple[str, int]], running: Collection[tuple[str, int]]
+) -> CellJob | None:
+    """Return the first job that need not wait for another job to train its teacher.
 
     Args:
-        waiting: in the order of work.
-        ready: the pairs of task and seed whose teacher is there.
-        running: the pairs under way.
+        waiting: in running order.
+        ready: the pairs of task and seed whose teacher exists.
+        running: the pairs of the running jobs.
     """
     return next((job for job in waiting if job.cell.pair in ready or job.cell.pair not in running), None)
 
 
-class _Worker:
-    """A process at work on a job; what it says goes to the cell's log."""
-
-    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
-        self.job = job
-        self.log = job.out / "logs" / f"{job.cell.name}.log"
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                _COMMAND, stdin=subprocess.PIPE, stdout=log, stderr=log, env={**os.environ, **environment}
-            )
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it died at once: the log has why
-            self.process.stdin.write(pickle.dumps(job))
-            self.process.stdin.flush()
-
-    def ended(self) -> bool:
-        """Whether it is over."""
-        return self.process.poll() is not None
-
-    def failure(self) -> Failure | None:
-        """What went wrong with a worker that has ended; None if nothing did."""
-        self.close()
-        code = self.process.returncode
-        if code == 0:
-            return None
-        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        reason = f"ended by {signal.Signals(-code).name}" if code < 0 else said[-1] if said else f"exit code {code}"
-        return Failure(self.job.cell.name, shorten(one_line(reason), _REASON), self.log)
-
-    def close(self) -> None:
-        """Close this side's end of the pipe."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables while a process starts, which inherits them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def _end(workers: Sequence[_Worker]) -> None:
-    """End workers, at first politely, so that they leave no temporary files."""
-    for worker in workers:
-        worker.process.terminate()
+def _reason(future: Future[str | None]) -> str | None:
+    """Return why a cell failed; None if it succeeded."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return "its process was killed (out of memory?) or ended without a result"
+
+
+def _end_processes() -> None:
+    """End all child processes: with SIGTERM, so that they delete temporary files, then with SIGKILL."""
+    children = multiprocessing.active_children()
+    for child in children:
+        child.terminate()
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    for worker in workers:
-        try:
-            worker.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
-        worker.close()
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+        if child.is_alive():
+            child.kill()
+            child.join()
+
+
+def run_job(job: CellJob) -> str | None:
+    """Run a cell in this process and write its results; output goes to its log.
+
+    Returns:
+        None, or in one line why the cell failed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("wb") as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+    began = time.monotonic()
+    try:
+        result = job.run(job.cell, job.plan, job.out, job.data_dir)
+        notes = CellNotes(job.settings, job.inputs, round(time.monotonic() - began, 3), CELL_FORMAT)
+        write_cell(cell_file(job.out, job.cell), job.cell, result, notes)
+    except SystemExit:
+        os._exit(128 + signal.SIGTERM)  # the pool would catch the exception and wait for the next job
+    except Exception as error:
+        traceback.print_exc()
+        reason = str(error) if isinstance(error, ReaugkdError) else traceback.format_exception_only(error)[-1]
+        return shorten(one_line(reason), _REASON)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return None
+
+
+def _exit_on_signal(_number: int, _frame: object) -> None:
+    """Leave through every ``finally``, so that temporary files are deleted."""
+    raise SystemExit
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, so that it does not write while the study runs again."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

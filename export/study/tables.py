@@ -1,58 +1,52 @@
-"""The tables of a study as Markdown: means, differences to the baseline, what retrieving adds, fidelity, tests."""
+"""Tables of a study as Markdown: means, differences to the baseline, gain of retrieval, fidelity, tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from ...runtime.evaluation.bootstrap import Interval
-from ...runtime.evaluation.results import MEANING
-from .compare import BLEND, MAIN, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER, Analysis, Comparison, Who
+from ...runtime.evaluation.metrics import METRICS
+from ...runtime.evaluation.results import MEANING, TYPOS
+from .compare import BLEND, MAIN, RETRIEVAL, STUDENT, STUDENT_FP32, TEACHER, Analysis, SystemComparison, Who
 from .plan import KB_REST
 from .results import metric_on
 from .statistics import CONFIDENCE, RESAMPLES, Spread
 from .toml_checks import AVERAGE
 
+TYPOS_ACCURACY, TYPOS_AGREEMENT = metric_on(TYPOS, "accuracy"), metric_on(TYPOS, "teacher_agreement")
+HELDOUT = "heldout_nll_blend"
 NAMES = {
-    "accuracy": "accuracy",
-    "mcc": "MCC",
-    "nll": "NLL",
-    "ece": "ECE",
-    "teacher_agreement": "agreement",
-    "teacher_kl": "KL",
-    "shifted_accuracy": "accuracy on rows with typing errors",
-    "shifted_teacher_agreement": "agreement with the teacher on rows with typing errors",
+    **{name: metric.title for name, metric in METRICS.items()},
+    TYPOS_ACCURACY: "accuracy on rows with typing errors",
+    TYPOS_AGREEMENT: "agreement with the teacher on rows with typing errors",
     "out_of_domain": "nearest-neighbour accuracy of the embeddings on another data set",
 }
 ADDED = (MAIN, "nll", "ece", "teacher_agreement")
-"""The metrics of what retrieval adds."""
-
-SHIFTED_ACCURACY = "shifted_accuracy"
-
-HELDOUT = "heldout_nll_blend"
+"""Metrics of the tables that show the gain of retrieval."""
 
 FIDELITY = ("teacher_agreement", "teacher_kl", "ece")
-"""The metrics of fidelity to the teacher."""
+"""Metrics of the fidelity table, before accuracy and NLL, which other tables show."""
 
 OWN = "the recipe's own"
 _NONE = "-"
-_IN_NATS = ("nll", "teacher_kl", HELDOUT)
+_IN_NATS = (*(name for name, metric in METRICS.items() if metric.unit == "nats"), HELDOUT)
 
 
 def summary(analysis: Analysis) -> str:
-    """The tables that tell most, as Markdown."""
+    """Format the main tables as Markdown."""
     done, planned = len(analysis.found), len(analysis.plan.cells())
-    told = [f"{done} of {planned} cells", f"baseline {analysis.plan.baseline}", f"teacher {analysis.plan.teacher}"]
+    facts = [f"{done} of {planned} cells", f"baseline {analysis.plan.baseline}", f"teacher {analysis.plan.teacher}"]
     parts = [
         "# Study",
-        "; ".join(told)
+        "; ".join(facts)
         + ". Accuracy, MCC, ECE and agreement in points; NLL in nats; mean ± standard deviation over the seeds.",
         "## Means",
         means(analysis),
         "## Differences to the baseline",
-        f"In brackets the {CONFIDENCE:.0%} interval over rows: the paired bootstrap, {RESAMPLES:,} resamples, the same "
+        f"In brackets the {CONFIDENCE:.0%} interval over rows: paired bootstrap, {RESAMPLES:,} resamples, the same "
         "rows for all seeds.",
         differences(analysis),
-        "## What each way of retrieving adds to the student alone",
+        "## Gain of each retrieval variant over the student alone",
         f"{BLEND} minus {STUDENT}, the same student; {AVERAGE} over the tasks.",
         added_on_average(analysis),
     ]
@@ -60,32 +54,32 @@ def summary(analysis: Analysis) -> str:
 
 
 def report(analysis: Analysis) -> str:
-    """Every table of the study, as Markdown."""
+    """Format every table of the study as Markdown."""
     parts = [summary(analysis).rstrip()]
     for metric in ADDED:
         name = NAMES.get(metric, "the task's metric")
-        parts += [f"## What each way of retrieving adds, by task: {name}", added(analysis, metric)]
-    if _is_measured(analysis, SHIFTED_ACCURACY):
-        name = NAMES[SHIFTED_ACCURACY]
-        parts += [f"## What each way of retrieving adds, by task: {name}", added(analysis, SHIFTED_ACCURACY)]
+        parts += [f"## Gain of each retrieval variant by task: {name}", added(analysis, metric)]
+    if _is_measured(analysis, TYPOS_ACCURACY):
+        name = NAMES[TYPOS_ACCURACY]
+        parts += [f"## Gain of each retrieval variant by task: {name}", added(analysis, TYPOS_ACCURACY)]
     parts += ["## Fidelity to the teacher", *fidelity(analysis)]
-    for metric in (SHIFTED_ACCURACY, "shifted_teacher_agreement", "out_of_domain"):
+    for metric in (TYPOS_ACCURACY, TYPOS_AGREEMENT, "out_of_domain"):
         if _is_measured(analysis, metric):
             parts += [f"## Means: {NAMES[metric]}", means(analysis, metric)]
     if _is_measured(analysis, HELDOUT):
-        told = (
-            f"{BLEND} on the held-out rows, which decide between recipes; the scored rows must have no say. The blend "
-            "was tuned on these rows and flatters itself by a few thousandths, most where its weight goes by the text: "
-            "smaller differences decide nothing."
+        note = (
+            f"NLL of {BLEND} on the held-out rows. Choose between recipes by this table, not by the scored rows. The "
+            "blend was tuned on these rows, so its NLL is too low by a few thousandths, most with a weight by text. "
+            "Ignore smaller differences."
         )
-        parts += ["## Held-out NLL", told, heldout(analysis)]
+        parts += ["## Held-out NLL", note, heldout(analysis)]
     parts += [
         "## Tests",
-        f"Over seeds: the mean difference at the same seed, its {CONFIDENCE:.0%} interval by the t distribution, the "
-        "p-values of the t test and of the exact sign-flip test. Over rows: the bootstrap's interval; the answers, of "
-        "all seeds together, that only the first and that only the second has right, with the p-value of the exact "
-        "sign-flip test of the rows (of one seed it is McNemar's test). Over seeds, the average is of "
-        "those seeds alone that all tasks have: it may differ from the average of the tables above.",
+        f"Over seeds: the mean difference at the same seed, its {CONFIDENCE:.0%} interval by the t distribution, and "
+        "the p-values of the t test and of the sign-flip test. Over rows: the bootstrap interval; the number of "
+        "predictions, of all seeds together, that only the first and only the second system has right, and the p-value "
+        "of the exact sign-flip test over rows (with one seed, McNemar's test). The average over seeds uses only the "
+        "seeds that all tasks have, so it can differ from the average in the tables above.",
         tests(analysis),
     ]
     return "\n\n".join(parts) + "\n"
@@ -96,7 +90,7 @@ def _is_measured(analysis: Analysis, metric: str) -> bool:
 
 
 def means(analysis: Analysis, metric: str = MAIN) -> str:
-    """Recipe x task: a metric of teacher, student and student with retrieval; systems without it are left out."""
+    """Format a metric of teacher, student and student with retrieval by recipe and task, without empty rows."""
     systems = [Who(analysis.plan.baseline, TEACHER)]
     own = (STUDENT, BLEND) if metric == MAIN else (STUDENT_FP32, STUDENT, BLEND)
     systems += [Who(recipe, system) for recipe in analysis.plan.recipes for system in own]
@@ -115,7 +109,7 @@ def means(analysis: Analysis, metric: str = MAIN) -> str:
 
 
 def heldout(analysis: Analysis) -> str:
-    """Recipe x task: the held-out NLL of the blend, and how far its average is from the baseline's."""
+    """Format the held-out NLL of the blend by recipe and task, with the average's difference from the baseline."""
     rows = []
     for recipe in analysis.plan.recipes:
         blend, baseline = Who(recipe, BLEND), Who(analysis.plan.baseline, BLEND)
@@ -130,7 +124,7 @@ def heldout(analysis: Analysis) -> str:
 
 
 def fidelity(analysis: Analysis) -> tuple[str, str]:
-    """What the columns are, and system x agreement with the teacher, KL and calibration on each kind of rows."""
+    """Format agreement with the teacher, KL and calibration by system and kind of rows; returns a note and a table."""
     columns = [(kind, name) for name in FIDELITY for kind in MEANING if _is_measured(analysis, metric_on(kind, name))]
     rows = []
     for variant, who in _fidelity_systems(analysis):
@@ -139,12 +133,12 @@ def fidelity(analysis: Analysis) -> tuple[str, str]:
             rows.append([_NONE if who.system == TEACHER else who.recipe, who.system, variant, *cells])
     header = ["recipe", "system", "retrieval", *(f"{NAMES[metric]}, {kind}" for kind, metric in columns)]
     meaning = "; ".join(f"{kind}, {meant}" for kind, meant in MEANING.items() if kind in dict(columns))
-    told = f"The mean of the tasks' means; KL(teacher || system) in nats. Rows: {meaning}."
-    return told, markdown(header, rows)
+    note = f"Mean of the tasks' means; KL(teacher || system) in nats. Rows: {meaning}."
+    return note, markdown(header, rows)
 
 
 def _fidelity_systems(analysis: Analysis) -> Iterator[tuple[str, Who]]:
-    """Way of retrieving and system: teacher, students, neighbours alone the recipe's way, every blend."""
+    """Yield the variant and the system: teacher, students, neighbours alone of the recipe's own retrieval, blends."""
     yield _NONE, Who(analysis.plan.baseline, TEACHER)
     for recipe in analysis.plan.recipes:
         yield _NONE, Who(recipe, STUDENT)
@@ -153,7 +147,7 @@ def _fidelity_systems(analysis: Analysis) -> Iterator[tuple[str, Who]]:
 
 
 def _average_cell(analysis: Analysis, who: Who, metric: str, unit: str) -> str:
-    """The mean of the tasks' means, and how many seeds are missing; a dash where a task has none."""
+    """Format the mean of the tasks' means and the number of missing seeds; a dash if a task has no value."""
     spread = analysis.spread(AVERAGE, who, metric)
     if spread is None:
         return _NONE
@@ -166,7 +160,7 @@ def _missing_seeds(count: int) -> str:
 
 
 def differences(analysis: Analysis) -> str:
-    """Recipe x task: what a recipe has over the baseline."""
+    """Format each recipe's difference to the baseline by task."""
     rows = []
     for name, first, second in baseline_pairs(analysis):
         compared = (analysis.compare(task, first, second) for task in [*analysis.tasks, AVERAGE])
@@ -175,7 +169,7 @@ def differences(analysis: Analysis) -> str:
 
 
 def baseline_pairs(analysis: Analysis) -> Iterator[tuple[str, Who, Who]]:
-    """What is compared with the baseline: in words, the first system, the baseline's."""
+    """Yield the comparisons with the baseline: description, first system, the baseline's system."""
     baseline = analysis.plan.baseline
     for recipe in analysis.plan.recipes:
         if recipe != baseline:
@@ -185,7 +179,7 @@ def baseline_pairs(analysis: Analysis) -> Iterator[tuple[str, Who, Who]]:
 
 
 def retrieval_pairs(analysis: Analysis) -> Iterator[tuple[str, Who, Who]]:
-    """Every way to retrieve: its name, the blend, the student alone of the same recipe."""
+    """Yield every retrieval variant: its name, the blend, the student alone of the same recipe."""
     for recipe in analysis.plan.recipes:
         more = [KB_REST] if any(task.kb_rest for task in analysis.plan.tasks) else []
         for variant in ("", *(variant.name for variant in analysis.plan.variants), *more):
@@ -193,7 +187,7 @@ def retrieval_pairs(analysis: Analysis) -> Iterator[tuple[str, Who, Who]]:
 
 
 def added_on_average(analysis: Analysis) -> str:
-    """Way of retrieving x metric, on average over the tasks."""
+    """Format the gain of each retrieval variant by metric, averaged over the tasks."""
     rows = []
     for variant, first, second in retrieval_pairs(analysis):
         compared = (analysis.compare(AVERAGE, first, second, metric) for metric in ADDED)
@@ -202,7 +196,7 @@ def added_on_average(analysis: Analysis) -> str:
 
 
 def added(analysis: Analysis, metric: str) -> str:
-    """Way of retrieving x task, on one metric."""
+    """Format the gain of each retrieval variant by task, for one metric."""
     rows = []
     for variant, first, second in retrieval_pairs(analysis):
         compared = (analysis.compare(task, first, second, metric) for task in [*analysis.tasks, AVERAGE])
@@ -211,9 +205,9 @@ def added(analysis: Analysis, metric: str) -> str:
 
 
 def tests(analysis: Analysis) -> str:
-    """Every test of the recipes against the baseline and of retrieval against the student alone, in long form."""
+    """Format every test: recipes against the baseline, retrieval against the student alone."""
     header = ["recipe", "comparison", "task", "seeds", "over seeds", "interval", "t p", "flip p"]
-    header += ["interval over rows", "answers", "p"]
+    header += ["interval over rows", "predictions", "p"]
     retrieval = [
         (f"retrieval ({name}) over the student", first, second) for name, first, second in retrieval_pairs(analysis)
     ]
@@ -227,9 +221,9 @@ def tests(analysis: Analysis) -> str:
     return markdown(header, rows)
 
 
-def _test_cells(compared: Comparison, analysis: Analysis) -> list[str]:
+def _test_cells(compared: SystemComparison, analysis: Analysis) -> list[str]:
     metric = _shown_metric(compared, analysis)
-    seeds, tested = compared.over_seeds, compared.answers
+    seeds, tested = compared.over_seeds, compared.predictions
     over_seeds = [_NONE] * 5
     if seeds is not None:
         over_seeds = [
@@ -245,7 +239,7 @@ def _test_cells(compared: Comparison, analysis: Analysis) -> list[str]:
 
 
 def _task_headings(analysis: Analysis, metric: str = MAIN) -> list[str]:
-    """The tasks with their metric, rows and seeds; a metric that the table's title names is left out."""
+    """Return the headings of the task columns: name, main metric (if it is shown), rows, seeds."""
     headings = []
     for task in analysis.plan.tasks:
         counts = {
@@ -255,19 +249,19 @@ def _task_headings(analysis: Analysis, metric: str = MAIN) -> list[str]:
         }
         rows = f", {'/'.join(f'{count:,}' for count in sorted(counts))} rows" if counts else ""
         plural = "s" * (len(task.seeds) > 1)
-        told = f"{NAMES[task.metric]}{rows}, " if metric == MAIN else ""
-        headings.append(f"{task.name} ({told}{len(task.seeds)} seed{plural})")
+        shown = f"{NAMES[task.metric]}{rows}, " if metric == MAIN else ""
+        headings.append(f"{task.name} ({shown}{len(task.seeds)} seed{plural})")
     return headings
 
 
-def _shown_metric(compared: Comparison, analysis: Analysis) -> str:
+def _shown_metric(compared: SystemComparison, analysis: Analysis) -> str:
     if compared.metric != MAIN:
         return compared.metric
     return "accuracy" if compared.task == AVERAGE else analysis.metric_of(compared.task)
 
 
-def difference_cell(compared: Comparison | None, analysis: Analysis) -> str:
-    """``+0.52 [-0.10, +1.12]`` and how many seeds are missing; a dash where there is nothing to compare."""
+def difference_cell(compared: SystemComparison | None, analysis: Analysis) -> str:
+    """Format as ``+0.52 [-0.10, +1.12]`` with the number of missing seeds; a dash for None."""
     if compared is None:
         return _NONE
     metric = _shown_metric(compared, analysis)
@@ -278,12 +272,12 @@ def difference_cell(compared: Comparison | None, analysis: Analysis) -> str:
 
 
 def interval_cell(interval: Interval | None, metric: str) -> str:
-    """``[-0.10, +1.12]``, or a dash."""
+    """Format as ``[-0.10, +1.12]``; a dash for None."""
     return _NONE if interval is None else f"[{', '.join(number(end, metric, signed=True) for end in interval)}]"
 
 
 def spread_cell(spread: Spread | None, metric: str, seeds: int, signed: bool = False) -> str:
-    """``88.15 ± 0.31``, with the number of seeds where it is not the expected one; a dash for None."""
+    """Format as ``88.15 ± 0.31``, with the number of seeds if it is not ``seeds``; a dash for None."""
     if spread is None:
         return _NONE
     text = number(spread.mean, metric, signed)
@@ -293,21 +287,21 @@ def spread_cell(spread: Spread | None, metric: str, seeds: int, signed: bool = F
 
 
 def number(value: float, metric: str, signed: bool = False) -> str:
-    """In points with two decimals; nats with four."""
+    """Format nats with four decimals, everything else in points with two."""
     sign = "+" if signed else ""
     text = f"{value:{sign}.4f}" if metric in _IN_NATS else f"{100 * value:{sign}.2f}"
-    # What rounds to zero has no side.
+    # A value that rounds to zero is shown as +0.
     return text.replace("-", sign) if signed and not float(text) else text
 
 
 def p_value(value: float | None) -> str:
-    """Three decimals, or a dash."""
+    """Format with three decimals; a dash for None."""
     if value is None:
         return _NONE
     return f"{value:.3f}" if value >= 0.0005 else "<0.001"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """Format a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

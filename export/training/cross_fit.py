@@ -1,7 +1,7 @@
 """Cross-fitted labels: each row's soft label by a teacher that was fitted without the row.
 
-A teacher is surer of the rows it was fitted on than of others, right or wrong, and a knowledge base holds nothing but
-such rows. With k folds, k teachers are fitted on all rows but one fold each, and label that fold.
+A teacher is more confident on the rows it was fitted on, right or wrong, and these are the rows of a knowledge base.
+With k folds, k teachers are fitted on all rows except one fold each, and label that fold.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def folds_of(split: Split, folds: int) -> NDArray[np.int64]:
 
     Args:
         split: the rows.
-        folds: how many; they become fewer where so many rows are related that nothing is left for some.
+        folds: the number of folds; it is reduced if related rows leave some folds empty.
 
     Raises:
         DataError: all rows are related.
@@ -29,10 +29,10 @@ def folds_of(split: Split, folds: int) -> NDArray[np.int64]:
     used, fold = np.unique(grouped_folds(related_rows(split), folds, _SEED), return_inverse=True)
     if len(used) < 2:
         raise DataError(
-            "no row can be labelled by a teacher that has not seen its like",
+            "cross-fitting is impossible because all rows are related",
             path=split.source,
             found=f"{len(split)} rows that are all related",
-            expected="texts of which one is not part of another, pairs that share no text",
+            expected="texts that are not part of each other, pairs that share no text",
             remedy='Take labels = "teacher" in the recipe\'s [retrieval].',
         )
     return fold.astype(np.int64)

@@ -1,4 +1,4 @@
-"""The student: where it starts, and its distillation (ReAugKD, step 2)."""
+"""Initialise and distil the student (ReAugKD, step 2)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def start_student(
     """The student before its distillation.
 
     From the teacher's layers it inherits their weights, and the classifier and projection head where the teacher has
-    them in the same shape; from a model of its own only the encoder.
+    them in the same shape; from another model only the encoder is taken.
 
     Args:
         teacher: with an ``encoder``.
         projection: the keys' head; the student's has a bias where this one has.
         num_labels: c.
         recipe: layers or model.
-        attention: of a model of its own, see ``load_encoder``; from the teacher's layers it is the teacher's.
+        attention: of another model, see ``load_encoder``; the teacher's layers keep the teacher's.
     """
     if recipe.model:
         encoder = load_encoder(recipe.model, attention)
@@ -55,7 +55,7 @@ def start_student(
 
 
 def pooling_of(teacher: nn.Module) -> Pooling:
-    """How a teacher of either kind pools its token states."""
+    """The pooling of a teacher of either kind."""
     if isinstance(teacher, EncoderClassifier):
         return teacher.head.pooling
     assert isinstance(teacher, FineTunedTeacher)
@@ -85,10 +85,10 @@ def distil(
 
     Args:
         student: as ``start_student`` gives it.
-        load_teacher: called where an objective asks the teacher live, on inputs that are no rows of the data. Where
+        load_teacher: called if an objective runs the teacher on inputs that are not rows of the data. Where
             one needs ``"attentions"``, student and teacher are loaded with the objectives' ``attention``.
         rows: n rows of tokens.
-        targets: what the teacher said of them.
+        targets: the teacher's outputs for them.
         recipe: its objectives.
         job: see fit.
     """
@@ -105,7 +105,7 @@ def distil(
 
 @dataclass(frozen=True)
 class _Loss:
-    """The objectives' view of a step of the fit."""
+    """The weighted sum of the objectives, as the loss of a training step."""
 
     total: objectives.WeightedSum
     targets: Targets

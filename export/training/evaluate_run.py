@@ -1,4 +1,4 @@
-"""The systems that need torch: a run's teacher and its float32 student, beside the bundle's own on the same rows."""
+"""Evaluate a run's teacher and float32 student together with the bundle on the same rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ...errors import DataError
 from ...runtime.data import Split
 from ...runtime.decision.blending import softmax_many
 from ...runtime.evaluation.evaluate import Progress, evaluate_bundle
-from ...runtime.evaluation.fidelity import shifted_split, with_fidelity
-from ...runtime.evaluation.results import DISTILLATION, DISTILLATION_ROWS, SHIFTED, STUDENT_FP32, TEACHER, EvalReport
+from ...runtime.evaluation.fidelity import split_with_typos, with_fidelity
+from ...runtime.evaluation.results import DISTILLATION, DISTILLATION_ROWS, STUDENT_FP32, TEACHER, TYPOS, EvalReport
 from ...runtime.runtime import Runtime
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.progress import progress
@@ -74,7 +74,7 @@ class RunSystems:
 
 
 def distillation_sample(rows: int) -> NDArray[np.int64]:
-    """Which of so many train rows stand for all in a report: ascending, all or a fixed ``DISTILLATION_ROWS``."""
+    """Sorted indices of the train rows in a report: all, or a fixed sample of ``DISTILLATION_ROWS``."""
     return np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(rows)[:DISTILLATION_ROWS])
 
 
@@ -82,7 +82,7 @@ def run_probabilities(run_path: Path, split: Split, labels: Sequence[str]) -> di
     """Probabilities [n, c] of ``teacher`` and ``student_fp32`` on a split's rows.
 
     Raises:
-        DataError: as ``RunSystems``.
+        DataError: same as ``RunSystems``.
     """
     return RunSystems(run_path, labels).probabilities(split)
 
@@ -100,14 +100,14 @@ def evaluate_with_run(run_path: Path, runtime: Runtime, split: Split, split_name
         split_name: for the report.
 
     Raises:
-        DataError: as ``RunSystems``, or the split has no rows.
-        LabelError, TextError: as ``evaluate_bundle``.
+        DataError: same as ``RunSystems``, or the split has no rows.
+        LabelError, TextError: same as ``evaluate_bundle``.
     """
     systems = RunSystems(run_path, runtime.labels)
     extra = systems.probabilities(split)
     with _bar("bundle", len(split)) as advance:
         report = evaluate_bundle(runtime, split, extra=extra, split_name=split_name, progress=advance)
-    splits = {SHIFTED: shifted_split(split), DISTILLATION: systems.distillation_rows()}
+    splits = {TYPOS: split_with_typos(split), DISTILLATION: systems.distillation_rows()}
     asked = {kind: systems.probabilities(rows, f"{kind} rows") for kind, rows in splits.items()}
     with _bar("bundle, " + " and ".join(f"{kind} rows" for kind in splits), sum(map(len, splits.values()))) as advance:
         return with_fidelity(report, runtime, splits, asked, advance)

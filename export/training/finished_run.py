@@ -1,4 +1,4 @@
-"""What a finished run offers to an export: rows, the teacher's answers to them, the student and its query."""
+"""Read a finished run: its rows, the teacher's outputs for them, the student and its query."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run, read.
+    """The contents of a finished run.
 
     Args:
         run: its folder.
@@ -64,16 +64,16 @@ class FinishedRun:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Their names, in the order of the logits."""
+        """The label names, in the order of the logits."""
         return tuple(self.description["labels"])
 
     @property
     def recipe(self) -> Recipe:
-        """The run's."""
+        """The recipe of the run."""
         return recipe_from_dict(self.description["recipe"])
 
     def student(self, recipe: RetrievalRecipe) -> EncoderClassifier:
-        """The student, asking as the recipe says."""
+        """The student with the recipe's query."""
         student = EncoderClassifier.load(self.run.student)
         return with_layer_query(student, LinearLayer.load(self.run.query)) if recipe.query == "layers" else student
 
@@ -110,7 +110,7 @@ class FinishedRun:
         return self._knowledge(self.heldout, self.outputs["heldout"], queries)
 
     def of_extra(self, split: Split, queries: NDArray[np.float32] | None) -> KbRows:
-        """Rows that the run did not know, labelled by its teacher now; gold labels, if there are any, are not read."""
+        """Extra rows labelled by the run's teacher; their gold labels are not read."""
         teacher = self.teacher()
         rows = token_rows(self.run.teacher, split, teacher.encoder.config, self.recipe.max_length)  # type: ignore[union-attr]
         found = outputs_of(teacher, rows, "teacher on the extra rows")

@@ -34,7 +34,7 @@ def load_hub_dataset(
         label_names: the labels and their order; by default the ClassLabel's own names, else as for files.
 
     Raises:
-        DataError: there is no such data set, or no network to fetch it.
+        DataError: the data set does not exist, or the network is down.
     """
     loaded = _load(name, task)
     splits = {}

@@ -1,4 +1,4 @@
-"""What can be told of teacher and student before any training: that they load, fit the recipe, can be exported."""
+"""Checks of teacher and student before any training: they load, fit the recipe and can be exported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOKENS = 8  # of the text whose attention maps are looked at
 
 
 def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Sequence[str]) -> None:
-    """Refuse before there is a run folder what would only show after hours."""
+    """Refuse unusable models before the run folder is made, not after hours of training."""
     loss = objectives.build(recipe.objectives)
     config, student = load_config(teacher), recipe.student
     if fine_tuned:

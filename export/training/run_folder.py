@@ -1,4 +1,4 @@
-"""The run folder: what the training stage leaves behind, stage by stage, each written whole or not at all.
+"""The run folder: the results of each training stage, written atomically.
 
     RUN/run.json             recipe, teacher, labels, what the data was
     RUN/data/*.jsonl         the rows of train and heldout
@@ -49,7 +49,7 @@ class RunFolder:
     Args:
         path: the folder.
         shared: where runs that agree in a stage's inputs find what another one of them has made of it, for the stages
-            of the teacher; None to make everything anew.
+            of the teacher; None to compute everything again.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class RunFolder:
         return self.path / "query"
 
     def cross_fit(self, fold: int) -> Path:
-        """The labels of one fold by the teacher that was fitted without it."""
+        """The folder of one fold's labels by the teacher fitted without it."""
         return self.path / f"cross_fit_{fold}"
 
     @property
@@ -95,7 +95,7 @@ class RunFolder:
         return self.path / "tuning"
 
     def checkpoint(self, stage: str) -> Path:
-        """Where a stage's fit saves itself."""
+        """The checkpoint folder of a stage."""
         return self.path / "checkpoints" / f"{stage}.pt"
 
     def describe(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class RunFolder:
         Raises:
             DataError: not a run folder, or one whose training has not got that far.
         """
-        return read_json(self.path / "run.json", "a run folder made by `reaugkd train`")
+        return read_run_json(self.path / "run.json", "a run folder made by `reaugkd train`")
 
     def require_finished(self) -> None:
         """Raise DataError where the last stage was not reached."""
@@ -113,7 +113,7 @@ class RunFolder:
                 "the run is not finished",
                 path=self.path,
                 expected="every stage done",
-                remedy="Call the same `reaugkd train` again: it goes on where it stopped.",
+                remedy="Run the same `reaugkd train` again: it resumes where it stopped.",
             )
 
     def begin(self, description: dict[str, Any], redo: bool) -> None:
@@ -131,7 +131,7 @@ class RunFolder:
                 remove_folder(self.tuning)  # what it holds is of another description: the run is not finished
         elif self.path.exists() and not (self.path.is_dir() and all(map(_is_begun, self.path.iterdir()))):
             raise OutputExistsError(
-                "the output exists already and is no run folder",
+                "the output exists already and is not a run folder",
                 path=self.path,
                 remedy="Choose another --out: nothing is overwritten.",
             )
@@ -141,7 +141,7 @@ class RunFolder:
     def _refuse_other_settings(self, there: dict[str, Any], wanted: dict[str, Any], redo: bool) -> None:
         if redo or not self._holds_work():
             return
-        # Other library versions are written down, but no reason to refuse to go on.
+        # Other library versions are recorded, but a run still resumes.
         old, new = (flatten({**run, "versions": {}}) for run in (there, wanted))
         changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
         if changed:
@@ -155,7 +155,7 @@ class RunFolder:
             )
 
     def _holds_work(self) -> bool:
-        """Whether anything was trained: hours that another call must not throw away."""
+        """Whether anything was trained that another call must not delete."""
         fits = (self.teacher, self.student)
         return any((folder / "stage.json").is_file() or self.checkpoint(folder.name).is_file() for folder in fits)
 
@@ -163,7 +163,7 @@ class RunFolder:
     def stage(self, folder: Path, made_from: str) -> Iterator[Path | None]:
         """A folder to fill for a stage, or None where the stage was done from the same inputs before.
 
-        Under several processes all of them do the stage, the main one keeps what it wrote, and nobody leaves before
+        Under several processes all of them do the stage, the main one keeps its output, and no process leaves before
         that is in its place.
 
         Args:
@@ -188,7 +188,7 @@ class RunFolder:
         siblings.wait_for_everyone()
 
     def _take_shared(self, folder: Path, made_from: str) -> None:
-        """Take a stage over from another run, if one has made it."""
+        """Reuse a stage of another run, if there is one."""
         if (there := self._place_shared(folder, made_from)) is not None and there.is_dir():
             self._reopen(folder)
             with atomic_directory(folder) as temporary:
@@ -196,7 +196,7 @@ class RunFolder:
             remove_folder(self.checkpoint(folder.name).parent)
 
     def _share(self, folder: Path, made_from: str) -> None:
-        """Leave a stage for other runs: the same files under a second name, so that it takes no room."""
+        """Share a stage with other runs by hard links."""
         there = self._place_shared(folder, made_from)
         if there is not None and folder.is_dir() and not there.exists():
             there.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ class RunFolder:
         return self.shared / f"{folder.name}-{made_from[:24]}"
 
     def _reopen(self, folder: Path) -> None:
-        """Remove what is to be made again; from here on the run is not finished."""
+        """Remove the stages to be repeated; the run is then unfinished."""
         remove_folder(self.tuning)
         remove_folder(folder)
 
@@ -226,7 +226,7 @@ class RunFolder:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """A second name for a file, which takes no room; a copy where the file system has none, or it is another one."""
+    """Hard-link a file; copy it where the file system does not allow that."""
     try:
         os.link(source, target)
     except OSError:
@@ -274,7 +274,7 @@ def flatten(tree: object, prefix: str = "") -> dict[str, object]:
     return {prefix.rstrip("."): value}
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_run_json(path: Path, what: str) -> dict[str, Any]:
     """A JSON object from a file that must be there."""
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -295,7 +295,7 @@ def write_rows(split: Split, path: Path) -> None:
 
 
 def read_rows(path: Path) -> Split:
-    """What ``write_rows`` wrote."""
+    """Read the rows that ``write_rows`` wrote."""
     with path.open(encoding="utf-8", newline="\n") as file:
         rows = [json.loads(line) for line in file]
 

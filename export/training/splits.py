@@ -1,4 +1,4 @@
-"""Which rows play which part: train, heldout (the blend's), dev and test (the scores')."""
+"""Splits of a run: train, heldout (to tune the blend), dev and test (to evaluate)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import DataError
-from ...runtime.data import Dataset, Split, carve, drop_duplicates_of, with_dev_split
-from ...runtime.data.stratified_split import Indices
+from ...runtime.data import Dataset, Split, drop_duplicates_of, hold_out, with_dev_split
+from ...runtime.data.splits import Indices
 from ..recipe import Recipe
 from ..tuning.groups import related_rows
 
@@ -39,7 +39,7 @@ class RunSplits:
 
 
 def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
-    """Carve and clean the splits.
+    """Assign rows to splits and remove duplicates.
 
     The seeds are fixed: two runs of different seeds differ in their training, not in their rows. Where the data has no
     dev split, one is carved out of train, stratified. The held-out rows are always a carve of their own, so that
@@ -65,7 +65,7 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     if limit is not None and limit < len(rows):
         held = held[_fewer(rows.take(held), _wanted(limit, recipe))]
         _require_room(limit, len(held), dataset)
-        kept = kept[carve(rows.take(kept), names, limit - len(held), _LIMIT_SEED)[1]]
+        kept = kept[hold_out(rows.take(kept), names, limit - len(held), _LIMIT_SEED)[1]]
     heldout, train = rows.take(held), rows.take(kept)
     beyond = rows.take(np.setdiff1d(np.arange(len(rows)), [*held, *kept]))
     heldout = heldout.take(drop_duplicates_of(heldout, scored.values()))
@@ -78,7 +78,7 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
 
 
 def _wanted(rows: int, recipe: Recipe) -> int:
-    """How many of so many rows to hold out."""
+    """The number of rows to hold out."""
     return min(round(rows * recipe.heldout_share), recipe.heldout_max)
 
 
@@ -93,7 +93,7 @@ def _hold_out(rows: Split, label_names: tuple[str, ...], count: int) -> tuple[In
     small = sizes <= max(1, count // 4)
     firsts, sizes = firsts[small], sizes[small]
     groups_wanted = max(1, round(count / sizes.mean())) if len(sizes) else 1
-    _, held = carve(rows.take(firsts), label_names, groups_wanted, _HELDOUT_SEED)
+    _, held = hold_out(rows.take(firsts), label_names, groups_wanted, _HELDOUT_SEED)
     is_held = np.isin(groups, firsts[held])
     return np.flatnonzero(is_held), np.flatnonzero(~is_held)
 

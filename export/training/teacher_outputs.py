@@ -1,4 +1,4 @@
-"""What a run keeps of its teacher's answers: of every row, and of the rows that a cross-fitted teacher had not seen."""
+"""Cached teacher outputs of a run: for every row, and cross-fitted ones for rows left out of a fold's fit."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ VERSIONS_OF = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What to train.
+    """How to train.
 
     Args:
         teacher: hub id or folder.
@@ -82,7 +82,7 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
             remedy='Give an encoder that is not fine-tuned yet, or take labels = "teacher".',
         )
     if job.recipe.retrieval.labels == "cross_fitted":
-        folds_of(splits.train, job.recipe.retrieval.folds)  # told now, if it cannot be done
+        folds_of(splits.train, job.recipe.retrieval.folds)  # raises now if cross-fitting is impossible
     check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
     models = {"teacher": fingerprint(job.teacher), "student": fingerprint(job.recipe.student.model)}
     with processes().main_process_first():
@@ -93,7 +93,7 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Let torch take the deterministic form of an operation wherever it has one, for as long as the training lasts."""
+    """Use torch's deterministic operations where they exist, during the training."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for; without effect on a CPU
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -127,7 +127,7 @@ def _rows_of(split: Split) -> list[Any]:
 
 
 class _Pipeline:
-    """The stages; each loads what the ones before it left in the run folder."""
+    """The stages of a training; each reads the results of earlier ones from the run folder."""
 
     def __init__(
         self, run: RunFolder, splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]
@@ -309,7 +309,7 @@ class _Pipeline:
 
 
 def fingerprint(model: str) -> str:
-    """What a model is: the hash of a folder's files, so that a changed folder counts as another model; or its id."""
+    """The identity of a model: its hub id, or the hash of a folder's files, so that a changed folder counts as new."""
     folder = Path(model)
     if not model or not folder.is_dir():
         return model

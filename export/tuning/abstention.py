@@ -1,10 +1,10 @@
-"""Fitting when not to answer, on held-out rows: thresholds of doubt, certified rates of errors, prediction sets.
+"""Fit abstention on held-out rows: thresholds of the rejection score, certified error rates, prediction sets.
 
-Of related rows one counts, since all three need independent ones, and neighbours come from rows that know nothing of
-them. No foreign text takes part.
+All three need independent rows: of related rows one is used, and neighbours come from rows not related to them. No
+out-of-scope text is used.
 
-A threshold for the coverage v is the ceil((n + 1) v)-th smallest doubt of n rows: a text like them is answered with at
-least that probability (the quantile of split conformal prediction).
+The threshold for coverage v is the ceil((n + 1) v)-th smallest rejection score of n rows: a text like them is answered
+with at least that probability (the quantile of split conformal prediction).
 
 For a rate of errors e, ranks of the doubt are tested, a hundred of them, from the least doubtful on: among the m rows
 up to a rank, k wrong, "the rate among the answered is above e" is refuted where the exact binomial P(K <= k; m, e) is
@@ -41,16 +41,14 @@ from ...runtime.decision.histogram import AGREEMENT_EDGES, SIMILARITY_EDGES, His
 from ...runtime.decision.rejection_score import EmpiricalSurvival, Tails, disagreement, distance, uncertainty
 from .build_kb import blend_found
 
-Floats = NDArray[np.floating]
-
 LEAST_ROWS = 20
-"""Independent held-out rows, below which nothing is fitted."""
+"""Least number of independent held-out rows for a fit."""
 
 SHARES = (*(step / 20 for step in range(2, 18)), *(step / 100 for step in range(90, 100)), 0.995, 0.999)
-"""Coverages that have a threshold; between two of them the runtime interpolates."""
+"""Coverages with a threshold; the runtime interpolates between them."""
 
 ERRORS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
-"""Rates of errors that are certified where they can be."""
+"""Error rates to certify."""
 
 DELTA = 0.05
 _STARTS = (0.1, 0.25, 0.5, 0.75)
@@ -60,13 +58,13 @@ _RANKS = 100
 def abstention_of(
     kb: KnowledgeBase, heldout: HeldOutRows, blend: BlendConfig, gate: Gate | None = None
 ) -> Abstention | None:
-    """`fit_abstention` on a bundle's parts, at export or afterwards.
+    """`fit_abstention` for the parts of a bundle, at export or afterwards.
 
     Args:
-        kb: a knowledge base; its first ``heldout.unrelated`` rows are searched, all of them exactly.
-        heldout: the student's answers to held-out rows.
-        blend: how the bundle answers.
-        gate: the bundle's.
+        kb: a knowledge base; its first ``heldout.unrelated`` rows are searched exactly.
+        heldout: the student's outputs for held-out rows.
+        blend: the bundle's blend.
+        gate: the bundle's gate.
     """
     keys = unit(kb.keys()[: heldout.unrelated]) if heldout.unrelated else np.zeros((0, kb.ndim), np.float32)
     return fit_abstention(keys, kb.soft_labels, heldout, blend, gate)
@@ -75,14 +73,14 @@ def abstention_of(
 def fit_abstention(
     keys: NDArray[np.float32], labels: SoftLabels, heldout: HeldOutRows, blend: BlendConfig, gate: Gate | None = None
 ) -> Abstention | None:
-    """Everything about when not to answer; None where the held-out rows or the keys are too few.
+    """Fit thresholds, certified error rates and prediction sets; None if there are too few held-out rows or keys.
 
     Args:
-        keys: float32 [n, d], of length 1, of rows that know nothing of the held-out ones.
-        labels: of n rows, or of more.
-        heldout: the student's answers to held-out rows.
-        blend: how the bundle answers.
-        gate: the bundle's, for prediction sets of what it lets through.
+        keys: float32 [n, d], of length 1, of rows not related to the held-out ones.
+        labels: soft labels of at least n rows.
+        heldout: the student's outputs for held-out rows.
+        blend: the bundle's blend.
+        gate: the bundle's gate, for prediction sets of gated answers.
 
     Raises:
         DependencyError: MAPIE is not installed.
@@ -124,25 +122,25 @@ def fit_abstention(
 
 
 def certified_threshold(
-    rejection_scores: Floats, wrong: NDArray[np.bool_], error: float, delta: float = DELTA
+    rejection_scores: NDArray[np.floating], wrong: NDArray[np.bool_], error: float, delta: float = DELTA
 ) -> Certified | None:
-    """The largest threshold whose answers are shown to be wrong at most so often; None where none could be.
+    """The largest threshold with a certified error rate; None if no threshold can be certified.
 
     Args:
         rejection_scores: [n], of independent rows.
         wrong: [n], whether the answer is.
-        error: the rate of errors, 0 to 1.
-        delta: the chance that the rows were misleading.
+        error: the error rate, 0 to 1.
+        delta: the probability that the certificate is wrong.
     """
     rows = len(rejection_scores)
     ranks = np.unique(np.ceil(np.arange(1, _RANKS + 1) * rows / _RANKS).astype(np.int64))
     thresholds = [_rounded_up(float(one)) for one in np.sort(rejection_scores)[ranks - 1]]
-    # As the edge takes them: all rows of one doubt at once.
+    # The runtime treats all rows with the same score alike.
     answered = np.array([(rejection_scores <= threshold).sum() for threshold in thresholds])
     failed = np.array([(wrong & (rejection_scores <= threshold)).sum() for threshold in thresholds])
     level = delta / len(_STARTS)
     passed = binom.cdf(failed, answered, error) <= level
-    fewest = math.log(level) / math.log1p(-error)  # of rows that prove anything, none of them wrong
+    fewest = math.log(level) / math.log1p(-error)  # rows, none of them wrong, that are needed for a proof
     best = -1
     for start in _STARTS:
         first = int(np.searchsorted(ranks, max(start * rows, fewest)))
@@ -153,20 +151,20 @@ def certified_threshold(
     return Certified(error, thresholds[best], int(answered[best]), int(failed[best]))
 
 
-def _mapie() -> Callable[[Floats, NDArray[np.integer]], PredictionSets]:
-    # Not at the top: it takes seconds to import, and `compact` needs it only for bundles that abstain.
+def _mapie() -> Callable[[NDArray[np.floating], NDArray[np.integer]], PredictionSets]:
+    # Not at the top: it takes seconds to import, and `condense` needs it only for bundles with abstention.
     try:
         from .conformal import prediction_sets
     except ModuleNotFoundError as error:
         raise DependencyError(
-            "fitting when to abstain needs the train extra",
+            "fitting abstention thresholds needs the train extra",
             found=f"no module {error.name!r}",
             remedy="Install it: pip install 'reaugkd[train]'.",
         ) from error
     return prediction_sets
 
 
-def _thresholds(rejection_scores: Floats, wrong: NDArray[np.bool_]) -> Thresholds:
+def _thresholds(rejection_scores: NDArray[np.floating], wrong: NDArray[np.bool_]) -> Thresholds:
     rows, ordered = len(rejection_scores), np.sort(rejection_scores)
     shares = [share for share in SHARES if _rank(share, rows) <= rows]
     values = [_rounded_up(float(ordered[_rank(share, rows) - 1])) for share in shares]
@@ -176,7 +174,7 @@ def _thresholds(rejection_scores: Floats, wrong: NDArray[np.bool_]) -> Threshold
         if found is not None:
             errors.append(found)
         if found is not None and found.answered == rows:
-            break  # a larger rate answers no more
+            break  # a larger rate answers no more rows
     return Thresholds(tuple(shares), tuple(values), tuple(errors))
 
 
@@ -184,26 +182,26 @@ def _rank(share: float, rows: int) -> int:
     return math.ceil(share * (rows + 1) - 1e-9)  # 0.07 * 100 is 7.000000000000001
 
 
-def _gated(student: Floats, blend: Floats, gate: Gate) -> Floats:
+def _gated(student: NDArray[np.floating], blend: NDArray[np.floating], gate: Gate) -> NDArray[np.floating]:
     sure = student.max(axis=1, keepdims=True) >= gate.threshold
     return np.where(sure, student, blend)
 
 
 def _rounded_up(value: float) -> float:
-    """To six digits, never below: another compiler's last bit shall not leave a row out."""
+    """Round up to six digits, so that the last bit of another compiler does not leave a row out."""
     return math.ceil(value * 1e6) / 1e6
 
 
 def describe_abstention(abstention: Abstention | None) -> str:
-    """What an export has found, in words."""
+    """A description of an abstention fit, for the terminal."""
     if abstention is None:
         return f"none: fewer than {LEAST_ROWS} independent held-out rows, or an empty knowledge base"
     errors = abstention.blend.errors
     rows = f"{abstention.rows} held-out rows"
     if not errors:
-        return f"by coverage; too few of {rows}, or too many of them wrong, to certify a rate of errors"
+        return f"by coverage; too few of {rows}, or too many of them wrong, to certify an error rate"
     least = errors[0]
     return (
-        f"by coverage, or by errors from {least.error:.1%} on, which answers {least.answered / abstention.rows:.0%} "
-        f"of {rows}"
+        f"by coverage, or by error rate from {least.error:.1%} on, "
+        f"which answers {least.answered / abstention.rows:.0%} of {rows}"
     )

@@ -1,4 +1,4 @@
-"""What goes into a knowledge base, and the blend that is tuned on what a student finds in it."""
+"""Build a knowledge base from rows, and tune blend and search on held-out rows."""
 
 from __future__ import annotations
 
@@ -9,33 +9,32 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kb.index.exact_search import EfSearchChoice, narrowest
+from ...kb.index.exact_search import EfSearchChoice, least_ef_search
 from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import LABEL_LOSS, SoftLabels
 from ...kb.texts import TextDigests
 from ...runtime.decision.blend_config import BlendConfig
-from ...runtime.decision.blending import softmax_many
-from ...runtime.decision.mixture_weight import features_many
+from ...runtime.decision.blending import blend_batch, softmax_many
 from ...runtime.inference.threads import default_threads
 from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
+from ..types import Floats
 from .groups import related_inputs
 from .tune import K_GRID, HeldOut, Tuning, soft_labels, tune_blend
 
 TUNING_EF_SEARCH = 4 * K_GRID[-1]
-"""Of searches while the blend is tuned, so that what the graph misses has no part in the choice."""
+"""ef_search while the blend is tuned: so broad that what the graph misses does not affect the choice."""
 
 MOST_QUERIES = 1000
-"""That the width is chosen on."""
+"""Queries on which ef_search is chosen."""
 
-Progress = Callable[[int, int], bool]
-Floats = NDArray[np.float64]
+_BLOCK = 128  # texts blended at once: their soft labels [128, k, c] take some MB
 
 
 @dataclass(frozen=True)
 class KbRows:
-    """n rows that a knowledge base can hold.
+    """n rows of a knowledge base before they are indexed.
 
     Args:
         inputs: texts or pairs.
@@ -55,13 +54,13 @@ class KbRows:
         return len(self.inputs)
 
     def keys(self, recipe: RetrievalRecipe) -> NDArray[np.float32]:
-        """What the rows are found by, [n, d]."""
+        """The keys that queries are compared with, [n, d]."""
         if recipe.keys == "student":
             return self.queries
         if recipe.keys == "teacher":
             return self.teacher_keys
         both = self.queries + self.teacher_keys
-        # Opposite keys cancel out: such a row is found by the student's.
+        # Opposite keys cancel out: such a row keeps the student's key.
         lengths = np.linalg.norm(both, axis=1, keepdims=True)
         return np.where(lengths > 1e-6, both / np.maximum(lengths, 1e-6), self.queries).astype(np.float32)
 
@@ -70,7 +69,7 @@ class KbRows:
         return related_inputs(self.inputs)
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> KbRows:
-        """Some of the rows."""
+        """A selection of the rows."""
         chosen = np.arange(len(self))[rows]
         arrays = {name: getattr(self, name)[chosen] for name in ("logits", "teacher_keys", "queries", "gold")}
         return KbRows([self.inputs[row] for row in chosen], **arrays)
@@ -89,18 +88,18 @@ KbTexts = Literal["plain", "hash", "none"]
 
 @dataclass(frozen=True)
 class KbStorageConfig:
-    """How a knowledge base is written.
+    """How a knowledge base is stored.
 
     Args:
-        dtype: of the stored keys. In i8 they answer as in f16 (docs/performance.md), in a third less of the bytes.
-        connectivity: edges a row in the index's graph.
-        texts: ``"plain"`` stores the rows' texts, for explanations; ``"hash"`` digests of them (`kb.text_digests`), by
-            which a given text can be found; ``"none"`` neither.
-        label_loss: what soft labels of many classes may lose to become smaller (`kb.soft_labels`).
+        dtype: of the stored keys, see `IndexConfig`.
+        connectivity: edges per node of the graph, see `IndexConfig`.
+        texts: ``"plain"`` stores the rows' texts, for explanations; ``"hash"`` stores digests (`TextDigests`), by which
+            a given text can be found; ``"none"`` stores neither.
+        label_loss: largest loss at which soft labels of many classes are stored in a smaller form (`kb.soft_labels`).
     """
 
-    dtype: str = "i8"
-    connectivity: int = 16
+    dtype: str = IndexConfig.dtype
+    connectivity: int = IndexConfig.connectivity
     texts: KbTexts = "plain"
     label_loss: float = LABEL_LOSS
 
@@ -110,25 +109,25 @@ def build_kb(
     recipe: RetrievalRecipe,
     blend: BlendConfig,
     store: KbStorageConfig,
-    width: int = TUNING_EF_SEARCH,
-    progress: Progress | None = None,
+    ef_search: int = TUNING_EF_SEARCH,
+    progress: Callable[[int, int], bool] | None = None,
 ) -> KnowledgeBase:
-    """A knowledge base of the rows, their soft labels as the blend says (temperature, share of gold).
+    """Build a knowledge base of the rows, their soft labels as the blend says (temperature, share of gold).
 
     Args:
-        rows: its rows.
+        rows: the rows.
         recipe: which keys they have.
-        blend: see above.
-        store: how it is written.
-        width: of a search.
-        progress: as of `KnowledgeBase.build`.
+        blend: the temperature and the share of gold of the soft labels.
+        store: how it is stored.
+        ef_search: breadth of a search.
+        progress: see `KnowledgeBase.build`.
     """
     keys = rows.keys(recipe)
     return KnowledgeBase.build(
         keys,
         soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share),
         config=IndexConfig(
-            ndim=keys.shape[1], dtype=store.dtype, connectivity=store.connectivity, expansion_search=width
+            ndim=keys.shape[1], dtype=store.dtype, connectivity=store.connectivity, expansion_search=ef_search
         ),
         gold=rows.gold,
         texts=_kept(rows.inputs, store.texts),
@@ -151,15 +150,15 @@ def tune(
     recipe: RetrievalRecipe,
     true: int | None = None,
 ) -> Tuning:
-    """Tune the blend on what held-out rows find.
+    """Tune the blend on the neighbours of held-out rows.
 
     Args:
-        kb: of ``rows``; which soft labels it has does not matter.
+        kb: the knowledge base of ``rows``; its soft labels are not read.
         rows: its rows, none of them held out.
         heldout: rows with labels.
-        answers: the student's to them.
+        answers: the student's outputs for the held-out rows.
         recipe: what may be chosen from.
-        true: how many of the held-out rows, the first ones, have a gold label; None for all.
+        true: the number of held-out rows with a gold label, which come first; None for all.
     """
     found, similarities = kb.search_many(answers.queries, K_GRID[-1], threads=default_threads())
     gold, groups = rows.gold[found], heldout.groups()
@@ -175,23 +174,23 @@ def tune(
 def tune_ef_search(
     kb: KnowledgeBase, rows: KbRows, queries: NDArray[np.float32], recipe: RetrievalRecipe, k: int
 ) -> EfSearchChoice:
-    """How broadly to search a knowledge base for k neighbours (`kb.recall`), which it then does.
+    """Choose a knowledge base's ef_search for k neighbours (`exact_search.least_ef_search`) and set it.
 
     Args:
-        kb: of ``rows``; changed.
+        kb: the knowledge base of ``rows``; changed.
         rows: its rows.
-        queries: [n, d], the student's of rows that it does not hold; the first `MOST_QUERIES` count.
+        queries: [n, d], the student's, of rows that it does not hold; the first `MOST_QUERIES` are used.
         recipe: which keys it has.
-        k: neighbours that will be asked for.
+        k: neighbours of a search.
     """
-    width = narrowest(kb.index, rows.keys(recipe), queries[:MOST_QUERIES], k)
-    kb.index.set_ef_search(width.expansion_search)
-    return width
+    chosen = least_ef_search(kb.index, rows.keys(recipe), queries[:MOST_QUERIES], k)
+    kb.index.set_ef_search(chosen.expansion_search)
+    return chosen
 
 
 @dataclass(frozen=True)
 class Blends:
-    """Probabilities [n, c] of the student, of its neighbours and of both, float64."""
+    """Probabilities [n, c] of the student, of its neighbours and of the blend, float64."""
 
     student: Floats
     retrieval: Floats
@@ -199,7 +198,7 @@ class Blends:
 
 
 def blend_many(kb: KnowledgeBase, blend: BlendConfig, answers: StudentOutputs) -> Blends:
-    """What a bundle of this knowledge base and blend answers, for many rows at once: as the runtime, to rounding."""
+    """A bundle's answers for many rows at once: the same as the runtime's, except for rounding."""
     found, similarities = kb.search_many(answers.queries, blend.k, threads=default_threads())
     return blend_found(found, similarities, kb.soft_labels, blend, answers.logits)
 
@@ -211,24 +210,20 @@ def blend_found(
     blend: BlendConfig,
     logits: NDArray[np.float32],
 ) -> Blends:
-    """`blend_many` of what was found already.
+    """`blend_many` for neighbours that were found already.
 
     Args:
         found: [n, k], rows of the knowledge base.
         similarities: [n, k], descending.
-        labels: of its rows.
+        labels: of the knowledge base's rows.
         blend: the blend.
         logits: [n, c], the student's.
     """
     student = softmax_many(logits.astype(np.float64), blend.student_temperature).astype(np.float64, copy=False)
-    shares = softmax_many(similarities.astype(np.float64), blend.tau)
-    retrieved = np.stack(
-        [share @ labels.take(rows).astype(np.float64) for share, rows in zip(shares, found, strict=True)]
-    )
-    retrieved /= retrieved.sum(axis=1, keepdims=True)
-    weights: NDArray[np.floating] = np.full(len(student), blend.student_weight)
-    if blend.weight is not None:
-        top, gap = similarities[:, 0], similarities[:, 0] - similarities[:, -1]
-        weights = blend.weight.weight_many(features_many(student, retrieved, top, gap))
-    weights = weights[:, None]
-    return Blends(student, retrieved, weights * student + (1 - weights) * retrieved)
+    parts = [slice(start, start + _BLOCK) for start in range(0, len(found), _BLOCK)]
+    blended = [
+        blend_batch(student[rows], similarities[rows], np.stack([labels.take(one) for one in found[rows]]), blend)
+        for rows in parts
+    ]
+    retrieved = np.concatenate([one.retrieval_probabilities for one in blended])
+    return Blends(student, retrieved, np.concatenate([one.probabilities for one in blended]))

@@ -13,10 +13,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from ...runtime.decision.conformal import COVERAGES, PredictionSets
 
-Floats = NDArray[np.floating]
 
-
-def prediction_sets(probabilities: Floats, gold: NDArray[np.integer]) -> PredictionSets:
+def prediction_sets(probabilities: NDArray[np.floating], gold: NDArray[np.integer]) -> PredictionSets:
     """Thresholds of prediction sets, by MAPIE's split conformal prediction, for as many coverages as the rows allow.
 
     Args:
@@ -49,9 +47,9 @@ class _Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def predict_proba(self, probabilities: Floats) -> Floats:
+    def predict_proba(self, probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
         return probabilities
 
-    def predict(self, probabilities: Floats) -> NDArray[np.integer]:
+    def predict(self, probabilities: NDArray[np.floating]) -> NDArray[np.integer]:
         labels: NDArray[np.integer] = self.classes_[probabilities.argmax(axis=1)]
         return labels

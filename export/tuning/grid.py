@@ -1,4 +1,4 @@
-"""Every setting of the neighbours that the tuner tries, and which of them is best together with the student."""
+"""Grid search over the neighbours' settings: score each together with the student, and choose."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.decision.blending import interpolate
+from ..types import Floats
 from .groups import grouped_folds, mean_and_error
-
-Floats = NDArray[np.float64]
 
 FOLDS = 5
 PARTITIONS = 4
@@ -31,9 +31,9 @@ class Setting(NamedTuple):
 
 
 class Best(NamedTuple):
-    """A setting with the student's best weight.
+    """A setting with its best mixture weight.
 
-    ``number`` is the setting's, ``weight`` the student's; ``nll`` and ``retrieval_nll`` are the mean negative
+    ``number`` is the setting's index, ``weight`` the student's; ``nll`` and ``retrieval_nll`` are the mean negative
     log-likelihoods of the blend and of its neighbours alone.
     """
 
@@ -49,26 +49,26 @@ class Candidates:
 
     Args:
         settings: m of them.
-        of_gold: [m, n], what the neighbours give each row's gold label under each.
+        of_gold: [m, n], the retrieved probability of each row's gold label at each setting.
     """
 
     settings: Sequence[Setting]
     of_gold: Floats
 
     def best(self, student: Floats) -> Best:
-        """The setting whose blend with the student is likeliest; among equals that of the best neighbours.
+        """The setting whose blend has the lowest NLL; ties go to the lowest NLL of the neighbours alone.
 
         Args:
             student: [n], the student's probability of each row's gold label.
         """
         weights = fit_weights(student, self.of_gold)
-        nlls = _nlls(blended(student, self.of_gold, weights[:, None]))
+        nlls = _nlls(interpolate(student, self.of_gold, weights[:, None]))
         alone = _nlls(self.of_gold)
         number = int(np.lexsort((alone, nlls))[0])
         return Best(number, float(weights[number]), float(nlls[number]), float(alone[number]))
 
     def best_by_k(self, student: Floats) -> dict[int, Best]:
-        """The best setting at each k, smallest first; as ``best``."""
+        """The best setting at each k, the smallest k first; see ``best``."""
         found = {}
         for k in sorted({setting.k for setting in self.settings}):
             numbers = [number for number, setting in enumerate(self.settings) if setting.k == k]
@@ -77,25 +77,25 @@ class Candidates:
         return found
 
     def chosen(self, student: Floats, k_loss: float) -> Best:
-        """The best setting of the smallest k that keeps ``1 - k_loss`` of the best k's gain; of none, the best setting.
+        """The best setting of the smallest k that keeps ``1 - k_loss`` of the best k's gain, if there is a gain.
 
         Args:
-            student: [n], as of ``best``.
+            student: [n], see ``best``.
             k_loss: the share of the gain over the student that may be given up for fewer neighbours.
         """
         return fewest_neighbours(self.best_by_k(student), float(_nlls(student)), k_loss)
 
     def pays(self, student: Floats, groups: NDArray[np.integer] | None = None, k_loss: float = 0.0) -> bool:
-        """Whether the chosen blend beats the student on rows that it was not chosen on, by more than a standard error.
+        """Whether the chosen blend beats the student on unseen rows by more than a standard error.
 
-        By five-fold cross-validation of the choice, setting and constant weight, with four different partitions.
-        Hundreds of settings on a few hundred rows always find some gain, also where there is none. Below
-        ``FEWEST_ROWS`` rows nothing can be told: False.
+        The choice of setting and constant weight is cross-validated, with five folds and four partitions, because the
+        best of hundreds of settings on a few hundred rows always shows some gain. False below ``FEWEST_ROWS`` rows.
 
         Args:
-            student: [n], as of ``best``.
-            groups: [n], the rows' groups (`related_rows`): one fold each, and one vote. Default: no two are related.
-            k_loss: as of ``chosen``.
+            student: [n], see ``best``.
+            groups: [n], groups of related rows (`related_rows`), which share a fold and count once. Default: no rows
+                are related.
+            k_loss: see ``chosen``.
         """
         if len(student) < FEWEST_ROWS:
             return False
@@ -105,32 +105,26 @@ class Candidates:
         return gain > error
 
     def _unseen_gains(self, student: Floats, groups: NDArray[np.integer], k_loss: float, seed: int) -> Floats:
-        """[n], the log-likelihood that the blend of the other folds gains on each row over the student."""
+        """[n], each row's gain in log-likelihood over the student, by the blend chosen on the other folds."""
         folds = grouped_folds(groups, FOLDS, seed)
         gains = np.zeros(len(student))
         for fold in np.unique(folds):
             known, unknown = folds != fold, folds == fold
             if not known.any():
-                continue  # all rows are related: no gain can be shown
+                continue  # all rows are related
             best = Candidates(self.settings, self.of_gold[:, known]).chosen(student[known], k_loss)
-            mixed = blended(student[unknown], self.of_gold[best.number, unknown], best.weight)
+            mixed = interpolate(student[unknown], self.of_gold[best.number, unknown], best.weight)
             gains[unknown] = np.log(np.maximum(mixed, _TINY)) - np.log(np.maximum(student[unknown], _TINY))
         return gains
 
 
 def fewest_neighbours(by_k: Mapping[int, Best], student_nll: float, k_loss: float) -> Best:
-    """``Candidates.chosen`` of the best settings by k, smallest first."""
+    """See ``Candidates.chosen``; ``by_k`` has the best setting at each k, the smallest k first."""
     best = min(by_k.values(), key=lambda of_k: (of_k.nll, of_k.retrieval_nll))
     gain = student_nll - best.nll
     if gain <= 0:
         return best
     return next(of_k for of_k in by_k.values() if student_nll - of_k.nll >= (1 - k_loss) * gain)
-
-
-def blended(student: Floats, retrieved: Floats, weight: float | Floats) -> Floats:
-    """``weight * student + (1 - weight) * retrieved``."""
-    mixed: Floats = weight * student + (1 - weight) * retrieved
-    return mixed
 
 
 def fit_weights(student: Floats, retrieved: Floats) -> Floats:

@@ -1,7 +1,7 @@
-"""Rows that tell of each other: phrases cut out of one sentence, pairs that share a text.
+"""Groups of related rows: phrases cut out of one sentence, pairs that share a text.
 
-Held out row by row, such rows stand on both sides: a model then looks better on the held-out ones than it is, and a
-blend tuned there trusts it too much. So whole groups are held out.
+If such rows were held out one by one, related rows would be on both sides of the split: a model would look better on
+the held-out rows than it is, and the blend would trust it too much. So whole groups are held out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...runtime.data import Split, normalise
 Words = tuple[str, ...]
 
 COMMON = 20
-"""Rows: what more of them share (a fixed question beside every text, say) does not make them related."""
+"""Rows: a text shared by more rows (such as a fixed question) does not make them related."""
 
 
 def related_rows(split: Split) -> NDArray[np.int64]:
@@ -31,7 +31,7 @@ def related_rows(split: Split) -> NDArray[np.int64]:
 
 
 def related_inputs(inputs: Sequence[str | tuple[str, str]]) -> NDArray[np.int64]:
-    """The same of texts, or of pairs, as they are."""
+    """`related_rows` of texts or pairs."""
     singles = [item for item in inputs if isinstance(item, str)]
     pairs = [item for item in inputs if not isinstance(item, str)]
     if singles or not pairs:
@@ -42,8 +42,8 @@ def related_inputs(inputs: Sequence[str | tuple[str, str]]) -> NDArray[np.int64]
 def grouped_folds(groups: NDArray[np.integer], folds: int, seed: int) -> NDArray[np.int64]:
     """A fold for each row, int64 [n], from 0: related rows share one, and folds are about equally large.
 
-    By where the middle of a group falls among the rows in a drawn order, so that a large group fills a fold alone; a
-    fold may then be empty.
+    Groups are put in a random order, and a group's fold is that of its middle row. A large group may fill a fold alone
+    and leave another fold empty.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(sizes))
@@ -54,10 +54,10 @@ def grouped_folds(groups: NDArray[np.integer], folds: int, seed: int) -> NDArray
 
 
 def mean_and_error(values: NDArray[np.floating], groups: NDArray[np.integer]) -> tuple[float, float]:
-    """The mean of n values and its standard error where the values of a group go up and down together.
+    """The mean of n values and its standard error with correlated values within a group.
 
-    The error of clustered sampling: sqrt(sum over groups of (sum of the group's deviations)^2) / n. With a group for
-    each row it is the usual one, but for n in place of n - 1.
+    The standard error of cluster sampling: sqrt(sum over groups of (sum of the group's deviations)^2) / n. With one
+    row per group it is the usual error with n in place of n - 1.
     """
     mean = float(values.mean())
     _, group = np.unique(groups, return_inverse=True)
@@ -72,7 +72,7 @@ def _by_containment(texts: Sequence[str]) -> NDArray[np.int64]:
         rows_of.setdefault(phrase, []).append(row)
     lengths = _lengths_by_start(rows_of)
     group = np.full(len(texts), -1, np.int64)
-    for phrase in sorted(rows_of, key=lambda phrase: -len(phrase)):  # stable: among equals the first row's
+    for phrase in sorted(rows_of, key=lambda phrase: -len(phrase)):  # stable: the first row wins a tie
         rows = rows_of[phrase]
         if group[rows[0]] >= 0:
             continue
@@ -85,7 +85,7 @@ def _by_containment(texts: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _lengths_by_start(phrases: Iterable[Words]) -> dict[Words, set[int]]:
-    """For the first two words (or the one) of every phrase, how long the phrases are that begin so."""
+    """A map from the first two words (or the only word) of phrases to the lengths of the phrases."""
     lengths: dict[Words, set[int]] = {}
     for phrase in phrases:
         lengths.setdefault(phrase[:2], set()).add(len(phrase))
@@ -93,7 +93,7 @@ def _lengths_by_start(phrases: Iterable[Words]) -> dict[Words, set[int]]:
 
 
 def _known_parts(phrase: Words, lengths: dict[Words, set[int]]) -> Iterator[Words]:
-    """The stretches of a phrase, itself included, that may be phrases too."""
+    """The parts of a phrase, itself included, that may be phrases too."""
     for start in range(len(phrase)):
         for length in lengths.get(phrase[start : start + 1], set()) | lengths.get(phrase[start : start + 2], set()):
             if start + length <= len(phrase):

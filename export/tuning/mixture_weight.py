@@ -1,14 +1,13 @@
-"""Fitting the student's share as a function of the text, on held-out rows, and whether that pays.
+"""Fit the mixture weight (the student's share) as a function of the text on held-out rows, if that helps.
 
 For given temperatures a row's negative log-likelihood -log(w p + (1 - w) r), with p and r the student's and the
-neighbours' probability of its gold label, is convex in the student's share w. Three forms of w are fitted to it, from
-the simplest on:
+neighbours' probability of its gold label, is convex in the student's share w. Three forms of w are fitted:
 
     constant    one w for all texts
     buckets     a w for each quarter of the rows by top similarity, shrunk towards the constant
     logistic    w = sigmoid(logit(constant) + b + sum_j a_j z_j) of five standardised features, shrunk likewise
 
-Each more complex form is taken only where cross-validation says so. The settings of the neighbours (k, tau, the
+A more complex form is taken only if cross-validation prefers it. The settings of the neighbours (k, tau, the
 temperatures) are chosen before, with a constant weight.
 """
 
@@ -23,10 +22,11 @@ from numpy.typing import NDArray
 from scipy.optimize import bisect, minimize
 
 from ...errors import UsageError
+from ...runtime.decision.blending import interpolate
 from ...runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, features_many, sigmoid_many
+from ..types import Floats
 from .groups import grouped_folds, mean_and_error
 
-Floats = NDArray[np.float64]
 Kind = Literal["constant", "buckets", "logistic"]
 
 KINDS: tuple[Kind, ...] = ("constant", "buckets", "logistic")
@@ -45,7 +45,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class WeightInputs:
-    """What student and neighbours say of n held-out rows, at the chosen settings.
+    """Probabilities of student and neighbours for n held-out rows, at the chosen settings.
 
     Args:
         student: [n, c], the student's probabilities.
@@ -53,7 +53,7 @@ class WeightInputs:
         top: [n], the top similarity, as the runtime sees it (float32).
         gap: [n], the top similarity less that of the k-th neighbour.
         gold: [n], int64.
-        groups: [n], the rows' groups (`related_rows`); None where no two are related.
+        groups: [n], the rows' groups (`related_rows`); None if no rows are related.
     """
 
     student: NDArray[np.floating]
@@ -65,16 +65,16 @@ class WeightInputs:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The form that was chosen, fitted on all rows.
+class FittedWeight:
+    """The chosen form, fitted on all rows.
 
     Args:
         kind: its name.
         weight: for `BlendConfig.weight`; None for a constant.
         constant: the best constant weight.
         nll: mean negative log-likelihood of the form on the rows it was fitted on.
-        cv_nll: the mean cross-validated negative log-likelihood of the constant and of each form that was asked for;
-            empty where there were too few rows to compare.
+        cv_nll: the mean cross-validated negative log-likelihood of the constant and of each requested form; empty if
+            there were too few rows.
     """
 
     kind: Kind
@@ -86,7 +86,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The same for fitting: the probability of each gold label [n], twice, and the features [n, 5]."""
+    """Data of the fit: both probabilities of each gold label [n], and the features [n, 5]."""
 
     student: Floats
     retrieved: Floats
@@ -97,20 +97,20 @@ class _Rows:
 
     def losses(self, share: Floats | float) -> Floats:
         """-log(w p + (1 - w) r) of each row."""
-        losses: Floats = -np.log(np.maximum(share * self.student + (1 - share) * self.retrieved, _TINY))
+        losses: Floats = -np.log(np.maximum(interpolate(self.student, self.retrieved, share), _TINY))
         return losses
 
 
-def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Chosen:
+def fit_weighting(inputs: WeightInputs, kinds: Sequence[Kind] = KINDS) -> FittedWeight:
     """Fit the forms and choose one by 5-fold cross-validated negative log-likelihood, stratified, with a fixed seed.
 
-    Chosen is the simplest of the forms that beat the constant by more than a standard error of the paired difference a
-    row (the constant itself among them) and that no more complex one of them beats so; a form that is asked for alone
-    is taken as it is. Related rows share a fold, and count as one in the error.
-    Below 50 rows, or where all are related, there is nothing to compare and the weight stays constant.
+    The choice is the simplest form that beats the constant by more than a standard error of the paired difference and
+    that no more complex form beats by as much; otherwise the constant. A single requested form is taken as it is.
+    Related rows share a fold and count as one in the standard error. The weight stays constant below 50 rows, or if all
+    rows are related.
 
     Args:
-        answered: the held-out rows.
+        inputs: the held-out rows.
         kinds: the forms to choose among, in any order.
 
     Raises:
@@ -118,20 +118,20 @@ def fit_weighting(answered: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Chos
     """
     if not kinds or not set(kinds) <= set(KINDS):
         raise UsageError("the forms of the blend's weight are unknown", found=tuple(kinds), expected=", ".join(KINDS))
-    rows = _rows(answered)
+    rows = _rows(inputs)
     constant = fit_share(rows.student, rows.retrieved)
-    if len(answered.gold) < FEWEST_ROWS:
-        return Chosen("constant", None, constant, float(rows.losses(constant).mean()))
+    if len(inputs.gold) < FEWEST_ROWS:
+        return FittedWeight("constant", None, constant, float(rows.losses(constant).mean()))
     compared: list[Kind] = [kind for kind in KINDS if kind == "constant" or kind in kinds]
-    groups = np.arange(len(answered.gold)) if answered.groups is None else answered.groups
-    folds = _folds(answered.gold) if answered.groups is None else grouped_folds(groups, FOLDS, _FOLD_SEED)
+    groups = np.arange(len(inputs.gold)) if inputs.groups is None else inputs.groups
+    folds = _folds(inputs.gold) if inputs.groups is None else grouped_folds(groups, FOLDS, _FOLD_SEED)
     if len(np.unique(folds)) < 2:
-        return Chosen("constant", None, constant, float(rows.losses(constant).mean()))
+        return FittedWeight("constant", None, constant, float(rows.losses(constant).mean()))
     losses = _cross_validated(rows, folds, compared)
     kind = _choose({kind: losses[kind] for kind in compared if kind in kinds}, losses["constant"], groups)
     weight = _fit(rows, kind, constant)
     nll = float(rows.losses(_shares(rows, weight, constant)).mean())
-    return Chosen(kind, weight, constant, nll, {kind: float(losses[kind].mean()) for kind in compared})
+    return FittedWeight(kind, weight, constant, nll, {kind: float(losses[kind].mean()) for kind in compared})
 
 
 def fit_share(student: Floats, retrieved: Floats, towards: float = 0.5, pseudo_rows: float = 0.0) -> float:
@@ -180,7 +180,7 @@ def fit_buckets(student: Floats, retrieved: Floats, top: Floats, constant: float
 def fit_logistic(student: Floats, retrieved: Floats, features: Floats, constant: float) -> LogisticWeight:
     """The logistic weight that minimises `logistic_loss`, by L-BFGS from the constant.
 
-    Standardised inside, the features' means and spreads are folded into the numbers that are returned.
+    The fit standardises the features; the returned coefficients apply to the raw features.
 
     Args:
         student: [n], the student's probability of each gold label.
@@ -223,18 +223,17 @@ def logistic_loss(
     return float(loss), design.T @ of_scores + PENALTY * parameters
 
 
-def _rows(answered: WeightInputs) -> _Rows:
-    everyone = np.arange(len(answered.gold))
+def _rows(inputs: WeightInputs) -> _Rows:
+    everyone = np.arange(len(inputs.gold))
     student, retrieved = (
-        probabilities[everyone, answered.gold].astype(np.float64)
-        for probabilities in (answered.student, answered.retrieved)
+        probabilities[everyone, inputs.gold].astype(np.float64) for probabilities in (inputs.student, inputs.retrieved)
     )
-    features = features_many(answered.student, answered.retrieved, answered.top, answered.gap)
+    features = features_many(inputs.student, inputs.retrieved, inputs.top, inputs.gap)
     return _Rows(student, retrieved, features)
 
 
 def _folds(gold: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A fold for each row: the classes' rows, shuffled, are dealt out in turn."""
+    """Stratified folds, int64 [n]: each class's rows are shuffled and assigned in turn."""
     order = np.random.default_rng(_FOLD_SEED).permutation(len(gold))
     order = order[np.argsort(gold[order], kind="stable")]
     folds = np.empty(len(gold), np.int64)
@@ -243,7 +242,7 @@ def _folds(gold: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _cross_validated(rows: _Rows, folds: NDArray[np.int64], kinds: Sequence[Kind]) -> dict[Kind, Floats]:
-    """Each row's loss under each form, fitted on the other folds, the constant included."""
+    """Each row's loss for each form fitted on the other folds."""
     losses: dict[Kind, Floats] = {kind: np.empty(len(folds)) for kind in kinds}
     for fold in np.unique(folds):
         known, asked = rows.take(folds != fold), rows.take(folds == fold)
@@ -266,7 +265,7 @@ def _shares(rows: _Rows, weight: ExampleWeight | None, constant: float) -> Float
 
 
 def _choose(losses: dict[Kind, Floats], constant: Floats, groups: NDArray[np.integer]) -> Kind:
-    """The simplest form, of those that beat the constant, that no later one beats; a form asked for alone is taken."""
+    """The simplest form that beats the constant and that no later form beats; a single form is taken as it is."""
     if len(losses) == 1:
         return next(iter(losses))
     able = [kind for kind in losses if kind == "constant" or _beats(losses[kind], constant, groups)]
@@ -277,6 +276,6 @@ def _choose(losses: dict[Kind, Floats], constant: Floats, groups: NDArray[np.int
 
 
 def _beats(one: Floats, other: Floats, groups: NDArray[np.integer]) -> bool:
-    """Whether one's losses are lower by more than a standard error of the mean difference."""
+    """Whether one form's losses are lower by more than a standard error of the mean difference."""
     lower, error = mean_and_error(other - one, groups)
     return lower > error

@@ -1,7 +1,7 @@
-"""Choosing k, tau, the student's weight and the temperatures by held-out negative log-likelihood.
+"""Choose k, tau, the mixture weight and the temperatures by held-out negative log-likelihood (NLL).
 
-The rows must be unknown to the teacher's fit and to the knowledge base: on its own training rows the teacher is
-over-confident, and a row in the knowledge base would find itself.
+The teacher must not be fitted on the rows and the knowledge base must not hold them: on its training rows the teacher
+is over-confident, and a stored row would retrieve itself.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from numpy.typing import NDArray
 
 from ...kb.storage.json_fields import JsonReader
 from ...runtime.decision.blend_config import BlendConfig, read_blend
-from ...runtime.decision.blending import softmax_many
+from ...runtime.decision.blending import interpolate, softmax_many
 from ..recipe import Weighting
-from .grid import Candidates, Setting, blended, fewest_neighbours
+from ..types import Floats
+from .grid import Candidates, Setting, fewest_neighbours
 from .groups import mean_and_error
 from .mixture_weight import KINDS, WeightInputs, fit_weighting
-
-Floats = NDArray[np.float64]
 
 K_GRID = (1, 2, 4, 8, 16, 32, 64)
 TAU_GRID = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0)
 LABEL_TEMPERATURE_GRID = (1.0, 1.5, 2.0, 3.0, 4.0)
 K_LOSS = 0.02
-"""The share of the neighbours' gain that may be given up for fewer of them: each costs time at every text."""
+"""The share of retrieval's gain that may be given up for a smaller k: each neighbour costs time."""
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is known of n held-out rows, k the largest that is tried.
+    """The data of n held-out rows, with k the largest number of neighbours that is tried.
 
     Args:
         student_logits: [n, c].
@@ -44,8 +43,8 @@ class HeldOut:
         gold: [n], int64.
         neighbour_gold: [n, k], the neighbours' gold labels, -1 for none; None for none at all.
         groups: [n], the rows' groups (`related_rows`); None where no two are related.
-        true: how many rows, the first ones, have a gold label in ``gold``; of the others it is the teacher's answer.
-            None for all.
+        true: the number of rows with a true label, which come first; the others in ``gold`` are pseudo-labels, the
+            teacher's answers. None for all.
     """
 
     student_logits: NDArray[np.float32]
@@ -58,7 +57,7 @@ class HeldOut:
 
     @property
     def pseudo_labelled(self) -> int:
-        """How many rows have the teacher's answer for their label."""
+        """The number of pseudo-labelled validation rows."""
         return 0 if self.true is None else len(self.gold) - self.true
 
     def known(self) -> HeldOut:
@@ -76,16 +75,16 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Tuning:
-    """The choice and how it came about.
+    """The chosen blend and a report of the choice.
 
     Args:
         blend: the choice.
-        rows: held-out rows and witnesses it was made on.
+        rows: held-out rows and pseudo-labelled validation rows that it is based on.
         nll: mean negative log-likelihood of ``student`` (its own temperature fitted), ``retrieval`` (at the chosen
             settings) and ``blend``.
         by_k: the best blend's NLL at each k.
-        witnesses: how many of the rows have the teacher's answer for their label.
-        weight_cv_nll: the cross-validated NLL of each form of the weight that was compared; empty where none was.
+        weight_cv_nll: the cross-validated NLL of each form of the weight that was compared; may be empty.
+        pseudo_labelled: the number of pseudo-labelled validation rows among ``rows``.
     """
 
     blend: BlendConfig
@@ -101,7 +100,7 @@ class Tuning:
 
     @classmethod
     def read(cls, path: Path) -> Tuning:
-        """What ``as_dict`` gave, from a JSON file."""
+        """Read ``as_dict`` from a JSON file."""
         table = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**table, "blend": read_blend(JsonReader(table["blend"], path))})
 
@@ -109,7 +108,7 @@ class Tuning:
 def soft_labels(
     logits: NDArray[np.floating], gold: NDArray[np.integer] | None, temperature: float, gold_share: float
 ) -> Floats:
-    """The labels a knowledge base stores: (1 - g) softmax(logits / T) + g onehot(gold), g = 0 where there is no gold.
+    """Soft labels of a knowledge base: (1 - g) softmax(logits / T) + g onehot(gold), g = 0 where there is no gold.
 
     Args:
         logits: [..., c], the teacher's.
@@ -138,28 +137,27 @@ def tune_blend(
 
     p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j of ``soft_labels``; T_S is fitted
     first, alone.
-    Where no neighbours help, w = 1 wins and the blend is the student. Of the k that gain almost as much as the best,
-    the smallest is taken. Where rows with the teacher's answer for their label lead to a blend that is worse than the
-    student on the rows with a gold label, by more than a standard error, those alone decide.
+    If neighbours do not help, w = 1 is best and the blend is the student. The smallest k that gains almost as much as
+    the best k is taken. If pseudo-labelled rows lead to a blend that is worse than the student on the rows with a true
+    label, by more than a standard error, the blend is tuned again on the rows with a true label only.
 
     Args:
         rows: the held-out rows.
-        weight: the form of the student's weight, fitted once everything else is chosen with a constant one: that form
-            (of 50 rows at least, else it stays constant), or with ``"auto"`` the one that cross-validation prefers.
-        label_temperatures: tried for the soft labels.
-        gold_shares: tried for the gold labels' part in them.
-        one_se_rule: leave the student alone (w = 1, the other settings as chosen) where cross-validation does not see
-            the neighbours help.
+        weight: the form of the mixture weight, fitted after everything else is chosen with a constant weight; with
+            fewer than 50 rows it stays constant; ``"auto"`` takes the form with the best cross-validated NLL.
+        label_temperatures: temperatures of the soft labels to try.
+        gold_shares: shares of the gold label in the soft labels to try.
+        one_se_rule: set w = 1 unless cross-validation shows a gain of more than one standard error.
         k_loss: the share of the best k's gain over the student that a smaller k may lose.
     """
     everyone = np.arange(len(rows.gold))
-    # How sure the student may be is for gold labels to say: it agrees with its teacher more than with the truth.
+    # Fitted on true labels only: the student agrees with its teacher more than with the truth.
     known = slice(rows.true)
     student_temperature = fit_temperature(rows.student_logits[known], rows.gold[known])
     student = _softmax(rows.student_logits, student_temperature)[everyone, rows.gold]
     alone = Tuning(BlendConfig(1, TAU_GRID[0], 1.0, student_temperature), len(rows.gold), {"student": _nll(student)})
     candidates = _candidates(rows, label_temperatures, gold_shares)
-    if not candidates.settings:  # no neighbours, no retrieval
+    if not candidates.settings:  # an empty knowledge base
         return replace(alone, nll={**alone.nll, "blend": _nll(student)})
     by_k = candidates.best_by_k(student)
     best = fewest_neighbours(by_k, _nll(student), k_loss)
@@ -188,7 +186,7 @@ def tune_blend(
 
 
 def _candidates(rows: HeldOut, label_temperatures: Sequence[float], gold_shares: Sequence[float]) -> Candidates:
-    """Every point of the grids, and what its neighbours give each row's gold label."""
+    """Every point of the grids, with the retrieved probability of each row's gold label."""
     same = _same_label(rows)
     depths = [k for k in K_GRID if k <= rows.similarities.shape[1]]
     settings, of_gold = [], []
@@ -206,28 +204,28 @@ def _candidates(rows: HeldOut, label_temperatures: Sequence[float], gold_shares:
 
 
 def _misled(student: Floats, retrieved: Floats, share: float, groups: NDArray[np.integer] | None) -> bool:
-    """Whether the blend is worse than the student on these rows, by more than a standard error of their difference."""
-    ratio = np.maximum(blended(student, retrieved, share), _TINY) / np.maximum(student, _TINY)
+    """Whether the blend is worse than the student on these rows, by more than a standard error."""
+    ratio = np.maximum(interpolate(student, retrieved, share), _TINY) / np.maximum(student, _TINY)
     groups = np.arange(len(student)) if groups is None else groups[: len(student)]
     gain, error = mean_and_error(np.log(ratio), groups)
     return gain < -error
 
 
 def _same_label(rows: HeldOut) -> NDArray[np.floating] | None:
-    """[n, k]: 1 where a neighbour's gold label is the row's, 0 where it is another, NaN where it has none."""
+    """[n, k]: 1 if a neighbour has the row's gold label, 0 if it has another, NaN if it has none."""
     if rows.neighbour_gold is None:
         return None
     return np.where(rows.neighbour_gold < 0, np.nan, rows.neighbour_gold == rows.gold[:, None])
 
 
 def _mixed(by_teacher: Floats, same: NDArray[np.floating], gold_share: float) -> Floats:
-    """The neighbours' mixed probability of each row's gold label, as ``soft_labels`` has it."""
+    """The neighbours' probabilities of each row's gold label, with a share of gold as in ``soft_labels``."""
     return np.where(np.isnan(same), by_teacher, (1 - gold_share) * by_teacher + gold_share * np.nan_to_num(same))
 
 
 def _with_weight(tuning: Tuning, rows: HeldOut, form: Weighting) -> Tuning:
-    """The same settings with a weight of that form, or of the best one."""
-    chosen = fit_weighting(_answered(rows, tuning.blend), KINDS if form == "auto" else (form,))
+    """The same settings with a weight of the given form, or of the best form."""
+    chosen = fit_weighting(_weight_inputs(rows, tuning.blend), KINDS if form == "auto" else (form,))
     if chosen.weight is None:
         return replace(tuning, weight_cv_nll=chosen.cv_nll)
     return replace(
@@ -238,8 +236,8 @@ def _with_weight(tuning: Tuning, rows: HeldOut, form: Weighting) -> Tuning:
     )
 
 
-def _answered(rows: HeldOut, blend: BlendConfig) -> WeightInputs:
-    """What student and neighbours say of each row at these settings."""
+def _weight_inputs(rows: HeldOut, blend: BlendConfig) -> WeightInputs:
+    """The inputs of the weight fit at these settings."""
     near = rows.similarities[:, : blend.k].astype(np.float64)
     gold = None if rows.neighbour_gold is None else rows.neighbour_gold[:, : blend.k]
     labels = soft_labels(rows.neighbour_logits[:, : blend.k], gold, blend.label_temperature, blend.gold_share)
@@ -268,7 +266,7 @@ def fit_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> flo
 
 
 def _bisect(slope: Any, low: float, high: float) -> float:
-    """Where an increasing slope changes its sign, or the end towards which it does."""
+    """The root of an increasing function in [low, high], or the end nearest to it."""
     if slope(low) >= 0:
         return low
     if slope(high) <= 0:

@@ -1,4 +1,4 @@
-"""A student's tables of word pieces and of positions, with rows left out."""
+"""Leave out rows of a student's tables of subwords and positions."""
 
 from __future__ import annotations
 
@@ -13,72 +13,90 @@ from transformers import AutoModel
 from ...errors import ModelError
 from ..modeling.encoder import EncoderClassifier
 from .prune import Pruned
-from .tokenizer_pieces import KEEP_WHOLE
+from .subwords import KEEP_ALL
 
-# Model types whose position table is read from the first position on, and by nothing but the position.
+# Model types that read the position table from its first row on, by the position alone.
 _ABSOLUTE = ("albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
+_POSITIONS = "encoder.embeddings.position_embeddings.weight"
 _TRACED = 16  # tokens of the text that the exporter follows through the model
 _TOLERANCE = 1e-5
 
 
-def fewer_pieces(student: EncoderClassifier, pruned: Pruned) -> EncoderClassifier:
-    """The student for a pruned tokenizer: the kept rows of its table of pieces, its configuration's ids as new.
+def prune_tables(
+    student: EncoderClassifier, subwords: Pruned | None, positions: int | None = None
+) -> EncoderClassifier:
+    """A student with some rows of its tables of subwords and positions, its configuration's ids renumbered.
+
+    Args:
+        student: left as it is.
+        subwords: the pruned tokenizer, whose subwords' rows are kept; None keeps all.
+        positions: the number of first positions to keep; None keeps all.
+
+    Returns:
+        The same object if all rows are kept.
 
     Raises:
-        ModelError: the table has no row for a piece that must stay.
+        ModelError: the table has no row for a subword that must stay.
     """
-    name, table = word_table(student)
-    if max(pruned.old_ids) >= table.num_embeddings:
-        raise ModelError(
-            "the tokenizer has pieces that the model does not know",
-            found=f"id {max(pruned.old_ids)}",
-            expected=f"ids below {table.num_embeddings}",
-            remedy=KEEP_WHOLE,
-        )
+    if subwords is None and positions is None:
+        return student
     config = copy.deepcopy(student.encoder.config)
-    config.vocab_size = len(pruned.old_ids)
-    new_ids = pruned.new_ids()
-    for key, value in _token_ids(config).items():
-        setattr(config, key, [new_ids.get(old) for old in value] if isinstance(value, list) else new_ids.get(value))
-    return _with_tables(student, config, {name: table.weight.detach()[list(pruned.old_ids)]})
+    tables: dict[str, Tensor] = {}
+    if subwords is not None:
+        name, table = word_table(student)
+        if max(subwords.old_ids) >= table.num_embeddings:
+            raise ModelError(
+                "the tokenizer has subwords that the model does not know",
+                found=f"id {max(subwords.old_ids)}",
+                expected=f"ids below {table.num_embeddings}",
+                remedy=KEEP_ALL,
+            )
+        config.vocab_size = len(subwords.old_ids)
+        new_ids = subwords.new_ids()
+        for key, value in _token_ids(config).items():
+            setattr(config, key, [new_ids.get(old) for old in value] if isinstance(value, list) else new_ids.get(value))
+        tables[name] = table.weight.detach()[list(subwords.old_ids)]
+    if positions is not None:
+        config.max_position_embeddings = positions
+        tables[_POSITIONS] = student.encoder.embeddings.position_embeddings.weight.detach()[:positions]
+    return _with_tables(student, config, tables)
 
 
-def fewer_positions(student: EncoderClassifier, max_length: int) -> EncoderClassifier:
-    """The student without the rows of its position table that no text of ``max_length`` tokens reads.
+def positions_needed(student: EncoderClassifier, max_length: int) -> int | None:
+    """The rows of the position table that texts of ``max_length`` tokens read.
 
-    The same student where its positions are no table of one row each, or where none can be left out.
+    None where positions are not a table with one row each, or where no row can be left out.
     """
     config = student.encoder.config
     table = getattr(getattr(student.encoder, "embeddings", None), "position_embeddings", None)
     absolute = getattr(config, "position_embedding_type", "absolute") == "absolute"
     if config.model_type not in _ABSOLUTE or not absolute or not isinstance(table, nn.Embedding):
-        return student
+        return None
     # Where padding has a row of its own, positions begin after it.
     first = 0 if table.padding_idx is None else table.padding_idx + 1
-    rows = first + max(max_length, _TRACED)
+    rows: int = first + max(max_length, _TRACED)
     if rows >= table.num_embeddings or table.num_embeddings != config.max_position_embeddings:
-        return student
-    config = copy.deepcopy(config)
-    config.max_position_embeddings = rows
-    weight = table.weight.detach()[:rows]
-    return _with_tables(student, config, {"encoder.embeddings.position_embeddings.weight": weight})
+        return None
+    return rows
 
 
 @torch.inference_mode()
 def require_unchanged_answers(
     student: EncoderClassifier, smaller: EncoderClassifier, old_ids: Sequence[int], max_length: int
 ) -> None:
-    """Prove that the smaller student answers as the one it was made from, on ``max_length`` tokens of all kinds.
+    """Prove that a pruned student gives the same answers, on ``max_length`` tokens from the whole vocabulary.
 
     Args:
-        student: with every row.
-        smaller: with fewer.
-        old_ids: what the smaller one's ids are in the other.
-        max_length: the most tokens that either is ever given.
+        student: the student with every row.
+        smaller: the pruned student; nothing is checked if it is the same object.
+        old_ids: the pruned student's ids in the full vocabulary.
+        max_length: the most tokens of a text.
 
     Raises:
         ModelError: a logit or a component of an embedding differs.
     """
+    if smaller is student:
+        return
     padding = smaller.encoder.config.pad_token_id  # from which some models count positions
     usable = torch.tensor([new for new in range(len(old_ids)) if new != padding])
     new = usable[torch.linspace(0, len(usable) - 1, max_length).long()].unsqueeze(0)
@@ -88,7 +106,7 @@ def require_unchanged_answers(
     for name, here, there in zip(wanted._fields, found, wanted, strict=True):
         if not torch.allclose(here, there, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise ModelError(
-                "the student answers otherwise when rows of its tables are left out",
+                "the student gives other answers when rows of its tables are left out",
                 found=f"{name} {float((here - there).abs().max()):.3g} apart",
                 expected="the same answers",
                 remedy="Start the student from another model: --student MODEL.",
@@ -96,7 +114,7 @@ def require_unchanged_answers(
 
 
 def word_table(student: EncoderClassifier) -> tuple[str, nn.Embedding]:
-    """The table of pieces, with its name in the student's state."""
+    """The name of the table of subwords in the student's state, and the table."""
     table = student.encoder.get_input_embeddings()
     name = next(name for name, module in student.named_modules() if module is table)
     return f"{name}.weight", table
@@ -109,12 +127,12 @@ def special_ids(student: EncoderClassifier) -> set[int]:
 
 
 def _with_tables(student: EncoderClassifier, config: Any, tables: Mapping[str, Tensor]) -> EncoderClassifier:
-    """The student again, made from another configuration and with other tables."""
+    """A copy of the student with another configuration and other tables."""
     made = EncoderClassifier(AutoModel.from_config(config, dtype=torch.float32), student.head)
-    made.load_state_dict({**student.state_dict(), **tables}, strict=False)  # but for a pooler, which nothing reads
+    made.load_state_dict({**student.state_dict(), **tables}, strict=False)  # lacks only a pooler, which nothing reads
     return made.eval()
 
 
 def _token_ids(config: Any) -> dict[str, Any]:
-    """The configuration's ids of special tokens, pad_token_id and so on, where it has any."""
+    """The configuration's ids of special tokens, such as pad_token_id."""
     return {key: value for key, value in vars(config).items() if key.endswith("_token_id") and value is not None}

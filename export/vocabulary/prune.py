@@ -1,4 +1,4 @@
-"""A tokenizer.json with fewer pieces: the texts that the task is known by are split as before, all others can be."""
+"""Prune a tokenizer.json: the task's own texts tokenize as before, and every other text still can be tokenized."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from tokenizers import Tokenizer
 
 from ...errors import ModelError
 from ..modeling.progress import progress
-from .tokenizer_pieces import KEEP_WHOLE, pieces_of
+from .subwords import KEEP_ALL, subwords_of
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """A tokenizer of n pieces.
+    """A pruned tokenizer of n subwords.
 
     Args:
-        tokenizer: its tokenizer.json.
-        old_ids: [n], the id that each of its ids stands for in the full tokenizer, ascending but for added tokens.
+        tokenizer: the content of its tokenizer.json.
+        old_ids: [n], the id of each subword in the full tokenizer, ascending except for added tokens.
     """
 
     tokenizer: str
     old_ids: tuple[int, ...]
 
     def new_ids(self) -> dict[int, int]:
-        """The full tokenizer's ids, where they were kept, to those of this one."""
+        """A map from each kept id of the full tokenizer to its id in this one."""
         return {old: new for new, old in enumerate(self.old_ids)}
 
 
 class Vocabulary:
-    """The pieces of a tokenizer, added tokens among them.
+    """The vocabulary of a tokenizer: its subwords and added tokens.
 
     Args:
         path: a tokenizer.json.
 
     Raises:
-        ModelError: pieces of this tokenizer cannot be left out safely (`pieces.pieces_of`).
+        ModelError: subwords of this tokenizer cannot be left out safely (`subwords_of`).
     """
 
     def __init__(self, path: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(path))
-        self._pieces = pieces_of(self._tokenizer)
+        self._subwords = subwords_of(self._tokenizer)
         self._content: dict[str, Any] = json.loads(self._tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
     def ids_of(self, inputs: Sequence[str | tuple[str, str]], label: str) -> list[frozenset[int]]:
-        """The ids in each of n texts or pairs, whole, with progress."""
+        """The ids in each of n texts or pairs, without truncation; ``label`` is shown with the progress."""
         found = []
         with progress(label, len(inputs), "row") as advance:
             for item in inputs:
@@ -59,28 +59,27 @@ class Vocabulary:
         return found
 
     def candidates(self) -> list[int]:
-        """The ids of pieces that can be a part of some text, by falling frequency in the tokenizer's own training."""
-        return [self._tokenizer.token_to_id(piece) for piece in self._pieces.ranking]
+        """The ids of subwords that can occur in a text, the most frequent in the tokenizer's training first."""
+        return [self._tokenizer.token_to_id(subword) for subword in self._subwords.ranking]
 
     def pruned(self, used: Iterable[int], at_least: int = 0, others: Iterable[int] = ()) -> Pruned:
-        """The tokenizer with the pieces of some ids, those that no tokenizer can do without, and some others.
+        """A tokenizer with the used subwords, the required ones, and others up to a number.
 
         Args:
             used: ids that must stay.
-            at_least: pieces to be kept in all: where there are fewer, others join them; where more cannot be left out,
-                more are kept.
-            others: the ids that may join, the best first.
+            at_least: the number of subwords to keep; ``others`` fill it up, and more are kept if more must stay.
+            others: ids that may be added, the best first.
         """
         name = self._tokenizer.id_to_token
-        kept = self._pieces.with_parts({*self._pieces.required, *filter(None, map(name, {*used, *self._named()}))})
+        kept = self._subwords.with_parts({*self._subwords.required, *filter(None, map(name, {*used, *self._named()}))})
         for other in others:
             if len(kept) >= at_least:
                 break
-            kept |= self._pieces.with_parts([name(other)])
+            kept |= self._subwords.with_parts([name(other)])
         return self._only(kept)
 
     def _named(self) -> set[int]:
-        """The ids that tokenizer.json itself speaks of."""
+        """The ids that tokenizer.json names outside its vocabulary."""
         ids = {token["id"] for token in self._content["added_tokens"]}
 
         def note(old: int) -> int:
@@ -95,14 +94,14 @@ class Vocabulary:
     def _only(self, kept: set[str]) -> Pruned:
         own = self._tokenizer.get_vocab(with_added_tokens=False)
         id_of = self._tokenizer.get_vocab(with_added_tokens=True)
-        # Added tokens that the model does not know are numbered on from its last one.
-        order = sorted(kept, key=lambda piece: (piece not in own, id_of[piece]))
-        ids = {piece: number for number, piece in enumerate(order)}
-        new_ids = {id_of[piece]: number for piece, number in ids.items()}
+        # Added tokens that are not in the model are numbered after its last subword.
+        order = sorted(kept, key=lambda subword: (subword not in own, id_of[subword]))
+        ids = {subword: number for number, subword in enumerate(order)}
+        new_ids = {id_of[subword]: number for subword, number in ids.items()}
 
         def renumber(old: int) -> int:
             if old not in new_ids:
-                raise _not_renumbered(f"{old}, which is the id of no piece")
+                raise _not_renumbered(f"id {old}, which no subword has")
             return new_ids[old]
 
         tokens = [{**token, "id": ids[token["content"]]} for token in self._content["added_tokens"]]
@@ -110,22 +109,22 @@ class Vocabulary:
             **self._content,
             "added_tokens": sorted(tokens, key=lambda token: int(token["id"])),
             "post_processor": _with_ids(self._content["post_processor"], renumber),
-            "model": self._pieces.write({piece: number for piece, number in ids.items() if piece in own}),
+            "model": self._subwords.write({subword: number for subword, number in ids.items() if subword in own}),
         }
         if (padding := self._content["padding"]) is not None:
             content["padding"] = {**padding, "pad_id": renumber(padding["pad_id"])}
         made = json.dumps(content, ensure_ascii=False)
         if Tokenizer.from_str(made).get_vocab(with_added_tokens=True) != ids:
-            raise _not_renumbered("added tokens that take other ids")
-        return Pruned(made, tuple(id_of[piece] for piece in order))
+            raise _not_renumbered("added tokens with other ids than expected")
+        return Pruned(made, tuple(id_of[subword] for subword in order))
 
 
 def _not_renumbered(found: str) -> ModelError:
-    return ModelError("the tokenizer's pieces cannot be numbered anew", found=found, remedy=KEEP_WHOLE)
+    return ModelError("the tokenizer's subwords cannot be renumbered", found=found, remedy=KEEP_ALL)
 
 
 def _with_ids(processor: Any, change: Callable[[int], int]) -> Any:
-    """A post-processor with its ids changed."""
+    """A post-processor with every id changed."""
     if processor is None:
         return None
     kind = processor["type"]

@@ -1,12 +1,12 @@
-"""Where a bundle's knowledge base stands: `generations/HEAD`, and the lock of the one who edits.
+"""The state of a bundle's edits: the file `generations/HEAD`, and the lock of the writer.
 
-HEAD is one line of 256 bytes that is written over in place, after the journal it speaks of is safe on the disk: an edit
-is made when HEAD says so. A line that short is written whole or not at all, by the kernel as by disks (one sector).
+HEAD is one line of 256 bytes. It is overwritten in place after the journal is safe on the disk; this commits an edit.
+The kernel and disks write a line of one sector whole or not at all.
 
     {"after":H,"crc":C,"generation":G,"length":B,"seq":S}
 
-The journal of generation G has B bytes, and its last line is edit S with the hash H. What is beyond B bytes is an edit
-that was interrupted before it was made.
+The journal of snapshot G has B bytes, and its last line is edit S with the hash H. Bytes beyond B belong to an edit
+that was interrupted before its commit.
 """
 
 from __future__ import annotations
@@ -27,35 +27,36 @@ from ..storage.atomic import refusals
 if sys.platform != "win32":
     import fcntl
 
-GENERATIONS = "generations"
+# Names on the disk are those of format 1: it calls a snapshot a generation.
+SNAPSHOTS = "generations"
 HEAD_FILE = "HEAD"
 HEAD_BYTES = 256
 
-# Links are refused, and a pipe does not keep anybody waiting.
+# Refuse links, and do not block on a pipe.
 _PLAIN = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_TORN_READS = 20  # a reader may see a line that is just being written
+_TORN_READS = 20  # a reader may see a line while it is written
 _POLL = 0.01  # seconds between two tries for the lock
 
 
 @dataclass(frozen=True)
 class JournalHead:
-    """The state that is in force.
+    """The current state of the edits.
 
     Attributes:
-        generation: 0 is the sealed export.
-        seq: the number of the last edit, 0 before the first.
-        length: of that generation's journal, in bytes.
-        after: the last edit's hash; the manifest's seal before the first.
+        snapshot: number of the snapshot; 0 is the sealed export.
+        seq: number of the last edit, 0 before the first.
+        length: bytes of that snapshot's journal.
+        after: the last edit's hash; the manifest's seal before the first edit.
     """
 
-    generation: int
+    snapshot: int
     seq: int
     length: int
     after: str
 
     def line(self) -> bytes:
-        """As it is in the file."""
-        fields = {name: getattr(self, name) for name in ("after", "generation", "length", "seq")}
+        """The line in the file."""
+        fields = {"after": self.after, "generation": self.snapshot, "length": self.length, "seq": self.seq}
         text = json.dumps({**fields, "crc": _crc(fields)}, sort_keys=True, separators=(",", ":"))
         return text.encode().ljust(HEAD_BYTES - 1) + b"\n"
 
@@ -68,33 +69,32 @@ class JournalHead:
         """
         try:
             obj = json.loads(line)
-            fields = {name: obj[name] for name in ("after", "generation", "length", "seq")}
-            head = cls(**fields)
+            head = cls(obj["generation"], obj["seq"], obj["length"], obj["after"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError("no line of HEAD") from error
-        numbers = (head.generation, head.seq, head.length)
+            raise ValueError("not a line of HEAD") from error
+        numbers = (head.snapshot, head.seq, head.length)
         if any(not isinstance(number, int) or isinstance(number, bool) or number < 0 for number in numbers):
-            raise ValueError("no line of HEAD")
+            raise ValueError("not a line of HEAD")
         if not isinstance(head.after, str) or head.line() != line:
-            raise ValueError("another checksum")
+            raise ValueError("a wrong checksum")
         return head
 
 
 class HeadFile:
-    """The HEAD of a bundle, looked at with every text: four microseconds.
+    """The HEAD of a bundle; reading it takes 4 us, once for every text.
 
-    It is opened anew at each look, so that one that was replaced, with its bundle or by a copy, is seen too.
+    Each read opens the file again, so that a replaced file or bundle is noticed.
 
     Args:
         bundle: the bundle's folder.
     """
 
     def __init__(self, bundle: Path) -> None:
-        self.path = bundle / GENERATIONS / HEAD_FILE
+        self.path = bundle / SNAPSHOTS / HEAD_FILE
         self._name = str(self.path)
 
-    def look(self) -> bytes:
-        """The line as it is now, unchecked; empty where nothing was ever edited.
+    def read_line(self) -> bytes:
+        """The current line, unchecked; empty for a bundle without edits.
 
         Raises:
             BundleIntegrityError: it cannot be read.
@@ -113,14 +113,14 @@ class HeadFile:
             os.close(file)
 
     def read(self) -> tuple[bytes, JournalHead | None]:
-        """The line and what it says; None where nothing was ever edited.
+        """The line and its content; None for a bundle without edits.
 
         Raises:
-            BundleIntegrityError: it is damaged, or missing beside its folder.
+            BundleIntegrityError: it is damaged, or its folder is there without it.
         """
         line = b""
         for _ in range(_TORN_READS):
-            line = self.look()
+            line = self.read_line()
             if not line:
                 break
             with suppress(ValueError):
@@ -140,12 +140,12 @@ class HeadFile:
 
 
 def write_head(bundle: Path, head: JournalHead) -> None:
-    """Put another state in force; it is safe on the disk when this returns.
+    """Commit a state; it is safe on the disk when this returns.
 
     Raises:
-        StorageError: the disk refused; what was in force before is again.
+        StorageError: the disk refused; the former state is restored.
     """
-    path = bundle / GENERATIONS / HEAD_FILE
+    path = bundle / SNAPSHOTS / HEAD_FILE
     with refusals(path):
         file = os.open(path, os.O_RDWR)
         try:
@@ -161,20 +161,20 @@ def write_head(bundle: Path, head: JournalHead) -> None:
 
 
 def sync(file: int) -> None:
-    """What was written to the descriptor is on the disk when this returns."""
+    """Flush what was written to a descriptor to the disk."""
     getattr(os, "fdatasync", os.fsync)(file)
 
 
 @contextmanager
-def writing(bundle: Path, wait: float) -> Iterator[None]:
-    """Be the one who edits, among all threads and processes; readers are not kept waiting.
+def write_lock(bundle: Path, wait: float) -> Iterator[None]:
+    """Hold the lock of the one writer among all threads and processes; readers do not wait.
 
     Args:
         bundle: the bundle's folder.
-        wait: seconds to wait for another to end; 0 tries once.
+        wait: seconds to wait for the lock; 0 tries once.
 
     Raises:
-        UsageError: another one is still at it.
+        UsageError: another edit is running.
         StorageError: the folder cannot be opened.
     """
     if sys.platform == "win32":
@@ -190,9 +190,9 @@ def writing(bundle: Path, wait: float) -> Iterator[None]:
             except BlockingIOError as error:
                 if time.monotonic() >= end:
                     raise UsageError(
-                        "somebody else is editing the knowledge base",
+                        "another edit of the knowledge base is running",
                         path=bundle,
-                        found=f"its lock taken for more than {wait:g} s",
+                        found=f"its lock held for more than {wait:g} s",
                         remedy="Try again when the other edit has ended.",
                     ) from error
                 time.sleep(_POLL)
@@ -201,7 +201,7 @@ def writing(bundle: Path, wait: float) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has the lock too, and would keep it
+            fcntl.flock(lock, fcntl.LOCK_UN)  # a child forked meanwhile shares the lock and would keep it
         os.close(lock)
 
 

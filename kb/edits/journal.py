@@ -1,16 +1,15 @@
-"""The journal of edits: one line of JSON an edit, each with the hash of the line before it and its own.
+"""The journal of edits: one line of JSON for each edit, with its own hash and that of the line before it.
 
     {"add":[ROW,...],"after":H,"before":H,"labels":[...],"op":"add","relabel":[...],"remove":[ID,...],"restore":[ID,...],
      "seq":7,"time":"2026-11-21T19:06:29Z","who":"anna","why":"..."}
 
-``op`` is what was asked for; ``add``, ``remove``, ``restore``, ``relabel`` and ``labels`` (new ones) are what it
-changed. A ROW is ``{"digest":H,"id":ID,"labelling":LABELLING,"payload":{"key":BASE64,"salt":HEX,"text":TEXT}}``, and a
-LABELLING ``{"label":NAME or null,"pin":true,"soft":null or {NAME:SHARE,...}}``.
+``op`` is the operation; ``add``, ``remove``, ``restore``, ``relabel`` and ``labels`` (new ones) are its change. A ROW
+is ``{"digest":H,"id":ID,"labelling":LABELLING,"payload":{"key":BASE64,"salt":HEX,"text":TEXT}}``, and a LABELLING
+``{"label":NAME or null,"pin":true,"soft":null or {NAME:SHARE,...}}``.
 
-``after`` is the SHA-256 of the line as canonical JSON (keys in order, no spaces, ASCII) without ``after``, without a
-``signature`` of it, and without the payloads, which are bound by their digests. So the first hash, of a sealed export,
-and the last one say which edits lie between them, and the payload of a row that was removed can be erased without a
-break in the chain.
+``after`` is the SHA-256 of the line as canonical JSON (sorted keys, no spaces, ASCII) without ``after``, its
+``signature`` and the payloads, which are bound by their digests. So the first hash (of the sealed export) and the last
+one prove all edits between them, and the payload of a removed row can be erased without breaking the chain.
 """
 
 from __future__ import annotations
@@ -23,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleIntegrityError
-from ..storage.ed25519 import PrivateKey, PublicKey, Signature, sign, verify
-from .change import Change, canonical, change_json, hash_of, number_of, read_change, string_of
+from ..storage.ed25519 import PrivateKey, PublicKey, Signature, sign, verify_signature
+from .change import Change, canonical
+from .change_json import change_json, hash_of, number_of, read_change, string_of
 
 CONTEXT = b"reaugkd edit v1"
 OPERATIONS = ("add", "remove", "relabel", "undo", "compact")
 MOST_BYTES = 1 << 28
-"""Of a journal: what is longer is refused unread."""
+"""Limit on a journal; a longer one is refused unread."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Entry:
         who: who made the edit.
         why: the reason given, "" for none.
         op: one of `OPERATIONS`.
-        change: what it changed.
-        before: hash of the line before, or of what the journal began with.
+        change: the changed rows.
+        before: hash of the line before; the manifest's seal for the first edit.
         after: its own hash, 64 hexadecimal digits.
         undoes: for an undo, the number of the edit taken back.
-        generation: for a compact, the number of the generation that it made.
-        files: for a compact, the SHA-256 of that generation's files.
-        signature: of ``after`` (`signature.Signature.to_bytes`), by who made the edit; None for none.
+        snapshot: for a compaction, the number of the snapshot that it wrote.
+        files: for a compaction, the SHA-256 of that snapshot's files.
+        signature: the author's signature of ``after`` (`ed25519.Signature.to_bytes`); None for none.
     """
 
     seq: int
@@ -60,12 +60,12 @@ class Entry:
     before: str
     after: str = ""
     undoes: int | None = None
-    generation: int | None = None
+    snapshot: int | None = None
     files: Mapping[str, str] | None = None
     signature: str | None = None
 
     def sealed(self, key: PrivateKey | None = None) -> Entry:
-        """The same with its hash, and signed, if there is a key."""
+        """The entry with its hash, and with a signature if a key is given."""
         after = self.digest()
         signed = None if key is None else sign(after.encode(), key, context=CONTEXT).to_bytes().decode()
         return replace(self, after=after, signature=signed)
@@ -74,11 +74,11 @@ class Entry:
         """Prove that the owner of a key made the edit.
 
         Args:
-            key: the one that is trusted.
+            key: the trusted key.
             path: the journal, for messages.
 
         Raises:
-            BundleIntegrityError: it is not signed, or by another key, or another edit was.
+            BundleIntegrityError: no signature, one by another key, or one of another edit.
             DependencyError: the library ``cryptography`` is missing.
         """
         if self.signature is None:
@@ -89,25 +89,26 @@ class Entry:
                 expected=f"a signature by key {key.key_id}",
                 remedy="Make edits with --sign-key KEY.pem where bundles are opened with --require-signature.",
             )
-        verify(
+        verify_signature(
             self.after.encode(), Signature.from_bytes(self.signature.encode(), path), key, context=CONTEXT, path=path
         )
 
     def digest(self) -> str:
-        """What ``after`` has to be."""
+        """The expected value of ``after``."""
         obj = self.as_json(payloads=False)
         del obj["after"]
         obj.pop("signature", None)
         return hashlib.sha256(canonical(obj)).hexdigest()
 
     def line(self) -> bytes:
-        """As it is in the journal, with the line's end."""
+        """The entry's line in the journal, with its end."""
         return canonical(self.as_json()) + b"\n"
 
     def as_json(self, payloads: bool = True) -> dict[str, Any]:
-        """As JSON values, with the payloads of added rows or without."""
+        """The entry as JSON values, with or without the payloads of added rows."""
         files = None if self.files is None else dict(self.files)
-        more = {"undoes": self.undoes, "generation": self.generation, "files": files, "signature": self.signature}
+        # "generation" is the snapshot's name in format 1.
+        more = {"undoes": self.undoes, "generation": self.snapshot, "files": files, "signature": self.signature}
         return {
             **{name: value for name, value in more.items() if value is not None},
             **{name: getattr(self, name) for name in ("seq", "time", "who", "why", "op", "before", "after")},
@@ -115,7 +116,7 @@ class Entry:
         }
 
     def erased(self, gone: Callable[[int], bool]) -> Entry:
-        """Without the payloads of the rows that are gone; the hash stays right."""
+        """The entry without the payloads of the rows for which ``gone`` is true; its hash stays valid."""
         return replace(self, change=self.change.erased(gone))
 
 
@@ -125,13 +126,13 @@ def read_journal(data: bytes, path: Path, dtype: str, ndim: int, seq: int, befor
     Args:
         data: whole lines.
         path: the file, for messages.
-        dtype: of the index, which says how keys are stored.
+        dtype: of the index, which defines how keys are stored.
         ndim: dimensions of a key.
         seq: the number of the last entry before these.
         before: its hash.
 
     Raises:
-        BundleIntegrityError: a line is damaged, missing or out of its place.
+        BundleIntegrityError: a line is damaged, missing or out of order.
     """
     for line in data.splitlines(keepends=True):
         try:
@@ -140,31 +141,31 @@ def read_journal(data: bytes, path: Path, dtype: str, ndim: int, seq: int, befor
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise damaged(path, f"after edit {seq}, {type(error).__name__}: {error}") from error
         if not same:
-            raise damaged(path, f"after edit {seq}, a line that is not written as journals are")
+            raise damaged(path, f"after edit {seq}, a line that is not in canonical form")
         if entry.seq != seq + 1 or entry.before != before or entry.after != entry.digest():
-            raise damaged(path, f"edit {entry.seq} where {seq + 1} belongs, or another hash")
+            raise damaged(path, f"edit {entry.seq} in place of {seq + 1}, or a wrong hash")
         seq, before = entry.seq, entry.after
         yield entry
 
 
 def damaged(path: Path, found: str) -> BundleIntegrityError:
-    """The complaint about a journal."""
+    """The error for a damaged journal."""
     return BundleIntegrityError(
         "the journal of edits is damaged",
         path=path,
         found=found,
-        expected="the lines that were written, one after the other",
+        expected="the lines that were written, in order",
         remedy="Restore it from a copy of the bundle.",
     )
 
 
 def _entry(obj: Any, dtype: str, ndim: int) -> Entry:
     if not isinstance(obj, dict):
-        raise TypeError("no object")
+        raise TypeError("not an object")
     op = string_of(obj["op"])
     if op not in OPERATIONS:
         raise ValueError(f"unknown operation {op!r}")
-    undoes, generation = (number_of(obj[name]) if name in obj else None for name in ("undoes", "generation"))
+    undoes, snapshot = (number_of(obj[name]) if name in obj else None for name in ("undoes", "generation"))
     files = {string_of(name): hash_of(digest) for name, digest in obj["files"].items()} if "files" in obj else None
     return Entry(
         seq=number_of(obj["seq"]),
@@ -176,7 +177,7 @@ def _entry(obj: Any, dtype: str, ndim: int) -> Entry:
         before=hash_of(obj["before"]),
         after=hash_of(obj["after"]),
         undoes=undoes,
-        generation=generation,
+        snapshot=snapshot,
         files=files,
         signature=string_of(obj["signature"]) if "signature" in obj else None,
     )

@@ -1,6 +1,6 @@
-"""Edits folded into a knowledge base of its own: rows that were removed are gone, and added ones are like all others.
+"""Compaction: merge a knowledge base and its edits into a new knowledge base without the removed rows.
 
-Rows keep their order and ids. With the same rows the files are the same, byte for byte, whether folded once or often.
+Rows keep their order and ids. The same rows give the same files, byte for byte, after one compaction or several.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index.exact_search import EfSearchChoice, narrowest
+from ..index.exact_search import EfSearchChoice, least_ef_search
 from ..index.hnsw import VectorIndex
 from ..knowledge_base import ROW_DTYPE, KnowledgeBase, text_line
 from ..soft_labels import edited
@@ -19,15 +19,15 @@ from .overlay import OverlayKnowledgeBase
 Floats = NDArray[np.float32]
 
 MOST_QUERIES = 256
-_NOISE = 0.5  # length of what is added to a key of length 1 to make a query of it
+_NOISE = 0.5  # length of the noise that turns a key of length 1 into a query
 
 
-def fold(kb: OverlayKnowledgeBase, progress: Callable[[int, int], object] | None = None) -> KnowledgeBase:
-    """Make a knowledge base of the rows that are not removed.
+def merge_edits(kb: OverlayKnowledgeBase, progress: Callable[[int, int], object] | None = None) -> KnowledgeBase:
+    """Build a knowledge base of the rows that are not removed.
 
     Args:
         kb: with edits.
-        progress: as of `VectorIndex.build`.
+        progress: same as `VectorIndex.build`.
     """
     base = len(kb.base)
     rows = np.flatnonzero(kb.alive)
@@ -45,19 +45,19 @@ def fold(kb: OverlayKnowledgeBase, progress: Callable[[int, int], object] | None
     if kb.digests is not None:
         digests = kb.digests.take(below).extended([str(kb.text_digest(int(row))) for row in above])
     index = VectorIndex.build(keys, kb.config, progress=progress)
-    return KnowledgeBase(index, labels, table, b"".join(lines), digests, kb.pins[rows], kb.odds)
+    return KnowledgeBase(index, labels, table, b"".join(lines), digests, kb.pins[rows], kb.new_label_odds)
 
 
-def searched(kb: KnowledgeBase, queries: Floats | None, k: int) -> EfSearchChoice:
-    """Set a folded knowledge base's search as broad as its keys need (`recall.narrowest`).
+def tune_ef_search(kb: KnowledgeBase, queries: Floats | None, k: int) -> EfSearchChoice:
+    """Set ``ef_search`` of a knowledge base to the least value with full recall (`exact_search.least_ef_search`).
 
     Args:
-        kb: whose index is set.
-        queries: float32 [m, d] of length 1, none of them a key; None makes some of the keys.
-        k: neighbours that are asked for.
+        kb: the knowledge base to change.
+        queries: float32 [m, d] of length 1, none of them a key; None adds noise to some of the keys.
+        k: number of neighbours.
 
     Returns:
-        The width, and the recall it has.
+        The value and its recall.
     """
     if not len(kb):
         return EfSearchChoice(kb.config.expansion_search, 1.0, 0.0)
@@ -69,13 +69,13 @@ def searched(kb: KnowledgeBase, queries: Floats | None, k: int) -> EfSearchChoic
         noise = rng.standard_normal(some.shape)
         queries = (some + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float32)
         queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    width = narrowest(kb.index, keys, queries[:MOST_QUERIES], k)
-    kb.index.set_ef_search(width.expansion_search)
-    return width
+    choice = least_ef_search(kb.index, keys, queries[:MOST_QUERIES], k)
+    kb.index.set_ef_search(choice.expansion_search)
+    return choice
 
 
 def _changed(kb: OverlayKnowledgeBase, below: NDArray[np.int64]) -> dict[int, Floats]:
-    """The labels of the base's rows that edits gave another, by their place among ``below``."""
+    """The edited labels of the base's rows, by their place in ``below``."""
     edits = kb.relabelled
     places = [place for place, row in enumerate(below.tolist()) if row in edits]
     return {place: kb.soft_labels.take(below[[place]])[0] for place in places}

@@ -1,41 +1,34 @@
-"""The soft labels of a knowledge base with edits on top."""
+"""Soft labels of a knowledge base with edits on top."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BundleError
 from ..soft_labels import SoftLabels
 
 Shares = tuple[NDArray[np.intp], NDArray[np.float32]]
-"""A soft label without its zeros: classes and their shares."""
+"""A sparse soft label: classes and their shares."""
 
 
 class OverlayLabels(SoftLabels):
-    """The base's soft labels, wider by the new labels, but for the rows that edits labelled.
+    """The base's soft labels with columns for new labels, and with the rows that edits labelled.
 
     Args:
         base: [n, b].
         edited: row number to its soft label.
         num_labels: c, b or more.
-        rows: how many rows there are, added ones too.
+        rows: number of rows, added ones included.
     """
 
     def __init__(self, base: SoftLabels, edited: Mapping[int, Shares], num_labels: int, rows: int) -> None:
         self._base, self._soft, self._labels, self._rows = base, edited, num_labels, rows
 
     @property
-    def stored(self) -> NoReturn:
-        """Not of an edited knowledge base."""
-        raise BundleError("the knowledge base has edits that are not folded in")
-
-    @property
     def num_labels(self) -> int:
-        """The number of labels, new ones too."""
+        """Number of labels, new ones included."""
         return self._labels
 
     def take(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:

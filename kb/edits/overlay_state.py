@@ -1,4 +1,4 @@
-"""The state of a knowledge base's rows between one edit and the next."""
+"""The edited state of a knowledge base's rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,19 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class State:
-    """What differs between one edit and the next; nothing in it is written to once it is in force."""
+class OverlayState:
+    """The edited state between two edits; its arrays and dictionaries are never changed.
+
+    Attributes:
+        labels: the names of all labels, new ones last.
+        added: number of added rows.
+        alive: which rows are not removed, bool [n].
+        labellings: row number to labelling, for rows that edits labelled.
+        soft: the same rows' soft labels.
+        gold: the same rows' gold labels, -1 for none.
+        pins: which rows are pinned, bool [n].
+        new_label_odds: factor on the odds of new labels.
+    """
 
     labels: tuple[str, ...]
     added: int
@@ -26,28 +37,28 @@ class State:
     soft: dict[int, Shares]
     gold: dict[int, int]
     pins: Bools
-    odds: float
+    new_label_odds: float
 
 
 class StateBuilder:
-    """A state that edits are made to, one after the other.
+    """Applies edits to a state, one after the other.
 
     Args:
-        state: to begin with; it stays as it is.
-        row_of: the number of the row with an id, among the rows of that state.
-        more: how many rows are added in all.
+        state: the state before the edits; it is not changed.
+        row_of: maps an id to the row number in that state.
+        more: number of rows that all edits add.
     """
 
-    def __init__(self, state: State, row_of: Callable[[int], int | None], more: int) -> None:
+    def __init__(self, state: OverlayState, row_of: Callable[[int], int | None], more: int) -> None:
         self._row_of, self._rows, self._added = row_of, len(state.alive), state.added
         self._labels = {name: place for place, name in enumerate(state.labels)}
         self._labellings, self._soft, self._gold = dict(state.labellings), dict(state.soft), dict(state.gold)
         self._alive = np.concatenate([state.alive, np.zeros(more, bool)])
-        self._pins, self._odds = np.concatenate([state.pins, np.zeros(more, bool)]), state.odds
+        self._pins, self._odds = np.concatenate([state.pins, np.zeros(more, bool)]), state.new_label_odds
         self._new: dict[int, int] = {}  # id to row
 
-    def take(self, change: Change) -> None:
-        """Make an edit; of one that is refused some may be done."""
+    def apply(self, change: Change) -> None:
+        """Apply an edit; a refused edit may be applied in part."""
         for name in change.labels:
             if name in self._labels:
                 raise UsageError("a new label has the name of another", found=name)
@@ -59,7 +70,7 @@ class StateBuilder:
             self._label(row, relabelling.new)
         for added in change.add:
             if added.id in self._new or self._row_of(added.id) is not None:
-                raise UsageError("a row of this id is there already", found=added.id)
+                raise UsageError("a row with this id exists already", found=added.id)
             row = self._new[added.id] = self._rows + len(self._new)
             self._alive[row] = True
             self._label(row, added.labelling)
@@ -69,11 +80,11 @@ class StateBuilder:
                 if self._alive[row] == now:
                     raise missing(row_id, not now)
                 self._alive[row] = now
-        self._odds = self._odds if change.odds is None else change.odds
+        self._odds = self._odds if change.new_label_odds is None else change.new_label_odds
 
-    def state(self) -> State:
+    def state(self) -> OverlayState:
         """The state after the edits so far."""
-        return State(
+        return OverlayState(
             tuple(self._labels),
             self._added + len(self._new),
             self._alive,
@@ -98,11 +109,11 @@ class StateBuilder:
 
 
 def missing(row_id: int, alive: bool) -> UsageError:
-    """The complaint about an id that no row has, or (not alive) no removed one."""
+    """The error for an id that no row has, or (not alive) no removed row."""
     return UsageError(
         "there is no such row" if alive else "there is no such removed row",
         found=row_id,
-        expected="the id of a row of the knowledge base, once",
+        expected="the id of a row of the knowledge base, given once",
         remedy="`reaugkd predict --explain --format jsonl` shows the ids of the rows behind an answer.",
     )
 
@@ -118,5 +129,5 @@ def _gold(labelling: Labelling, number: dict[str, int]) -> int:
 
 def _number(name: str, number: dict[str, int]) -> int:
     if name not in number:
-        raise UsageError("a row has a label that is not known", found=name, expected="one of the labels")
+        raise UsageError("a row has an unknown label", found=name, expected="one of the labels")
     return number[name]

@@ -1,18 +1,19 @@
-"""usearch's index file, checked from its first byte to its last before usearch maps it.
+"""Check of a whole usearch index file before usearch maps it.
 
-usearch trusts what it maps: an edge to a row that is not there is followed to wherever that may be, which ends in a
-wrong answer or in the process. A hash says who made a file, not that it makes sense. The layout (version 2,
-little-endian):
+The threat is a hostile bundle: usearch trusts the file, follows an edge to a row that does not exist, and reads memory
+outside the map, which gives a wrong answer or kills the process. A hash or signature proves who made a file, not that
+its graph is valid. This reads usearch's own format, so the package is limited to usearch 2 (pyproject.toml). The layout
+(version 2, little-endian):
 
     rows, bytes of a key             uint32 each
     keys                             rows x bytes
     head, 64 bytes                   "usearch", version 3 x uint16, kinds of metric, scalar, key and slot uint8 each,
-                                     rows present, rows deleted, dimensions uint64 each, multi uint8, nothing
+                                     rows present, rows deleted, dimensions uint64 each, multi uint8, zeros
     rows, M, 2 M, highest level,
-    row where a search begins        uint64 each
+    row where a search starts        uint64 each
     level of each row                int16
-    nodes, in the order of rows      key uint64, level int16, then for level 0 and each above it the number of edges
-                                     uint32 and room for 2 M (level 0) or M of them, uint32 each
+    nodes, in the order of rows      key uint64, level int16, then for each level from 0 the number of edges uint32
+                                     and room for 2 M (level 0) or M edges, uint32 each
 """
 
 from __future__ import annotations
@@ -30,43 +31,41 @@ from ...errors import BundleIntegrityError
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
-METRICS = {99: "cos"}
-SCALARS = {4: ("bf16", 2), 11: ("f32", 4), 12: ("f16", 2), 23: ("i8", 1)}
+_COSINE = 99
+_SCALARS = {11: ("f32", 4), 12: ("f16", 2), 23: ("i8", 1)}
 _KEY_KIND, _SLOT_KIND = 14, 15  # uint64, uint32
 _VERSION = 2
 _HEAD = struct.Struct("<7s3H4B3QB")
 _GRAPH = struct.Struct("<5Q")
 _HEAD_BYTES = 64
 _MOST_EDGES = 1_000_000
-_MOST_LEVELS = 64  # they are drawn, half as many rows on each at the most
-_BLOCK = 8192  # nodes looked at together, ...
-_BLOCK_EDGES = 1_000_000  # ... of so many edges
+_MOST_LEVELS = 64  # levels are drawn at random, each with at most half the rows of the one below
+_BLOCK = 8192  # nodes checked together, ...
+_BLOCK_EDGES = 1_000_000  # ... with so many edges
 
 
 @dataclass(frozen=True)
 class IndexFile:
-    """What an index file says of itself, and is.
+    """The parameters of a checked index file.
 
     Attributes:
-        rows: of the index.
+        rows: number of rows.
         ndim: dimensions of a key.
-        metric: as of `IndexConfig`.
-        dtype: as of `IndexConfig`.
+        dtype: same as `IndexConfig`.
         connectivity: edges per node.
     """
 
     rows: int
     ndim: int
-    metric: str
     dtype: str
     connectivity: int
 
 
 def read_index_file(path: Path) -> IndexFile:
-    """Check the whole file but for the values of its keys: 3 ms for 10,000 rows, in proportion for more.
+    """Check the whole file except the values of its keys; takes 3 ms for 10,000 rows and grows with their number.
 
     Raises:
-        BundleIntegrityError: the file is missing, or no index that usearch could search safely.
+        BundleIntegrityError: the file is missing, or no index that usearch can search safely.
     """
     try:
         data: Bytes = np.memmap(path, np.uint8, "r").view(np.ndarray)
@@ -94,21 +93,21 @@ def _checked(path: Path, data: Bytes) -> IndexFile:
         _refuse(path, "no usearch header")
     if version != _VERSION or key_kind != _KEY_KIND or slot_kind != _SLOT_KIND or multi or deleted:
         _refuse(path, f"format {version}, kinds {key_kind} and {slot_kind}, {deleted} rows deleted")
-    if metric not in METRICS or scalar not in SCALARS:
+    if metric != _COSINE or scalar not in _SCALARS:
         _refuse(path, f"metric {metric}, scalars {scalar}")
-    dtype, width = SCALARS[scalar]
+    dtype, width = _SCALARS[scalar]
     if not ndim or key_bytes != ndim * width or present != rows:
         _refuse(path, f"{rows} keys of {key_bytes} bytes, {present} of {ndim} dimensions in its header")
     nodes, connectivity, base, highest, entry = _GRAPH.unpack_from(view, graph)
     if nodes != rows or not 0 < connectivity <= _MOST_EDGES or base != 2 * connectivity:
         _refuse(path, f"{nodes} nodes for {rows} keys, {connectivity} and {base} edges")
     _Graph(path, data, graph + _GRAPH.size, rows, connectivity).check(highest, entry)
-    return IndexFile(rows, ndim, METRICS[metric], dtype, connectivity)
+    return IndexFile(rows, ndim, dtype, connectivity)
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """The levels and nodes of a file, from a byte on."""
+    """The levels and nodes of a file, which begin at the byte ``begin``."""
 
     path: Path
     data: Bytes
@@ -117,7 +116,7 @@ class _Graph:
     connectivity: int
 
     def check(self, highest: int, entry: int) -> None:
-        """Whether each list of edges has its place, and every edge leads to a node of its level."""
+        """Check that the lists of edges fill the file, and that every edge leads to a node of its level."""
         body = self.begin + 2 * self.rows
         if body > len(self.data):
             _refuse(self.path, f"{len(self.data)} bytes")
@@ -146,18 +145,18 @@ class _Graph:
             self._check_level(level, starts[levels >= level], levels)
 
     def _check_level(self, level: int, starts: Ints, levels: Ints) -> None:
-        """The edges of the nodes that begin at these bytes, on a level from 1."""
+        """Check the edges on a level from 1 of the nodes that begin at these bytes."""
         there = starts + 10 + 4 * (1 + 2 * self.connectivity) + (level - 1) * 4 * (1 + self.connectivity)
         together = self._together(self.connectivity)
         for start in range(0, len(there), together):
             self._check_edges(there[start : start + together], self.connectivity, level, levels)
 
     def _together(self, room: int) -> int:
-        """How many nodes are looked at together, so that memory does not grow with what a file claims."""
+        """Number of nodes to check together, so that memory does not grow with the numbers in the file."""
         return max(1, min(_BLOCK, _BLOCK_EDGES // (1 + room)))
 
     def _keys(self, starts: Ints, levels: Ints) -> Ints:
-        """The keys of nodes: row numbers. Each node repeats its level."""
+        """The keys of nodes, which are row numbers; checks the level that each node repeats."""
         names = self.data[starts[:, np.newaxis] + np.arange(10)]
         keys, again = names[:, :8].copy().view("<u8").ravel(), names[:, 8:].copy().view("<i2").ravel()
         if keys.max() >= self.rows:
@@ -168,8 +167,8 @@ class _Graph:
         return numbers
 
     def _check_edges(self, places: Ints, room: int, level: int, levels: Ints) -> None:
-        """The lists of edges at these bytes: no more than there is room for, each to a row that has the level."""
-        for odd in range(4):  # as nodes are of any length, a list begins at any byte
+        """Check the lists of edges at these bytes: not longer than their room, each edge to a row with the level."""
+        for odd in range(4):  # nodes have any length, so a list may begin at any byte
             some = places[places % 4 == odd]
             words = self.data[odd : odd + (len(self.data) - odd) // 4 * 4].view("<u4")
             lists = words[(some[:, np.newaxis] - odd) // 4 + np.arange(1 + room)]
@@ -177,7 +176,7 @@ class _Graph:
                 continue
             counts, edges = lists[:, :1], lists[:, 1:]
             used = edges
-            if level or edges.max() >= self.rows:  # what is beyond the count may be anything
+            if level or edges.max() >= self.rows:  # values beyond the count may be anything
                 used = edges[np.arange(room) < counts]
             if counts.max() > room or used.max(initial=0) >= self.rows:
                 _refuse(self.path, f"{counts.max()} edges with room for {room}, to row {used.max()} of {self.rows}")

@@ -1,9 +1,9 @@
-"""usearch's compiled module, without what its package imports around it.
+"""Import of usearch's compiled module without the other imports of its package.
 
-``import usearch`` also imports urllib, email, ssl and tqdm, to download files and to show progress: 40 ms and 10 MB
-that an edge has no use for. The compiled module (typed in usearch's ``compiled.pyi``) is what the package's ``Index``
-wraps. It finds numkong's kernels by their symbols, which usearch's ``__init__`` makes known, and so does this. Where
-anything is not as expected, the package is imported as usual. It is the same module, whoever imports it later.
+``import usearch`` also imports urllib, email, ssl and tqdm for downloads and progress bars, which costs 40 ms and 10
+MB. The compiled module (typed in usearch's ``compiled.pyi``) is the one that the package's ``Index`` wraps. It finds
+numkong's kernels by their symbols, which usearch's ``__init__`` loads first, and so does this module. If a step fails,
+the whole package is imported. A later import of usearch gets the same module.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _NAME = "usearch.compiled"
 def compiled() -> Any:
     """The module ``usearch.compiled``.
 
-    usearch's wheel loaded before onnxruntime's (seen with 2.26.6 and 1.31.1) makes the latter's import crash the
-    process, whichever program imports it; with tokenizers, which every runtime loads anyway, before both, it does not.
+    When usearch's wheel (2.26.6) is loaded before onnxruntime's (1.31.1), the import of onnxruntime crashes the
+    process. Loading tokenizers first, which every runtime needs anyway, avoids the crash.
     """
     import tokenizers  # noqa: F401
 
     if sys.platform == "linux" and "usearch" not in sys.modules:
         try:
-            # The lock that an import of it takes: loaded by two threads at once, it would be of no use to either.
+            # The import lock of the module: two threads must not load it at the same time.
             with _bootstrap._ModuleLockManager(_NAME):  # type: ignore[attr-defined]
                 return sys.modules.get(_NAME) or _alone()
         except (AttributeError, ImportError, OSError):
             pass
-    import_module("usearch")  # to its end, in whichever thread: it loads the kernels
+    import_module("usearch")  # loads the kernels
     return import_module(_NAME)
 
 
@@ -49,5 +49,5 @@ def _alone() -> Any:
         raise ImportError(f"no {_NAME}")
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.Index  # noqa: B018  what it is for
+    module.Index  # noqa: B018  fails where the module is not as expected
     return module

@@ -1,7 +1,7 @@
-"""Writing so that nothing half-written is ever left: temporary name, fsync, rename.
+"""Atomic writes of files and folders: temporary name, fsync, rename.
 
-A process that is killed cannot clean up: what it leaves is a temporary ``.NAME.xxxxxxxx.tmp``, which the next write of
-the same name removes. It is told from one that is being written by a lock, which ends with the process that holds it.
+A killed process leaves a temporary ``.NAME.xxxxxxxx.tmp``, which the next write of the same name removes. A lock marks
+the temporaries of living processes; it ends with its process.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ...errors import OutputExistsError, ReaugkdError, StorageError
 if sys.platform != "win32":
     import fcntl
 
-# What a disk refuses with; any other OSError inside a block is the caller's own and passes through.
+# Errors of the disk; any other OSError inside a block belongs to the caller and passes through.
 _STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR}
 )
-# How libraries tell of the same without an errno: those written in Rust, numpy, torch.
+# The messages of the same errors from libraries without an errno: Rust, numpy, torch.
 _RUST_ERROR = re.compile(r"([^:]*) \(os error (\d+)\)")
 _SHORT_WRITE = re.compile(r"requested and \d+ written|PytorchStreamWriter failed|inline_container.*unexpected pos")
 
@@ -36,14 +36,14 @@ def atomic_write(path: Path, mode: Literal["w"] = "w") -> AbstractContextManager
 def atomic_write(path: Path, mode: Literal["wb"]) -> AbstractContextManager[IO[bytes]]: ...
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that takes the place of ``path`` only when the block ends without an error.
+    """Open a file that replaces ``path`` only if the block ends without an error.
 
     Args:
-        path: the file to write; its folder is created.
+        path: the file to write; its folder is created if needed.
         mode: ``"w"`` (UTF-8, newlines as given) or ``"wb"``.
 
     Raises:
-        StorageError: the disk is full, read-only or not permitted; ``path`` is then as it was.
+        StorageError: the disk is full, read-only or not permitted; ``path`` is unchanged.
     """
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
     with _claimed(path, Path.touch) as temporary:
@@ -58,10 +58,10 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """A folder to fill that becomes ``path`` only when the block ends without an error.
+    """A folder to fill that becomes ``path`` only if the block ends without an error.
 
     Args:
-        path: the folder to make; must not exist.
+        path: the folder to create; must not exist.
 
     Raises:
         OutputExistsError: ``path`` exists already.
@@ -81,7 +81,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise OutputExistsError if there is anything at ``path``."""
+    """Raise OutputExistsError where ``path`` exists, even as a broken link."""
     if path.exists() or path.is_symlink():
         raise OutputExistsError(
             "the output exists already",
@@ -98,7 +98,7 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def _claimed(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
-    """A temporary beside ``path``, made and locked, and removed at the end unless it was renamed."""
+    """Create and lock a temporary beside ``path``; it is removed at the end unless it was renamed."""
     with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -119,7 +119,7 @@ def _make_locked(path: Path, make: Callable[[Path], object]) -> tuple[Path, int 
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
         make(temporary)
         lock = _lock(temporary)
-        # A sweep elsewhere may have come between the two.
+        # Another process may have removed it before the lock.
         if temporary.exists():
             return temporary, lock
         if lock is not None:
@@ -127,8 +127,8 @@ def _make_locked(path: Path, make: Callable[[Path], object]) -> tuple[Path, int 
 
 
 def _lock(temporary: Path, wait: bool = True) -> int | None:
-    """A descriptor that locks the temporary until it is closed; None where there are no locks (or ``wait`` is over)."""
-    if sys.platform == "win32":  # leftovers stay
+    """A descriptor that locks the temporary until it is closed; None where it cannot be locked."""
+    if sys.platform == "win32":  # leftovers are not removed
         return None
     try:
         descriptor = os.open(temporary, os.O_RDONLY)
@@ -143,7 +143,7 @@ def _lock(temporary: Path, wait: bool = True) -> int | None:
 
 
 def _sweep(path: Path) -> None:
-    """Remove the temporaries of ``path`` whose writers are dead."""
+    """Remove the temporaries of ``path`` whose writers have ended."""
     leftover = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
     for name in os.listdir(path.parent):  # noqa: PTH208  (twice as fast, and folders can be large)
         lock = _lock(path.parent / name, wait=False) if leftover.fullmatch(name) else None
@@ -156,18 +156,18 @@ def _sweep(path: Path) -> None:
 
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """Around our own dealings with the disk: whatever it says no with is a StorageError."""
+    """Turn every OSError of the block into a StorageError."""
     try:
         yield
     except OSError as error:
-        # A name too long is ours, made from the caller's; any other place is worth telling.
+        # Name another file than ``path`` in the message, but not a temporary of ``path``.
         place = "" if error.filename is None or path.name in str(error.filename) else f" ({error.filename})"
         raise _refused(path, f"{error.strerror or error}{place}") from error
 
 
 @contextmanager
 def _storage_errors(path: Path, temporary: Path) -> Iterator[None]:
-    """Around the caller's block: the disk's refusals as StorageError, everything else as it is."""
+    """Turn errors of the disk in the caller's block into StorageError; other errors pass through."""
     try:
         yield
     except Exception as error:
@@ -178,9 +178,9 @@ def _storage_errors(path: Path, temporary: Path) -> Iterator[None]:
 
 
 def _refusal(error: Exception, temporary: Path) -> str | None:
-    """What the disk said, if that is what the error is about; what was wrong with another file is not."""
+    """The disk's message where the error is one of the disk and concerns the temporary, otherwise None."""
     if isinstance(error, OSError) and error.errno is not None:
-        files = [str(name) for name in (error.filename, error.filename2) if name is not None]  # of a copy: from, to
+        files = [str(name) for name in (error.filename, error.filename2) if name is not None]  # a copy has two names
         elsewhere = bool(files) and not any(name.startswith(str(temporary)) for name in files)
         return error.strerror if error.errno in _STORAGE_ERRNOS and not elsewhere else None
     text = str(error)
@@ -192,7 +192,7 @@ def _refusal(error: Exception, temporary: Path) -> str | None:
 
 def _refused(path: Path, reason: str) -> StorageError:
     return StorageError(
-        "writing failed, nothing was left behind",
+        "writing failed, no part of the output was left",
         path=path,
         found=reason,
         remedy="Free some space, or choose a folder that can be written to.",
@@ -215,6 +215,6 @@ def _sync_folder(path: Path) -> None:
 
 
 def _remove_tree(folder: Path) -> None:
-    import shutil  # not at the top: with the archives that it knows it takes 4 ms, and an edge only reads
+    import shutil  # not at the top: the import takes 4 ms, and the runtime only reads
 
     shutil.rmtree(folder, ignore_errors=True)

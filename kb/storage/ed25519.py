@@ -1,11 +1,10 @@
-"""Ed25519 signatures (RFC 8032): who made a file, where a hash says only that it is unchanged.
+"""Ed25519 signatures (RFC 8032), which prove who made a file.
 
-What is signed is ``context``, a zero byte, and the message. The context says what kind of message it is, so that a
-signature of one kind is none of another (domain separation). A signature is kept as a small JSON file in one form to
-the byte, so that no file but the one that was written passes. The keys are files as OpenSSL writes them: PKCS#8 and
-SubjectPublicKeyInfo, in PEM.
+The signed bytes are ``context``, a zero byte, and the message. The context names the kind of message, so that a
+signature of one kind is not valid for another (domain separation). A signature is a small JSON file with one valid
+form; any other byte is refused. Keys are files in OpenSSL's formats: PKCS#8 and SubjectPublicKeyInfo, in PEM.
 
-The arithmetic is that of the library ``cryptography``, which is imported when a key is read and not before.
+The library ``cryptography`` computes the signatures; it is imported when a key is read.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _FORM = re.compile(
 
 @dataclass(frozen=True)
 class PublicKey:
-    """What signatures are checked with.
+    """A public key, which checks signatures.
 
     Attributes:
         raw: its 32 bytes.
@@ -43,16 +42,16 @@ class PublicKey:
 
     @property
     def key_id(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of ``raw``: a name, and no proof."""
+        """The first 16 hexadecimal digits of the SHA-256 of ``raw``; a name, not a proof."""
         return hashlib.sha256(self.raw).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class PrivateKey:
-    """What signatures are made with.
+    """A private key, which makes signatures.
 
     Attributes:
-        public: the other half.
+        public: its public key.
     """
 
     public: PublicKey
@@ -64,7 +63,7 @@ class Signature:
     """A signature and the name of its key.
 
     Attributes:
-        key_id: as of `PublicKey`.
+        key_id: same as `PublicKey.key_id`.
         value: its 64 bytes.
     """
 
@@ -72,7 +71,7 @@ class Signature:
     value: bytes
 
     def to_bytes(self) -> bytes:
-        """The file that keeps it."""
+        """The signature's file."""
         value = base64.b64encode(self.value).decode()
         return (
             json.dumps({"version": VERSION, "algorithm": ALGORITHM, "key": self.key_id, "signature": value}) + "\n"
@@ -80,23 +79,23 @@ class Signature:
 
     @classmethod
     def from_bytes(cls, content: bytes, path: Path) -> Signature:
-        """Read what `to_bytes` made.
+        """Read the bytes of `to_bytes`.
 
         Args:
-            content: of the file.
+            content: the file's bytes.
             path: the file, for messages.
 
         Raises:
-            BundleIntegrityError: it is anything else, be it by one byte.
+            BundleIntegrityError: the bytes differ from that form.
         """
         found = _FORM.fullmatch(content)
         signature = None if found is None else cls(found[1].decode(), base64.b64decode(found[2]))
-        # Base64 has several spellings of the last byte: only one is ours.
+        # Base64 can encode the last byte in several ways: accept one.
         if signature is None or signature.to_bytes() != content:
             raise BundleIntegrityError(
                 "the signature is damaged",
                 path=path,
-                found=f"{len(content)} bytes that are no signature",
+                found=f"{len(content)} bytes that are not a signature",
                 expected=f"a signature of version {VERSION}, {ALGORITHM}",
                 remedy="Copy it again from where it was signed, or sign again.",
             )
@@ -104,31 +103,31 @@ class Signature:
 
 
 def sign(message: bytes, key: PrivateKey, *, context: bytes) -> Signature:
-    """The signature of a message.
+    """Sign a message.
 
     Args:
         message: any bytes.
-        key: whose.
-        context: what kind of message it is; not empty, without zero bytes.
+        key: the private key.
+        context: the kind of message; not empty, without zero bytes.
 
     Raises:
-        ValueError: such a context.
+        ValueError: the context is empty or has zero bytes.
     """
     return Signature(key.public.key_id, key._key.sign(_separated(message, context)))
 
 
-def verify(message: bytes, signature: Signature, key: PublicKey, *, context: bytes, path: Path) -> None:
-    """Prove that the owner of ``key`` signed this message as of this kind.
+def verify_signature(message: bytes, signature: Signature, key: PublicKey, *, context: bytes, path: Path) -> None:
+    """Prove that the owner of ``key`` signed this message as one of this kind.
 
     Args:
-        message: the bytes, as they are used afterwards.
-        signature: of them.
-        key: whose it must be.
-        context: as of `sign`.
-        path: of the file that was signed, for messages.
+        message: the bytes that are used afterwards.
+        signature: the signature of the message.
+        key: the key of the required author.
+        context: same as `sign`.
+        path: the signed file, for messages.
 
     Raises:
-        BundleIntegrityError: another key signed it, or another message, or as of another kind.
+        BundleIntegrityError: the signature is of another key, another message or another kind.
         DependencyError: the library ``cryptography`` is missing.
     """
     if signature.key_id != key.key_id:
@@ -137,29 +136,29 @@ def verify(message: bytes, signature: Signature, key: PublicKey, *, context: byt
             path=path,
             found=f"key {signature.key_id}",
             expected=f"key {key.key_id}",
-            remedy="Give the public key of who signed it, if you trust it, or get the file from whom you trust.",
+            remedy="Give the signer's public key if you trust it, or get the file from a source that you trust.",
         )
     public = _library("asymmetric.ed25519").Ed25519PublicKey.from_public_bytes(key.raw)
     try:
         public.verify(signature.value, _separated(message, context))
     except importlib.import_module("cryptography.exceptions").InvalidSignature:
         raise BundleIntegrityError(
-            "the file is not the one that was signed",
+            "the file differs from the one that was signed",
             path=path,
-            found=f"other bytes than key {key.key_id} signed",
+            found=f"bytes that key {key.key_id} did not sign",
             expected="the file as it was signed",
-            remedy="Get it again from whom you trust; if you changed it yourself, sign it again: `reaugkd sign`.",
+            remedy="Get it again from a source that you trust; if you changed it yourself, run `reaugkd sign` again.",
         ) from None
 
 
 def read_public_key(source: PublicKey | bytes | str | os.PathLike[str]) -> PublicKey:
-    """A public key.
+    """Read a public key.
 
     Args:
-        source: the path of a PEM file, its bytes, or a key that was read before.
+        source: the path of a PEM file, its bytes, or a key read before.
 
     Raises:
-        UsageError: it cannot be read, or is no Ed25519 public key.
+        UsageError: the key cannot be read, or is no Ed25519 public key.
         DependencyError: the library ``cryptography`` is missing.
     """
     if isinstance(source, PublicKey):
@@ -170,7 +169,7 @@ def read_public_key(source: PublicKey | bytes | str | os.PathLike[str]) -> Publi
         _refuse(path, "a private key", "a public key (KEY.pub.pem)", "Keep the private key where bundles are signed.")
     try:
         key = serialization.load_pem_public_key(content)
-    except Exception as error:  # the library's own kinds, ValueError and TypeError
+    except Exception as error:  # errors of the library, ValueError and TypeError
         _refuse(path, _first_line(error), "an Ed25519 public key in PEM", "`reaugkd sign --new-key KEY.pem` makes one.")
     if not isinstance(key, _library("asymmetric.ed25519").Ed25519PublicKey):
         _refuse(path, _kind(key), "an Ed25519 public key", "`reaugkd sign --new-key KEY.pem` makes one.")
@@ -178,13 +177,13 @@ def read_public_key(source: PublicKey | bytes | str | os.PathLike[str]) -> Publi
 
 
 def read_private_key(source: bytes | str | os.PathLike[str]) -> PrivateKey:
-    """A private key.
+    """Read a private key.
 
     Args:
         source: the path of a PEM file (PKCS#8, not encrypted), or its bytes.
 
     Raises:
-        UsageError: it cannot be read, or is no Ed25519 private key.
+        UsageError: the key cannot be read, or is no Ed25519 private key.
         DependencyError: the library ``cryptography`` is missing.
     """
     serialization = _library("serialization")
@@ -192,7 +191,7 @@ def read_private_key(source: bytes | str | os.PathLike[str]) -> PrivateKey:
     expected, remedy = "an Ed25519 private key in PEM, not encrypted", "`reaugkd sign --new-key KEY.pem` makes one."
     try:
         key = serialization.load_pem_private_key(content, password=None)
-    except Exception as error:  # the library's own kinds, ValueError and TypeError
+    except Exception as error:  # errors of the library, ValueError and TypeError
         _refuse(path, _first_line(error), expected, remedy)
     if not isinstance(key, _library("asymmetric.ed25519").Ed25519PrivateKey):
         _refuse(path, _kind(key), expected, remedy)
@@ -200,7 +199,7 @@ def read_private_key(source: bytes | str | os.PathLike[str]) -> PrivateKey:
 
 
 def new_key_pair(path: Path) -> tuple[PublicKey, Path]:
-    """Make a key pair: the private key at ``path``, for its owner's eyes only, and beside it ``NAME.pub.pem``.
+    """Create a key pair: the private key at ``path``, readable by its owner only, and beside it ``NAME.pub.pem``.
 
     Returns:
         The public key, and its file.
@@ -218,7 +217,7 @@ def new_key_pair(path: Path) -> tuple[PublicKey, Path]:
     for file in (path, other):
         refuse_existing(file)
     try:
-        # Not `atomic_write`: the secret must never lie in a file that others may read, not even for a moment.
+        # Not `atomic_write`: others must never be able to read the secret, not even for a moment.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise _not_written(path, error) from error
@@ -239,8 +238,8 @@ def new_key_pair(path: Path) -> tuple[PublicKey, Path]:
 
 
 def _separated(message: bytes, context: bytes) -> bytes:
-    if not context or b"\0" in context:  # or it could be another one with a longer message
-        raise ValueError(f"{context!r} is no context of a signature")
+    if not context or b"\0" in context:  # otherwise two contexts could give the same bytes
+        raise ValueError(f"{context!r} is not a valid context of a signature")
     return context + b"\0" + message
 
 
@@ -254,7 +253,7 @@ def _pem(source: bytes | str | os.PathLike[str]) -> tuple[bytes, Path | None]:
     path = Path(source)
     try:
         return path.read_bytes(), path
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name
         found = getattr(error, "strerror", None) or str(error)
         raise UsageError("the key cannot be read", path=path, found=found, expected="a key in PEM") from error
 
@@ -276,7 +275,7 @@ def _not_written(path: Path, error: OSError) -> StorageError:
         "the key cannot be written",
         path=path,
         found=error.strerror or str(error),
-        remedy="Choose a folder that exists and can be written to.",
+        remedy="Choose an existing folder that can be written to.",
     )
 
 

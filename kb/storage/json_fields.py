@@ -1,4 +1,4 @@
-"""A manifest's JSON being read: every value asked for by name and type, every complaint with the field's name."""
+"""Typed reader of JSON objects; errors name the field."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _Made = TypeVar("_Made")
 
 
 class JsonReader:
-    """A JSON object being read, that names the field when it is wrong."""
+    """Reads the fields of a JSON object by name and type."""
 
     def __init__(self, obj: object, path: Path, prefix: str = "") -> None:
-        """Raises BundleError where ``obj`` is no JSON object; ``prefix`` is its place in the file, with a dot."""
+        """Raises BundleError where ``obj`` is no JSON object; ``prefix`` is its path in the file, with a dot."""
         self.path = path
         self.prefix = prefix
         if not isinstance(obj, dict):
@@ -27,7 +27,7 @@ class JsonReader:
         self.obj: Mapping[str, Any] = obj
 
     def error(self, name: str, found: object, expected: str) -> BundleError:
-        """The complaint about the field ``name`` ("" for the object itself)."""
+        """The error for the field ``name`` ("" for the object itself)."""
         return BundleError(
             f"the manifest's {self.prefix}{name} is unusable" if name else "this is no manifest",
             path=self.path,
@@ -37,7 +37,7 @@ class JsonReader:
         )
 
     def get(self, name: str, kind: type[_Made]) -> _Made:
-        """The field's value; whole numbers are numbers from 0, and a float may be written as one."""
+        """The field's value; whole numbers start at 0, and a float may be written as a whole number."""
         value = self.obj.get(name)
         if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
             raise self.error(name, value, f"a number up to {_LARGEST}")
@@ -72,12 +72,12 @@ class JsonReader:
         return [JsonReader(value, self.path, f"{self.prefix}{name}.") for value in values]
 
     def make(self, kind: type[_Made], made: Mapping[str, object] | None = None, **required: type) -> _Made:
-        """Build a configuration dataclass, whose own checks give the message.
+        """Build a configuration dataclass, whose own checks give the error message.
 
         Args:
             kind: the dataclass; fields with a default may be missing.
-            made: values that were read already.
-            required: fields that must be there, and their types.
+            made: values that were read before.
+            required: required fields and their types.
         """
         values: dict[str, Any] = {**(made or {}), **{name: self.get(name, of) for name, of in required.items()}}
         for known in dataclasses.fields(kind):  # type: ignore[arg-type]

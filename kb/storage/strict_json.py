@@ -1,7 +1,7 @@
-"""JSON as the standard has it, and no more: no NaN, no name twice, no number that overflows, not too deep.
+"""Strict JSON reader: refuses NaN, repeated names, numbers that overflow, and deep nesting.
 
-Python's reader takes all of these. Two readers that take another one of two entries with the same name see two
-manifests under one hash; a number that is none passes every comparison.
+Python's reader accepts all of these. With a repeated name two readers could see different values under one hash, and
+NaN passes every comparison.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import math
 from typing import Any, NoReturn
 
 
-def read_json(raw: bytes) -> object:
-    """The value in UTF-8 bytes.
+def parse_json(raw: bytes) -> object:
+    """The value of JSON in UTF-8.
 
     Raises:
-        ValueError: they are no JSON, or JSON that is refused.
+        ValueError: the bytes are no JSON, or JSON that is refused.
     """
     try:
         return json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
@@ -33,7 +33,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:

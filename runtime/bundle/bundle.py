@@ -1,4 +1,4 @@
-"""A bundle on disk: found, checked file by file, and only then used."""
+"""A bundle on disk: its file names, and the checks of every file before it is used."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from ...kb.edits.head import HeadFile
 from ...kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
 from ...kb.storage.atomic import sha256_file
 from ...kb.storage.ed25519 import PublicKey
-from ...kb.storage.strict_json import read_json
+from ...kb.storage.strict_json import parse_json
 from ...kb.texts import DIGESTS_FILE
 from .heldout_rows import HELDOUT_FILE
 from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_of, sealed
 from .signature import check_signature
 
-MODEL_FILE = "student/model.onnx"
-TOKENIZER_FILE = "student/tokenizer.json"
-KB_FOLDER = "kb"
+STUDENT_FOLDER, KB_FOLDER = "student", "kb"
+MODEL_FILE = f"{STUDENT_FOLDER}/model.onnx"
+TOKENIZER_FILE = f"{STUDENT_FOLDER}/tokenizer.json"
+
+# Every file that the runtime reads, beside MANIFEST_FILE and SIGNATURE_FILE (manifest.py) and the edits (editing/).
 REQUIRED_FILES = (
     MODEL_FILE,
     TOKENIZER_FILE,
@@ -28,7 +30,7 @@ REQUIRED_FILES = (
 )
 OPTIONAL_FILES = (f"{KB_FOLDER}/{TEXTS_FILE}", f"{KB_FOLDER}/{DIGESTS_FILE}", HELDOUT_FILE)
 MOST_MANIFEST_BYTES = 8 * 2**20
-"""Of a manifest; with a thousand labels it takes 100 kB."""
+"""The largest manifest; one with a thousand labels has 100 kB."""
 
 _AGAIN = "Copy the bundle again, or export it again."
 
@@ -39,8 +41,8 @@ class Bundle:
 
     Attributes:
         path: the bundle's folder, absolute.
-        manifest: what it said about itself when it was exported; of edits since, `store.KnowledgeStore` knows.
-        content: the bytes of the manifest's file that ``manifest`` was read from.
+        manifest: the manifest as it was exported; `store.KnowledgeStore` has the edits since then.
+        content: the bytes of the manifest file.
     """
 
     path: Path
@@ -49,40 +51,40 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True, require_signature: PublicKey | None = None) -> Bundle:
-        """Read the manifest and check every file it names; others are ignored, but for those that would be read.
+        """Read the manifest and check every file that it lists; unlisted files that the runtime reads are refused.
 
-        The folder itself may be a link. Nothing in it may, and all files are plain ones: a link leads out of the
-        folder, whatever its hash, and a pipe never ends.
+        The folder itself may be a link; the files in it must be plain files. A link leads out of the folder, whatever
+        its hash, and a pipe never ends.
 
         Args:
             path: the bundle's folder.
-            verify: compare SHA-256 sums as well; without it only existence and sizes are looked at.
-            require_signature: whose signature the manifest must have.
+            verify: check the SHA-256 of every file; without it, only existence and sizes are checked.
+            require_signature: the key that the manifest must be signed with.
 
         Raises:
-            BundleIntegrityError: a file is missing, truncated or altered, one that would be read is not listed, or the
-                signature that is asked for is missing or another's.
-            UsageError: a signature is asked for, but no check of the files that it vouches for.
-            BundleVersionError: the bundle was written by a newer reaugkd.
-            BundleError: this is no bundle, or one with links, pipes or absurd numbers in it.
+            BundleIntegrityError: a file is missing, truncated or altered; the runtime would read an unlisted file; or
+                the required signature is missing or made with another key.
+            UsageError: a signature is required without a check of the files.
+            BundleVersionError: a newer reaugkd wrote the bundle.
+            BundleError: this is not a bundle, or it has links, pipes or unusable values.
         """
         folder = Path(path).absolute()
         if require_signature is not None and not verify:
             raise UsageError(
-                "a signature is asked for without a check of the files",
+                "a signature is required without a check of the files",
                 path=folder,
                 found="verify=False",
-                remedy="Leave verify as it is: the signature vouches for the hashes, and they for the files.",
+                remedy="Do not set verify=False: the signature covers the hashes, and the hashes cover the files.",
             )
         manifest, content = _read_manifest(folder, verify, require_signature)
         for name in REQUIRED_FILES:
             if name not in manifest.files:
                 raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
         for name in OPTIONAL_FILES:
-            # Read where it is: unlisted, it would be read unchecked.
+            # The runtime reads it if it exists; an unlisted file would be read unchecked.
             if name not in manifest.files and os.path.lexists(folder / name):
                 raise BundleIntegrityError(
-                    "the manifest does not list a file that is there",
+                    "the manifest does not list a file of the bundle",
                     path=folder / name,
                     expected="no such file, or its size and hash in the manifest",
                     remedy=_AGAIN,
@@ -93,34 +95,34 @@ class Bundle:
                 if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
                     check_file(folder, name, record, verify)
             except BundleIntegrityError:
-                # Somebody may just have folded edits in, and removed what they replaced.
+                # Another process may have compacted the edits just now, and removed the replaced files.
                 if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
                     raise
         return cls(folder, manifest, content)
 
     def refuse_edits(self, what: str) -> None:
-        """Raise UsageError where the knowledge base was edited, for what works on exports only.
+        """Raise UsageError if the knowledge base was edited.
 
         Args:
-            what: is asked for, in words.
+            what: the operation that needs an unedited bundle, for the message.
         """
         _, head = HeadFile(self.path).read()
         if head is not None and head.seq:
             raise UsageError(
-                f"{what} takes a bundle as it was exported",
+                f"{what} needs a bundle without edits",
                 path=self.path,
                 found=f"{head.seq} edits of its knowledge base",
-                remedy="Take a copy from before the first edit.",
+                remedy="Use a copy from before the first edit.",
             )
 
     @property
     def seal(self) -> str:
-        """The manifest's own hash, 64 hexadecimal digits."""
+        """The hash of the manifest, 64 hexadecimal digits."""
         return seal_of(self.content)
 
     @property
     def model_path(self) -> Path:
-        """The student."""
+        """The student's ONNX file."""
         return self.path / MODEL_FILE
 
     @property
@@ -135,9 +137,9 @@ class Bundle:
 
 
 def _replaced(head: HeadFile) -> bool:
-    """Whether another generation has taken the place of the exported knowledge base."""
+    """Whether a compaction has replaced the exported knowledge base."""
     _, now = head.read()
-    return now is not None and now.generation > 0
+    return now is not None and now.snapshot > 0
 
 
 def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tuple[Manifest, bytes]:
@@ -163,34 +165,35 @@ def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tupl
             path=path,
             found=error.strerror,
             expected="a bundle's manifest",
-            remedy="Give the folder that `reaugkd export` wrote.",
+            remedy="Pass the folder that `reaugkd export` wrote.",
         ) from error
     if signer is not None:
-        check_signature(folder, raw, signer)  # before anything is made of it
+        check_signature(folder, raw, signer)  # before it is parsed
     try:
-        obj = read_json(raw)
+        obj = parse_json(raw)
     except ValueError as error:
-        raise BundleIntegrityError("the manifest is no JSON", path=path, found=str(error), remedy=_AGAIN) from error
+        message = "the manifest is not valid JSON"
+        raise BundleIntegrityError(message, path=path, found=str(error), remedy=_AGAIN) from error
     manifest = Manifest.from_json(obj, path)
     if verify and not sealed(raw):
         raise BundleIntegrityError(
             "the manifest was altered after export",
             path=path,
-            found="other content than its seal stands for",
+            found="content that does not match its seal",
             expected="the manifest as it was exported",
-            remedy=f"{_AGAIN} To use an edited manifest nevertheless, open the bundle without verification.",
+            remedy=f"{_AGAIN} To use an edited manifest, open the bundle with verify=False.",
         )
     return manifest, raw
 
 
 def check_file(folder: Path, name: str, record: FileRecord, verify: bool) -> None:
-    """Whether a file is a plain one, and as its record says.
+    """Check that a file is a plain file that matches its record.
 
     Args:
-        folder: that it is below.
-        name: its path below, with ``/``; no part of it may be a link.
-        record: what it has to be.
-        verify: compare SHA-256 sums as well.
+        folder: the folder that contains it.
+        name: its path below the folder, with ``/``; no part of it may be a link.
+        record: its expected size and hash.
+        verify: check the SHA-256 too.
 
     Raises:
         BundleIntegrityError: it is missing, truncated or altered.
@@ -223,7 +226,7 @@ def check_file(folder: Path, name: str, record: FileRecord, verify: bool) -> Non
 
 
 def plain_size(folder: Path, name: str, expected: str) -> int:
-    """The size of a plain file below a folder, no part of whose path is a link.
+    """The size of a plain file below a folder; no part of its path may be a link.
 
     Raises:
         BundleIntegrityError: it is missing.
@@ -238,7 +241,7 @@ def plain_size(folder: Path, name: str, expected: str) -> int:
                 _refuse_unusual(path, status.st_mode)
         if not stat.S_ISREG(status.st_mode):
             raise IsADirectoryError
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: an invalid file name
         raise BundleIntegrityError(
             "the file is missing", path=folder / name, expected=expected, remedy=_AGAIN
         ) from error
@@ -246,14 +249,14 @@ def plain_size(folder: Path, name: str, expected: str) -> int:
 
 
 def _refuse_unusual(path: Path, mode: int) -> None:
-    """Refuse a link, pipe, socket or device; of a folder in a file's place the caller knows what to say."""
+    """Refuse a link, pipe, socket or device; the caller refuses a folder in a file's place."""
     if stat.S_ISLNK(mode):
         raise BundleError(
-            "a link is no part of a bundle",
+            "a bundle must not contain links",
             path=path,
             found="a symbolic link",
             expected="the file itself",
-            remedy="Copy the bundle with what its links lead to, as `cp -RL` does.",
+            remedy="Copy the bundle with `cp -RL`, which replaces links by files.",
         )
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise BundleError("this is no file", path=path, found="a pipe, socket or device", expected="a plain file")
+        raise BundleError("this is not a file", path=path, found="a pipe, socket or device", expected="a plain file")

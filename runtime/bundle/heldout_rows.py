@@ -1,15 +1,15 @@
-"""Held-out rows in a bundle: what its student says of rows that the teacher's fit and the distillation have not seen.
+"""Held-out rows in a bundle: the student's outputs for rows that neither teacher nor student was trained on.
 
-A numpy archive without pickles, `heldout.npz`, of
+`heldout.npz` is a numpy archive without pickles:
 
-    logits      float16 [n, c], the student's, not tempered
-    queries     float16 [n, d], its embeddings
-    gold        int32 [n], the labels' indices
-    groups      int32 [n], alike for related rows, which are no independent witnesses
-    unrelated   int64, how many rows of the knowledge base, the first ones, know nothing of these
+    logits      float16 [n, c], the student's logits, without temperature
+    queries     float16 [n, d], the student's embeddings
+    gold        int32 [n], label indices
+    groups      int32 [n], the same number for related rows, which are not independent
+    unrelated   int64, the number of rows of the knowledge base, its first ones, that are unrelated to the held-out rows
 
-By default the held-out rows end up in the knowledge base too, last. A row that may find itself, or a paraphrase of
-itself, proves nothing: measure on the first ``unrelated`` rows.
+By default the held-out rows are the last rows of the knowledge base. A row that retrieves itself or a paraphrase
+measures nothing: measure on the first ``unrelated`` rows.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from ...kb.storage.npy import array_of
 
 HELDOUT_FILE = "heldout.npz"
 MOST_ROWS = 1000
-"""That are kept: for 77 classes and 128 dimensions 0.4 MB."""
+"""The largest number of rows stored: 0.4 MB for 77 classes and 128 dimensions."""
 
 _TYPES = {"logits": np.float16, "queries": np.float16, "gold": np.int32, "groups": np.int32, "unrelated": np.int64}
 _NUMBERS = [
     np.dtype(kind) for kind in "f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8".split()
-]  # what of them is right is asked later
-_HEADERS = 8192  # bytes at most, of the five arrays
+]  # `_misfit` checks which of them fits
+_HEADERS = 8192  # largest size of the five arrays' headers in bytes
 
 
 @dataclass(frozen=True)
 class HeldOutRows:
-    """n labelled rows as a student answers them.
+    """The student's outputs for n labelled held-out rows.
 
     Attributes:
         logits: float32 [n, c].
         queries: float32 [n, d], of length 1.
-        gold: int64 [n].
-        groups: int64 [n].
-        unrelated: the first so many rows of the knowledge base know nothing of these.
+        gold: int64 [n], label indices.
+        groups: int64 [n], the same number for related rows.
+        unrelated: the number of rows of the knowledge base, its first ones, that are unrelated to these.
     """
 
     logits: NDArray[np.float32]
@@ -59,15 +59,15 @@ class HeldOutRows:
         return len(self.gold)
 
     def some(self, most: int = MOST_ROWS) -> HeldOutRows:
-        """At most so many of them, evenly spaced."""
+        """At most ``most`` of the rows, evenly spaced."""
         rows = np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64)
         return HeldOutRows(self.logits[rows], self.queries[rows], self.gold[rows], self.groups[rows], self.unrelated)
 
     def save(self, folder: Path) -> None:
-        """Write them into a bundle's folder.
+        """Write the rows into a bundle's folder.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the file cannot be written.
         """
         packed = io.BytesIO()
         arrays = {name: np.asarray(getattr(self, name), kind) for name, kind in _TYPES.items()}
@@ -77,28 +77,28 @@ class HeldOutRows:
 
     @classmethod
     def open(cls, folder: Path, num_labels: int, ndim: int, kb_rows: int) -> HeldOutRows:
-        """Read those of a bundle.
+        """Read the held-out rows of a bundle.
 
         Args:
-            folder: the bundle's.
+            folder: the bundle's folder.
             num_labels: c.
             ndim: d.
             kb_rows: rows of the knowledge base.
 
         Raises:
-            BundleError: it holds none, or what it holds does not fit the bundle.
+            BundleError: the bundle has no held-out rows, or they do not fit it.
             BundleIntegrityError: they cannot be read.
         """
         path = folder / HELDOUT_FILE
         if not path.is_file():
             raise BundleError(
-                "the bundle holds no held-out rows to measure on",
+                "the bundle has no held-out rows",
                 path=path,
-                remedy="A compacted bundle has none: take the one it was made from. Export an older one again.",
+                remedy="A condensed bundle has none: use the bundle that it was made from. Export an old bundle again.",
             )
         try:
             found = _read(path, num_labels, ndim)
-        # Of a damaged archive numpy, zipfile, zlib and the header's parser raise a dozen kinds of errors.
+        # For a damaged archive, numpy, zipfile, zlib and the header's parser raise a dozen kinds of errors.
         except Exception as error:
             raise BundleIntegrityError(
                 "the held-out rows cannot be read", path=path, found=str(error), remedy="Export the bundle again."
@@ -122,10 +122,10 @@ class HeldOutRows:
 
 
 def _read(path: Path, num_labels: int, ndim: int) -> dict[str, NDArray[Any]]:
-    import zipfile  # not at the top: with the compressions that it knows it takes 3 ms, and few readers come here
+    import zipfile  # here: it takes 3 ms with its compression modules, and few programs need it
 
     most = MOST_ROWS * (2 * num_labels + 2 * ndim + 8) + _HEADERS
-    # Before anything is read, and then before it is unpacked: an archive can claim terabytes.
+    # Checked before reading and before unpacking: an archive can claim terabytes.
     if (size := path.stat().st_size) > most:
         raise ValueError(f"{size:,} bytes")
     with zipfile.ZipFile(path) as archive:
@@ -139,11 +139,11 @@ def _array(name: str, data: NDArray[np.uint8]) -> NDArray[Any]:
     try:
         return array_of(data, _NUMBERS)
     except ValueError as error:
-        raise ValueError(f"{name} is no array: {error}") from error
+        raise ValueError(f"{name} is not an array: {error}") from error
 
 
 def _misfit(found: dict[str, NDArray[Any]], num_labels: int, ndim: int, kb_rows: int) -> str | None:
-    """What does not fit, in words."""
+    """The first part that does not fit, in words; None if all parts fit."""
     rows = found["gold"].size
     shapes = {"logits": (rows, num_labels), "queries": (rows, ndim), "gold": (rows,), "groups": (rows,)}
     for name, kind in _TYPES.items():

@@ -1,4 +1,4 @@
-"""The bundle's table of contents: what it is, how to run it, and the hash of every file."""
+"""The manifest of a bundle: its settings, and the size and hash of every file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from ..decision.blend_config import BlendConfig, read_blend
 from ..decision.gating import Gate, read_gate
 
 FORMAT_VERSION = 2
-"""The newest that is read; written is the oldest that will do. 1: soft labels of all classes, 2: or the likeliest."""
+"""The newest format that can be read. 1: soft labels of all classes; 2: also of the most probable classes only.
+
+The export writes the oldest format that can hold the bundle.
+"""
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
 
-# Far more than any bundle has, and few enough that reading them takes no time and no memory to speak of.
+# Limits against hostile manifests: far above any real bundle, and cheap to read.
 _MOST_GOLDEN = 100
 _MOST_FILES = 1_000
 _MOST_TOKENS = 1_000_000
@@ -33,13 +36,13 @@ _LONGEST_LABEL = _LONGEST_GOLDEN = 10_000
 
 @dataclass(frozen=True)
 class Golden:
-    """One example of what the exporting machine computed, run again wherever the bundle is opened.
+    """A golden output: one text with the exporting machine's results, which are checked when the bundle is opened.
 
     Attributes:
         text: the text, or the pair.
-        token_ids: its token ids; must come out the same.
-        logits: its logits [c]; must come out within ``tolerance``.
-        tolerance: the largest absolute difference accepted of a logit.
+        token_ids: its token ids; they must be equal.
+        logits: its logits [c]; they must be equal within ``tolerance``.
+        tolerance: the largest accepted absolute difference of a logit.
     """
 
     text: str | tuple[str, str]
@@ -58,25 +61,25 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a bundle says about itself.
+    """The settings, records and file hashes of a bundle.
 
     Attributes:
         labels: names in the order of the logits.
-        max_length: tokens a text is cut to, special tokens counted.
-        pooling: how the student's embedding is pooled (a record: it is inside the model).
+        max_length: texts are truncated to this number of tokens, special tokens included.
+        pooling: the pooling of the student's embedding; informative only, since it is part of the model.
         text_pair: whether an input is a pair of texts.
-        blend: how student and neighbours are mixed.
-        kb: the index's parameters (its expansion is in no other file).
+        blend: settings of the blend.
+        kb: parameters of the index; no other file has its ef_search.
         kb_rows: rows of the knowledge base.
-        gate: where the student answers alone; None where no threshold could be certified.
-        abstention: when not to answer, and prediction sets; None where the export has fitted none.
-        golden: what the exporting machine computed.
-        quantization: kind, target instruction set, quantized nodes and so on.
-        quality: the export gate's report.
-        versions: of the libraries that exported.
+        gate: the gate; None if no threshold could be certified.
+        abstention: abstention thresholds and prediction sets; None if none were fitted.
+        golden: golden outputs of the exporting machine.
+        quantization: kind, target instruction set, number of quantized nodes and so on.
+        quality: the report of the export's quality gate.
+        versions: library versions of the export.
         created_from: teacher, data, recipe.
-        files: path below the bundle (with ``/``) to its record; filled in by `seal`.
-        format_version: of the bundle's layout; `KnowledgeBase.format_version` says which it takes.
+        files: path below the bundle (with ``/``) to its record; set by `seal`.
+        format_version: version of the bundle's format; `KnowledgeBase.format_version` is the one that it needs.
     """
 
     labels: tuple[str, ...]
@@ -98,7 +101,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON values; ``from_json(to_json())`` gives an equal manifest."""
-        plain = {"format_version": self.format_version, **dataclasses.asdict(self)}
+        plain = {"format_version": self.format_version, **dataclasses.asdict(self), "kb": self.kb.as_record()}
         obj: dict[str, Any] = json.loads(json.dumps(plain, default=_plain))
         if self.abstention is not None:
             write_thresholds(obj["abstention"])
@@ -106,14 +109,14 @@ class Manifest:
 
     @classmethod
     def from_json(cls, obj: object, path: Path) -> Manifest:
-        """Read a manifest from JSON values; fields that are not known are ignored.
+        """Read a manifest from JSON values; unknown fields are ignored.
 
         Args:
-            obj: what ``json.loads`` gave.
-            path: the file, for messages.
+            obj: the result of ``json.loads``.
+            path: the file, for error messages.
 
         Raises:
-            BundleVersionError: the format is newer than this program.
+            BundleVersionError: a newer reaugkd wrote the format.
             BundleError: a field is missing or unusable.
         """
         fields = JsonReader(obj, path)
@@ -124,7 +127,7 @@ class Manifest:
             pooling=fields.get("pooling", str),
             text_pair=fields.get("text_pair", bool),
             blend=read_blend(fields.section("blend")),
-            kb=fields.section("kb").make(IndexConfig, ndim=int),
+            kb=IndexConfig.read(fields.section("kb")),
             kb_rows=fields.get("kb_rows", int),
             gate=read_gate(fields),
             abstention=read_abstention(fields),
@@ -140,14 +143,14 @@ class Manifest:
 def seal(folder: Path, manifest: Manifest) -> Manifest:
     """Hash every file below ``folder`` and write ``manifest.json`` there, atomically.
 
-    The manifest's own last entry, ``seal``, is the SHA-256 of all its bytes before that entry, so that it too cannot
-    be altered unnoticed. A signature of the manifest (`signing`) cannot be in it, and does not hold afterwards.
+    The last entry of the manifest, ``seal``, is the SHA-256 of all bytes before that entry, so that a change of the
+    manifest is detected. A signature (`signature`) is a separate file; it is invalid after a new seal.
 
     Returns:
-        The manifest with ``files`` filled in.
+        The manifest with ``files`` set.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: the file cannot be written.
     """
     files = {}
     for file in sorted(folder.rglob("*")):
@@ -163,12 +166,12 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def seal_entry(head: bytes) -> bytes:
-    """The end of a manifest file that begins with ``head``."""
+    """The end of a manifest file whose first bytes are ``head``."""
     return f'"seal": "{hashlib.sha256(head).hexdigest()}"\n}}\n'.encode()
 
 
 def sealed(raw: bytes) -> bool:
-    """Whether a file that ends with a seal is as it was when it got it."""
+    """Whether the content of a sealed file matches its seal."""
     size = len(seal_entry(b""))
     return raw[-size:] == seal_entry(raw[:-size])
 
@@ -179,7 +182,7 @@ def seal_of(raw: bytes) -> str:
 
 
 def file_record(path: Path) -> FileRecord:
-    """The record of a file as it is now."""
+    """The record of a file in its current state."""
     return FileRecord(bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
@@ -196,16 +199,16 @@ def _plain(value: object) -> object:
 def _checked_version(fields: JsonReader) -> int:
     version = fields.get("format_version", int)
     if version > FORMAT_VERSION:
-        # Of what a newer format holds only this is relied on: which reaugkd wrote it, and so reads it.
+        # Only this part of a newer format is used: the version of reaugkd that wrote it and can read it.
         versions = fields.obj.get("versions")
         writer = versions.get("reaugkd") if isinstance(versions, dict) else None
-        told = isinstance(writer, str) and writer.isprintable()
+        known = isinstance(writer, str) and writer.isprintable()
         raise BundleVersionError(
             "the bundle was written by a newer reaugkd",
             path=fields.path,
-            found=f"format version {version}" + (f", written by reaugkd {writer}" if told else ""),
+            found=f"format version {version}" + (f", written by reaugkd {writer}" if known else ""),
             expected=f"format version {FORMAT_VERSION} or older",
-            remedy=f"Upgrade reaugkd to {f'{writer} or newer' if told else 'a version that reads it'}, or export the "
+            remedy=f"Upgrade reaugkd to {f'{writer} or newer' if known else 'a version that reads it'}, or export the "
             "bundle again with this version.",
         )
     if version < 1:
@@ -255,7 +258,7 @@ def _golden(section: JsonReader) -> Golden:
 
 
 def _short(section: JsonReader, text: str | tuple[str, str]) -> str | tuple[str, str]:
-    """A golden text, which every opening runs."""
+    """A golden text of an acceptable length: every opening runs it."""
     size = max(map(len, (text,) if isinstance(text, str) else text))
     if size > _LONGEST_GOLDEN:
         raise section.error("text", f"{size:,} characters", f"at most {_LONGEST_GOLDEN:,}")
@@ -273,7 +276,7 @@ def read_files(section: JsonReader) -> dict[str, FileRecord]:
         raise JsonReader({}, section.path).error("files", f"{len(section.obj):,} files", f"at most {_MOST_FILES:,}")
     for name in section.obj:
         pure = PurePosixPath(name)
-        # Written in one way only: a file by two names would be two files.
+        # Each path has one spelling, so that a file cannot have two records.
         outside = pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts
         if outside or str(pure) != name or name == MANIFEST_FILE:
             raise section.error(name, name, "a path below the bundle")

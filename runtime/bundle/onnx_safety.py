@@ -1,10 +1,12 @@
-"""A look inside an ONNX file without the onnx library: does it ask for other files, or to run for ever?
+"""Safety check of an ONNX file, without the onnx library: refuse external data, loops and functions.
 
-A model may keep tensors as external data, a path relative to the file or, for an evil one, anywhere. A bundle's model
-is one file; anything else is refused before ONNX Runtime opens it. So are loops, which no encoder has: one can run for
-ever, and ONNX Runtime runs some as soon as it loads them. And so are functions that a model defines: thirty, each
-calling the one before it twice, are a thousand million nodes once they are put in their places. Only the structure of
-the protocol buffer is walked, the weights are skipped over, so 20 MB take a few milliseconds.
+Threats from a hostile bundle:
+
+- External data: a tensor may be stored in another file, at any path. A bundle's model is a single file.
+- Loops: an encoder has none. A loop may never end, and ONNX Runtime runs some loops while it loads a model.
+- Functions: 30 functions that each call the previous one twice become 10^9 nodes when ONNX Runtime inlines them.
+
+The check reads the structure of the protocol buffer and skips the weights: a few milliseconds for 20 MB.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from ...errors import BundleError, BundleIntegrityError
 
-# Field numbers of onnx.proto: message -> field -> message, for every way that leads to a TensorProto.
+# Field numbers of onnx.proto: message -> field -> message, for every path to a TensorProto.
 _CHILDREN: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
@@ -29,21 +31,21 @@ _ELSEWHERE = (13, 14)  # TensorProto's external_data, and data_location where it
 _OP_TYPE, _LOOPS, _LONGEST_NAME = 4, (b"Loop", b"Scan", b"SequenceMap"), 16
 _EXTERNAL = "external data"
 _NO_LOOP = ("the model has a loop", "an encoder without loops")
-_REFUSED = {_EXTERNAL: ("the model keeps tensors in other files", "a model in one file")}
+_REFUSED = {_EXTERNAL: ("the model stores tensors in other files", "a model in one file")}
 _REFUSED |= {name.decode(): _NO_LOOP for name in _LOOPS}
 _FUNCTIONS = "functions"
-_REFUSED[_FUNCTIONS] = ("the model defines operators of its own", "an encoder of the standard's operators")
-_LARGEST = 2**31 - 1  # a protocol buffer is no larger
+_REFUSED[_FUNCTIONS] = ("the model defines functions", "an encoder with standard operators only")
+_LARGEST = 2**31 - 1  # the largest protocol buffer
 _MOST_FIELDS = 1_000_000  # an encoder of twelve layers has 20,000
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def check_onnx_file(path: Path) -> None:
-    """Raise if the model's tensors are not all inside the file, or there are loops in it.
+    """Check a model file.
 
     Raises:
-        BundleError: a tensor lies in another file, or a node is a loop.
-        BundleIntegrityError: this is no protocol buffer, or none of a model.
+        BundleError: the model has external data, a loop or a function.
+        BundleIntegrityError: the file is not an ONNX model.
     """
     with path.open("rb") as file:
         size = path.stat().st_size
@@ -81,7 +83,7 @@ def _unwanted(data: mmap.mmap) -> str | None:
 
 
 def _fields(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-    """The (number, value) pairs of one message: a number's value, or where the bytes of a field begin and end."""
+    """The (field number, value) pairs of one message; the value is an integer, or the (start, stop) of bytes."""
     while at < stop:
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7

@@ -1,26 +1,26 @@
-"""A bundle's signature: ``manifest.sig``, of the manifest's bytes, which hold the hash of every other file."""
+"""The signature of a bundle: ``manifest.sig`` signs the manifest, which has the hash of every other file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ...errors import BundleIntegrityError
-from ...kb.storage.ed25519 import PublicKey, Signature, verify
+from ...kb.storage.ed25519 import PublicKey, Signature, verify_signature
 from .manifest import MANIFEST_FILE, SIGNATURE_FILE
 
 CONTEXT = b"reaugkd bundle manifest v1"
 
 
 def check_signature(folder: Path, manifest: bytes, key: PublicKey) -> None:
-    """Prove that ``manifest`` was signed with the other half of ``key``.
+    """Check that a manifest was signed with the private key of ``key``.
 
     Args:
-        folder: the bundle's.
-        manifest: the bytes that are parsed afterwards; they are not read again.
-        key: the one that is trusted.
+        folder: the bundle's folder.
+        manifest: the manifest's bytes, which the caller then parses without reading the file again.
+        key: the trusted public key.
 
     Raises:
-        BundleIntegrityError: there is no signature, or a damaged one, or one of another key or of other bytes.
+        BundleIntegrityError: the signature is missing, damaged, made with another key or made for other bytes.
         DependencyError: the library ``cryptography`` is missing.
     """
     signature = read_signature(folder)
@@ -32,14 +32,14 @@ def check_signature(folder: Path, manifest: bytes, key: PublicKey) -> None:
             expected=f"a signature by key {key.key_id}",
             remedy="Get the bundle with its signature, or sign it: `reaugkd sign BUNDLE --key KEY.pem`.",
         )
-    verify(manifest, signature, key, context=CONTEXT, path=folder / MANIFEST_FILE)
+    verify_signature(manifest, signature, key, context=CONTEXT, path=folder / MANIFEST_FILE)
 
 
 def read_signature(folder: Path) -> Signature | None:
-    """A bundle's signature, unchecked; None where it has none.
+    """Read the signature of a bundle without checking it; None if it has none.
 
     Raises:
-        BundleIntegrityError: there is a file, but no signature can be read from it.
+        BundleIntegrityError: the signature file cannot be read.
     """
     path = folder / SIGNATURE_FILE
     try:

@@ -1,9 +1,9 @@
-"""What a tokenizer may make of a text: bounds on the steps that make texts longer, or take time in their square.
+"""Safety check of a tokenizer.json: limits on its size, on text expansion and on quadratic time.
 
-A ``tokenizer.json`` is a program of a kind. Ten steps that put ten characters in the place of one, one after another,
-make ten thousand million of each. How much longer each step can make a text is known from its settings, all together
-from their product. What cannot be known is how long a regular expression takes: the library gives a match up after ten
-million tries, which is an error like others, but there is a match for every character.
+Threat: a hostile ``tokenizer.json`` may hold steps that expand a text. Ten steps that each replace a character by ten
+make 10^10 characters from one. The settings of each step limit its factor; the product of the factors limits the whole.
+The time of a regular expression has no such limit: the library stops a match after ten million steps, which is an error
+like others, but there may be a match for every character.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tokenizers import Tokenizer
 from ...errors import BundleError
 
 MOST_BYTES = 64 * 2**20
-"""Of a file; one of a vocabulary of 250,000 pieces takes 17 MB."""
+"""The largest file; a vocabulary of 250,000 tokens has 17 MB."""
 
 _MOST_GROWTH = 100.0
-_LONGEST_WORD = 1000  # WordPiece looks at each start and end within a word; its default is 100
-_BYTES = 4.0  # of a character, each of which becomes one
+_LONGEST_WORD = 1000  # WordPiece takes quadratic time in a word's length; its default limit is 100
+_BYTES = 4.0  # bytes of a character, each of which becomes a character
 _SPACED = 3.0
 
 
 def check_size(path: Path) -> None:
-    """Raise where the file is too large to be read.
+    """Check the size of a tokenizer.json.
 
     Raises:
         OSError: the file is missing.
@@ -41,22 +41,22 @@ def check_size(path: Path) -> None:
 
 
 def check_growth(tokenizer: Tokenizer, path: Path) -> None:
-    """Raise where the tokenizer can make a text a hundred times longer, or has no limit to a word.
+    """Check how far a tokenizer can expand a text.
 
     Raises:
-        BundleError: so it is.
+        BundleError: it can make a text a hundred times longer, or it accepts too long words.
     """
     parts = [tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.post_processor]
     growth = math.prod(_growth(json.loads(part.__getstate__())) for part in parts if part is not None)
     if not growth <= _MOST_GROWTH:
-        raise _refused(path, f"steps that make a text {growth:.4g} times longer", f"at most {_MOST_GROWTH:g} times")
+        raise _refused(path, f"steps that expand a text {growth:.4g}-fold", f"at most {_MOST_GROWTH:g}-fold")
     longest = getattr(tokenizer.model, "max_input_chars_per_word", 0)
     if longest > _LONGEST_WORD:
         raise _refused(path, f"words of {longest:,} characters", f"at most {_LONGEST_WORD:,}")
 
 
 def _growth(step: dict[str, Any]) -> float:
-    """How many times longer a step can make a text, but for what it adds once."""
+    """The factor by which a step can expand a text, without what it adds once."""
     kind = step.get("type")
     if kind == "Sequence":
         inner = [value for value in step.values() if isinstance(value, list)]
@@ -73,12 +73,12 @@ def _growth(step: dict[str, Any]) -> float:
 
 def _replaced(pattern: dict[str, str], content: str) -> float:
     literal = pattern.get("String")
-    # A regular expression may match nothing, between any two characters.
+    # A regular expression may match the empty string between any two characters.
     return max(1.0, len(content) / len(literal)) if literal else 1.0 + len(content)
 
 
 def _precompiled(encoded: str | None) -> float:
-    """The longest replacement in a SentencePiece map: a trie of so many bytes, then strings that end with a zero."""
+    """The longest replacement of a SentencePiece map: the size of a trie, the trie, then zero-terminated strings."""
     try:
         data = binascii.a2b_base64(encoded or "")
         (size,) = struct.unpack_from("<I", data)
@@ -89,7 +89,7 @@ def _precompiled(encoded: str | None) -> float:
 
 def _refused(path: Path, found: str, expected: str) -> BundleError:
     return BundleError(
-        "the tokenizer takes more than a text is worth",
+        "tokenizer.json is unsafe",
         path=path,
         found=found,
         expected=expected,

@@ -1,4 +1,4 @@
-"""From rows to a checked data set."""
+"""Make a checked data set from rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from itertools import chain
 
 from ...errors import ColumnError, DataError, LabelError, UsageError
 from .cells import check_label, check_text
-from .columns import Chosen, choose_columns
+from .columns import ChosenColumns, choose_columns
 from .dataset import SPLIT_NAMES, Columns, Dataset, Split, label_indices, sort_labels
-from .formats.csv_tsv import empty_source
-from .rows import BadRow, RawRow, Table
+from .formats.rows import BadRow, RawRow, Table, empty_file
 
 
 def dataset_from_rows(
@@ -20,50 +19,51 @@ def dataset_from_rows(
     label_names: Sequence[str] | None = None,
     source_names: Sequence[str] | None = None,
 ) -> Dataset:
-    """A data set from rows that something else has read.
+    """Make a data set from rows that are already in memory.
 
     Args:
-        name: of the data set; messages name ``NAME[SPLIT]``.
+        name: the name of the data set; messages name ``NAME[SPLIT]``.
         splits: ``"train"``, ``"dev"``, ``"test"`` -> rows, column name -> cell; the first row has every column.
-        columns: the columns to use, None = found by themselves.
+        columns: the columns to use; None = detected.
         label_names: the classes that the caller expects, in order (those of a bundle).
-        source_names: the classes as the source gives them, in order; without either those of the labels found.
+        source_names: the classes that the source names, in order. Without both, the classes are those of the rows.
 
     Raises:
-        DataError: as ``load_dataset``.
+        DataError: same as `load_dataset`.
     """
     read = {}
     for split, rows in splits.items():
-        table = Table(None, (RawRow(number, dict(row)) for number, row in enumerate(rows, 1)))
-        read[split] = read_split(table, f"{name}[{split}]", columns, label=split != "test")
+        table = Table(f"{name}[{split}]", None, (RawRow(number, dict(row)) for number, row in enumerate(rows, 1)))
+        read[split] = read_split(table, columns, label=split != "test")
     return assemble(name, read, label_names, source_names)
 
 
-def read_split(table: Table, source: str, columns: Columns, *, label: bool) -> Split:
-    """Read all rows of a table into a split; the first bad one is raised.
+def read_split(table: Table, columns: Columns, *, label: bool) -> Split:
+    """Read all rows of a table into a split.
 
     Args:
         table: the rows.
-        source: the file's name, for messages.
         columns: the columns to use.
-        label: whether labels must be there.
+        label: whether the rows must have labels.
 
     Raises:
-        DataError: no row at all, or a row that cannot be used (its kinds: ColumnError, LabelError, TextError).
+        DataError: the table is empty, or a row cannot be used (the first one is raised, also as ColumnError, LabelError
+            or TextError).
     """
-    header, rows = _header_of(table, source)
+    source = table.source
+    header, rows = _read_header(table)
     chosen = choose_columns(header, columns, source, label=label)
     pairs: list[str] | None = None if chosen.pair is None else []
     labels: list[str] | None = None if chosen.label is None else []
     split = Split([], pairs, labels, source, [], chosen.label)
     for row in rows:
-        _append(split, _usable(row, source), chosen)
+        _append(split, _named_cells(row, source), chosen)
     if not len(split):
-        raise empty_source(source)
+        raise empty_file(source)
     return split
 
 
-def _append(split: Split, row: tuple[int, Mapping[str, object]], chosen: Chosen) -> None:
+def _append(split: Split, row: tuple[int, Mapping[str, object]], chosen: ChosenColumns) -> None:
     number, cells = row
     split.texts.append(check_text(cells.get(chosen.text), split.source, number, chosen.text))
     if split.pairs is not None and chosen.pair is not None:
@@ -73,30 +73,31 @@ def _append(split: Split, row: tuple[int, Mapping[str, object]], chosen: Chosen)
     split.rows.append(number)
 
 
-def _header_of(table: Table, source: str) -> tuple[tuple[str, ...], Iterator[RawRow | BadRow]]:
-    """The column names (of the first row, where each row brings its own) and all rows."""
+def _read_header(table: Table) -> tuple[tuple[str, ...], Iterator[RawRow | BadRow]]:
+    """Return the column names (those of the first row, if each row names its own) and all rows."""
+    source = table.source
     if table.header is not None:
         return table.header, table.rows
     first = next(table.rows, None)
     if first is None:
-        raise empty_source(source)
-    _, cells = _usable(first, source)
+        raise empty_file(source)
+    _, cells = _named_cells(first, source)
     return tuple(cells), chain([first], table.rows)
 
 
-def _usable(row: RawRow | BadRow, source: str) -> tuple[int, Mapping[str, object]]:
+def _named_cells(row: RawRow | BadRow, source: str) -> tuple[int, Mapping[str, object]]:
     if isinstance(row, BadRow):
         raise row.error
     if not isinstance(row.value, dict):
         raise ColumnError(
             "the row has no named columns",
             path=source,
-            row=row.number,
+            row=row.row,
             found=repr(row.value),
             expected='an object, {"text": ..., "label": ...}',
             remedy="Write every row as a JSON object.",
         )
-    return row.number, row.value
+    return row.row, row.value
 
 
 def assemble(
@@ -105,17 +106,17 @@ def assemble(
     label_names: Sequence[str] | None,
     source_names: Sequence[str] | None = None,
 ) -> Dataset:
-    """Check splits against each other and fix the classes.
+    """Check splits against each other and determine the classes.
 
     Args:
-        name: of the data set.
-        splits: as read.
-        label_names: the classes the caller expects (those of a bundle); train is then not asked to be trainable.
-        source_names: the classes and their order as the source gives them.
+        name: the name of the data set.
+        splits: split name -> its rows.
+        label_names: the classes that the caller expects (those of a bundle); train may then have a single row or class.
+        source_names: the classes that the source names, in order.
 
     Raises:
         ColumnError: some splits are pairs, others single texts.
-        LabelError: a label is none of the classes; or train has but one class.
+        LabelError: a label is not one of the classes, or train has only one class.
         DataError: train has a single row.
         UsageError: a class is named twice.
     """
@@ -135,7 +136,7 @@ def assemble(
 
 
 def _without_placeholder_labels(splits: Mapping[str, Split]) -> Mapping[str, Split]:
-    """GLUE's test sets come from the hub with the label -1 in every row, which stands for no label."""
+    """Drop the labels of a test split that are all -1: on the hub, GLUE's test sets have it for "no label"."""
     test, train = splits.get("test"), splits.get("train")
     if test is None or test.labels is None or set(test.labels) != {"-1"}:
         return splits
@@ -163,7 +164,7 @@ def _require_trainable(train: Split) -> None:
             path=train.source,
             found="1 row",
             expected="at least 2, of 2 classes",
-            remedy="Bring more labelled rows.",
+            remedy="Provide more labelled rows.",
         )
     labels = set(train.labels or ())
     if len(labels) == 1:
@@ -177,6 +178,6 @@ def _require_trainable(train: Split) -> None:
 
 
 def _found_labels(splits: Mapping[str, Split]) -> tuple[str, ...]:
-    """Train's classes, in which the other splits must find theirs; without a train split those of all."""
-    looked_at = [splits["train"]] if "train" in splits else splits.values()
-    return sort_labels({label for split in looked_at for label in split.labels or ()})
+    """Return the classes of train, or without a train split the classes of all splits."""
+    labelled = [splits["train"]] if "train" in splits else splits.values()
+    return sort_labels({label for split in labelled for label in split.labels or ()})

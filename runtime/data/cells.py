@@ -1,4 +1,4 @@
-"""What a cell must be to count as a text or as a label."""
+"""Check cells: convert them to texts and labels, or report why they cannot be used."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import math
 from ...errors import LabelError, TextError
 from ..inference.inputs import MAX_TEXT_CHARS
 
-# What pandas and numpy write for a missing value where they were told to write one.
+# What pandas and numpy can write for a missing value.
 _MISSING_WORDS = frozenset({"nan", "NaN", "NAN", "<NA>"})
 
 
 def check_text(value: object, source: str, row: int, column: str | None = None) -> str:
-    """A cell as a text.
+    """Return a cell as a text.
 
     Args:
         value: the cell.
         source: the file's name, for the message.
         row: 1-based, for the message.
-        column: the column's name, for the message; None for a line of plain text, where ``nan`` is a word.
+        column: the column's name, for the message; None for plain text, in which ``nan`` is a word.
 
     Raises:
-        TextError: the cell is missing, no string, blank, over ``MAX_TEXT_CHARS`` characters, or no valid Unicode.
+        TextError: the cell is missing, not a string, blank, over ``MAX_TEXT_CHARS`` characters, or not valid Unicode.
     """
     if isinstance(value, str) and _is_text(value) and (column is None or value not in _MISSING_WORDS):
         return value
@@ -37,22 +37,27 @@ def _wrong_text(value: object) -> tuple[str, str | None, str, str]:
     if is_missing(value):
         return "the text is missing", _shown(value), "a text", "Fill the cell, or drop the row."
     if not isinstance(value, str):
-        return "the text is not a string", f"{type(value).__name__} {value!r}", "a string", "Name the text's column."
+        return (
+            "the text is not a string",
+            f"{type(value).__name__} {value!r}",
+            "a string",
+            "Name the column of the texts.",
+        )
     if not value or value.isspace():
         return "the text is empty", None, "at least one visible character", "Fill the cell, or drop the row."
     if len(value) > MAX_TEXT_CHARS:
         shorten_it = "Shorten it: models read only the first few hundred words."
         return "the text is too long", f"{len(value):,} characters", f"at most {MAX_TEXT_CHARS:,}", shorten_it
-    return "the text holds half a surrogate pair", None, "valid Unicode", "Repair the escapes (\\ud800 to \\udfff)."
+    return "the text holds an unpaired surrogate", None, "valid Unicode", "Repair the escapes (\\ud800 to \\udfff)."
 
 
 def check_label(value: object, source: str, row: int, column: str | None = None) -> str:
-    """A cell as a label: strings as they are, whole numbers in decimal, booleans as ``true`` and ``false``.
+    """Return a cell as a label: strings unchanged, whole numbers in decimal, booleans as ``true`` and ``false``.
 
-    A whole number that came as a float (``1.0``, as a column with gaps turns out) is the label ``"1"``.
+    A whole number in floating point (``1.0``, as in a column with missing cells) becomes the label ``"1"``.
 
     Raises:
-        LabelError: the cell is missing, blank, or nothing a class can be named by.
+        LabelError: the cell is missing, blank, or of a type that cannot name a class.
     """
     label = _as_label(value)
     if label is not None:
@@ -60,8 +65,8 @@ def check_label(value: object, source: str, row: int, column: str | None = None)
     if is_missing(value) or (isinstance(value, str) and (not value or value.isspace())):
         message, found, remedy = "the label is missing", _shown(value), "Fill the cell, or drop the row."
     else:
-        message, found = "the value is no class label", f"{type(value).__name__} {value!r}"
-        remedy = "Name the label's column with --label-column, or turn the values into classes."
+        message, found = "the value is not a class label", f"{type(value).__name__} {value!r}"
+        remedy = "Name the label column with --label-column, or convert the values to classes."
     raise LabelError(
         message,
         path=source,
@@ -87,7 +92,7 @@ def _as_label(value: object) -> str | None:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell stands for no value: null, NaN, or the words pandas and numpy write for it."""
+    """Whether a cell means "no value": null, NaN, or what pandas and numpy write for it."""
     if isinstance(value, str):
         return value in _MISSING_WORDS
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -98,7 +103,7 @@ def _shown(value: object) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a string can be written as UTF-8: JSON escapes can name half a surrogate pair."""
+    """Whether a string can be written as UTF-8; JSON escapes can name an unpaired surrogate, which cannot."""
     if text.isascii():
         return True
     try:

@@ -1,4 +1,4 @@
-"""Which columns hold the text, the second text and the label."""
+"""Choose the columns of the text, the second text and the label."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LABEL_NAMES = (
 _TEXT_REMEDY = "Name it with --text-column (and --text-pair-column for pairs); the first row must be a header."
 
 
-class Chosen(NamedTuple):
-    """Column names as they stand in the source."""
+class ChosenColumns(NamedTuple):
+    """The names of the chosen columns, as in the source; None for a column that is not used."""
 
     text: str
     pair: str | None
@@ -34,19 +34,19 @@ class Chosen(NamedTuple):
 
 def choose_columns(
     header: Sequence[str], columns: Columns, source: str, *, pair: bool | None = None, label: bool | None = None
-) -> Chosen:
-    """Choose the columns of a source: those named by the user, the others by their usual names (in any case).
+) -> ChosenColumns:
+    """Choose the columns of a source: those that the user names, and the others by their usual names in any case.
 
     Args:
         header: the column names found.
         columns: the names the user gave.
         source: the file's name, for messages.
-        pair: whether the rows are to be pairs; None = as the columns have it.
-        label: True = there must be a label column; False = it is chosen if it is there; None = it is not looked for.
+        pair: whether the rows are pairs; None = decided by the columns.
+        label: True = a label column is required; False = it is optional; None = it is ignored.
 
     Raises:
-        ColumnError: a column is missing, stands twice, or several could be meant; it lists the columns found.
-        UsageError: a second text is named, but single texts are to be read.
+        ColumnError: a column is missing, repeated or ambiguous; it lists the columns found.
+        UsageError: a column of second texts is named, but the model reads single texts.
     """
     if pair is False and columns.pair is not None:
         raise UsageError(
@@ -57,11 +57,11 @@ def choose_columns(
         )
     finder = _Finder(header, source)
     text, second = _texts(finder, columns, pair)
-    return Chosen(text, second, None if label is None else _label(finder, columns, (text, second), label))
+    return ChosenColumns(text, second, None if label is None else _label(finder, columns, (text, second), label))
 
 
 class _Finder:
-    """Looks columns up in one header."""
+    """Finds columns in one header."""
 
     def __init__(self, header: Sequence[str], source: str) -> None:
         self.source = source
@@ -71,14 +71,14 @@ class _Finder:
             self.by_name.setdefault(name.strip().lower(), name)
 
     def named(self, name: str) -> str:
-        """A column the user (or the task) named."""
+        """Return the column that the user or the task names."""
         if name not in self.header:
             raise self.error("there is no such column", column=name, expected=f"a column {name!r}")
         return self.once(name)
 
     def once(self, name: str) -> str:
         if list(self.header).count(name) > 1:
-            raise self.error("the column stands twice", column=name, expected="one column of that name")
+            raise self.error("the column appears twice", column=name, expected="one column of that name")
         return name
 
     def candidates(self, names: Sequence[str], without: Sequence[str | None] = ()) -> list[str]:
@@ -93,8 +93,8 @@ class _Finder:
     ) -> ColumnError:
         found = ", ".join(repr(name) for name in self.header) or "none"
         if len(self.header) == 1 and any(mark in self.header[0] for mark in ";\t|"):
-            remedy = "The cells seem to be set apart by another sign: write commas (.csv) or tabs (.tsv)."
-        # All of the header is shown, cut only where it is no header but a row of text.
+            remedy = "The cells seem to have another separator: use commas (.csv) or tabs (.tsv)."
+        # A real header is shown in full; what is longer than this is a row of text.
         return ColumnError(
             f"{message}; columns found: {found if len(found) <= 500 else found[:500] + '…'}",
             path=self.source,
@@ -109,7 +109,9 @@ def _texts(finder: _Finder, columns: Columns, pair: bool | None) -> tuple[str, s
         second = None if columns.pair is None else finder.named(columns.pair)
         if pair and second is None:
             raise finder.error(
-                "this model reads pairs of texts", expected="two text columns", remedy="Name both: --text-pair-column."
+                "this model reads pairs of texts",
+                expected="two text columns",
+                remedy="Also use --text-pair-column.",
             )
         return finder.named(columns.text), second
     if columns.pair is not None:

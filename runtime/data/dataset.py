@@ -1,25 +1,27 @@
-"""What a data set is once it is read: texts, labels and the place each row came from."""
+"""Data sets: texts, labels, and the source and row number of each row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from ...errors import LabelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SPLIT_NAMES = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns to read, by the exact names of the source; None = found by itself.
+    """The columns to read, by their exact names in the source; None = detected.
 
     Attributes:
         text: the column of the text, or of the first text of a pair.
-        pair: the column of the second text of a pair. With ``text`` given and this None the rows are single texts.
+        pair: the column of the second text of a pair. If ``text`` is given and this is None, rows are single texts.
         label: the column of the label.
     """
 
@@ -36,9 +38,9 @@ class Split:
         texts: the texts, exactly as in the source (never empty, at most 1,000,000 characters each).
         pairs: the second texts, or None for single texts.
         labels: the labels as strings, exactly as in the source, or None for an unlabelled split.
-        source: the file they came from, for messages.
-        rows: 1-based row in the source, the header counted where there is one.
-        label_column: the column the labels came from, for messages.
+        source: the name of the file, for messages.
+        rows: the 1-based row numbers in the source, with the header counted where there is one.
+        label_column: the name of the label column, for messages.
     """
 
     texts: list[str]
@@ -58,7 +60,7 @@ class Split:
         return len(self.texts)
 
     def take(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Split:
-        """The rows at ``indices`` (0-based, in that order) as a new split of the same source."""
+        """Return the rows at ``indices`` (0-based, in that order) as a new split of the same source."""
         chosen = [int(index) for index in indices]
         return replace(
             self,
@@ -69,7 +71,7 @@ class Split:
         )
 
     def inputs(self) -> list[str | tuple[str, str]]:
-        """The texts as the runtime takes them: a string, or a tuple of two for a pair."""
+        """Return the texts as inputs of the runtime: a string, or a tuple of two for a pair."""
         if self.pairs is None:
             return list(self.texts)
         return list(zip(self.texts, self.pairs, strict=True))
@@ -80,10 +82,10 @@ class Dataset:
     """A data set.
 
     Attributes:
-        name: the task's name, or that of the folder or file.
-        splits: ``"train"``, ``"dev"`` and ``"test"``, as far as there are; all single texts or all pairs.
-        label_names: the classes in a fixed order: the source's own, else numeric where every label is a whole
-            number, else lexicographic.
+        name: the name of the task, folder or file.
+        splits: ``"train"``, ``"dev"`` and ``"test"``, those that exist; all single texts or all pairs.
+        label_names: the classes in a fixed order: as the source names them, else in numeric order if every label is a
+            whole number, else in lexicographic order.
     """
 
     name: str
@@ -97,7 +99,7 @@ class Dataset:
 
 
 def label_indices(split: Split, label_names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The labels of a split as class indices.
+    """Return the labels of a split as class indices.
 
     Args:
         split: rows with labels.
@@ -109,6 +111,8 @@ def label_indices(split: Split, label_names: Sequence[str]) -> npt.NDArray[np.in
     Raises:
         LabelError: the split has no labels, or a row's label is not one of ``label_names``; it names the row.
     """
+    import numpy as np  # here, because the command line imports this package for the help of its options
+
     if split.labels is None:
         raise LabelError(
             "the rows have no labels",
@@ -127,13 +131,13 @@ def label_indices(split: Split, label_names: Sequence[str]) -> npt.NDArray[np.in
             column=split.label_column,
             found=repr(split.labels[row]),
             expected=_one_of(label_names),
-            remedy="Correct the row, or train on data that holds this class.",
+            remedy="Correct the row, or train on data with this class.",
         )
     return np.asarray(found, dtype=np.int64)
 
 
 def sort_labels(labels: set[str]) -> tuple[str, ...]:
-    """Labels in a fixed order: numeric where every one is a plain whole number, else lexicographic."""
+    """Sort labels: in numeric order if every label is a whole number, else in lexicographic order."""
     if all(_is_whole(label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))

@@ -1,4 +1,4 @@
-"""The tasks known by name: GLUE's, with the columns of their TSV files, clinc150 and banking77."""
+"""Tasks that are known by name: GLUE's tasks, with the columns of their TSV files, CLINC150 and BANKING77."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ _GLUE_COLUMNS = {
     "sst2": Columns("sentence", None, "label"),
     "wnli": Columns("sentence1", "sentence2", "label"),
 }
-_COLA_HEADER = ("source", "label", "mark", "sentence")
 
 CLINC = "clinc150"
 CLINC_OOS = "clinc150_oos"
@@ -24,15 +23,15 @@ TASKS = (*_GLUE_COLUMNS, "banking77", CLINC, CLINC_OOS)
 
 
 def known_task(name: str) -> str | None:
-    """The task a name means, whatever its case, hyphens and underscores (``SST-2`` is ``sst2``), or None."""
-    return {_squeeze(task): task for task in TASKS}.get(_squeeze(name))
+    """Return the task of this name, or None. Case, hyphens and underscores are ignored (``SST-2`` is ``sst2``)."""
+    return {_normalised(task): task for task in TASKS}.get(_normalised(name))
 
 
 def require_task(name: str | None) -> str | None:
-    """``known_task`` of a name the user gave.
+    """Return the task of a name that the user gave; None for None.
 
     Raises:
-        UsageError: no such task is known.
+        UsageError: the task is unknown.
     """
     if name is None:
         return None
@@ -42,13 +41,13 @@ def require_task(name: str | None) -> str | None:
             "unknown task",
             found=repr(name),
             expected=f"one of {', '.join(TASKS)}",
-            remedy="Leave --task out for data of your own: its columns are found, or named with --text-column.",
+            remedy="Leave --task out for your own data: its columns are detected, or named with --text-column.",
         )
     return task
 
 
 def task_columns(task: str | None, columns: Columns) -> Columns:
-    """The user's columns, completed by those of a GLUE task's TSV files."""
+    """Return the user's columns, completed with those of a GLUE task's TSV files."""
     known = _GLUE_COLUMNS.get(task or "")
     if known is None:
         return columns
@@ -58,15 +57,5 @@ def task_columns(task: str | None, columns: Columns) -> Columns:
     return Columns(known.text, known.pair, label)
 
 
-def told_header(first_row: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The column names of a TSV file that has no header line, told by its first row; None where that is the header.
-
-    Only CoLA's: source, label 0 or 1, the linguists' mark (``*`` or nothing), sentence.
-    """
-    if len(first_row) == 4 and first_row[1] in ("0", "1") and first_row[2] in ("", "*"):
-        return _COLA_HEADER
-    return None
-
-
-def _squeeze(name: str) -> str:
+def _normalised(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")

@@ -1,4 +1,4 @@
-"""Rows with their labels, as they stand in a file: for editing a knowledge base, where nothing is split or dropped."""
+"""Read rows with their labels, to edit a knowledge base: nothing is split, and every label name is accepted."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from typing import BinaryIO, NamedTuple
 
 from ...errors import DataError, LabelError
 from .cells import check_text
-from .columns import Chosen, choose_columns
+from .columns import ChosenColumns, choose_columns
 from .dataset import Columns
-from .load import READERS, unreadable
-from .records import format_of
-from .rows import BadRow
+from .formats import FileFormat, open_file
+from .formats.rows import BadRow
+from .text_rows import require_format
 
 
 class LabelledRow(NamedTuple):
-    """A row: its 1-based number in the source, its text or pair, and its label's name or the shares of several."""
+    """A row with a label.
+
+    Attributes:
+        row: the 1-based number in the source, with the header counted.
+        text: the text, or the two texts of a pair.
+        label: the name of the label; None with a soft label.
+        soft: the soft label, label name -> share; None with a label.
+    """
 
     row: int
     text: str | tuple[str, str]
@@ -25,66 +32,65 @@ class LabelledRow(NamedTuple):
     soft: Mapping[str, float] | None
 
 
-def read_labelled(
+def read_labelled_rows(
     file: Path | BinaryIO,
     format: str | None = None,
     columns: Columns = Columns(),  # noqa: B008  (frozen)
     pair: bool = False,
 ) -> list[LabelledRow]:
-    """Read all rows of a CSV, TSV, JSON lines or Parquet file.
+    """Read all rows of a file in a format with labels.
 
-    A label is a name, or in JSON lines an object of names and shares.
+    A label is a name, or in JSON also an object of label names and shares.
 
     Args:
-        file: a path, or a binary stream of JSON lines.
-        format: csv, tsv, jsonl or parquet; None = told by the path's suffix, ``jsonl`` for a stream.
-        columns: the columns; None = found by their usual names.
+        file: a path, or a binary stream.
+        format: the name of the format; None = by the path's suffix, and ``jsonl`` for a stream.
+        columns: the columns; None = detected by their usual names.
         pair: whether texts are pairs.
 
     Raises:
         DataError: the file, or a row of it, cannot be used.
+        UsageError: the format is unknown.
     """
     if not isinstance(file, Path):
-        return _rows(file, getattr(file, "name", "<stream>"), format or "jsonl", columns, pair)
-    kind = format_of(file, format)
-    if kind == "txt":
-        raise DataError("a file of texts alone has no labels", path=file, expected="CSV, TSV, JSON lines or Parquet")
-    try:
-        with file.open("rb") as stream:
-            return _rows(stream, str(file), kind, columns, pair)
-    except OSError as error:
-        raise unreadable(file, error) from error
+        source = getattr(file, "name", "<stream>")
+        return _read(file, source, require_format(None, format or "jsonl"), columns, pair)
+    file_format = require_format(file, format)
+    if not file_format.labels:
+        raise DataError("plain text has no labels", path=file, expected="CSV, TSV, JSON or Parquet")
+    with open_file(file) as stream:
+        return _read(stream, str(file), file_format, columns, pair)
 
 
-def _rows(stream: BinaryIO, source: str, kind: str, columns: Columns, pair: bool) -> list[LabelledRow]:
-    table = READERS[f".{kind}"](stream, source)
+def _read(stream: BinaryIO, source: str, file_format: FileFormat, columns: Columns, pair: bool) -> list[LabelledRow]:
+    table = file_format.read_rows(stream, source)
     chosen = None if table.header is None else choose_columns(table.header, columns, source, pair=pair, label=True)
     rows = []
     for row in table.rows:
         if isinstance(row, BadRow):
             raise row.error
         if not isinstance(row.value, dict):
-            raise DataError("the row is no object", path=source, row=row.number, expected="an object with a label")
+            raise DataError("the row is not an object", path=source, row=row.row, expected="an object with a label")
         chosen = chosen or choose_columns(tuple(row.value), columns, source, pair=pair, label=True)
-        rows.append(_row(row.number, row.value, chosen, source))
+        rows.append(_labelled_row(row.row, row.value, chosen, source))
     if not rows:
-        raise DataError("there is not a single row", path=source)
+        raise DataError("the file has no rows", path=source)
     return rows
 
 
-def _row(number: int, value: dict[str, object], chosen: Chosen, source: str) -> LabelledRow:
+def _labelled_row(row: int, value: dict[str, object], chosen: ChosenColumns, source: str) -> LabelledRow:
     assert chosen.label is not None
-    text = check_text(value.get(chosen.text), source, number, chosen.text)
-    both = text if chosen.pair is None else (text, check_text(value.get(chosen.pair), source, number, chosen.pair))
+    text = check_text(value.get(chosen.text), source, row, chosen.text)
+    both = text if chosen.pair is None else (text, check_text(value.get(chosen.pair), source, row, chosen.pair))
     label = value.get(chosen.label)
     if isinstance(label, dict):
-        return LabelledRow(number, both, None, _shares(label, source, number, chosen.label))
+        return LabelledRow(row, both, None, _soft_label(label, source, row, chosen.label))
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-        raise LabelError("the label is missing", path=source, row=number, column=chosen.label, found=repr(label))
-    return LabelledRow(number, both, str(label), None)
+        raise LabelError("the label is missing", path=source, row=row, column=chosen.label, found=repr(label))
+    return LabelledRow(row, both, str(label), None)
 
 
-def _shares(label: dict[str, object], source: str, row: int, column: str) -> dict[str, float]:
+def _soft_label(label: dict[str, object], source: str, row: int, column: str) -> dict[str, float]:
     shares = {
         name: float(share)
         for name, share in label.items()
@@ -92,6 +98,11 @@ def _shares(label: dict[str, object], source: str, row: int, column: str) -> dic
     }
     if len(shares) != len(label) or not all(math.isfinite(share) and share >= 0 for share in shares.values()):
         raise LabelError(
-            "the soft label is unusable", path=source, row=row, column=column, found=label, expected="names and shares"
+            "the soft label cannot be used",
+            path=source,
+            row=row,
+            column=column,
+            found=label,
+            expected="label names and shares, each share a finite number of at least 0",
         )
     return shares

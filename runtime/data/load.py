@@ -1,32 +1,19 @@
-"""Loading a data set from a folder of split files, or from one file."""
+"""Load a data set from a folder of split files, or from one file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from ...errors import DataError
 from .assemble import assemble, read_split
 from .dataset import SPLIT_NAMES, Columns, Dataset, Split
-from .formats.clinc150 import read_split_object
-from .formats.csv_tsv import read_csv, read_tsv
-from .formats.jsonl import read_json, read_jsonl
-from .formats.parquet import read_parquet
+from .formats import FORMATS, FileFormat, format_of, open_file
+from .formats.rows import SplitFile
 from .known_tasks import CLINC, CLINC_OOS, known_task, require_task, task_columns
-from .rows import Table
 
-Reader = Callable[[BinaryIO, str], Table]
-READERS: dict[str, Reader] = {
-    ".csv": read_csv,
-    ".tsv": read_tsv,
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
-    ".parquet": read_parquet,
-}
-_SUFFIXES = (*READERS, ".json")
+_SUFFIXES = tuple(suffix for one in FORMATS if one.labels for suffix in one.suffixes)
 _SPLIT_STEMS = {
     "train": ("train",),
     "dev": ("dev", "val", "valid", "validation", "dev_matched", "validation_matched"),
@@ -45,24 +32,24 @@ def load_dataset(
     """Load a data set.
 
     Args:
-        path: a folder with files ``train``, ``dev`` (``val``, ``valid``, ``validation``, ``dev_matched``) and ``test``
-            (``.csv``, ``.tsv``, ``.jsonl``, ``.json``, ``.parquet``), a GLUE folder, clinc150's JSON or its folder, or
-            one file of rows, which becomes ``train``. ``categories.json`` (a list of names) in the folder gives the
-            classes and their order.
-        columns: the columns to use; None = found by themselves.
+        path: a folder with the files ``train``, ``dev`` (or ``val``, ``valid``, ``validation``, ``dev_matched``) and
+            ``test`` in any format with labels; a GLUE folder; CLINC150's JSON file or its folder; or one file of rows,
+            which becomes ``train``. ``categories.json`` (a list of names) in the folder gives the classes and their
+            order.
+        columns: the columns to use; None = detected.
         task: ``sst2``, ``mrpc``, ``rte``, ``cola``, ``qnli``, ``qqp``, ``mnli``, ``wnli``, ``banking77``, ``clinc150``
-            or ``clinc150_oos`` (with the out-of-scope rows as one more class); None = told by the data. Of a folder of
-            such folders it chooses one.
-        label_names: the classes to expect, in order, as those of a bundle; None = those of the data. Given, train may
-            hold a single row or class.
+            or ``clinc150_oos`` (with the out-of-scope rows as one more class); None = detected. If the folder holds a
+            folder for each task, it selects one of them.
+        label_names: the expected classes in order, such as those of a bundle; None = those of the data. If given,
+            train may hold a single row or class.
 
     Raises:
-        ColumnError: a column is missing or cannot be told.
-        LabelError: a label is missing, is none of the classes, or there is only one class to train on.
+        ColumnError: a column is missing or ambiguous.
+        LabelError: a label is missing or not one of the classes, or train has only one class.
         TextError: a text is missing, empty, over 1,000,000 characters, or not UTF-8.
-        DataError: no such file, no row, a malformed row.
-        UsageError: an unknown task.
-        DependencyError: Parquet without pyarrow.
+        DataError: the file does not exist, has no rows, or has a malformed row.
+        UsageError: the task is unknown.
+        DependencyError: the file is Parquet, and pyarrow is not installed.
     """
     path = Path(path)
     chosen = require_task(task)
@@ -86,68 +73,51 @@ def load_dataset(
 def _load_folder(
     path: Path, files: dict[str, Path], columns: Columns, task: str | None, label_names: Sequence[str] | None
 ) -> Dataset:
-    splits = {name: _read_file(file, columns, task, label=name != "test") for name, file in files.items()}
+    splits = {name: _read_split_file(file, columns, task, label=name != "test") for name, file in files.items()}
     name = task or known_task(path.resolve().name) or path.resolve().name
     return assemble(name, splits, label_names, _read_categories(path / _CATEGORIES_FILE))
 
 
 def _load_file(path: Path, columns: Columns, task: str | None, label_names: Sequence[str] | None) -> Dataset:
     name = task or known_task(path.stem) or path.stem
-    if path.suffix.lower() == ".json":
-        with _readable(path):
-            content = read_json(path, str(path))
-        if isinstance(content, dict):
-            # A bundle that knows the class asks for its rows.
+    file_format = _require_format(path)
+    if file_format.splits:
+        with open_file(path) as stream:
+            content = file_format.read(stream, str(path))
+        if isinstance(content, SplitFile):
+            # The out-of-scope rows are read for a bundle that has their class, too.
             with_oos = task == CLINC_OOS or (task != CLINC and "oos" in (label_names or ()))
-            return assemble(name, read_split_object(content, str(path), with_oos=with_oos), label_names)
-    return assemble(name, {"train": _read_file(path, columns, task, label=True)}, label_names)
+            tables = content.with_out_of_scope if with_oos else content.splits
+            columns = Columns("text", None, "label")
+            return assemble(
+                name, {key: read_split(table, columns, label=True) for key, table in tables.items()}, label_names
+            )
+    return assemble(name, {"train": _read_split_file(path, columns, task, label=True)}, label_names)
 
 
-def _read_file(path: Path, columns: Columns, task: str | None, *, label: bool) -> Split:
-    suffix = path.suffix.lower()
-    source = str(path)
-    if suffix not in _SUFFIXES:
+def _read_split_file(path: Path, columns: Columns, task: str | None, *, label: bool) -> Split:
+    file_format = _require_format(path)
+    if file_format.name == "tsv":
+        columns = task_columns(task, columns)
+    with open_file(path) as stream:
+        return read_split(file_format.read_rows(stream, str(path)), columns, label=label)
+
+
+def _require_format(path: Path) -> FileFormat:
+    file_format = format_of(path)
+    if file_format is None or not file_format.labels:
         raise DataError(
-            "unknown kind of file",
+            "unknown file format",
             path=path,
-            found=suffix or "no suffix",
+            found=path.suffix.lower() or "no suffix",
             expected=f"one of {', '.join(_SUFFIXES)}",
-            remedy="Rename the file by what it holds.",
+            remedy="Give the file the suffix of its format.",
         )
-    with _readable(path):
-        if suffix == ".json":
-            content = read_json(path, source)
-            if not isinstance(content, Table):
-                raise DataError("the file holds splits of its own", path=path, expected="rows of one split")
-            return read_split(content, source, columns, label=label)
-        if suffix == ".tsv":
-            columns = task_columns(task, columns)
-        with path.open("rb") as stream:
-            return read_split(READERS[suffix](stream, source), source, columns, label=label)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into a DataError."""
-    try:
-        yield
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """The error for a file that is there but cannot be opened or read."""
-    return DataError(
-        "the file cannot be read",
-        path=path,
-        found=error.strerror or str(error),
-        expected="a readable file",
-        remedy="Check its permissions.",
-    )
+    return file_format
 
 
 def _find_splits(folder: Path) -> dict[str, Path]:
-    """The split files of a folder.
+    """Return the split files of a folder.
 
     Raises:
         DataError: two files could be the same split.
@@ -162,7 +132,7 @@ def _find_splits(folder: Path) -> dict[str, Path]:
                 path=folder,
                 found=", ".join(file.name for file in candidates),
                 expected="one",
-                remedy="Move the others elsewhere.",
+                remedy="Move the others to another folder.",
             )
         if candidates:
             found[name] = candidates[0]
@@ -173,8 +143,8 @@ def _read_categories(path: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     try:
-        with _readable(path):
-            names = json.loads(path.read_bytes())
+        with open_file(path) as stream:
+            names = json.loads(stream.read())
     except ValueError:
         names = None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -182,7 +152,7 @@ def _read_categories(path: Path) -> tuple[str, ...] | None:
             "the file does not name the classes",
             path=path,
             expected="a JSON list of strings",
-            remedy="Correct it, or remove it: the classes are then those of the rows.",
+            remedy="Correct it, or remove it to use the classes of the rows.",
         )
     return tuple(names)
 

@@ -1,7 +1,7 @@
-"""What a bundle knows of when not to answer: thresholds of doubt that its export has found on held-out rows.
+"""The abstention section of a manifest: thresholds of the rejection score, fitted on held-out rows by the export.
 
-A row is abstained from where its doubt (`doubt`) is above the threshold. Answers with neighbours and answers of the
-student alone have thresholds of their own, since their doubts are sums of different parts.
+A text is abstained from if its score (`rejection_score`) is above the threshold. Answers with neighbours and answers of
+the student alone have separate thresholds, because their scores are sums of different parts.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from .conformal import PredictionSets, read_sets
 from .histogram import Histogram, read_histogram
 from .rejection_score import Tails, read_tails
 
-_SCORES_KEY = "doubts"  # the manifest's name of `Thresholds.rejection_scores`, since bundle format 3
-_MOST_RATES = 1000  # of errors, that a manifest may name
+_SCORES_KEY = "doubts"  # the manifest's name of `Thresholds.rejection_scores`; published bundles have it
+_MOST_RATES = 1000  # certified error rates in a manifest
 
 
 @dataclass(frozen=True)
 class Certified:
-    """A rate of errors and the largest threshold that was shown to keep to it.
+    """An error rate, and the largest threshold that is certified for it.
 
     Attributes:
         error: at most this share of the answers is wrong, 0 to 1.
-        threshold: of the doubt.
-        answered: held-out rows below it, one of each group of related ones.
-        wrong: of them.
+        threshold: the threshold of the rejection score.
+        answered: held-out rows with a score up to the threshold, one from each group of related rows.
+        wrong: how many of them are answered wrong.
 
     Raises:
         UsageError: a value is outside its range.
@@ -48,12 +48,12 @@ class Certified:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Thresholds of the doubt of one kind of answers.
+    """Thresholds of the rejection score for one kind of answers.
 
     Attributes:
         coverages: shares of the held-out rows, ascending, each in (0, 1).
-        rejection_scores: of each, the score that so many rows have at most; as many.
-        errors: ascending; empty where nothing could be certified.
+        rejection_scores: for each coverage, the score that this share of the rows does not exceed.
+        errors: certified error rates, ascending; empty if none could be certified.
 
     Raises:
         UsageError: numbers out of order.
@@ -70,10 +70,10 @@ class Thresholds:
             raise UsageError("the coverages are unusable", found=self.coverages, expected="ascending shares, 0 to 1")
 
     def threshold(self, abstain: Abstain) -> float:
-        """The doubt above which the goal wants a text left unanswered.
+        """The rejection score above which a text is abstained from.
 
         Raises:
-            UsageError: the held-out rows were too few, or too many of them wrong, for this goal.
+            UsageError: there were too few held-out rows for this goal, or too many of them were wrong.
         """
         if abstain.threshold is not None:
             return abstain.threshold
@@ -81,12 +81,12 @@ class Thresholds:
             return self._covering(abstain.coverage)
         certified = [one for one in self.errors if abstain.error is not None and one.error <= abstain.error]
         if not certified:
-            least = f"at least {self.errors[0].error:.1%}" if self.errors else "another goal: none could be certified"
+            least = f"at least {self.errors[0].error:.1%}" if self.errors else "another goal: no rate is certified"
             raise UsageError(
-                "the export could certify no such rate of errors",
+                "the export could not certify this error rate",
                 found=f"error={abstain.error:.2%}",
                 expected=least,
-                remedy="More held-out rows certify smaller rates; coverage=95% has a threshold in any case.",
+                remedy="More held-out rows certify smaller rates; coverage=95% always has a threshold.",
             )
         return certified[-1].threshold
 
@@ -96,16 +96,16 @@ class Thresholds:
         if not self.coverages or coverage > self.coverages[-1]:
             most = f"at most {self.coverages[-1]:.1%}, or 100 %" if self.coverages else "100 %"
             raise UsageError(
-                "the held-out rows were too few for this coverage", found=f"coverage={coverage:.2%}", expected=most
+                "there were too few held-out rows for this coverage", found=f"coverage={coverage:.2%}", expected=most
             )
         return float(np.interp(coverage, self.coverages, self.rejection_scores))
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Prediction sets of answers with neighbours, of the student alone, and of the gate's choice between them.
+    """Prediction sets for answers with neighbours, for the student alone, and for the gate's choice between the two.
 
-    ``gated`` is None where there is no gate.
+    ``gated`` is None without a gate.
     """
 
     blend: PredictionSets
@@ -115,11 +115,11 @@ class Sets:
 
 @dataclass(frozen=True)
 class DriftReference:
-    """Held-out rows counted as `statistics` counts answers: what a stream is compared with.
+    """Histograms of the held-out rows, the reference for drift in `monitoring.statistics`.
 
     Attributes:
-        similarity: of the top neighbour.
-        agreement: of student and neighbours.
+        similarity: histogram of the top neighbour's similarity.
+        agreement: histogram of the agreement between student and neighbours.
     """
 
     similarity: Histogram
@@ -128,16 +128,16 @@ class DriftReference:
 
 @dataclass(frozen=True)
 class Abstention:
-    """Everything that was fitted on held-out rows about when not to answer.
+    """Abstention thresholds, prediction sets and drift reference of a bundle, fitted on held-out rows.
 
     Attributes:
-        rows: held-out rows.
-        delta: the chance, for each certified rate of errors, that they were misleading.
-        tails: of the signals.
-        blend: thresholds of answers with neighbours.
-        student: thresholds of answers of the student alone.
+        rows: the number of held-out rows.
+        delta: the probability that a certified error rate does not hold.
+        tails: distributions of the signals.
+        blend: thresholds for answers with neighbours.
+        student: thresholds for answers of the student alone.
         sets: prediction sets.
-        reference: for telling drift.
+        reference: the reference for drift.
 
     Raises:
         UsageError: delta is outside its range.
@@ -155,14 +155,18 @@ class Abstention:
         if not 0.0 < self.delta < 1.0:
             raise UsageError("the abstention's delta is unusable", found=self.delta, expected="between 0 and 1")
 
-    def sets_of(self, retrieval: str) -> tuple[PredictionSets, PredictionSets]:
-        """The prediction sets of answers in a mode (``"always"``, ...), with neighbours and without."""
-        gated = self.sets.gated if retrieval == "gated" else None
-        return (self.sets.blend, self.sets.student) if gated is None else (gated, gated)
+    def set_thresholds(self, gated: bool) -> tuple[PredictionSets, PredictionSets]:
+        """Thresholds of the prediction sets of answers with neighbours, and of answers of the student alone.
+
+        Args:
+            gated: whether the gate chooses between the two; then both have the thresholds fitted for that choice.
+        """
+        chosen = self.sets.gated if gated else None
+        return (self.sets.blend, self.sets.student) if chosen is None else (chosen, chosen)
 
 
 def read_abstention(manifest: JsonReader) -> Abstention | None:
-    """The abstention of a manifest; None where there is none.
+    """Read the abstention section of a manifest; None if it has none.
 
     Raises:
         BundleError: a field is missing or unusable.
@@ -188,7 +192,7 @@ def read_abstention(manifest: JsonReader) -> Abstention | None:
 
 
 def write_thresholds(abstention: dict[str, Any]) -> None:
-    """Give the thresholds of an abstention section, in JSON values, the names that the manifest has for them."""
+    """Rename the thresholds of an abstention section, in JSON values, to the manifest's names."""
     for kind in ("blend", "student"):
         abstention[kind][_SCORES_KEY] = abstention[kind].pop("rejection_scores")
 

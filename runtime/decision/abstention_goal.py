@@ -1,4 +1,4 @@
-"""What a caller asks of abstention: a share of texts to be answered, a rate of errors, or a threshold of its own."""
+"""The goal of abstention: a share of texts to answer, an error rate, or a threshold."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _REMEDY = "Write coverage=95%, error=2% or threshold=6.5."
 
 @dataclass(frozen=True)
 class Abstain:
-    """When not to answer: exactly one of these.
+    """A goal of abstention: exactly one of three.
 
     Attributes:
-        coverage: abstain from the most doubtful texts, so that this share (above 0, at most 1) of texts like the
-            held-out ones is answered. The goal against texts that belong to no label.
-        error: abstain so that at most this share (above 0, below 1) of the answers is wrong, certified on the held-out
-            rows; says nothing of texts that belong to no label.
-        threshold: abstain where `Prediction.doubt` is above this, from 0.
+        coverage: answer this share (above 0, at most 1) of texts like the held-out rows, and abstain from the texts
+            with the highest rejection scores. The goal to choose against out-of-scope texts.
+        error: at most this share (above 0, below 1) of the answers is wrong, certified on the held-out rows. It makes
+            no claim about out-of-scope texts.
+        threshold: abstain if `Prediction.rejection_score` is above this number, from 0.
 
     Raises:
-        UsageError: none of them or several, or a number out of range.
+        UsageError: no goal or several goals, or a number out of range.
 
     Example:
         >>> Abstain(coverage=0.95) == Abstain.parse("coverage=95%") == Abstain.parse("coverage:0.95")
@@ -38,7 +38,7 @@ class Abstain:
         given = [name for name in _KINDS if getattr(self, name) is not None]
         if len(given) != 1:
             raise UsageError(
-                "abstention takes one goal",
+                "abstention takes exactly one goal",
                 found=" and ".join(given) or "none",
                 expected="coverage, error or threshold",
                 remedy=_REMEDY,
@@ -53,7 +53,7 @@ class Abstain:
                 "threshold": "from 0",
             }
             raise UsageError(
-                f"the {given[0]} to abstain by is unusable",
+                f"the {given[0]} of abstention is unusable",
                 found=value,
                 expected=f"a number, {expected[given[0]]}",
                 remedy=_REMEDY,
@@ -61,11 +61,14 @@ class Abstain:
 
     @classmethod
     def parse(cls, text: str) -> Abstain:
-        """The goal that a text such as ``coverage=95%``, ``error:0.02`` or ``threshold=6.5`` names.
+        """Read a goal such as ``coverage=95%``, ``error:0.02`` or ``threshold=6.5``.
 
         Raises:
-            UsageError: it names none.
+            UsageError: the text is not a goal.
         """
+        expected = "coverage=, error= or threshold= and a number"
+        if not isinstance(text, str):
+            raise UsageError("this is not an abstention goal", found=repr(text), expected=expected, remedy=_REMEDY)
         name, _, number = text.replace(":", "=", 1).partition("=")
         name, number = name.strip(), number.strip()
         share = number.endswith("%") and name != "threshold"
@@ -74,19 +77,19 @@ class Abstain:
         except ValueError:
             value = math.nan
         if name not in _KINDS or math.isnan(value):
-            expected = "coverage=, error= or threshold= and a number"
-            raise UsageError("this is nothing to abstain by", found=text, expected=expected, remedy=_REMEDY)
+            raise UsageError("this is not an abstention goal", found=text, expected=expected, remedy=_REMEDY)
         return cls(**{name: value / 100 if share else value})
 
 
 def checked_abstain(abstain: object) -> Abstain:
-    """An `Abstain`, or the one that a text names.
+    """The goal itself, or the goal that a text names.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither an `Abstain` nor the text of one.
     """
     if isinstance(abstain, Abstain):
         return abstain
     if isinstance(abstain, str):
         return Abstain.parse(abstain)
-    raise UsageError("this is nothing to abstain by", found=abstain, expected="an Abstain, or its text", remedy=_REMEDY)
+    expected = "an Abstain, or its text"
+    raise UsageError("this is not an abstention goal", found=repr(abstain), expected=expected, remedy=_REMEDY)

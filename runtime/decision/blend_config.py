@@ -1,4 +1,4 @@
-"""The settings of the blend, as the manifest keeps them."""
+"""The settings of the blend, as stored in the manifest."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .mixture_weight import ExampleWeight, read_weight
 
 @dataclass(frozen=True)
 class BlendConfig:
-    """How student and neighbours are mixed (`blend.blend`).
+    """Settings of the blend of student and neighbours (`blending.blend`).
 
     Attributes:
-        k: neighbours looked up.
-        tau: temperature of the softmax over their cosine similarities.
-        student_weight: the student's share w of the mixture, 0 to 1.
-        student_temperature: the student's logits are divided by it.
-        label_temperature: the teacher's logits were divided by it when the soft labels were made; kept as a record.
-        gold_share: the gold labels' part in the soft labels of the rows that have one; kept as a record.
-        weight: the student's share as a function of the text, in place of ``student_weight``; None for a constant one.
+        k: the number of neighbours.
+        tau: temperature of the softmax over the neighbours' cosine similarities.
+        student_weight: the mixture weight w of the student, 0 to 1.
+        student_temperature: temperature of the student's logits.
+        label_temperature: temperature of the teacher's logits in the soft labels; informative only.
+        gold_share: the share of the gold label in the soft labels of labelled rows; informative only.
+        weight: the mixture weight as a function of the text, which replaces ``student_weight``; None for a constant.
 
     Raises:
         UsageError: a value is outside its range.
@@ -42,12 +42,12 @@ class BlendConfig:
         if not 0.0 <= self.gold_share <= 1.0:
             raise UsageError("the blend's gold_share is unusable", found=self.gold_share, expected="0 to 1")
         for name in ("tau", "student_temperature", "label_temperature"):
-            if not 1e-6 <= getattr(self, name) <= 1e6:  # beyond, float32 ends
+            if not 1e-6 <= getattr(self, name) <= 1e6:  # float32 overflows beyond
                 raise UsageError(f"the blend's {name} is unusable", found=getattr(self, name), expected="1e-6 to 1e6")
 
 
 def read_blend(section: JsonReader) -> BlendConfig:
-    """A blend from the JSON values of one.
+    """Read the blend section of a manifest.
 
     Raises:
         BundleError: a field is missing or unusable.

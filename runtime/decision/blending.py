@@ -1,10 +1,10 @@
-"""Mixing the student's answer with its neighbours'.
+"""The blend of the student's probabilities with the neighbours' soft labels.
 
     p = w * softmax(logits / T_S) + (1 - w) * r,    r = sum_j a_j y_j,    a = softmax_j(similarity_j / tau)
 
-where y_j is neighbour j's soft label and w the student's weight (ReAugKD, ACL 2023, the inference step; the paper's
-beta is our ``1 - student_weight``), the same for every text or a function of the text (`weight`). Because the y_j are
-stored in float16, their sums miss 1 by up to 0.0005: r is divided by its sum, which restores a distribution.
+where y_j is the soft label of neighbour j and w the student's mixture weight, a constant or a function of the text
+(`mixture_weight`). Source: ReAugKD, ACL 2023, the inference step; its beta is ``1 - student_weight``. The y_j are
+stored in float16, so their sums differ from 1 by up to 0.0005: r is divided by its sum.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blend_config import BlendConfig
+from .mixture_weight import features_many
 
 Floats = NDArray[np.float32]
 
 PIN_FROM, PIN_TO = 0.97, 0.99
-"""Cosines between which a pinned row's part of the answer grows from none to all of it."""
+"""Cosines between which a pinned row's part of the answer grows from 0 to 1."""
 
-_SAME = 0.002  # between the similarities of one text's rows
+_SAME = 0.002  # largest difference between the similarities of rows with the same text
 _LEAST = 1e-12
 
-# The ufuncs' own methods: ndarray.max() and .sum() take a detour through Python, a fifth of this file's time.
+# The ufuncs' own methods are faster: ndarray.max() and .sum() call Python code, a fifth of this file's time.
 _max = np.maximum.reduce
 _sum = np.add.reduce
 
 
 class Blended(NamedTuple):
-    """A blend of one text: three float32 arrays, [c], [c] and [k], and the student's share, 0 to 1.
+    """The blend of one text: float32 arrays [c], [c] and [k], and the student's share, 0 to 1.
 
-    ``new`` is the part of the answer that labels have which the student was not taught, ``pinned`` a pinned row's: what
-    edits decide, and the student knows nothing of.
+    ``new`` is the part of the answer on labels that the student was not trained on, ``pinned`` the part of a pinned
+    row: the parts that edits of the knowledge base decide.
     """
 
     probabilities: Floats
@@ -58,9 +59,9 @@ def blend(student: Floats, similarities: Floats, soft_labels: NDArray[np.floatin
 
     Args:
         student: float32 [c], the student's probabilities.
-        similarities: float32 [k], cosines, k at least 1.
+        similarities: float32 [k], cosines, descending, k at least 1.
         soft_labels: [k, c], the neighbours' soft labels.
-        config: tau and the student's weight, constant or as a function of the text.
+        config: tau and the mixture weight.
     """
     weights = softmax(similarities, config.tau)
     retrieved: Floats = weights @ soft_labels.astype(np.float32, copy=False)
@@ -83,23 +84,25 @@ def blend_edited(
     rows: NDArray[np.int64] | None = None,
     odds: float = 1.0,
 ) -> Blended:
-    """Blend one text where edits may have brought labels that the student was never taught, and pinned rows.
+    """Blend one text after edits, which may have added labels that the student was not trained on, and pinned rows.
 
-    With m the neighbours' mass on the new labels, these get their share from the neighbours alone, and what is left
-    goes to the others as ever: p_new = m' r_new / m, p_old = (1 - m') (w s + (1 - w) r_old / (1 - m)), where the odds
-    m' / (1 - m') are those of m times a factor that held-out rows calibrate (`novelty`). A pinned neighbour j as
-    near as only the same text is (`PIN_FROM` to `PIN_TO`) takes a share a of the answer, all of it from `PIN_TO` on:
-    p <- (1 - a) p + a y_j.
+    With m the neighbours' probability of the new labels,
+
+        p_new = m' r_new / m,    p_old = (1 - m') (w s + (1 - w) r_old / (1 - m)),
+
+    where the odds m' / (1 - m') are the odds of m times a factor that is calibrated on held-out rows
+    (`new_label_calibration`). A pinned neighbour j that is as near as only the same text is takes a part a of the
+    answer, which grows from 0 at cosine `PIN_FROM` to 1 at `PIN_TO`: p <- (1 - a) p + a y_j.
 
     Args:
         student: float32 [b], the student's probabilities.
         similarities: float32 [k], cosines, k at least 1, best first.
         soft_labels: [k, c], the neighbours' soft labels; c is b or more.
-        config: tau and the student's weight.
+        config: tau and the mixture weight.
         known: b.
         pinned: bool [k]; None for no pinned row.
         odds: the factor.
-        rows: int64 [k], the rows' numbers: of pinned rows that are equally near the last one counts.
+        rows: int64 [k], row numbers: among equally near pinned rows, the last one is used.
 
     Returns:
         The blend over c labels.
@@ -134,3 +137,43 @@ def softmax_many(logits: NDArray[np.floating], temperature: float = 1.0) -> NDAr
     np.exp(exponents, out=exponents)
     exponents /= exponents.sum(axis=-1, keepdims=True)
     return exponents
+
+
+class BlendedBatch(NamedTuple):
+    """A blend of n texts, float64: probabilities [n, c], retrieval_probabilities [n, c], student_weights [n]."""
+
+    probabilities: NDArray[np.float64]
+    retrieval_probabilities: NDArray[np.float64]
+    student_weights: NDArray[np.float64]
+
+
+def blend_batch(
+    student: NDArray[np.floating],
+    similarities: NDArray[np.floating],
+    soft_labels: NDArray[np.floating],
+    config: BlendConfig,
+) -> BlendedBatch:
+    """Blend n texts at once: the same formula as `blend`, in float64, for tuning and evaluation.
+
+    Args:
+        student: [n, c], the student's probabilities.
+        similarities: [n, k], cosines in descending order, k at least 1.
+        soft_labels: [n, k, c], the neighbours' soft labels.
+        config: tau and the student's weight, constant or as a function of the text.
+    """
+    weights = softmax_many(similarities.astype(np.float64), config.tau)
+    retrieved: NDArray[np.float64] = np.matmul(weights[:, np.newaxis], soft_labels.astype(np.float64))[:, 0]
+    retrieved /= retrieved.sum(axis=1, keepdims=True)
+    shares = np.full(len(student), config.student_weight)
+    if config.weight is not None:
+        top, last = similarities[:, 0], similarities[:, -1]
+        features = features_many(student, retrieved, top, top - last)
+        shares = config.weight.weight_many(features)
+    return BlendedBatch(interpolate(student, retrieved, shares[:, np.newaxis]), retrieved, shares)
+
+
+def interpolate(
+    student: NDArray[np.floating], retrieved: NDArray[np.floating], weight: float | NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """``weight * student + (1 - weight) * retrieved``, of arrays that broadcast."""
+    return np.asarray(weight * student + (1 - weight) * retrieved, np.float64)

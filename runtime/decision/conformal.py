@@ -1,11 +1,11 @@
-"""Prediction sets: all labels likely enough that the right one is among them as often as was asked for.
+"""Prediction sets: all labels whose probability is above a threshold that guarantees a coverage.
 
     C(x) = { c : p_c >= least }
 
-(LAC, the least ambiguous sets: Sadinle, Lei and Wasserman, 2019.) By split conformal prediction ``least`` is 1 - q for
-q the ceil((n + 1) coverage)-th smallest of 1 - p_gold among n held-out rows: then, whatever the model, a text
-exchangeable with them has its label in C(x) with at least that probability. The export has the thresholds from MAPIE;
-here they are applied. A set may be empty: where the model is right more often than was asked for, nothing else is left.
+(LAC, least ambiguous sets: Sadinle, Lei and Wasserman, 2019.) By split conformal prediction, ``least`` is 1 - q, where
+q is the ceil((n + 1) coverage)-th smallest 1 - p_gold of n held-out rows. Then the label of a text that is exchangeable
+with these rows is in C(x) with at least the probability ``coverage``, for any model. The export computes the thresholds
+with MAPIE. A set may be empty if the model is right more often than the coverage.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class PredictionSets:
 
     Attributes:
         coverages: shares of texts, ascending, each in (0, 1).
-        least: of each, the probability from which a label is in the set.
+        least: for each coverage, the smallest probability of a label in the set.
 
     Raises:
-        UsageError: numbers out of range, or not one for each.
+        UsageError: numbers out of range, or not one threshold for each coverage.
     """
 
     coverages: tuple[float, ...]
@@ -42,20 +42,20 @@ class PredictionSets:
         """The least probability of a label in a set of this coverage.
 
         Raises:
-            UsageError: the export has fitted none.
+            UsageError: the bundle has no threshold for it.
         """
         for share, least in zip(self.coverages, self.least, strict=True):
             if share == coverage:
                 return least
         raise UsageError(
-            "the bundle has no prediction sets of this coverage",
+            "the bundle has no prediction sets for this coverage",
             found=coverage,
             expected=", ".join(map(str, self.coverages)) or "more held-out rows than it was exported with",
         )
 
 
 def read_sets(section: JsonReader) -> PredictionSets:
-    """The thresholds of a manifest.
+    """Read the prediction sets of a manifest.
 
     Raises:
         BundleError: a field is missing or unusable.

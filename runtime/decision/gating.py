@@ -1,8 +1,8 @@
-"""The gate: a student that is sure enough answers alone, and the search is saved.
+"""The gate: if the student is sure enough, it answers alone and the search is skipped.
 
     retrieve where max_c softmax(logits / student_temperature)_c < threshold
 
-The threshold comes from the export, which certifies it on held-out rows (`export.gate`); the edge compares one number.
+The export certifies the threshold on held-out rows (`export.tuning.gating`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from ...kb.storage.json_fields import JsonReader
 
 @dataclass(frozen=True)
 class Gate:
-    """A threshold and what is known of it.
+    """A certified threshold.
 
     Attributes:
-        threshold: a student at least so sure (its largest probability, 0 to 1) answers alone. 0: always alone.
-        epsilon: the accuracy lost against always retrieving is at most this share, ...
-        delta: ... but for this chance that the held-out rows were misleading.
-        rows: independent held-out rows it was certified on.
-        losses: of them, those that only retrieval answers right and the gate leaves to the student.
-        retrieved: share of the held-out rows for which it retrieves.
+        threshold: the student answers alone if its largest probability is at least this. 0: always.
+        epsilon: the largest loss of accuracy compared with always retrieving.
+        delta: the probability that the loss is larger than ``epsilon``.
+        rows: independent held-out rows of the certificate.
+        losses: the rows among them that only retrieval answers right and the gate leaves to the student.
+        retrieved: the share of held-out rows with retrieval.
 
     Raises:
         UsageError: a value is outside its range.
@@ -45,7 +45,7 @@ class Gate:
 
 
 def read_gate(manifest: JsonReader) -> Gate | None:
-    """The gate of a manifest; None where there is none.
+    """Read the gate of a manifest; None if it has none.
 
     Raises:
         BundleError: a field is missing or unusable.

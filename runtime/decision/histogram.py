@@ -1,4 +1,4 @@
-"""Counts of values between fixed edges, quantiles of them, and how far two such counts are apart."""
+"""Histograms with fixed edges, their quantiles, and the population stability index of two histograms."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ...errors import UsageError
 from ...kb.storage.json_fields import JsonReader
 
 SIMILARITY_EDGES = (0.0, 0.2, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
-"""Of cosines: finest where those of known texts are."""
+"""Edges of cosines, closest together where in-scope texts lie."""
 
 AGREEMENT_EDGES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-"""Of the chance that student and neighbours give one label."""
+"""Edges of the probability that student and neighbours draw the same label."""
 
 PER_DECADE = 20
 LATENCY_EDGES = tuple(10 ** (1 + step / PER_DECADE) for step in range(6 * PER_DECADE + 1))
-"""Microseconds, 10 us to 10 s, each 12 % above the one before: a quantile is off by 6 % at most."""
+"""Edges in microseconds, 10 us to 10 s in steps of 12 %: the error of a quantile is at most 6 %."""
 
 _LEAST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many values lie between edges.
+    """Counts of values between edges.
 
     Attributes:
-        edges: strictly ascending; a value that equals one lies below it.
-        counts: one more than edges: up to the first, ..., above the last.
+        edges: strictly ascending; a value equal to an edge is counted below it.
+        counts: one more than edges: up to the first edge, ..., above the last.
 
     Raises:
         UsageError: edges out of order, counts below 0, or not one more than edges.
@@ -48,20 +48,17 @@ class Histogram:
 
     @classmethod
     def of(cls, values: NDArray[np.floating], edges: tuple[float, ...]) -> Histogram:
-        """The counts of values [n]."""
+        """The histogram of values [n]."""
         places = np.searchsorted(np.array(edges), values, side="left")
         return cls(edges, tuple(np.bincount(places, minlength=len(edges) + 1).tolist()))
 
     @property
     def total(self) -> int:
-        """The values counted."""
+        """The number of values."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float | None:
-        """The value that this share of values is at most, taken as the (geometric) middle of its bucket.
-
-        For edges above 0. None where nothing was counted.
-        """
+        """A quantile, as the geometric middle of its bucket; the edges must be above 0. None without values."""
         if not self.total:
             return None
         rank = max(1, math.ceil(share * self.total))
@@ -71,16 +68,16 @@ class Histogram:
 
 
 def population_stability(reference: Histogram, counts: Sequence[int]) -> float | None:
-    """The population stability index of counts against a reference.
+    """The population stability index (PSI) of counts against a reference.
 
         PSI = sum_i (q_i - p_i) ln(q_i / p_i)
 
-    over buckets that are joined until each has at least a twentieth of the reference; half a value is added to each
-    bucket on both sides, so that an empty one is no infinity. By convention below 0.1 is no shift, above 0.25 a large
-    one; of n values that have not shifted at all, (buckets - 1) (1 / n + 1 / rows of the reference) is to be expected.
+    over buckets that are joined until each has at least a twentieth of the reference. Half a value is added to each
+    bucket on both sides, so that an empty bucket gives a finite index. By convention, a PSI below 0.1 is no shift and
+    above 0.25 a large one. Without a shift, n values give (buckets - 1) (1 / n + 1 / reference values) on average.
 
     Returns:
-        From 0; None where either has no values.
+        The index, from 0; None if either histogram is empty.
     """
     if not (reference.total and sum(counts)):
         return None
@@ -101,7 +98,7 @@ def population_stability(reference: Histogram, counts: Sequence[int]) -> float |
 
 
 def read_histogram(section: JsonReader) -> Histogram:
-    """A histogram of a manifest.
+    """Read a histogram of a manifest.
 
     Raises:
         BundleError: a field is missing or unusable.

@@ -1,18 +1,18 @@
-"""The student's share w(x) of one text's blend, as a function of what was found for the text.
+"""The mixture weight w(x) of the student, as a function of the text's neighbours.
 
     p = w(x) * p_student + (1 - w(x)) * r
 
-The paper (ReAugKD, ACL 2023) leaves w the same for every text. Neighbours are worth more to some texts than to others,
-and what tells which is known once the student ran and the neighbours are there:
+The paper (ReAugKD, ACL 2023) uses one w for every text. Neighbours help some texts more than others; five features,
+known after the student's run and the search, predict which:
 
     s_1             the top similarity
-    s_1 - s_k       the gap from the nearest to the farthest of the k neighbours
+    s_1 - s_k       the gap between the nearest and the farthest of the k neighbours
     H(r) / log c    entropy of the retrieved distribution r over c labels, natural logarithm: 0 certain, 1 uniform
-    H(p) / log c    the same of the student's
+    H(p) / log c    the same for the student's probabilities p
     [argmax p = argmax r]    whether the two agree, 1 or 0
 
-`BucketWeight` looks at the first alone, piecewise constant (Drozdov et al. 2022 do so for language models);
-`LogisticWeight` takes all five. Which, and with which numbers, is fitted on held-out rows when a bundle is made.
+`BucketWeight` is piecewise constant in the first feature (Drozdov et al. 2022, for language models); `LogisticWeight`
+uses all five. The export chooses and fits one of them on held-out rows.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from ...kb.storage.json_fields import JsonReader
 Floats = NDArray[np.float64]
 
 FEATURES = ("top similarity", "similarity gap", "neighbours' entropy", "student's entropy", "agreement")
-_LARGEST = 1e6  # of a logistic's numbers; the features are at most 2, so that nothing overflows
-_TINY = np.float32(np.finfo(np.float32).tiny)  # 0 log 0 is 0; computed as 0 log(tiny)
+_LARGEST = 1e6  # largest coefficient; the features are at most 2, so nothing overflows
+_TINY = np.float32(np.finfo(np.float32).tiny)  # 0 log 0 = 0 is computed as 0 log(tiny)
 
 
 @dataclass(frozen=True)
 class BucketWeight:
-    """A share for each range of the top similarity.
+    """A mixture weight for each range of the top similarity.
 
     Attributes:
-        edges: where a range ends and the next begins, strictly ascending; an edge belongs to the range above it.
-        weights: the student's share in each range, 0 to 1; one more than edges.
+        edges: edges of the ranges, strictly ascending; an edge belongs to the range above it.
+        weights: the student's weight in each range, 0 to 1; one more than edges.
         kind: ``"buckets"``, for the manifest.
 
     Raises:
-        UsageError: numbers that are not finite, out of range, out of order, or too many or too few.
+        UsageError: numbers that are not finite, out of range or out of order, or a wrong number of them.
     """
 
     kind: Literal["buckets"] = field(default="buckets", init=False)
@@ -63,18 +63,18 @@ class BucketWeight:
     def weight(
         self, student: NDArray[np.float32], retrieved: NDArray[np.float32], similarities: NDArray[np.float32]
     ) -> float:
-        """The student's share for one text.
+        """The student's weight for one text.
 
         Args:
             student: float32 [c], the student's probabilities.
             retrieved: float32 [c], the neighbours'.
             similarities: float32 [k], descending, k at least 1.
         """
-        # As a Python float: next to a float32 the edges would be rounded to float32.
+        # As a Python float: compared with a float32, the edges would be rounded to float32.
         return self.weights[bisect_right(self.edges, similarities.item(0))]
 
     def weight_many(self, features: Floats) -> Floats:
-        """The student's share [n] for the features [n, 5] of n texts (`features_many`)."""
+        """The student's weights [n] for the features [n, 5] of n texts (`features_many`)."""
         return np.asarray(self.weights)[np.searchsorted(self.edges, features[:, 0], side="right")]
 
 
@@ -83,12 +83,12 @@ class LogisticWeight:
     """A logistic function of the five features: ``sigmoid(intercept + sum_j coefficient_j feature_j)``.
 
     Attributes:
-        intercept: the log-odds of the student's share where every feature is 0.
+        intercept: the log-odds of the student's weight if every feature is 0.
         coefficients: five, in the order of `FEATURES`.
         kind: ``"logistic"``, for the manifest.
 
     Raises:
-        UsageError: numbers that are not finite or beyond a million, or not five coefficients.
+        UsageError: numbers that are not finite or above a million, or not five coefficients.
     """
 
     kind: Literal["logistic"] = field(default="logistic", init=False)
@@ -107,7 +107,7 @@ class LogisticWeight:
     def weight(
         self, student: NDArray[np.float32], retrieved: NDArray[np.float32], similarities: NDArray[np.float32]
     ) -> float:
-        """The student's share for one text; arguments as of `BucketWeight.weight`."""
+        """The student's weight for one text; arguments same as `BucketWeight.weight`."""
         by_top, by_gap, by_retrieved, by_student, by_agreement = self.coefficients
         top = similarities.item(0)
         score = self.intercept + by_top * top + by_gap * (top - similarities.item(-1))
@@ -120,12 +120,12 @@ class LogisticWeight:
         return _sigmoid(score)
 
     def weight_many(self, features: Floats) -> Floats:
-        """The student's share [n] for the features [n, 5] of n texts (`features_many`)."""
+        """The student's weights [n] for the features [n, 5] of n texts (`features_many`)."""
         return sigmoid_many(features @ np.asarray(self.coefficients) + self.intercept)
 
 
 ExampleWeight: TypeAlias = BucketWeight | LogisticWeight
-"""A weight per example: the student's share as a function of the text."""
+"""A mixture weight per example."""
 
 
 def features_many(
@@ -137,7 +137,7 @@ def features_many(
         student: [n, c], the student's probabilities.
         retrieved: [n, c], the neighbours'.
         top: [n], the top similarity.
-        gap: [n], the top similarity less that of the k-th neighbour.
+        gap: [n], the top similarity minus the k-th.
     """
     agree = student.argmax(axis=1) == retrieved.argmax(axis=1)
     columns = (top, gap, _entropies(retrieved), _entropies(student), agree)
@@ -151,10 +151,10 @@ def sigmoid_many(scores: Floats) -> Floats:
 
 
 def read_weight(blend: JsonReader) -> ExampleWeight | None:
-    """The weight per example of a manifest's blend; None where there is none.
+    """Read the weight per example of a manifest's blend; None if it has none.
 
     Raises:
-        BundleError: an unknown kind, or numbers that are missing or unusable.
+        BundleError: the kind is unknown, or numbers are missing or unusable.
     """
     if blend.obj.get("weight") is None:
         return None

@@ -1,17 +1,17 @@
-"""How much speaks against answering a text: three signals, made comparable by held-out rows, and combined.
+"""The rejection score: three signals of a doubtful answer as held-out p-values, combined by Fisher's method.
 
     distance        d = 1 - mean of the top min(4, k) similarities                     (Sun et al., ICML 2022)
     uncertainty     u = sum_c (s_c (1 - s_c))^0.1, the student's generalized entropy   (GEN: Liu et al., CVPR 2023)
     disagreement    a = 1 - sum_c s_c r_c: student and neighbours, each drawing a label, draw different ones
 
-for the student's probabilities s and the neighbours' r. Each becomes a p-value, the share of held-out rows whose signal
-is at least as large, and the p-values one number by Fisher's method with weights (Good, 1955):
+for the student's probabilities s and the neighbours' probabilities r. The p-value of a signal is the share of held-out
+rows whose signal is at least as large. Fisher's method with weights (Good, 1955) combines the p-values:
 
-    doubt = - ln p_d - ln p_u - 1/2 ln p_a
+    rejection score = - ln p_d - ln p_u - 1/2 ln p_a
 
-Held-out rows are all of known labels, so that nothing is assumed of what else may come. Where nothing was retrieved,
-the uncertainty alone counts. A p-value is read off at a few quantiles, linearly in between, and never smaller than the
-smallest of them.
+All held-out rows have known labels, so the score assumes nothing about out-of-scope texts. Without neighbours the score
+is the uncertainty part alone. p-values are stored at a few quantiles, interpolated linearly between them; a p-value
+is never smaller than the smallest stored one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,24 +29,21 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ...kb.storage.json_fields import JsonReader
 
-if TYPE_CHECKING:
-    from ..inference.prediction import Prediction
-
 Floats = NDArray[np.floating]
 Signal = Literal["distance", "uncertainty", "disagreement"]
 
 NEIGHBOURS = 4
-"""Of the nearest: with more, the distance says less of rare classes; with one, it hangs on a single row."""
+"""Nearest rows that the distance averages: more blur rare classes, and one depends on a single row."""
 
 WEIGHTS: dict[Signal, float] = {"distance": 1.0, "uncertainty": 1.0, "disagreement": 0.5}
-"""Of the logarithms. Disagreement tells errors best and foreign texts worst: benchmarks/abstention.py has both."""
+"""Weights of the logarithms. Disagreement detects errors best, out-of-scope texts worst (benchmarks/abstention.py)."""
 
 SURVIVAL = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
-"""The p-values at which a signal's quantile is kept."""
+"""The p-values whose quantiles are stored."""
 
 _GAMMA = 0.1
 _STEP = 1e-6
-_sum = np.add.reduce  # as in `blend`: ndarray.sum() takes a detour
+_sum = np.add.reduce  # faster than ndarray.sum(), as in `blending`
 
 
 def distance(similarities: Floats) -> Floats:
@@ -63,7 +60,7 @@ def distance(similarities: Floats) -> Floats:
 def uncertainty(student: Floats) -> Floats:
     """The generalized entropy of probabilities [..., c]; a sum of powers so flat that the smallest ones count too."""
     products = student * (1.0 - student)
-    np.maximum(products, 0.0, out=products)  # of a probability that rounding has put above 1
+    np.maximum(products, 0.0, out=products)  # rounding can put a probability above 1
     found: Floats = _sum(np.power(products, _GAMMA, out=products), axis=-1)
     return found
 
@@ -76,11 +73,11 @@ def disagreement(student: Floats, retrieved: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class EmpiricalSurvival:
-    """The upper tail of a signal among held-out rows.
+    """The empirical survival function of a signal on held-out rows.
 
     Attributes:
-        values: of the signal, ascending.
-        p: the share of held-out rows with at least that value, not ascending, in (0, 1].
+        values: values of the signal, ascending.
+        p: the share of held-out rows with at least that value, descending or equal, in (0, 1].
 
     Raises:
         UsageError: numbers out of order or range, or too few of them.
@@ -98,25 +95,25 @@ class EmpiricalSurvival:
             raise UsageError("a signal's quantiles are unusable", found=self.values, expected="ascending values")
 
     @cached_property
-    def _surprises(self) -> list[float]:
+    def _neg_log_ps(self) -> list[float]:
         return [-math.log(share) for share in self.p]
 
     @classmethod
     def of(cls, values: Floats) -> EmpiricalSurvival:
-        """The tail of held-out rows' values [n], n at least 1."""
+        """The survival function of held-out rows' values [n], n at least 1."""
         levels = [level for level in SURVIVAL if level * (len(values) + 1) >= 1]
         quantiles = np.quantile(np.asarray(values, np.float64), 1.0 - np.array(levels))
-        # Of levels at one value the largest counts: so many rows have at least that value.
+        # Where several levels share one value, the largest level is the share of rows with at least that value.
         kept, first = np.unique(quantiles.round(9), return_index=True)
         numbers, shares = kept.tolist(), [levels[position] for position in first]
-        if shares[-1] > levels[-1]:  # many rows have the largest value: beyond it is nobody
+        if shares[-1] > levels[-1]:  # many rows share the largest value; no row is above it
             numbers.append(numbers[-1] + _STEP)
             shares.append(levels[-1])
         return cls(tuple(numbers), tuple(shares))
 
     def neg_log_p(self, value: float) -> float:
-        """``-ln p`` of a value."""
-        values, neg_log_ps = self.values, self._surprises
+        """``-ln p`` of one value."""
+        values, neg_log_ps = self.values, self._neg_log_ps
         place = bisect_left(values, value)
         if place == 0 or place == len(values):
             return neg_log_ps[max(place - 1, 0)]
@@ -124,49 +121,61 @@ class EmpiricalSurvival:
         return neg_log_ps[place - 1] + (neg_log_ps[place] - neg_log_ps[place - 1]) * (value - low) / (high - low)
 
     def neg_log_ps(self, values: Floats) -> Floats:
-        """`surprise` of many values [n]."""
-        found: Floats = np.interp(values, self.values, self._surprises)
+        """``-ln p`` [n] of many values [n]."""
+        found: Floats = np.interp(values, self.values, self._neg_log_ps)
         return found
 
 
 class RejectionScore(NamedTuple):
-    """The sum, from 0, and the signal that has the largest part in it."""
+    """A score from 0 upwards, and the signal with the largest part of it."""
 
     value: float
-    most: Signal
+    signal: Signal
 
 
 @dataclass(frozen=True)
 class Tails:
-    """The tails of the three signals."""
+    """The survival functions of the three signals."""
 
     distance: EmpiricalSurvival
     uncertainty: EmpiricalSurvival
     disagreement: EmpiricalSurvival
 
-    def rejection_score(self, answer: Prediction) -> RejectionScore:
-        """The doubt of one answer.
+    def rejection_score(
+        self,
+        student: Floats,
+        retrieved: Floats | None,
+        similarities: Floats,
+        edited: tuple[float, float] = (0.0, 0.0),
+    ) -> RejectionScore:
+        """The rejection score of one answer.
 
-        What edits decide is not doubted for what the student makes of it: with a part m on labels that it was not
-        taught, uncertainty and disagreement count 1 - m, and with a part a of a pinned row everything 1 - a.
+        The student was not trained on what edits decide, so its signals count less there: with a part m of the answer
+        on labels that edits added, uncertainty and disagreement are multiplied by 1 - m; with a part a from a pinned
+        row, all three signals are multiplied by 1 - a.
+
+        Args:
+            student: [c], the student's probabilities.
+            retrieved: [c], the neighbours' probabilities; None without neighbours.
+            similarities: [k], descending; not read without neighbours.
+            edited: the parts m and a.
         """
-        student, retrieved = answer.student_probabilities, answer.retrieval_probabilities
         parts: dict[Signal, float] = {"uncertainty": self.uncertainty.neg_log_p(float(uncertainty(student)))}
         if retrieved is not None:
-            parts["distance"] = self.distance.neg_log_p(float(distance(answer.similarities)))
+            parts["distance"] = self.distance.neg_log_p(float(distance(similarities)))
             parts["disagreement"] = self.disagreement.neg_log_p(float(disagreement(student, retrieved)))
-        new, pinned = answer.edited
+        new, pinned = edited
         scales = {"distance": 1.0 - pinned, "uncertainty": (1.0 - new) * (1.0 - pinned)}
         scales["disagreement"] = scales["uncertainty"]
         parts = {name: WEIGHTS[name] * scales[name] * part for name, part in parts.items()}
         return RejectionScore(sum(parts[name] for name in WEIGHTS if name in parts), max(parts, key=parts.__getitem__))
 
     def rejection_scores(self, student: Floats, retrieved: Floats, similarities: Floats) -> Floats:
-        """The doubts [n] of many answers with neighbours.
+        """The rejection scores [n] of many answers with neighbours.
 
         Args:
-            student: [n, c], probabilities.
-            retrieved: [n, c], the neighbours' own.
+            student: [n, c], the student's probabilities.
+            retrieved: [n, c], the neighbours' probabilities.
             similarities: [n, k], descending.
         """
         found: Floats = (
@@ -177,12 +186,12 @@ class Tails:
         return found
 
     def student_rejection_scores(self, student: Floats) -> Floats:
-        """The doubts [n] of answers of the student alone."""
+        """The rejection scores [n] of many answers of the student alone."""
         return WEIGHTS["uncertainty"] * self.uncertainty.neg_log_ps(uncertainty(student))
 
 
 def read_tails(section: JsonReader) -> Tails:
-    """The tails of a manifest.
+    """Read the survival functions of a manifest.
 
     Raises:
         BundleError: a field is missing or unusable.

@@ -1,4 +1,4 @@
-"""What lies between two edits: which rows came, went, or have another label, each told once."""
+"""Difference between two edits: rows that were added, removed or relabelled, each listed once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .store import KnowledgeStore
 
 @dataclass(frozen=True)
 class Difference:
-    """A row that is not as it was.
+    """A row that differs.
 
     Attributes:
-        id: its identity.
+        id: the row's id.
         kind: ``"added"``, ``"removed"`` or ``"relabelled"``.
-        old: its labelling before; None for an added row, or where it is not known any more.
-        new: its labelling after; None for a removed one.
-        text: its text; None where it is not kept, or gone.
+        old: its labelling before; None for an added row, or where the files no longer hold it.
+        new: its labelling after; None for a removed row.
+        text: its text; None where it is not kept, or was erased.
     """
 
     id: int
@@ -31,7 +31,7 @@ class Difference:
     text: Text | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The difference as JSON values."""
         labels = {name: None if part is None else dict(part.shares) for name, part in self._labels()}
         return {"id": self.id, "kind": self.kind, **labels, "text": self.text}
 
@@ -40,8 +40,8 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class _Passed:
-    """A row's way through the edits."""
+class _History:
+    """A row before and after some edits: whether it exists, and its labelling."""
 
     was: bool
     old: Labelling | None
@@ -50,27 +50,29 @@ class _Passed:
 
 
 def differences(store: KnowledgeStore, first: int = 0, last: int | None = None) -> tuple[Difference, ...]:
-    """The rows that differ between the state after one edit and the state after another, in the order of their ids.
+    """The rows that differ between the states after two edits, in the order of their ids.
 
     Args:
         store: of the bundle.
         first: number of the earlier edit; 0 is the export.
-        last: number of the later one; None is the last.
+        last: number of the later edit. Default: the last one.
 
     Raises:
-        UsageError: there are no such edits.
+        UsageError: there are no such edits, or the numbers are no whole numbers.
         BundleIntegrityError: the journal is damaged.
     """
     entries = store.log()
     end = len(entries) if last is None else last
-    if not 0 <= first <= end <= len(entries):
+    numbers = (first, end)
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+    if not whole or not 0 <= first <= end <= len(entries):
         raise UsageError(
             "there are no such edits", found=f"{first} to {end}", expected=f"0 to {len(entries)}, in order"
         )
-    rows: dict[int, _Passed] = {}
+    rows: dict[int, _History] = {}
     for entry in entries[first:end]:
         _follow(rows, entry)
-    found = (_told(row_id, way) for row_id, way in sorted(rows.items()))
+    found = (_difference(row_id, way) for row_id, way in sorted(rows.items()))
     later: dict[int, Labelling] = {}
     for entry in entries[end:]:
         for row in entry.change.relabel:
@@ -78,21 +80,21 @@ def differences(store: KnowledgeStore, first: int = 0, last: int | None = None) 
     return tuple(_with_text(store, difference, later) for difference in found if difference is not None)
 
 
-def _follow(rows: dict[int, _Passed], entry: Entry) -> None:
+def _follow(rows: dict[int, _History], entry: Entry) -> None:
     change = entry.change
     for row in change.add:
-        rows[row.id] = _Passed(False, None, True, row.labelling)
+        rows[row.id] = _History(False, None, True, row.labelling)
     for relabelling in change.relabel:
-        way = rows.get(relabelling.id, _Passed(True, relabelling.old, True, relabelling.old))
+        way = rows.get(relabelling.id, _History(True, relabelling.old, True, relabelling.old))
         rows[relabelling.id] = replace(
             way, old=way.old if not way.was else way.old or relabelling.old, new=relabelling.new
         )
     for ids, now in ((change.remove, False), (change.restore, True)):
         for row_id in ids:
-            rows[row_id] = replace(rows.get(row_id, _Passed(not now, None, now, None)), now=now)
+            rows[row_id] = replace(rows.get(row_id, _History(not now, None, now, None)), now=now)
 
 
-def _told(row_id: int, way: _Passed) -> Difference | None:
+def _difference(row_id: int, way: _History) -> Difference | None:
     if way.was and way.now:
         return None if way.old == way.new else Difference(row_id, "relabelled", way.old, way.new)
     if way.was:
@@ -101,7 +103,7 @@ def _told(row_id: int, way: _Passed) -> Difference | None:
 
 
 def _with_text(store: KnowledgeStore, difference: Difference, later: Mapping[int, Labelling]) -> Difference:
-    """With what the knowledge base still knows of the row; ``later`` is what rows said before edits that came later."""
+    """The difference with the row's text; ``later`` has the labellings that edits after the last one replaced."""
     kb = store.edited()
     row = kb.find(difference.id)
     if row is None:

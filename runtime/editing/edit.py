@@ -1,22 +1,24 @@
-"""What an edit is made of, how it is made, and what it did."""
+"""The rows, options and result of an edit of the knowledge base."""
 
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
 
 from ...errors import ReaugkdError, UsageError
 from ...kb.edits.change import Change, Labelling, checked_labelling
 from ...kb.edits.journal import Entry
-from ...kb.storage.ed25519 import PrivateKey
+from ...kb.storage.ed25519 import PrivateKey, read_private_key
 from ..inference.inputs import Text
 from .preview import Preview
 
 WAIT = 10.0
-"""Seconds that an edit waits for another one to end."""
+"""Seconds to wait until another edit of the same bundle ends."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Row:
 
     Attributes:
         text: a text, or a pair.
-        label: its label.
-        soft: label names and shares that sum to 1, in place of all of it on ``label``.
+        label: its gold label.
+        soft: label names and shares that sum to 1. Default: the whole share on ``label``.
     """
 
     text: Text
@@ -35,26 +37,26 @@ class Row:
 
     @property
     def labelling(self) -> Labelling:
-        """What the row will say; it is pinned if that is one label.
+        """The row's labelling; pinned where it has one label and no shares.
 
         Raises:
-            UsageError: neither a label nor shares, or shares that are no distribution.
+            UsageError: neither a label nor shares, a value of the wrong type, or shares that are no distribution.
         """
         return checked_labelling(Labelling(self.label, self.soft, pin=self.soft is None))
 
 
 @dataclass(frozen=True)
 class Edit:
-    """What an edit did.
+    """The result of an edit.
 
     Attributes:
-        entry: its line of the journal; None where there was nothing to change, or it was only tried.
-        change: the rows.
-        ids: of the rows that were added, relabelled or left as they are, in the order in which they were given.
-        unchanged: rows that were there already, with the same label.
-        preview: what changes for the held-out rows; None where it was not asked for.
-        compacted: the entry of the fold that followed, if there was one.
-        not_compacted: why a fold that should have followed did not; the edit is made nevertheless.
+        entry: its line of the journal; None for a preview, or where there was nothing to change.
+        change: the rows that change.
+        ids: of the rows that were added, relabelled or left unchanged, in the order in which they were given.
+        unchanged: number of rows that had the label already.
+        preview: the changed answers on the held-out rows; None unless ``preview`` or ``guard`` was given.
+        compacted: the journal's entry of the automatic compaction; None where there was none.
+        not_compacted: the error of an automatic compaction that failed; the edit itself is made.
     """
 
     entry: Entry | None
@@ -66,41 +68,61 @@ class Edit:
     not_compacted: ReaugkdError | None = None
 
 
-@dataclass(frozen=True)
-class How:
-    """How an edit is made.
+class WriteKeywords(TypedDict, total=False):
+    """Keywords of every call that writes to the journal.
 
     Attributes:
-        why: the reason, for the journal.
-        who: the name for the journal; None for the user's and the machine's.
-        new_labels: whether labels that are not known are added; otherwise they are an error.
-        preview: only say what would change.
-        guard: share of the held-out rows, 0 to 1, that may get another label; an edit that changes more is refused.
-        compact: fold edits in when there are many of them.
-        wait: seconds to wait for another edit to end.
-        key: what the edit is signed with; None leaves it unsigned.
-        unsigned: leave it unsigned though the bundle is signed: devices that ask for a signature refuse it then.
+        why: the reason, kept in the journal. Default: none.
+        who: the author, kept in the journal. Default: ``user@host``.
+        wait: seconds to wait until another edit ends. Default: 10.
+        key: the Ed25519 key that signs the edit: a path, PEM as bytes, or a key read before. Default: no signature.
+        unsigned: edit a signed bundle without a signature. Devices that require one refuse the bundle from then on.
+    """
+
+    why: str
+    who: str | None
+    wait: float
+    key: PrivateKey | bytes | str | os.PathLike[str] | None
+    unsigned: bool
+
+
+class EditKeywords(WriteKeywords, total=False):
+    """Keywords of every call that changes rows: those of `WriteKeywords`, and three more.
+
+    Attributes:
+        guard: share of the held-out rows, 0 to 1, whose answer may change; an edit that changes more is refused.
+        preview: report which held-out rows change, and write nothing.
+        auto_compact: compact the edits when they are many. Default: True.
+    """
+
+    guard: float | None
+    preview: bool
+    auto_compact: bool
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """The values of `WriteKeywords`, checked.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range.
     """
 
     why: str = ""
     who: str | None = None
-    new_labels: bool = False
-    preview: bool = False
-    guard: float | None = None
-    compact: bool = True
     wait: float = WAIT
     key: PrivateKey | None = None
     unsigned: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.why, str) or not isinstance(self.who, str | None):
-            raise UsageError("why and who are texts", found=f"{self.why!r}, {self.who!r}")
-        if self.guard is not None and not 0 <= self.guard <= 1:
-            raise UsageError("the guard is no share", found=self.guard, expected="0 to 1")
+        _check("why", self.why, str, "a string")
+        _check("who", self.who, str | None, "a string or None")
+        _check_number("wait", self.wait, math.inf, "seconds from 0")
+        _check("unsigned", self.unsigned, bool, "True or False")
 
     @property
-    def name(self) -> str:
-        """Who makes the edit."""
+    def author(self) -> str:
+        """The name for the journal."""
         if self.who is not None:
             return self.who
         try:
@@ -108,3 +130,74 @@ class How:
         except (KeyError, OSError, ImportError):
             user = f"uid {os.getuid()}"
         return f"{user}@{socket.gethostname()}"
+
+
+@dataclass(frozen=True)
+class EditOptions(WriteOptions):
+    """The values of `EditKeywords`, checked.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range.
+    """
+
+    guard: float | None = None
+    preview: bool = False
+    auto_compact: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.guard is not None:
+            _check_number("guard", self.guard, 1, "a share from 0 to 1, or None")
+        _check("preview", self.preview, bool, "True or False")
+        _check("auto_compact", self.auto_compact, bool, "True or False")
+
+
+def edit_options(keywords: EditKeywords) -> EditOptions:
+    """The options of a call that changes rows.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, or a key that cannot be read.
+        TypeError: an unknown keyword.
+    """
+    return EditOptions(**_read_key(dict(keywords), {field.name for field in fields(EditOptions)}))
+
+
+def write_options(keywords: WriteKeywords) -> WriteOptions:
+    """The options of a call that only writes to the journal.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, or a key that cannot be read.
+        TypeError: an unknown keyword.
+    """
+    return WriteOptions(**_read_key(dict(keywords), {field.name for field in fields(WriteOptions)}))
+
+
+def checked_flag(name: str, value: object) -> None:
+    """Raise UsageError where a value is neither True nor False."""
+    _check(name, value, bool, "True or False")
+
+
+def _read_key(given: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    for name in given:
+        if name not in known:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+    key = given.get("key")
+    if key is None or isinstance(key, PrivateKey):
+        return given
+    if not isinstance(key, bytes | str | os.PathLike):
+        raise _wrong("key", key, "a path, PEM as bytes, or a private key")
+    return {**given, "key": read_private_key(key)}
+
+
+def _check(name: str, value: object, kind: type | object, expected: str) -> None:
+    if not isinstance(value, kind):  # type: ignore[arg-type]
+        raise _wrong(name, value, expected)
+
+
+def _check_number(name: str, value: object, most: float, expected: str) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
+        raise _wrong(name, value, expected)
+
+
+def _wrong(name: str, value: object, expected: str) -> UsageError:
+    return UsageError(f"{name} is unusable", found=repr(value), expected=expected)

@@ -1,14 +1,16 @@
-"""Editing a bundle's knowledge base: rows come as texts and labels, keys are made by the student on the spot.
+"""Edits of a bundle's knowledge base: rows are given as texts and labels, and the student computes their keys.
 
-A row of one label that is added or changed by an edit is pinned: its text is answered with its label from then on
-(`blend.blend_edited`), and texts near it are answered with it as one neighbour more.
+A row with one label that an edit adds or changes is pinned: its text is answered with that label from then on
+(`blending.blend_edited`), and for similar texts it counts as one more neighbour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,24 @@ from ..inference.inputs import Text, checked_input
 from ..inference.student import StudentSession
 from ..inference.tokenizer import TextTokenizer
 from .diff import Difference, differences
-from .edit import Edit, How, Row
-from .new_label_calibration import odds
-from .preview import Preview, preview
+from .edit import (
+    Edit,
+    EditKeywords,
+    EditOptions,
+    Row,
+    WriteKeywords,
+    WriteOptions,
+    checked_flag,
+    edit_options,
+    write_options,
+)
+from .new_label_calibration import new_label_odds
+from .preview import Preview, preview_change
 from .resolve_rows import (
     ChangeBuilder,
     checked_ids,
+    checked_labels,
+    checked_rows,
     checked_texts,
     distinct,
     found_with,
@@ -36,165 +50,184 @@ from .resolve_rows import (
     rows_of_mapping,
 )
 from .store import KnowledgeStore
-from .verify import Verified, verify
+from .undo import check_undo, entry_to_undo
+from .verify import Verified, verify_history
 from .writer import KnowledgeWriter
 
-_FOLD_SHARE, _FOLD_ROWS = 0.2, 256  # edited rows, of all and at least, from which on edits are folded in
-_PLAINLY = How()
+_COMPACT_SHARE, _COMPACT_ROWS = 0.2, 256  # edited rows above which edits are compacted: a share, and at least so many
 
 _Make = Callable[[OverlayKnowledgeBase, int], ChangeBuilder | Change]
 
 
 class KnowledgeEditor:
-    """Edits the knowledge base of an open runtime; every runtime that has the bundle open answers with it from then on.
+    """Edits the knowledge base of an open runtime; every runtime that has the bundle open answers with it at once.
 
     Args:
         store: of the bundle.
-        tokenizer: its.
-        student: its, which makes keys.
+        tokenizer: of the bundle.
+        student: of the bundle; it computes keys.
     """
 
     def __init__(self, store: KnowledgeStore, tokenizer: TextTokenizer, student: StudentSession) -> None:
         self._store, self._tokenizer, self._student = store, tokenizer, student
 
-    def add(self, rows: Row | Text | Iterable[Row | Text], label: str | None = None, how: How = _PLAINLY) -> Edit:
-        """Add rows; one whose text is there already gets the new label in place of its old one.
+    def add(
+        self,
+        texts: Row | Text | Iterable[Row | Text],
+        label: str | None = None,
+        *,
+        soft: Mapping[str, float] | None = None,
+        new_labels: bool = False,
+        **options: Unpack[EditKeywords],
+    ) -> Edit:
+        """Add rows; a text that is stored already gets the new label.
 
         Args:
-            rows: one or several, `Row` or texts.
-            label: of the texts.
-            how: as of `How`.
+            texts: one or several texts, pairs (tuples of two), or `Row` for rows with different labels.
+            label: the label of the texts.
+            soft: label names and shares that sum to 1, for the texts.
+            new_labels: add labels that the bundle does not know. Default: they are an error.
+            options: `EditKeywords`.
 
         Example:
-            >>> runtime.kb.add("where is my parcel", "delivery", How(why="a customer's complaint"))
+            >>> runtime.kb.add("where is my parcel", label="delivery", why="a customer's complaint")
 
         Raises:
-            LabelError: a label is not known, or two rows give one text two labels.
-            TextError: a text cannot be answered.
-            EditRefusedError: the guard refuses.
-            UsageError: a row without a label, shares that are no distribution, or somebody else is editing.
+            LabelError: a label is unknown, or two rows give one text two labels.
+            TextError: the model cannot read a text.
+            EditRefusedError: the guard refuses the edit.
+            UsageError: an argument of the wrong type, a row without a label, shares that are no distribution, or
+                another edit is running.
             StorageError: the disk refused; nothing is changed.
         """
-        some = [rows] if isinstance(rows, Row | str | tuple) else rows
-        given = [row if isinstance(row, Row) else Row(row, label) for row in some]
-        said = distinct(given, self._store.current().labels, how.new_labels)
-        keys = [self._key(row.text) for row, _ in said]
+        checked, given = edit_options(options), checked_rows(texts, label, soft)
+        checked_flag("new_labels", new_labels)
+        labelled = distinct(given, self._store.current().labels, new_labels)
+        keys = [self._key(row.text) for row, _ in labelled]
 
         def make(kb: OverlayKnowledgeBase, next_id: int) -> ChangeBuilder:
-            plan = ChangeBuilder(new_names((labelling for _, labelling in said), kb.labels))
-            for (row, labelling), key in zip(said, keys, strict=True):
-                plan.text(kb, row.text, labelling, key, next_id)
-            return plan
+            builder = ChangeBuilder(new_names((labelling for _, labelling in labelled), kb.labels))
+            for (row, labelling), key in zip(labelled, keys, strict=True):
+                builder.text(kb, row.text, labelling, key, next_id)
+            return builder
 
-        return self._edit("add", make, how)
+        return self._edit("add", make, checked)
 
     def remove(
         self,
         ids: Iterable[int] = (),
-        texts: Sequence[Text] = (),
-        labels: Sequence[str] = (),
-        how: How = _PLAINLY,
+        *,
+        texts: Iterable[Text] = (),
+        labels: Iterable[str] = (),
+        **options: Unpack[EditKeywords],
     ) -> Edit:
-        """Remove rows; they are skipped from now on, and gone from the files after `compact`.
+        """Remove rows: searches skip them at once, and `compact` erases them from the files.
 
         Args:
-            ids: of rows.
-            texts: whose rows are removed, where texts are kept.
-            labels: all rows with one of these gold labels are removed.
-            how: as of `How`.
+            ids: ids of rows.
+            texts: texts of rows, where the knowledge base keeps texts or digests.
+            labels: gold labels, whose rows are all removed.
+            options: `EditKeywords`.
 
         Raises:
-            UsageError: there is no such row, or somebody else is editing.
-            EditRefusedError: the guard refuses.
+            UsageError: an argument of the wrong type, there is no such row, or another edit is running.
+            EditRefusedError: the guard refuses the edit.
             StorageError: the disk refused; nothing is changed.
         """
-        wanted, asked, named = checked_ids(ids), checked_texts(texts), checked_texts(labels)
+        checked = edit_options(options)
+        by_id, by_text, by_label = checked_ids(ids), checked_texts(texts), checked_labels(labels)
 
         def make(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
-            found = [*wanted, *(kb.id(row) for text in asked for row in found_with(kb, text))]
-            for label in named:
-                found += ids_with_label(kb, str(label))
+            found = [*by_id, *(kb.id(row) for text in by_text for row in found_with(kb, text))]
+            for label in by_label:
+                found += ids_with_label(kb, label)
             return Change(remove=tuple(dict.fromkeys(found)))
 
-        return self._edit("remove", make, how)
+        return self._edit("remove", make, checked)
 
     def relabel(
         self,
         rows: Mapping[int, str | Mapping[str, float]] | Mapping[Text, str | Mapping[str, float]],
-        how: How = _PLAINLY,
+        *,
+        new_labels: bool = False,
+        **options: Unpack[EditKeywords],
     ) -> Edit:
-        """Give rows another label, by their ids or texts.
+        """Change the label of rows, given by id or by text.
 
-        By its text a row is labelled as `add` does: the text is answered with the label afterwards. By its id the row
-        keeps its key, which may be the teacher's, and its text another answer.
+        By text it works as `add`: the text is answered with the label afterwards. By id the row keeps its key, which
+        may be the teacher's, so its text may get another answer.
 
         Args:
             rows: id or text to a label, or to label names and shares.
-            how: as of `How`.
+            new_labels: add labels that the bundle does not know. Default: they are an error.
+            options: `EditKeywords`.
 
         Raises:
-            LabelError: a label is not known.
-            UsageError: there is no such row, or somebody else is editing.
-            EditRefusedError: the guard refuses.
+            LabelError: a label is unknown.
+            UsageError: an argument of the wrong type, there is no such row, or another edit is running.
+            EditRefusedError: the guard refuses the edit.
             StorageError: the disk refused; nothing is changed.
         """
-        known = self._store.current().labels
-        wanted = [(key, labelling_of(row, known, how.new_labels)) for key, row in rows_of_mapping(rows)]
+        checked, known = edit_options(options), self._store.current().labels
+        checked_flag("new_labels", new_labels)
+        wanted = [(key, labelling_of(row, known, new_labels)) for key, row in rows_of_mapping(rows)]
         keys = {key: self._key(key) for key, _ in wanted if not isinstance(key, int)}
 
         def make(kb: OverlayKnowledgeBase, next_id: int) -> ChangeBuilder:
-            plan = ChangeBuilder(new_names((labelling for _, labelling in wanted), kb.labels))
+            builder = ChangeBuilder(new_names((labelling for _, labelling in wanted), kb.labels))
             for key, labelling in wanted:
                 if isinstance(key, int):
                     row = kb.find(key)
                     if row is None:
                         raise UsageError("there is no such row", found=key, expected="the id of a row")
-                    plan.label(kb, row, labelling)
+                    builder.label(kb, row, labelling)
                 else:
                     found_with(kb, key)
-                    plan.text(kb, key, labelling, keys[key], next_id)
-            return plan
+                    builder.text(kb, key, labelling, keys[key], next_id)
+            return builder
 
-        return self._edit("relabel", make, how)
+        return self._edit("relabel", make, checked)
 
-    def undo(self, seq: int | None = None, how: How = _PLAINLY) -> Edit:
+    def undo(self, seq: int | None = None, **options: Unpack[EditKeywords]) -> Edit:
         """Take an edit back, by another edit.
 
         Args:
-            seq: its number; None for the last one in force that is no undo and no fold.
-            how: as of `How`.
+            seq: the edit's number. Default: the last edit in force that is neither an undo nor a compaction.
+            options: `EditKeywords`.
 
         Raises:
-            UsageError: there is no such edit, a later one was made to the same rows, or its rows are gone.
-            EditRefusedError: the guard refuses.
+            UsageError: there is no such edit, a later edit changed the same rows, or a compaction erased them.
+            EditRefusedError: the guard refuses the edit.
             StorageError: the disk refused; nothing is changed.
         """
-        entry = _to_undo(self._store.log(), seq)
-        back = entry.change.inverse()
+        checked, entry = edit_options(options), entry_to_undo(self._store.log(), seq)
+        inverse = entry.change.inverse()
 
         def make(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
-            _check_undo(kb, entry, back)
-            return back
+            check_undo(kb, entry, inverse)
+            return inverse
 
-        return self._edit("undo", make, how, undoes=entry.seq)
+        return self._edit("undo", make, checked, undoes=entry.seq)
 
-    def compact(self, how: How = _PLAINLY, progress: Callable[[int, int], object] | None = None) -> Entry:
-        """Fold all edits into new files, and erase what was removed; undone can be afterwards only what is still there.
+    def compact(
+        self, *, progress: Callable[[int, int], object] | None = None, **options: Unpack[WriteKeywords]
+    ) -> Entry:
+        """Write all edits into new files and erase removed rows; an erased row cannot be restored afterwards.
 
         Args:
-            how: why and who.
             progress: called with (rows done, rows in all).
+            options: `WriteKeywords`.
 
         Raises:
-            UsageError: there was no edit since the last fold, or somebody else is editing.
+            UsageError: there was no edit since the last compaction, or another edit is running.
             StorageError: the disk refused; nothing is changed.
         """
-        return KnowledgeWriter(self._store).compact(how, self._queries(), progress)
+        return self._compact(write_options(options), progress)
 
     @property
     def recall(self) -> float | None:
-        """Share of the true neighbours that a search finds, as measured at the last fold; None before the first."""
-        return self._store.current().generation.recall
+        """Share of the true neighbours that a search finds, measured at the last compaction; None before the first."""
+        return self._store.current().snapshot.recall
 
     def log(self) -> list[Entry]:
         """Every edit since the export, first to last, each checked against the one before it.
@@ -205,40 +238,45 @@ class KnowledgeEditor:
         return self._store.log()
 
     def diff(self, first: int = 0, last: int | None = None) -> tuple[Difference, ...]:
-        """The rows that differ between two edits (`differences.differences`)."""
+        """The rows that differ between two edits (`diff.differences`)."""
         return differences(self._store, first, last)
 
-    def verify(self, export: Path | None = None) -> Verified:
-        """Check the chain of edits, and with a copy of the export make them again (`replay.verify`)."""
-        return verify(self._store, export)
+    def verify(self, export: str | os.PathLike[str] | None = None) -> Verified:
+        """Check the chain of edits, and with a copy of the export repeat them (`verify.verify_history`)."""
+        if export is not None and not isinstance(export, str | os.PathLike):
+            raise UsageError("export is unusable", found=repr(export), expected="the path of a bundle")
+        return verify_history(self._store, None if export is None else Path(export))
 
-    def _edit(self, op: str, make: _Make, how: How, undoes: int | None = None) -> Edit:
-        plans: list[ChangeBuilder | Change] = []
-        told: list[Preview] = []
+    def _edit(self, op: str, make: _Make, options: EditOptions, undoes: int | None = None) -> Edit:
+        made: list[ChangeBuilder | Change] = []
+        previews: list[Preview] = []
         changes: list[Change] = []
 
         def checked(kb: OverlayKnowledgeBase, next_id: int) -> Change:
-            plans.append(make(kb, next_id))
-            change = plans[0].change() if isinstance(plans[0], ChangeBuilder) else plans[0]
+            made.append(make(kb, next_id))
+            change = made[0].change() if isinstance(made[0], ChangeBuilder) else made[0]
             if change:
-                factor = odds(self._store, kb, change)
-                change = change if factor is None else replace(change, odds=factor)
-                if how.preview or how.guard is not None:
-                    told.append(preview(self._store, kb, change))
-                    if how.guard is not None and told[0].share > how.guard:
-                        raise _refused(told[0], how.guard)
+                odds = new_label_odds(self._store, kb, change)
+                change = change if odds is None else replace(change, new_label_odds=odds)
+                if options.preview or options.guard is not None:
+                    previews.append(preview_change(self._store, kb, change))
+                    if options.guard is not None and previews[0].share > options.guard:
+                        raise _refused(previews[0], options.guard)
             changes.append(change)
-            return Change() if how.preview else change
+            return Change() if options.preview else change
 
-        entry = KnowledgeWriter(self._store).edit(op, checked, how, undoes)
-        plan = plans[0] if isinstance(plans[0], ChangeBuilder) else ChangeBuilder()
-        done = Edit(entry, changes[0], tuple(plan.ids), plan.unchanged, told[0] if told else None)
-        return self._folded(done, how) if entry is not None and how.compact and self._many() else done
+        entry = KnowledgeWriter(self._store).edit(op, checked, options, undoes)
+        builder = made[0] if isinstance(made[0], ChangeBuilder) else ChangeBuilder()
+        done = Edit(entry, changes[0], tuple(builder.ids), builder.unchanged, previews[0] if previews else None)
+        return self._compacted(done, options) if entry is not None and options.auto_compact and self._many() else done
 
-    def _folded(self, done: Edit, how: How) -> Edit:
-        """The edit with the fold that follows it by itself; if that fails the edit is made nevertheless."""
+    def _compact(self, options: WriteOptions, progress: Callable[[int, int], object] | None = None) -> Entry:
+        return KnowledgeWriter(self._store).write_snapshot(options, self._queries(), progress)
+
+    def _compacted(self, done: Edit, options: EditOptions) -> Edit:
+        """The edit with the automatic compaction that follows it; where that fails, the edit is made nevertheless."""
         try:
-            return replace(done, compacted=self.compact(replace(how, why="folded by itself")))
+            return replace(done, compacted=self._compact(replace(options, why="automatic compaction")))
         except ReaugkdError as error:
             return replace(done, not_compacted=error)
 
@@ -246,7 +284,7 @@ class KnowledgeEditor:
         kb = self._store.view.kb
         if not isinstance(kb, OverlayKnowledgeBase):
             return False
-        return kb.added + kb.removed > max(_FOLD_ROWS, _FOLD_SHARE * len(kb))
+        return kb.added + kb.removed > max(_COMPACT_ROWS, _COMPACT_SHARE * len(kb))
 
     def _queries(self) -> NDArray[np.float32] | None:
         related = self._store.related()
@@ -257,58 +295,11 @@ class KnowledgeEditor:
         return self._student.run(encoding)[1]
 
 
-def _to_undo(entries: Sequence[Entry], seq: int | None) -> Entry:
-    """The edit to take back."""
-    in_force = {entry.seq: entry.op != "compact" for entry in entries}
-    by_seq = {entry.seq: entry for entry in entries}
-    for entry in entries:
-        turned: Entry | None = entry
-        while turned is not None and turned.undoes is not None:  # an undo of an undo brings the first one back
-            in_force[turned.undoes] = not in_force[turned.undoes]
-            turned = by_seq.get(turned.undoes)
-    if seq is None:
-        candidates = [entry for entry in entries if in_force[entry.seq] and entry.undoes is None]
-        if not candidates:
-            raise UsageError("there is no edit to take back")
-        return candidates[-1]
-    found = by_seq.get(seq)
-    if found is None or found.op == "compact":
-        raise UsageError(
-            "there is no such edit to take back" if found is None else "a fold cannot be taken back",
-            found=seq,
-            expected="the number of an edit, of `reaugkd kb log`",
-        )
-    if not in_force[seq]:
-        raise UsageError("the edit is taken back already", found=seq, remedy="Take the undo back to have it again.")
-    return found
-
-
-def _check_undo(kb: OverlayKnowledgeBase, entry: Entry, back: Change) -> None:
-    """Whether what the edit made is still so."""
-    for row_id in back.restore:
-        if kb.find(row_id, alive=False) is None:
-            raise UsageError(
-                "the rows cannot be brought back",
-                found=f"row {row_id}",
-                expected="a row that is removed, but not folded away",
-                remedy="After `kb compact` removed rows are gone: add them again.",
-            )
-    for row_id in back.remove:
-        if kb.find(row_id) is None:
-            raise UsageError("a later edit removed a row of this one", found=row_id, remedy="Take that back first.")
-    for row in entry.change.relabel:
-        number = kb.find(row.id)
-        if number is None or not kb.labelling(number).like(row.new):
-            raise UsageError(
-                "a later edit changed a row of this one", found=f"row {row.id}", remedy="Take that back first."
-            )
-
-
 def _refused(found: Preview, guard: float) -> EditRefusedError:
     return EditRefusedError(
         "the edit changes more answers than its guard allows",
         found=f"{len(found.flips)} of {found.rows} held-out rows, {found.share:.2%}: {found.better} become right, "
         f"{found.worse} wrong",
         expected=f"at most {guard:.2%}",
-        remedy="Look at them with a preview; raise the guard if that is what you want.",
+        remedy="Inspect them with a preview, and raise the guard if the change is intended.",
     )

@@ -1,7 +1,7 @@
-"""What an edit would change, told by the held-out rows that a bundle holds.
+"""Preview of an edit: which of the bundle's held-out rows get another answer.
 
-The held-out rows themselves are in the knowledge base as a rule, and each would find itself: they are left out here, so
-that a row is answered as a new text like it would be.
+The knowledge base usually contains the held-out rows, and each would find itself. The preview hides them, so that each
+row is answered like a new text.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Flip:
 
     Attributes:
         row: its number among the held-out rows.
-        gold: its own label.
-        before: what it was answered.
-        after: what it will be answered.
+        gold: its gold label.
+        before: its answer before the edit.
+        after: its answer after the edit.
     """
 
     row: int
@@ -39,11 +39,11 @@ class Flip:
 
 @dataclass(frozen=True)
 class Preview:
-    """What an edit changes for held-out rows.
+    """The effect of an edit on the held-out rows.
 
     Attributes:
-        rows: how many there are.
-        flips: those that get another label.
+        rows: number of held-out rows.
+        flips: the rows that get another label.
     """
 
     rows: int
@@ -56,17 +56,17 @@ class Preview:
 
     @property
     def better(self) -> int:
-        """How many become right."""
+        """Number of rows that become right."""
         return sum(flip.after == flip.gold for flip in self.flips)
 
     @property
     def worse(self) -> int:
-        """How many were right and are not any more."""
+        """Number of rows that become wrong."""
         return sum(flip.before == flip.gold for flip in self.flips)
 
 
-def preview(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Change) -> Preview:
-    """Answer the held-out rows as before and as after an edit.
+def preview_change(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Change) -> Preview:
+    """Answer the held-out rows before and after an edit.
 
     Args:
         store: of the bundle.
@@ -74,8 +74,8 @@ def preview(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Change) -> 
         change: the edit.
 
     Raises:
-        BundleError: the bundle holds no held-out rows.
-        UsageError: the change is of rows that are not there.
+        BundleError: the bundle has no held-out rows.
+        UsageError: the change refers to unknown rows.
     """
     heldout, related = store.heldout(), store.related()
     config, after = store.bundle.manifest.blend, kb.supposing(change)
@@ -89,7 +89,7 @@ def preview(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Change) -> 
 
 
 def _answers(kb: OverlayKnowledgeBase, heldout: HeldOutRows, config: BlendConfig) -> NDArray[np.int64]:
-    """The number of each held-out row's label."""
+    """The label number that each held-out row is answered with, int64 [n]."""
     found = np.zeros(len(heldout), np.int64)
     rows, similarities = kb.search_many(heldout.queries, config.k)
     for row, (logits, near, nearness) in enumerate(zip(heldout.logits, rows, similarities, strict=True)):

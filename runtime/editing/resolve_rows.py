@@ -1,4 +1,4 @@
-"""What edits of texts come to: which rows are new, which are there already, which take another's place."""
+"""Resolve the texts and ids of an edit to rows: new ones, stored ones, and ones that replace others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +19,24 @@ from .edit import Row
 
 Floats = NDArray[np.float32]
 
-_SAME_TEXT = 0.99  # the least cosine between a text and its own row
-_SAME_KEY = {"i8": 0.9985}  # the same, where texts are not kept and keys have to tell; of other types
+_SAME_TEXT = 0.99  # least cosine between a text and its own row
+# The same where no texts are kept, so that keys alone identify a row.
+_SAME_KEY = {"i8": 0.9985}
 _SAME_KEY_EXACT = 0.9999
-_LOOK_AT = 8  # rows, for one with the same text
+_CANDIDATES = 8  # nearest rows among which a row with the same text is looked for
 
 
 @dataclass
 class ChangeBuilder:
-    """A change that is being put together.
+    """A change under construction.
 
     Attributes:
-        labels: names that are new.
-        add: rows.
-        remove: ids of rows whose place others take.
-        relabel: of rows.
-        ids: of the rows that texts lead to, in their order.
-        unchanged: rows that say already what they should.
+        labels: names of new labels.
+        add: new rows.
+        remove: ids of rows that new ones replace.
+        relabel: rows that change their label.
+        ids: of the rows of all given texts, in their order.
+        unchanged: number of rows that have the label already.
     """
 
     labels: list[str] = field(default_factory=list)
@@ -45,11 +47,11 @@ class ChangeBuilder:
     unchanged: int = 0
 
     def change(self) -> Change:
-        """As an edit makes it."""
+        """The finished change."""
         return Change(tuple(self.labels), tuple(self.add), tuple(self.remove), relabel=tuple(self.relabel))
 
     def label(self, kb: OverlayKnowledgeBase, row: int, labelling: Labelling) -> None:
-        """Give a row that is there another labelling, if it is another."""
+        """Change the labelling of a stored row, unless it has that labelling already."""
         row_id, old = kb.id(row), kb.labelling(row)
         self.ids.append(row_id)
         if old.like(labelling):
@@ -58,20 +60,20 @@ class ChangeBuilder:
             self.relabel.append(Relabelling(row_id, old, labelling))
 
     def text(self, kb: OverlayKnowledgeBase, text: Text, labelling: Labelling, key: Floats, next_id: int) -> None:
-        """Let a text be answered with a labelling.
+        """Make the knowledge base answer a text with a labelling.
 
-        A row with this text that the text finds gets it. One that the text does not find, as the teacher made its key,
-        makes place for a new one.
+        A stored row with this text is relabelled if a search with the text finds it. Otherwise (the teacher made its
+        key, for example) a new row replaces it.
 
         Args:
-            kb: as it is.
+            kb: before the edit.
             text: the text.
-            labelling: what its row says.
-            key: the student's, float32 [d].
-            next_id: the first id that is free, of rows added before this plan.
+            labelling: of the text's row.
+            key: the student's key of the text, float32 [d].
+            next_id: the first free id before this change.
         """
         same = rows_with(kb, text)
-        near, cosines = kb.search(key, _LOOK_AT)
+        near, cosines = kb.search(key, _CANDIDATES)
         found = {int(row) for row, cosine in zip(near, cosines, strict=True) if cosine >= _SAME_TEXT}
         there = next((row for row in reversed(same) if row in found), None)
         if not (kb.keeps_texts or kb.digests is not None):
@@ -89,23 +91,23 @@ class ChangeBuilder:
 
 
 def rows_with(kb: OverlayKnowledgeBase, text: Text) -> list[int]:
-    """The rows with this text; none where texts are not kept."""
+    """The numbers of the rows with this text; empty where texts are not kept."""
     return kb.rows_of(text) if kb.keeps_texts or kb.digests is not None else []
 
 
 def found_with(kb: OverlayKnowledgeBase, text: Text) -> list[int]:
-    """`rows_with`, of which there has to be one.
+    """`rows_with`, at least one.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no row has this text.
     """
     rows = rows_with(kb, text)
     if not rows:
         raise UsageError(
             "no row has this text",
             found=str(text),
-            expected="the text of a row, where the knowledge base keeps texts",
-            remedy="`reaugkd predict --explain --format jsonl` shows the rows that are near a text, and their ids.",
+            expected="the text of a row of a knowledge base that keeps texts",
+            remedy="`reaugkd predict --explain --format jsonl` lists the rows near a text with their ids.",
         )
     return rows
 
@@ -114,7 +116,7 @@ def ids_with_label(kb: OverlayKnowledgeBase, label: str) -> list[int]:
     """The ids of the rows with a gold label.
 
     Raises:
-        LabelError: there is no such label.
+        LabelError: the label is unknown.
     """
     if label not in kb.labels:
         raise unknown_label(label, kb.labels)
@@ -122,39 +124,107 @@ def ids_with_label(kb: OverlayKnowledgeBase, label: str) -> list[int]:
     return [kb.id(int(row)) for row in np.flatnonzero(kb.alive & (kb.gold() == number))]
 
 
+def checked_rows(
+    texts: Row | Text | Iterable[Row | Text], label: str | None, soft: Mapping[str, float] | None
+) -> list[Row]:
+    """The rows to add.
+
+    Args:
+        texts: one or several texts, pairs or rows.
+        label: of the texts.
+        soft: label names and shares, of the texts.
+
+    Raises:
+        UsageError: a value of the wrong type, or a `Row` beside ``label`` or ``soft``.
+    """
+    if label is not None and not isinstance(label, str):
+        raise UsageError("label is unusable", found=repr(label), expected="the name of a label")
+    rows = []
+    for number, item in enumerate(_items("texts", texts, "a text, a pair, a Row, or a list of them"), 1):
+        if isinstance(item, Row):
+            if label is not None or soft is not None:
+                raise UsageError(
+                    "label and soft are for texts",
+                    row=number,
+                    found="a Row",
+                    expected="a text, or a Row without label and soft beside it",
+                )
+            rows.append(item)
+        elif isinstance(item, str) or (isinstance(item, tuple) and all(isinstance(part, str) for part in item)):
+            rows.append(Row(item, label, soft))
+        else:
+            raise UsageError("a row is unusable", row=number, found=repr(item), expected="a text, a pair or a Row")
+    return rows
+
+
 def checked_ids(ids: Iterable[int]) -> list[int]:
-    """Ids as whole numbers.
+    """Ids of rows as whole numbers.
 
     Raises:
-        UsageError: one is none.
+        UsageError: a value of another type, or one value in place of several.
     """
-    try:
-        return [operator.index(row_id) for row_id in ids]
-    except TypeError as error:
-        raise UsageError("an id is no whole number", found=str(error)) from error
+    return [_checked_id(row_id) for row_id in _several("ids", ids, "a list of ids")]
 
 
-def checked_texts(texts: Sequence[Text]) -> Sequence[Text]:
-    """Several texts.
+def checked_texts(texts: Iterable[Text]) -> list[Text]:
+    """Texts and pairs.
 
     Raises:
-        UsageError: it is one.
+        UsageError: a value of another type, or one text in place of several.
     """
-    if isinstance(texts, str):
-        raise UsageError("one text is no list of texts", found=texts, remedy="Put it into a list.")
-    return texts
+    found = _several("texts", texts, "a list of texts")
+    for text in found:
+        pair = isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
+        if not isinstance(text, str) and not pair:
+            raise UsageError("a text is unusable", found=repr(text), expected="a text, or a pair of texts")
+    return found
+
+
+def checked_labels(labels: Iterable[str]) -> list[str]:
+    """Names of labels.
+
+    Raises:
+        UsageError: a value of another type, or one name in place of several.
+    """
+    found = _several("labels", labels, "a list of labels")
+    for label in found:
+        if not isinstance(label, str):
+            raise UsageError("a label is unusable", found=repr(label), expected="the name of a label")
+    return found
+
+
+def _checked_id(value: object) -> int:
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise UsageError("an id is unusable", found=repr(value), expected="a whole number")
+
+
+def _several(name: str, values: Any, expected: str) -> list[Any]:
+    """The values of an iterable that is no single value."""
+    if isinstance(values, str | bytes | Mapping | Row) or not isinstance(values, Iterable):
+        raise UsageError(f"{name} is unusable", found=repr(values), expected=expected, remedy="Put it into a list.")
+    return list(values)
+
+
+def _items(name: str, values: Any, expected: str) -> list[Any]:
+    """One value, or the values of an iterable; a tuple of strings is a pair, which is one value."""
+    one = isinstance(values, tuple) and bool(values) and all(isinstance(part, str) for part in values)
+    return [values] if isinstance(values, Row | str) or one else _several(name, values, expected)
 
 
 def distinct(rows: Sequence[Row], known: Sequence[str], new_labels: bool) -> list[tuple[Row, Labelling]]:
-    """Rows and what they say, without those that say the same twice.
+    """The rows with their labellings, without repeated ones.
 
     Args:
-        rows: what to add.
+        rows: to add.
         known: labels.
-        new_labels: whether other labels may be meant.
+        new_labels: whether unknown labels are allowed.
 
     Raises:
-        LabelError: a label is not known, or one text has two.
+        LabelError: a label is unknown, or one text has two labels.
         UsageError: a row has no label, or shares that are no distribution.
     """
     first: dict[Text, tuple[int, Labelling]] = {}
@@ -167,7 +237,7 @@ def distinct(rows: Sequence[Row], known: Sequence[str], new_labels: bool) -> lis
                 f"a text has two labels, the other one in row {place}",
                 row=number,
                 found=f"{labelling.names} and {former.names}",
-                expected="one label a text",
+                expected="one label for each text",
             )
         if place == number:
             kept.append((row, labelling))
@@ -175,16 +245,16 @@ def distinct(rows: Sequence[Row], known: Sequence[str], new_labels: bool) -> lis
 
 
 def labelling_of(row: Row, known: Sequence[str], new_labels: bool, number: int | None = None) -> Labelling:
-    """What a row will say.
+    """The labelling of a row.
 
     Args:
-        row: it.
+        row: the row.
         known: labels.
-        new_labels: whether other labels may be meant.
+        new_labels: whether unknown labels are allowed.
         number: of the row, for messages.
 
     Raises:
-        LabelError: a label is not known.
+        LabelError: a label is unknown.
         UsageError: no label, or shares that are no distribution.
     """
     try:
@@ -198,30 +268,35 @@ def labelling_of(row: Row, known: Sequence[str], new_labels: bool, number: int |
 
 
 def new_names(labellings: Iterable[Labelling], known: Sequence[str]) -> list[str]:
-    """The labels that are new, in their order."""
+    """The names of the unknown labels, in their order."""
     return list(dict.fromkeys(name for labelling in labellings for name in labelling.names if name not in known))
 
 
 def unknown_label(name: str, known: Sequence[str], row: int | None = None) -> LabelError:
-    """The complaint about a label that is not known."""
+    """The error for an unknown label."""
     close = difflib.get_close_matches(name, known, 1)
     return LabelError(
-        "a label is not known",
+        "the label is unknown",
         row=row,
         found=name,
         expected=f"{close[0]!r}, perhaps" if close else "one of the labels",
-        remedy="If it is meant as a new label, say so: new_labels=True, or --new-labels.",
+        remedy="To add a new label, give new_labels=True, or --new-labels.",
     )
 
 
 def rows_of_mapping(rows: Mapping[int, object] | Mapping[Text, object]) -> list[tuple[int | Text, Row]]:
-    """Ids or texts, and what their rows shall say.
+    """Ids or texts, and the new labels of their rows.
 
     Raises:
-        UsageError: a key is neither.
+        UsageError: no mapping, a key that is neither an id nor a text, or a value that is neither a label nor shares.
     """
+    if not isinstance(rows, Mapping):
+        raise UsageError("rows is unusable", found=repr(rows), expected="a mapping of ids or texts to labels")
     found: list[tuple[int | Text, Row]] = []
     for key, label in rows.items():
-        row = Row("", None, label) if isinstance(label, Mapping) else Row("", label)  # type: ignore[arg-type]
-        found.append((key if isinstance(key, str | tuple) else checked_ids([key])[0], row))
+        if not isinstance(label, str | Mapping):
+            expected = "the name of a label, or a mapping of labels to shares"
+            raise UsageError("a row's new label is unusable", found=repr(label), expected=expected)
+        row = Row("", None, label) if isinstance(label, Mapping) else Row("", label)
+        found.append((checked_texts([key])[0] if isinstance(key, str | tuple) else _checked_id(key), row))
     return found

@@ -14,11 +14,11 @@ from .store import KnowledgeStore
 
 
 def sign_bundle(folder: Path, key: PrivateKey) -> Signature:
-    """Check every file of a bundle and sign its manifest; an older signature is replaced.
+    """Check every file of a bundle and sign its manifest; replaces an older signature.
 
     Raises:
         BundleError: the bundle cannot be used.
-        UsageError: it has edits that are not signed by this key.
+        UsageError: this key did not sign all its edits.
         StorageError: the disk refused.
     """
     bundle = Bundle.open(folder)
@@ -26,10 +26,10 @@ def sign_bundle(folder: Path, key: PrivateKey) -> Signature:
         KnowledgeStore(bundle, signer=key.public)
     except BundleIntegrityError as error:
         raise UsageError(
-            "the bundle has edits that this key has not signed, and no signature would make it open with them",
+            "the bundle has edits that this key has not signed, so no signature can make it open",
             path=folder,
             found=f"{error.message} ({error.found})",
-            remedy="Sign the export before it is edited, and edits with the same key.",
+            remedy="Sign the export before the first edit, and sign edits with the same key.",
         ) from error
     signature = sign(bundle.content, key, context=CONTEXT)
     with atomic_write(bundle.path / SIGNATURE_FILE, "wb") as out:

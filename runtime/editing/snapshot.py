@@ -1,12 +1,13 @@
-"""A generation: the knowledge base's files that a bundle's edits begin from.
+"""A snapshot: a numbered set of knowledge-base files that later edits build on.
 
-Generation 0 is the sealed export, in `kb/`. Each `fold` makes the next one, a folder of its own below `generations/`:
+Snapshot 0 is the sealed export in `kb/`. Each compaction writes the next one into its own folder below `generations/`
+(names on the disk, and the keys of the JSON files, are those of format 1, which calls a snapshot a generation):
 
-    HEAD                     which generation is in force, and how far its journal goes (`kb.head`)
-    N/generation.json        its table of contents, sealed as the manifest is; generation 0 has none
+    HEAD                     the current snapshot, and the length of its journal (`kb.edits.head`)
+    N/generation.json        its table of contents, sealed like the manifest; snapshot 0 has none
     N/index.usearch ...      the knowledge base (`kb.knowledge_base`), and pins.npy
-    N/history.jsonl          every edit before it, rows that are gone without their texts and keys
-    N/journal.jsonl          every edit since
+    N/history.jsonl          every edit before it, without the texts and keys of erased rows
+    N/journal.jsonl          every edit after it
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleIntegrityError
-from ...kb.edits.head import GENERATIONS, JournalHead
+from ...kb.edits.head import SNAPSHOTS, JournalHead
 from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import TEXTS_FILE
 from ...kb.storage.atomic import atomic_write
 from ...kb.storage.json_fields import JsonReader
-from ...kb.storage.strict_json import read_json
+from ...kb.storage.strict_json import parse_json
 from ...kb.texts import DIGESTS_FILE
 from ..bundle.bundle import plain_size
 from ..bundle.manifest import FileRecord, Manifest, read_files, seal_entry, sealed
 
-GENERATION_FILE = "generation.json"
+SNAPSHOT_FILE = "generation.json"
 JOURNAL_FILE = "journal.jsonl"
 HISTORY_FILE = "history.jsonl"
 FORMAT = 1
@@ -40,24 +41,24 @@ _MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Generation:
-    """What a knowledge base is before the edits of its journal.
+class Snapshot:
+    """The knowledge base before the edits of a journal.
 
     Attributes:
         number: 0 for the export.
-        folder: where its files are.
+        folder: the folder of its files.
         labels: all labels' names, the student's first.
         kb: the index's parameters.
-        kb_rows: rows.
+        kb_rows: number of rows.
         pins: whether there are pinned rows.
-        next_id: the id of the next row that is added; no row has had it, or a larger one.
-        related: the rows from the first number up to the second are the bundle's held-out rows; None for not known.
-        seq: the number of the last edit before it.
+        next_id: the id of the next added row, larger than all ids so far.
+        related: first row and end of the bundle's held-out rows; None where they are unknown.
+        seq: number of the last edit before it.
         after: that edit's hash, or the manifest's seal.
-        recall: of the search, as it was measured.
-        odds: what the odds of labels are multiplied by that the student was not taught.
-        texts: what is kept of the rows' texts: ``"plain"``, ``"hash"`` or ``"none"``.
-        files: name to record, without those of generation 0, which the manifest has.
+        recall: measured recall of the search.
+        new_label_odds: factor on the odds of the labels that the student was not trained on.
+        texts: how the rows' texts are kept: ``"plain"``, ``"hash"`` or ``"none"``.
+        files: name to record; empty for snapshot 0, whose files the manifest lists.
     """
 
     number: int
@@ -71,7 +72,7 @@ class Generation:
     next_id: int | None = None
     related: tuple[int, int] | None = None
     recall: float | None = None
-    odds: float = 1.0
+    new_label_odds: float = 1.0
     texts: str = "none"
     files: dict[str, FileRecord] = dataclasses.field(default_factory=dict)
 
@@ -82,53 +83,53 @@ class Generation:
 
     @property
     def journal(self) -> Path:
-        """The file of the edits since."""
-        root = self.folder.parent / GENERATIONS / "0" if self.number == 0 else self.folder
+        """The journal of the edits after it."""
+        root = self.folder.parent / SNAPSHOTS / "0" if self.number == 0 else self.folder
         return root / JOURNAL_FILE
 
     @classmethod
-    def export(cls, folder: Path, manifest: Manifest, seal: str) -> Generation:
-        """Generation 0.
+    def export(cls, folder: Path, manifest: Manifest, seal: str) -> Snapshot:
+        """Snapshot 0.
 
         Args:
             folder: `kb/` of the bundle.
-            manifest: the bundle's.
-            seal: the manifest's own hash, where the chain of edits begins.
+            manifest: of the bundle.
+            seal: the manifest's hash, with which the chain of edits begins.
         """
         listed = {name.rpartition("/")[2] for name in manifest.files}
         texts = "plain" if TEXTS_FILE in listed else "hash" if DIGESTS_FILE in listed else "none"
         return cls(0, folder, manifest.labels, manifest.kb, manifest.kb_rows, 0, seal, texts=texts)
 
     @classmethod
-    def open(cls, bundle: Path, head: JournalHead, manifest: Manifest, seal: str) -> Generation:
-        """The generation in force, from its table of contents; its files are not looked at.
+    def open(cls, bundle: Path, head: JournalHead, manifest: Manifest, seal: str) -> Snapshot:
+        """The current snapshot, from its table of contents; its files are not read.
 
         Raises:
-            FileNotFoundError: it is not there (any more).
-            BundleIntegrityError: its table is damaged, or that of another bundle.
+            FileNotFoundError: its folder is missing.
+            BundleIntegrityError: its table is damaged, or belongs to another bundle.
             BundleError: a field is missing or unusable.
         """
-        folder = bundle / GENERATIONS / str(head.generation)
-        path = folder / GENERATION_FILE
-        size = plain_size(bundle, f"{GENERATIONS}/{head.generation}/{GENERATION_FILE}", "a generation's table")
+        folder = bundle / SNAPSHOTS / str(head.snapshot)
+        path = folder / SNAPSHOT_FILE
+        size = plain_size(bundle, f"{SNAPSHOTS}/{head.snapshot}/{SNAPSHOT_FILE}", "a snapshot's table")
         if size > _MOST_BYTES:
             raise _refused(path, f"{size:,} bytes")
         raw = path.read_bytes()
         try:
-            obj = read_json(raw)
+            obj = parse_json(raw)
         except ValueError as error:
             raise _refused(path, str(error)) from error
         fields = JsonReader(obj, path)
         if not sealed(raw):
-            raise _refused(path, "other content than its seal stands for")
+            raise _refused(path, "content that does not match its seal")
         number, of = fields.get("generation", int), fields.get("bundle", str)
-        if fields.get("format", int) != FORMAT or number != head.generation or of != seal:
-            raise _refused(path, f"generation {number} of the bundle {of[:12]}")
+        if fields.get("format", int) != FORMAT or number != head.snapshot or of != seal:
+            raise _refused(path, f"snapshot {number} of the bundle {of[:12]}")
         made = cls(
             number,
             folder,
             (*manifest.labels, *fields.items("labels", str)),
-            fields.section("kb").make(IndexConfig, ndim=int),
+            IndexConfig.read(fields.section("kb")),
             fields.get("kb_rows", int),
             fields.get("seq", int),
             fields.get("after", str),
@@ -144,28 +145,32 @@ class Generation:
         return made
 
     def _check(self, fields: JsonReader, manifest: Manifest) -> None:
-        """That the numbers are possible, whoever sealed them."""
+        """Check that the values are possible: a seal does not prove who wrote them."""
         if len(set(self.labels)) != len(self.labels):
-            raise fields.error("labels", self.labels[len(manifest.labels) :], "names that no other label has")
+            raise fields.error("labels", self.labels[len(manifest.labels) :], "unique names")
         if self.kb.ndim != manifest.kb.ndim:
             raise fields.error("kb.ndim", self.kb.ndim, f"{manifest.kb.ndim}, as the student's embeddings have")
         if self.related is not None and self.related[1] > self.kb_rows:
             raise fields.error("related", self.related, f"rows of {self.kb_rows}")
-        if not 0 < self.odds < math.inf:
-            raise fields.error("odds", self.odds, "a positive number")
+        if not 0 < self.new_label_odds < math.inf:
+            raise fields.error("odds", self.new_label_odds, "a positive number")
         if self.texts not in TEXTS:
             raise fields.error("texts", self.texts, " or ".join(TEXTS))
 
     def digest(self) -> str:
-        """SHA-256 of what the table says but for hashes: part of the entry of the fold that made it, and so signed."""
-        from ...kb.edits.change import canonical
+        """SHA-256 of the table without hashes; the compaction's entry has it, so its signature covers the table."""
+        from ...kb.edits.change import canonical  # not at the top: only edited bundles need it, and it takes 15 ms
 
-        names = ("number", "labels", "kb_rows", "pins", "next_id", "related", "recall", "odds", "texts")
-        told = {name: getattr(self, name) for name in names}
-        return hashlib.sha256(canonical({**told, "kb": dataclasses.asdict(self.kb)})).hexdigest()
+        table = {"number": self.number, "labels": self.labels, "kb": self.kb.as_record(), **self._described()}
+        return hashlib.sha256(canonical(table)).hexdigest()
+
+    def _described(self) -> dict[str, Any]:
+        """The fields that the table and its digest share, under their names on the disk."""
+        names = ("kb_rows", "pins", "next_id", "related", "recall", "texts")
+        return {**{name: getattr(self, name) for name in names}, "odds": self.new_label_odds}
 
     def save(self, folder: Path, manifest: Manifest, seal: str) -> None:
-        """Write the table of contents into the generation's folder.
+        """Write the table of contents into the snapshot's folder.
 
         Raises:
             StorageError: the disk refused.
@@ -175,16 +180,15 @@ class Generation:
             "generation": self.number,
             "bundle": seal,
             "labels": self.labels[len(manifest.labels) :],
-            "kb": dataclasses.asdict(self.kb),
+            "kb": self.kb.as_record(),
             "files": {name: dataclasses.asdict(record) for name, record in self.files.items()},
-            **{
-                name: getattr(self, name)
-                for name in ("kb_rows", "seq", "after", "pins", "next_id", "related", "recall", "odds", "texts")
-            },
+            "seq": self.seq,
+            "after": self.after,
+            **self._described(),
         }
         text = json.dumps(table, indent=2, allow_nan=False)
         head = (text.removesuffix("\n}") + ",\n  ").encode()
-        with atomic_write(folder / GENERATION_FILE, "wb") as out:
+        with atomic_write(folder / SNAPSHOT_FILE, "wb") as out:
             out.write(head + seal_entry(head))
 
 
@@ -199,7 +203,7 @@ def _related(fields: JsonReader) -> tuple[int, int] | None:
 
 def _refused(path: Path, found: str) -> BundleIntegrityError:
     return BundleIntegrityError(
-        "the generation's table of contents is damaged",
+        "the snapshot's table of contents is damaged",
         path=path,
         found=found,
         expected="the one that was written",

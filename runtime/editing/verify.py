@@ -1,4 +1,4 @@
-"""Proof that a bundle's knowledge base is what its journal says: the chain of hashes, and the edits made once more."""
+"""Verification of a bundle's edits: the chain of hashes, and a repetition of the edits on a copy of the export."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from pathlib import Path
 
 from ...errors import BundleIntegrityError, UsageError
 from ...kb.edits.journal import Entry, damaged
-from ...kb.edits.merge import fold
+from ...kb.edits.merge import merge_edits
 from ...kb.storage.atomic import sha256_file
 from ..bundle.bundle import Bundle
-from .snapshot import GENERATION_FILE
+from .snapshot import SNAPSHOT_FILE
 from .store import KnowledgeStore
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was proved.
+    """The result of a verification.
 
     Attributes:
-        edits: edits whose hashes follow one from the other, from the export's seal to HEAD.
-        generation: the generation in force, whose files are as its table says.
-        rows: rows that are not removed.
-        removed: rows that are removed, and not folded away.
-        replayed: edits that were made once more on the export, with the same files as the result; None for not asked.
+        edits: number of edits in the chain of hashes from the export's seal to HEAD.
+        snapshot: number of the current snapshot, whose files match its table.
+        rows: number of rows that are not removed.
+        removed: number of removed rows that no compaction has erased.
+        replayed: number of edits that were repeated on the export and gave the same files; None without an export.
     """
 
     edits: int
-    generation: int
+    snapshot: int
     rows: int
     removed: int
     replayed: int | None = None
 
 
-def verify(store: KnowledgeStore, export: Path | None = None) -> Verified:
-    """Check the chain of edits; with a copy of the export, make them again and compare the files.
+def verify_history(store: KnowledgeStore, export: Path | None = None) -> Verified:
+    """Check the chain of edits; with a copy of the export, repeat them and compare the files.
 
     Args:
         store: of a bundle that was opened with verification.
-        export: the bundle as it was exported; None leaves the comparison out.
+        export: a copy of the bundle from before the first edit. Default: no comparison.
 
     Raises:
-        BundleIntegrityError: the journal or a file is damaged, or the edits lead to other files.
-        UsageError: the export is another bundle, or was edited itself.
+        BundleIntegrityError: the journal or a file is damaged, or the edits give other files.
+        UsageError: the export is another bundle, or has edits.
     """
     entries = store.log()
     view, kb = store.current(), store.edited()
     replayed = None if export is None else _replay(store, export, entries)
-    return Verified(len(entries), view.generation.number, len(kb), kb.removed, replayed)
+    return Verified(len(entries), view.snapshot.number, len(kb), kb.removed, replayed)
 
 
 def _replay(store: KnowledgeStore, export: Path, entries: list[Entry]) -> int:
@@ -56,27 +56,27 @@ def _replay(store: KnowledgeStore, export: Path, entries: list[Entry]) -> int:
     if original.bundle.seal != store.bundle.seal:
         raise UsageError("the export is another bundle", path=export, expected=f"the seal {store.bundle.seal}")
     if original.current().edited:
-        raise UsageError("the export was edited", path=export, expected="a copy from before the first edit")
-    folds = [number for number, entry in enumerate(entries) if entry.op == "compact"]
-    if not folds:
-        return 0  # nothing but the journal differs from the export, and its chain begins with the export's seal
-    last = entries[folds[-1]]
+        raise UsageError("the export has edits", path=export, expected="a copy from before the first edit")
+    compactions = [number for number, entry in enumerate(entries) if entry.op == "compact"]
+    if not compactions:
+        return 0  # only the journal differs from the export, and its chain begins with the export's seal
+    last = entries[compactions[-1]]
     kb = original.edited()
     try:
-        kb = kb.applied([entry.change for entry in entries[: folds[-1]]])
+        kb = kb.applied([entry.change for entry in entries[: compactions[-1]]])
     except UsageError as error:
-        raise damaged(store.current().generation.folder, str(error)) from error
+        raise damaged(store.current().snapshot.folder, str(error)) from error
     with tempfile.TemporaryDirectory() as folder:
-        fold(kb).save(Path(folder))
+        merge_edits(kb).save(Path(folder))
         found = {file.name: sha256_file(file) for file in Path(folder).iterdir()}
-    expected = {name: digest for name, digest in (last.files or {}).items() if name != GENERATION_FILE}
+    expected = {name: digest for name, digest in (last.files or {}).items() if name != SNAPSHOT_FILE}
     if found != expected:
         other = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise BundleIntegrityError(
-            "the edits, made once more, lead to other files",
+            "the repeated edits give other files",
             path=store.bundle.path,
             found=", ".join(other),
-            expected=f"the files of generation {last.generation}",
-            remedy="Processors of another family may build another graph: compare on the one that folded.",
+            expected=f"the files of snapshot {last.snapshot}",
+            remedy="Another family of processors may build another graph: compare on the one that compacted.",
         )
-    return folds[-1]
+    return compactions[-1]

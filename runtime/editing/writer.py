@@ -1,4 +1,4 @@
-"""Changes a bundle's knowledge base on the disk: edits are appended to the journal, and folded into new files."""
+"""Writes edits to the disk: appends them to the journal, and compacts them into a new snapshot."""
 
 from __future__ import annotations
 
@@ -15,178 +15,182 @@ from numpy.typing import NDArray
 
 from ...errors import BundleIntegrityError, StorageError, UsageError
 from ...kb.edits.change import Change
-from ...kb.edits.head import GENERATIONS, HEAD_FILE, JournalHead, sync, write_head, writing
+from ...kb.edits.head import HEAD_FILE, SNAPSHOTS, JournalHead, sync, write_head, write_lock
 from ...kb.edits.journal import MOST_BYTES, Entry, read_journal
-from ...kb.edits.merge import fold, searched
+from ...kb.edits.merge import merge_edits, tune_ef_search
 from ...kb.edits.overlay import OverlayKnowledgeBase
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.storage.atomic import atomic_directory, refusals
 from ..bundle.manifest import MANIFEST_FILE, file_record, seal_of
 from ..bundle.signature import read_signature
-from .edit import How
-from .snapshot import GENERATION_FILE, HISTORY_FILE, JOURNAL_FILE, Generation
+from .edit import WriteOptions
+from .snapshot import HISTORY_FILE, JOURNAL_FILE, SNAPSHOT_FILE, Snapshot
 from .store import KnowledgeStore
 
 
 class KnowledgeWriter:
-    """Makes edits, one at a time among all threads and processes.
+    """Commits edits, one at a time among all threads and processes.
 
     Args:
-        store: of the bundle; it sees an edit at once.
+        store: of the bundle; it sees each edit at once.
     """
 
     def __init__(self, store: KnowledgeStore) -> None:
         self._store, self._bundle = store, store.bundle
 
     def edit(
-        self, op: str, make: Callable[[OverlayKnowledgeBase, int], Change], how: How, undoes: int | None = None
+        self,
+        op: str,
+        make: Callable[[OverlayKnowledgeBase, int], Change],
+        options: WriteOptions,
+        undoes: int | None = None,
     ) -> Entry | None:
-        """Make an edit; when this returns it is on the disk and in force.
+        """Commit an edit; it is on the disk when this returns.
 
         Args:
-            op: what is asked for, of `journal.OPERATIONS`.
-            make: gives the change for a knowledge base and the next id that is free; an empty one makes no edit.
-            how: who makes it, why, and how long to wait for another edit to end.
-            undoes: for an undo, the number of the edit taken back.
+            op: one of `journal.OPERATIONS`.
+            make: returns the change for a knowledge base and its next free id; an empty change makes no edit.
+            options: author, reason, signature and waiting time.
+            undoes: for an undo, the number of the edit that it takes back.
 
         Returns:
             The journal's entry; None where there was nothing to change.
 
         Raises:
-            UsageError: the change is of rows that are not there, or somebody else is editing for too long.
+            UsageError: the change refers to unknown rows, or another edit is running.
             StorageError: the disk refused; nothing is changed.
         """
-        with self._alone(how):
+        with self._locked(options):
             kb = self._store.edited()
             change = make(kb, self._next_id())
             if not change:
                 return None
             kb.check(change)
-            entry = self._entry(op, change, how, undoes=undoes)
+            entry = self._entry(op, change, options, undoes=undoes)
             self._append(entry)
             try:
                 self._store.advance(kb.apply(change))
-            except BaseException:  # it is made, and on the disk: whoever looks next opens it anew
+            except BaseException:  # the edit is committed: the next reader opens the files again
                 self._store.forget()
                 raise
             return entry
 
-    def compact(
+    def write_snapshot(
         self,
-        how: How,
+        options: WriteOptions,
         queries: NDArray[np.float32] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> Entry:
-        """Fold the edits into a new generation, and erase what was removed.
+        """Compact the edits: write a new snapshot without the removed rows.
 
         Args:
-            how: who does it, why, and how long to wait for another edit to end.
-            queries: float32 [m, d], to measure the search's recall with; None makes some that are like the keys.
+            options: author, reason, signature and waiting time.
+            queries: float32 [m, d] for measuring the search's recall; None derives some from the keys.
             progress: called with (rows done, rows in all).
 
         Returns:
             The journal's entry.
 
         Raises:
-            UsageError: somebody else is editing for too long.
-            StorageError: the disk refused; nothing is changed, or files with removed rows could not be removed.
+            UsageError: another edit is running.
+            StorageError: the disk refused and nothing is changed, or files with removed rows could not be deleted.
         """
-        with self._alone(how):
+        with self._locked(options):
             kb = self._store.edited()
             if kb is not self._store.view.kb:
-                found = f"generation {self._store.view.generation.number}, and no edit since"
-                raise UsageError("there is nothing to fold in", path=self._bundle.path, found=found)
+                found = f"snapshot {self._store.view.snapshot.number}, and no edit since"
+                raise UsageError("there is nothing to compact", path=self._bundle.path, found=found)
             self._prepare()
-            self._store.check_base()  # what was altered since it was opened is not sealed again
-            folded = fold(kb, progress)
-            recall = searched(folded, queries, self._bundle.manifest.blend.k).recall
-            entry = self._save(kb, folded, recall, how)
-            assert entry.generation is not None
-            write_head(self._bundle.path, JournalHead(entry.generation, entry.seq, 0, entry.after))
+            self._store.check_base()  # do not seal files that were altered after they were opened
+            merged = merge_edits(kb, progress)
+            recall = tune_ef_search(merged, queries, self._bundle.manifest.blend.k).recall
+            entry = self._save(kb, merged, recall, options)
+            assert entry.snapshot is not None
+            write_head(self._bundle.path, JournalHead(entry.snapshot, entry.seq, 0, entry.after))
             self._store.reopen()
-            del folded, kb
+            del merged, kb
             if self._clear():
                 raise StorageError(
-                    "the edits are folded in, but files with removed rows could not be removed",
+                    "the edits are compacted, but files with removed rows could not be deleted",
                     path=self._bundle.path,
-                    remedy="Permit that, and run `reaugkd kb compact` again.",
+                    remedy="Allow the deletion, and run `reaugkd kb compact` again.",
                 )
             return entry
 
     @contextmanager
-    def _alone(self, how: How) -> Iterator[None]:
-        """As the only one who edits, from the state that is in force.
+    def _locked(self, options: WriteOptions) -> Iterator[None]:
+        """Hold the writer's lock, with the store at the current state.
 
         Raises:
-            UsageError: the edit would have to be signed, or another bundle is there now.
+            UsageError: the edit needs a signature, or the bundle was replaced.
         """
-        self._check_key(how)
-        with writing(self._bundle.path, how.wait):
+        self._check_key(options)
+        with write_lock(self._bundle.path, options.wait):
             self._check_bundle()
             with self._store.latest():
-                self._check_signed_before(how)
+                self._check_signed_before(options)
                 yield
 
     def _check_bundle(self) -> None:
-        """Whether the bundle is still the one that was opened."""
+        """Check that the bundle is still the one that was opened."""
         path = self._bundle.path / MANIFEST_FILE
         try:
             same = seal_of(path.read_bytes()) == self._bundle.seal
         except OSError:
             same = False
-        lost = self._store.view.edited and not (self._bundle.path / GENERATIONS).is_dir()
+        lost = self._store.view.edited and not (self._bundle.path / SNAPSHOTS).is_dir()
         if not same or lost:
             raise UsageError(
                 "the bundle was replaced since it was opened",
                 path=path,
-                found="another manifest" if not same else "no edits any more",
+                found="another manifest" if not same else "no edits",
                 remedy="Open it again.",
             )
 
-    def _check_signed_before(self, how: How) -> None:
-        """Nobody leaves an unsigned edit among signed ones by mistake: it could never be taken out again."""
+    def _check_signed_before(self, options: WriteOptions) -> None:
+        """Refuse an unsigned edit of a signed bundle unless it is asked for: it could never be removed again."""
         signature = read_signature(self._bundle.path)
-        if signature is None or how.unsigned:
+        if signature is None or options.unsigned:
             return
-        if how.key is not None and how.key.public.key_id != signature.key_id:
+        if options.key is not None and options.key.public.key_id != signature.key_id:
             raise UsageError(
                 "the bundle is signed by another key",
                 path=self._bundle.path,
-                found=f"key {how.key.public.key_id}",
+                found=f"key {options.key.public.key_id}",
                 expected=f"key {signature.key_id}",
                 remedy="Sign edits with the key that signed the bundle.",
             )
-        if how.key is None:
+        if options.key is None:
             raise UsageError(
-                "the bundle is signed, and devices that ask for its owner's signature refuse unsigned edits for ever",
+                "the bundle is signed: after an unsigned edit, devices that require the signature refuse it for ever",
                 path=self._bundle.path,
                 found="no key",
-                remedy="Sign the edit: How(key=...), --sign-key; or say How(unsigned=True), --unsigned.",
+                remedy="Sign the edit (key=..., --sign-key), or give unsigned=True, --unsigned.",
             )
 
-    def _check_key(self, how: How) -> None:
+    def _check_key(self, options: WriteOptions) -> None:
         signer = self._store.signer
-        if signer is not None and (how.key is None or how.key.public != signer):
+        if signer is not None and (options.key is None or options.key.public != signer):
             raise UsageError(
-                "edits of this bundle have to be signed",
+                "edits of this bundle must be signed",
                 path=self._bundle.path,
-                found="no key" if how.key is None else f"key {how.key.public.key_id}",
+                found="no key" if options.key is None else f"key {options.key.public.key_id}",
                 expected=f"key {signer.key_id}, as the bundle was opened with require_signature",
-                remedy="Give the private key: How(key=...), or --sign-key.",
+                remedy="Give the private key: key=..., or --sign-key.",
             )
 
-    def _entry(self, op: str, change: Change, how: How, **more: object) -> Entry:
+    def _entry(self, op: str, change: Change, options: WriteOptions, **more: object) -> Entry:
         head = self._store.view.head
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Entry(head.seq + 1, now, how.name, how.why, op, change, head.after, **more).sealed(how.key)  # type: ignore[arg-type]
+        return Entry(head.seq + 1, now, options.author, options.why, op, change, head.after, **more).sealed(options.key)  # type: ignore[arg-type]
 
     def _append(self, entry: Entry) -> None:
-        generation, head = self._store.view.generation, self._store.view.head
-        path, line = generation.journal, entry.line()
-        try:  # what cannot be read back would lock everybody out
-            deque(read_journal(line, path, generation.kb.dtype, generation.kb.ndim, head.seq, head.after), 0)
+        snapshot, head = self._store.view.snapshot, self._store.view.head
+        path, line = snapshot.journal, entry.line()
+        try:  # an entry that cannot be read back would make the bundle unusable
+            deque(read_journal(line, path, snapshot.kb.dtype, snapshot.kb.ndim, head.seq, head.after), 0)
         except BundleIntegrityError as error:
-            raise UsageError("the edit cannot be written down", found=error.found) from error
+            raise UsageError("the edit cannot be written to the journal", found=error.found) from error
         self._prepare()
         if head.length + len(line) > MOST_BYTES:
             raise UsageError(
@@ -199,7 +203,7 @@ class KnowledgeWriter:
         with refusals(path):
             file = os.open(path, os.O_RDWR)
             try:
-                os.ftruncate(file, head.length)  # what an edit left that was cut off
+                os.ftruncate(file, head.length)  # the remains of an interrupted edit
                 _write(file, line, head.length)
                 sync(file)
             except BaseException:
@@ -207,33 +211,33 @@ class KnowledgeWriter:
                 raise
             finally:
                 os.close(file)
-        write_head(self._bundle.path, JournalHead(head.generation, entry.seq, head.length + len(line), entry.after))
+        write_head(self._bundle.path, JournalHead(head.snapshot, entry.seq, head.length + len(line), entry.after))
 
-    def _save(self, kb: OverlayKnowledgeBase, folded: KnowledgeBase, recall: float, how: How) -> Entry:
-        """Write the next generation's folder; it is not in force yet."""
-        number = self._store.view.generation.number + 1
-        folder = self._bundle.path / GENERATIONS / str(number)
+    def _save(self, kb: OverlayKnowledgeBase, merged: KnowledgeBase, recall: float, options: WriteOptions) -> Entry:
+        """Write the next snapshot's folder; HEAD does not name it yet."""
+        number = self._store.view.snapshot.number + 1
+        folder = self._bundle.path / SNAPSHOTS / str(number)
         with atomic_directory(folder) as temporary:
-            folded.save(temporary)
+            merged.save(temporary)
             files = {file.name: file_record(file) for file in sorted(temporary.iterdir())}
             hashes = {name: record.sha256 for name, record in files.items()}
-            made = Generation(
+            made = Snapshot(
                 number,
                 folder,
                 kb.labels,
-                folded.config,
-                len(folded),
+                merged.config,
+                len(merged),
                 self._store.view.head.seq + 1,
                 "",
                 pins=True,
                 next_id=self._next_id(),
                 related=_moved(self._store.related(), kb),
                 recall=recall,
-                odds=kb.odds,
-                texts=self._store.view.generation.texts,
+                new_label_odds=kb.new_label_odds,
+                texts=self._store.view.snapshot.texts,
             )
-            hashes[GENERATION_FILE] = made.digest()
-            entry = self._entry("compact", Change(), how, generation=number, files=hashes)
+            hashes[SNAPSHOT_FILE] = made.digest()
+            entry = self._entry("compact", Change(), options, snapshot=number, files=hashes)
             with (temporary / HISTORY_FILE).open("wb") as history:
                 for line in (*self._store.log(), entry):
                     history.write(line.erased(lambda row: kb.find(row) is None).line())
@@ -243,8 +247,8 @@ class KnowledgeWriter:
         return entry
 
     def _prepare(self) -> None:
-        """Make the folder of generations with the first edit; clear away what a fold left that was cut off."""
-        folder = self._bundle.path / GENERATIONS
+        """Create the folder of snapshots with the first edit; delete the remains of an interrupted compaction."""
+        folder = self._bundle.path / SNAPSHOTS
         if not folder.exists():
             with atomic_directory(folder) as temporary:
                 (temporary / "0").mkdir()
@@ -253,11 +257,11 @@ class KnowledgeWriter:
         self._clear()
 
     def _clear(self) -> bool:
-        """Remove the files of generations that are not in force; whether some could not be."""
-        number = self._store.view.generation.number
+        """Delete the files of former snapshots; True where some could not be deleted."""
+        number = self._store.view.snapshot.number
         old = [
             folder
-            for folder in (self._bundle.path / GENERATIONS).iterdir()
+            for folder in (self._bundle.path / SNAPSHOTS).iterdir()
             if folder.is_dir() and folder.name != str(number) and not folder.name.startswith(".")
         ]
         if number:
@@ -267,15 +271,13 @@ class KnowledgeWriter:
         return any(folder.exists() for folder in old)
 
     def _next_id(self) -> int:
-        generation, kb = self._store.view.generation, self._store.view.kb
-        first = generation.next_id
-        if first is None:
-            first = (kb.base if isinstance(kb, OverlayKnowledgeBase) else kb).next_id()
-        return kb.next_id(first) if isinstance(kb, OverlayKnowledgeBase) else first
+        snapshot, kb = self._store.view.snapshot, self._store.edited()
+        first = kb.base.next_id() if snapshot.next_id is None else snapshot.next_id
+        return kb.next_id(first)
 
 
 def _moved(rows: tuple[int, int] | None, kb: OverlayKnowledgeBase) -> tuple[int, int] | None:
-    """Where the rows from one number up to another will be when the removed ones are gone."""
+    """First row and end of a range of rows after the removed rows are erased."""
     return None if rows is None else (int(kb.alive[: rows[0]].sum()), int(kb.alive[: rows[1]].sum()))
 
 

@@ -1,15 +1,14 @@
-"""The evaluation: how good each system is on a labelled split, how faithful to the teacher, and how sure that is.
+"""Evaluate a bundle on a labelled split: metrics of every system, bootstrap intervals, McNemar's test.
 
-The systems, in the order of the table: the teacher and the fp32 student (where the training side hands in their
-probabilities), the bundle's student, its neighbours alone, the two blended, which is what the bundle answers with, and
-where it has a gate the same with retrieval for those texts alone that the student is not sure of.
+The systems, in the order of the table: teacher and float32 student (if the caller passes their probabilities), the
+bundle's student, its neighbours alone, both blended (what the bundle predicts), and for a bundle with a gate the blend
+with retrieval only for texts that the student is unsure of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,8 +16,8 @@ from numpy.typing import ArrayLike
 from ...errors import DataError, ReaugkdError, UsageError
 from ..data import Split, label_indices
 from ..runtime import Runtime
-from .bootstrap import Bootstrap, McNemar, bootstrap, mcnemar
-from .metrics import METRICS, Floats, Ints, check, score
+from .bootstrap import Draws, McNemar, mcnemar, percentile_interval, resample_metrics
+from .metrics import METRICS, Floats, Ints, ScoredRows, check
 from .results import (
     BLEND,
     CONFIDENCE,
@@ -30,14 +29,10 @@ from .results import (
     STUDENT_FP32,
     SYSTEMS,
     TEACHER,
-    Difference,
     EvalReport,
     EvalRow,
+    ScoreDifference,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 Progress = Callable[[int, int], object]
 
@@ -52,29 +47,29 @@ def evaluate_bundle(
     data: str | None = None,
     progress: Progress | None = None,
 ) -> EvalReport:
-    """Answer every row once and score every system on the answers.
+    """Predict every row once and score every system on the predictions.
 
     Args:
         runtime: an open bundle; with ``retrieval="never"`` only the student is measured.
         split: labelled rows.
-        label_names: the classes as the split writes them, in the order of the runtime's labels. Default: those labels.
-        extra: probabilities [n, c] that the training side computed on the same rows, by ``"teacher"`` and
-            ``"student_fp32"``. With the teacher's, every system gets its agreement with and its KL from the teacher.
+        label_names: the class names in the split, in the order of the runtime's labels. Default: those labels.
+        extra: probabilities [n, c] of ``"teacher"`` and ``"student_fp32"`` on the same rows, computed by the training
+            code. With the teacher's, every system gets the metrics that compare it with the teacher.
         split_name: for the report.
         data: where the rows came from, for the report. Default: the split's source.
-        progress: called with (rows done, rows in all).
+        progress: called with (rows done, rows in total).
 
     Raises:
-        LabelError: the split has no labels, or one that the bundle does not know.
-        TextError: a text that cannot be answered; it names the row.
+        LabelError: the split has no labels, or a label that the bundle does not have.
+        TextError: a text that cannot be predicted; the error names the row.
         DataError: the split has no rows.
-        UsageError: ``label_names`` or ``extra`` do not fit the bundle or the split.
+        UsageError: ``label_names`` or ``extra`` do not match the bundle or the split.
     """
-    answers = answer(runtime, split, label_names, extra=extra, progress=progress)
+    answers = predict_split(runtime, split, label_names, extra=extra, progress=progress)
     systems, gold = answers.systems, answers.gold
-    teacher = systems.get(TEACHER)
-    draws = bootstrap(systems, gold, teacher, resamples=RESAMPLES, confidence=CONFIDENCE, seed=SEED)
-    rows = tuple(_row(name, systems[name], gold, teacher, draws) for name in systems)
+    scored = answers.scored_rows()
+    draws = resample_metrics(scored, METRICS, resamples=RESAMPLES, seed=SEED)
+    rows = tuple(_row(name, scored[name], draws[name]) for name in systems)
     return EvalReport(
         rows=rows,
         n=len(split),
@@ -90,13 +85,13 @@ def evaluate_bundle(
 
 @dataclass(frozen=True)
 class SystemProbabilities:
-    """Every system's answers to a split.
+    """Every system's probabilities on a split.
 
     Attributes:
         systems: system -> probabilities float64 [n, c], in the order of ``SYSTEMS``.
         gold: [n], the class index of each row.
-        retrieved: share of the rows for which neighbours were looked up.
-        gated: share of the rows for which the gate looks them up; None without a gate.
+        retrieved: share of the rows with retrieval.
+        gated: share of the rows for which the gate retrieves; None without a gate.
     """
 
     systems: dict[str, Floats]
@@ -104,8 +99,13 @@ class SystemProbabilities:
     retrieved: float
     gated: float | None
 
+    def scored_rows(self) -> dict[str, ScoredRows]:
+        """Every system's predictions as the metrics read them, with the teacher's where there is one."""
+        teacher = self.systems.get(TEACHER)
+        return {name: ScoredRows.of(p, self.gold, teacher) for name, p in self.systems.items()}
 
-def answer(
+
+def predict_split(
     runtime: Runtime,
     split: Split,
     label_names: Sequence[str] | None = None,
@@ -113,9 +113,9 @@ def answer(
     extra: Mapping[str, ArrayLike] | None = None,
     progress: Progress | None = None,
 ) -> SystemProbabilities:
-    """Answer every row once, with the arguments and the errors of ``evaluate_bundle``."""
+    """Predict every row once; arguments and errors are the same as for ``evaluate_bundle``."""
     gold = _gold(runtime, split, label_names)
-    own, retrieved = _answer(runtime, split, progress)
+    own, retrieved = _predict(runtime, split, progress)
     gated = None
     if BLEND in own and runtime.gate is not None:
         unsure = own[STUDENT].max(axis=1) < runtime.gate.threshold
@@ -124,14 +124,14 @@ def answer(
     return SystemProbabilities(_systems(own, {} if extra is None else extra, gold), gold, retrieved, gated)
 
 
-def _answer(runtime: Runtime, split: Split, progress: Progress | None) -> tuple[dict[str, Floats], float]:
-    """One pass gives all three of the bundle's systems, and the share of rows with neighbours."""
+def _predict(runtime: Runtime, split: Split, progress: Progress | None) -> tuple[dict[str, Floats], float]:
+    """Return the probabilities of the bundle's three systems from one pass, and the share of rows with neighbours."""
     n, classes = len(split), len(runtime.labels)
     student, neighbours, blended = (np.zeros((n, classes)) for _ in range(3))
     retrieved = 0
     for row, prediction in enumerate(runtime.predict_many(split.inputs(), on_error="return")):
         if isinstance(prediction, ReaugkdError):
-            # The place the text came from; a row left out would make another test of it.
+            # Skipping the row would change the test set, so fail and name the row.
             raise prediction.at(path=split.source, row=split.rows[row]) from prediction
         student[row] = prediction.student_probabilities
         blended[row] = prediction.probabilities
@@ -142,7 +142,7 @@ def _answer(runtime: Runtime, split: Split, progress: Progress | None) -> tuple[
             progress(row + 1, n)
     probabilities = {STUDENT: student}
     if retrieved == n:
-        # Alone, the neighbours can be judged only where they were always asked.
+        # The neighbours alone can be scored only if every row has them.
         probabilities[RETRIEVAL] = neighbours
     if retrieved:
         probabilities[BLEND] = blended
@@ -154,19 +154,19 @@ def _gold(runtime: Runtime, split: Split, label_names: Sequence[str] | None) -> 
     names = labels if label_names is None else tuple(label_names)
     if len(names) != len(labels):
         raise UsageError(
-            "the data's classes are not the bundle's",
+            "the data's classes do not match the bundle's",
             path=split.source,
             found=f"{len(names)} names",
             expected=f"{len(labels)}, one for each label of the bundle",
         )
     gold = label_indices(split, names)
     if not len(gold):
-        raise DataError("there is nothing to evaluate on", path=split.source, found="0 rows", expected="at least one")
+        raise DataError("there are no rows to evaluate", path=split.source, found="0 rows", expected="at least one")
     return gold
 
 
 def _systems(own: Mapping[str, Floats], extra: Mapping[str, ArrayLike], gold: Ints) -> dict[str, Floats]:
-    """Every system's probabilities float64 [n, c], in the order of the table."""
+    """Return every system's probabilities float64 [n, c], in the order of the table."""
     unknown = set(extra) - {TEACHER, STUDENT_FP32}
     if unknown:
         raise UsageError("unknown system", found=", ".join(sorted(unknown)), expected=f"{TEACHER} or {STUDENT_FP32}")
@@ -177,26 +177,26 @@ def _systems(own: Mapping[str, Floats], extra: Mapping[str, ArrayLike], gold: In
         if given is None:
             continue
         if np.shape(given) != shape:
-            raise UsageError(f"{name} has probabilities of another shape", found=np.shape(given), expected=str(shape))
+            raise UsageError(f"{name}'s probabilities have the wrong shape", found=np.shape(given), expected=str(shape))
         systems[name] = check(given, gold)[0]
     return systems
 
 
-def _row(name: str, p: Floats, gold: Ints, teacher: Floats | None, draws: Bootstrap) -> EvalRow:
-    intervals = ((metric, draws.interval(name, metric)) for metric in METRICS)
-    return EvalRow(name, score(p, gold, teacher), {metric: found for metric, found in intervals if found is not None})
+def _row(name: str, rows: ScoredRows, draws: Draws) -> EvalRow:
+    scores = {metric.name: metric.value(rows) for metric in METRICS.values()}
+    return EvalRow(name, scores, {metric: percentile_interval(values, CONFIDENCE) for metric, values in draws.items()})
 
 
-def _differences(rows: Sequence[EvalRow], draws: Bootstrap) -> dict[str, Difference]:
-    scores = {row.system: row.scores.as_dict() for row in rows}
+def _differences(rows: Sequence[EvalRow], draws: Mapping[str, Draws]) -> dict[str, ScoreDifference]:
+    scores = {row.system: row.scores for row in rows}
     if BLEND not in scores:
         return {}
     differences = {}
-    for metric in METRICS:
+    for metric, values in draws[BLEND].items():
         first, second = scores[BLEND][metric], scores[STUDENT][metric]
-        interval = draws.difference(BLEND, STUDENT, metric)
-        if first is not None and second is not None and interval is not None:
-            differences[metric] = Difference(first - second, interval)
+        assert first is not None and second is not None  # a metric with draws has a value
+        interval = percentile_interval(values - draws[STUDENT][metric], CONFIDENCE)
+        differences[metric] = ScoreDifference(first - second, interval)
     return differences
 
 

@@ -1,4 +1,4 @@
-"""The results of an evaluation: the systems compared, their scores, and their fidelity to the teacher."""
+"""Results of an evaluation: the systems' scores, what retrieval changed, and fidelity to the teacher."""
 
 from __future__ import annotations
 
@@ -7,44 +7,37 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .bootstrap import Interval, McNemar
-from .metrics import CALIBRATION_BINS, PROBABILITY_FLOOR, Scores
+from .metrics import CALIBRATION_BINS, METRICS, PROBABILITY_FLOOR, Scores
 from .typos import MIN_LETTERS, RATE
 
 TEACHER, STUDENT_FP32 = "teacher", "student_fp32"
-
-
 STUDENT, RETRIEVAL, BLEND, GATED = "student", "retrieval", "student+retrieval", "student+gated"
 
 
 SYSTEMS = (TEACHER, STUDENT_FP32, STUDENT, RETRIEVAL, BLEND, GATED)
+"""The systems in the order of the tables."""
 
-
-RESAMPLES = 1000
-
-
-CONFIDENCE = 0.95
-
-
-SEED = 0
+RESAMPLES, CONFIDENCE, SEED = 1000, 0.95, 0
+"""Of the bootstrap."""
 
 
 @dataclass(frozen=True)
 class EvalRow:
-    """One system's line of the table: its scores, and the bootstrap interval of each score that there is."""
+    """One row of the evaluation's table: a system, its scores and their bootstrap intervals."""
 
     system: str
     scores: Scores
     intervals: Mapping[str, Interval]
 
     def to_json(self) -> dict[str, Any]:
-        """System, the seven scores, ``intervals``."""
+        """Return the system, every metric, and ``intervals``."""
         intervals = {metric: list(interval) for metric, interval in self.intervals.items()}
-        return {"system": self.system, **self.scores.as_dict(), "intervals": intervals}
+        return {"system": self.system, **self.scores, "intervals": intervals}
 
 
 @dataclass(frozen=True)
-class Difference:
-    """What a score of the blend is above the student's, with its paired interval."""
+class ScoreDifference:
+    """A score of the blend minus the student's, with the paired bootstrap interval."""
 
     value: float
     interval: Interval
@@ -52,19 +45,19 @@ class Difference:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The evaluation of one bundle on one split.
+    """Evaluation of one bundle on one split.
 
     Attributes:
-        rows: the systems that could be measured, in the order of ``SYSTEMS``.
+        rows: the measured systems, in the order of ``SYSTEMS``.
         n: rows of data.
         split: the split's name.
         data: where the rows came from.
-        labels: the classes' names, in the order of the probabilities.
-        retrieved: share of the rows for which neighbours were looked up.
-        gated: share of the rows for which the gate looks them up; None without a gate.
-        differences: score -> student+retrieval minus student; empty where nothing was retrieved.
-        mcnemar: student (first) against student+retrieval (second); None where nothing was retrieved.
-        fidelity: to the teacher, on further kinds of rows (``fidelity.with_fidelity``); None where not measured.
+        labels: the class names, in the order of the probabilities.
+        retrieved: share of the rows with retrieval.
+        gated: share of the rows for which the gate retrieves; None without a gate.
+        differences: metric -> student+retrieval minus student; empty if nothing was retrieved.
+        mcnemar: student (first) against student+retrieval (second); None if nothing was retrieved.
+        fidelity: fidelity to the teacher on further kinds of rows (``fidelity.with_fidelity``); None if not measured.
     """
 
     rows: tuple[EvalRow, ...]
@@ -74,12 +67,12 @@ class EvalReport:
     labels: tuple[str, ...]
     retrieved: float
     gated: float | None
-    differences: Mapping[str, Difference]
+    differences: Mapping[str, ScoreDifference]
     mcnemar: McNemar | None
     fidelity: Fidelity | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values; the same input gives the same report."""
+        """Return the report as JSON values; the same input gives the same report."""
         return {
             "rows": [row.to_json() for row in self.rows],
             "n": self.n,
@@ -110,24 +103,20 @@ class EvalReport:
         return None if self.mcnemar is None else {"first": STUDENT, "second": BLEND, **asdict(self.mcnemar)}
 
 
-CLEAN, SHIFTED, DISTILLATION = "clean", "shifted", "distillation"
-
+CLEAN, TYPOS, DISTILLATION = "clean", "typos", "distillation"
 
 DISTILLATION_ROWS = 1000
-"""So many rows of the distillation are enough; a larger train split is sampled."""
+"""Fidelity on distillation rows uses at most this many; a larger train split is sampled."""
 
-
-FIDELITY_METRICS = ("accuracy", "teacher_agreement", "teacher_kl", "ece", "nll")
-"""The figures of a system that tell its fidelity, and those they are read beside."""
-
+FIDELITY_METRICS = tuple(metric.name for metric in METRICS.values() if metric.in_fidelity)
+"""The metrics of the fidelity table."""
 
 MEANING = {
     CLEAN: "the rows as they are",
-    SHIFTED: f"the same rows with typing errors, in {100 * RATE:.0f} % of the words of {MIN_LETTERS} letters or more",
-    DISTILLATION: f"up to {DISTILLATION_ROWS:,} rows that the student was distilled on, answered as deployed: each is "
-    "in the knowledge base itself",
+    TYPOS: f"the same rows with typing errors in {100 * RATE:.0f} % of the words of {MIN_LETTERS} letters or more",
+    DISTILLATION: f"up to {DISTILLATION_ROWS:,} training rows of the student; each is also in the knowledge base",
 }
-"""What each kind's rows are, for the reports."""
+"""Description of each kind of rows, for the reports."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +126,7 @@ class FidelityRow:
     Attributes:
         system: its name in the evaluation's table.
         n: rows of data.
-        scores: its figures there.
+        scores: its scores on these rows.
     """
 
     system: str
@@ -145,8 +134,8 @@ class FidelityRow:
     scores: Scores
 
     def to_json(self) -> dict[str, Any]:
-        """System, n and the five figures."""
-        return {"system": self.system, "n": self.n, **{name: getattr(self.scores, name) for name in FIDELITY_METRICS}}
+        """Return the system, n and the metrics of the fidelity table."""
+        return {"system": self.system, "n": self.n, **{name: self.scores[name] for name in FIDELITY_METRICS}}
 
 
 @dataclass(frozen=True)
@@ -160,9 +149,9 @@ class Fidelity:
     kinds: Mapping[str, tuple[FidelityRow, ...]]
 
     def to_json(self) -> dict[str, Any]:
-        """Kind -> the systems' figures."""
+        """Return the systems' scores by kind."""
         return {kind: [row.to_json() for row in rows] for kind, rows in self.kinds.items()}
 
     def meaning(self) -> dict[str, str]:
-        """Kind -> what its rows are, in words."""
+        """Return the description of each measured kind of rows."""
         return {kind: MEANING[kind] for kind in self.kinds}

@@ -1,10 +1,11 @@
-"""A shift to test under: the same texts with typing errors, as hurried thumbs make them.
+"""Add typing errors to texts, to test robustness.
 
-A text's errors depend on the text and the seed alone: the same text has the same errors in any data set, at any place,
-alone or as either half of a pair. One word in four of those with four letters or more gets one error (and at least one
-such word of every text): the key beside the right one, a letter left out, a letter twice, or two letters the wrong way
-round, each as often as the others. Short words stay whole: they carry the meaning ("on", "off", "not"), and an error
-makes another word of them. The first letter of a word stays too, since it is seldom the wrong one.
+A text's errors depend only on the text and the seed: the same text has the same errors in any data set, at any
+position, alone or as either half of a pair. One in four of the words with four letters or more gets one error, and at
+least one such word of every text. There are four kinds of error, equally likely: a neighbouring key, a missing letter,
+a doubled letter, two letters swapped. Words of up to three letters are left alone: they carry the meaning ("on", "off",
+"not"), and an error often turns one into another word. The first letter of a word is also left alone: people seldom
+mistype it.
 """
 
 from __future__ import annotations
@@ -30,36 +31,36 @@ _LETTERS = re.compile(rf"[^\W\d_]{{{MIN_LETTERS},}}")
 _Input = TypeVar("_Input", str, tuple[str, str], Text)
 
 
-def shifted(inputs: Sequence[_Input], seed: int = 0, rate: float = RATE) -> list[_Input]:
-    """The texts with typing errors, in their order.
+def add_typos(inputs: Sequence[_Input], seed: int = 0, rate: float = RATE) -> list[_Input]:
+    """Return the texts with typing errors, in the same order.
 
     Args:
-        inputs: texts, or pairs of texts, of which both halves get errors.
-        seed: another one places other errors.
-        rate: share of the long words that get an error, 0 to 1, rounded to whole words but not to none; 0 changes
-            nothing.
+        inputs: texts, or pairs of texts; both halves of a pair get errors.
+        seed: chooses the errors.
+        rate: share of the words of at least ``MIN_LETTERS`` letters that get an error, 0 to 1. It is rounded to whole
+            words, at least one; 0 changes nothing.
 
     Returns:
-        as many texts or pairs. A text without a word of ``MIN_LETTERS`` letters is as it was; none becomes empty.
+        As many texts or pairs. A text without a word of ``MIN_LETTERS`` letters is unchanged. No text becomes empty.
 
     Raises:
-        UsageError: ``rate`` is no share.
+        UsageError: ``rate`` is not between 0 and 1.
     """
     if not 0 <= rate <= 1:
-        raise UsageError("the rate of typing errors is no share", found=rate, expected="0 to 1")
+        raise UsageError("the rate of typing errors is out of range", found=rate, expected="0 to 1")
     return [
-        _shifted(item, seed, rate)
+        _with_typos(item, seed, rate)
         if isinstance(item, str)
-        else (_shifted(item[0], seed, rate), _shifted(item[1], seed, rate))
+        else (_with_typos(item[0], seed, rate), _with_typos(item[1], seed, rate))
         for item in inputs
     ]
 
 
-def _shifted(text: str, seed: int, rate: float) -> str:
+def _with_typos(text: str, seed: int, rate: float) -> str:
     words = [word.span() for word in _LETTERS.finditer(text) if word.group().isalpha()]
     if not words or not rate:
         return text
-    # Of bytes, since a text may hold what UTF-8 does not (a lone surrogate); such a text is refused later, by its name.
+    # Seeded with bytes: a text may hold a lone surrogate, which strict UTF-8 refuses. It is refused later, by row.
     rng = Random(f"{seed}:{text}".encode("utf-8", "surrogatepass"))
     count = max(1, round(rate * len(words)))
     chosen = set(sorted(range(len(words)), key=lambda _: rng.random())[:count])
@@ -72,15 +73,15 @@ def _shifted(text: str, seed: int, rate: float) -> str:
 
 
 def _mistyped(word: str, rng: Random) -> str:
-    """The word with one error, never the word itself."""
+    """Return the word with one error; the result always differs from the word."""
     at = 1 + int(rng.random() * (len(word) - 1))
-    slip = _SLIPS[int(rng.random() * len(_SLIPS))]
-    return slip(word, at, rng)
+    make_error = _ERRORS[int(rng.random() * len(_ERRORS))]
+    return make_error(word, at, rng)
 
 
 def _neighbour(word: str, at: int, rng: Random) -> str:
     near = _NEIGHBOURS.get(word[at])
-    if near is None:  # a letter that this keyboard lacks
+    if near is None:  # the letter is not on this keyboard
         return _double(word, at, rng)
     return word[:at] + near[int(rng.random() * len(near))] + word[at + 1 :]
 
@@ -95,16 +96,16 @@ def _double(word: str, at: int, _rng: Random) -> str:
 
 def _swap(word: str, at: int, rng: Random) -> str:
     at = min(at, len(word) - 2)
-    if word[at] == word[at + 1]:  # goes unseen: of a double letter, one is lost instead
+    if word[at] == word[at + 1]:  # swapping two equal letters changes nothing: drop one
         return _drop(word, at, rng)
     return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
 
-_SLIPS = (_neighbour, _drop, _double, _swap)
+_ERRORS = (_neighbour, _drop, _double, _swap)
 
 
 def _neighbours() -> dict[str, str]:
-    """For each letter, small or capital, those on the keys that touch its own, in a fixed order."""
+    """Map each letter, in both cases, to the letters on the adjacent keys, in a fixed order."""
     near: dict[str, str] = {}
     for y, row in enumerate(KEYBOARD):
         for x, letter in enumerate(row):

@@ -1,4 +1,4 @@
-"""Does this machine compute what the exporting one did?"""
+"""The golden check: this machine must compute the same outputs as the exporting machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _AGAIN = "Export the bundle again."
 
 
 def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSession) -> None:
-    """Run the golden texts, and check the shapes of what comes out.
+    """Run the golden texts and compare the outputs with those in the manifest.
 
-    int8 arithmetic is right on one CPU and saturates on another (u8s8 without VNNI); tokenizers differ between
-    versions. Both change labels silently, so both are proved here.
+    int8 arithmetic is exact on one CPU and saturates on another (u8s8 without VNNI), and tokenizers differ between
+    versions. Both change labels without an error.
 
     Raises:
-        BundleError: token ids, logits or shapes differ.
+        BundleError: token ids, logits, probabilities or shapes differ.
     """
     manifest = bundle.manifest
     for golden in manifest.golden:
@@ -33,11 +33,11 @@ def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSessi
             raise BundleError("a golden text is unusable", path=bundle.path, found=str(error)) from error
         if tuple(encoding.ids) != golden.token_ids:
             raise BundleError(
-                "a golden text is split into other tokens than at export",
+                "a golden text gets other tokens than at export",
                 path=bundle.tokenizer_path,
                 found=encoding.ids,
                 expected=str(list(golden.token_ids)),
-                remedy="Install the tokenizers version that the manifest names, or export the bundle again.",
+                remedy="Install the tokenizers version in the manifest, or export the bundle again.",
             )
         temperature = manifest.blend.student_temperature
         try:
@@ -55,7 +55,7 @@ def _check_shapes(bundle: Bundle, logits: tuple[int, ...], embedding: tuple[int,
     expected = ((len(manifest.labels),), (manifest.kb.ndim,))
     if (logits, embedding) != expected:
         raise BundleError(
-            "the student does not fit the manifest's labels and the knowledge base",
+            "the student's outputs do not fit the labels and the knowledge base",
             path=bundle.model_path,
             found=f"logits {logits}, embedding {embedding}",
             expected=f"logits {expected[0]}, embedding {expected[1]}",
@@ -68,14 +68,14 @@ def _check_logits(bundle: Bundle, golden: Golden, logits: Floats) -> None:
         expected = f"{len(logits)} logits"
         raise BundleError("a golden text is unusable", path=bundle.path, found=len(golden.logits), expected=expected)
     worst = float(np.abs(logits.astype(np.float64) - np.array(golden.logits)).max())
-    if not worst <= golden.tolerance:  # so that NaN is refused
+    if not worst <= golden.tolerance:  # NaN is refused
         target = bundle.manifest.quantization.get("target", "none")
         raise BundleError(
-            "this CPU computes other answers than the one that exported",
+            "this CPU computes other outputs than the exporting CPU",
             path=bundle.model_path,
-            found=f"a logit {worst:.4g} away, with a model quantized for {target}",
-            expected=f"at most {golden.tolerance:.4g} away",
-            remedy="Export the bundle for this CPU: `reaugkd export --target avx2|avx512_vnni|arm64`, or auto on it.",
+            found=f"a logit that differs by {worst:.4g}, in a model quantized for {target}",
+            expected=f"a difference of at most {golden.tolerance:.4g}",
+            remedy="Export the bundle for this CPU: `reaugkd export --target avx2|avx512_vnni|arm64`.",
         )
 
 
@@ -83,9 +83,9 @@ def _check_probabilities(bundle: Bundle, expected: Floats, found: Floats) -> Non
     worst = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("nan")
     if not worst <= _ROUNDING:
         raise BundleError(
-            "the model's probabilities are not those of the manifest's student_temperature",
+            "the model's probabilities do not fit the manifest's student_temperature",
             path=bundle.model_path,
-            found=f"{worst:.2g} away",
+            found=f"a difference of {worst:.2g}",
             expected=f"softmax(logits / {bundle.manifest.blend.student_temperature:g})",
             remedy=_AGAIN,
         )

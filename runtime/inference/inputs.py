@@ -1,4 +1,4 @@
-"""What may be asked: one text, or a pair of texts, neither empty nor endless."""
+"""Input validation: a text or a pair of texts, each of 1 to 1,000,000 characters."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MAX_TEXT_CHARS = 1_000_000
 
 
 def checked_input(item: object, text_pair: bool) -> tuple[str, str | None]:
-    """The text and its partner (None for single texts), checked.
+    """Check a text or a pair, and return the text and its second text (None for a single text).
 
     Args:
         item: a string, or a pair of strings.
         text_pair: whether the model was trained on pairs.
 
     Raises:
-        TextError: empty, longer than `MAX_TEXT_CHARS`, no text at all, or a pair where a single text belongs (and the
-            reverse).
+        TextError: a text is empty or longer than `MAX_TEXT_CHARS`; the input is not a text; or it is a pair and the
+            model reads single texts (or the reverse).
     """
     if isinstance(item, str):
         if text_pair:
@@ -29,16 +29,16 @@ def checked_input(item: object, text_pair: bool) -> tuple[str, str | None]:
         if not text_pair:
             raise TextError("this model reads single texts", found="a pair", expected="one text")
         return _checked(item[0]), _checked(item[1])
-    raise TextError("this is no text", found=_kind(item), expected="a pair of texts" if text_pair else "a text")
+    raise TextError("the input is not a text", found=_kind(item), expected="a pair of texts" if text_pair else "a text")
 
 
 def _checked(text: object) -> str:
     if not isinstance(text, str):
-        raise TextError("this is no text", found=_kind(text), expected="a text")
+        raise TextError("the input is not a text", found=_kind(text), expected="a text")
     if len(text) > MAX_TEXT_CHARS:
         raise TextError("the text is too long", found=f"{len(text)} characters", expected=f"at most {MAX_TEXT_CHARS}")
     if not text or text.isspace():
-        raise TextError("the text is empty", found=repr(text[:20]), expected="at least one character that is no space")
+        raise TextError("the text is empty", found=repr(text[:20]), expected="at least one character other than space")
     return text
 
 

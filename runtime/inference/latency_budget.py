@@ -1,7 +1,7 @@
-"""The budget: a text that has used up its time is answered without the search.
+"""The latency budget: skips the search for a text that has used up its time.
 
-The student's run cannot be cut short, and it is what long texts spend their time on. The search comes after it and can
-be left out: so it is, where what was spent and what a search has been seen to take add up to more than the budget.
+The student's run takes most of a long text's time and cannot be interrupted. The search follows it and can be skipped:
+it is skipped if the time spent and the estimated time of search and blend exceed the budget.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from time import perf_counter_ns
 
 from ...errors import UsageError
 
-_FALL = 0.02
-"""How much of the way back to the undisturbed cost the estimate takes with each text."""
+_DECAY = 0.02
+"""The share of the way to the undisturbed cost by which the estimate falls with each text."""
 
-_RECHECK = 0.0002
-"""How much of the undisturbed cost is forgotten with each text without a search: where none can be afforded, so that
-one is tried again after a few thousand texts."""
+_FORGET = 0.0002
+"""The share by which the undisturbed cost falls with each text without a search. If every search seems too slow, one is
+tried again after a few thousand texts."""
 
 _CEILING = 4
-"""Limits above which the estimate does not rise."""
+"""The largest estimate, in budgets."""
 
 SEARCHES = 15
-"""Calls of the measurement."""
+"""Searches of one cost measurement."""
 
-_MOST_MS = 1e6
+_MAX_MS = 1e6
 
 
 class Budget:
-    """A limit a text, and a high estimate of what search and blend take on this machine as it is now.
+    """A time limit per text, and a conservative estimate of what search and blend cost under the current load.
 
-    The estimate rises to the slowest seen at once and falls by a fiftieth a text, so that under load it stands near the
-    slowest of the last hundred or so; it falls with texts that do without a search, too, or one long pause would turn
-    retrieval off for good. It never stands above four limits: from there it is back in some hundred texts, whether the
-    pause was of a second or an hour. The undisturbed cost is the lowest seen; measured while the machine was busy it
-    may be more than there ever is time for, so without searches it is slowly forgotten until one is tried.
+    The estimate rises at once to the cost of a slower search, at most to four budgets, and falls by a fiftieth of the
+    way to the undisturbed cost with each text. So under load it is near the slowest of about a hundred searches, and
+    after one long pause searches resume within some hundred texts. It falls with texts without a search, too. The
+    undisturbed cost is the lowest cost seen. It may have been measured on a busy machine and then exceed any budget, so
+    it falls slowly without searches, until one is tried.
 
     Args:
-        limit_ms: milliseconds that a text may take, more than 0.
+        limit_ms: milliseconds per text, more than 0.
         cost_ns: nanoseconds of search and blend, measured on this machine.
 
     Raises:
-        UsageError: a limit that cannot be meant.
+        UsageError: the limit is unusable.
     """
 
     def __init__(self, limit_ms: float, cost_ns: float) -> None:
@@ -50,48 +50,44 @@ class Budget:
 
     @property
     def estimate_us(self) -> float:
-        """What search and blend are reckoned to take, in microseconds."""
+        """The estimated cost of search and blend in microseconds."""
         return self._estimate / 1e3
 
     def affords(self, spent_ns: int) -> bool:
-        """Whether a search is in time after so many nanoseconds."""
+        """Whether a search would end in time after so many nanoseconds."""
         return spent_ns + self._estimate <= self._limit_ns
 
     def learn(self, taken_ns: int | None) -> None:
-        """Take in what search and blend took this time; None for a text without them."""
+        """Update the estimate with the time that search and blend took; None if they were skipped."""
         if taken_ns is None:
-            self._floor *= 1 - _RECHECK
+            self._floor *= 1 - _FORGET
         else:
             self._floor = self._lowest = min(self._lowest, taken_ns)
-        fallen = self._estimate + (self._floor - self._estimate) * _FALL
+        fallen = self._estimate + (self._floor - self._estimate) * _DECAY
         self._estimate = fallen if taken_ns is None else max(fallen, min(taken_ns, _CEILING * self._limit_ns))
 
 
-def checked_budget(limit_ms: float) -> float:
-    """A budget in milliseconds.
+def checked_budget(limit_ms: object) -> float:
+    """A latency budget in milliseconds.
 
     Raises:
-        UsageError: it is no number above 0, or beyond a quarter of an hour.
+        UsageError: it is not a number above 0 and at most 1,000,000.
     """
-    try:
-        usable = 0 < limit_ms <= _MOST_MS
-    except TypeError:
-        usable = False
-    if not usable:
-        expected = f"milliseconds, more than 0, at most {_MOST_MS:,.0f}"
-        raise UsageError("the budget is unusable", found=limit_ms, expected=expected)
-    return float(limit_ms)
+    if isinstance(limit_ms, int | float) and not isinstance(limit_ms, bool) and 0 < limit_ms <= _MAX_MS:
+        return float(limit_ms)
+    expected = f"milliseconds, more than 0, at most {_MAX_MS:,.0f}"
+    raise UsageError("the budget is unusable", found=limit_ms, expected=expected)
 
 
 def measured_cost(search: Callable[[int], object], before: Callable[[], object]) -> float:
-    """Nanoseconds that ``search`` takes here: the median of 15 calls, so that no pause meanwhile counts as its cost.
+    """The median time of 15 searches on this machine, in nanoseconds.
 
-    Measured when a runtime is opened, which takes some milliseconds, and not kept in a file: another load, another
-    clock frequency or another container on the same machine make another cost.
+    It is measured when a runtime is opened, in some milliseconds, and not stored: load, clock frequency and container
+    limits change it.
 
     Args:
-        search: takes the call's number.
-        before: called ahead of each, untimed: leaves the caches as a search finds them.
+        search: called with the number of the search.
+        before: called before each search, outside of the measured time, to leave the caches as a prediction does.
     """
     taken = []
     for number in range(SEARCHES):

@@ -1,7 +1,7 @@
-"""Forked children must not take a parent's ONNX Runtime sessions down.
+"""Import of ONNX Runtime without telemetry, and sessions that survive a fork.
 
-Destroying a session joins its threads, and after a fork those exist in the parent only: the child would hang or crash.
-So a child leaves every session that it inherited alone until it ends.
+Destroying a session joins its threads. In a forked child these threads do not exist, so it would hang or crash: a child
+never destroys the sessions that it inherited.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _after_fork() -> None:
     import ctypes
 
     for session in _alive:
-        # A reference that nobody holds: a mere list would be emptied when the interpreter ends.
+        # An extra reference without an owner: the interpreter would empty a list when it ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
     _alive.clear()
 
@@ -32,17 +32,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def silence_telemetry() -> None:
-    """Keep onnxruntime, imported later by whomever, from reporting usage.
+    """Disable the telemetry of onnxruntime; call it before onnxruntime is imported.
 
-    Since 1.31 the official wheels report usage to Microsoft over HTTPS, keep a device id under the user's cache folder,
-    and start a thread for it at import that makes a forked child hang at its end. The variable is the documented way to
-    have none of it, and it must be set before the import. Whoever wants the reports sets it to something else.
+    Since 1.31 the official wheels report usage to Microsoft over HTTPS, store a device id in the user's cache folder,
+    and start a thread at import that makes a forked child hang when it ends. The variable is the documented switch. A
+    value that the user has set is kept.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime, its telemetry silenced."""
+    """Import onnxruntime without telemetry."""
     silence_telemetry()
     import onnxruntime
 

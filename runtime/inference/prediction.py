@@ -1,28 +1,24 @@
-"""What the runtime answers."""
+"""A prediction: the answer to one text, as plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from ...kb.knowledge_base import KnowledgeBase
 from ..decision.conformal import PredictionSets
 from ..decision.rejection_score import Signal
-
-Reason = Literal["never", "empty", "sure", "budget"]
-"""Why nothing was retrieved: the runtime was opened so, the knowledge base has no row, the student was sure enough for
-the gate, or the text's time was used up."""
+from .neighbours import NO_NEIGHBOURS, Neighbours
+from .retrieval_policy import Reason
 
 
 class Timings(NamedTuple):
-    """Microseconds spent in each stage of one prediction.
+    """Microseconds in each stage of one prediction.
 
-    Without neighbours ``search_us`` is 0, and ``blend_us`` what it took to choose the label.
+    Without neighbours ``search_us`` is 0, and ``blend_us`` is the time to choose the label.
     """
 
     tokenize_us: float
@@ -32,81 +28,27 @@ class Timings(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Neighbour:
-    """A row of the knowledge base that a prediction looked up.
-
-    Attributes:
-        row: its number in the knowledge base, from 0.
-        id: its identity, as given when the knowledge base was built.
-        similarity: cosine to the query.
-        weight: its share of the retrieved probabilities; a prediction's weights sum to 1.
-        label: the label that the teacher gives it.
-        gold_label: the label that the data gave it, None where unknown.
-        soft_label: the teacher's probabilities, float32 [c].
-        text: its text or pair, None where the knowledge base keeps no texts.
-    """
-
-    row: int
-    id: int
-    similarity: float
-    weight: float
-    label: str
-    gold_label: str | None
-    soft_label: NDArray[np.float32] = field(repr=False)
-    text: str | tuple[str, str] | None
-
-    def as_record(self) -> dict[str, Any]:
-        """The neighbour as JSON values, without its soft label."""
-        names = ("row", "id", "similarity", "weight", "label", "gold_label", "text")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """What was looked up for one text; `Prediction.neighbours` makes it readable when it is asked for."""
-
-    kb: KnowledgeBase
-    rows: NDArray[np.int64]
-    similarities: NDArray[np.float32]
-    weights: NDArray[np.float32]
-
-    def neighbours(self, labels: Sequence[str]) -> tuple[Neighbour, ...]:
-        """Every neighbour with its names and text, best first."""
-        return tuple(self._neighbour(rank, int(row), labels) for rank, row in enumerate(self.rows))
-
-    def _neighbour(self, rank: int, row: int, labels: Sequence[str]) -> Neighbour:
-        soft_label = self.kb.soft_labels[row]
-        gold = self.kb.label(row)
-        return Neighbour(
-            row=row,
-            id=self.kb.id(row),
-            similarity=float(self.similarities[rank]),
-            weight=float(self.weights[rank]),
-            label=labels[int(soft_label.argmax())],
-            gold_label=labels[gold] if gold >= 0 else None,
-            soft_label=soft_label,
-            text=self.kb.text(row),
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """One text's answer.
+    """The answer to one text.
 
-    Two predictions are equal when every number in them but the timings is the same, bit for bit.
+    Two predictions are equal if all their values except the timings are equal, bit for bit.
 
     Attributes:
         label: the most probable label.
         probability: its probability.
         probabilities: float32 [c], the blend, in the order of ``labels``.
         student_probabilities: float32 [c], the student's own.
-        retrieval_probabilities: float32 [c], the neighbours' own; None where nothing was retrieved.
-        reason: why nothing was retrieved; None where neighbours had a part in the answer.
-        student_weight: the student's share of this answer, 0 to 1; 1.0 where nothing was retrieved.
-        timings: microseconds a stage.
-        labels: the labels' names.
-        doubt: how much speaks against answering, from 0 (`doubt`); None where abstention was not asked for.
-        abstention: the signal that speaks most against it, where it is too much; None where the text is answered.
+        retrieval_probabilities: float32 [c], the neighbours' own; None without neighbours.
+        reason: why nothing was retrieved; None with neighbours.
+        student_weight: the student's share of this answer, 0 to 1; 1.0 without neighbours.
+        timings: microseconds in each stage.
+        labels: names of the labels.
+        neighbours: the retrieved rows, most similar first; their texts are read at the first access.
+        rejection_score: the score above which a text is abstained from, from 0 upwards (`decision.rejection_score`);
+            None unless abstention was requested.
+        abstention: the signal with the largest part of the score if the text is abstained from, else None.
+        set_thresholds: thresholds of the prediction sets; None if the bundle has none for this answer.
+        edited: the parts of the answer that edits of the knowledge base decide: new labels, and a pinned row.
     """
 
     label: str
@@ -118,75 +60,61 @@ class Prediction:
     student_weight: float
     timings: Timings
     labels: tuple[str, ...] = field(repr=False)
-    _found: Retrieval | tuple[Neighbour, ...] = field(default=(), repr=False)
+    neighbours: Neighbours = field(default=NO_NEIGHBOURS, repr=False)
     rejection_score: float | None = None
     abstention: Signal | None = None
-    _sets: PredictionSets | None = field(default=None, repr=False)
-    _edited: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
+    set_thresholds: PredictionSets | None = field(default=None, repr=False)
+    edited: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
 
     @property
     def abstained(self) -> bool:
-        """Whether the text is better left unanswered, by what was asked for; the label is there nevertheless."""
+        """Whether the rejection score is above the threshold; the label is set nevertheless."""
         return self.abstention is not None
 
     @property
     def prediction_set(self) -> tuple[str, ...] | None:
-        """The labels that are likely enough, best first: the right one is among them for 90 % of texts (`conformal`).
+        """The labels that include the right one for 90 % of texts, most probable first (`decision.conformal`).
 
-        It may be empty. None where the bundle has no such sets, or edits brought labels that they were not fitted for.
+        It may be empty. None if the bundle has no prediction sets, or if edits added labels.
         """
-        return None if self._sets is None or 0.9 not in self._sets.coverages else self.prediction_set_of(0.9)
+        thresholds = self.set_thresholds
+        return None if thresholds is None or 0.9 not in thresholds.coverages else self.prediction_set_of(0.9)
 
     def prediction_set_of(self, coverage: float) -> tuple[str, ...]:
-        """`prediction_set` for another share of texts than 90 %.
+        """The prediction set for another share of texts than 90 %.
 
         Raises:
-            UsageError: the bundle has none for this coverage.
+            UsageError: the bundle has no prediction sets for this coverage.
         """
-        if self._sets is None:
+        if self.set_thresholds is None:
             raise UsageError(
                 "the bundle has no prediction sets",
                 expected="an abstention section in the manifest",
                 remedy="Export it again with this version.",
             )
-        least = self._sets.of(coverage)
+        least = self.set_thresholds.of(coverage)
         order = np.argsort(-self.probabilities, kind="stable")
         return tuple(self.labels[one] for one in order[self.probabilities[order] >= least])
 
     @property
-    def edited(self) -> tuple[float, float]:
-        """What edits of the knowledge base decide of the answer: the parts of new labels and of a pinned row."""
-        return self._edited
-
-    @property
     def similarities(self) -> NDArray[np.float32]:
-        """The neighbours' cosines, float32 [k], best first."""
-        found = self._found
-        if isinstance(found, Retrieval):
-            return found.similarities
-        return np.array([near.similarity for near in found], np.float32)
+        """The neighbours' cosines, float32 [k], descending."""
+        return self.neighbours.similarities
 
     @property
     def retrieved(self) -> bool:
-        """Whether neighbours had a part in the answer."""
+        """Whether neighbours are part of the answer."""
         return self.reason is None
 
-    @property
-    def neighbours(self) -> tuple[Neighbour, ...]:
-        """The neighbours, best first; looked up in the knowledge base at the first call."""
-        found = self._found
-        if isinstance(found, Retrieval):
-            found = found.neighbours(self.labels)
-            object.__setattr__(self, "_found", found)
-        return found
-
     def as_record(self, explain: bool = False) -> dict[str, Any]:
-        """The answer as JSON values: label, probability, probabilities (label to number), retrieved, else the reason;
-        where abstention was asked for, also abstained, doubt and abstention.
+        """The answer as JSON values.
+
+        Keys: ``label``, ``probability``, ``probabilities`` (label to number), ``retrieved``; without neighbours also
+        ``reason``; with abstention also ``abstained``, ``rejection_score`` and ``abstention``.
 
         Args:
-            explain: add the student's share, its own and the retrieved probabilities, the prediction set where the
-                bundle has one, and the neighbours.
+            explain: add ``student_weight``, ``student_probabilities``, ``retrieval_probabilities``, ``neighbours`` and,
+                if the bundle has it, ``prediction_set``.
         """
         record: dict[str, Any] = {
             "label": self.label,
@@ -216,7 +144,7 @@ class Prediction:
         return dict(zip(self.labels, probabilities.tolist(), strict=True))
 
     def _key(self) -> tuple[object, ...]:
-        retrieved = self.retrieval_probabilities
+        retrieved, near = self.retrieval_probabilities, self.neighbours
         return (
             self.label,
             self.reason,
@@ -226,7 +154,9 @@ class Prediction:
             self.probabilities.tobytes(),
             self.student_probabilities.tobytes(),
             None if retrieved is None else retrieved.tobytes(),
-            tuple((near.row, near.similarity, near.weight) for near in self.neighbours),
+            near.rows.tobytes(),
+            near.similarities.tobytes(),
+            near.weights.tobytes(),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -234,19 +164,3 @@ class Prediction:
 
     def __hash__(self) -> int:
         return hash(self._key())
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # The knowledge base stays behind: what was looked up travels along.
-        names = ("label", "probability", "probabilities", "student_probabilities", "retrieval_probabilities")
-        rest = (
-            "reason",
-            "student_weight",
-            "timings",
-            "labels",
-            "neighbours",
-            "rejection_score",
-            "abstention",
-            "_sets",
-            "_edited",
-        )
-        return (Prediction, tuple(getattr(self, name) for name in (*names, *rest)))

@@ -1,4 +1,4 @@
-"""The student: one ONNX Runtime session, set up for an edge device, that runs one text at a time."""
+"""The student: an ONNX Runtime session, configured for an edge device, that runs one text at a time."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ PROBABILITIES = "probabilities"
 KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _WARNING = 2
 _LONGEST_SHARED_MASK = 4096
-# The fused kernel takes more than twice the time of an addition and a LayerNormalization (37 against 15 us at 14
-# tokens, 384 components): 9 % of a 3-layer student's run, seen with ONNX Runtime 1.31.
+# The fused kernel takes more than twice as long as an addition and a LayerNormalization (37 and 15 us at 14 tokens, 384
+# components): 9 % of the run of a 3-layer student, measured with ONNX Runtime 1.31.
 _DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 
 
 class StudentSession:
-    """``model.onnx`` with outputs ``logits`` [1, c] and ``embedding`` [1, d] (of length 1), and nearly always
-    ``probabilities`` [1, c], calibrated.
+    """A session of ``model.onnx`` with the outputs ``logits`` [1, c] and ``embedding`` [1, d], of length 1.
 
-    Texts are never batched or padded: dynamic int8 takes its ranges from the whole tensor, so that a text's answer
-    would depend on its neighbours in the batch. The threads are ``threads`` and no more, and idle threads sleep instead
-    of spinning.
+    Nearly every model also has the output ``probabilities`` [1, c], with the calibrated temperature. Texts are never
+    batched or padded: dynamic int8 computes its ranges from the whole tensor, so a text's answer would depend on the
+    other texts of the batch. The session uses exactly ``threads`` threads, which sleep when idle instead of spinning.
 
     Args:
-        path: the model.
+        path: the model file.
         threads: threads that share one run.
 
     Raises:
-        BundleError: the model cannot be loaded, or has other inputs and outputs.
+        BundleError: the model cannot be loaded, or its inputs or outputs are wrong.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -47,10 +46,10 @@ class StudentSession:
         outputs = {node.name for node in self.session.get_outputs()}
         if "input_ids" not in names or names - KNOWN_INPUTS or set(OUTPUTS) - outputs:
             raise BundleError(
-                "the model has other inputs or outputs",
+                "the model's inputs or outputs are wrong",
                 path=path,
                 found=f"{sorted(names)} -> {sorted(outputs)}",
-                expected=f"input_ids and of {sorted(KNOWN_INPUTS - {'input_ids'})} -> {OUTPUTS}",
+                expected=f"input_ids and any of {sorted(KNOWN_INPUTS - {'input_ids'})} -> {OUTPUTS}",
             )
         self._mask = np.ones((1, _LONGEST_SHARED_MASK), np.int64) if "attention_mask" in names else None
         self._types = "token_type_ids" in names
@@ -58,11 +57,11 @@ class StudentSession:
         self._run = self.session.run
 
     def feeds(self, encoding: Encoding) -> dict[str, NDArray[np.int64]]:
-        """The session's inputs for one text, each int64 [1, tokens]."""
+        """The inputs of the session for one text, each int64 [1, tokens]."""
         ids = np.array([encoding.ids], np.int64)
         feeds = {"input_ids": ids}
         if self._mask is not None:
-            # Never padded, so always all ones; sliced from one array instead of made anew.
+            # All ones, because texts are never padded; a slice of one array is faster than a new array.
             mask = self._mask[:, : ids.shape[1]]
             feeds["attention_mask"] = mask if mask.shape == ids.shape else np.ones_like(ids)
         if self._types:
@@ -70,10 +69,10 @@ class StudentSession:
         return feeds
 
     def run(self, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One text's logits float32 [c] and embedding float32 [d].
+        """The logits float32 [c] and the embedding float32 [d] of one text.
 
         Raises:
-            ModelError: the model cannot run on these tokens, e.g. one that it has no embedding of.
+            ModelError: the model cannot run on these tokens, for example if it has no embedding for one of them.
         """
         logits, embedding = self._outputs(OUTPUTS, encoding)
         return logits, embedding
@@ -81,10 +80,10 @@ class StudentSession:
     def everything(
         self, encoding: Encoding, temperature: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """One text's logits and embedding, as of ``run``, and probabilities, as of ``answer``, of one run of the model.
+        """The logits, the embedding and the probabilities of one text, from one run of the model.
 
         Raises:
-            ModelError: as of ``run``.
+            ModelError: same as `run`.
         """
         if self._answers is None:
             logits, embedding = self.run(encoding)
@@ -93,14 +92,14 @@ class StudentSession:
         return logits, embedding, probabilities
 
     def answer(self, encoding: Encoding, temperature: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One text's probabilities float32 [c], softmax(logits / temperature), and embedding float32 [d].
+        """The probabilities float32 [c], softmax(logits / temperature), and the embedding float32 [d] of one text.
 
         Args:
-            encoding: of the text.
-            temperature: the one that the model's own probabilities were made with; used where it has none.
+            encoding: the tokens of the text.
+            temperature: the student's temperature; used if the model has no output ``probabilities``.
 
         Raises:
-            ModelError: as of ``run``.
+            ModelError: same as `run`.
         """
         if self._answers is not None:
             probabilities, embedding = self._outputs(self._answers, encoding)
@@ -111,7 +110,7 @@ class StudentSession:
     def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[np.float32]]:
         try:
             found = self._run(names, self.feeds(encoding))
-        except Exception as error:  # ONNX Runtime's exceptions share no base class but this
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base class
             raise ModelError("the student cannot run", path=self.path, found=_first_line(error)) from error
         return [output[0] for output in found]
 
@@ -125,7 +124,7 @@ def _session(path: Path, threads: int) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _WARNING
-    # With texts of every length the arena and its patterns only ever grow: a third more memory, and not faster.
+    # With texts of varying length, the arena and its patterns only grow: a third more memory, and no faster.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -136,14 +135,14 @@ def _session(path: Path, threads: int) -> Any:
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=_DISABLED_OPTIMIZERS,
-            enable_fallback=0,  # to the same provider once more, with a banner on stdout
+            enable_fallback=0,  # the fallback is the same provider again, with a banner on stdout
         )
-    except Exception as error:  # ONNX Runtime's exceptions share no base class but this
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base class
         raise BundleError(
             "the model cannot be loaded",
             path=path,
             found=_first_line(error),
-            expected=f"a model that onnxruntime {onnxruntime.__version__} reads",
+            expected=f"a model that onnxruntime {onnxruntime.__version__} can load",
             remedy="Upgrade onnxruntime, or export the bundle again.",
         ) from error
     keep_in_children(session)

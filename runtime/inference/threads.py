@@ -1,4 +1,4 @@
-"""How many threads this process may use, as the operating system sees it.
+"""The number of threads that this process may use.
 
 Libraries count the host's cores; a container or a pinned process may have far fewer.
 """
@@ -15,10 +15,10 @@ MAX_THREADS = 1024
 
 
 def default_threads(root: Path = Path("/")) -> int:
-    """The smallest of the CPU affinity, the cgroup v2 quota and the cgroup v1 quota; at least 1.
+    """The smaller of the CPU affinity and the cgroup v2 quota; at least 1.
 
     Args:
-        root: where ``proc`` and ``sys`` are looked for.
+        root: the folder that contains ``proc`` and ``sys``.
     """
     try:
         cores = len(os.sched_getaffinity(0))
@@ -28,11 +28,11 @@ def default_threads(root: Path = Path("/")) -> int:
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
-def checked_threads(threads: int | None) -> int:
-    """``threads`` as given, or `default_threads` for None.
+def checked_threads(threads: object) -> int:
+    """The number of threads to use: the given number, or `default_threads` for None.
 
     Raises:
-        UsageError: less than 1, or so many that the system would fall over them.
+        UsageError: it is not a whole number from 1 to `MAX_THREADS`.
     """
     if threads is None:
         return default_threads()
@@ -44,46 +44,32 @@ def checked_threads(threads: int | None) -> int:
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """The cores that control groups grant, the tightest of all levels; None where there is no limit."""
-    quotas = []
-    for controllers, group in _groups(root / "proc/self/cgroup"):
-        if controllers == "":
-            quotas += [_v2(folder) for folder in _levels(root / "sys/fs/cgroup", group)]
-        elif "cpu" in controllers.split(","):
-            quotas += [_v1(folder) for folder in _levels(root / "sys/fs/cgroup/cpu", group)]
-            quotas += [_v1(folder) for folder in _levels(root / "sys/fs/cgroup" / controllers, group)]
+    """The cores that cgroup v2 grants this process, the smallest limit of all levels; None without a limit.
+
+    Args:
+        root: the folder that contains ``proc`` and ``sys``.
+    """
+    mount = root / "sys/fs/cgroup"
+    groups = [line.removeprefix("0::") for line in _read(root / "proc/self/cgroup").splitlines() if line[:3] == "0::"]
+    quotas = [_quota(folder) for group in groups for folder in _levels(mount, group)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _groups(path: Path) -> list[tuple[str, str]]:
-    """The (controllers, group) pairs of ``/proc/self/cgroup``; version 2 has no controllers."""
-    lines = (line.split(":", 2) for line in _read(path).splitlines())
-    return [(parts[1], parts[2]) for parts in lines if len(parts) == 3]
-
-
 def _levels(mount: Path, group: str) -> list[Path]:
-    """The group's folder and all above it up to the mount: the tightest limit counts."""
+    """The folders of a group and of every group above it."""
     pure = PurePosixPath(group.lstrip("/"))
-    if ".." in pure.parts:  # the group lies outside what this container sees
+    if ".." in pure.parts:  # the group is outside of what this container can see
         return [mount]
     return [mount / part for part in (pure, *pure.parents)]
 
 
-def _v2(folder: Path) -> float | None:
+def _quota(folder: Path) -> float | None:
     quota, _, period = _read(folder / "cpu.max").partition(" ")
-    return _ratio(quota, period)
-
-
-def _v1(folder: Path) -> float | None:
-    return _ratio(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
-
-
-def _ratio(quota: str, period: str) -> float | None:
     try:
-        share = int(quota) / int(period)
+        cores = int(quota) / int(period)
     except (ValueError, ZeroDivisionError):  # no such file, or "max"
         return None
-    return share if share > 0 else None  # version 1 says -1 for no limit
+    return cores if cores > 0 else None
 
 
 def _read(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Texts to token ids, through the `tokenizers` library alone."""
+"""The tokenizer: texts to token ids, with the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from ..bundle.tokenizer_safety import check_growth, check_size
 
 
 class TextTokenizer:
-    """A ``tokenizer.json`` with the truncation of the manifest and no padding, whatever the file says.
+    """A ``tokenizer.json`` with the manifest's truncation and without padding, whatever the file says.
 
-    One text at a time: the library's own batch mode starts a thread pool of the host's size, which a fork then breaks.
+    It encodes one text at a time: the library's batch mode starts a thread pool as large as the host, which breaks in a
+    forked process.
 
     Args:
         path: the ``tokenizer.json``.
-        max_length: tokens a text, or a pair together, is cut to, special tokens counted; the longer text of a pair is
-            cut first.
+        max_length: a text, or a pair together, is truncated to this number of tokens, special tokens included; the
+            longer text of a pair is truncated first.
 
     Raises:
-        BundleError: the file is no tokenizer.
+        BundleError: the file is not a usable tokenizer.
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
@@ -35,8 +36,8 @@ class TextTokenizer:
             self.max_length = max_length
         except BundleError:
             raise
-        except BaseException as error:  # the library raises bare Exception, and panics
-            if not _theirs(error):
+        except BaseException as error:  # the library raises plain Exception, or panics
+            if not _from_library(error):
                 raise
             raise BundleError(
                 "the tokenizer cannot be read",
@@ -47,18 +48,18 @@ class TextTokenizer:
             ) from error
 
     def encode(self, text: str, pair: str | None = None) -> Encoding:
-        """The text's (or the pair's) token ids with special tokens, cut to ``max_length``.
+        """Encode a text or a pair, with special tokens, truncated to ``max_length``.
 
         Raises:
-            TextError: the text is not valid Unicode, or nothing is left of it.
-            BundleError: the tokenizer cannot work with the text, as with a pattern that would take for ever.
+            TextError: the text is not valid Unicode, or it has no tokens.
+            BundleError: the tokenizer fails on the text, for example because a regular expression takes too long.
         """
         try:
             encoding = self._tokenizer.encode(text, pair)
         except (TypeError, UnicodeError) as error:
             raise TextError("the text is not valid Unicode", found=ascii(text[:60]), expected="UTF-8") from error
         except BaseException as error:
-            if not _theirs(error):
+            if not _from_library(error):
                 raise
             raise BundleError(
                 "the tokenizer fails on a text", path=self.path, found=str(error), remedy="Export the bundle again."
@@ -70,9 +71,9 @@ class TextTokenizer:
 
     def _unusable(self, size: int, text: str) -> ReaugkdError:
         if size == 0:
-            return TextError("the tokenizer leaves nothing of the text", found=ascii(text[:60]))
+            return TextError("the text has no tokens", found=ascii(text[:60]))
         return BundleError(
-            "the tokenizer adds more special tokens than a text may have in all",
+            "the tokenizer adds more special tokens than a text may have",
             path=self.path,
             found=f"{size:,} tokens",
             expected=f"at most {self.max_length:,}",
@@ -80,6 +81,6 @@ class TextTokenizer:
         )
 
 
-def _theirs(error: BaseException) -> bool:
-    """Whether an error is the library's own: what panics in Rust is no Exception in Python, and has no public name."""
+def _from_library(error: BaseException) -> bool:
+    """Whether the library raised an error: a panic in Rust is not a Python Exception, and its class is not public."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"

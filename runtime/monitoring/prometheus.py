@@ -1,7 +1,7 @@
 """Statistics in Prometheus's text exposition format, version 0.0.4.
 
-Counters count from the opening of a runtime, or from its last reset; Prometheus takes a smaller value for a restart.
-Buckets are cumulative and hold what is at most their ``le``. Of the edges of latency, five a decade are written.
+Counters start at the opening of a runtime, or at its last reset; Prometheus treats a smaller value as a restart.
+Buckets are cumulative: each counts the values up to its ``le``. Latency has five edges per decade.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from ..decision.histogram import PER_DECADE
 
 _Samples = Iterable[tuple[str, Mapping[str, str], float]]
-"""Of each the metric's suffix, its labels and its value."""
+"""The suffix, labels and value of each sample of a metric."""
 
 
 def exposition(stats: Mapping[str, Any]) -> str:
-    """The text for `Stats`."""
+    """`Stats` as text."""
     by_label = [("", {"label": name}, count) for name, count in stats["labels"].items()]
     reasons = [("", {"reason": name}, count) for name, count in stats["not_retrieved"].items()]
     signals = [("", {"signal": name}, count) for name, count in stats["abstentions"].items()]
@@ -25,22 +25,22 @@ def exposition(stats: Mapping[str, Any]) -> str:
     drift = [("", {"histogram": name}, value) for name, value in stats["drift"].items() if value is not None]
     metrics = [
         _metric("answers_total", "counter", "Texts answered, by label.", by_label),
-        _metric("errors_total", "counter", "Texts that could not be answered, by error.", errors),
+        _metric("errors_total", "counter", "Texts that could not be answered, by error class.", errors),
         _metric("retrieved_total", "counter", "Answers with neighbours.", [("", {}, stats["retrieved"])]),
         _metric("not_retrieved_total", "counter", "Answers of the student alone, by reason.", reasons),
-        _metric("judged_total", "counter", "Answers for which abstention was asked for.", [("", {}, stats["judged"])]),
-        _metric("abstained_total", "counter", "Texts abstained from, by the signal that weighed most.", signals),
+        _metric("judged_total", "counter", "Answers with abstention requested.", [("", {}, stats["judged"])]),
+        _metric("abstained_total", "counter", "Texts abstained from, by the strongest signal.", signals),
         _metric("top_similarity", "histogram", "Cosine of the nearest neighbour.", _buckets(stats["similarity"])),
         _metric(
             "agreement",
             "histogram",
-            "Chance that student and neighbours give one label.",
+            "Probability that student and neighbours draw the same label.",
             _buckets(stats["agreement"]),
         ),
         _metric(
             "latency_seconds",
             "histogram",
-            "Time that an answer took.",
+            "Latency of an answer.",
             _buckets(stats["latency_us"], every=PER_DECADE // 5, unit=1e-6),
         ),
         _metric(

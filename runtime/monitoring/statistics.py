@@ -1,7 +1,6 @@
-"""What a runtime has answered since it was opened, as counts: for dashboards, and for seeing that texts have changed.
+"""Statistics of a runtime's answers, for dashboards and drift detection.
 
-Each answer is counted under a lock, in a small part of the time that it took. `Statistics` counts, `Stats` is what a
-caller gets.
+`Statistics` counts each answer under a lock, in a small fraction of the answer's time; `Stats` is the result.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ..decision.abstention import DriftReference
 from ..decision.histogram import AGREEMENT_EDGES, LATENCY_EDGES, SIMILARITY_EDGES, Histogram, population_stability
 from ..inference.prediction import Prediction
 
-_LEAST_DRIFT = 200  # texts: of fewer the index is noise
+_LEAST_DRIFT = 200  # texts; with fewer, the index is noise
 _QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -25,27 +24,28 @@ class Stats(dict[str, Any]):
     """Counts as JSON values.
 
     Keys:
-        seconds: since the runtime was opened, or the counts were reset.
-        predictions: texts answered, those abstained from among them.
-        errors: texts that could not be answered: the error's class to how many.
+        seconds: time since the runtime was opened or the counts were reset.
+        predictions: texts answered, including texts abstained from.
+        errors: texts that could not be answered, by error class.
         retrieved: answers with neighbours.
-        not_retrieved: the reason (``Prediction.reason``) to how many.
-        judged: answers for which abstention was asked for.
-        abstained: of them, those abstained from.
-        abstentions: the signal (``Prediction.abstention``) to how many.
-        labels: each label that was given, to how many answers.
-        similarity: cosines of the top neighbour: ``edges``, ``counts`` (one more: up to the first edge, ..., above the
-            last) and ``sum``.
-        agreement: of the chance that student and neighbours give one label: alike.
-        latency_us: of an answer's time, in microseconds: alike, with ``p50``, ``p90`` and ``p99`` (to 6 %; None before
-            the first answer).
-        drift: population stability index of ``similarity`` and of ``agreement`` against the bundle's held-out rows
-            (`histogram.population_stability`); None where the bundle has no such reference or nothing was retrieved.
+        not_retrieved: answers without neighbours, by ``Prediction.reason``.
+        judged: answers with abstention requested.
+        abstained: texts abstained from.
+        abstentions: texts abstained from, by ``Prediction.abstention``.
+        labels: answers, by label.
+        similarity: histogram of the top neighbour's cosine: ``edges``, ``counts`` (one more than edges: up to the first
+            edge, ..., above the last) and ``sum``.
+        agreement: histogram of the probability that student and neighbours draw the same label.
+        latency_us: histogram of the latency in microseconds, with ``p50``, ``p90`` and ``p99`` (error up to 6 %; None
+            before the first answer).
+        drift: population stability index of ``similarity`` and ``agreement`` against the bundle's held-out rows
+            (`histogram.population_stability`); None without such a reference, with fewer than 200 texts retrieved for,
+            or if a gate or a budget chose the texts.
     """
 
     def prometheus(self) -> str:
         """The counts in Prometheus's text format, version 0.0.4."""
-        from .prometheus import exposition  # not at the top: few ask for it, and every start would wait
+        from .prometheus import exposition  # here: most programs do not need it
 
         return exposition(self)
 
@@ -54,7 +54,7 @@ class Statistics:
     """Counts answers; may be called from several threads.
 
     Args:
-        reference: what `Stats`'s drift is told against; None for none.
+        reference: the reference for drift; None to report no drift.
     """
 
     def __init__(self, reference: DriftReference | None = None) -> None:
@@ -109,9 +109,9 @@ class Statistics:
         """The counts so far.
 
         Args:
-            reset: begin anew afterwards; nothing is counted twice or lost in between.
+            reset: count from zero afterwards; no answer is lost or counted twice.
         """
-        if self._pid != os.getpid():  # in a forked child another thread of the parent may hold the lock for ever
+        if self._pid != os.getpid():  # in a forked child, a thread of the parent may hold the lock forever
             self._begin()
         with self._lock:
             now = time.monotonic()
@@ -150,9 +150,9 @@ class Statistics:
         )
 
     def _drift(self, name: str, seen: Histogram, chosen: bool) -> float | None:
-        """None also where few texts were counted, or the gate or a budget chose which."""
+        """The index; None without a reference, with few texts, or if the gate or a budget chose the texts."""
         reference: Histogram | None = getattr(self._reference, name, None)
-        if reference is None or reference.edges != seen.edges:  # of a version with other edges
+        if reference is None or reference.edges != seen.edges:  # written by a version with other edges
             return None
         if chosen or seen.total < _LEAST_DRIFT:
             return None

@@ -1,9 +1,9 @@
-"""The text form of a bundle: model, blend, knowledge base, quality, files."""
+"""The text of `reaugkd inspect`: model, blend, knowledge base, quality and files of a bundle."""
 
 from __future__ import annotations
 
 from ...errors import BundleIntegrityError
-from ...kb.edits.head import GENERATIONS
+from ...kb.edits.head import SNAPSHOTS
 from ...kb.storage.ed25519 import PublicKey
 from ..bundle.bundle import KB_FOLDER, Bundle
 from ..bundle.manifest import FileRecord
@@ -18,11 +18,11 @@ _LABELS_SHOWN = 6
 
 
 def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
-    """The bundle for people: model, blend, knowledge base, quality, files.
+    """Describe a bundle in text.
 
     Args:
-        bundle: an open one.
-        signer: whose signature was asked for, and found, when it was opened.
+        bundle: an open bundle.
+        signer: the key that its signature was checked with; None if it was not checked.
     """
     manifest = bundle.manifest
     quality, quantization = manifest.quality, manifest.quantization
@@ -35,16 +35,16 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
     base = store.edited().base
     texts = "with" if base.keeps_texts else "without" if base.digests is None else "with digests of"
     facts = [
-        ("bundle", f"{bundle.path}, format {manifest.format_version}, every file as sealed"),
-        ("signature", _signed(bundle, signer)),
+        ("bundle", f"{bundle.path}, format {manifest.format_version}, every file matches its hash"),
+        ("signature", _signature(bundle, signer)),
         ("labels", f"{len(labels)}: {shown}"),
         ("input", f"{'pairs of texts' if manifest.text_pair else 'single texts'}, {manifest.max_length} tokens"),
         ("teacher", f"{teacher}, on {data.get('name', 'unknown')}"),
-        ("student", _student(quantization) + _pieces(quantization)),
+        ("student", _student(quantization) + _vocabulary(quantization)),
         (
             "knowledge",
             f"{len(kb):,} rows {texts} their texts, keys of {kb.ndim} x {kb.config.dtype}, "
-            f"search width {kb.config.expansion_search}",
+            f"ef_search {kb.config.expansion_search}",
         ),
         ("edits", _edits(store)),
         (
@@ -58,8 +58,8 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
         facts.append(
             (
                 "gate",
-                f"alone from {gate.threshold:.3f} on, retrieving for {gate.retrieved:.1%} of held-out rows; accuracy "
-                f"lost at most {gate.epsilon:.2%}, with confidence {1 - gate.delta:.0%} ({gate.rows} rows)",
+                f"threshold {gate.threshold:.3f}, retrieves for {gate.retrieved:.1%} of held-out rows, loses at most "
+                f"{gate.epsilon:.2%} accuracy with confidence {1 - gate.delta:.0%} ({gate.rows} rows)",
             )
         )
     if manifest.abstention is not None:
@@ -68,7 +68,7 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
         facts.append(
             (
                 "quality",
-                f"{quality['label_agreement']:.2%} of {quality['rows']} held-out rows as in float32, accuracy "
+                f"{quality['label_agreement']:.2%} of {quality['rows']} held-out rows get the float32 label, accuracy "
                 f"{quality['accuracy_float32']:.2%} -> {quality['accuracy']:.2%}, "
                 f"neighbour overlap {quality['neighbour_overlap']:.2%}",
             )
@@ -83,52 +83,52 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
 
 
 def _files(store: KnowledgeStore) -> dict[str, FileRecord]:
-    """The files in force."""
-    generation, files = store.view.generation, store.bundle.manifest.files
-    if not generation.number:
+    """The files that the runtime reads."""
+    snapshot, files = store.view.snapshot, store.bundle.manifest.files
+    if not snapshot.number:
         return files
     kept = {name: record for name, record in files.items() if not name.startswith(f"{KB_FOLDER}/")}
-    folder = f"{GENERATIONS}/{generation.number}"
-    return {**kept, **{f"{folder}/{name}": record for name, record in generation.files.items()}}
+    folder = f"{SNAPSHOTS}/{snapshot.number}"
+    return {**kept, **{f"{folder}/{name}": record for name, record in snapshot.files.items()}}
 
 
 def _edits(store: KnowledgeStore) -> str:
     view, kb = store.view, store.edited()
     if not view.edited:
         return "none"
-    recall = view.generation.recall
-    measured = "" if recall is None else f", of which a search finds {recall:.2%} of the true neighbours"
+    recall = view.snapshot.recall
+    measured = "" if recall is None else f", search recall {recall:.2%}"
     return (
-        f"{view.head.seq:,}, the last one {view.head.after[:12]}; generation {view.generation.number} of "
-        f"{view.generation.kb_rows:,} rows{measured}; since then {kb.added:,} added, {kb.removed:,} removed; the gate "
-        "does not hold any more: every text retrieves"
+        f"{view.head.seq:,}, the last one {view.head.after[:12]}; snapshot {view.snapshot.number} with "
+        f"{view.snapshot.kb_rows:,} rows{measured}; since then {kb.added:,} added, {kb.removed:,} removed; the gate "
+        "is off: every text is searched for"
     )
 
 
-def _signed(bundle: Bundle, signer: PublicKey | None) -> str:
-    """What can be said of the signature: without a key only what it says of itself."""
+def _signature(bundle: Bundle, signer: PublicKey | None) -> str:
+    """The state of the signature: without a key, only the key id that it names."""
     if signer is not None:
-        return f"by key {signer.key_id}, as required"
+        return f"checked, by key {signer.key_id}"
     try:
         signature = read_signature(bundle.path)
-    except BundleIntegrityError as error:  # nobody asked for one
+    except BundleIntegrityError as error:  # a signature is not required
         return error.message
     if signature is None:
         return "none"
-    return f"says it is by key {signature.key_id}; not checked without --require-signature"
+    return f"names key {signature.key_id}; not checked without --require-signature"
 
 
 def _abstention(abstention: Abstention) -> str:
-    """What was fitted about when not to answer."""
+    """The certified error rates and prediction sets."""
     errors = abstention.blend.errors
-    rates = f"from {errors[0].error:.1%} on" if errors else "none"
+    rates = f"{errors[0].error:.1%} and above" if errors else "none"
     shares = abstention.sets.blend.coverages
-    covering = f"of up to {shares[-1]:.0%}" if shares else "none"
-    return f"on {abstention.rows} rows; certified rates of errors: {rates}; prediction sets: {covering}"
+    covering = f"up to {shares[-1]:.0%} coverage" if shares else "none"
+    return f"on {abstention.rows} rows; certified error rates: {rates}; prediction sets: {covering}"
 
 
 def _shares(blend: BlendConfig) -> str:
-    """Whose share of an answer is how large, and what that depends on."""
+    """The mixture weight, as a constant or as a function of the text."""
     weight = blend.weight
     if weight is None:
         return f"student {blend.student_weight:.3f} + neighbours {1 - blend.student_weight:.3f}"
@@ -148,8 +148,8 @@ def _student(quantization: dict[str, object]) -> str:
     return f"int8 ({kind}) for {quantization.get('target', 'an unknown processor')}{counted}"
 
 
-def _pieces(quantization: dict[str, object]) -> str:
+def _vocabulary(quantization: dict[str, object]) -> str:
     match quantization.get("vocabulary"):
         case {"kept": int(kept), "of": int(of)} if kept != of:
-            return f", {kept:,} of {of:,} word pieces"
+            return f", {kept:,} of {of:,} tokens of the vocabulary"
     return ""

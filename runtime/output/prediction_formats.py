@@ -1,28 +1,32 @@
-"""Predictions as a table for people, or as JSON lines or CSV for programs, one row at a time."""
+"""Output formats of predictions: a table for people, JSON lines and CSV for programs; one row at a time.
+
+To add a format, write a function or class that makes a `RowWriter`, add it to `_WRITERS`, and test it. The command line
+reads its choices from there.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from ...errors import ReaugkdError, UsageError, one_line
 
-from ...errors import ReaugkdError, one_line
-from ..inference.inputs import Text
-from ..inference.prediction import Prediction
+if TYPE_CHECKING:  # the command line imports FORMATS, and must start without numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
-Format = Literal["table", "jsonl", "csv"]
-FORMATS: tuple[Format, ...] = ("table", "jsonl", "csv")
+    from ..inference.inputs import Text
+    from ..inference.prediction import Prediction
+
 _TEXT_WIDTH = 60
 _LABEL_WIDTH = 32
 _NEIGHBOURS = 10
 
 
 class Output(Protocol):
-    """Where rows go: anything that can write text."""
+    """Anything that can write text."""
 
     def write(self, text: str, /) -> object:
         """Write some text."""
@@ -33,32 +37,27 @@ RowWriter = Callable[[int, "Text | None", "Prediction | ReaugkdError"], None]
 """(row number, its text, its answer or error) -> None."""
 
 
-def row_writer(
-    kind: Format, out: Output, explain: bool, labels: Sequence[str] = (), abstains: bool = False
-) -> RowWriter:
-    """A function that writes one row after another.
-
-    ``jsonl``: one object a row with ``row``, ``label``, ``probability``, ``probabilities`` (label to number) and
-    ``retrieved``; with ``explain`` also ``neighbours``; a row that failed has ``row`` and ``error`` in their place.
-    ``csv``: columns row, label, probability, retrieved, error, and neighbours as JSON with ``explain``.
-    ``table``: aligned text under a header; with ``explain`` what the student and the neighbours say each alone, and
-    the first ten neighbours, below each row.
-    With ``abstains``, ``jsonl`` has ``abstained``, ``doubt`` and ``abstention`` too (`Prediction.as_record`), and the
-    others a column ``abstained``: the signal that weighed most where a text is abstained from, else nothing.
+def row_writer(kind: str, out: Output, explain: bool, labels: Sequence[str] = (), abstains: bool = False) -> RowWriter:
+    """A function that writes one row at a time.
 
     Args:
-        kind: one of FORMATS.
-        out: where to.
+        kind: one of `FORMATS`.
+        out: the output.
         explain: add the neighbours.
-        labels: all there are, for the width of a table's column.
-        abstains: whether abstention was asked for.
+        labels: all labels, for the width of a table's column.
+        abstains: whether abstention was requested.
+
+    Raises:
+        UsageError: there is no such format.
     """
-    if kind == "table":
-        return _Table(out, explain, labels, abstains)
-    return _jsonl(out, explain) if kind == "jsonl" else _csv(out, explain, abstains)
+    if kind not in _WRITERS:
+        raise UsageError("the output format is unknown", found=repr(kind), expected=f"one of {', '.join(FORMATS)}")
+    return _WRITERS[kind](out, explain, labels, abstains)
 
 
-def _jsonl(out: Output, explain: bool) -> RowWriter:
+def _jsonl(out: Output, explain: bool, _labels: Sequence[str], _abstains: bool) -> RowWriter:
+    """One JSON object per row: ``row`` and the keys of `Prediction.as_record`, or ``row`` and ``error``."""
+
     def write(row: int, _text: Text | None, answer: Prediction | ReaugkdError) -> None:
         if isinstance(answer, ReaugkdError):
             record = {"row": row, "error": answer.as_record()}
@@ -69,7 +68,12 @@ def _jsonl(out: Output, explain: bool) -> RowWriter:
     return write
 
 
-def _csv(out: Output, explain: bool, abstains: bool) -> RowWriter:
+def _csv(out: Output, explain: bool, _labels: Sequence[str], abstains: bool) -> RowWriter:
+    """CSV with the columns row, label, probability, retrieved and error.
+
+    With abstention there is a column ``abstained``: the signal with the largest part of the score, or nothing if the
+    text is answered. With ``explain`` there is a column ``neighbours``, as JSON.
+    """
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ["row", "label", "probability", "retrieved", "error"] + ["abstained"] * abstains + ["neighbours"] * explain
@@ -91,9 +95,13 @@ def _csv(out: Output, explain: bool, abstains: bool) -> RowWriter:
 
 
 class _Table:
-    """Aligned text, a row at a time; the header comes with the first."""
+    """Aligned text under a header, which is written before the first row.
 
-    def __init__(self, out: Output, explain: bool, labels: Sequence[str], abstains: bool = False) -> None:
+    With ``explain``, the answers of the student alone and of the neighbours alone, and the first ten neighbours, follow
+    each row. With abstention there is a column ``abstained``: the signal with the largest part of the score.
+    """
+
+    def __init__(self, out: Output, explain: bool, labels: Sequence[str], abstains: bool) -> None:
         self._out, self._explain, self._abstains = out, explain, abstains
         self._width = min(max(map(len, ("label", *(labels or [" " * _LABEL_WIDTH])))), _LABEL_WIDTH)
         self._begun = False
@@ -113,7 +121,7 @@ class _Table:
             if answer.retrieval_probabilities is not None:
                 self._alone("= neighbours alone", answer.retrieval_probabilities, answer.labels)
             for near in answer.neighbours[:_NEIGHBOURS]:
-                known = "(the bundle keeps no texts)" if near.text is None else _shown(near.text)
+                known = "(the bundle stores no texts)" if near.text is None else _shown(near.text)
                 self._line("", near.label, f"{near.weight:.1%}", f"{near.similarity:.3f} {known}")
             if len(answer.neighbours) > _NEIGHBOURS:
                 left = sum(near.weight for near in answer.neighbours[_NEIGHBOURS:])
@@ -136,3 +144,11 @@ def _shown(text: Text | None) -> str:
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+_WRITERS: dict[str, Callable[[Output, bool, Sequence[str], bool], RowWriter]] = {
+    "table": _Table,
+    "jsonl": _jsonl,
+    "csv": _csv,
+}
+FORMATS = tuple(_WRITERS)

@@ -1,50 +1,48 @@
-"""From records to answers: what `predict` does with its arguments or its input, row by row."""
+"""The stream of `reaugkd predict`: records of the arguments or the input to written answers, row by row."""
 
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReaugkdError, UsageError
-from ..data import BadRecord, Columns, Record, read_records
+from ..data import BadRow, Columns, TextRow, read_text_rows
 from ..decision.abstention_goal import Abstain
-from ..inference.inputs import Text
 from ..inference.prediction import Prediction
 from ..runtime import Runtime
-from .prediction_formats import Format, Output, row_writer
+from .prediction_formats import Output, row_writer
 
 STDIN = "-"
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How answers are given.
+    """Options of the answers.
 
     Attributes:
-        kind: table, jsonl or csv.
-        explain: with the neighbours.
-        source: the file the records come from, for messages. None = arguments: then a text that cannot be answered
-            ends the call with its error, instead of leaving a record of it and going on.
-        abstain: when not to answer; None for always answering.
+        kind: the output format, one of `prediction_formats.FORMATS`.
+        explain: add the neighbours.
+        source: the file that the records come from, for error messages. None for command-line arguments: then the first
+            bad text raises its error; with a source, its error record is written and the stream continues.
+        abstain: the abstention goal; None to answer every text.
     """
 
-    kind: Format
+    kind: str
     explain: bool = False
     source: str | None = None
     abstain: Abstain | None = None
 
 
-def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[Record]:
+def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[TextRow]:
     """Records of texts given on the command line, two by two for a model that reads pairs.
 
     Raises:
-        UsageError: an odd number of texts for pairs.
+        UsageError: the model reads pairs, and the number of texts is odd.
     """
     if not pair:
-        return (Record(row, text) for row, text in enumerate(texts, start=1))
+        return (TextRow(row, text) for row, text in enumerate(texts, start=1))
     if len(texts) % 2:
         raise UsageError(
             "this bundle reads pairs of texts",
@@ -53,69 +51,55 @@ def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[Record]
             remedy="Quote each text as one argument.",
         )
     pairs = zip(texts[::2], texts[1::2], strict=True)
-    return (Record(row, both) for row, both in enumerate(pairs, start=1))
+    return (TextRow(row, both) for row, both in enumerate(pairs, start=1))
 
 
-def records_of_source(source: str, kind: str | None, columns: Columns, pair: bool) -> Iterator[Record | BadRecord]:
+def records_of_source(source: str, kind: str | None, columns: Columns, pair: bool) -> Iterator[TextRow | BadRow]:
     """Records of a file, or of stdin for ``-``."""
-    return read_records(sys.stdin.buffer if source == STDIN else Path(source), kind, columns, pair)
+    return read_text_rows(sys.stdin.buffer if source == STDIN else Path(source), kind, columns, pair)
 
 
 def answer_stream(
     runtime: Runtime,
-    records: Iterable[Record | BadRecord],
-    answers: PredictOptions,
+    records: Iterable[TextRow | BadRow],
+    options: PredictOptions,
     out: Output,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Answer every record and write the answers in order; memory does not grow with the stream.
+    """Answer every record and write the answers in order, in constant memory.
 
     Args:
-        runtime: answers.
+        runtime: answers the texts.
         records: read as answers are written.
-        answers: how.
-        out: where to.
-        progress: called with the number of rows written, after each.
+        options: options of the answers.
+        out: the output.
+        progress: called after each row with the number of rows written.
 
     Returns:
         The number of rows that could not be answered.
 
     Raises:
-        ReaugkdError: of arguments, the first bad text's error.
+        ReaugkdError: the error of the first bad text, without a source.
     """
-    write = row_writer(answers.kind, out, answers.explain, runtime.labels, answers.abstain is not None)
-    # predict_many reads ahead of what it hands out: the records in between wait here.
-    waiting: deque[Record | BadRecord] = deque()
-
-    def texts() -> Iterator[Text]:
-        for record in records:
-            waiting.append(record)
-            # A bad row takes its turn as an empty text, so that the look-ahead counts it too: a million of them in
-            # a row must neither pile up here nor keep the answers before them waiting.
-            yield record.text if isinstance(record, Record) else ""
-
+    write = row_writer(options.kind, out, options.explain, runtime.labels, options.abstain is not None)
+    keyed = ((record, record.text if isinstance(record, TextRow) else record.error) for record in records)
     failed = 0
-    for count, answer in enumerate(runtime.predict_many(texts(), "return", answers.abstain), start=1):
-        record = waiting.popleft()
-        found = _found(record, answer, answers.source)
+    for count, (record, answer) in enumerate(runtime.predict_keyed(keyed, options.abstain), start=1):
+        found = _placed(answer, record.row, options.source)
         if isinstance(found, ReaugkdError):
-            if answers.source is None:
+            if options.source is None:
                 raise found
             failed += 1
-        write(record.row, record.text if isinstance(record, Record) else None, found)
+        write(record.row, record.text if isinstance(record, TextRow) else None, found)
         if progress is not None:
             progress(count)
     return failed
 
 
-def _found(
-    record: Record | BadRecord, answer: Prediction | ReaugkdError, source: str | None
-) -> Prediction | ReaugkdError:
-    """The answer, or the error with its place."""
-    if isinstance(record, BadRecord):
-        return record.error
+def _placed(answer: Prediction | ReaugkdError, row: int, source: str | None) -> Prediction | ReaugkdError:
+    """The answer, or the error with its file and row."""
     if not isinstance(answer, ReaugkdError) or answer.row is not None:
         return answer
     if source is None:
-        return answer.at(path=f"TEXT {record.row}")
-    return answer.at(path="<stdin>" if source == STDIN else source, row=record.row)
+        return answer.at(path=f"TEXT {row}")
+    return answer.at(path="<stdin>" if source == STDIN else source, row=row)

@@ -1,4 +1,8 @@
-"""A progress line on stderr with the time left, without a library: the edge has none."""
+"""A progress line for the terminal, with the time left.
+
+`click.progressbar` does not replace it: it shows itself at once instead of after two seconds, stays on the terminal
+when it is done, prints its label into logs, and shows no rate for a stream of unknown length.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,14 @@ _EVERY = 0.5
 
 
 class ProgressLine:
-    """Call it with (done, total): after two seconds it keeps one line up to date, and removes it at the end.
+    """A callable (done, total) that shows one line after two seconds, updates it, and removes it at the end.
 
     Args:
-        label: what is under way.
-        unit: what is counted.
-        out: where to; nothing is shown unless it is a terminal, so that logs stay readable.
-        columns: of the terminal; a longer line is cut, since one that wraps could not be removed.
-        clock: seconds, for tests.
+        label: the name of the task.
+        unit: the unit that is counted, in the singular.
+        out: the output; nothing is written unless it is a terminal, so that logs stay readable.
+        columns: the width of the terminal; a longer line is cut, because a wrapped line cannot be removed.
+        clock: the time in seconds, for tests.
     """
 
     def __init__(
@@ -30,7 +34,7 @@ class ProgressLine:
         self._width = 0
 
     def __call__(self, done: int, total: int | None = None) -> None:
-        """``done`` of ``total`` units are done; None = nobody knows how many there are."""
+        """Report that ``done`` of ``total`` units are done; None if the total is unknown."""
         if total is not None and done >= total:
             self.clear()
             return
@@ -39,7 +43,7 @@ class ProgressLine:
             self._show(done, total, now)
 
     def clear(self) -> None:
-        """Remove the line: at the end, and before anything else is said."""
+        """Remove the line: at the end, and before other output."""
         if self._width:
             self._out.write("\r" + " " * self._width + "\r")
             self._out.flush()

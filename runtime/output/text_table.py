@@ -1,4 +1,4 @@
-"""Plain text tables: aligned columns, nothing but characters that every terminal has."""
+"""Plain text tables with aligned columns, in ASCII."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ GAP = "  "
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a ruled header; the first column is set left, the others right.
+    """A table with a ruled header; the first column is left-aligned, the others are right-aligned.
 
     Args:
-        header: the columns' names.
-        rows: as many cells each as the header.
+        header: the names of the columns.
+        rows: the cells, as many per row as columns.
     """
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from reaugkd.benchmarks.sweep.synthetic_kb import SyntheticKb, recall
-from reaugkd.errors import StorageError
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.soft_labels import TopLabels
@@ -36,13 +35,6 @@ def own() -> KnowledgeBase:
 @pytest.fixture(scope="module")
 def bed(own: KnowledgeBase) -> SyntheticKb:
     return SyntheticKb(own)
-
-
-def test_as_many_rows_as_before_are_the_same_rows(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
-    grown = bed.grow(ROWS, tmp_path / "kb").kb
-    cosines = (unit(grown.keys()) * unit(own.keys())).sum(axis=1)
-    assert cosines.min() > 1 - I8
-    assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels))
 
 
 def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
@@ -75,31 +67,6 @@ def test_labels_come_along_in_the_form_that_they_have(own: KnowledgeBase, bed: S
     assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels)[parents])
 
 
-def test_fewer_rows_are_some_of_the_own(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
-    grown = bed.grow(20, tmp_path / "kb").kb
-    cosines = unit(grown.keys()) @ unit(own.keys()).T
-    assert cosines.max(axis=1).min() > 1 - I8
-    parents = cosines.argmax(axis=1)
-    assert len(set(parents.tolist())) == 20 and parents.max() > 20
-    assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels)[parents])
-
-
-def test_a_search_finds_what_is_near(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    grown = bed.grow(2000, tmp_path / "kb", threads=2, progress=lambda done, total: seen.append((done, total)))
-    kb = grown.kb
-    assert (len(kb), kb.config.dtype, kb.config.connectivity, kb.config.expansion_search) == (2000, "i8", 12, 100)
-    assert seen[-1] == (2000, 2000) and grown.build_s > 0
-    assert grown.bytes == sum(file.stat().st_size for file in (tmp_path / "kb").iterdir())
-    # Not the own keys: all copies of one are equally far from it.
-    queries = unit(np.random.default_rng(1).normal(size=(20, NDIM))).astype(np.float32)
-    exact = np.argsort(-(unit(queries) @ unit(kb.keys()).T), axis=1)[:, :10]
-    found = [kb.search(query, 10).rows for query in queries]
-    share = np.mean([np.isin(true, rows).mean() for true, rows in zip(exact, found, strict=True)])
-    assert share > 0.9
-    assert recall(kb, queries, 10) == pytest.approx(share)
-
-
 def test_recall_is_what_is_found_of_what_is_near() -> None:
     class Half(KnowledgeBase):
         """Of four rows asked for, it finds the nearest, twice the third, and the farthest."""
@@ -113,16 +80,3 @@ def test_recall_is_what_is_found_of_what_is_near() -> None:
     kb = Half.build(keys, np.ones((50, 1)), config=IndexConfig(ndim=8, dtype="f32", expansion_search=100))
     queries = unit(rng.normal(size=(5, 8))).astype(np.float32)
     assert recall(kb, queries, 4) == 0.5
-
-
-def test_one_row_can_be_grown(tmp_path: Path) -> None:
-    config = IndexConfig(ndim=3)
-    kb = KnowledgeBase.build(np.array([[1, 2, 2]], np.float32), np.array([[0.5, 0.5]]), config=config)
-    grown = SyntheticKb(kb).grow(5, tmp_path / "kb").kb
-    assert len(grown) == 5 and set(grown.search(np.array([1, 2, 2], np.float32), 5).rows.tolist()) == set(range(5))
-
-
-def test_a_place_that_cannot_be_written_is_told(bed: SyntheticKb, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError):
-        bed.grow(ROWS, tmp_path / "file" / "kb")

@@ -77,15 +77,15 @@ class TestPredict:
         ("goal", "message"),
         [
             ("95%", "Write coverage=95%"),
-            ("coverage=99.9%", "too few for this coverage"),
-            ("error=0.1%", "no such rate"),
+            ("coverage=99.9%", "too few held-out rows for this coverage"),
+            ("error=0.1%", "could not certify"),
         ],
     )
     def test_goals_that_cannot_be_kept_to(self, path: Path, goal: str, message: str) -> None:
         assert message in refused("predict", path, "noon", "--abstain", goal)
 
     def test_a_bundle_that_does_not_know_when(self, edge_bundle: Path) -> None:
-        assert "does not know when to abstain" in refused("predict", edge_bundle, "noon", "--abstain", "coverage=95%")
+        assert "has no abstention thresholds" in refused("predict", edge_bundle, "noon", "--abstain", "coverage=95%")
 
 
 class TestStats:
@@ -183,5 +183,5 @@ class TestCalibrate:
 
     def test_inspect_tells(self, path: Path, tmp_path: Path) -> None:
         (line,) = [line for line in ok("inspect", path).out.splitlines() if line.startswith("abstention")]
-        assert "on 30 rows" in line and "prediction sets: of up to 95%" in line
+        assert "on 30 rows" in line and "prediction sets: up to 95% coverage" in line
         assert "abstention" not in ok("inspect", build_tiny_bundle(tmp_path / "tiny")).out

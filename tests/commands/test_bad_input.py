@@ -1,4 +1,4 @@
-"""Whatever the user gives: one line that says where, what was found, what was expected and what to do; nothing lost."""
+"""Invalid input gives one line with the place, what was found and expected, and a remedy; no file is lost."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.command_line import call, finish, names, ok, refused, spawn
 from support.workshop import Workshop
+
+from reaugkd.runtime.data.formats import FORMATS
 
 ROWS = "text,label\n" + "".join(f"noon {row},{'ab'[row % 2]}\n" for row in range(30))
 
@@ -54,7 +56,7 @@ BAD_DATA: dict[str, tuple[str, bytes, list[str]]] = {
     "nothing at all": ("d.csv", b"", ["empty", "0 rows"]),
     "one row": ("d.csv", b"text,label\nx,a\n", ["too few rows", "1 row", "at least 2"]),
     "two rows": ("d.csv", b"text,label\nx,a\ny,b\n", ["too few rows to hold any out", "2 rows of 2 classes"]),
-    "no Parquet": ("d.parquet", b"PAR1 and not much more", ["Parquet", "expected a whole Parquet file"]),
+    "no Parquet": ("d.parquet", b"PAR1 and not much more", ["Parquet", "expected a complete Parquet file"]),
     "an unknown suffix": ("d.xlsx", b"PK", ["found .xlsx", "expected one of .csv"]),
 }
 
@@ -244,7 +246,7 @@ class TestTexts:
         (tmp_path / name).write_bytes(content)
         for kind in ("jsonl", "csv", "table"):
             done = ok("predict", edge_bundle, "--input", tmp_path / name, "--format", kind)
-            assert done.err == f"{len(bad)} row{'s' * (len(bad) > 1)} could not be answered: see the error records\n"
+            assert done.err == f"{len(bad)} row{'s' * (len(bad) > 1)} could not be predicted: see the error records\n"
             assert done.out.count("\n") == len(done.out.splitlines())
         found = [json.loads(line) for line in ok("predict", edge_bundle, "--input", tmp_path / name).out.splitlines()]
         assert [record["row"] for record in found] == sorted(record["row"] for record in found)
@@ -264,7 +266,7 @@ class TestTexts:
         assert names(tmp_path) == ["d.csv"]
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(content=st.binary(max_size=200), kind=st.sampled_from(["txt", "csv", "tsv", "jsonl", "parquet"]))
+    @given(content=st.binary(max_size=200), kind=st.sampled_from([one.name for one in FORMATS]))
     def test_no_bytes_whatever_give_a_traceback(self, edge_bundle: Path, content: bytes, kind: str) -> None:
         done = call("predict", edge_bundle, "--input", "-", "--input-format", kind, stdin=content)
         assert done.code in (0, 2)
@@ -310,7 +312,7 @@ class TestBundles:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """A disk, as it were, on which every file ends at ``size`` bytes."""
+    """Limit every file to ``size`` bytes, like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -319,7 +321,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-FULL = "writing failed, nothing was left behind"
+FULL = "writing failed, no part of the output was left"
 
 
 class TestFullDisks:
@@ -379,7 +381,7 @@ class TestPlacesThatCannotBeWritten:
         message = refused("predict", edge_bundle, "noon", "--output", place, code=1)
         assert message.startswith(f"error: {place}: {FULL}; found ")
         done = call("eval", edge_bundle, "--data", "d.csv", "--split", "all", "--json", place)
-        assert done.code == 1 and done.out == ""  # told before anything is measured
+        assert done.code == 1 and done.out == ""  # reported before anything is measured
         assert done.err.startswith(f"error: {place}: {FULL}")
         assert Path("file").read_text() == "mine" and names(tmp_path) == ["d.csv", "file"]
 
@@ -409,7 +411,7 @@ class TestExistingOutputs:
         (tmp_path / "folder" / "file").write_text("mine")
         for place in (tmp_path / "folder", tmp_path / "folder" / "file"):
             message = refused(*workshop.train_arguments(place))
-            assert f"{place}: the output exists already and is no run folder" in message
+            assert f"{place}: the output exists already and is not a run folder" in message
         assert (tmp_path / "folder" / "file").read_text() == "mine" and names(tmp_path) == ["folder"]
 
     @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])

@@ -28,6 +28,7 @@ from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd import Runtime, __version__
 from reaugkd.export.recipe import Recipe
+from reaugkd.runtime.data.formats import FORMATS
 
 TEXTS = ["noon", "alarm call", "jazz music at night"]
 
@@ -53,7 +54,7 @@ class TestHelp:
             ("train", "--data --teacher --out --task --student-layers --student --embedding-dim --teacher-epochs "),
             ("train", "--student-epochs --limit --seed --recipe --text-column --text-pair-column --label-column"),
             ("export", "RUN --out --target --quantization --allow-quality-loss auto|avx2|avx512_vnni|arm64"),
-            ("export", "dynamic|static|none --kb-data --query layers|distilled --keys student|teacher|both"),
+            ("export", "dynamic|none --kb-data --query layers|distilled --keys student|teacher|both"),
             (
                 "export",
                 "--weight auto|constant|buckets|logistic --keep-heldout --leave-heldout --kb-texts plain|hash|none",
@@ -78,8 +79,13 @@ class TestHelp:
             "--seed": recipe.seed,
         }
         shown = " ".join(ok("train", "--help").out.split())
-        told = {option: re.search(rf"{option} N [^\[]*\[default: (\d+)", shown) for option in expected}
-        assert {option: int(match[1]) for option, match in told.items() if match} == expected
+        found = {option: re.search(rf"{option} N [^\[]*\[default: (\d+)", shown) for option in expected}
+        assert {option: int(match[1]) for option, match in found.items() if match} == expected
+
+    def test_a_former_name_works_with_a_note(self) -> None:
+        done = ok("compact", "--help")
+        assert done.out.startswith("Usage: reaugkd co")
+        assert done.err == "note: `reaugkd compact` is now `reaugkd condense`\n"
 
     def test_version(self) -> None:
         assert ok("--version").out == f"reaugkd, version {__version__}\n"
@@ -159,19 +165,19 @@ class TestPredict:
         (tmp_path / "in.txt").write_text("\n".join(TEXTS))
         assert len(records(ok("predict", edge_bundle, "--input", tmp_path / "in.txt").out)) == 3
 
-    @pytest.mark.parametrize("suffix", ["txt", "csv", "tsv", "jsonl", "ndjson", "parquet"])
+    @pytest.mark.parametrize("suffix", [suffix for one in FORMATS for suffix in one.suffixes])
     def test_every_kind_of_file(self, edge_bundle: Path, tmp_path: Path, suffix: str) -> None:
-        file = tmp_path / f"in.{suffix}"
+        file = tmp_path / f"in{suffix}"
         rows = [{"id": row, "text": text, "label": "unknown"} for row, text in enumerate(TEXTS)]
-        if suffix == "parquet":
+        if suffix == ".parquet":
             pyarrow = pytest.importorskip("pyarrow")
             pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), file)
-        elif suffix == "txt":
+        elif suffix in (".txt", ".text"):
             file.write_text("".join(f"{text}\n" for text in TEXTS))
-        elif suffix in ("jsonl", "ndjson"):
+        elif suffix in (".jsonl", ".ndjson", ".json"):
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         else:
-            mark = "," if suffix == "csv" else "\t"
+            mark = "," if suffix == ".csv" else "\t"
             lines = [mark.join(map(str, row.values())) for row in rows]
             file.write_text("\n".join([mark.join(rows[0]), *lines]) + "\n")
         expected = [record["probabilities"] for record in records(ok_json(edge_bundle, *TEXTS))]
@@ -219,7 +225,7 @@ class TestPredict:
         error = found[2]["error"]
         assert (error["type"], error["path"], error["row"], error["expected"]) == ("TextError", "<stdin>", 3, "UTF-8")
         assert "0xff" in error["found"] and error["remedy"]
-        assert done.err == "3 rows could not be answered: see the error records\n"
+        assert done.err == "3 rows could not be predicted: see the error records\n"
 
     def test_an_error_found_while_answering_names_the_row_too(self, pair_bundle: Path) -> None:
         out = ok("predict", pair_bundle, "--input", "-", stdin=b"noon\talarm\nnoon\n").out

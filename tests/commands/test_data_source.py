@@ -66,6 +66,6 @@ def test_what_the_user_has_decided_stays(environment: pytest.MonkeyPatch, variab
 
 
 def test_texts_of_a_file_stop_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasource, "_MOST_TEXTS", 3)
+    monkeypatch.setattr(datasource, "_MAX_TEXTS", 3)
     (tmp_path / "in.txt").write_text("a\n\nb\nc\nd\n")
     assert datasource.load_texts(str(tmp_path / "in.txt"), None, Columns(), False)[0] == ["a", "b", "c"]

@@ -19,13 +19,13 @@ def facts(path: Path) -> dict[str, str]:
 
 def test_what_a_bundle_is(edge_bundle: Path) -> None:
     assert facts(edge_bundle) == {
-        "bundle": f"{edge_bundle}, format 1, every file as sealed",
+        "bundle": f"{edge_bundle}, format 1, every file matches its hash",
         "signature": "none",
         "labels": "3: a, b, c",
         "input": "single texts, 24 tokens",
         "teacher": "unknown, on unknown",
         "student": "int8 (dynamic) for test",
-        "knowledge": "64 rows with their texts, keys of 16 x f16, search width 32",
+        "knowledge": "64 rows with their texts, keys of 16 x f16, ef_search 32",
         "edits": "none",
         "blend": "student 0.400 + neighbours 0.600, k 8, tau 0.1, temperatures: student 1.3, labels 1.5",
         "made with": next(iter(facts(edge_bundle)["made with"].splitlines())),
@@ -103,7 +103,7 @@ def test_the_gate_and_the_origin(tmp_path: Path) -> None:
     assert found["teacher"] == "org/model, on banking77"
     assert "gate" not in found
     assert found["quality"] == (
-        "98.33% of 900 held-out rows as in float32, accuracy 92.22% -> 92.11%, neighbour overlap 87.31%"
+        "98.33% of 900 held-out rows get the float32 label, accuracy 92.22% -> 92.11%, neighbour overlap 87.31%"
     )
 
 
@@ -112,6 +112,6 @@ def test_the_gate_says_what_it_saves_and_what_it_may_cost(tmp_path: Path) -> Non
     gate = {"threshold": 0.875, "epsilon": 0.005, "delta": 0.05, "rows": 902, "losses": 1, "retrieved": 0.2461}
     reseal(path, gate=gate)
     assert facts(path)["gate"] == (
-        "alone from 0.875 on, retrieving for 24.6% of held-out rows; accuracy lost at most 0.50%, with confidence 95% "
+        "threshold 0.875, retrieves for 24.6% of held-out rows, loses at most 0.50% accuracy with confidence 95% "
         "(902 rows)"
     )

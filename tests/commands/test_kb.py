@@ -58,7 +58,7 @@ def test_rows_of_files_and_of_stdin(bundle: Path, tmp_path: Path) -> None:
         ("text,label\njazz,\n", "row 2, column 'label': the label is missing"),
         ("text,label\n,a\n", "row 2"),
         ("text\njazz\n", "no label column"),
-        ("text,label\n", "not a single row"),
+        ("text,label\n", "the file has no rows"),
         ("", ""),
     ],
 )
@@ -79,13 +79,13 @@ def test_bad_json_lines(bundle: Path) -> None:
 def test_what_is_asked_for_must_be_clear(bundle: Path, tmp_path: Path) -> None:
     assert "either TEXTs with --label, or --input" in refused("kb", "add", bundle, "jazz")
     assert "either TEXTs with --label, or --input" in refused("kb", "add", bundle, "--label", "a")
-    assert "say which rows" in refused("kb", "remove", bundle)
-    assert "say which rows" in refused("kb", "relabel", bundle, "--label", "a")
+    assert "no rows are given" in refused("kb", "remove", bundle)
+    assert "no rows are given" in refused("kb", "relabel", bundle, "--label", "a")
     assert "no row has this text" in refused("kb", "remove", bundle, "never seen")
     assert "no such row" in refused("kb", "remove", bundle, "--id", 7)
-    assert "is not known" in refused("kb", "remove", bundle, "--of-label", "d")
+    assert "is unknown" in refused("kb", "remove", bundle, "--of-label", "d")
     assert "'a', perhaps" in refused("kb", "add", bundle, "jazz", "--label", "aa")
-    assert "no share" in call("kb", "add", bundle, "jazz", "--label", "a", "--guard", "lots").err
+    assert "not a share" in call("kb", "add", bundle, "jazz", "--label", "a", "--guard", "lots").err
     assert "no edit to take back" in refused("kb", "undo", bundle)
     assert "there are no such edits" in refused("kb", "diff", bundle, 3)
     refused("kb", "log", tmp_path / "nothing")
@@ -106,7 +106,7 @@ def test_rows_are_removed_and_relabelled(bundle: Path) -> None:
     assert {row["id"] for row in told} == {1120, 1121} and told[0]["old"] == {"a": 1.0} and told[0]["new"] == {"c": 1.0}
     before = json.loads(ok("kb", "log", bundle, "--json", "-").out)
     assert [entry["op"] for entry in before] == ["add", "relabel", "remove"] and "key" not in json.dumps(before)
-    removed = ok("kb", "remove", bundle, "--of-label", "b", "--no-fold").err
+    removed = ok("kb", "remove", bundle, "--of-label", "b", "--no-auto-compact").err
     assert "removed" in removed
     assert all(near["gold_label"] != "b" for near in records(ok_json(bundle, "noon", "--explain"))[0]["neighbours"])
 
@@ -132,18 +132,18 @@ def test_fold_and_verify(export: Path, bundle: Path) -> None:
     ok("kb", "add", bundle, "my secret", "--label", "a")
     ok("kb", "remove", bundle, "my secret", "--id", 1003)
     done = ok("kb", "compact", bundle, "--why", "privacy")
-    assert done.err.startswith("edit 3: generation 1 has 119 rows; a search finds ")
+    assert done.err.startswith("edit 3: snapshot 1 has 119 rows; a search finds ")
     assert "privacy" in ok("kb", "log", bundle).out
     out = ok("kb", "verify", bundle, "--export", export).out
     assert out.splitlines() == [
-        "3 edits follow one from the other; generation 1, 119 rows, 0 removed and not folded away",
-        "2 edits, made once more on the export, lead to the same files byte for byte",
+        "3 edits form an unbroken chain; snapshot 1, 119 rows, 0 removed and not yet erased",
+        "2 edits, repeated on the export, give the same files byte for byte",
     ]
     assert "cannot be brought back" in refused("kb", "undo", bundle, 2)
-    assert "a fold cannot be taken back" in refused("kb", "undo", bundle, 3)
+    assert "a compaction cannot be taken back" in refused("kb", "undo", bundle, 3)
     assert not any(b"secret" in path.read_bytes() for path in bundle.rglob("*") if path.is_file())
-    assert "takes a bundle as it was exported" in refused("fuse", bundle, "--out", bundle.parent / "one.onnx")
-    assert "takes a bundle as it was exported" in refused("compact", bundle)
+    assert "needs a bundle without edits" in refused("fuse", bundle, "--out", bundle.parent / "one.onnx")
+    assert "needs a bundle without edits" in refused("condense", bundle)
     journal = bundle / "generations" / "1" / "history.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b"privacy", b"secrecy"))
     assert "history.jsonl" in refused("kb", "verify", bundle)

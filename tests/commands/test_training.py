@@ -129,12 +129,12 @@ class TestWholeJob:
         found = json.loads(done.out)
         train_rows = len((workshop.run / "data" / "train.jsonl").read_text().splitlines())
         counts = {kind: {row["n"] for row in systems} for kind, systems in found["fidelity"].items()}
-        assert counts == {"clean": {60}, "shifted": {60}, "distillation": {train_rows}}
+        assert counts == {"clean": {60}, "typos": {60}, "distillation": {train_rows}}
         for systems in found["fidelity"].values():
             assert [row["system"] for row in systems] == [row["system"] for row in found["rows"]]
         for clean, row in zip(found["fidelity"]["clean"], found["rows"], strict=True):
             assert all(row[name] == value for name, value in clean.items() if name != "n")
-        for heading in ("clean, 60 rows", "shifted, 60 rows", f"distillation, {train_rows} rows"):
+        for heading in ("clean, 60 rows", "typos, 60 rows", f"distillation, {train_rows} rows"):
             assert f"\n{heading}\n" in done.err
         assert "in the knowledge base itself" in done.err
 

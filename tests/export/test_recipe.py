@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaugkd.errors import RecipeError
-from reaugkd.export import objectives as registry
+from reaugkd.export.objectives import registry
 from reaugkd.export.recipe import (
     REAUGKD,
     FitRecipe,
@@ -263,10 +263,10 @@ def test_values_out_of_range_are_refused_by_name(key: str, tables: dict[str, Any
 
 def test_no_toml_and_no_file(tmp_path: Path) -> None:
     for text in ("seed = ", "[a\n", "seed = 1\nseed = 2"):
-        with pytest.raises(RecipeError, match="no valid TOML"):
+        with pytest.raises(RecipeError, match="not valid TOML"):
             load_recipe(write(tmp_path, text))
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
-    with pytest.raises(RecipeError, match="no valid TOML"):
+    with pytest.raises(RecipeError, match="not valid TOML"):
         load_recipe(tmp_path / "latin.toml")
     with pytest.raises(RecipeError, match=r"nothing\.toml: the recipe cannot be read"):
         load_recipe(tmp_path / "nothing.toml")

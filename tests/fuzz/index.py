@@ -36,7 +36,7 @@ def check(data: bytes) -> None:
     rewrite(path, data)
     try:
         said = read_index_file(path)
-        config = IndexConfig(said.ndim, said.metric, said.dtype, said.connectivity)
+        config = IndexConfig(said.ndim, said.dtype, said.connectivity)
         index = VectorIndex.view(path, config)
     except ReaugkdError:
         return

@@ -22,7 +22,7 @@ def seeds() -> list[bytes]:
     key = np.array([1, -2, 3, 4], np.float32)
     row = NewRow.of(7, Labelling("a", {"a": 0.25, "b": 0.75}), Payload(key.astype(np.int8), "a text", "00"))
     changes = {
-        "add": Change(labels=("a", "b"), add=(row,), odds=1.5),
+        "add": Change(labels=("a", "b"), add=(row,), new_label_odds=1.5),
         "remove": Change(remove=(1, 2)),
         "relabel": Change(relabel=(Relabelling(3, Labelling("a", None, True), Labelling(None, {"b": 1.0})),)),
         "undo": Change(restore=(1, 2)),
@@ -31,7 +31,7 @@ def seeds() -> list[bytes]:
         Entry(1, "2026-11-21T19:06:29Z", "anna", "why", op, change, START).sealed().line()
         for op, change in changes.items()
     ]
-    fold = Entry(1, "2026-11-21T19:06:29Z", "anna", "", "compact", Change(), START, generation=1, files={"f": START})
+    fold = Entry(1, "2026-11-21T19:06:29Z", "anna", "", "compact", Change(), START, snapshot=1, files={"f": START})
     return [*lines, fold.sealed().line()]
 
 

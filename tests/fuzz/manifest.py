@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reaugkd.errors import ReaugkdError
 from reaugkd.kb.index.hnsw import IndexConfig
-from reaugkd.kb.storage.strict_json import read_json
+from reaugkd.kb.storage.strict_json import parse_json
 from reaugkd.runtime.bundle.manifest import FileRecord, Golden, Manifest
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.gating import Gate
@@ -44,7 +44,7 @@ def seeds() -> list[bytes]:
 def check(data: bytes) -> None:
     """Raise what may not be."""
     try:
-        manifest = Manifest.from_json(read_json(data), FILE)
+        manifest = Manifest.from_json(parse_json(data), FILE)
     except (ReaugkdError, ValueError) as error:
         if isinstance(error, ValueError) and not isinstance(error, ReaugkdError) and _reads(data):
             raise
@@ -55,7 +55,7 @@ def check(data: bytes) -> None:
 
 def _reads(data: bytes) -> bool:
     try:
-        read_json(data)
+        parse_json(data)
     except ValueError:
         return False
     return True

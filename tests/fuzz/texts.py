@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from reaugkd.errors import ReaugkdError, TextError
-from reaugkd.runtime.data import read_records
-from reaugkd.runtime.data.records import FORMATS
+from reaugkd.runtime.data import read_text_rows
+from reaugkd.runtime.data.formats import FORMATS
 from reaugkd.runtime.inference.prediction import Prediction
 from reaugkd.runtime.output.prediction_stream import PredictOptions, answer_stream
 from reaugkd.runtime.runtime import Runtime
 
 from .common import scratch
 
-_STREAMS = [name for name in FORMATS if name != "parquet"]  # pyarrow's own, and no stream
+_STREAMS = [one.name for one in FORMATS if one.name != "parquet"]  # pyarrow reads Parquet, from files only
 
 # What has tripped readers of texts before; each also as a part of the others (`common.mutants` splices).
 PIECES = {
@@ -114,7 +114,7 @@ def check_stream(runtime: Runtime, data: bytes, kind: str) -> None:
     """As `predict --input -` answers these bytes: a record a row, each an answer or an error."""
     out = io.StringIO()
     try:
-        records = list(read_records(io.BytesIO(data), kind))
+        records = list(read_text_rows(io.BytesIO(data), kind))
         answer_stream(runtime, records, PredictOptions("jsonl", source="-"), out)
     except ReaugkdError:  # of the whole stream: no column can be told, or it is UTF-16
         return

@@ -336,7 +336,7 @@ def test_closing_lets_go_of_the_model_and_the_knowledge_base(path: Path) -> None
 
 
 def test_one_text_is_no_stream_of_letters(runtime: Runtime) -> None:
-    with pytest.raises(UsageError, match="one text is no stream; found alarm at noon"):
+    with pytest.raises(UsageError, match="a stream takes several texts; found str 'alarm at noon'"):
         runtime.predict_many("alarm at noon")
 
 
@@ -400,13 +400,13 @@ def test_a_short_stream_leaves_no_thread_without_work(
     from reaugkd.runtime.inference import streaming as stream
 
     seen: list[int] = []
-    real = stream._attempts
+    real = stream._answered
 
-    def noted(pipeline: Any, student: Any, some: Any, on_error: Any) -> Any:
+    def noted(answer: Any, some: Any) -> Any:
         seen.append(len(some))
-        return real(pipeline, student, some, on_error)
+        return real(answer, some)
 
-    monkeypatch.setattr(stream, "_attempts", noted)
+    monkeypatch.setattr(stream, "_answered", noted)
     with Runtime.open(path, threads=threads) as runtime:
         assert len(list(runtime.predict_many(WORDS[:1] * texts))) == texts
         assert sorted(seen) == sorted(chunks)

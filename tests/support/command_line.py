@@ -21,7 +21,7 @@ HEAVY = (
 )
 
 COMMANDS = (
-    *("train", "export", "predict", "eval", "bench", "inspect", "kb", "sign", "calibrate", "compact", "fuse", "study"),
+    *("train", "export", "predict", "eval", "bench", "inspect", "kb", "sign", "calibrate", "condense", "fuse", "study"),
     "demo",
 )
 

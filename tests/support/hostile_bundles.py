@@ -56,26 +56,26 @@ def with_file(bundle: Path, name: str, content: bytes) -> None:
 # The manifest: what is made of it, and what the message tells.
 DEEP = b"[" * 100_000
 MANIFESTS: dict[str, tuple[Make, str]] = {
-    "deep": (lambda b: (b / MANIFEST_FILE).write_bytes(b'{"a":' * 100_000), "no JSON"),
+    "deep": (lambda b: (b / MANIFEST_FILE).write_bytes(b'{"a":' * 100_000), "not valid JSON"),
     "deeply nested in a free section": (
         lambda b: written(
             b, json.dumps({**plain(b), "quality": {}}).encode().replace(b'"quality": {}', b'"quality": ' + DEEP)
         ),
-        "no JSON",
+        "not valid JSON",
     ),
     "a name twice": (
         lambda b: written(b, json.dumps(plain(b)).encode().replace(b'"kb_rows": 40', b'"kb_rows": 40, "kb_rows": 41')),
         "'kb_rows' twice",
     ),
-    "NaN": (lambda b: with_field(b, "blend.tau", float("nan")), "NaN is no JSON"),
-    "Infinity": (lambda b: with_field(b, "quality.x", float("inf")), "Infinity is no JSON"),
+    "NaN": (lambda b: with_field(b, "blend.tau", float("nan")), "NaN is not JSON"),
+    "Infinity": (lambda b: with_field(b, "quality.x", float("inf")), "Infinity is not JSON"),
     "a number beyond all": (
         lambda b: written(b, json.dumps(plain(b)).encode().replace(b'"tau": 0.1', b'"tau": 1e999')),
         "too large",
     ),
     "a number of 5,000 digits": (
         lambda b: written(b, json.dumps(plain(b)).encode().replace(b'"tau": 0.1', b'"tau": ' + b"9" * 5000)),
-        "no JSON",
+        "not valid JSON",
     ),
     "k of the wrong type": (lambda b: with_field(b, "blend.k", [8]), "blend.k"),
     "an absurd k": (lambda b: with_field(b, "blend.k", 10**30), "blend.k"),

@@ -23,7 +23,7 @@ import numpy as np
 from reaugkd.kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
 from reaugkd.kb.edits.overlay import OverlayKnowledgeBase
 from reaugkd.runtime.bundle.bundle import Bundle
-from reaugkd.runtime.editing.edit import How
+from reaugkd.runtime.editing.edit import WriteOptions
 from reaugkd.runtime.editing.store import KnowledgeStore
 from reaugkd.runtime.editing.writer import KnowledgeWriter
 from support.system_calls import killed_at
@@ -34,7 +34,7 @@ Edit = Callable[[KnowledgeWriter], object]
 MEMORY = Path("/dev/shm")
 """Where syncing costs nothing, if there is such a place: a killed process loses nothing that it had written."""
 
-HOW = How(why="test", who="test")
+OPTS = WriteOptions(why="test", who="test")
 
 
 def added(seed: int, count: int = 2) -> Callable[[OverlayKnowledgeBase, int], Change]:
@@ -63,24 +63,30 @@ def removed(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
 
 
 EDITS: dict[str, tuple[list[Edit], Edit]] = {
-    "first": ([], lambda writer: writer.edit("add", added(1), HOW)),
-    "add": ([lambda writer: writer.edit("add", added(1), HOW)], lambda writer: writer.edit("add", added(2), HOW)),
-    "remove": ([lambda writer: writer.edit("add", added(1), HOW)], lambda writer: writer.edit("remove", removed, HOW)),
+    "first": ([], lambda writer: writer.edit("add", added(1), OPTS)),
+    "add": (
+        [lambda writer: writer.edit("add", added(1), OPTS)],
+        lambda writer: writer.edit("add", added(2), OPTS),
+    ),
+    "remove": (
+        [lambda writer: writer.edit("add", added(1), OPTS)],
+        lambda writer: writer.edit("remove", removed, OPTS),
+    ),
     "relabel": (
-        [lambda writer: writer.edit("add", added(1), HOW)],
-        lambda writer: writer.edit("relabel", relabelled, HOW),
+        [lambda writer: writer.edit("add", added(1), OPTS)],
+        lambda writer: writer.edit("relabel", relabelled, OPTS),
     ),
     "compact": (
-        [lambda writer: writer.edit("add", added(1), HOW), lambda writer: writer.edit("remove", removed, HOW)],
-        lambda writer: writer.compact(HOW),
+        [lambda writer: writer.edit("add", added(1), OPTS), lambda writer: writer.edit("remove", removed, OPTS)],
+        lambda writer: writer.write_snapshot(OPTS),
     ),
     "again": (
         [
-            lambda writer: writer.edit("add", added(1), HOW),
-            lambda writer: writer.compact(HOW),
-            lambda writer: writer.edit("add", added(2), HOW),
+            lambda writer: writer.edit("add", added(1), OPTS),
+            lambda writer: writer.write_snapshot(OPTS),
+            lambda writer: writer.edit("add", added(2), OPTS),
         ],
-        lambda writer: writer.compact(HOW),
+        lambda writer: writer.write_snapshot(OPTS),
     ),
 }
 
@@ -151,11 +157,11 @@ def edit_after(bundle: Path) -> None:
     """Whoever edits next finds nothing in the way, and leaves nothing of the interrupted one."""
     store = KnowledgeStore(Bundle.open(bundle))
     number = len(list(store.log()))
-    KnowledgeWriter(store).edit("add", added(3), HOW)
-    KnowledgeWriter(store).compact(HOW)
+    KnowledgeWriter(store).edit("add", added(3), OPTS)
+    KnowledgeWriter(store).write_snapshot(OPTS)
     assert len(list(KnowledgeStore(Bundle.open(bundle)).log())) == number + 2
     names = sorted(path.name for path in (bundle / "generations").iterdir())
-    assert names == sorted(["HEAD", str(store.view.generation.number)]), names
+    assert names == sorted(["HEAD", str(store.view.snapshot.number)]), names
     assert not (bundle / "kb").exists()
 
 

@@ -117,7 +117,7 @@ def test_soft_labels_that_are_none_are_no_answer(tmp_path: Path, value: float) -
         content[begin:] = np.tile(np.array([1, value, -value], np.float16), ROWS).tobytes()
     (bundle / name).write_bytes(content)
     with Runtime.open(bundle, verify=False) as runtime, np.errstate(all="ignore"):
-        with pytest.raises(BundleError, match="soft label is no distribution") as caught:
+        with pytest.raises(BundleError, match="soft label is not a distribution") as caught:
             runtime.predict("call the artist")
         assert caught.value.path == "soft_labels.npy"
         assert runtime.with_retrieval("never").predict("call").reason == "never"
@@ -133,7 +133,7 @@ def test_a_student_that_gives_no_distribution_has_no_answer(
         answer = runtime.student.answer
         said = np.array(own, np.float32)
         monkeypatch.setattr(runtime.student, "answer", lambda *given: (said, answer(*given)[1]))
-        with pytest.raises(ModelError, match="computed no probabilities") as caught:
+        with pytest.raises(ModelError, match="output is not a distribution") as caught:
             runtime.predict("call the artist")
         assert caught.value.path == str(edge_bundle / "student/model.onnx")
 
@@ -145,7 +145,7 @@ def test_keys_that_are_no_numbers_are_no_answer(tmp_path: Path) -> None:
     content[8 : 8 + ROWS * 16 * 2] = np.full(ROWS * 16, np.nan, np.float16).tobytes()
     file.write_bytes(content)
     with Runtime.open(bundle, verify=False) as runtime, np.errstate(all="ignore"):  # noqa: SIM117
-        with pytest.raises(BundleError, match="similarity is no number"):
+        with pytest.raises(BundleError, match="similarity is not a number"):
             runtime.predict("call the artist")
 
 
@@ -160,7 +160,7 @@ def test_a_stored_text_that_is_none_says_so_when_it_is_read(tmp_path: Path, line
     with Runtime.open(bundle) as runtime:
         answer = runtime.predict("call")
         with pytest.raises(BundleError, match="text cannot be read") as caught:
-            _ = answer.neighbours
+            _ = answer.neighbours[0]
         assert (caught.value.path, caught.value.row) == ("texts.jsonl", 1)
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from support.paths import TESTS
 
 from reaugkd.errors import ReaugkdError
-from reaugkd.kb.storage.strict_json import read_json
+from reaugkd.kb.storage.strict_json import parse_json
 from reaugkd.runtime.bundle.manifest import Manifest
 
 pytestmark = pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_changed_manifest_is_one_or_an_error(obj: Any) -> None:
 def test_json_is_read_as_it_stands_or_not_at_all(obj: Any) -> None:
     raw = json.dumps(obj).encode()
     try:
-        assert read_json(raw) == obj
+        assert parse_json(raw) == obj
     except ValueError:
         assert any(word in raw for word in (b"NaN", b"Infinity"))
 
@@ -122,4 +122,4 @@ def test_json_is_read_as_it_stands_or_not_at_all(obj: Any) -> None:
 )
 def test_what_the_standard_does_not_allow_is_no_json(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        read_json(raw)
+        parse_json(raw)

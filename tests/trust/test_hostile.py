@@ -137,7 +137,7 @@ def test_what_is_no_file_is_refused_without_waiting(
         monkeypatch.chdir((bundle / name).parent)  # a socket's path is short
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(Path(name).name)
-    with pytest.raises(BundleError, match=r"no file.*pipe, socket or device") as caught:
+    with pytest.raises(BundleError, match=r"not a file.*pipe, socket or device") as caught:
         Bundle.open(bundle, verify=verify)
     assert caught.value.path == str(bundle / name)
 

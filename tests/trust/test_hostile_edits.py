@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reaugkd import BundleError, How, Runtime
+from reaugkd import BundleError, Runtime
 from reaugkd.kb.edits.head import HEAD_BYTES, HeadFile, JournalHead
 from reaugkd.kb.storage.ed25519 import new_key_pair, read_private_key
 from reaugkd.runtime.bundle.manifest import seal_entry
@@ -115,7 +115,7 @@ def test_a_table_with_values_that_may_not_be(folded: Path, name: str, value: obj
     head = (text.removesuffix("\n}") + ",\n  ").encode()
     path.write_bytes(head + seal_entry(head))
     with pytest.raises(BundleError):
-        Runtime.open(folded).kb.add("noon", "a", How(preview=True))
+        Runtime.open(folded).kb.add("noon", "a", preview=True)
 
 
 @pytest.mark.parametrize("name", ["HEAD", "1/journal.jsonl", "1/generation.json", "1/history.jsonl", "1/index.usearch"])
@@ -152,31 +152,31 @@ def test_head_of_other_sizes_and_numbers(edited: Path) -> None:
     for line in (b"", good[:-1], good + b"x", b"\0" * HEAD_BYTES, b"[" * HEAD_BYTES, b"{}".ljust(HEAD_BYTES)):
         path.write_bytes(line)
         assert "HEAD" in refused(edited)
-    for changes in ({"generation": 9}, {"length": 10**12}, {"seq": 3}, {"after": "1" * 64}, {"length": 5}):
+    for changes in ({"snapshot": 9}, {"length": 10**12}, {"seq": 3}, {"after": "1" * 64}, {"length": 5}):
         path.write_bytes(good)
         set_head(edited, **changes)
         refused(edited)
 
 
 def test_with_a_signature_nothing_is_free(folded: Path, export: Path, tmp_path: Path) -> None:
-    """The table of contents says labels and odds: the fold's entry, which is signed, has its hash."""
+    """The table of contents says labels and odds: the signed entry of the compaction has its hash."""
     new_key_pair(tmp_path / "key.pem")
     key, public = read_private_key(tmp_path / "key.pem"), tmp_path / "key.pub.pem"
     bundle = tmp_path / "signed"
     shutil.copytree(export, bundle)
     sign_bundle(bundle, key)
     with Runtime.open(bundle, require_signature=public) as runtime:
-        runtime.kb.add("jazz at noon", "good", How(new_labels=True, key=key))
-        runtime.kb.compact(How(key=key))
+        runtime.kb.add("jazz at noon", "good", new_labels=True, key=key)
+        runtime.kb.compact(key=key)
     path = bundle / "generations" / "1" / "generation.json"
     obj = json.loads(path.read_bytes())
     obj.pop("seal")
     for name, value in (("labels", ["evil"]), ("odds", 9.0), ("next_id", 5)):
         head = (json.dumps({**obj, name: value}, indent=2).removesuffix("\n}") + ",\n  ").encode()
         path.write_bytes(head + seal_entry(head))
-        with pytest.raises(BundleError, match="fold"):
+        with pytest.raises(BundleError, match="compaction"):
             Runtime.open(bundle, require_signature=public)
-        with pytest.raises(BundleError, match="fold"):
+        with pytest.raises(BundleError, match="compaction"):
             Runtime.open(bundle).kb.verify()
 
 

@@ -15,7 +15,7 @@ import pytest
 from fuzz.common import mutants
 
 from reaugkd import Runtime, TextError
-from reaugkd.runtime.data import BadRecord, read_records
+from reaugkd.runtime.data import BadRow, read_text_rows
 from reaugkd.runtime.data.formats import csv_tsv as delimited
 from reaugkd.runtime.inference.inputs import MAX_TEXT_CHARS
 
@@ -126,6 +126,7 @@ STREAMS: dict[str, tuple[Callable[[], bytes], tuple[str, ...], int, int]] = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.slow
 def test_a_stream_is_answered_to_its_end_in_bounded_memory(name: str, edge_bundle: Path, tmp_path: Path) -> None:
     make, options, count, failed = STREAMS[name]
     (tmp_path / "stdin").write_bytes(make())
@@ -149,7 +150,7 @@ def test_a_file_of_stray_quotes_is_not_read_once_for_each(monkeypatch: pytest.Mo
     monkeypatch.setattr(delimited._CsvRecords, "_take_line", counted)
     content = b'a","""\nx,y\n' * lines
     assert len(content) < delimited.MAX_RECORD_CHARS  # so that each quote's end would be looked for to the end
-    records = list(read_records(io.BytesIO(b"text,label\n" + content), "csv"))
+    records = list(read_text_rows(io.BytesIO(b"text,label\n" + content), "csv"))
     assert len(records) == 2 * lines
-    assert sum(isinstance(record, BadRecord) for record in records) == lines
+    assert sum(isinstance(record, BadRow) for record in records) == lines
     assert taken < 100 * lines  # 3,000 for each, if it were

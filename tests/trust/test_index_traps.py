@@ -18,7 +18,7 @@ from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
 from reaugkd.runtime.inference.student import StudentSession
 
 NDIM = 16
-TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 2e-2, "i8": 3e-2}
+TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "i8": 3e-2}
 Opened = Callable[[NDArray[np.float32]], VectorIndex]
 
 
@@ -198,7 +198,7 @@ def test_a_students_broken_embedding_is_an_error_and_no_answer(
         probabilities, embedding = runtime.student.answer(runtime.tokenizer.encode("noon"), 1.0)
         broken = np.full_like(embedding, bad)
         monkeypatch.setattr(StudentSession, "answer", lambda *_: (probabilities, broken))
-        with pytest.raises(ModelError, match=r"computed no number; found an embedding with largest component"):
+        with pytest.raises(ModelError, match=r"embedding is not a number; found an embedding with largest component"):
             runtime.predict("noon")
         (error,) = runtime.predict_many(["noon"], on_error="return")
         assert isinstance(error, ModelError) and error.path == str(runtime.student.path)

@@ -1,4 +1,4 @@
-"""Ctrl-C, kill and kill -9 in the middle of things: nothing half-written, and the same call again succeeds."""
+"""Interruptions by Ctrl-C, kill and kill -9 leave no partial files, and the same call succeeds afterwards."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestPredictToAFile:
         process.send_signal(number)
         done = finish(process)
         writer.close()
-        assert (done.code, done.out, done.err) == (code, "", f"{word}: nothing half-written was left\n")
+        assert (done.code, done.out, done.err) == (code, "", f"{word}: no partial files were left\n")
         assert names(tmp_path) == ["pipe.txt"]
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -71,10 +71,10 @@ class TestPredictToAFile:
         monkeypatch: pytest.MonkeyPatch,
         request: pytest.FixtureRequest,
     ) -> None:
-        """usearch loses what the handler raised, and tells only that something was."""
+        """usearch replaces the exception of the signal handler by a RuntimeError."""
 
         def cut_short(*_arguments: object) -> None:
-            with contextlib.suppress(SystemExit):
+            with contextlib.suppress(KeyboardInterrupt):
                 signal.raise_signal(number)
             raise RuntimeError("Operation has been terminated")
 
@@ -91,7 +91,7 @@ class TestPredictToAFile:
         assert done.code == 0
         done = call("predict", edge_bundle, "noon")
         word = "terminated" if number == signal.SIGTERM else "hung up"
-        assert (done.code, done.out, done.err) == (code, "", f"{word}: nothing half-written was left\n")
+        assert (done.code, done.out, done.err) == (code, "", f"{word}: no partial files were left\n")
 
     def test_kill_9_leaves_a_temporary_that_the_next_call_removes(self, edge_bundle: Path, tmp_path: Path) -> None:
         process, writer = begin_predicting(edge_bundle, tmp_path)
@@ -123,7 +123,7 @@ class TestPredictToStdout:
         process.send_signal(signal.SIGINT)
         done = finish(process)
         assert [json.loads(line)["row"] for line in lines] == [1, 2]
-        assert (done.code, done.out) == (130, "") and done.err == "interrupted: nothing half-written was left\n"
+        assert (done.code, done.out) == (130, "") and done.err == "interrupted: no partial files were left\n"
 
     def test_a_signal_that_is_ignored_stays_so(self, edge_bundle: Path) -> None:
         script = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom reaugkd.cli import main\nmain()"
@@ -157,6 +157,7 @@ def weights(run: Path) -> bytes:
     return (run / "student" / "model.safetensors").read_bytes() + (run / "student" / "heads.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 class TestTraining:
     @pytest.mark.parametrize(("stage", "step"), [("teacher", 5), ("student", 40)])
     def test_ctrl_c_leaves_whole_stages_and_goes_on(
@@ -179,8 +180,8 @@ class TestTraining:
             patched.setattr(fit._Loop, "step", interrupted)
             done = call(*workshop.train_arguments(run))
         assert done.code == 130 and done.out == ""
-        assert "the same command again goes on" in done.err
-        assert done.err.endswith("interrupted: nothing half-written was left\n")
+        assert "to resume, run the same command again" in done.err
+        assert done.err.endswith("interrupted: no partial files were left\n")
         finished = {"teacher": {"data"}, "student": {"data", "teacher", "teacher_outputs", "projection"}}[stage]
         assert {file.parent.name for file in run.rglob("stage.json")} == finished
         assert [path for path in run.rglob(".*")] == []
@@ -206,8 +207,9 @@ class TestTraining:
         assert weights(run) == weights(workshop.run)
 
 
+@pytest.mark.slow
 class TestExporting:
-    @pytest.mark.parametrize("where", ["quantize", "make_kb", "seal"])
+    @pytest.mark.parametrize("where", ["quantize", "build_tuned_kb", "seal"])
     def test_ctrl_c_leaves_nothing(
         self, workshop: Workshop, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -218,12 +220,12 @@ class TestExporting:
         monkeypatch.setattr(of, where, lambda *_: signal.raise_signal(signal.SIGINT))
         done = call("export", workshop.run, "--out", tmp_path / "bundle", "--target", "avx2")
         assert done.code == 130 and done.out == ""
-        assert done.err.endswith("interrupted: nothing half-written was left\n")
+        assert done.err.endswith("interrupted: no partial files were left\n")
         assert names(tmp_path) == []
 
     def test_kill_9_leaves_a_temporary_that_the_next_call_removes(self, workshop: Workshop, tmp_path: Path) -> None:
         arguments = ("export", workshop.run, "--out", tmp_path / "bundle", "--target", "avx2", "--allow-quality-loss")
-        script = killed_in("reaugkd.export.bundle.write", "reaugkd.export.bundle.write", "make_kb", 1)
+        script = killed_in("reaugkd.export.bundle.write", "reaugkd.export.bundle.write", "build_tuned_kb", 1)
         assert finish(spawn_python(script, *arguments)).code == -signal.SIGKILL
         assert [bool(TEMPORARY.fullmatch(name)) for name in names(tmp_path)] == [True]
         ok(*arguments)
@@ -233,7 +235,7 @@ class TestExporting:
 
 
 class TestTemporaries:
-    """What files.py sweeps, and what it must not."""
+    """Which temporary files `atomic_write` removes."""
 
     @pytest.mark.parametrize("kind", ["file", "folder"])
     def test_of_dead_writers_of_the_same_name_go_and_all_else_stays(self, tmp_path: Path, kind: str) -> None:

@@ -67,7 +67,7 @@ def test_every_command_that_reads_a_bundle_reads_it(version: int) -> None:
     texts = [given] if isinstance(given, str) else list(given)
     (record,) = records(ok("predict", path, "--format", "jsonl", "--", *texts).out)
     assert record["label"] == answers[0]["label"]
-    assert f"format {version}, every file as sealed" in ok("inspect", path).out
+    assert f"format {version}, every file matches its hash" in ok("inspect", path).out
 
 
 @pytest.mark.parametrize("writer", ["0.9.0", None, 7])

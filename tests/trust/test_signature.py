@@ -28,7 +28,7 @@ from reaugkd.kb.storage.ed25519 import (
     read_private_key,
     read_public_key,
     sign,
-    verify,
+    verify_signature,
 )
 from reaugkd.runtime.benchmark.bench import bench
 from reaugkd.runtime.bundle.bundle import Bundle
@@ -97,12 +97,12 @@ class TestTheFormat:
     def test_a_context_keeps_kinds_of_messages_apart(self, keys: Path, tmp_path: Path) -> None:
         key = read_private_key(keys / "mine.pem")
         made = sign(b"message", key, context=b"one")
-        verify(b"message", made, key.public, context=b"one", path=tmp_path)
+        verify_signature(b"message", made, key.public, context=b"one", path=tmp_path)
         for message, context in ((b"message", b"two"), (b"massage", b"one"), (b"e\0message", b"on"), (b"", b"one")):
-            with pytest.raises(BundleIntegrityError, match="not the one that was signed"):
-                verify(message, made, key.public, context=context, path=tmp_path)
+            with pytest.raises(BundleIntegrityError, match="differs from the one that was signed"):
+                verify_signature(message, made, key.public, context=context, path=tmp_path)
         for context in (b"", b"one\0", b"o\0ne"):
-            with pytest.raises(ValueError, match="no context"):
+            with pytest.raises(ValueError, match="not a valid context"):
                 sign(b"message", key, context=context)
 
 
@@ -131,17 +131,17 @@ class TestOpening:
         assert (caught.value.found, caught.value.expected) == (f"key {other.key_id}", f"key {mine.key_id}")
         file = signed / SIGNATURE_FILE
         file.write_bytes(file.read_bytes().replace(other.key_id.encode(), mine.key_id.encode()))
-        with pytest.raises(BundleIntegrityError, match="not the one that was signed"):
+        with pytest.raises(BundleIntegrityError, match="differs from the one that was signed"):
             Bundle.open(signed, require_signature=mine)
 
     def test_an_altered_manifest_is_refused_though_it_is_sealed_again(self, signed: Path, keys: Path) -> None:
         (signed / "student" / "config.json").write_text("{}\n")
         reseal(signed, pooling="cls")
         Bundle.open(signed)  # whole in itself
-        with pytest.raises(BundleIntegrityError, match="not the one that was signed") as caught:
+        with pytest.raises(BundleIntegrityError, match="differs from the one that was signed") as caught:
             Runtime.open(signed, require_signature=keys / "mine.pub.pem")
         assert caught.value.path == str(signed / MANIFEST_FILE)
-        assert caught.value.remedy is not None and "sign it again" in caught.value.remedy
+        assert caught.value.remedy is not None and "reaugkd sign" in caught.value.remedy
 
     def test_an_altered_file_is_refused(self, signed: Path, keys: Path) -> None:
         file = signed / "kb" / "texts.jsonl"
@@ -158,7 +158,7 @@ class TestOpening:
         for at, bit in product(range(len(content)), range(8)):
             changed = content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
             with pytest.raises(BundleIntegrityError):
-                verify(manifest, Signature.from_bytes(changed, file), key, context=CONTEXT, path=file)
+                verify_signature(manifest, Signature.from_bytes(changed, file), key, context=CONTEXT, path=file)
             if bit == at % 8:
                 file.write_bytes(changed)
                 with pytest.raises(BundleIntegrityError):
@@ -343,28 +343,30 @@ class TestKeys:
 
 
 class TestCommands:
-    @pytest.mark.parametrize("command", ["predict", "eval", "bench", "bench --sweep", "inspect"])
+    @pytest.mark.parametrize("command", ["predict", "eval", "bench", "inspect"])
+    @pytest.mark.slow
     def test_every_reader_can_ask_for_a_signature(
         self, signed: Path, edge_bundle: Path, keys: Path, tmp_path: Path, command: str
     ) -> None:
-        name, *more = command.split()
         given: list[object] = {
             "predict": ["noon"],
             "eval": ["--data", labelled_rows(tmp_path / "rows.jsonl"), "--split", "all"],
-            "bench": ["--seconds", "0.05", *(["--rows", "70", "--tokens", "8"] if more else ["--processes", "1"])],
+            "bench": ["--seconds", "0.05", "--processes", "1"],
             "inspect": [],
-        }[name] + more
-        ok(name, signed, *given, "--require-signature", keys / "mine.pub.pem")
-        assert "signed by another key" in refused(name, signed, *given, "--require-signature", keys / "other.pub.pem")
-        assert "is not signed" in refused(name, edge_bundle, *given, "--require-signature", keys / "mine.pub.pem")
-        assert "a private key" in refused(name, signed, *given, "--require-signature", keys / "mine.pem")
+        }[command]
+        ok(command, signed, *given, "--require-signature", keys / "mine.pub.pem")
+        assert "signed by another key" in refused(
+            command, signed, *given, "--require-signature", keys / "other.pub.pem"
+        )
+        assert "is not signed" in refused(command, edge_bundle, *given, "--require-signature", keys / "mine.pub.pem")
+        assert "a private key" in refused(command, signed, *given, "--require-signature", keys / "mine.pem")
 
     def test_inspect_claims_nothing_without_a_key(self, signed: Path, edge_bundle: Path, keys: Path) -> None:
         key_id = read_public_key(keys / "mine.pub.pem").key_id
         assert "signature  none\n" in ok("inspect", edge_bundle).out
-        assert f"signature  says it is by key {key_id}; not checked without" in ok("inspect", signed).out
+        assert f"signature  names key {key_id}; not checked without" in ok("inspect", signed).out
         asked = ok("inspect", signed, "--require-signature", keys / "mine.pub.pem").out
-        assert f"signature  by key {key_id}, as required\n" in asked
+        assert f"signature  checked, by key {key_id}\n" in asked
 
 
 @pytest.mark.parametrize("measure", [bench, sweep])
@@ -396,7 +398,7 @@ def test_without_the_library_the_way_out_is_told(signed: Path, keys: Path, monke
         assert "pip install 'reaugkd[sign]'" in refused(*call)
     with pytest.raises(DependencyError):
         key = PublicKey(bytes(32))
-        verify(b"", Signature(key.key_id, b""), key, context=CONTEXT, path=signed)
+        verify_signature(b"", Signature(key.key_id, b""), key, context=CONTEXT, path=signed)
     Runtime.open(signed).close()
 
 

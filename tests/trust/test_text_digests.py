@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.command_line import ok, refused
+from support.command_line import ok
 from support.heldout_bundle import build_heldout_bundle
 from support.tiny_bundle import build_tiny_bundle, reseal
 from support.workshop import Workshop
 
 from reaugkd import BundleError, BundleIntegrityError, KnowledgeBase, Runtime, UsageError
-from reaugkd.export.bundle.prototypes import Compaction, build
+from reaugkd.export.bundle.prototypes import Condensation, build
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.kb.texts import TextDigests
 from reaugkd.runtime.bundle.bundle import Bundle
@@ -83,7 +83,7 @@ def test_where_nothing_is_kept_nothing_is_found() -> None:
 
 def test_prototypes_and_other_labels_keep_them() -> None:
     kb = knowledge(TextDigests.of([f"text {row}" for row in range(20)]), 20)
-    prototypes = Compaction.of(kb.keys(), np.asarray(kb.soft_labels)).prototypes(8)
+    prototypes = Condensation.of(kb.keys(), np.asarray(kb.soft_labels)).prototypes(8)
     small = build(kb, prototypes, CONFIG)
     assert [small.text_digest(at) for at in range(8)] == [kb.text_digest(row) for row in prototypes.rows]
     assert small.rows_of(f"text {prototypes.rows[3]}") == [3]
@@ -97,14 +97,14 @@ def test_a_compact_bundle_keeps_them_within_its_bytes(tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in (path / "kb").iterdir())
     for most in (int(0.7 * size), int(0.4 * size)):
         out = tmp_path / f"{most}"
-        told = json.loads(ok("compact", path, "--out", out, "--max-bytes", most, "--json", "-").out)
+        told = json.loads(ok("condense", path, "--out", out, "--max-bytes", most, "--json", "-").out)
         assert 0.9 * most < told["bytes"] <= most
         assert told["bytes"] == sum(file.stat().st_size for file in (out / "kb").iterdir())
     with Runtime.open(path) as full, Runtime.open(out) as small:
         before, after = full.knowledge_base, small.knowledge_base
         assert {after.text_digest(row) for row in range(len(after))} <= {before.text_digest(row) for row in range(200)}
     assert "golden texts" in ok("bench", path, "--seconds", "0.05", "--processes", "0").out
-    assert "(the bundle keeps no texts)" in ok("predict", path, "noon", "--explain").out
+    assert "(the bundle stores no texts)" in ok("predict", path, "noon", "--explain").out
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_compact_bundle_keeps_them_within_its_bytes(tmp_path: Path) -> None:
 def test_digests_that_do_not_fit_are_refused(tmp_path: Path, table: Any) -> None:
     knowledge(TextDigests.of(["a", "b", "c"]), 3).save(tmp_path)
     np.save(tmp_path / "text_digests.npy", table)
-    with pytest.raises(BundleError, match=r"do not fit each other.*uint8 \(4, 32\)|cannot be read.*i1") as caught:
+    with pytest.raises(BundleError, match=r"do not match each other.*uint8 \(4, 32\)|cannot be read.*i1") as caught:
         KnowledgeBase.open(tmp_path, CONFIG)
     assert caught.value.path == str(tmp_path / "text_digests.npy")
     with pytest.raises(UsageError, match="digests of the wrong shape"):
@@ -127,7 +127,7 @@ def test_a_file_that_would_be_read_must_be_listed(tmp_path: Path, name: str) -> 
     path = build_tiny_bundle(tmp_path / "tiny")
     np.save(path / name, np.zeros((65, 32), np.uint8))
     (path / f"{name}.npy").rename(path / name) if name.endswith("npz") else None
-    with pytest.raises(BundleIntegrityError, match="the manifest does not list a file that is there") as caught:
+    with pytest.raises(BundleIntegrityError, match="the manifest does not list a file of the bundle") as caught:
         Bundle.open(path)
     assert caught.value.path == str(path / name)
     reseal(path)
@@ -174,11 +174,3 @@ class TestExport:
                 near = runtime.predict(text).neighbours
                 confirmed.append(near[0].similarity > 0.999)
             assert np.mean(confirmed) > 0.9
-
-    def test_the_older_option_means_none_and_nothing_else(self, workshop: Workshop, tmp_path: Path) -> None:
-        said = refused("export", workshop.run, "--out", tmp_path / "b", "--no-texts", "--kb-texts", "hash")
-        assert "give either --kb-texts or --no-texts" in said
-        ok("export", workshop.run, "--out", tmp_path / "b", "--target", "avx2", "--allow-quality-loss", "--no-texts")
-        assert not (tmp_path / "b" / "kb" / "texts.jsonl").exists()
-        assert not (tmp_path / "b" / "kb" / "text_digests.npy").exists()
-        assert "--no-texts" not in ok("export", "--help").out

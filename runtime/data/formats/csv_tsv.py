@@ -1,4 +1,4 @@
-"""CSV with quoting, and TSV without any (GLUE's way)."""
+"""Read CSV with quoting (RFC 4180), and TSV without quoting (as in GLUE)."""
 
 from __future__ import annotations
 
@@ -8,37 +8,43 @@ from itertools import chain
 from typing import BinaryIO
 
 from ....errors import DataError
-from ..known_tasks import told_header
-from ..rows import BadRow, RawRow, Table
 from .lines import MAX_LINE_BYTES, Line, read_lines
+from .rows import BadRow, RawRow, Table, empty_file
 
-# A quoted cell may span lines; beyond this many characters the opening quote is taken for a stray one.
+# A quoted cell may span lines. If it exceeds this many characters, its opening quote counts as a stray one.
 MAX_RECORD_CHARS = 4 * 1024 * 1024
-# After a stray quote the next one's end is looked for half as far, down to this, and further again by what is read in
-# between: or a file of such lines would be read once for each of them.
+# Each stray quote halves the limit for the next cell, down to this minimum; each good row raises it by its length.
+# Otherwise a file with a stray quote on every line would be read once for every line.
 _MIN_RECORD_CHARS = 4096
+
+# CoLA's files in GLUE have no header line.
+_COLA_HEADER = ("source", "label", "mark", "sentence")
 
 
 def read_tsv(stream: BinaryIO, source: str) -> Table:
-    r"""Tab-separated rows: no quoting, a row ends at ``\n`` alone (or at ``\r\n`` where the first line does).
+    r"""Read tab-separated rows without quoting. Rows end at ``\n``, or at ``\r\n`` if the first line does.
 
-    CoLA's files, which have no header line, get theirs; any other file must begin with one.
+    The first line is the header, except in CoLA's files, which have none.
 
     Raises:
-        DataError: there is nothing in the stream, or its first line cannot be read.
+        DataError: the stream is empty, or its first line cannot be read.
     """
     lines = read_lines(stream, source)
     first = next(lines, None)
     if first is None:
-        raise empty_source(source)
+        raise empty_file(source)
     if first.error is not None:
         raise first.error
     ending = "\r" if first.text.endswith("\r") else ""
     cells = tuple(first.text.removesuffix(ending).split("\t"))
-    header = told_header(cells)
-    if header is None:
-        return Table(cells, _tsv_rows(lines, cells, ending, source))
-    return Table(header, _tsv_rows(chain([first], lines), header, ending, source))
+    if _is_cola_row(cells):
+        return Table(source, _COLA_HEADER, _tsv_rows(chain([first], lines), _COLA_HEADER, ending, source))
+    return Table(source, cells, _tsv_rows(lines, cells, ending, source))
+
+
+def _is_cola_row(cells: tuple[str, ...]) -> bool:
+    """Whether these are a row of CoLA: source, label 0 or 1, the linguists' mark (``*`` or nothing), sentence."""
+    return len(cells) == 4 and cells[1] in ("0", "1") and cells[2] in ("", "*")
 
 
 def _tsv_rows(lines: Iterator[Line], header: tuple[str, ...], ending: str, source: str) -> Iterator[RawRow | BadRow]:
@@ -54,27 +60,27 @@ def _tsv_rows(lines: Iterator[Line], header: tuple[str, ...], ending: str, sourc
             else:
                 yield BadRow(
                     number,
-                    _ragged(source, number, len(cells), width, "Nothing is quoted in TSV: a tab always ends a cell."),
+                    _ragged(source, number, len(cells), width, "TSV has no quoting: a tab always ends a cell."),
                 )
 
 
 def read_csv(stream: BinaryIO, source: str) -> Table:
-    """Comma-separated rows with a header, quoted as RFC 4180 says; a quoted cell may hold line breaks.
+    """Read comma-separated rows with a header, quoted as in RFC 4180; a quoted cell may hold line breaks.
 
-    Rows are counted as a spreadsheet counts them: the header is row 1, and a row over several lines is one row. A
-    quote that never closes costs its own line only: reading goes on with the next one.
+    Rows are numbered as in a spreadsheet: the header is row 1, and a row that spans several lines is one row. A quote
+    that is never closed makes its own line a bad row; reading continues with the next line.
 
     Raises:
-        DataError: there is nothing in the stream, or its header cannot be read.
+        DataError: the stream is empty, or its header cannot be read.
     """
     records = _CsvRecords(stream, source)
     header = next(records, None)
     if header is None:
-        raise empty_source(source)
+        raise empty_file(source)
     if isinstance(header, BadRow):
         raise header.error
     names = header[1]
-    return Table(tuple(names), _csv_rows(records, names, source))
+    return Table(source, tuple(names), _csv_rows(records, names, source))
 
 
 def _csv_rows(records: _CsvRecords, header: list[str], source: str) -> Iterator[RawRow | BadRow]:
@@ -93,10 +99,13 @@ def _csv_rows(records: _CsvRecords, header: list[str], source: str) -> Iterator[
 
 
 class _CsvRecords(Iterator["tuple[int, list[str], int] | BadRow"]):
-    """Records of a CSV stream as (row, cells, first line); feeds ``csv.reader`` line by line and sees what it takes."""
+    """Iterates over the records of a CSV stream as (row, cells, first line).
+
+    It feeds ``csv.reader`` line by line and keeps the lines of the current record, to read them again after an error.
+    """
 
     def __init__(self, stream: BinaryIO, source: str) -> None:
-        # The limit is the module's only one and counts for every reader in the process; it is never lowered.
+        # The csv module has one limit for all readers of the process, so it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES + MAX_RECORD_CHARS))
         self._source = source
         self._lines = read_lines(stream, source)
@@ -108,7 +117,7 @@ class _CsvRecords(Iterator["tuple[int, list[str], int] | BadRow"]):
         self._reader = csv.reader(_Feed(self._take_line), strict=True)
 
     def _take_line(self) -> str | None:
-        """The next line for the reader; None ends the record, at the end of the stream or at the limit."""
+        """Return the reader's next line; None, at the end of the stream or at the limit, ends the record."""
         if self._taken_chars > self._limit:
             return None
         line = self._waiting.pop() if self._waiting else next(self._lines, None)
@@ -136,7 +145,7 @@ class _CsvRecords(Iterator["tuple[int, list[str], int] | BadRow"]):
     def _bad_record(self, reason: str) -> BadRow:
         self._number += 1
         first, *rest = self._taken
-        # What follows a stray quote, up to the end or to the next quote, are rows of their own.
+        # The lines after the one with the stray quote are read again, as rows.
         self._waiting.extend(reversed(rest))
         if rest:
             self._limit = max(self._limit // 2, _MIN_RECORD_CHARS)
@@ -148,14 +157,14 @@ class _CsvRecords(Iterator["tuple[int, list[str], int] | BadRow"]):
             path=self._source,
             row=self._number,
             found=f"{beginning!r} (line {first.number})",
-            expected='cells quoted whole, with every quote inside doubled ("")',
-            remedy="Correct the quotes, or bring the rows as JSON lines.",
+            expected='quotes around whole cells, and every quote inside a cell doubled ("")',
+            remedy="Correct the quotes, or write the rows as JSON lines.",
         )
         return BadRow(self._number, error)
 
 
 class _Feed(Iterator[str]):
-    """An iterator that may go on after it has ended, as the reader's next record asks again."""
+    """An iterator that can continue after StopIteration: every record of ``csv.reader`` asks for lines again."""
 
     def __init__(self, take: Callable[[], str | None]) -> None:
         self._take = take
@@ -175,15 +184,4 @@ def _ragged(source: str, row: int, found: int, expected: int, remedy: str) -> Da
         found=f"{found} cells",
         expected=f"{expected} cells",
         remedy=remedy,
-    )
-
-
-def empty_source(source: str) -> DataError:
-    """The error for a source without a single row."""
-    return DataError(
-        "the file is empty",
-        path=source,
-        found="0 rows",
-        expected="a header and at least one row",
-        remedy="Bring a file with rows.",
     )

@@ -1,20 +1,20 @@
-"""JSON lines, and JSON files of one array."""
+"""Read JSON lines, and JSON files that hold one array or several splits."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from ....errors import DataError
-from ..rows import BadRow, RawRow, Table
+from .clinc150 import read_split_object
 from .lines import read_lines
+from .rows import BadRow, RawRow, SplitFile, Table
 
 
 def read_jsonl(stream: BinaryIO, source: str) -> Table:
-    """One JSON value a line; blank lines are passed over; rows are counted in lines."""
-    return Table(None, _jsonl_rows(stream, source))
+    """Read one JSON value a line. Blank lines are skipped; the row number is the line number."""
+    return Table(source, None, _jsonl_rows(stream, source))
 
 
 def _jsonl_rows(stream: BinaryIO, source: str) -> Iterator[RawRow | BadRow]:
@@ -43,44 +43,42 @@ def _parse_row(text: str, source: str, number: int) -> RawRow | BadRow:
     return BadRow(number, finding)
 
 
-def read_json(path: Path, source: str) -> Table | dict[str, object]:
-    """A ``.json`` file: an array of rows, JSON lines under another name, or one object.
+def read_json(stream: BinaryIO, source: str) -> Table | SplitFile:
+    """Read a ``.json`` file: an array of rows, JSON lines with this suffix, or one object of splits (CLINC150).
 
-    Returns:
-        A table (rows counted by their place in the array, or in lines), or the object where the file is a single one
-        of lists, as clinc150's is.
+    The whole file is in memory. The row number is the position in the array, or the line number.
 
     Raises:
-        DataError: the file is neither.
+        DataError: the file is none of these.
     """
-    with path.open("rb") as stream:
-        lines = [_usable(line.text, line.error) for line in read_lines(stream, source)]
+    lines = [_checked(line.text, line.error) for line in read_lines(stream, source)]
     first = next((line for line in lines if line and not line.isspace()), "").lstrip()
-    if first.startswith("{") and _is_json(first):
-        return Table(None, (_parse_row(line, source, row) for row, line in enumerate(lines, 1) if line.strip()))
+    if first.startswith("{") and _is_json_row(first):
+        rows = (_parse_row(line, source, row) for row, line in enumerate(lines, 1) if line.strip())
+        return Table(source, None, rows)
     value = _parse_whole("\n".join(lines), source)
-    if isinstance(value, list):
-        return Table(None, iter([RawRow(row, item) for row, item in enumerate(value, 1)]))
-    return value
+    if isinstance(value, dict):
+        return read_split_object(value, source)
+    return Table(source, None, iter([RawRow(row, item) for row, item in enumerate(value, 1)]))
 
 
-def _usable(text: str, error: DataError | None) -> str:
+def _checked(text: str, error: DataError | None) -> str:
     if error is not None:
         raise error
     return text
 
 
-def _is_json(text: str) -> bool:
-    """Whether the text is JSON by itself and no object of lists, which is a whole file on one line."""
+def _is_json_row(text: str) -> bool:
+    """Whether the text is a JSON value other than an object of lists, which would be a whole file on one line."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return not is_object_of_lists(value)
+    return not _is_object_of_lists(value)
 
 
-def is_object_of_lists(value: object) -> bool:
-    """Whether a JSON value is an object whose every value is a list."""
+def _is_object_of_lists(value: object) -> bool:
+    """Whether a JSON value is an object whose values are all lists."""
     return isinstance(value, dict) and bool(value) and all(isinstance(item, list) for item in value.values())
 
 
@@ -94,7 +92,7 @@ def _parse_whole(text: str, source: str) -> list[object] | dict[str, object]:
         except (RecursionError, ValueError):
             found = "values nested too deep, or a number with too many digits"
         else:
-            if isinstance(value, list) or is_object_of_lists(value):
+            if isinstance(value, list) or _is_object_of_lists(value):
                 return value  # type: ignore[no-any-return]
             found = f"a JSON {type(value).__name__}"
     raise DataError(

@@ -1,4 +1,4 @@
-r"""Lines of a binary stream: split on ``\n`` alone, bounded in memory, decoded singly so that a bad one is named."""
+r"""Read the lines of a binary stream: split at ``\n`` only, of bounded length, and decoded one by one."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import BinaryIO, NamedTuple
 
 from ....errors import TextError
 
-# A text of the longest allowed length (1,000,000 characters) fits even where JSON escapes every character.
+# The longest text allowed (1,000,000 characters) fits, even if JSON escapes every character of it.
 MAX_LINE_BYTES = 32 * 1024 * 1024
 
 _UTF8_BOM = b"\xef\xbb\xbf"
-_FOREIGN_BOMS = {
+_OTHER_BOMS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-_RESAVE = "Save the file as UTF-8."
+_SAVE_UTF8 = "Save the file as UTF-8."
 
 
 class Line(NamedTuple):
@@ -25,8 +25,8 @@ class Line(NamedTuple):
 
     Attributes:
         number: 1-based.
-        text: without the ending ``\n``; bytes that are no UTF-8 stand as lone surrogates (``surrogateescape``).
-        error: why the line cannot be used, or None. ``text`` is then only good for finding where quotes end.
+        text: without the ending ``\n``; bytes that are not UTF-8 are lone surrogates (``surrogateescape``).
+        error: the reason why the line cannot be used, or None. With an error, use ``text`` only to find quotes.
     """
 
     number: int
@@ -38,10 +38,11 @@ def read_lines(stream: BinaryIO, source: str) -> Iterator[Line]:
     r"""Read a stream line by line.
 
     Lines end at ``\n`` only: ``\r``, U+2028 and other separators are part of a text. A UTF-8 byte order mark is
-    dropped. Memory holds one line of at most ``MAX_LINE_BYTES``; the rest of a longer one is passed over.
+    dropped. Only one line of at most ``MAX_LINE_BYTES`` is in memory; the rest of a longer line is skipped. A line
+    that cannot be used is yielded with its error.
 
     Raises:
-        TextError: the stream is UTF-16 or UTF-32 (a bad single line is yielded with its error instead).
+        TextError: the stream is UTF-16 or UTF-32.
     """
     offset = 0
     number = 0
@@ -50,7 +51,7 @@ def read_lines(stream: BinaryIO, source: str) -> Iterator[Line]:
         start = offset
         offset += len(data)
         if number == 1:
-            _refuse_foreign_encoding(data, source)
+            _refuse_other_encodings(data, source)
         if len(data) > MAX_LINE_BYTES and not data.endswith(b"\n"):
             offset += _skip_line(stream)
             yield Line(number, "", _too_long(source, number, offset - start))
@@ -72,7 +73,7 @@ def _decode(data: bytes, source: str, number: int, start: int) -> Line:
             row=number,
             found=f"byte 0x{data[error.start]:02x} at byte offset {start + error.start}",
             expected="UTF-8",
-            remedy=_RESAVE,
+            remedy=_SAVE_UTF8,
         )
         return Line(number, data.decode("utf-8", errors="surrogateescape"), finding)
 
@@ -93,22 +94,26 @@ def _too_long(source: str, number: int, size: int) -> TextError:
         row=number,
         found=f"{size:,} bytes",
         expected=f"at most {MAX_LINE_BYTES:,} bytes",
-        remedy="Shorten the text: models read only its first few hundred words.",
+        remedy="Shorten the text: models read only the first few hundred words.",
     )
 
 
-def _refuse_foreign_encoding(head: bytes, source: str) -> None:
-    for mark, name in _FOREIGN_BOMS.items():
+def _refuse_other_encodings(head: bytes, source: str) -> None:
+    for mark, name in _OTHER_BOMS.items():
         if head.startswith(mark):
             raise TextError(
                 "the file is not UTF-8",
                 path=source,
                 found=f"{name} (byte order mark)",
                 expected="UTF-8",
-                remedy=_RESAVE,
+                remedy=_SAVE_UTF8,
             )
-    # Text of mostly Latin letters in UTF-16 without a mark has a zero byte in every pair.
+    # UTF-16 without a byte order mark: mostly Latin letters have a zero byte in every pair of bytes.
     if b"\0" in head[:2] and head[:2] != b"\0\0":
         raise TextError(
-            "the file is not UTF-8", path=source, found="zero bytes, as in UTF-16", expected="UTF-8", remedy=_RESAVE
+            "the file is not UTF-8",
+            path=source,
+            found="zero bytes, as in UTF-16",
+            expected="UTF-8",
+            remedy=_SAVE_UTF8,
         )

@@ -1,4 +1,4 @@
-"""Parquet, a row group at a time, where pyarrow is installed."""
+"""Read Parquet in batches of rows, with pyarrow if it is installed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from ....errors import DataError, DependencyError, TextError, UsageError
-from ..rows import BadRow, RawRow, Table
+from .rows import BadRow, RawRow, Table
 
 _BATCH_ROWS = 256
 
 
 def read_parquet(stream: BinaryIO, source: str) -> Table:
-    """Rows of a Parquet file; rows are counted from 1. Only one batch of rows is in memory as Python objects.
+    """Read the rows of a Parquet file. Only one batch of rows is in memory as Python objects.
 
     Raises:
         DependencyError: pyarrow is not installed.
-        UsageError: the stream cannot be sought (a pipe).
-        DataError: the file is no Parquet, or damaged.
+        UsageError: the stream is not seekable (a pipe).
+        DataError: the file is not Parquet, or damaged.
     """
     try:
         parquet = importlib.import_module("pyarrow.parquet")
@@ -27,21 +27,21 @@ def read_parquet(stream: BinaryIO, source: str) -> Table:
         raise DependencyError(
             "reading Parquet needs pyarrow",
             path=source,
-            remedy="Run pip install 'reaugkd[train]', or bring the rows as CSV or JSON lines.",
+            remedy="Run pip install 'reaugkd[train]', or write the rows as CSV or JSON lines.",
         ) from error
     if not stream.seekable():
         raise UsageError(
-            "Parquet cannot be read from a pipe", path=source, remedy="Give the file's name, or pipe JSON lines."
+            "Parquet cannot be read from a pipe", path=source, remedy="Give the name of the file, or pipe JSON lines."
         )
-    with _damage_named(source):
+    with _damage_reported(source):
         file = parquet.ParquetFile(stream)
         names = tuple(str(name) for name in file.schema_arrow.names)
-    return Table(names, _rows(file, names, source))
+    return Table(source, names, _rows(file, names, source))
 
 
 def _rows(file: Any, names: tuple[str, ...], source: str) -> Iterator[RawRow | BadRow]:
     number = 0
-    with _damage_named(source):
+    with _damage_reported(source):
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
             columns = [_cells(column) for column in batch.columns]
             for cells in zip(*columns, strict=True):
@@ -54,7 +54,7 @@ def _rows(file: Any, names: tuple[str, ...], source: str) -> Iterator[RawRow | B
 
 
 class _NotUtf8:
-    """Stands for a string cell whose bytes are no UTF-8."""
+    """A placeholder for a string cell whose bytes are not UTF-8."""
 
 
 def _cells(column: Any) -> list[Any]:
@@ -83,8 +83,8 @@ def _not_utf8(source: str, row: int, column: str) -> TextError:
 
 
 @contextmanager
-def _damage_named(source: str) -> Iterator[None]:
-    """Turn the errors of pyarrow and of the disk into a DataError."""
+def _damage_reported(source: str) -> Iterator[None]:
+    """Turn errors of pyarrow and of the file system into a DataError."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -94,6 +94,6 @@ def _damage_named(source: str) -> Iterator[None]:
             "the Parquet file cannot be read",
             path=source,
             found=(str(error).splitlines() or [type(error).__name__])[0],
-            expected="a whole Parquet file",
+            expected="a complete Parquet file",
             remedy="Write the file again.",
         ) from error

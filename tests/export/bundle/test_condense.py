@@ -14,9 +14,9 @@ from support.heldout_bundle import TEXTS, add_abstention, add_heldout, build_hel
 from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd import Runtime
-from reaugkd.commands.condense import format_compacted
+from reaugkd.commands.condense import format_condensed
 from reaugkd.errors import BundleError, OutputExistsError, UsageError
-from reaugkd.export.bundle.condense import CONNECTIVITY, DTYPE, Compacted, Limit, compact, frontier
+from reaugkd.export.bundle.condense import CONNECTIVITY, DTYPE, Condensed, Limit, condense, frontier
 from reaugkd.export.tuning.gating import Certificate, certify
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.bundle import Bundle
@@ -38,10 +38,10 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def halved(full: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Compacted]:
+def halved(full: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Condensed]:
     """200 rows of it; to be looked at."""
     out = tmp_path_factory.mktemp("halved") / "bundle"
-    return out, compact(full, out, Limit(rows=200), silent)
+    return out, condense(full, out, Limit(rows=200), silent)
 
 
 def kb_bytes(bundle: Path) -> int:
@@ -60,7 +60,7 @@ def nll_and_accuracy(bundle: Path, gold: np.ndarray, retrieval: str = "always") 
 
 
 class TestTheBundle:
-    def test_answers_and_says_what_that_is_worth(self, full: Path, halved: tuple[Path, Compacted]) -> None:
+    def test_answers_and_says_what_that_is_worth(self, full: Path, halved: tuple[Path, Condensed]) -> None:
         out, done = halved
         gold = heldout_of(full).gold
         student, alone = nll_and_accuracy(full, gold, "never")
@@ -74,21 +74,21 @@ class TestTheBundle:
         assert size.kept_accuracy == pytest.approx((still_right - alone) / (right - alone))
         assert 0.2 < size.kept_nll < 0.8  # neither nothing nor everything
 
-    def test_is_a_bundle_of_that_many_rows(self, full: Path, halved: tuple[Path, Compacted]) -> None:
+    def test_is_a_bundle_of_that_many_rows(self, full: Path, halved: tuple[Path, Condensed]) -> None:
         out, done = halved
         manifest = Bundle.open(out).manifest
         assert manifest == done.manifest
         assert (manifest.kb_rows, manifest.kb.dtype, manifest.kb.connectivity) == (200, DTYPE, CONNECTIVITY)
         assert manifest.kb.expansion_search == manifest.quality["search"]["expansion_search"] >= 64
         assert manifest.format_version == 1  # three classes: float16
-        said = manifest.quality["compaction"]
+        said = manifest.quality["condensation"]
         assert said["bytes"] == done.size.bytes == kb_bytes(out)
         assert said["bytes_before"] == done.bytes_before == kb_bytes(full)
         assert (said["rows_before"], said["rows"], said["heldout_rows"]) == (ROWS, 200, len(TEXTS))
         for name in ("student/model.onnx", "student/tokenizer.json", "student/config.json"):
             assert (out / name).read_bytes() == (full / name).read_bytes()
 
-    def test_is_made_of_rows_of_the_old_one(self, full: Path, halved: tuple[Path, Compacted]) -> None:
+    def test_is_made_of_rows_of_the_old_one(self, full: Path, halved: tuple[Path, Condensed]) -> None:
         with Runtime.open(full) as before, Runtime.open(halved[0]) as after:
             old, new = before.knowledge_base, after.knowledge_base
             assert after.manifest.blend == before.manifest.blend
@@ -96,25 +96,25 @@ class TestTheBundle:
         assert {(new.id(row), new.label(row), new.text(row)) for row in range(200)} <= whole
         assert len({new.id(row) for row in range(200)}) == 200
 
-    def test_leaves_the_held_out_rows_behind(self, halved: tuple[Path, Compacted], tmp_path: Path) -> None:
+    def test_leaves_the_held_out_rows_behind(self, halved: tuple[Path, Condensed], tmp_path: Path) -> None:
         assert not (halved[0] / HELDOUT_FILE).exists() and HELDOUT_FILE not in halved[1].manifest.files
-        with pytest.raises(BundleError, match="holds no held-out rows"):
-            compact(halved[0], tmp_path / "again", Limit(rows=100), silent)
+        with pytest.raises(BundleError, match="has no held-out rows"):
+            condense(halved[0], tmp_path / "again", Limit(rows=100), silent)
         assert names(tmp_path) == []
 
-    def test_is_the_same_every_time(self, full: Path, halved: tuple[Path, Compacted], tmp_path: Path) -> None:
-        again = compact(full, tmp_path / "again", Limit(rows=200), silent)
+    def test_is_the_same_every_time(self, full: Path, halved: tuple[Path, Condensed], tmp_path: Path) -> None:
+        again = condense(full, tmp_path / "again", Limit(rows=200), silent)
         assert again.manifest == halved[1].manifest
 
     def test_without_texts(self, full: Path, tmp_path: Path) -> None:
-        done = compact(full, tmp_path / "out", Limit(rows=ROWS), silent, keep_texts=False)
+        done = condense(full, tmp_path / "out", Limit(rows=ROWS), silent, keep_texts=False)
         assert done.size.bytes == kb_bytes(tmp_path / "out")
         assert "texts.jsonl" not in names(tmp_path / "out" / "kb")
 
     def test_its_gate_is_certified_for_its_own_answers(self, full: Path, tmp_path: Path) -> None:
         shutil.copytree(full, tmp_path / "gated")
         reseal(tmp_path / "gated", gate=GATE)
-        done = compact(tmp_path / "gated", tmp_path / "out", Limit(rows=50), silent)
+        done = condense(tmp_path / "gated", tmp_path / "out", Limit(rows=50), silent)
         heldout = heldout_of(full)
         with Runtime.open(tmp_path / "out") as runtime:
             said = [runtime.predict(text) for text in TEXTS]
@@ -126,40 +126,40 @@ class TestTheBundle:
         assert done.manifest.gate.threshold == pytest.approx(expected.threshold, abs=2e-3)
         assert (done.manifest.gate.rows, done.manifest.gate.losses) == (expected.rows, expected.losses)
         assert done.manifest.gate.epsilon == 0.4
-        assert f"retrieves for {expected.retrieved:.1%}" in format_compacted(tmp_path / "out", done)
-        never_gated = compact(full, tmp_path / "none", Limit(rows=50), silent)
-        assert never_gated.manifest.gate is None and "--gated" not in format_compacted(tmp_path / "none", never_gated)
+        assert f"retrieves for {expected.retrieved:.1%}" in format_condensed(tmp_path / "out", done)
+        never_gated = condense(full, tmp_path / "none", Limit(rows=50), silent)
+        assert never_gated.manifest.gate is None and "--gated" not in format_condensed(tmp_path / "none", never_gated)
 
     def test_when_it_abstains_is_fitted_on_its_own_answers(self, full: Path, tmp_path: Path) -> None:
         shutil.copytree(full, tmp_path / "knowing")
         before = Bundle.open(add_abstention(tmp_path / "knowing")).manifest.abstention
-        after = compact(tmp_path / "knowing", tmp_path / "out", Limit(rows=50), silent).manifest.abstention
+        after = condense(tmp_path / "knowing", tmp_path / "out", Limit(rows=50), silent).manifest.abstention
         assert before is not None and after is not None and after.rows == before.rows
         # Of fewer rows the nearest are farther; the student's own answers have not changed.
         assert sum(after.tails.distance.values) > 1.2 * sum(before.tails.distance.values)
         assert after.student == before.student and after.sets.student == before.sets.student
-        never = compact(full, tmp_path / "never", Limit(rows=50), silent).manifest
+        never = condense(full, tmp_path / "never", Limit(rows=50), silent).manifest
         assert never.abstention is None
 
     def test_a_gate_that_cannot_be_certified_any_more_is_told(self, full: Path, tmp_path: Path) -> None:
         shutil.copytree(full, tmp_path / "gated")
         reseal(tmp_path / "gated", gate={**GATE, "epsilon": 0.005})  # 60 rows prove no such thing
-        done = compact(tmp_path / "gated", tmp_path / "out", Limit(rows=50), silent)
+        done = condense(tmp_path / "gated", tmp_path / "out", Limit(rows=50), silent)
         assert done.manifest.gate is None
-        told = format_compacted(tmp_path / "out", done)
+        told = format_condensed(tmp_path / "out", done)
         assert "none: too few held-out rows to certify a loss of 0.50%" in told
 
     def test_the_manifest_tells_of_its_own_search(self, full: Path, tmp_path: Path) -> None:
         shutil.copytree(full, tmp_path / "told")
         reseal(tmp_path / "told", quality={"search": {"expansion_search": 999, "recall": 0.1, "compared": 1.0}})
-        made = compact(tmp_path / "told", tmp_path / "out", Limit(rows=50), silent).manifest
+        made = condense(tmp_path / "told", tmp_path / "out", Limit(rows=50), silent).manifest
         assert made.quality["search"]["expansion_search"] == made.kb.expansion_search != 999
         assert made.quality["search"]["recall"] > 0.9
 
     def test_of_many_classes_keeps_the_likeliest(self, tmp_path: Path) -> None:
         labels = [f"label {number}" for number in range(30)]
         full = build_heldout_bundle(tmp_path / "full", labels=labels)
-        done = compact(full, tmp_path / "out", Limit(rows=100), silent)
+        done = condense(full, tmp_path / "out", Limit(rows=100), silent)
         assert done.manifest.format_version == 2
         with Runtime.open(tmp_path / "out") as runtime:
             assert runtime.predict("noon").probabilities.sum() == pytest.approx(1, abs=1e-5)
@@ -181,10 +181,10 @@ class TestRowsThatKnowTheHeldOutOnes:
         assert found.sizes[0].rows == ROWS + len(TEXTS)
         np.testing.assert_allclose(found.reference.full.nll, expected.reference.full.nll, atol=1e-4)
         assert found.sizes[0].nll == pytest.approx(expected.sizes[0].nll)
-        done = compact(tmp_path / "knowing", tmp_path / "out", Limit(rows=230), silent)
+        done = condense(tmp_path / "knowing", tmp_path / "out", Limit(rows=230), silent)
         assert done.size.rows == done.manifest.kb_rows == 230
         # As large a share: 200 of 400.
-        assert done.size.nll == pytest.approx(compact(full, tmp_path / "half", Limit(rows=200), silent).size.nll)
+        assert done.size.nll == pytest.approx(condense(full, tmp_path / "half", Limit(rows=200), silent).size.nll)
 
 
 def opened_kb(bundle: Path) -> KnowledgeBase:
@@ -198,8 +198,8 @@ class TestLimits:
     def test_bytes_are_not_exceeded_nor_wasted(
         self, full: Path, share: float, keep_texts: bool, tmp_path: Path
     ) -> None:
-        whole = compact(full, tmp_path / "whole", Limit(rows=ROWS), silent, keep_texts).size.bytes
-        done = compact(full, tmp_path / "out", Limit(bytes=int(share * whole)), silent, keep_texts)
+        whole = condense(full, tmp_path / "whole", Limit(rows=ROWS), silent, keep_texts).size.bytes
+        done = condense(full, tmp_path / "out", Limit(bytes=int(share * whole)), silent, keep_texts)
         assert kb_bytes(tmp_path / "out") <= share * whole
         assert kb_bytes(tmp_path / "out") > 0.9 * min(share, 1) * whole
         assert (done.size.rows == ROWS) == (share >= 1)
@@ -210,7 +210,7 @@ class TestLimits:
         assert rows[:7] == [400, 283, 200, 141, 100, 71, 50] and rows[-1] == 4
         assert found.sizes[0].kept_nll == pytest.approx(1, abs=1e-3) and found.bytes == kb_bytes(full)
         for size in found.sizes[0], found.sizes[2]:
-            done = compact(full, tmp_path / f"{size.rows}", Limit(rows=size.rows), silent)
+            done = condense(full, tmp_path / f"{size.rows}", Limit(rows=size.rows), silent)
             assert done.size.bytes == pytest.approx(size.bytes, rel=0.03)
             # The frontier's keys are not rounded to i8, and none is missed.
             assert done.size.nll == pytest.approx(size.nll, abs=0.02)
@@ -221,7 +221,7 @@ class TestLimits:
         gain, right = found.reference.gain, found.reference.more_right
         taken = []
         for loss in (0.0, 0.1, 0.3, 1.0):
-            done = compact(full, tmp_path / f"{loss}", Limit(loss=loss), silent)
+            done = condense(full, tmp_path / f"{loss}", Limit(loss=loss), silent)
             taken.append(done.size.rows)
             size = next(size for size in found.sizes if size.rows == done.size.rows)
             assert size.nll <= found.sizes[0].nll + loss * gain
@@ -230,12 +230,12 @@ class TestLimits:
         assert taken[0] > taken[2] > taken[3] and taken == sorted(taken, reverse=True)
 
     def test_more_rows_than_there_are_is_all_of_them(self, full: Path, tmp_path: Path) -> None:
-        assert compact(full, tmp_path / "out", Limit(rows=10**30), silent).size.rows == ROWS
+        assert condense(full, tmp_path / "out", Limit(rows=10**30), silent).size.rows == ROWS
 
     @pytest.mark.parametrize("limit", [Limit(rows=2), Limit(bytes=300), Limit(bytes=0)])
     def test_what_cannot_be_kept_to_is_refused(self, full: Path, limit: Limit, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"cannot be made so small; found room for \d rows; expected at least 3"):
-            compact(full, tmp_path / "out", limit, silent)
+        with pytest.raises(UsageError, match=r"condensed so far; found room for \d rows; expected at least 3"):
+            condense(full, tmp_path / "out", limit, silent)
         assert names(tmp_path) == []
 
     @pytest.mark.parametrize("loss", [float("nan"), -0.1, 1.1])
@@ -246,7 +246,7 @@ class TestLimits:
     def test_the_next_smaller_one_would_lose_too_much(self, full: Path, tmp_path: Path) -> None:
         found = frontier(full, silent)
         gain, right = found.reference.gain, found.reference.more_right
-        done = compact(full, tmp_path / "out", Limit(loss=0.3), silent)
+        done = condense(full, tmp_path / "out", Limit(loss=0.3), silent)
         place = [size.rows for size in found.sizes].index(done.size.rows)
         smaller = found.sizes[place + 1]
         lost = (found.sizes[0].accuracy - smaller.accuracy) * len(TEXTS)
@@ -267,7 +267,7 @@ class TestFewUnrelatedRows:
         classes = len(set(np.asarray(opened_kb(full).soft_labels)[:20].argmax(axis=1)))
         assert classes > 1 and min(size.rows for size in frontier(full, silent).sizes) >= 20 * classes
         with pytest.raises(UsageError, match=f"expected at least {20 * classes}"):
-            compact(full, tmp_path / "out", Limit(rows=20 * classes - 1), silent)
+            condense(full, tmp_path / "out", Limit(rows=20 * classes - 1), silent)
 
 
 class TestBasesThatAreNone:
@@ -282,16 +282,16 @@ class TestBasesThatAreNone:
 class TestSmallAndOdd:
     def test_one_class(self, tmp_path: Path) -> None:
         full = build_heldout_bundle(tmp_path / "full", rows=20, labels=["only"])
-        done = compact(full, tmp_path / "out", Limit(rows=1), silent)
+        done = condense(full, tmp_path / "out", Limit(rows=1), silent)
         assert (done.size.rows, done.size.accuracy, done.size.kept_nll) == (1, 1.0, None)
-        assert "retrieval, with all rows too, gains nothing" in format_compacted(tmp_path / "out", done)
+        assert "retrieval gains nothing" in format_condensed(tmp_path / "out", done)
         assert frontier(full, silent).sizes[-1].rows == 1
         with pytest.raises(UsageError, match="gains nothing on the held-out rows"):
-            compact(full, tmp_path / "lossless", Limit(loss=0.5), silent)
+            condense(full, tmp_path / "lossless", Limit(loss=0.5), silent)
 
     def test_one_row_of_which_fewer_than_k_are_found(self, tmp_path: Path) -> None:
         full = build_heldout_bundle(tmp_path / "full", rows=1)
-        done = compact(full, tmp_path / "out", Limit(bytes=10**6), silent)
+        done = condense(full, tmp_path / "out", Limit(bytes=10**6), silent)
         assert done.size.rows == 1 and done.manifest.quality["search"]["recall"] == 1
         with Runtime.open(tmp_path / "out") as runtime:
             assert len(runtime.predict("noon").neighbours) == 1
@@ -306,15 +306,17 @@ class TestSmallAndOdd:
         (tmp_path / "full" / "kb" / "texts.jsonl").unlink()
         reseal(tmp_path / "full", kb_rows=50)
         add_heldout(tmp_path / "full", TEXTS, 50)
-        before, after = (compact(tmp_path / "full", tmp_path / f"{rows}", Limit(rows=rows), silent) for rows in (50, 1))
+        before, after = (
+            condense(tmp_path / "full", tmp_path / f"{rows}", Limit(rows=rows), silent) for rows in (50, 1)
+        )
         assert after.size.rows == 1 and after.size.nll == pytest.approx(before.size.nll, abs=1e-3)
 
     @pytest.mark.parametrize(("rows", "texts"), [(0, TEXTS), (50, [])], ids=["no rows", "none held out"])
     def test_nothing_to_do(self, rows: int, texts: list[str], tmp_path: Path) -> None:
         build_tiny_bundle(tmp_path / "full", rows=rows)
         add_heldout(tmp_path / "full", texts, rows)  # type: ignore[arg-type]
-        for call in (frontier, lambda path, progress: compact(path, tmp_path / "out", Limit(rows=9), progress)):
-            with pytest.raises(UsageError, match="nothing to compact, or to measure it on"):
+        for call in (frontier, lambda path, progress: condense(path, tmp_path / "out", Limit(rows=9), progress)):
+            with pytest.raises(UsageError, match="nothing to condense, or no rows to measure it on"):
                 call(tmp_path / "full", silent)
         assert names(tmp_path) == ["full"]
 
@@ -323,7 +325,7 @@ class TestNothingIsLeft:
     def test_where_something_is_already(self, full: Path, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("mine")
         with pytest.raises(OutputExistsError):
-            compact(full, tmp_path / "out", Limit(rows=50), silent)
+            condense(full, tmp_path / "out", Limit(rows=50), silent)
         assert (tmp_path / "out").read_text() == "mine"
 
     @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
@@ -336,5 +338,5 @@ class TestNothingIsLeft:
 
         monkeypatch.setattr(KnowledgeBase, "save", stopped)
         with pytest.raises(stop):
-            compact(full, tmp_path / "out", Limit(rows=50), silent)
+            condense(full, tmp_path / "out", Limit(rows=50), silent)
         assert names(tmp_path) == []

@@ -95,7 +95,7 @@ def test_they_stand_after_the_train_rows_and_have_the_teachers_labels(
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_witnesses_tune_the_blend_and_join_the_knowledge_base(
+def test_pseudo_labelled_rows_tune_the_blend_and_join_the_knowledge_base(
     tiny_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     path, certified = tiny_run[0], []
@@ -109,7 +109,7 @@ def test_witnesses_tune_the_blend_and_join_the_knowledge_base(
     train_texts, heldout = texts_of(path, "train"), texts_of(path, "heldout")
     pseudo_labelled = len(NEW) // 5
     told = found.quality["tuning"]
-    assert (told["rows"], told["witnesses"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
+    assert (told["rows"], told["pseudo_labelled"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
     # Gold labels alone say how sure the student may be and what the gate keeps to.
     assert found.blend.student_temperature == without.blend.student_temperature
     for _, blended, gold, groups, _ in certified:
@@ -150,6 +150,7 @@ def test_they_have_the_recipes_keys(tiny_run: Finished, tmp_path: Path, keys: An
         assert row in rows[near > 0.998]
 
 
+@pytest.mark.slow
 def test_labels_that_they_come_with_make_no_difference(tiny_run: Finished, tmp_path: Path) -> None:
     wrong = replace(NEW, labels=["no class of this run"] * len(NEW))
     bundles = [
@@ -174,6 +175,7 @@ def test_what_the_blend_is_tuned_on_is_not_among_them(tiny_run: Finished, tmp_pa
 
 
 @pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.slow
 def test_relatives_of_what_the_blend_is_tuned_on_come_only_with_it(
     tiny_run: Finished, tmp_path: Path, kept: bool
 ) -> None:
@@ -198,6 +200,7 @@ def test_relatives_of_what_the_blend_is_tuned_on_come_only_with_it(
 
 
 @pytest.mark.parametrize("repeated", [True, False])
+@pytest.mark.slow
 def test_none_that_are_left_are_as_none_given(tiny_run: Finished, tmp_path: Path, repeated: bool) -> None:
     texts = texts_of(tiny_run[0], "heldout")[:4] if repeated else []
     extra = Split(texts, None, None, "new.csv", list(range(1, len(texts) + 1)))
@@ -284,7 +287,7 @@ class TestCommandLine:
         given = ("--kb-data", tmp_path / "new.csv", "--text-column", "words", "--leave-heldout", "--weight", "constant")
         options = ("--target", "avx2", "--allow-quality-loss", *given)
         told = ok("export", workshop.run, "--out", tmp_path / "bundle", *options).err
-        assert "new.csv: 2 texts that are new to the run; the blend is tuned on held-out rows alone\n" in told
+        assert "new.csv: 2 texts are new to the run; the blend is tuned on the held-out rows only\n" in told
         (line,) = ok("predict", tmp_path / "bundle", text, "--format", "jsonl", "--explain").out.splitlines()
         nearest = json.loads(line)["neighbours"][0]
         assert nearest["text"] == text and nearest["similarity"] > 0.99

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reaugkd.errors import UsageError
-from reaugkd.export.bundle.prototypes import Compaction, Prototypes, build
+from reaugkd.export.bundle.prototypes import Condensation, Prototypes, build
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 
@@ -32,7 +32,7 @@ def same(found: Prototypes, keys: Floats, labels: Floats, rows: list[int]) -> No
 @given(rows=st.integers(1, 30), seed=st.integers(0, 99), share=st.floats(0, 1))
 def test_a_prototype_is_the_mean_of_its_rows(rows: int, seed: int, share: float) -> None:
     keys, labels = rows_of(rows, seed=seed)
-    compaction = Compaction.of(keys, labels)
+    compaction = Condensation.of(keys, labels)
     count = compaction.fewest + int(share * (rows - compaction.fewest))
     found = compaction.prototypes(count)
     clusters = compaction.merges.clusters(count)
@@ -53,13 +53,13 @@ def test_a_prototype_is_the_mean_of_its_rows(rows: int, seed: int, share: float)
 def test_all_rows_are_themselves() -> None:
     keys, labels = rows_of(12)
     unit = keys / np.linalg.norm(keys, axis=1, keepdims=True)
-    same(Compaction.of(7 * keys, labels).prototypes(12), unit, labels, list(range(12)))
+    same(Condensation.of(7 * keys, labels).prototypes(12), unit, labels, list(range(12)))
 
 
 def test_the_same_key_twice_is_merged_first_and_a_lone_row_is_left_alone() -> None:
     keys = np.array([[1, 0], [0, 1], [1, 0], [0.9, 0.1], [0, 2]], np.float32)
     labels = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [1.0, 0.0], [0.8, 0.2]], np.float32)
-    found = Compaction.of(keys, labels).prototypes(4)
+    found = Condensation.of(keys, labels).prototypes(4)
     # Row 4 has the key of row 1, and another label.
     unit = keys[[0, 1, 3, 4]] / np.linalg.norm(keys[[0, 1, 3, 4]], axis=1, keepdims=True)
     same(found, unit, np.array([[0.8, 0.2], [0.4, 0.6], [1, 0], [0.8, 0.2]], np.float32), [0, 1, 3, 4])
@@ -68,18 +68,18 @@ def test_the_same_key_twice_is_merged_first_and_a_lone_row_is_left_alone() -> No
 def test_keys_that_cancel_out_leave_one_of_them() -> None:
     keys = np.array([[0, 1], [0, -1]], np.float32)
     labels = np.array([[0.8, 0.2], [0.6, 0.4]], np.float32)
-    same(Compaction.of(keys, labels).prototypes(1), keys[:1], np.array([[0.7, 0.3]], np.float32), [0])
+    same(Condensation.of(keys, labels).prototypes(1), keys[:1], np.array([[0.7, 0.3]], np.float32), [0])
 
 
 def test_one_row_of_one_class() -> None:
-    found = Compaction.of(np.ones((1, 3), np.float32), np.ones((1, 1), np.float32))
+    found = Condensation.of(np.ones((1, 3), np.float32), np.ones((1, 1), np.float32))
     assert found.fewest == len(found) == 1
     same(found.prototypes(1), np.full((1, 3), 3**-0.5, np.float32), np.ones((1, 1), np.float32), [0])
 
 
 def test_classes_are_not_merged() -> None:
     keys, labels = rows_of(30)
-    compaction = Compaction.of(keys, labels)
+    compaction = Condensation.of(keys, labels)
     assert compaction.fewest == 4
     with pytest.raises(UsageError, match="cannot be merged"):
         compaction.prototypes(3)
@@ -92,7 +92,7 @@ def test_a_knowledge_base_of_them_names_the_rows_that_stand_for_them(texts: bool
     gold, ids = np.arange(40) % 5 - 1, np.arange(40, dtype=np.uint64) + np.uint64(2**63)
     given_texts = [f"text {row}" for row in range(40)] if texts else None
     kb = KnowledgeBase.build(keys, labels, config=IndexConfig(6), gold=gold, ids=ids, texts=given_texts)
-    prototypes = Compaction.of(kb.keys(), np.asarray(kb.soft_labels)).prototypes(15)
+    prototypes = Condensation.of(kb.keys(), np.asarray(kb.soft_labels)).prototypes(15)
     small = build(kb, prototypes, IndexConfig(6, dtype="f32"), keep_texts)
     assert len(small) == 15 and small.config.dtype == "f32"
     np.testing.assert_allclose(small.keys(), prototypes.keys, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The parts that rows play; of many extra rows some are witnesses, and the blend is tuned on them too."""
+"""Row roles; of many extra rows some are pseudo-labelled validation rows, which tune the blend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from support.tiny_models import LABELS
 
 from reaugkd.export.bundle import row_roles as allocation
-from reaugkd.export.bundle.row_roles import FEWEST_EXTRA, MOST_WITNESSES, Allocation, allocate
+from reaugkd.export.bundle.row_roles import FEWEST_EXTRA, MOST_PSEUDO_LABELLED, Allocation, allocate
 from reaugkd.export.onnx.quality import StudentOutputs
 from reaugkd.export.recipe import RetrievalRecipe
 from reaugkd.export.tuning.build_kb import KbRows
@@ -74,7 +74,7 @@ def test_few_extra_rows_are_all_searched() -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_fifth_of_many_are_witnesses(kept: bool) -> None:
+def test_a_fifth_of_many_are_pseudo_labelled(kept: bool) -> None:
     new = many()
     parts = allocated(new, RetrievalRecipe(keep_heldout=kept))
     pseudo_labelled = list(parts.asking.inputs[len(HELDOUT) :])
@@ -85,7 +85,7 @@ def test_a_fifth_of_many_are_witnesses(kept: bool) -> None:
     assert len(parts.searched) + len(parts.later) == len(TRAIN) + len(new) + (len(HELDOUT) if kept else 0)
 
 
-def test_a_witness_is_labelled_by_the_teacher_and_only_for_the_tuning() -> None:
+def test_a_pseudo_labelled_row_is_labelled_by_the_teacher_and_only_for_the_tuning() -> None:
     parts = allocated(many())
     pseudo_labelled = slice(len(HELDOUT), None)
     texts = list(parts.asking.inputs[pseudo_labelled])
@@ -99,13 +99,13 @@ def test_a_witness_is_labelled_by_the_teacher_and_only_for_the_tuning() -> None:
     np.testing.assert_array_equal(parts.asking.queries, expected.queries)
 
 
-def test_keys_of_the_teacher_leave_the_students_answers_to_the_witnesses() -> None:
+def test_keys_of_the_teacher_leave_the_students_answers_to_the_pseudo_labelled_rows() -> None:
     parts = allocated(many(), RetrievalRecipe("distilled", "teacher"))
     np.testing.assert_array_equal(parts.answers.logits, answers_to(parts.asking.inputs).logits)
 
 
-def test_no_relative_of_a_witness_is_searched() -> None:
-    """Phrases of the same text are witnesses together or not at all, and a phrase of a train row's is none."""
+def test_no_relative_of_a_pseudo_labelled_row_is_searched() -> None:
+    """Phrases of the same text are pseudo-labelled together or not at all, and a phrase of a train row's is none."""
     whole = [f"one{n} two{n} three{n}" for n in range(300)]
     new = [*whole, *(f"two{n} three{n}" for n in range(300)), *(text.split()[1] for text in TRAIN)]
     parts = allocated(new)
@@ -116,7 +116,7 @@ def test_no_relative_of_a_witness_is_searched() -> None:
     assert set(parts.searched.inputs) >= {text.split()[1] for text in TRAIN}
 
 
-def test_a_relative_of_a_heldout_row_is_no_witness() -> None:
+def test_a_relative_of_a_heldout_row_is_not_pseudo_labelled() -> None:
     relatives = [text.split(" ", 1)[1] for text in HELDOUT]
     parts = allocated([*many(), *relatives])
     assert not set(relatives) & {*parts.asking.inputs, *parts.searched.inputs}
@@ -124,11 +124,11 @@ def test_a_relative_of_a_heldout_row_is_no_witness() -> None:
 
 
 def test_at_most_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocation, "MOST_WITNESSES", 30)
-    assert MOST_WITNESSES > 30 and len(allocated(many()).asking) == len(HELDOUT) + 30
+    monkeypatch.setattr(allocation, "MOST_PSEUDO_LABELLED", 30)
+    assert MOST_PSEUDO_LABELLED > 30 and len(allocated(many()).asking) == len(HELDOUT) + 30
 
 
-def test_the_same_rows_give_the_same_witnesses() -> None:
+def test_the_same_rows_give_the_same_pseudo_labelled_rows() -> None:
     assert allocated(many()).asking.inputs == allocated(many()).asking.inputs
 
 

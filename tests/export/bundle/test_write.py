@@ -21,7 +21,6 @@ from reaugkd.export.bundle import write as exporting
 from reaugkd.export.bundle.write import GOLDEN_TEXTS, Exported, ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.modeling.projection import LinearLayer
-from reaugkd.export.onnx.export import Quantization
 from reaugkd.export.onnx.quality import Floors
 from reaugkd.export.recipe import RetrievalRecipe
 from reaugkd.export.training.run_folder import RunFolder, read_rows
@@ -31,6 +30,7 @@ from reaugkd.export.tuning.abstention import abstention_of
 from reaugkd.export.tuning.build_kb import KbStorageConfig
 from reaugkd.export.tuning.gating import Certificate, certify
 from reaugkd.export.tuning.tune import Tuning
+from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.data import Dataset, label_indices
 from reaugkd.runtime.decision.blend_config import BlendConfig
@@ -153,6 +153,7 @@ def test_the_paper_s_knowledge_base_is_the_train_rows_by_the_teachers_keys(tiny_
     assert manifest["created_from"]["recipe"]["retrieval"] == json.loads(json.dumps(asdict(papers)))
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_the_held_out_rows_changes_no_choice(tiny_run: Finished, tmp_path: Path) -> None:
     """They are added when everything is chosen: else each would have found itself."""
     left = replace(tiny_run[2].recipe.retrieval, keep_heldout=False)
@@ -259,15 +260,8 @@ def test_the_float32_student_is_torchs(tiny_run: Finished, tmp_path: Path) -> No
             np.testing.assert_allclose(runtime.predict(text).probabilities, expected, atol=1e-3)
 
 
-def test_static_quantization(tiny_run: Finished, tmp_path: Path) -> None:
-    made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, quantization="static"))
-    assert made.manifest.quantization["kind"] == "static"
-    assert made.quality.query_cosine > 0.9
-    with Runtime.open(tmp_path / "bundle") as runtime:
-        assert runtime.predict("please play the song").label in LABELS
-
-
 @pytest.mark.parametrize("target", ["avx512_vnni", "arm64"])
+@pytest.mark.slow
 def test_other_targets(tiny_run: Finished, tmp_path: Path, target: Any) -> None:
     made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, target=target))
     assert made.manifest.quantization["target"] == target
@@ -298,7 +292,7 @@ def test_an_existing_output_is_refused(tiny_run: Finished, tmp_path: Path) -> No
     assert (tmp_path / "file").read_text() == "here"
 
 
-@pytest.mark.parametrize("function", ["write_student", "make_kb", "_golden", "require", "seal"])
+@pytest.mark.parametrize("function", ["write_student", "build_tuned_kb", "compare", "_golden", "seal"])
 def test_a_failure_on_the_way_leaves_nothing_behind(
     tiny_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
@@ -315,7 +309,7 @@ def test_a_full_disk_leaves_nothing_behind(tiny_run: Finished, tmp_path: Path, m
     def full(*_: object) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting.KnowledgeBase, "save", full)
+    monkeypatch.setattr(KnowledgeBase, "save", full)
     with pytest.raises(StorageError, match="No space left"):
         export(tiny_run[0], tmp_path / "bundle", JOB)
     assert list(tmp_path.iterdir()) == []
@@ -361,7 +355,8 @@ def test_texts_can_be_left_out(tiny_run: Finished, tmp_path: Path) -> None:
         assert runtime.predict("please play the song").neighbours[0].text is None
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16", "i8"])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])
+@pytest.mark.slow
 def test_how_keys_are_stored(tiny_run: Finished, tmp_path: Path, dtype: str) -> None:
     made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, store=KbStorageConfig(dtype, 8), quantization="none"))
     assert (made.manifest.kb.dtype, made.manifest.kb.connectivity) == (dtype, 8)
@@ -379,10 +374,10 @@ def make_run(tmp_path: Path, write: Callable[[Path], Path], pairs: bool = False)
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("quantization", ["dynamic", "static"])
-def test_pairs(tmp_path: Path, quantization: Quantization) -> None:
+@pytest.mark.slow
+def test_pairs(tmp_path: Path) -> None:
     run = make_run(tmp_path, tinymodels.write_bert, pairs=True)
-    made = export(run, tmp_path / "bundle", replace(JOB, quantization=quantization))
+    made = export(run, tmp_path / "bundle", JOB)
     assert made.manifest.text_pair is True
     assert all(isinstance(one.text, tuple) for one in made.manifest.golden)
     with Runtime.open(tmp_path / "bundle") as runtime:
@@ -392,6 +387,7 @@ def test_pairs(tmp_path: Path, quantization: Quantization) -> None:
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "roberta", "classifier"])
+@pytest.mark.slow
 def test_other_kinds_of_models(tmp_path: Path, kind: str) -> None:
     writers: dict[str, Callable[[Path], Path]] = {
         "distilbert": tinymodels.write_distilbert,

@@ -29,8 +29,8 @@ from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder, read_rows
 from reaugkd.export.training.train import TrainJob, train
 from reaugkd.export.tuning.tune import Tuning
-from reaugkd.export.vocabulary import slim as slimming
-from reaugkd.export.vocabulary.slim import TASK_PIECES, VocabularySize, slim
+from reaugkd.export.vocabulary import prune_vocabulary as pruning
+from reaugkd.export.vocabulary.prune_vocabulary import TASK_SUBWORDS, VocabularySize, plan_pruning
 from reaugkd.runtime.data import Dataset, Split, label_indices
 
 FLOAT32 = ExportJob("avx2", "none", allow_quality_loss=True, vocabulary="full")
@@ -128,8 +128,8 @@ def test_the_tables_are_smaller_and_the_manifest_says_so(run: Path, full: Made, 
         assert config["max_position_embeddings"] == MAX_LENGTH
         tokenizer = Tokenizer.from_file(str(path / "student" / "tokenizer.json"))
         assert tokenizer.id_to_token(config["bos_token_id"]) == "[unused1]"
-    assert "word pieces" not in ok("inspect", full[0]).out
-    assert f"{kept:,} of {of:,} word pieces" in ok("inspect", pruned[0]).out
+    assert "of the vocabulary" not in ok("inspect", full[0]).out
+    assert f"{kept:,} of {of:,} tokens of the vocabulary" in ok("inspect", pruned[0]).out
 
 
 def test_the_full_tokenizer_is_the_run_s_own_file(run: Path, full: Made) -> None:
@@ -205,14 +205,9 @@ def test_extra_rows_keep_their_pieces(run: Path, pruned: Made, tmp_path: Path) -
         assert word in student_answers(tmp_path / "bundle", [word])[0][0]
 
 
-def test_statically_quantized(run: Path, tmp_path: Path) -> None:
-    """The calibration reads rows in the new pieces; a number beyond what there is keeps all that can occur."""
-    made = export(run, tmp_path / "bundle", replace(FLOAT32, quantization="static", vocabulary="task"))
-    found = made.manifest.quantization["vocabulary"]
+def test_a_number_beyond_what_there_is_keeps_all_that_can_occur(run: Path, tmp_path: Path) -> None:
+    found = export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary="task")).manifest.quantization["vocabulary"]
     assert found["of"] - 1 == found["kept"] and found["unseen"]["changed"] == 0  # all but [unused2]
-    assert made.manifest.quantization["int8_gathers"] >= 1
-    with Runtime.open(tmp_path / "bundle") as runtime:
-        assert runtime.predict("please play the song").label in LABELS
 
 
 def test_the_same_run_gives_the_same_bundle(run: Path, pruned: Made, tmp_path: Path) -> None:
@@ -224,53 +219,55 @@ def test_auto_leaves_a_small_vocabulary_alone(run: Path, tmp_path: Path, monkeyp
     student = source.student(source.recipe.retrieval)
     whole = student.encoder.config.vocab_size
     for pieces, stays in ((whole, True), (whole - 1, False)):
-        monkeypatch.setattr(slimming, "TASK_PIECES", pieces)
-        made = slim(source, student, "auto", tmp_path)
+        monkeypatch.setattr(pruning, "TASK_SUBWORDS", pieces)
+        made = plan_pruning(source, student, "auto", tmp_path)
         assert (made.kept == made.of) is stays
 
 
 def test_too_costly_is_refused_or_left(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slimming, "TASK_PIECES", 0)
+    monkeypatch.setattr(pruning, "TASK_SUBWORDS", 0)
     strict = Floors(accuracy_loss=-1.0, accuracy_loss_rows=-100)
-    with pytest.raises(QualityError, match="with so few word pieces"):
+    with pytest.raises(QualityError, match="the pruned vocabulary costs too much accuracy"):
         export(run, tmp_path / "bundle", replace(FLOAT32, floors=strict, allow_quality_loss=False, vocabulary=0))
     assert not list(tmp_path.iterdir())
     source = FinishedRun.read(RunFolder(run))
-    left = slim(source, source.student(source.recipe.retrieval), "auto", tmp_path, None, strict)
+    left = plan_pruning(source, source.student(source.recipe.retrieval), "auto", tmp_path, None, strict)
     assert left.kept == left.of and left.unseen is None
-    assert (tmp_path / "tokenizer.json").read_bytes() == (RunFolder(run).student / "tokenizer.json").read_bytes()
-    assert "the vocabulary stays whole: with so few word pieces" in capsys.readouterr().err
+    assert left.tokenizer == (RunFolder(run).student / "tokenizer.json").read_bytes()
+    assert "the vocabulary stays whole: the pruned vocabulary costs too much accuracy" in capsys.readouterr().err
 
 
 def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is free to choose the better one, whatever a bundle that was asked for may cost."""
-    monkeypatch.setattr(slimming, "TASK_PIECES", 0)
+    monkeypatch.setattr(pruning, "TASK_SUBWORDS", 0)
     source = FinishedRun.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
     for lost, pieces_go in ((4, False), (3, True)):  # of 100 rows; three are no proof
-        monkeypatch.setattr(slimming, "_unseen", lambda *_, lost=lost: slimming.Unseen(100, 50, 20, lost))
-        made = slim(source, student, "auto", tmp_path, None, None)
+        monkeypatch.setattr(
+            pruning, "_effect_on_heldout", lambda *_, lost=lost: pruning.HeldOutEffect(100, 50, 20, lost)
+        )
+        made = plan_pruning(source, student, "auto", tmp_path, None, None)
         assert (made.kept < made.of) is pieces_go
-    assert slim(source, student, "task", tmp_path, None, None).kept < made.of
+    assert plan_pruning(source, student, "task", tmp_path, None, None).kept < made.of
 
 
 def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors that make "timetable" of every third word, and "sardine" of some."""
     source = FinishedRun.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
-    least = slim(source, student, 0, tmp_path).kept
+    least = plan_pruning(source, student, 0, tmp_path).kept
 
     def errors(inputs: list[str], seed: int) -> list[str]:
         assert inputs == source.train.inputs() and seed > 0
         return [f"{text} timetable" if row % 3 else f"{text} sardine" for row, text in enumerate(inputs)]
 
-    monkeypatch.setattr(slimming, "shifted", errors)
+    monkeypatch.setattr(pruning, "add_typos", errors)
     for more, words in ((0, set()), (1, {"timetable"}), (2, {"timetable", "sardine"})):
-        assert slim(source, student, least + more, tmp_path).kept == least + more
+        assert plan_pruning(source, student, least + more, tmp_path).kept == least + more
         kept = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab().keys()
         assert kept & set(LATER) == words
 
@@ -279,13 +276,13 @@ def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypat
 def test_a_student_that_answers_otherwise_is_refused(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: VocabularySize
 ) -> None:
-    def wrong(student: EncoderClassifier, _: int) -> EncoderClassifier:
+    def wrong(student: EncoderClassifier, *_: object) -> EncoderClassifier:
         made = copy.deepcopy(student)
         made.classifier.bias.data += 0.01
         return made
 
-    monkeypatch.setattr(slimming, "fewer_positions", wrong)
-    with pytest.raises(ModelError, match="answers otherwise"):
+    monkeypatch.setattr(pruning, "prune_tables", wrong)
+    with pytest.raises(ModelError, match="gives other answers"):
         export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary=size))
 
 
@@ -298,11 +295,11 @@ def test_a_tokenizer_without_smaller_pieces(tiny_run: tuple[Path, Tuning, TrainJ
 def test_the_option(
     run: Path, tiny_run: tuple[Path, Tuning, TrainJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slimming, "TASK_PIECES", 0)
+    monkeypatch.setattr(pruning, "TASK_SUBWORDS", 0)
     call = ("--target", "avx2", "--allow-quality-loss", "--vocabulary")
     said = ok("export", run, "--out", tmp_path / "a", *call, "20").err
-    assert "of other texts are split otherwise" in said and "vocabulary: " in said
+    assert "held-out texts tokenize differently" in said and "vocabulary: " in said
     assert "the vocabulary stays whole" in ok("export", tiny_run[0], "--out", tmp_path / "b", *call, "auto").err
     assert "WordLevel" in refused("export", tiny_run[0], "--out", tmp_path / "c", *call, "task")
-    assert "number of pieces" in refused("export", run, "--out", tmp_path / "c", *call, "-3")
-    assert f"up to {TASK_PIECES:,}" in " ".join(ok("export", "--help").out.split())
+    assert "number of subwords" in refused("export", run, "--out", tmp_path / "c", *call, "-3")
+    assert f"up to {TASK_SUBWORDS:,}" in " ".join(ok("export", "--help").out.split())

@@ -34,7 +34,6 @@ def job(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
         recipe=recipe,
         new_intent=NEW,
         rows_per_intent=60,
-        questions=("wake me in the morning", "play a song"),
         bench=BenchSettings(samples=5, warmup=1, inputs=5, passes=1, processes=0),
         export=ExportJob("avx2", allow_quality_loss=True),
     )

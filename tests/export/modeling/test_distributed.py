@@ -14,6 +14,7 @@ from reaugkd.export.bundle.write import ExportJob, export
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_two_processes_make_one_run(tmp_path: Path) -> None:
     teacher = tinymodels.write_bert(tmp_path / "teacher")
     rows = tinymodels.make_split(120, 0)

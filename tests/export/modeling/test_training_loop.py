@@ -134,6 +134,7 @@ def test_killed_at_any_step_and_started_again_it_ends_the_same(
     assert tinymodels.same_states(again.state_dict(), whole.state_dict())
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(rows: TokenRows, loss: Loss, whole: EncoderClassifier, tmp_path: Path) -> None:
     job = make_job(tmp_path / "killed")
     for _ in range(STEPS - 1):
@@ -155,6 +156,7 @@ def test_killed_long_after_the_last_checkpoint(
     assert tinymodels.same_states(fitted(rows, loss, job).state_dict(), whole.state_dict())
 
 
+@pytest.mark.slow
 def test_killed_while_saving_it_goes_on_from_the_save_before(
     rows: TokenRows, loss: Loss, whole: EncoderClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

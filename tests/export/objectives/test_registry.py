@@ -17,12 +17,12 @@ from reaugkd.export import objectives
 from reaugkd.export.objectives.base import DistillationStep
 from reaugkd.export.objectives.hard_labels import HardLabels
 from reaugkd.export.objectives.reaugkd import Relation
-from reaugkd.export.objectives.soft_label_kd import SoftLabels
+from reaugkd.export.objectives.soft_label_kd import SoftLabelKD
 from reaugkd.export.recipe import REAUGKD, ObjectiveRecipe
 
 ALL = {
-    "soft": SoftLabels(),
-    "soft_warm": SoftLabels(3.0),
+    "soft": SoftLabelKD(),
+    "soft_warm": SoftLabelKD(3.0),
     "hard": HardLabels(),
     "hard_smoothed": HardLabels(0.2),
     "relation": Relation(),
@@ -78,7 +78,7 @@ def relation_by_hand(step: DistillationStep, temperature: float, include_self: b
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_soft_labels_are_t_squared_times_the_cross_entropy(rows: int, temperature: float) -> None:
     step = make_step(rows, seed=rows)
-    assert SoftLabels(temperature)(step).item() == pytest.approx(soft_labels_by_hand(step, temperature), rel=1e-12)
+    assert SoftLabelKD(temperature)(step).item() == pytest.approx(soft_labels_by_hand(step, temperature), rel=1e-12)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -126,7 +126,7 @@ def test_soft_labels_are_least_where_the_student_answers_as_the_teacher(
     rows: int, seed: int, temperature: float, step_size: float
 ) -> None:
     step, other = make_step(rows, seed=seed), make_step(rows, seed=seed + 1)
-    soft = SoftLabels(temperature)
+    soft = SoftLabelKD(temperature)
     best = soft(replaced(step, student_logits=step.teacher_logits))
     moved = step.teacher_logits + step_size * other.student_logits
     assert soft(replaced(step, student_logits=moved)).item() >= best.item() - 1e-12

@@ -248,7 +248,7 @@ class TestRefusals:
     def test_a_knowledge_base_that_is_too_large(self, copied: Path, tmp_path: Path) -> None:
         out = tmp_path / "model.onnx"
         with pytest.raises(
-            UsageError, match=r"found 64 rows; expected at most 63.*reaugkd compact .* --out NEW --max-rows 63"
+            UsageError, match=r"found 64 rows; expected at most 63.*reaugkd condense .* --out NEW --max-rows 63"
         ):
             fuse(copied, out, max_rows=63)
         assert not out.exists()
@@ -293,7 +293,7 @@ class TestCommand:
 
     def test_it_refuses_in_one_line(self, edge_bundle: Path, tmp_path: Path) -> None:
         said = refused("fuse", edge_bundle, "--out", tmp_path / "model.onnx", "--max-rows", 10)
-        assert "64 rows" in said and "reaugkd compact" in said and "--max-rows" in said
+        assert "64 rows" in said and "reaugkd condense" in said and "--max-rows" in said
 
     def test_without_onnx_it_says_what_to_install(
         self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,7 @@ from reaugkd.export.onnx.fused_graph import FusedTables, fused_model
 from reaugkd.export.onnx.fused_weight import rounded_up
 from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
 from reaugkd.runtime.decision.blend_config import BlendConfig
+from reaugkd.runtime.decision.blending import blend, blend_batch
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
 from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
 
@@ -188,6 +189,37 @@ def require_right(case: Case) -> None:
         assert found["label"][asked] == case.labels[int(found["probabilities"][asked].argmax())]
         np.testing.assert_array_equal(found["embedding"][asked], case.queries[asked])
         np.testing.assert_array_equal(found["logits"][asked], case.logits[asked])
+    require_same_blend(case)
+
+
+def require_same_blend(case: Case) -> None:
+    """The runtime's blend of one text and of a batch give what the ONNX nodes are compared with."""
+    config, knowledge = case.config, case.knowledge
+    expected = [by_hand(case, asked) for asked in range(ASKED)]
+    student, similarities, retrieved, mixed, shares = (
+        np.stack([one[name] for one in expected])
+        for name in (
+            "student_probabilities",
+            "neighbour_similarities",
+            "retrieval_probabilities",
+            "probabilities",
+            "student_weight",
+        )
+    )
+    labels = np.stack([dense(knowledge.soft_labels, student.shape[1])[one["neighbour_rows"]] for one in expected])
+    many = blend_batch(student, similarities, labels, config)
+    np.testing.assert_allclose(many.probabilities, mixed, atol=1e-9)
+    np.testing.assert_allclose(many.retrieval_probabilities, retrieved, atol=1e-9)
+    np.testing.assert_allclose(many.student_weights, shares, atol=1e-9)
+    for asked in range(ASKED):
+        one = blend(student[asked].astype(np.float32), similarities[asked].astype(np.float32), labels[asked], config)
+        for found, value in (
+            (one.probabilities, mixed[asked]),
+            (one.retrieval_probabilities, retrieved[asked]),
+            (one.weights, expected[asked]["neighbour_weights"]),
+            (one.student_weight, shares[asked]),
+        ):
+            np.testing.assert_allclose(found, value, atol=tolerance(config))
 
 
 numbers = st.floats(-8, 8, width=32)

@@ -80,5 +80,5 @@ def test_another_temperature_than_the_manifests_is_refused(plain: Path, tmp_path
     shutil.copytree(plain, path)
     add_probabilities(path / MODEL_FILE, 2 * TEMPERATURE)
     reseal(path)
-    with pytest.raises(BundleError, match="not those of the manifest's student_temperature"):
+    with pytest.raises(BundleError, match="do not fit the manifest's student_temperature"):
         Runtime.open(path)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from reaugkd.errors import QualityError
-from reaugkd.export.onnx.quality import Floors, QualityReport, StudentOutputs, answers_of, compare, require
+from reaugkd.export.onnx.quality import Floors, QualityReport, StudentOutputs, answers_of, compare
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 
@@ -90,11 +90,11 @@ def test_floors(changes: dict[str, Any], failures: list[str]) -> None:
     assert report.failures(Floors()) == failures
     if failures:
         with pytest.raises(QualityError, match="--allow-quality-loss") as caught:
-            require(report, Floors())
+            report.require(Floors())
         assert caught.value.found == failures[0]
         assert caught.value.exit_code == 1
     else:
-        require(report, Floors())
+        report.require(Floors())
 
 
 def test_all_failures_are_told_at_once() -> None:

@@ -170,12 +170,12 @@ def test_its_figures_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_pat
         answers = answer(runtime, test_rows)
         fidelity = evaluate_with_run(done.run.path, runtime, test_rows).fidelity
     assert fidelity is not None
-    beside = {(kind, row.system): row.scores for kind in ("shifted", "distillation") for row in fidelity.kinds[kind]}
+    beside = {(kind, row.system): row.scores for kind in ("typos", "distillation") for row in fidelity.kinds[kind]}
     for system in OF_BUNDLES:
         # What is retrieved changes nothing in how the student answers: there is one for all variants.
         probabilities, found = answers.systems[system], done.find(system, "" if system == "student" else variant)
-        expected = score(probabilities, answers.gold, teacher).as_dict()
-        for kind in ("shifted", "distillation"):
+        expected = score(probabilities, answers.gold, teacher)
+        for kind in ("typos", "distillation"):
             for name in FIDELITY_METRICS:
                 expected[f"{kind}_{name}"] = getattr(beside[kind, system], name)
         for name, value in expected.items():
@@ -200,16 +200,16 @@ def test_teacher_and_float32_student_are_the_runs(done: Done, test_rows: Split) 
     answers = run_probabilities(done.run.path, test_rows, LABELS)
     gold = label_indices(test_rows, LABELS)
     for system, probabilities in answers.items():
-        expected = score(probabilities, gold, answers["teacher"]).as_dict()
+        expected = score(probabilities, gold, answers["teacher"])
         found = done.find(system).metrics
         assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
 
 
 def test_mistyped_rows_can_be_left_out(done: Done) -> None:
-    plan = replace(done.plan, variants=(), options={"shifted": False})
+    plan = replace(done.plan, variants=(), options={"typos": False})
     student = run_cell(done.cell, plan, done.out, done.data).find("student")
     assert student is not None and "distillation_ece" in student.metrics
-    assert not [name for name in student.metrics if name.startswith("shifted")]
+    assert not [name for name in student.metrics if name.startswith("typos")]
 
 
 def test_the_embeddings_are_tried_on_another_domain(done: Done) -> None:

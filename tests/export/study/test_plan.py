@@ -11,8 +11,7 @@ from support.study_cells import STUDY, write_study
 from reaugkd.errors import RecipeError
 from reaugkd.export.recipe import FitRecipe, ObjectiveRecipe
 from reaugkd.export.study.fingerprints import Inputs, fingerprint, settings_key
-from reaugkd.export.study.options import Options
-from reaugkd.export.study.plan import Plan, Task, load_plan
+from reaugkd.export.study.plan import Options, Plan, Task, load_plan
 from reaugkd.export.training.run_folder import made_from
 
 LEAST = 'teacher = "bert"\nrecipes = ["kd"]\n[[tasks]]\nname = "one"\ndata = "one.csv"\n'
@@ -89,7 +88,7 @@ class TestLoading:
             (LEAST.partition("\n")[2], ["'teacher' is missing"]),
             (LEAST.replace('name = "one"\n', ""), ["'tasks.name' is missing"]),
             (LEAST.partition("[[tasks]]")[0], ["'tasks' is missing"]),
-            (LEAST.replace('"kd"', '"nothing"'), ["no such recipe", "nothing", "recipes/nothing.toml"]),
+            (LEAST.replace('"kd"', '"nothing"'), ["recipe does not exist", "nothing", "recipes/nothing.toml"]),
             (LEAST.replace('"kd"', '"kd", "recipes/kd.toml"'), ["recipes", "kd", "once"]),
             (LEAST.replace('["kd"]', "[]"), ["recipes", "at least one"]),
             (LEAST.replace('["kd"]', '"kd"'), ["recipes", "a list"]),
@@ -98,10 +97,10 @@ class TestLoading:
             ("seeds = [-1]\n" + LEAST, ["seeds", "[-1]"]),
             ("seeds = [true]\n" + LEAST, ["seeds", "[True]"]),
             (LEAST + "seeds = []\n", ["tasks.seeds", "at least one"]),
-            (LEAST + 'metric = "f1"\n', ["tasks.metric", "f1", "accuracy or mcc"]),
+            (LEAST + 'metric = "f1"\n', ["tasks.metric", "f1", "accuracy, macro_f1, mcc"]),
             (LEAST + "metric = [1]\n", ["tasks.metric", "[1]"]),
             (LEAST + "limit = 1\n", ["tasks.limit", "2 or more"]),
-            (LEAST.replace('"one"', '"a.b"'), ["tasks.name", "a.b", "named after it"]),
+            (LEAST.replace('"one"', '"a.b"'), ["tasks.name", "a.b", "part of file names"]),
             (LEAST.replace('"one"', '"../x"'), ["tasks.name", "../x"]),
             (LEAST.replace('"one"', '"average"'), ["tasks.name", "average"]),
             (LEAST + '[[tasks]]\nname = "one"\ndata = "x"\n', ["tasks", "once"]),
@@ -112,7 +111,7 @@ class TestLoading:
             (LEAST + '[[variants]]\nname = "x"\nkeys = "teacher"\n', ["variant 'x'", "distilled"]),
             (
                 LEAST + '[[variants]]\nname = "x"\nlabels = "cross_fitted"\n',
-                ["variant 'x'", "a recipe with these labels"],
+                ["variant 'x'", "a recipe with cross_fitted labels"],
             ),
             (LEAST + '[[variants]]\nname = "kb_rest"\n', ["variants.name", "kb_rest", "another name"]),
             (LEAST + "kb_rest = true\n", ["tasks.kb_rest", "a limit"]),
@@ -120,7 +119,7 @@ class TestLoading:
             (LEAST + '[student]\nlayers = [1]\nmodel = "x"\n', ["not both"]),
             (LEAST + '[student]\nlayers = ["1"]\n', ["student.layers", "a list of numbers"]),
             ("options = 1\n" + LEAST, ["options", "a table"]),
-            ("options = { colour = 1 }\n" + LEAST, ["'options.colour'", "out_of_domain, shifted"]),
+            ("options = { colour = 1 }\n" + LEAST, ["'options.colour'", "out_of_domain, typos"]),
             ("seeds = [", ["no valid TOML"]),
         ],
     )
@@ -188,7 +187,7 @@ class TestKeys:
             ('teacher = "teacher"', 'teacher = "other"', "one.kd one.better two.kd two.better"),
             ('data = "two.csv"', 'data = "two.csv"\nlimit = 9', "two.kd two.better"),
             ('data = "two.csv"', 'data = "one.csv"', "two.kd two.better"),
-            ("[[variants]]", "[options]\nshifted = false\n[[variants]]", "one.kd one.better two.kd two.better"),
+            ("[[variants]]", "[options]\ntypos = false\n[[variants]]", "one.kd one.better two.kd two.better"),
             ('metric = "mcc"', "", ""),
             ("seeds = [0, 1, 2]", "seeds = [2, 1, 0]", ""),
             ('["kd", "better"]', '["better", "kd"]', ""),

@@ -44,12 +44,12 @@ class TestSystemResult:
     def test_scores_and_answers(self) -> None:
         gold, p, teacher = gold_of("one"), probabilities(40, 1), probabilities(40, 2)
         one = system_result("student+retrieval", p, gold, teacher, "k8", k=8, where="here")
-        assert one.metrics == {"n": 40, **score(p, gold, teacher).as_dict(), "k": 8, "where": "here"}
+        assert one.metrics == {"n": 40, **score(p, gold, teacher), "k": 8, "where": "here"}
         for row in range(40):
             assert one.predicted[row] == max(range(CLASSES), key=p[row].tolist().__getitem__)
             assert one.gold_probability[row] == np.float32(p[row, gold[row]])
             assert one.confidence[row] == np.float32(p[row].max())
-            assert one.right[row] == (one.predicted[row] == gold[row])
+            assert one.correct[row] == (one.predicted[row] == gold[row])
 
     def test_what_was_not_measured_is_none(self) -> None:
         one = system_result("student", probabilities(40, 1), gold_of("one"), where="here")
@@ -79,7 +79,7 @@ class TestCellFiles:
         mixed = CellResult(
             (
                 system_result("student", probabilities(40, 1), gold, seconds=np.float32(0.5)),  # type: ignore[arg-type]
-                system_result("shifted", probabilities(25, 1), gold_of("two"), bytes=np.int64(7)),  # type: ignore[arg-type]
+                system_result("typos", probabilities(25, 1), gold_of("two"), bytes=np.int64(7)),  # type: ignore[arg-type]
             )
         )
         write_cell(tmp_path / "x.parquet", plan.cells()[0], mixed, CellNotes("s", "i", 0.0, 3))

@@ -54,13 +54,13 @@ class TestComparisons:
         draws = {}
         for who in (BETTER, KD):
             systems = {seed: of(analysis, "one", who, seed) for seed in range(3)}
-            draws[who] = sum(part["nll"] for part in resampled("one", systems, {}).values()) / 3
+            draws[who] = sum(resampled("one", systems, {}, "nll").values()) / 3
         assert one.over_rows == pytest.approx(tuple(np.quantile(draws[BETTER] - draws[KD], [0.025, 0.975])))
         assert one.over_rows is not None and one.over_rows[0] < one.value < one.over_rows[1]
-        rights = {who: np.concatenate([of(analysis, "one", who, s).right for s in range(3)]) for who in (BETTER, KD)}
-        assert one.answers is not None
-        assert one.answers.first_only == int(np.sum(rights[BETTER] & ~rights[KD]))
-        assert one.answers.second_only == int(np.sum(rights[KD] & ~rights[BETTER]))
+        rights = {who: np.concatenate([of(analysis, "one", who, s).correct for s in range(3)]) for who in (BETTER, KD)}
+        assert one.predictions is not None
+        assert one.predictions.first_only == int(np.sum(rights[BETTER] & ~rights[KD]))
+        assert one.predictions.second_only == int(np.sum(rights[KD] & ~rights[BETTER]))
 
     def test_each_task_has_its_metric(self, analysis: Analysis) -> None:
         first, second = (analysis.compare(task, BETTER, KD) for task in ("one", "two"))
@@ -72,15 +72,15 @@ class TestComparisons:
     def test_the_average_gives_every_task_the_same_weight(self, analysis: Analysis) -> None:
         parts = [analysis.compare(task, BETTER, KD) for task in ("one", "two")]
         average = analysis.compare(AVERAGE, BETTER, KD)
-        assert average is not None and average.answers is None
+        assert average is not None and average.predictions is None
         assert average.value == pytest.approx(sum(part.value for part in parts if part) / 2)
         assert average.over_seeds is None  # no seed that both tasks have
         draws = 0.0
         for task, seeds, metric in (("one", range(3), "accuracy"), ("two", [5], "mcc")):
             systems = {(who, seed): of(analysis, task, who, seed) for who in (BETTER, KD) for seed in seeds}
-            found = resampled(task, systems, {}, with_mcc=True)
+            found = resampled(task, systems, {}, metric)
             for who, sign in ((BETTER, 1), (KD, -1)):
-                draws += sign * np.mean([found[who, seed][metric] for seed in seeds], axis=0) / 2
+                draws += sign * np.mean([found[who, seed] for seed in seeds], axis=0) / 2
         assert average.over_rows == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
 
     def test_seeds_that_all_tasks_have_are_averaged_too(self, analysis: Analysis) -> None:
@@ -125,7 +125,7 @@ class TestComparisons:
     def test_other_rows_have_no_interval(self, analysis: Analysis) -> None:
         found = {**analysis.found, ("one", "kd", 0): make_result("two", "kd", 0)}
         one = Analysis(analysis.plan, found).compare("one", BETTER, KD)
-        assert one is not None and one.over_rows is None and one.answers is None
+        assert one is not None and one.over_rows is None and one.predictions is None
 
 
 def fixed(accuracy: float, nll: float, answers: str, system: str, variant: str = "") -> SystemResult:
@@ -207,7 +207,7 @@ class TestTables:
 
     def test_fidelity_on_each_kind_of_rows(self, small: Analysis) -> None:
         def with_kinds(one: SystemResult, seed: int) -> SystemResult:
-            more = {"shifted_teacher_agreement": 0.8, "shifted_ece": 0.05, "distillation_teacher_agreement": 1.0}
+            more = {"typos_teacher_agreement": 0.8, "typos_ece": 0.05, "distillation_teacher_agreement": 1.0}
             if one.system == "student":
                 more["distillation_teacher_kl"] = 0.01 + 0.02 * seed
             return replace(one, metrics={**one.metrics, "teacher_kl": 0.125, **more})
@@ -217,13 +217,13 @@ class TestTables:
             neighbours = fixed(0.7, 0.6, "0000", "retrieval")
             found[where] = CellResult(tuple(with_kinds(one, where[2]) for one in (*cell.systems, neighbours)))
         told, table = tables.fidelity(Analysis(small.plan, found))
-        assert told.startswith("The mean of the tasks' means; KL(teacher || system) in nats. Rows: clean, the rows as")
-        assert "; shifted, the same rows" in told and "; distillation, up to 1,000 rows" in told
+        assert told.startswith("Mean of the tasks' means; KL(teacher || system) in nats. Rows: clean, the rows as")
+        assert "; typos, the same rows" in told and "; distillation, up to 1,000 training rows" in told
         complete = "90.00 | 80.00 | 100.00 | 0.1250 | - | 2.00 | 5.00 |"
         missing = complete.replace("0 |", "0 (1 seed missing) |")
         assert table.splitlines() == [
-            "| recipe | system | retrieval | agreement, clean | agreement, shifted | agreement, distillation "
-            "| KL, clean | KL, distillation | ECE, clean | ECE, shifted |",
+            "| recipe | system | retrieval | agreement, clean | agreement, typos | agreement, distillation "
+            "| KL, clean | KL, distillation | ECE, clean | ECE, typos |",
             "|" + " --- |" * 10,
             f"| - | teacher | - | {complete}",
             f"| kd | student | - | {complete.replace('-', '0.0200')}",
@@ -236,7 +236,7 @@ class TestTables:
 
     def test_fidelity_is_a_mean_over_tasks_of_what_was_measured(self, analysis: Analysis) -> None:
         told, table = tables.fidelity(analysis)
-        assert "clean" in told and "shifted" not in told and "distillation" not in told
+        assert "clean" in told and "typos" not in told and "distillation" not in told
         lines = {tuple(line.split(" | ")[:3]): line.split(" | ")[3:] for line in table.splitlines()}
         kls = [analysis.spread(task, Who("kd", STUDENT), "teacher_kl") for task in ("one", "two")]
         assert lines["| kd", "student", "-"][1] == f"{np.mean([kl.mean for kl in kls if kl]):.4f}"
@@ -245,17 +245,17 @@ class TestTables:
     def test_fidelity_that_one_task_lacks_has_no_mean(self, analysis: Analysis) -> None:
         found = {}
         for where, cell in analysis.found.items():
-            more = {"shifted_teacher_agreement": 0.8, "shifted_teacher_kl": 0.1} if where[0] == "one" else {}
+            more = {"typos_teacher_agreement": 0.8, "typos_teacher_kl": 0.1} if where[0] == "one" else {}
             found[where] = CellResult(tuple(replace(one, metrics={**one.metrics, **more}) for one in cell.systems))
         _, table = tables.fidelity(Analysis(analysis.plan, found))
         header, _, *lines = (line.strip("| ").split(" | ") for line in table.splitlines())
-        assert lines and all(line[header.index("KL, shifted")] == "-" for line in lines)
+        assert lines and all(line[header.index("KL, typos")] == "-" for line in lines)
 
     def test_tests(self, small: Analysis) -> None:
         lines = tables.tests(small).splitlines()
         assert lines[0] == (
             "| recipe | comparison | task | seeds | over seeds | interval | t p | flip p "
-            "| interval over rows | answers | p |"
+            "| interval over rows | predictions | p |"
         )
         assert lines[2] == (
             "| kd | with retrieval, baseline without, over the baseline | one | 2 | +0.50 ± 0.00 | - | - | - | "

@@ -81,7 +81,7 @@ def test_unrelated_rows_make_equal_folds_in_a_drawn_order() -> None:
 
 
 def test_rows_that_are_all_related_are_refused() -> None:
-    with pytest.raises(DataError, match="seen its like") as caught:
+    with pytest.raises(DataError, match="all rows are related") as caught:
         folds_of(split_of(["wake me", "wake", "wake me up"]), 2)
     assert caught.value.path == "here.csv" and 'labels = "teacher"' in str(caught.value)
 
@@ -182,6 +182,7 @@ def test_they_are_one_choice_of_an_export(cross_fitted_run: Finished, tmp_path: 
 
 
 @pytest.mark.parametrize("step", [4, 5, 6, 8])  # the teacher takes four, each fold's about two
+@pytest.mark.slow
 def test_killed_and_started_again(
     cross_fitted_run: Finished, small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_run_gets_them_later(
     assert contents(path, timed=False) == contents(cross_fitted_run[0], timed=False)
 
 
+@pytest.mark.slow
 def test_those_of_other_settings_are_not_taken(
     cross_fitted_run: Finished, small_dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -86,5 +86,5 @@ def test_answers_that_are_no_numbers_are_refused(tiny_bert: Path, head: str) -> 
     model = tinymodels.tiny_student()
     with torch.no_grad():
         getattr(model, head).weight[0] = torch.inf
-    with pytest.raises(ModelError, match="answers are no numbers: student on heldout; expected finite logits"):
+    with pytest.raises(ModelError, match="outputs are not finite numbers: student on heldout; expected finite logits"):
         outputs_of(model, rows, "student on heldout")

@@ -14,8 +14,8 @@ import reaugkd.export.training.evaluate_run as evaluation
 from reaugkd.errors import DataError, LabelError
 from reaugkd.export.training.evaluate_run import RunSystems, evaluate_with_run, run_probabilities
 from reaugkd.runtime.data import Split
-from reaugkd.runtime.evaluation.results import CLEAN, DISTILLATION, SHIFTED, TEACHER, EvalReport
-from reaugkd.runtime.evaluation.typos import shifted
+from reaugkd.runtime.evaluation.results import CLEAN, DISTILLATION, TEACHER, TYPOS, EvalReport
+from reaugkd.runtime.evaluation.typos import add_typos
 from reaugkd.runtime.runtime import Runtime
 
 LABELS = ("alarm", "music", "weather")
@@ -60,15 +60,15 @@ def test_the_teachers_answers_to_the_distillation_rows_are_those_it_gave_in_trai
 def test_the_bundle_is_compared_with_the_teachers_answers_to_the_same_rows(
     workshop: Workshop, runtime: Runtime, split: Split, report: EvalReport
 ) -> None:
-    mistyped = Split(shifted(split.texts), None, split.labels, split.source, split.rows)
-    for kind, rows in ((CLEAN, split), (SHIFTED, mistyped)):
+    mistyped = Split(add_typos(split.texts), None, split.labels, split.source, split.rows)
+    for kind, rows in ((CLEAN, split), (TYPOS, mistyped)):
         teacher = run_probabilities(workshop.run, rows, LABELS)[TEACHER]
         blend = np.array([runtime.predict(text).probabilities for text in rows.texts], float)
         found = figures(report, kind)["student+retrieval"]
         divergence = np.mean(np.sum(teacher * np.log(teacher / blend), axis=1))
         assert found["teacher_kl"] == pytest.approx(divergence, abs=1e-6)
         assert found["teacher_agreement"] == np.mean(teacher.argmax(axis=1) == blend.argmax(axis=1))
-    assert figures(report, CLEAN) != figures(report, SHIFTED)
+    assert figures(report, CLEAN) != figures(report, TYPOS)
     assert (report.split, report.n, report.data) == ("dev", 5, "here.csv")
 
 

@@ -15,8 +15,8 @@ from reaugkd.export.training.run_folder import (
     flatten,
     forget_checkpoint_of_other_inputs,
     made_from,
-    read_json,
     read_rows,
+    read_run_json,
     remove_folder,
     write_rows,
 )
@@ -117,7 +117,7 @@ def test_what_is_no_run_folder_is_never_written_into(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     for name in ("full", "file"):
         for redo in (False, True):
-            with pytest.raises(OutputExistsError, match="no run folder"):
+            with pytest.raises(OutputExistsError, match="not a run folder"):
                 RunFolder(tmp_path / name).begin(DESCRIPTION, redo)
     assert files_of(tmp_path) == {"full/thesis.txt": b"years of work", "file": b"a file"}
     (tmp_path / "empty").mkdir()
@@ -291,4 +291,4 @@ def test_no_rows_survive_writing(tmp_path: Path) -> None:
 
 def test_reading_json_tells_what_was_wanted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.json is missing; expected the thing"):
-        read_json(tmp_path / "x.json", "the thing")
+        read_run_json(tmp_path / "x.json", "the thing")

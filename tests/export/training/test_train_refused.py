@@ -37,7 +37,7 @@ def test_other_rows_are_refused(quick_run: Finished, tmp_path: Path) -> None:
 
 def test_what_is_no_run_is_not_overwritten(small_dataset: Dataset, tiny_bert: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="no run folder"):
+    with pytest.raises(OutputExistsError, match="not a run folder"):
         train(small_dataset, TrainJob(str(tiny_bert), QUICK), tmp_path)
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
 

@@ -20,7 +20,7 @@ from reaugkd.export.tuning.mixture_weight import (
     KINDS,
     PENALTY,
     PSEUDO_ROWS,
-    Chosen,
+    FittedWeight,
     Kind,
     WeightInputs,
     _folds,
@@ -60,7 +60,7 @@ def answered(n: int, seed: int, right: Floats | float = 0.7, classes: int = 4) -
 RIGHT_WHERE_NEAR = np.where(np.arange(11) >= 5, 0.98, 0.2)
 
 
-def shares(chosen: Chosen, rows: WeightInputs) -> Floats:
+def shares(chosen: FittedWeight, rows: WeightInputs) -> Floats:
     if chosen.weight is None:
         return np.full(len(rows.gold), chosen.constant)
     return chosen.weight.weight_many(features_many(rows.student, rows.retrieved, rows.top, rows.gap))

@@ -315,7 +315,7 @@ def test_the_students_temperature_is_fitted_on_gold_labels_alone() -> None:
 
 
 @pytest.mark.parametrize("right", [0.75, 0.95])
-def test_witnesses_of_a_teacher_that_is_no_guide_have_no_say(right: float) -> None:
+def test_pseudo_labels_of_a_misleading_teacher_have_no_effect(right: float) -> None:
     """A student that is right at 85 % of the rows, and a knowledge base that repeats what its teacher says."""
     rng, true, n = np.random.default_rng(0), 300, 2300
     gold = rng.integers(0, 4, n)

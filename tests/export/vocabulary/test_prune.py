@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from reaugkd.errors import ModelError
 from reaugkd.export.vocabulary.prune import Pruned, Vocabulary
-from reaugkd.export.vocabulary.tokenizer_pieces import pieces_of
+from reaugkd.export.vocabulary.subwords import subwords_of
 
 LINES = list(tokenizerkinds.corpus(60))
 LETTERS = sorted(set("".join(LINES)))
@@ -185,12 +185,12 @@ def test_special_tokens_that_are_no_added_ones_stay(tmp_path: Path) -> None:
 
 def refusal(tokenizer: Tokenizer) -> str:
     with pytest.raises(ModelError, match="--vocabulary full") as caught:
-        pieces_of(tokenizer)
+        subwords_of(tokenizer)
     return str(caught.value)
 
 
 def test_other_kinds_are_refused() -> None:
-    assert "no smaller pieces to fall back on; found WordLevel" in refusal(tinymodels.tiny_tokenizer())
+    assert "kind of tokenizer cannot be pruned; found WordLevel" in refusal(tinymodels.tiny_tokenizer())
 
 
 def test_pieces_with_characters_that_are_no_pieces_are_refused() -> None:
@@ -210,7 +210,7 @@ def test_a_piece_that_no_text_contains_need_not_be_spelled() -> None:
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     assert "b!" in refusal(tokenizer)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    assert pieces_of(tokenizer).required == {"a", "b", "##a", "##b", "[UNK]"}
+    assert subwords_of(tokenizer).required == {"a", "b", "##a", "##b", "[UNK]"}
 
 
 def test_words_taken_whole(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def chain(*changes: Change, key: PrivateKey | None = None) -> list[Entry]:
 CHANGES = (
     Change(labels=("a", "b"), add=(row(1), row(2, ("one", "two\ud800")))),
     Change(remove=(1,), restore=(7, 8)),
-    Change(relabel=(Relabelling(2, Labelling("a", {"a": 1.0}), Labelling("b", None, True)),), odds=2.5),
+    Change(relabel=(Relabelling(2, Labelling("a", {"a": 1.0}), Labelling("b", None, True)),), new_label_odds=2.5),
 )
 
 
@@ -72,7 +72,7 @@ def test_the_hash_is_that_of_the_canonical_line_without_payloads() -> None:
         assert hashlib.sha256(canonical).hexdigest() == entry.after
 
 
-@pytest.mark.parametrize("dtype", ["i8", "f16", "bf16", "f32"])
+@pytest.mark.parametrize("dtype", ["i8", "f16", "f32"])
 def test_keys_come_back_as_they_are_stored(dtype: str) -> None:
     key = np.random.default_rng(0).standard_normal(NDIM).astype(np.float32) * 1e-4
     payload = Payload.of(key, None, dtype)
@@ -192,7 +192,7 @@ def test_keys_without_a_direction_are_refused(key: list[float]) -> None:
 def test_a_line_written_in_another_way_is_refused() -> None:
     """One edit has one line: what another program would write of it is none."""
     line = json.dumps(line_of(CHANGES[1])).encode() + b"\n"
-    with pytest.raises(BundleIntegrityError, match="not written as journals are"):
+    with pytest.raises(BundleIntegrityError, match="not in canonical form"):
         read(line)
 
 
@@ -241,7 +241,7 @@ class TestSigned:
             chain(CHANGES[1])[0].check_signature(ours.public, PATH)
         other = chain(CHANGES[2], key=ours)[0]
         moved = Entry(**{**vars(entry), "signature": other.signature})
-        with pytest.raises(BundleIntegrityError, match="not the one that was signed"):
+        with pytest.raises(BundleIntegrityError, match="differs from the one that was signed"):
             moved.check_signature(ours.public, PATH)
         assert read_public_key(keys[0].with_name("ours.pub.pem")) == ours.public
 

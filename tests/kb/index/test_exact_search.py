@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from reaugkd.kb.index.exact_search import EF_SEARCH_GRID, LEAST_EF_SEARCH, SLACK, exact_search, narrowest
+from reaugkd.kb.index.exact_search import EF_SEARCH_GRID, LEAST_EF_SEARCH, SLACK, exact_search, least_ef_search
 from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
 
 Floats = NDArray[np.float32]
@@ -59,7 +59,7 @@ def recall_of(index: VectorIndex, keys: Floats, queries: Floats, k: int, width: 
 
 def test_the_narrowest_search_finds_what_the_broadest_finds(crowded: tuple[VectorIndex, Floats, Floats]) -> None:
     index, keys, queries = crowded
-    chosen = narrowest(index, keys, queries, 32)
+    chosen = least_ef_search(index, keys, queries, 32)
     recalls = {32 * width: recall_of(index, keys, queries, 32, 32 * width) for width in EF_SEARCH_GRID}
     assert recalls[64] < recalls[512] - SLACK  # or there is nothing to choose
     enough = [width for width, recall in recalls.items() if recall >= recalls[512] - SLACK]
@@ -71,9 +71,9 @@ def test_the_narrowest_search_finds_what_the_broadest_finds(crowded: tuple[Vecto
 
 def test_few_neighbours_are_still_searched_for_broadly(crowded: tuple[VectorIndex, Floats, Floats]) -> None:
     index, keys, queries = crowded
-    assert narrowest(index, keys, queries, 1).expansion_search >= LEAST_EF_SEARCH
+    assert least_ef_search(index, keys, queries, 1).expansion_search >= LEAST_EF_SEARCH
 
 
 def test_more_neighbours_than_rows_are_all_rows(crowded: tuple[VectorIndex, Floats, Floats]) -> None:
     _, keys, queries = crowded
-    assert narrowest(VectorIndex.build(keys[:5], IndexConfig(24)), keys[:5], queries, 32).recall == 1
+    assert least_ef_search(VectorIndex.build(keys[:5], IndexConfig(24)), keys[:5], queries, 32).recall == 1

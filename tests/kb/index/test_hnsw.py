@@ -15,7 +15,7 @@ from reaugkd import BundleError, BundleIntegrityError, UsageError
 from reaugkd.kb.index import hnsw as module
 from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
 
-TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 2e-2, "i8": 3e-2}
+TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "i8": 3e-2}
 
 
 def vectors(rows: int, ndim: int, seed: int = 0) -> NDArray[np.float32]:
@@ -29,7 +29,7 @@ def cosines(queries: NDArray[np.float32], keys: NDArray[np.float32]) -> NDArray[
     return wide_q @ wide_k.T / norms
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "i8"])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])
 def test_search_agrees_with_brute_force_in_float64(dtype: str) -> None:
     keys, queries, k = vectors(300, 24), vectors(40, 24, seed=1), 7
     index = VectorIndex.build(keys, IndexConfig(24, dtype=dtype, expansion_search=300))
@@ -144,9 +144,9 @@ def test_expansion_comes_from_the_configuration_not_from_the_file(tmp_path: Path
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        (IndexConfig(9), "8 dimensions, cos, f16"),
-        (IndexConfig(8, dtype="f32"), "8 dimensions, cos, f16"),
-        (IndexConfig(8, dtype="i8"), "8 dimensions, cos, f16"),
+        (IndexConfig(9), "8 dimensions, i8"),
+        (IndexConfig(8, dtype="f32"), "8 dimensions, i8"),
+        (IndexConfig(8, dtype="f16"), "8 dimensions, i8"),
     ],
 )
 def test_an_index_of_other_parameters_is_refused(tmp_path: Path, config: IndexConfig, found: str) -> None:
@@ -186,7 +186,6 @@ def test_keys_of_another_width_are_refused() -> None:
     [
         {"ndim": 0},
         {"ndim": 2.0},
-        {"metric": "l2sq"},
         {"dtype": "auto"},
         {"connectivity": 0},
         {"expansion_search": True},

@@ -31,7 +31,7 @@ def built(path: Path, rows: int = 300, dtype: str = "f16", edges: int = EDGES, n
 @pytest.mark.parametrize(("rows", "edges", "ndim"), [(0, 3, 6), (1, 2, 1), (300, 3, 6), (1100, 16, 33)])
 def test_it_says_what_usearch_says(dtype: str, rows: int, edges: int, ndim: int, tmp_path: Path) -> None:
     path = built(tmp_path / "index", rows, dtype, edges, ndim)
-    assert read_index_file(path) == IndexFile(rows, ndim, "cos", dtype, edges)
+    assert read_index_file(path) == IndexFile(rows, ndim, dtype, edges)
     theirs = compiled().index_dense_metadata_from_path(str(path))
     assert (theirs["dimensions"], theirs["count_present"]) == (ndim, rows)
 
@@ -161,6 +161,7 @@ print(refused)
 """
 
 
+@pytest.mark.slow
 def test_whatever_is_changed_nothing_crashes(index: bytes, tmp_path: Path) -> None:
     """Thousands of harmed graphs are refused, or searched with rows that there are."""
     (tmp_path / "source").write_bytes(index)

@@ -85,10 +85,10 @@ def test_where_it_is_not_as_expected_the_package_is_imported() -> None:
     run(f"""
 import sys
 from importlib import util
-from reaugkd.kb import usearch_compiled
+from reaugkd.kb.index import usearch_import
 real = util.find_spec
 util.find_spec = lambda name, *rest: None if name == "usearch" else real(name, *rest)
-assert usearch_compiled.compiled().Index
+assert usearch_import.compiled().Index
 assert "usearch" in sys.modules
 {SEARCH}
 """)

@@ -20,7 +20,7 @@ def some_keys(rows: int, ndim: int = 24) -> Floats:
     return (rng.standard_normal((rows, ndim)) * lengths).astype(np.float32)
 
 
-STEPS = {"f32": 2**-22, "f16": 2**-11, "bf16": 2**-8}
+STEPS = {"f32": 2**-22, "f16": 2**-11}
 """Half the distance of two neighbouring numbers, of their size."""
 
 

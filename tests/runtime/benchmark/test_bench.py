@@ -55,6 +55,7 @@ def test_the_json_for_scripts(report: BenchReport) -> None:
     assert found["host"]["versions"]["onnxruntime"]
 
 
+@pytest.mark.slow
 def test_a_gate_is_a_contestant_of_its_own(tmp_path: Path) -> None:
     path, texts = build_tiny_bundle(tmp_path / "tiny"), tiny_texts(20, seed=3)
     with Runtime.open(path, retrieval="never") as runtime:
@@ -127,6 +128,7 @@ def test_the_statistics_are_the_clocks(bundle: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_time_given_decides_how_many_visits(bundle: Path) -> None:
     class Slow:
         """A millisecond a look: three runs of a millisecond a visit."""
@@ -146,6 +148,7 @@ def test_the_time_given_decides_how_many_visits(bundle: Path) -> None:
     assert _fitting(float("inf"), 100.0) == MOST_SAMPLES
 
 
+@pytest.mark.slow
 def test_visits_are_warmed_up_for_however_many_there_are(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(InterleavedTimer, "warm_up", lambda self, count: asked.append(count) or 100.0)
@@ -181,6 +184,7 @@ def test_without_processes_there_is_no_cold_start(bundle: Path) -> None:
     assert "fresh process" not in format_bench(found)
 
 
+@pytest.mark.slow
 def test_pairs_with_given_texts(tmp_path: Path) -> None:
     path = build_tiny_bundle(tmp_path / "pairs", pairs=True)
     texts = tiny_texts(4, pairs=True)

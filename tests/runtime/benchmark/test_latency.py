@@ -127,6 +127,7 @@ def test_the_pairing_sees_what_the_percentiles_hide() -> None:
     assert 0 < low <= found.p50_percent <= high < 0.1
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     covered = 0

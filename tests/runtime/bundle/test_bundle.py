@@ -188,7 +188,7 @@ def test_other_answers_than_the_exporting_machine_gave_are_refused(bundle: Path)
     golden = json.loads((bundle / "manifest.json").read_text())["golden"]
     golden[1]["logits"][0] += 0.01
     reseal(bundle, golden=golden)
-    with pytest.raises(BundleError, match=r"this CPU computes other answers.*test.*--target"):
+    with pytest.raises(BundleError, match=r"this CPU computes other outputs.*test.*--target"):
         Runtime.open(bundle)
     golden[1]["tolerance"] = 0.02
     reseal(bundle, golden=golden)

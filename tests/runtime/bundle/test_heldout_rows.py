@@ -75,7 +75,7 @@ def test_the_most_rows_there_can_be_fit(tmp_path: Path) -> None:
 
 
 def test_none_are_told_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"holds no held-out rows.*the one it was made from"):
+    with pytest.raises(BundleError, match=r"has no held-out rows.*that it was made from"):
         reopened(tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_what_is_no_array_is_refused(name: str, tmp_path: Path) -> None:
                     file.write(b"no array")
                 else:
                     np.lib.format.write_array(file, array)
-    with pytest.raises(BundleIntegrityError, match=f"{name} is no array"):
+    with pytest.raises(BundleIntegrityError, match=f"{name} is not an array"):
         reopened(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Folders and files of every kind become the same data set."""
+"""Data sets are the same from folders and files of every format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reaugkd import ColumnError, DataError, DependencyError, LabelError, UsageError
-from reaugkd.runtime.data import Columns, dataset_from_rows, label_indices, load_dataset
+from reaugkd.runtime.data import (
+    Columns,
+    TextRow,
+    dataset_from_rows,
+    label_indices,
+    load_dataset,
+    read_labelled_rows,
+    read_text_rows,
+)
 
 TRAIN = [("turn it on", "on"), ("turn it off, please", "off"), ('say "hi"\nto me', "on")]
 
@@ -59,6 +67,16 @@ def test_every_format_reads_the_same_rows(tmp_path: Path, kind: str) -> None:
     assert list(zip(train.texts, train.labels or [], strict=True)) == TRAIN
     assert train.rows == ([2, 3, 4] if kind == "csv" else [1, 2, 3])
     assert train.source == str(path)
+    assert [row.text for row in read_text_rows(path) if isinstance(row, TextRow)] == train.texts
+    assert [(row.text, row.label) for row in read_labelled_rows(path)] == TRAIN
+
+
+def test_a_file_of_splits_is_not_a_file_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps({"train": [["a", "x"], ["b", "y"]]}))
+    for read in (lambda: load_dataset(tmp_path), lambda: list(read_text_rows(path)), lambda: read_labelled_rows(path)):
+        with pytest.raises(DataError, match=r"train\.json: the file holds several splits"):
+            read()
 
 
 @pytest.mark.parametrize("dev", ["dev", "val", "valid", "validation"])
@@ -132,9 +150,9 @@ def test_cola_has_no_header(tmp_path: Path) -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("named", [True, False])
 def test_glue_headers(
-    tmp_path: Path, task: str, header: str, row: str, text: str | tuple[str, str], label: str, told: bool
+    tmp_path: Path, task: str, header: str, row: str, text: str | tuple[str, str], label: str, named: bool
 ) -> None:
     cells = row.split()
     other = [*cells[:-1], "other"]
@@ -142,7 +160,7 @@ def test_glue_headers(
     write_tsv(tmp_path / "train.tsv", lines)
     write_tsv(tmp_path / "dev_matched.tsv", lines)
     write_tsv(tmp_path / "dev_mismatched.tsv", "not read")
-    dataset = load_dataset(tmp_path, task=task if told else None)
+    dataset = load_dataset(tmp_path, task=task if named else None)
     assert dataset.splits["train"].inputs()[0] == text
     assert (dataset.splits["dev"].labels or [])[0] == label
 
@@ -213,12 +231,14 @@ def test_a_partner_is_found_for_a_named_second_text(tmp_path: Path) -> None:
         (("text", "label"), Columns(text="txt"), "column 'txt': there is no such column; columns found: 'text'"),
         (("text", "label"), Columns(label="mood"), "column 'mood': there is no such column; columns found: 'text'"),
         (("text", "label"), Columns("text", "b"), "column 'b': there is no such column"),
-        (("text", "text", "label"), Columns(), "column 'text': the column stands twice"),
+        (("text", "text", "label"), Columns(), "column 'text': the column appears twice"),
         (("sentence1", "sentence2", "premise", "hypothesis"), Columns(), "several columns could be the text"),
-        (("text;label",), Columns(), "set apart by another sign"),
+        (("text;label",), Columns(), "another separator"),
     ],
 )
-def test_columns_that_cannot_be_told(tmp_path: Path, header: tuple[str, ...], columns: Columns, message: str) -> None:
+def test_columns_that_are_missing_or_ambiguous(
+    tmp_path: Path, header: tuple[str, ...], columns: Columns, message: str
+) -> None:
     path = write_csv(tmp_path / "a.csv", [tuple("x" * len(header))], header)
     with pytest.raises(ColumnError) as caught:
         load_dataset(path, columns)
@@ -284,7 +304,7 @@ def test_paths_that_hold_no_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found an empty folder"):
         load_dataset(tmp_path)
     (tmp_path / "a.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"unknown kind of file; found \.xlsx"):
+    with pytest.raises(DataError, match=r"unknown file format; found \.xlsx"):
         load_dataset(tmp_path / "a.xlsx")
     with pytest.raises(UsageError, match="unknown task; found 'sst5'"):
         load_dataset(tmp_path, task="sst5")

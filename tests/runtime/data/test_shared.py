@@ -21,9 +21,9 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-@pytest.mark.parametrize("told", [True, False])
-def test_row_counts(shared: Path, name: str, told: bool) -> None:
-    dataset = load_dataset(shared / "data" / name, task=name if told else None)
+@pytest.mark.parametrize("named", [True, False])
+def test_row_counts(shared: Path, name: str, named: bool) -> None:
+    dataset = load_dataset(shared / "data" / name, task=name if named else None)
     counts, classes, pairs = EXPECTED[name]
     assert {key: len(split) for key, split in dataset.splits.items()} == counts
     assert len(dataset.label_names) == classes

@@ -1,4 +1,4 @@
-"""Stratified splits, carved dev sets and duplicates."""
+"""Stratified splits, held-out dev splits and duplicates."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_shares_and_counts_out_of_range() -> None:
     assert len(rest) == len(held) == 0
 
 
-def test_a_dev_split_is_carved_the_same_way_every_time() -> None:
+def test_a_dev_split_is_held_out_the_same_way_every_time() -> None:
     labels = ["a", "b"] * 50
     dataset = Dataset("toy", {"train": split_of([f"text {n}" for n in range(100)], labels)}, ("a", "b"))
     first, second = with_dev_split(dataset), with_dev_split(dataset)
@@ -91,7 +91,7 @@ def test_a_dev_split_is_carved_the_same_way_every_time() -> None:
         choose_split(dataset, "test")
 
 
-def test_too_few_rows_to_carve() -> None:
+def test_too_few_rows_to_hold_out() -> None:
     dataset = Dataset("toy", {"train": split_of(["x", "y"], ["a", "b"])}, ("a", "b"))
     with pytest.raises(DataError, match="too few rows to hold any out"):
         with_dev_split(dataset)

@@ -14,9 +14,9 @@ import pytest
 from support.heldout_bundle import TEXTS, add_abstention, build_heldout_bundle
 from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
-from reaugkd import Abstain, BundleError, How, Row, Runtime, UsageError
+from reaugkd import Abstain, BundleError, Row, Runtime, UsageError
 from reaugkd.runtime.bundle.manifest import Manifest
-from reaugkd.runtime.decision.abstention import Abstention, Certified, Thresholds
+from reaugkd.runtime.decision.abstention import Abstention, Certified, Thresholds, write_thresholds
 from reaugkd.runtime.decision.gating import Gate
 from reaugkd.runtime.decision.rejection_score import WEIGHTS, uncertainty
 
@@ -40,8 +40,10 @@ def abstention_of(path: Path) -> Abstention:
 
 
 def section(abstention: Abstention) -> Any:
-    """As JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(abstention)))
+    """The manifest's section."""
+    values = json.loads(json.dumps(dataclasses.asdict(abstention)))
+    write_thresholds(values)
+    return values
 
 
 class TestThresholds:
@@ -178,7 +180,7 @@ class TestModes:
         with Runtime.open(path, budget_ms=1e-9) as late, Runtime.open(path) as always:
             assert all(late.predict(text, "error=1%").abstained for text in NEW[:10])
             assert not any(always.predict(text, "error=1%").abstained for text in NEW[:10])
-        with Runtime.open(path, retrieval="never") as never, pytest.raises(UsageError, match="no such rate"):
+        with Runtime.open(path, retrieval="never") as never, pytest.raises(UsageError, match="could not certify"):
             never.predict(NEW[0], "error=1%")
 
     def test_an_empty_knowledge_base_leaves_the_student(self, tmp_path: Path, path: Path) -> None:
@@ -190,7 +192,7 @@ class TestModes:
         known = abstention_of(path)
         certain = Thresholds((), (), (Certified(0.01, 1e6, 30, 0),))
         reseal(empty, abstention=section(dataclasses.replace(known, blend=certain, student=Thresholds((), (), ()))))
-        with Runtime.open(empty) as runtime, pytest.raises(UsageError, match="no such rate"):
+        with Runtime.open(empty) as runtime, pytest.raises(UsageError, match="could not certify"):
             runtime.predict(NEW[0], "error=1%")  # what neighbours would keep to, of which there are none
 
 
@@ -247,7 +249,7 @@ class TestEdits:
         with Runtime.open(copy) as runtime:
             tails = abstention_of(copy).tails
             texts = tiny_texts(30, seed=77)
-            runtime.kb.add([Row(text, "new") for text in texts], how=How(new_labels=True))
+            runtime.kb.add([Row(text, "new") for text in texts], new_labels=True)
             found = [runtime.predict(text, abstain="coverage=90%") for text in tiny_texts(60, seed=78)]
             assert max(answer.edited[0] for answer in found) > 0.1
             for answer in found:
@@ -274,22 +276,22 @@ class TestBundlesWithout:
         with Runtime.open(edge_bundle) as runtime:
             answer = runtime.predict(NEW[0])
             assert answer.prediction_set is None and "prediction_set" not in answer.as_record(explain=True)
-            with pytest.raises(UsageError, match=r"does not know when to abstain.*Export it again"):
+            with pytest.raises(UsageError, match=r"has no abstention thresholds.*Export it again"):
                 runtime.predict(NEW[0], abstain="coverage=95%")
-            with pytest.raises(UsageError, match="does not know when to abstain"):
+            with pytest.raises(UsageError, match="has no abstention thresholds"):
                 runtime.predict_many(NEW, abstain=Abstain(threshold=1.0))  # at once, not at the first answer
             with pytest.raises(UsageError, match="no prediction sets"):
                 answer.prediction_set_of(0.9)
 
     def test_other_things_than_goals(self, path: Path) -> None:
-        with Runtime.open(path) as runtime, pytest.raises(UsageError, match="nothing to abstain by"):
+        with Runtime.open(path) as runtime, pytest.raises(UsageError, match="not an abstention goal"):
             runtime.predict(NEW[0], abstain=0.95)  # type: ignore[arg-type]
 
     def test_many_goals_are_not_kept_for_ever(self, path: Path) -> None:
         with Runtime.open(path) as runtime:
             for number in range(100):
                 runtime.predict(NEW[0], Abstain(threshold=float(number)))
-            assert len(runtime._judges) <= 32
+            assert len(runtime._abstention_policies) <= 32
 
 
 class TestManifest:
@@ -308,7 +310,7 @@ class TestManifest:
             lambda section: section.pop("tails"),
             lambda section: section["tails"].pop("distance"),
             lambda section: section["tails"]["distance"].update(p=[]),
-            lambda section: section["blend"].update(rejection_scores=[1]),
+            lambda section: section["blend"].update(doubts=[1]),
             lambda section: section["blend"].update(errors=[{"error": 0.1}]),
             lambda section: section["sets"]["student"].update(least=[2.0]),
             lambda section: section["sets"].update(gated=1),

@@ -105,11 +105,14 @@ def test_an_answer_s_doubt_is_the_weighted_sum_of_logarithms(edge_bundle: Path) 
                 "uncertainty": tails.uncertainty.neg_log_p(float(((student * (1 - student)) ** 0.1).sum())),
                 "disagreement": 0.5 * tails.disagreement.neg_log_p(float(1 - student @ retrieved)),
             }
-            found = tails.rejection_score(answer)
+            found = tails.rejection_score(
+                answer.student_probabilities, answer.retrieval_probabilities, answer.similarities
+            )
             assert found.value == pytest.approx(sum(parts.values()), abs=1e-4)
-            assert parts[found.most] == pytest.approx(max(parts.values()), abs=1e-4)
+            assert parts[found.signal] == pytest.approx(max(parts.values()), abs=1e-4)
             many = tails.rejection_scores(student[None], retrieved[None], answer.similarities[None].astype(np.float64))
             assert found.value == pytest.approx(float(many[0]), abs=1e-4)
-            alone = tails.rejection_score(runtime.with_retrieval("never").predict(text))
-            assert alone.most == "uncertainty" and alone.value == pytest.approx(parts["uncertainty"], abs=1e-4)
+            only = runtime.with_retrieval("never").predict(text)
+            alone = tails.rejection_score(only.student_probabilities, None, only.similarities)
+            assert alone.signal == "uncertainty" and alone.value == pytest.approx(parts["uncertainty"], abs=1e-4)
             assert alone.value == pytest.approx(float(tails.student_rejection_scores(student[None])[0]), abs=1e-4)

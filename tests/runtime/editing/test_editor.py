@@ -11,14 +11,12 @@ from support.command_line import finish, spawn_python
 from support.heldout_bundle import TEXTS, seen
 from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
-from reaugkd import BundleIntegrityError, EditRefusedError, How, LabelError, Row, Runtime, TextError, UsageError
+from reaugkd import BundleIntegrityError, EditRefusedError, LabelError, Row, Runtime, TextError, UsageError
 from reaugkd.kb.edits import head
 from reaugkd.kb.storage.ed25519 import new_key_pair, read_private_key
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.editing.sign import sign_bundle
-
-NEW = How(new_labels=True)
 
 
 class TestAdd:
@@ -26,7 +24,7 @@ class TestAdd:
         with Runtime.open(bundle) as runtime, Runtime.open(bundle) as other:
             for text in tiny_texts(6, seed=50):
                 wrong = next(label for label in "abc" if label != runtime.predict(text).label)
-                done = runtime.kb.add(text, wrong, How(why="a mistake"))
+                done = runtime.kb.add(text, wrong, why="a mistake")
                 assert done.entry is not None and done.entry.why == "a mistake" and len(done.ids) == 1
                 answer = runtime.predict(text)
                 assert answer.label == wrong and answer.probability > 0.99
@@ -100,7 +98,7 @@ class TestNewLabels:
     def test_are_answered_through_retrieval_alone(self, bundle: Path) -> None:
         with Runtime.open(bundle) as runtime:
             texts = ["jazz album artist", "artist jazz music", "album music jazz", "music artist album"]
-            runtime.kb.add([Row(text, "music") for text in texts], how=NEW)
+            runtime.kb.add([Row(text, "music") for text in texts], new_labels=True)
             assert runtime.labels == ("a", "b", "c", "music")
             answer = runtime.predict("jazz music album artist")
             assert answer.label == "music" and answer.probabilities.shape == (4,)
@@ -114,9 +112,9 @@ class TestNewLabels:
     def test_the_odds_are_the_largest_that_lose_no_held_out_row(self, bundle: Path) -> None:
         """Of 60 rows 0.3 % is none. Reckoned here in float64 from the soft labels of all rows, by the formula."""
         with Runtime.open(bundle) as runtime:
-            done = runtime.kb.add([Row(text, "new") for text in tiny_texts(60, seed=91)], how=NEW)
+            done = runtime.kb.add([Row(text, "new") for text in tiny_texts(60, seed=91)], new_labels=True)
             kb, config = runtime.knowledge_base, runtime.manifest.blend
-            assert done.change.odds is not None and kb.odds == done.change.odds
+            assert done.change.new_label_odds is not None and kb.new_label_odds == done.change.new_label_odds
         heldout = HeldOutRows.open(bundle, 3, kb.ndim, 120)
         rows = np.array([*range(90), *range(120, 180)])  # not the held-out rows themselves
         found = [kb.search(query, 180) for query in heldout.queries]
@@ -137,11 +135,11 @@ class TestNewLabels:
                 count += int(old.argmax() == gold and share > old.max())
             return count
 
-        assert lost(done.change.odds) == 0 < lost(done.change.odds * 1.01)
+        assert lost(done.change.new_label_odds) == 0 < lost(done.change.new_label_odds * 1.01)
 
     def test_a_fold_keeps_them(self, bundle: Path) -> None:
         with Runtime.open(bundle) as runtime:
-            runtime.kb.add([Row(text, "new") for text in tiny_texts(30, seed=91)], how=NEW)
+            runtime.kb.add([Row(text, "new") for text in tiny_texts(30, seed=91)], new_labels=True)
             asked = tiny_texts(40, seed=3)
             before = [runtime.predict(text) for text in asked]
             runtime.kb.compact()
@@ -192,7 +190,7 @@ class TestUndo:
             runtime.kb.add("a secret of mine", "a")
             runtime.kb.remove(texts=["a secret of mine"])
             runtime.kb.relabel({runtime.knowledge_base.id(9): "c"})
-            runtime.kb.compact(How(why="privacy"))
+            runtime.kb.compact(why="privacy")
             with pytest.raises(UsageError, match="cannot be brought back"):
                 runtime.kb.undo(2)
             runtime.kb.undo(3)
@@ -206,14 +204,14 @@ class TestPreviewAndGuard:
         with Runtime.open(bundle) as runtime:
             kb = runtime.knowledge_base
             rows = {kb.id(row): "abc"[(kb.label(row) + 1) % 3] for row in range(60)}
-            told = runtime.kb.relabel(rows, How(preview=True)).preview
+            told = runtime.kb.relabel(rows, preview=True).preview
             assert told is not None and told.rows == 60 and len(told.flips) > 0 and told.worse > 0
             assert list(runtime.kb.log()) == []
             with pytest.raises(EditRefusedError, match="held-out rows") as caught:
-                runtime.kb.relabel(rows, How(guard=told.share / 2))
+                runtime.kb.relabel(rows, guard=told.share / 2)
             assert caught.value.exit_code == 2 and list(runtime.kb.log()) == []
-            assert runtime.kb.relabel(rows, How(guard=told.share)).entry is not None
-            back = runtime.kb.undo(how=How(preview=True)).preview
+            assert runtime.kb.relabel(rows, guard=told.share).entry is not None
+            back = runtime.kb.undo(preview=True).preview
             assert back is not None and back.worse == told.better and back.better == told.worse
             assert {(flip.row, flip.after, flip.before) for flip in back.flips} == {
                 (flip.row, flip.before, flip.after) for flip in told.flips
@@ -224,15 +222,13 @@ class TestPreviewAndGuard:
         with Runtime.open(bundle) as runtime:
             kb = runtime.knowledge_base
             own = {kb.id(row): "abc"[(kb.label(row) + 1) % 3] for row in range(90, 120)}
-            found = runtime.kb.relabel(own, How(preview=True)).preview
+            found = runtime.kb.relabel(own, preview=True).preview
             assert found is not None and found.flips == ()
 
     def test_without_held_out_rows_there_is_none(self, tmp_path: Path) -> None:
         bundle = build_tiny_bundle(tmp_path / "bundle")
         with Runtime.open(bundle) as runtime, pytest.raises(Exception, match="no held-out rows"):
-            runtime.kb.add("jazz", "a", How(guard=0.1))
-        with pytest.raises(UsageError, match="guard"):
-            How(guard=2)
+            runtime.kb.add("jazz", "a", guard=0.1)
 
 
 class TestFold:
@@ -241,10 +237,10 @@ class TestFold:
             few = runtime.kb.add(tiny_texts(20, seed=70), "a")
             assert few.compacted is None
             many = runtime.kb.add([f"jazz {number}" for number in range(300)], "b")
-            assert many.compacted is not None and many.compacted.generation == 1
+            assert many.compacted is not None and many.compacted.snapshot == 1
             assert [path.name for path in sorted((bundle / "generations").iterdir())] == ["1", "HEAD"]
             assert not (bundle / "kb").exists()
-            kept = runtime.kb.add([f"music {number}" for number in range(300)], "b", How(compact=False))
+            kept = runtime.kb.add([f"music {number}" for number in range(300)], "b", auto_compact=False)
             assert kept.compacted is None
 
     def test_the_edits_made_again_give_the_same_bytes(self, export: Path, bundle: Path) -> None:
@@ -253,9 +249,9 @@ class TestFold:
                 runtime.kb.add(tiny_texts(10, seed=70 + turn), "a")
                 runtime.kb.remove([runtime.knowledge_base.id(turn)])
                 runtime.kb.compact()
-                runtime.kb.add(f"new {turn}", f"new {turn}", NEW)
+                runtime.kb.add(f"new {turn}", f"new {turn}", new_labels=True)
             found = runtime.kb.verify(export)
-            assert found.edits == 12 and found.generation == 3 and found.replayed == 10
+            assert found.edits == 12 and found.snapshot == 3 and found.replayed == 10
         one = next((bundle / "generations").glob("[0-9]")) / "history.jsonl"
         lines = one.read_bytes().splitlines(keepends=True)
         one.write_bytes(b"".join(lines[:-1]))
@@ -302,12 +298,12 @@ class TestOthers:
         """No edit is lost, none is made twice, and every answer is one of a state that was in force."""
         script = (
             "import sys\n"
-            "from reaugkd import How, Runtime, UsageError\n"
+            "from reaugkd import Runtime, UsageError\n"
             "with Runtime.open(sys.argv[1]) as runtime:\n"
             "    for turn in range(8):\n"
-            "        runtime.kb.add(f'jazz {sys.argv[2]} {turn}', 'abc'[turn % 3], How(who=sys.argv[2], wait=60))\n"
+            "        runtime.kb.add(f'jazz {sys.argv[2]} {turn}', 'abc'[turn % 3], who=sys.argv[2], wait=60)\n"
             "        if turn == 5:\n"
-            "            try: runtime.kb.compact(How(who=sys.argv[2], wait=60))\n"
+            "            try: runtime.kb.compact(who=sys.argv[2], wait=60)\n"
             "            except UsageError as error: assert 'nothing to fold' in str(error)\n"
             "        print(runtime.predict('jazz at noon').label)\n"
         )
@@ -344,9 +340,9 @@ class TestOthers:
             assert texts == {f"jazz {name} {turn}" for name in ("one", "two", "three") for turn in range(8)}
 
     def test_one_who_waits_in_vain_is_told(self, bundle: Path) -> None:
-        with Runtime.open(bundle) as runtime, head.writing(bundle, 0):
-            with pytest.raises(UsageError, match="somebody else is editing"):
-                runtime.kb.add("jazz", "a", How(wait=0.05))
+        with Runtime.open(bundle) as runtime, head.write_lock(bundle, 0):
+            with pytest.raises(UsageError, match="another edit of the knowledge base is running"):
+                runtime.kb.add("jazz", "a", wait=0.05)
             assert runtime.predict("jazz").retrieved
 
 
@@ -357,20 +353,20 @@ class TestSigned:
         owner, public = read_private_key(tmp_path / "owner.pem"), tmp_path / "owner.pub.pem"
         sign_bundle(bundle, owner)
         with Runtime.open(bundle, require_signature=public) as device:
-            with pytest.raises(UsageError, match="have to be signed"):
+            with pytest.raises(UsageError, match="must be signed"):
                 device.kb.add("jazz", "a")
-            with pytest.raises(UsageError, match="have to be signed"):
-                device.kb.add("jazz", "a", How(key=read_private_key(tmp_path / "other.pem")))
-            device.kb.add("jazz", "a", How(key=owner))
-            device.kb.compact(How(key=owner))
-            device.kb.add("noon", "b", How(key=owner))
+            with pytest.raises(UsageError, match="must be signed"):
+                device.kb.add("jazz", "a", key=read_private_key(tmp_path / "other.pem"))
+            device.kb.add("jazz", "a", key=owner)
+            device.kb.compact(key=owner)
+            device.kb.add("noon", "b", key=owner)
             assert device.predict("noon").label == "b"
         with Runtime.open(bundle, require_signature=public) as device:
             assert device.predict("jazz").label == "a"
             with Runtime.open(bundle) as anybody:
                 with pytest.raises(UsageError, match="unsigned"):
                     anybody.kb.add("night", "c")
-                anybody.kb.add("night", "c", How(unsigned=True))
+                anybody.kb.add("night", "c", unsigned=True)
                 assert anybody.predict("night").label == "c"
             with pytest.raises(BundleIntegrityError, match="not signed"):
                 device.predict("night")

@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 from support.tiny_bundle import build_tiny_bundle, tiny_texts
 
-from reaugkd import How, ReaugkdError, Row, Runtime, StorageError, UsageError
+from reaugkd import ReaugkdError, Row, Runtime, StorageError, UsageError
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.blending import blend_edited
 from reaugkd.runtime.editing.writer import KnowledgeWriter
-
-NEW = How(new_labels=True)
 
 
 def test_all_neighbours_of_new_labels(bundle: Path) -> None:
     """Of mass 1 nothing is left to the old labels, whatever the odds."""
     with Runtime.open(bundle) as runtime:
-        runtime.kb.remove(ids=[runtime.knowledge_base.id(row) for row in range(120)], how=How(compact=False))
-        runtime.kb.add([Row(text, "new") for text in tiny_texts(40, seed=5)], how=How(new_labels=True, compact=False))
+        runtime.kb.remove(ids=[runtime.knowledge_base.id(row) for row in range(120)], auto_compact=False)
+        runtime.kb.add([Row(text, "new") for text in tiny_texts(40, seed=5)], new_labels=True, auto_compact=False)
         for text in tiny_texts(60, seed=6):
             answer = runtime.predict(text)
             assert answer.label == "new" and answer.probabilities.min() >= 0
@@ -40,14 +38,14 @@ def test_odds_of_all_sizes(odds: float) -> None:
 def test_labels_that_cannot_be_names(bundle: Path, label: str) -> None:
     with Runtime.open(bundle) as runtime:
         with pytest.raises(UsageError, match="name is unusable"):
-            runtime.kb.add("noon", label, NEW)
+            runtime.kb.add("noon", label, new_labels=True)
         assert runtime.kb.log() == []
 
 
 def test_labels_of_any_script(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
         for number, label in enumerate(("Lieferung übergroß", "配送", "توصيل", "🚚", "no\xa0break")):
-            runtime.kb.add(f"noon {number}", label, NEW)
+            runtime.kb.add(f"noon {number}", label, new_labels=True)
         runtime.kb.compact()
     with Runtime.open(bundle) as runtime:
         assert runtime.predict("noon 1").label in runtime.labels and len(runtime.labels) == 8
@@ -56,9 +54,9 @@ def test_labels_of_any_script(bundle: Path) -> None:
 def test_what_cannot_be_written_down_is_no_edit(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
         for wrong in (
-            lambda: How(why=None),  # type: ignore[arg-type]
-            lambda: How(who=7),  # type: ignore[arg-type]
-            lambda: runtime.kb.add("noon", 5, NEW),  # type: ignore[arg-type]
+            lambda: runtime.kb.add("noon", "a", why=None),  # type: ignore[arg-type]
+            lambda: runtime.kb.undo(who=7),  # type: ignore[arg-type]
+            lambda: runtime.kb.add("noon", 5, new_labels=True),  # type: ignore[arg-type]
             lambda: runtime.kb.remove(["x"]),  # type: ignore[list-item]
             lambda: runtime.kb.remove(texts="noon"),
             lambda: runtime.kb.remove([2**70]),
@@ -112,9 +110,9 @@ def test_a_knowledge_base_without_texts_stays_so(tmp_path: Path) -> None:
 def test_only_held_out_rows_are_left(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
         kb = runtime.knowledge_base
-        runtime.kb.remove([kb.id(row) for row in range(90)], how=How(compact=False))
-        done = runtime.kb.relabel({kb.id(100): "new"}, NEW)
-        assert done.change.odds == 1.0
+        runtime.kb.remove([kb.id(row) for row in range(90)], auto_compact=False)
+        done = runtime.kb.relabel({kb.id(100): "new"}, new_labels=True)
+        assert done.change.new_label_odds == 1.0
 
 
 def test_undo_of_an_undo_and_undo_again(bundle: Path) -> None:
@@ -137,7 +135,7 @@ def test_diff_tells_what_rows_said_then(bundle: Path) -> None:
         runtime.kb.add("noon", "a")
         runtime.kb.remove([row])
         runtime.kb.undo()
-        runtime.kb.relabel({row: "new"}, NEW)
+        runtime.kb.relabel({row: "new"}, new_labels=True)
         (found,) = runtime.kb.diff(1, 2)
         assert found.kind == "removed" and found.old is not None and "new" not in found.old.shares
         shares = [found.old.shares.get(name, 0.0) for name in "abc"]
@@ -148,7 +146,7 @@ def test_an_edit_is_made_though_its_fold_fails(bundle: Path, monkeypatch: pytest
     def full(*_args: object) -> None:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(KnowledgeWriter, "compact", full)
+    monkeypatch.setattr(KnowledgeWriter, "write_snapshot", full)
     with Runtime.open(bundle) as runtime:
         done = runtime.kb.add([f"noon {number}" for number in range(300)], "a")
         assert done.entry is not None and isinstance(done.not_compacted, StorageError)
@@ -157,6 +155,6 @@ def test_an_edit_is_made_though_its_fold_fails(bundle: Path, monkeypatch: pytest
 
 def test_there_is_nothing_to_fold_in(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
-        with pytest.raises(UsageError, match="nothing to fold in"):
+        with pytest.raises(UsageError, match="nothing to compact"):
             runtime.kb.compact()
         assert (bundle / "kb").is_dir() and not (bundle / "generations").exists()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.tiny_bundle import build_tiny_bundle
 
-from reaugkd import BundleError, How, Runtime, UsageError
-from reaugkd.kb.edits.head import writing
+from reaugkd import BundleError, Runtime, UsageError
+from reaugkd.kb.edits.head import write_lock
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.editing.store import KnowledgeStore
 
@@ -143,14 +143,14 @@ def test_reading_the_log_while_others_fold(bundle: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_that_was_forked_during_an_edit_does_not_keep_the_lock(bundle: Path) -> None:
-    with writing(bundle, 0):
+    with write_lock(bundle, 0):
         child = os.fork()
         if child == 0:
             signal.pause()
             os._exit(0)
     try:
         with Runtime.open(bundle) as runtime:
-            runtime.kb.add("noon", "a", How(wait=0))
+            runtime.kb.add("noon", "a", wait=0)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

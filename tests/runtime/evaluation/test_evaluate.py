@@ -65,15 +65,15 @@ def test_the_three_systems_of_a_bundle(runtime: Runtime, split: Split) -> None:
     assert [row.system for row in report.rows] == list(expected)
     for row in report.rows:
         p = expected[row.system]
-        assert row.scores.accuracy == pytest.approx(accuracy_score(gold, p.argmax(axis=1)))
-        assert row.scores.macro_f1 == pytest.approx(f1_score(gold, p.argmax(axis=1), average="macro"))
+        assert row.scores["accuracy"] == pytest.approx(accuracy_score(gold, p.argmax(axis=1)))
+        assert row.scores["macro_f1"] == pytest.approx(f1_score(gold, p.argmax(axis=1), average="macro"))
         own = -np.mean(np.log(p[np.arange(N), gold]))
-        assert row.scores.nll == pytest.approx(own, rel=1e-5)
-        assert row.scores.teacher_kl is None
+        assert row.scores["nll"] == pytest.approx(own, rel=1e-5)
+        assert row.scores["teacher_kl"] is None
         assert set(row.intervals) == {"accuracy", "macro_f1", "mcc", "nll", "ece"}
         low, high = row.intervals["nll"]
-        assert low < row.scores.nll < high
-    assert len({row.scores for row in report.rows}) == 3
+        assert low < row.scores["nll"] < high
+    assert len({tuple(row.scores.values()) for row in report.rows}) == 3
     assert (report.n, report.data, report.split, report.retrieved) == (N, "rows.csv", "test", 1.0)
 
 
@@ -82,14 +82,14 @@ def test_all_five_systems_in_the_tables_order(runtime: Runtime, split: Split, te
     report = evaluate_bundle(runtime, split, extra={STUDENT_FP32: fp32, TEACHER: teacher})
     rows = {row.system: row for row in report.rows}
     assert tuple(rows) == SYSTEMS[:-1]  # this bundle has no gate
-    assert rows[TEACHER].scores.teacher_agreement == 1.0
-    assert rows[TEACHER].scores.teacher_kl == 0.0
+    assert rows[TEACHER].scores["teacher_agreement"] == 1.0
+    assert rows[TEACHER].scores["teacher_kl"] == 0.0
     assert rows[TEACHER].intervals["teacher_agreement"] == (1.0, 1.0)
     agreement = np.mean(teacher.argmax(axis=1) == fp32.argmax(axis=1))
-    assert rows[STUDENT_FP32].scores.teacher_agreement == pytest.approx(agreement)
+    assert rows[STUDENT_FP32].scores["teacher_agreement"] == pytest.approx(agreement)
     gold = [LABELS.index(label) for label in split.labels or []]
-    assert rows[TEACHER].scores.nll == pytest.approx(log_loss(gold, teacher, labels=range(3)))
-    assert all(tuple(row.intervals) == METRICS for row in report.rows)
+    assert rows[TEACHER].scores["nll"] == pytest.approx(log_loss(gold, teacher, labels=range(3)))
+    assert all(list(row.intervals) == list(METRICS) for row in report.rows)
     assert set(report.differences) == set(METRICS)
 
 
@@ -97,7 +97,7 @@ def test_what_retrieval_changed(runtime: Runtime, split: Split) -> None:
     report = evaluate_bundle(runtime, split)
     scores = {row.system: row.scores for row in report.rows}
     for metric, difference in report.differences.items():
-        assert difference.value == getattr(scores[BLEND], metric) - getattr(scores[STUDENT], metric)
+        assert difference.value == scores[BLEND][metric] - scores[STUDENT][metric]
         assert difference.interval[0] <= difference.value <= difference.interval[1]
     answers = [runtime.predict(text) for text in split.texts]
     alone = [LABELS[answer.student_probabilities.argmax()] == gold for answer, gold in _zip(answers, split)]
@@ -175,8 +175,8 @@ def test_the_table_shows_every_system_and_the_test(runtime: Runtime, split: Spli
     for line in filter(None, text.splitlines()):
         lines.setdefault(line.split()[0], line)
     for row in report.rows:
-        assert f"{100 * row.scores.accuracy:.2f}" in lines[row.system]
-        assert f"{row.scores.nll:.3f}" in lines[row.system]
+        assert f"{100 * row.scores['accuracy']:.2f}" in lines[row.system]
+        assert f"{row.scores['nll']:.3f}" in lines[row.system]
     assert report.mcnemar is not None
     assert f"p = {report.mcnemar.p_value:.3g}" in lines["McNemar"]
     assert f"{N} rows" in text
@@ -208,8 +208,8 @@ def test_a_text_that_cannot_be_answered_is_named(runtime: Runtime) -> None:
     [
         (("a", "b"), {}, "3, one for each label"),
         (None, {"oracle": np.ones((N, 3)) / 3}, "unknown system"),
-        (None, {TEACHER: np.ones((N, 2)) / 2}, "another shape"),
-        (None, {TEACHER: np.ones((N - 1, 3)) / 3}, "another shape"),
+        (None, {TEACHER: np.ones((N, 2)) / 2}, "wrong shape"),
+        (None, {TEACHER: np.ones((N - 1, 3)) / 3}, "wrong shape"),
     ],
 )
 def test_what_does_not_fit(runtime: Runtime, split: Split, names: object, extra: object, message: str) -> None:

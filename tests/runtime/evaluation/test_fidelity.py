@@ -13,7 +13,7 @@ from support.tiny_bundle import build_tiny_bundle, tiny_texts
 from reaugkd.errors import LabelError, UsageError
 from reaugkd.runtime.data import Split
 from reaugkd.runtime.evaluation.evaluate import evaluate_bundle as evaluate
-from reaugkd.runtime.evaluation.fidelity import shifted_split, with_fidelity
+from reaugkd.runtime.evaluation.fidelity import split_with_typos, with_fidelity
 from reaugkd.runtime.evaluation.report import format_evaluation
 from reaugkd.runtime.evaluation.results import (
     BLEND,
@@ -22,18 +22,18 @@ from reaugkd.runtime.evaluation.results import (
     FIDELITY_METRICS,
     MEANING,
     RETRIEVAL,
-    SHIFTED,
     STUDENT,
     STUDENT_FP32,
     SYSTEMS,
     TEACHER,
+    TYPOS,
     EvalReport,
 )
-from reaugkd.runtime.evaluation.typos import shifted
+from reaugkd.runtime.evaluation.typos import add_typos
 from reaugkd.runtime.runtime import Runtime
 
 LABELS = ("a", "b", "c")
-ROWS = {CLEAN: 40, SHIFTED: 40, DISTILLATION: 15}
+ROWS = {CLEAN: 40, TYPOS: 40, DISTILLATION: 15}
 Arrays = dict[str, np.ndarray]
 
 
@@ -59,7 +59,7 @@ def clean() -> Split:
 
 @pytest.fixture(scope="module")
 def others(clean: Split) -> dict[str, Split]:
-    return {SHIFTED: shifted_split(clean), DISTILLATION: labelled(ROWS[DISTILLATION], 4, "train.jsonl")}
+    return {TYPOS: split_with_typos(clean), DISTILLATION: labelled(ROWS[DISTILLATION], 4, "train.jsonl")}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_every_figure_of_every_system(
         for row in rows:
             assert row.n == len(gold) == ROWS[kind]
             expected = by_hand(p[row.system], p[TEACHER], gold)
-            found = {name: getattr(row.scores, name) for name in FIDELITY_METRICS}
+            found = {name: row.scores[name] for name in FIDELITY_METRICS}
             assert found == pytest.approx(expected, abs=1e-9), (kind, row.system)
 
 
@@ -153,13 +153,9 @@ def test_the_table_has_every_kind_and_says_what_it_is(report: EvalReport) -> Non
     for kind, rows in report.fidelity.kinds.items():
         assert lines[at] == f"{kind}, {ROWS[kind]} rows"
         for line, row in zip(lines[at + 1 :], rows, strict=False):
-            cells = line.split()
-            assert cells[:3] == [
-                row.system,
-                f"{100 * row.scores.accuracy:.2f}",
-                f"{100 * (row.scores.teacher_agreement or 0):.2f}",
-            ]
-            assert cells[3:] == [f"{row.scores.teacher_kl:.3f}", f"{100 * row.scores.ece:.2f}", f"{row.scores.nll:.3f}"]
+            accuracy, nll, ece, agreement, kl = (row.scores[name] or 0.0 for name in FIDELITY_METRICS)
+            percent = [f"{100 * share:.2f}" for share in (accuracy, ece, agreement)]
+            assert line.split() == [row.system, percent[0], f"{nll:.3f}", *percent[1:], f"{kl:.3f}"]
         at += 1 + len(rows)
     assert lines[at:] == [f"{kind}: {MEANING[kind]}" for kind in ROWS]
 
@@ -167,10 +163,10 @@ def test_the_table_has_every_kind_and_says_what_it_is(report: EvalReport) -> Non
 def test_one_kind_alone(
     runtime: Runtime, report: EvalReport, clean: Split, others: dict[str, Split], asked: dict[str, Arrays]
 ) -> None:
-    found = measured(runtime, clean, {SHIFTED: others[SHIFTED]}, asked)
+    found = measured(runtime, clean, {TYPOS: others[TYPOS]}, asked)
     assert found.fidelity is not None and report.fidelity is not None
-    assert found.fidelity.kinds == {kind: report.fidelity.kinds[kind] for kind in (CLEAN, SHIFTED)}
-    assert set(found.fidelity.meaning()) == {CLEAN, SHIFTED}
+    assert found.fidelity.kinds == {kind: report.fidelity.kinds[kind] for kind in (CLEAN, TYPOS)}
+    assert set(found.fidelity.meaning()) == {CLEAN, TYPOS}
 
 
 def test_progress_goes_once_over_all_rows(
@@ -178,33 +174,34 @@ def test_progress_goes_once_over_all_rows(
 ) -> None:
     seen: list[tuple[int, int]] = []
     measured(runtime, clean, others, asked, lambda done, total: seen.append((done, total)))
-    total = ROWS[SHIFTED] + ROWS[DISTILLATION]
+    total = ROWS[TYPOS] + ROWS[DISTILLATION]
     assert seen == [(row, total) for row in range(1, total + 1)]
 
 
 def test_a_bundle_that_never_retrieves(bundle: Path, clean: Split, asked: dict[str, Arrays]) -> None:
     with Runtime.open(bundle, retrieval="never") as runtime:
-        found = measured(runtime, clean, {SHIFTED: shifted_split(clean)}, asked)
+        found = measured(runtime, clean, {TYPOS: split_with_typos(clean)}, asked)
     assert found.fidelity is not None
     for rows in found.fidelity.kinds.values():
         assert [row.system for row in rows] == [TEACHER, STUDENT_FP32, STUDENT]
 
 
-def test_shifted_rows_keep_their_labels_and_places(clean: Split) -> None:
-    found = shifted_split(clean)
-    assert found.texts == shifted(clean.texts) != clean.texts
+def test_typos_rows_keep_their_labels_and_places(clean: Split) -> None:
+    found = split_with_typos(clean)
+    assert found.texts == add_typos(clean.texts) != clean.texts
     assert (found.labels, found.rows, found.source, found.pairs) == (clean.labels, clean.rows, clean.source, None)
 
 
-def test_both_halves_of_a_pair_are_shifted(tmp_path: Path, asked: dict[str, Arrays]) -> None:
+def test_both_halves_of_a_pair_get_typos(tmp_path: Path, asked: dict[str, Arrays]) -> None:
     pairs = [(str(first), str(second)) for first, second in tiny_texts(ROWS[CLEAN], pairs=True)]
     labels = [LABELS[row % 3] for row in range(len(pairs))]
     split = Split([one for one, _ in pairs], [two for _, two in pairs], labels, "p.tsv", list(range(len(pairs))))
-    assert shifted_split(split).inputs() == shifted(pairs)
-    assert all(now != before for now, before in zip(shifted_split(split).pairs or (), split.pairs or (), strict=True))
+    changed = split_with_typos(split)
+    assert changed.inputs() == add_typos(pairs)
+    assert all(now != before for now, before in zip(changed.pairs or (), split.pairs or (), strict=True))
     with Runtime.open(build_tiny_bundle(tmp_path / "pairs", pairs=True)) as runtime:
-        found = measured(runtime, split, {SHIFTED: shifted_split(split)}, asked)
-    assert found.fidelity is not None and found.fidelity.kinds[SHIFTED][0].n == len(pairs)
+        found = measured(runtime, split, {TYPOS: split_with_typos(split)}, asked)
+    assert found.fidelity is not None and found.fidelity.kinds[TYPOS][0].n == len(pairs)
 
 
 def test_a_distillation_row_of_an_unknown_class(runtime: Runtime, clean: Split, asked: dict[str, Arrays]) -> None:
@@ -214,15 +211,15 @@ def test_a_distillation_row_of_an_unknown_class(runtime: Runtime, clean: Split, 
 
 def test_what_does_not_fit(runtime: Runtime, clean: Split, others: dict[str, Split], asked: dict[str, Arrays]) -> None:
     full, bare = evaluate(runtime, clean, extra=asked[CLEAN]), evaluate(runtime, clean)
-    one = {SHIFTED: others[SHIFTED]}
-    teacher = {SHIFTED: {TEACHER: asked[SHIFTED][TEACHER]}}
-    with pytest.raises(UsageError, match="rows shifted; answers distillation"):
+    one = {TYPOS: others[TYPOS]}
+    teacher = {TYPOS: {TEACHER: asked[TYPOS][TEACHER]}}
+    with pytest.raises(UsageError, match="rows typos; probabilities distillation"):
         with_fidelity(full, runtime, one, {DISTILLATION: asked[DISTILLATION]})
-    with pytest.raises(UsageError, match="not of the same kinds"):
+    with pytest.raises(UsageError, match="of different kinds"):
         with_fidelity(full, runtime, {"odd": clean}, {"odd": asked[CLEAN]})
     with pytest.raises(UsageError, match="needs the teacher"):
         with_fidelity(bare, runtime, one, teacher)
     with pytest.raises(UsageError, match="needs the teacher"):
-        with_fidelity(full, runtime, one, {SHIFTED: {}})
-    with pytest.raises(UsageError, match="another shape"):
-        with_fidelity(full, runtime, one, {SHIFTED: {TEACHER: np.ones((3, 3)) / 3}})
+        with_fidelity(full, runtime, one, {TYPOS: {}})
+    with pytest.raises(UsageError, match="wrong shape"):
+        with_fidelity(full, runtime, one, {TYPOS: {TEACHER: np.ones((3, 3)) / 3}})

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaugkd.errors import UsageError
-from reaugkd.runtime.evaluation.typos import KEYBOARD, MIN_LETTERS, RATE, shifted
+from reaugkd.runtime.evaluation.typos import KEYBOARD, MIN_LETTERS, RATE, add_typos
 from reaugkd.runtime.inference.inputs import MAX_TEXT_CHARS
 
 # Any text, and texts that have long words, doubled letters and capitals far more often than those.
@@ -25,7 +25,7 @@ def long_words(text: str) -> list[str]:
 
 
 def one(text: str, seed: int = 0, rate: float = RATE) -> str:
-    return shifted([text], seed, rate)[0]
+    return add_typos([text], seed, rate)[0]
 
 
 def slips(word: str) -> dict[str, set[str]]:
@@ -107,14 +107,14 @@ def test_a_text_has_the_same_errors_at_any_place(texts: list[str], random: Rando
     alone = {text: one(text, seed) for text in texts}
     order = [*texts, *texts]
     random.shuffle(order)
-    assert shifted(order, seed) == [alone[text] for text in order]
+    assert add_typos(order, seed) == [alone[text] for text in order]
     pairs = list(zip(order, reversed(order), strict=True))
-    assert shifted(pairs, seed) == [(alone[first], alone[second]) for first, second in pairs]
+    assert add_typos(pairs, seed) == [(alone[first], alone[second]) for first, second in pairs]
 
 
 def test_the_errors_of_today_are_those_of_tomorrow() -> None:
     texts = ["wake me up at half past six tomorrow", "My card hasn't arrived yet, what should I do?", "no, the 2nd one"]
-    assert shifted(texts) == [
+    assert add_typos(texts) == [
         "wake me up at half pasf six tomorrow",
         "My card hasn't arrive yet, what should I do?",
         "no, the 2nd one",
@@ -150,10 +150,10 @@ def test_a_text_of_the_greatest_length_gets_no_longer() -> None:
 
 def test_no_letters_at_all() -> None:
     texts = ["", " ", "12:30 - 14:45", "½½½½½", "ok no up", "?!?!?!", unicodedata.lookup("SNOWMAN") * 6]
-    assert shifted(texts) == texts
+    assert add_typos(texts) == texts
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
 def test_a_rate_that_is_no_share(rate: float) -> None:
     with pytest.raises(UsageError, match="expected 0 to 1"):
-        shifted(["alarm"], rate=rate)
+        add_typos(["alarm"], rate=rate)

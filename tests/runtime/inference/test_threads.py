@@ -16,9 +16,6 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-V1 = "5:cpuset:/\n4:cpu,cpuacct:/box\n1:name=systemd:/x\n"
-
-
 @pytest.mark.parametrize(
     ("files", "quota"),
     [
@@ -35,30 +32,6 @@ V1 = "5:cpuset:/\n4:cpu,cpuacct:/box\n1:name=systemd:/x\n"
             2.0,
         ),
         ({"proc/self/cgroup": "0::/../../x\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1.0),
-        (
-            {
-                "proc/self/cgroup": V1,
-                "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": "400000",
-                "sys/fs/cgroup/cpu/box/cpu.cfs_period_us": "100000",
-            },
-            4.0,
-        ),
-        (
-            {
-                "proc/self/cgroup": V1,
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "300000",
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
-            },
-            3.0,
-        ),
-        (
-            {
-                "proc/self/cgroup": V1,
-                "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": "-1",
-                "sys/fs/cgroup/cpu/box/cpu.cfs_period_us": "100000",
-            },
-            None,
-        ),
         ({"proc/self/cgroup": "nonsense\n0::/\n", "sys/fs/cgroup/cpu.max": "nonsense"}, None),
     ],
 )

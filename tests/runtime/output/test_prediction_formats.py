@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.tiny_bundle import build_tiny_bundle, reseal
 
-from reaugkd import Prediction, Runtime, TextError
-from reaugkd.runtime.output.prediction_formats import FORMATS, Format, row_writer
+from reaugkd import Prediction, Runtime, TextError, UsageError
+from reaugkd.runtime.output.prediction_formats import FORMATS, row_writer
 
 ERROR = TextError("the text is empty", path="in.txt", row=2, found="''", remedy="Fill\nit.")
 
@@ -27,9 +27,7 @@ def alone(edge_bundle: Path) -> Prediction:
         return runtime.predict("noon")
 
 
-def written(
-    kind: Format, *rows: tuple[object, ...], explain: bool = False, labels: tuple[str, ...] = ("a", "b")
-) -> str:
+def written(kind: str, *rows: tuple[object, ...], explain: bool = False, labels: tuple[str, ...] = ("a", "b")) -> str:
     out = io.StringIO()
     write = row_writer(kind, out, explain, labels)
     for row in rows:
@@ -100,7 +98,7 @@ def test_table_shows_the_first_of_many_neighbours(edge_bundle: Path, tmp_path: P
 def test_table_says_where_no_texts_are_kept(tmp_path: Path) -> None:
     with Runtime.open(build_tiny_bundle(tmp_path / "tiny", texts=False)) as runtime:
         out = written("table", (1, "noon", runtime.predict("noon")), explain=True)
-    assert out.count("(the bundle keeps no texts)") == 8
+    assert out.count("(the bundle stores no texts)") == 8
 
 
 @pytest.mark.parametrize(
@@ -119,5 +117,10 @@ def test_table_cuts_labels_that_would_push_everything_aside(prediction: Predicti
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_nothing_gives_no_rows(kind: Format) -> None:
+def test_nothing_gives_no_rows(kind: str) -> None:
     assert len(written(kind).splitlines()) == (1 if kind == "csv" else 0)
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(UsageError, match="found 'xml'; expected one of table, jsonl, csv"):
+        row_writer("xml", io.StringIO(), explain=False)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaugkd import Runtime, TextError, UsageError
-from reaugkd.runtime.data import BadRecord, Columns, Record
+from reaugkd.runtime.data import BadRow, Columns, TextRow
 from reaugkd.runtime.output.prediction_stream import (
     PredictOptions,
     answer_stream,
@@ -27,8 +27,8 @@ def runtime(edge_bundle: Path, request: pytest.FixtureRequest) -> Iterator[Runti
         yield opened
 
 
-def bad(row: int) -> BadRecord:
-    return BadRecord(row, TextError("the text is empty", path="in.txt", row=row))
+def bad(row: int) -> BadRow:
+    return BadRow(row, TextError("the text is empty", path="in.txt", row=row))
 
 
 class Lines:
@@ -41,8 +41,11 @@ class Lines:
 
 
 def test_arguments_are_records() -> None:
-    assert list(records_of_arguments(("a", "b"), pair=False)) == [Record(1, "a"), Record(2, "b")]
-    assert list(records_of_arguments(("a", "b", "c", "d"), pair=True)) == [Record(1, ("a", "b")), Record(2, ("c", "d"))]
+    assert list(records_of_arguments(("a", "b"), pair=False)) == [TextRow(1, "a"), TextRow(2, "b")]
+    assert list(records_of_arguments(("a", "b", "c", "d"), pair=True)) == [
+        TextRow(1, ("a", "b")),
+        TextRow(2, ("c", "d")),
+    ]
     with pytest.raises(UsageError, match="found 1 text; expected an even number"):
         records_of_arguments(("a",), pair=True)
 
@@ -50,15 +53,15 @@ def test_arguments_are_records() -> None:
 def test_a_source_is_a_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in.txt").write_text("noon\n")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"alarm\n")))
-    assert list(records_of_source(str(tmp_path / "in.txt"), None, Columns(), False)) == [Record(1, "noon")]
-    assert list(records_of_source("-", None, Columns(), False)) == [Record(1, "alarm")]
+    assert list(records_of_source(str(tmp_path / "in.txt"), None, Columns(), False)) == [TextRow(1, "noon")]
+    assert list(records_of_source("-", None, Columns(), False)) == [TextRow(1, "alarm")]
 
 
 @settings(max_examples=40, deadline=None)
 @given(kinds=st.lists(st.sampled_from(["good", "bad", "late"]), max_size=40), threads=st.sampled_from([1, 2]))
 def test_every_row_gets_its_record_in_its_place(edge_bundle: Path, kinds: list[str], threads: int) -> None:
     rows = [
-        bad(row) if kind == "bad" else Record(row, f"noon {row}" if kind == "good" else " ")
+        bad(row) if kind == "bad" else TextRow(row, f"noon {row}" if kind == "good" else " ")
         for row, kind in enumerate(kinds, start=1)
     ]
     out, seen = io.StringIO(), []
@@ -85,10 +88,10 @@ def test_answers_come_as_the_rows_do(runtime: Runtime) -> None:
     out = Lines()
     ahead = 0
 
-    def records() -> Iterator[Record | BadRecord]:
+    def records() -> Iterator[TextRow | BadRow]:
         nonlocal ahead
         for row in range(1, 500):
-            yield Record(row, "noon") if row % 100 == 1 else bad(row)
+            yield TextRow(row, "noon") if row % 100 == 1 else bad(row)
             ahead = max(ahead, row - out.count)
 
     assert answer_stream(runtime, records(), PredictOptions("jsonl", source="x"), out) == 494
@@ -96,12 +99,13 @@ def test_answers_come_as_the_rows_do(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("share", [0, 1, 1000])
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_stream(runtime: Runtime, share: int) -> None:
     """All good rows, all bad rows, and good ones among a thousand bad ones."""
 
-    def records(count: int) -> Iterator[Record | BadRecord]:
+    def records(count: int) -> Iterator[TextRow | BadRow]:
         for row in range(count):
-            yield Record(row, "noon") if share == 0 or (share > 1 and row % share == 0) else bad(row)
+            yield TextRow(row, "noon") if share == 0 or (share > 1 and row % share == 0) else bad(row)
 
     def peak(count: int) -> int:
         tracemalloc.reset_peak()
@@ -123,6 +127,6 @@ def test_an_output_that_fails_stops_the_stream(runtime: Runtime) -> None:
         def write(self, text: str) -> None:
             raise BrokenPipeError
 
-    endless = (Record(row, "noon") for row in itertools.count(1))
+    endless = (TextRow(row, "noon") for row in itertools.count(1))
     with pytest.raises(BrokenPipeError):
         answer_stream(runtime, endless, PredictOptions("jsonl", source="x"), Full())

@@ -1,0 +1,94 @@
+"""Build the knowledge base of a run and tune the blend on what the bundle's own student retrieves from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ...kb.index.exact_search import EfSearchChoice
+from ...kb.knowledge_base import KnowledgeBase
+from ...runtime.data import Split
+from ...runtime.decision.blend_config import BlendConfig
+from ..modeling.progress import progress
+from ..onnx.quality import StudentOutputs
+from ..recipe import RetrievalRecipe
+from ..training.finished_run import FinishedRun
+from ..tuning.build_kb import KbRows, KbStorageConfig, build_kb, tune, tune_ef_search
+from ..tuning.tune import Tuning, soft_labels
+from .row_roles import AskStudent, allocate
+
+
+@dataclass(frozen=True)
+class KbJob:
+    """Contents and storage of a knowledge base.
+
+    Args:
+        recipe: keys, labels and what the tuner may choose from.
+        storage: how it is written.
+        extra: rows beside the run's, labelled by the teacher; None for none.
+    """
+
+    recipe: RetrievalRecipe
+    storage: KbStorageConfig = KbStorageConfig()
+    extra: Split | None = None
+
+
+@dataclass(frozen=True)
+class TunedKb:
+    """A knowledge base with its blend.
+
+    Args:
+        kb: as it goes into the bundle.
+        tuned_on: as it was while the blend was tuned, without the rows that the blend was tuned on.
+        tuning: the blend and its report.
+        ef_search: the choice of the search's breadth; None for an empty knowledge base or no tuning rows.
+    """
+
+    kb: KnowledgeBase
+    tuned_on: KnowledgeBase
+    tuning: Tuning
+    ef_search: EfSearchChoice | None
+
+
+def build_tuned_kb(source: FinishedRun, job: KbJob, ask_student: AskStudent, heldout: StudentOutputs) -> TunedKb:
+    """Build the knowledge base of a run, tune blend and ef_search, then add the rows that join after the tuning.
+
+    Args:
+        source: the run.
+        job: see `KbJob`.
+        ask_student: computes the exported student's outputs.
+        heldout: the exported student's outputs for the held-out rows.
+    """
+    roles = allocate(source, job.recipe, job.extra, ask_student, heldout)
+    rows = roles.searched
+    with _building(rows) as report:
+        kb = build_kb(rows, job.recipe, BlendConfig(1, 1.0, 1.0), job.storage, progress=report)
+    tuning = tune(kb, rows, roles.asking, roles.answers, job.recipe, true=len(source.heldout))
+    blend = tuning.blend
+    ef_search = None
+    if len(rows) and len(roles.asking):
+        ef_search = tune_ef_search(kb, rows, roles.answers.queries, job.recipe, blend.k)
+    # The search depends on the keys alone, so the tuned soft labels can be put in afterwards.
+    labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
+    kb = kb.with_soft_labels(labels, job.storage.label_loss)
+    if not len(roles.later):
+        return TunedKb(kb, kb, tuning, ef_search)
+    everything = rows.joined(roles.later)
+    with _building(everything) as report:
+        whole = build_kb(everything, job.recipe, blend, job.storage, kb.config.expansion_search, report)
+    return TunedKb(whole, kb, tuning, ef_search)
+
+
+@contextmanager
+def _building(rows: KbRows) -> Iterator[Callable[[int, int], bool]]:
+    with progress("knowledge base", len(rows), "row") as advance:
+        done = 0
+
+        def report(count: int, _total: int) -> bool:
+            nonlocal done
+            advance(count - done)
+            done = count
+            return True
+
+        yield report

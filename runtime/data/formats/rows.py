@@ -1,0 +1,64 @@
+"""Rows as every reader returns them: parsed but unchecked, with an error in place of a row that cannot be parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ....errors import DataError
+
+
+class RawRow(NamedTuple):
+    """A row as parsed, before its cells are checked.
+
+    Attributes:
+        row: the 1-based row number, with the header counted where there is one.
+        value: column name -> cell; any JSON value from JSON; a string from plain text.
+    """
+
+    row: int
+    value: object
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used: its 1-based row number and the reason."""
+
+    row: int
+    error: DataError
+
+
+class Table(NamedTuple):
+    """The rows of a file or a split.
+
+    Attributes:
+        source: the name of the file, for messages.
+        header: the column names in order, or None where each row names its own columns (JSON) or has none (plain text).
+        rows: an iterator that can be consumed once.
+    """
+
+    source: str
+    header: tuple[str, ...] | None
+    rows: Iterator[RawRow | BadRow]
+
+
+class SplitFile(NamedTuple):
+    """A file that holds several splits.
+
+    Attributes:
+        splits: ``train``, ``dev`` or ``test`` -> its rows, with the columns ``text`` and ``label``.
+        with_out_of_scope: the same splits with their out-of-scope rows appended, whose label is ``oos``.
+    """
+
+    splits: Mapping[str, Table]
+    with_out_of_scope: Mapping[str, Table]
+
+
+def empty_file(source: str) -> DataError:
+    """Return the error for a file without rows."""
+    return DataError(
+        "the file is empty",
+        path=source,
+        found="0 rows",
+        expected="a header and at least one row",
+        remedy="Provide a file with rows.",
+    )

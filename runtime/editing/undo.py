@@ -1,0 +1,78 @@
+"""Which edit an undo takes back, and whether it can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...errors import UsageError
+from ...kb.edits.change import Change
+from ...kb.edits.journal import Entry
+from ...kb.edits.overlay import OverlayKnowledgeBase
+
+
+def entry_to_undo(entries: Sequence[Entry], seq: int | None) -> Entry:
+    """The entry that an undo takes back.
+
+    Args:
+        entries: every edit since the export.
+        seq: the edit's number; None for the last edit in force that is neither an undo nor a compaction.
+
+    Raises:
+        UsageError: there is no such edit, it is a compaction, or it is taken back already.
+    """
+    in_force = {entry.seq: entry.op != "compact" for entry in entries}
+    by_seq = {entry.seq: entry for entry in entries}
+    for entry in entries:
+        turned: Entry | None = entry
+        while turned is not None and turned.undoes is not None:  # an undo of an undo brings the first edit back
+            in_force[turned.undoes] = not in_force[turned.undoes]
+            turned = by_seq.get(turned.undoes)
+    if seq is None:
+        candidates = [entry for entry in entries if in_force[entry.seq] and entry.undoes is None]
+        if not candidates:
+            raise UsageError("there is no edit to take back")
+        return candidates[-1]
+    if not isinstance(seq, int) or isinstance(seq, bool):
+        raise UsageError("the edit's number is unusable", found=repr(seq), expected="a whole number, or None")
+    found = by_seq.get(seq)
+    if found is None or found.op == "compact":
+        raise UsageError(
+            "there is no such edit to take back" if found is None else "a compaction cannot be taken back",
+            found=seq,
+            expected="the number of an edit; `reaugkd kb log` lists them",
+        )
+    if not in_force[seq]:
+        raise UsageError("the edit is taken back already", found=seq, remedy="Undo the undo to restore the edit.")
+    return found
+
+
+def check_undo(kb: OverlayKnowledgeBase, entry: Entry, inverse: Change) -> None:
+    """Check that no later edit touched the rows of an edit.
+
+    Args:
+        kb: the current rows.
+        entry: the edit to take back.
+        inverse: its inverse.
+
+    Raises:
+        UsageError: a later edit changed or removed a row, or a compaction erased one.
+    """
+    for row_id in inverse.restore:
+        if kb.find(row_id, alive=False) is None:
+            raise UsageError(
+                "the rows cannot be brought back",
+                found=f"row {row_id}",
+                expected="a removed row that no compaction has erased",
+                remedy="`kb compact` erases removed rows: add them again.",
+            )
+    for row_id in inverse.remove:
+        if kb.find(row_id) is None:
+            raise UsageError(
+                "a later edit removed a row of this one", found=row_id, remedy="Undo the later edit first."
+            )
+    for row in entry.change.relabel:
+        number = kb.find(row.id)
+        if number is None or not kb.labelling(number).like(row.new):
+            raise UsageError(
+                "a later edit changed a row of this one", found=f"row {row.id}", remedy="Undo the later edit first."
+            )

@@ -1,0 +1,131 @@
+"""The neighbours of a prediction: a sequence that reads names and texts from the knowledge base when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...kb.searchable import Searchable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbour:
+    """A retrieved row of the knowledge base.
+
+    Attributes:
+        row: its number in the knowledge base, from 0.
+        id: its permanent id, given when it was added to the knowledge base.
+        similarity: cosine to the query.
+        weight: its share of the retrieved probabilities; the weights of a prediction sum to 1.
+        label: the teacher's most probable label.
+        gold_label: the label in the data; None if unknown.
+        soft_label: the teacher's probabilities, float32 [c].
+        text: its text or pair; None if the knowledge base stores no texts.
+    """
+
+    row: int
+    id: int
+    similarity: float
+    weight: float
+    label: str
+    gold_label: str | None
+    soft_label: NDArray[np.float32] = field(repr=False)
+    text: str | tuple[str, str] | None
+
+    def as_record(self) -> dict[str, Any]:
+        """The neighbour as JSON values, without its soft label."""
+        names = ("row", "id", "similarity", "weight", "label", "gold_label", "text")
+        return {name: getattr(self, name) for name in names}
+
+
+class Neighbours(Sequence[Neighbour]):
+    """An immutable sequence of `Neighbour`, most similar first.
+
+    Row numbers, similarities and weights are at hand. The rest of each neighbour is read from the knowledge base at the
+    first access; afterwards, and in a pickle, the sequence holds no reference to the knowledge base.
+
+    Args:
+        kb: the knowledge base that was searched.
+        rows: int64 [k], row numbers.
+        similarities: float32 [k], cosines, descending.
+        weights: float32 [k], shares of the retrieved probabilities.
+        labels: names of the labels.
+    """
+
+    __slots__ = ("_read", "_unread", "rows", "similarities", "weights")
+
+    def __init__(
+        self,
+        kb: Searchable | None,
+        rows: NDArray[np.int64],
+        similarities: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        labels: Sequence[str],
+    ) -> None:
+        self.rows, self.similarities, self.weights = rows, similarities, weights
+        self._unread = None if kb is None else (kb, labels)
+        self._read: tuple[Neighbour, ...] = ()
+
+    @classmethod
+    def of(cls, neighbours: Iterable[Neighbour]) -> Neighbours:
+        """A sequence of neighbours that were read before."""
+        read = tuple(neighbours)
+        rows = np.array([near.row for near in read], np.int64)
+        similarities = np.array([near.similarity for near in read], np.float32)
+        made = cls(None, rows, similarities, np.array([near.weight for near in read], np.float32), ())
+        made._read = read
+        return made
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Neighbour: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Neighbour, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Neighbour | tuple[Neighbour, ...]:
+        return self._all()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self._all() == tuple(other) if isinstance(other, Neighbours | tuple) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return f"Neighbours{self._all()!r}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Neighbours.of, (self._all(),))
+
+    def _all(self) -> tuple[Neighbour, ...]:
+        unread = self._unread
+        if unread is not None:
+            self._read = tuple(_neighbour(self, rank, *unread) for rank in range(len(self)))
+            self._unread = None  # last: another thread may be reading too
+        return self._read
+
+
+def _neighbour(found: Neighbours, rank: int, kb: Searchable, labels: Sequence[str]) -> Neighbour:
+    row = int(found.rows[rank])
+    soft_label = kb.soft_labels[row]
+    gold = kb.label(row)
+    return Neighbour(
+        row=row,
+        id=kb.id(row),
+        similarity=float(found.similarities[rank]),
+        weight=float(found.weights[rank]),
+        label=labels[int(soft_label.argmax())],
+        gold_label=labels[gold] if gold >= 0 else None,
+        soft_label=soft_label,
+        text=kb.text(row),
+    )
+
+
+NO_NEIGHBOURS = Neighbours.of(())
+"""The neighbours of an answer of the student alone."""

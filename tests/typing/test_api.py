@@ -1,0 +1,168 @@
+"""The public API as a typed program: mypy checks the types (`make lint`), pytest runs it.
+
+mypy reports an unused ``type: ignore``, so each one also asserts that the types refuse the call.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import assert_type
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import reaugkd
+from reaugkd import (
+    Abstain,
+    BundleError,
+    BundleIntegrityError,
+    BundleVersionError,
+    ColumnError,
+    DataError,
+    DependencyError,
+    EditRefusedError,
+    KnowledgeBase,
+    LabelError,
+    ModelError,
+    Neighbour,
+    Neighbours,
+    OutputExistsError,
+    Prediction,
+    QualityError,
+    ReaugkdError,
+    RecipeError,
+    Runtime,
+    Stats,
+    StorageError,
+    TextError,
+    UsageError,
+)
+
+ELSEWHERE = {"Edit", "How", "Row"}  # the editor of the knowledge base has its own typed test
+
+
+def test_a_runtime(edge_bundle: Path) -> None:
+    with Runtime.open(
+        edge_bundle, threads=1, retrieval="always", verify=True, budget_ms=1e6, require_signature=None
+    ) as runtime:
+        assert_type(runtime, Runtime)
+        assert_type(runtime.labels, tuple[str, ...])
+        assert_type(runtime.threads, int)
+        assert_type(runtime.knowledge_base, KnowledgeBase)
+        assert len(runtime.knowledge_base) == runtime.manifest.kb_rows
+        assert runtime.gate is None and runtime.retrieval == "always"
+        assert runtime.tokenizer.encode("noon").ids and runtime.student.path.is_file()
+        assert_type(runtime.predict("noon"), Prediction)
+        assert_type(runtime.predict_many(["noon"]), Iterator[Prediction])
+        assert_type(runtime.predict_many(["noon"], on_error="return"), Iterator[Prediction | ReaugkdError])
+        keyed = runtime.predict_keyed([(7, "noon"), (8, TextError("unread")), (9, "")])
+        assert_type(keyed, Iterator[tuple[int, Prediction | ReaugkdError]])
+        assert [(key, type(answer)) for key, answer in keyed] == [(7, Prediction), (8, TextError), (9, TextError)]
+        assert_type(runtime.stats(reset=True), Stats)
+        assert_type(runtime.stats().prometheus(), str)
+        alone = runtime.with_retrieval("never")
+        assert alone.predict("noon").reason == "never"
+        alone.close()
+    with Runtime.open(str(edge_bundle)) as runtime:
+        assert runtime.predict("noon").retrieved
+
+
+def test_a_prediction(edge_bundle: Path) -> None:
+    with Runtime.open(edge_bundle) as runtime:
+        answer = runtime.predict("noon")
+    assert_type(answer.label, str)
+    assert_type(answer.probabilities, NDArray[np.float32])
+    assert_type(answer.retrieval_probabilities, NDArray[np.float32] | None)
+    assert_type(answer.rejection_score, float | None)
+    assert_type(answer.prediction_set, tuple[str, ...] | None)
+    assert answer.as_record(explain=True)["label"] == answer.label
+    assert answer.timings.run_us > 0 and answer.student_weight < 1 and not answer.abstained
+    with pytest.raises(UsageError, match="no prediction sets"):
+        answer.prediction_set_of(0.8)
+
+
+def test_neighbours_are_a_sequence_like_a_tuple(edge_bundle: Path) -> None:
+    with Runtime.open(edge_bundle) as runtime:
+        near = runtime.predict("noon").neighbours
+        none = runtime.with_retrieval("never").predict("noon").neighbours
+    assert_type(near, Neighbours)
+    assert_type(near[0], Neighbour)
+    assert_type(near[:2], tuple[Neighbour, ...])
+    assert near[:2] == tuple(near)[:2] and near[-1] is list(near)[-1] and near == tuple(near)
+    assert none == () and not none and len(near) == 8
+    assert near.rows.tolist() == [one.row for one in near]
+    assert [one.similarity for one in near] == near.similarities.tolist()
+    assert near[0].as_record()["text"] == near[0].text
+
+
+def test_abstention_goals() -> None:
+    assert Abstain(coverage=0.95) == Abstain.parse("coverage=95%")
+    assert_type(Abstain(error=0.02).error, float | None)
+
+
+def test_errors_are_one_tree() -> None:
+    data = (ColumnError, LabelError, TextError)
+    bundle = (BundleIntegrityError, BundleVersionError)
+    others = (
+        *(UsageError, RecipeError, DataError, ModelError, BundleError, OutputExistsError, DependencyError),
+        *(StorageError, EditRefusedError, QualityError),
+    )
+    assert all(issubclass(one, DataError) for one in data) and all(issubclass(one, BundleError) for one in bundle)
+    error = TextError("the text is empty", row=3)
+    assert all(issubclass(one, ReaugkdError) for one in others) and error.at(row=4).row == 4
+    assert_type(error.as_record(), dict[str, object])
+
+
+WRONG: dict[str, Callable[[Path], object]] = {
+    "path": lambda path: Runtime.open(3),  # type: ignore[arg-type]
+    "path None": lambda path: Runtime.open(None),  # type: ignore[arg-type]
+    "threads bool": lambda path: Runtime.open(path, threads=True),  # a bool is an int for mypy
+    "threads": lambda path: Runtime.open(path, threads="2"),  # type: ignore[arg-type]
+    "retrieval": lambda path: Runtime.open(path, retrieval=True),  # type: ignore[arg-type]
+    "retrieval array": lambda path: Runtime.open(path, retrieval=np.zeros(2)),  # type: ignore[arg-type]
+    "verify": lambda path: Runtime.open(path, verify=1),  # type: ignore[arg-type]
+    "budget": lambda path: Runtime.open(path, budget_ms="5"),  # type: ignore[arg-type]
+    "budget bool": lambda path: Runtime.open(path, budget_ms=True),
+    "signature": lambda path: Runtime.open(path, require_signature=5),  # type: ignore[arg-type]
+    "abstain": lambda path: Runtime.open(path).predict("noon", abstain=0.9),  # type: ignore[arg-type]
+    "texts": lambda path: Runtime.open(path).predict_many(3),  # type: ignore[call-overload]
+    "texts str": lambda path: Runtime.open(path).predict_many("noon"),  # a str is an iterable of str for mypy
+    "texts bytes": lambda path: Runtime.open(path).predict_many(b"noon"),  # type: ignore[arg-type]
+    "on_error": lambda path: Runtime.open(path).predict_many(["noon"], on_error=True),  # type: ignore[call-overload]
+    "abstain many": lambda path: Runtime.open(path).predict_many(["noon"], abstain=1),  # type: ignore[call-overload]
+    "keyed": lambda path: Runtime.open(path).predict_keyed(3),  # type: ignore[arg-type]
+    "with_retrieval": lambda path: Runtime.open(path).with_retrieval(None),  # type: ignore[arg-type]
+    "reset": lambda path: Runtime.open(path).stats(reset=1),  # type: ignore[arg-type]
+    "parse": lambda path: Abstain.parse(0.9),  # type: ignore[arg-type]
+    "coverage": lambda path: Abstain(coverage="0.9"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
+def test_a_wrong_type_is_refused_with_what_was_found_and_expected(
+    edge_bundle: Path, call: Callable[[Path], object]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        call(edge_bundle)
+    assert caught.value.found is not None and caught.value.expected is not None
+
+
+@pytest.mark.parametrize("text", [None, 3, b"noon", ["noon"], {"text": "noon"}])
+def test_what_is_not_a_text_is_a_text_error_so_that_a_stream_can_go_on(edge_bundle: Path, text: str) -> None:
+    with Runtime.open(edge_bundle) as runtime:
+        with pytest.raises(TextError):
+            runtime.predict(text)
+        [error, answer] = runtime.predict_many([text, "noon"], on_error="return")
+        assert isinstance(error, TextError) and isinstance(answer, Prediction)
+
+
+def test_every_public_name_is_used_above() -> None:
+    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert set(reaugkd.__all__) - ELSEWHERE - {"__version__"} <= loaded
+    assert {name for name in vars(Runtime) if not name.startswith("_")} - {"kb"} <= read
+    assert_type(reaugkd.__version__, str)

@@ -17,7 +17,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE
 from ...runtime.data import Split, label_indices
 from ...runtime.evaluation.evaluate import evaluate_bundle
-from ...runtime.evaluation.fidelity import shifted_split
+from ...runtime.evaluation.fidelity import split_with_typos
 from ...runtime.evaluation.results import BLEND, STUDENT, STUDENT_FP32, TEACHER, EvalReport
 from ...runtime.runtime import Runtime
 from ..bundle.write import ExportJob, export
@@ -163,7 +163,7 @@ class _Demo:
         self._compare(self.evaluate(MORE_BUNDLE, self.data.dataset.splits["test"]))
 
     def typing_errors(self) -> None:
-        split = shifted_split(self.data.dataset.splits["test"])
+        split = split_with_typos(self.data.dataset.splits["test"])
         self.page.step(
             "The same on text with typing errors",
             "In every test question one long word in four gets a typing error, for example:",
@@ -308,7 +308,9 @@ class _Demo:
 
 
 def _accuracy(report: EvalReport, system: str) -> float:
-    return next(row.scores.accuracy for row in report.rows if row.system == system)
+    accuracy = next(row.scores["accuracy"] for row in report.rows if row.system == system)
+    assert accuracy is not None  # every report has it
+    return accuracy
 
 
 def _gain(report: EvalReport) -> str:

@@ -282,7 +282,7 @@ def test_a_student_that_answers_otherwise_is_refused(
         return made
 
     monkeypatch.setattr(pruning, "prune_tables", wrong)
-    with pytest.raises(ModelError, match="gives other answers"):
+    with pytest.raises(ModelError, match="gives other outputs"):
         export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary=size))
 
 

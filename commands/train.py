@@ -69,13 +69,9 @@ def train(
 
     The same command resumes the run after an interruption.
     """
-    # Called first, because the Hugging Face libraries must be imported after the check whether the hub can be reached.
-    dataset = load(data, task, columns, models=(teacher, options["student"] or teacher))
-    with train_extra("training"):
-        from ..export import recipe_file as recipes
-        from ..export.recipe import Recipe
-        from ..export.training.train import TrainJob
-        from ..export.training.train import train as run_training
+    from ..export import recipe_file as recipes
+    from ..export.recipe import Recipe
+
     base = recipes.load_recipe(recipe) if recipe else Recipe()
     chosen = recipes.override(
         base,
@@ -86,6 +82,11 @@ def train(
         student=recipes.with_start(base.student, options["student_layers"], options["student"]),
         student__fit__epochs=options["student_epochs"],
     )
+    # The Hugging Face libraries are imported after `load`, which finds out whether the hub can be reached.
+    dataset = load(data, task, columns, models=(teacher, options["student"] or teacher))
+    with train_extra("training"):
+        from ..export.training.train import TrainJob
+        from ..export.training.train import train as run_training
     with resumable():
         tuning = run_training(dataset, TrainJob(teacher, chosen, limit, redo), out)
     blend = tuning.blend

@@ -40,7 +40,7 @@ class FusedTables:
 
     Attributes:
         keys: float32 [n, d], as stored (`VectorIndex.vectors`).
-        dtype: how the index stores them: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"i8"``.
+        dtype: how the index stores them: ``"f32"``, ``"f16"`` or ``"i8"``.
         soft_labels: float16 [n, c], or the m likeliest classes of each row as uint8 or uint16 [n, 2 m]: class indices,
             then their weights, which need not be normalised.
     """
@@ -132,7 +132,7 @@ def _rounded(graph: Graph, embedding: str, dtype: str) -> str:
     """Add rounding of the embedding to the index's type; the result is float32."""
     if dtype == "f32":
         return embedding
-    if dtype in ("f16", "bf16"):
+    if dtype == "f16":
         return graph.cast(graph.cast(embedding, _ONNX_TYPES[dtype]), TensorProto.FLOAT)
     # Same as usearch: 127 x / |x| in double precision, truncated. Single precision can give another integer.
     wide = graph.cast(embedding, TensorProto.DOUBLE)
@@ -190,22 +190,18 @@ def _blended(graph: Graph, own: str, retrieved: str, similarities: str, config: 
 _ONNX_TYPES = {
     "f32": TensorProto.FLOAT,
     "f16": TensorProto.FLOAT16,
-    "bf16": TensorProto.BFLOAT16,
     "i8": TensorProto.INT8,
 }
 
 
 def _stored(keys: NDArray[np.float32], dtype: str, name: str) -> onnx.TensorProto:
     """Convert keys to the stored type; the values are exactly representable."""
-    if dtype == "bf16":  # numpy has no bf16: use the upper halves of float32
-        raw = (np.ascontiguousarray(keys).view(np.uint32) >> 16).astype("<u2").tobytes()
-        return helper.make_tensor(name, TensorProto.BFLOAT16, keys.shape, raw, raw=True)
     numpy_type = helper.tensor_dtype_to_np_dtype(_ONNX_TYPES[dtype])
     return numpy_helper.from_array(np.ascontiguousarray(keys.astype(numpy_type)), name)
 
 
 def _width(dtype: str) -> int:
-    return {"f32": 4, "i8": 1}.get(dtype, 2)
+    return {"f32": 4, "f16": 2, "i8": 1}[dtype]
 
 
 def _outputs(classes: int, k: int, ndim: int) -> list[onnx.ValueInfoProto]:

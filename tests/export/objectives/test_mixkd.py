@@ -268,7 +268,7 @@ def test_a_student_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"'mixkd'.*200 tokens.*teacher's layers"):
         MixKD().check(other, teacher, Recipe())
     untyped = load_encoder(str(tinymodels.write_distilbert(tmp_path / "distilbert")))
-    with pytest.raises(RecipeError, match="token types.*without"):
+    with pytest.raises(RecipeError, match=r"token types.*without"):
         MixKD().check(untyped, teacher, Recipe())
 
 

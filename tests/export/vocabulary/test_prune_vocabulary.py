@@ -156,7 +156,7 @@ def test_positions_of_other_kinds(config: PretrainedConfig, rows: int) -> None:
 
 def test_another_answer_is_noticed(student: EncoderClassifier) -> None:
     smaller = prune_tables(student, kept([0, 1, 2, 3, 4, 5]))
-    with pytest.raises(ModelError, match="gives other outputs .*: --student MODEL"):
+    with pytest.raises(ModelError, match=r"gives other outputs .*: --student MODEL"):
         require_unchanged_answers(student, smaller, [0, 1, 2, 3, 4, 6], MAX_LENGTH)
     table = smaller.encoder.embeddings.position_embeddings
     with torch.no_grad():  # the last position that a text can have

@@ -44,7 +44,7 @@ def test_shares_of_the_gain() -> None:
     assert size.as_dict()["kept_nll"] == size.kept_nll
 
 
-def test_where_there_is_no_gain_there_is_no_share() -> None:
+def test_no_gain_gives_no_share() -> None:
     none = Reference(STUDENT, STUDENT, np.arange(4))
     size = none.size(1, 1, FULL)
     assert (size.kept_accuracy, size.kept_nll, size.kept_nll_error) == (None, None, None)
@@ -69,13 +69,13 @@ class TestTheSmallest:
         sizes = [self.of(0.3, 80), self.of(0.302, 80), self.of(0.304, 80), self.of(0.309, 80), self.of(0.35, 80)]
         assert [self.chosen(loss, *sizes) for loss in (0, 0.03, 0.05, 0.1, 0.4, 0.6)] == [0, 1, 2, 3, 3, 4]
 
-    def test_not_behind_one_that_does_not(self) -> None:
+    def test_a_size_below_an_insufficient_one_is_not_chosen(self) -> None:
         assert self.chosen(0.05, self.of(0.3, 80), self.of(0.31, 80), self.of(0.3, 80)) == 0
 
-    def test_a_better_one_keeps_enough_too(self) -> None:
+    def test_a_better_size_keeps_enough(self) -> None:
         assert self.chosen(0, self.of(0.3, 80), self.of(0.29, 81)) == 1
 
-    def test_accuracy_may_fall_by_its_share_and_the_root_of_what_differs(self) -> None:
+    def test_accuracy_may_lose_its_share_and_a_standard_error(self) -> None:
         # Of 20 right ones 0.1 is 2. With 4 wrong ones, which differ, 2 more may be lost; with 9, 3 more may.
         assert self.chosen(0.1, self.of(0.3, 80), self.of(0.3, 76)) == 1
         assert self.chosen(0.1, self.of(0.3, 80), self.of(0.3, 75)) == 0

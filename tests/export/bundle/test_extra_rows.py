@@ -160,7 +160,7 @@ def test_labels_that_they_come_with_make_no_difference(tiny_run: Finished, tmp_p
     assert bundles[0] == bundles[1] == bundles[2]  # every file's hash among it
 
 
-def test_what_the_blend_is_tuned_on_is_not_among_them(tiny_run: Finished, tmp_path: Path) -> None:
+def test_tuning_rows_are_not_in_the_knowledge_base_while_tuning(tiny_run: Finished, tmp_path: Path) -> None:
     """However it is spaced; nor a row that train has already."""
     path = tiny_run[0]
     heldout, known = texts_of(path, "heldout"), texts_of(path, "train")
@@ -176,9 +176,7 @@ def test_what_the_blend_is_tuned_on_is_not_among_them(tiny_run: Finished, tmp_pa
 
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.slow
-def test_relatives_of_what_the_blend_is_tuned_on_come_only_with_it(
-    tiny_run: Finished, tmp_path: Path, kept: bool
-) -> None:
+def test_rows_related_to_tuning_rows_are_added_only_with_them(tiny_run: Finished, tmp_path: Path, kept: bool) -> None:
     """A phrase cut out of a held-out text would make its neighbours look better than those of new texts are."""
     path = tiny_run[0]
     heldout, known = texts_of(path, "heldout"), texts_of(path, "train")
@@ -201,7 +199,7 @@ def test_relatives_of_what_the_blend_is_tuned_on_come_only_with_it(
 
 @pytest.mark.parametrize("repeated", [True, False])
 @pytest.mark.slow
-def test_none_that_are_left_are_as_none_given(tiny_run: Finished, tmp_path: Path, repeated: bool) -> None:
+def test_extra_rows_that_are_all_known_have_no_effect(tiny_run: Finished, tmp_path: Path, repeated: bool) -> None:
     texts = texts_of(tiny_run[0], "heldout")[:4] if repeated else []
     extra = Split(texts, None, None, "new.csv", list(range(1, len(texts) + 1)))
     without, found = (
@@ -270,7 +268,7 @@ def test_files_of_texts(
     ("name", "content", "row"),
     [("a.txt", b"noon\n\ncall\n", 2), ("a.jsonl", b'"noon"\n{"words": 1}\n', 2), ("a.csv", b'text\nnoon\n" "\n', 3)],
 )
-def test_a_row_without_a_text_is_told(tmp_path: Path, name: str, content: bytes, row: int) -> None:
+def test_a_row_without_a_text_is_reported(tmp_path: Path, name: str, content: bytes, row: int) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises((DataError, TextError)) as caught:
         load_rows(str(tmp_path / name), Columns(), False)

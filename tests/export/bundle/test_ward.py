@@ -38,7 +38,7 @@ def squares(points: Floats, clusters: Ints) -> float:
 
 
 @given(rows=st.integers(2, 40), seed=st.integers(0, 999))
-def test_they_are_scipys(rows: int, seed: int) -> None:
+def test_merges_equal_scipys(rows: int, seed: int) -> None:
     points = points_of(rows, seed)
     found, tree = merged(points), hierarchy.linkage(points, "ward")
     np.testing.assert_allclose(found.costs, tree[:, 2] ** 2 / 2, rtol=1e-9)
@@ -49,7 +49,7 @@ def test_they_are_scipys(rows: int, seed: int) -> None:
 
 
 @given(rows=st.integers(2, 25), seed=st.integers(0, 999), values=st.integers(1, 3))
-def test_each_costs_what_it_adds_to_the_squares(rows: int, seed: int, values: int) -> None:
+def test_the_cost_of_a_merge_is_the_increase_of_the_sum_of_squares(rows: int, seed: int, values: int) -> None:
     """Also where many points are the same, and many merges cost the same."""
     points = np.random.default_rng(seed).integers(0, values, size=(rows, 2)).astype(np.float64)
     found = merged(points)
@@ -92,13 +92,13 @@ def test_many_rows_are_merged_in_parts_of_neighbours(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, -3])
-def test_what_cannot_be_is_refused(count: int) -> None:
+def test_impossible_numbers_of_clusters_are_refused(count: int) -> None:
     found = merged(points_of(5, 0), np.array([0, 0, 1, 1, 1]))
     with pytest.raises(UsageError, match=r"cannot be merged to this number.*2 to 5"):
         found.clusters(count)
 
 
-def test_points_that_are_all_but_one_come_to_an_end() -> None:
+def test_equal_points_end_the_chain() -> None:
     """Costs that differ in their last bit alone, where a chain that sees them otherwise from each side circles."""
     for seed in range(40):
         rng = np.random.default_rng(seed)

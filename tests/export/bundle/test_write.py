@@ -56,7 +56,7 @@ def test_the_bundle_opens_and_answers(tiny_bundle: Made, tiny_dataset: Dataset) 
     assert np.mean([one.label == label for one, label in zip(found, test.labels or (), strict=True)]) > 0.8
 
 
-def test_what_was_tuned_is_what_the_runtime_answers(tiny_run: Finished, tmp_path: Path) -> None:
+def test_the_runtime_answers_with_the_tuned_blend(tiny_run: Finished, tmp_path: Path) -> None:
     """But for float16 labels and keys; of a knowledge base in which the held-out rows do not find themselves."""
     without = replace(tiny_run[2].recipe.retrieval, keep_heldout=False)
     made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, retrieval=without))
@@ -68,7 +68,7 @@ def test_what_was_tuned_is_what_the_runtime_answers(tiny_run: Finished, tmp_path
     assert nll == pytest.approx(made.tuning.nll["blend"], rel=0.01)
 
 
-def test_the_gate_is_certified_on_what_the_runtime_answers(tiny_run: Finished, tmp_path: Path) -> None:
+def test_the_gate_is_certified_on_the_runtimes_answers(tiny_run: Finished, tmp_path: Path) -> None:
     without = replace(tiny_run[2].recipe.retrieval, keep_heldout=False, one_se_rule=False)
     job = replace(JOB, retrieval=without, certificate=Certificate(0.2, 0.2))
     made = export(tiny_run[0], tmp_path / "bundle", job)
@@ -154,7 +154,7 @@ def test_the_paper_s_knowledge_base_is_the_train_rows_by_the_teachers_keys(tiny_
 
 
 @pytest.mark.slow
-def test_what_is_kept_of_the_held_out_rows_changes_no_choice(tiny_run: Finished, tmp_path: Path) -> None:
+def test_keeping_held_out_rows_changes_no_choice(tiny_run: Finished, tmp_path: Path) -> None:
     """They are added when everything is chosen: else each would have found itself."""
     left = replace(tiny_run[2].recipe.retrieval, keep_heldout=False)
     kept, without = (
@@ -166,7 +166,7 @@ def test_what_is_kept_of_the_held_out_rows_changes_no_choice(tiny_run: Finished,
     assert kept.manifest.abstention == without.manifest.abstention is not None
 
 
-def test_when_to_abstain_can_be_fitted_again_from_what_the_bundle_holds(tiny_bundle: Made) -> None:
+def test_abstention_can_be_fitted_again_from_the_bundle(tiny_bundle: Made) -> None:
     """But for the half precision of the rows in it."""
     path, made = tiny_bundle
     written = made.manifest.abstention
@@ -200,7 +200,7 @@ def test_soft_labels_are_as_they_were_tuned(
         assert np.abs(runtime.knowledge_base.soft_labels - softmax(logits, 1.0)).max() > 0.1
 
 
-def test_the_manifest_says_what_was_done(tiny_bundle: Made, tiny_run: Finished) -> None:
+def test_the_manifest_describes_the_export(tiny_bundle: Made, tiny_run: Finished) -> None:
     path, made = tiny_bundle
     manifest = json.loads((path / "manifest.json").read_text())
     description = RunFolder(tiny_run[0]).describe()
@@ -229,7 +229,7 @@ def test_the_manifest_says_what_was_done(tiny_bundle: Made, tiny_run: Finished) 
     }
 
 
-def test_golden_texts_are_nobodys_data_short_and_long(tiny_bundle: Made, tiny_run: Finished) -> None:
+def test_golden_texts_are_fixed_texts_of_three_lengths(tiny_bundle: Made, tiny_run: Finished) -> None:
     _, made = tiny_bundle
     golden = made.manifest.golden
     assert [one.text for one in golden] == list(GOLDEN_TEXTS)

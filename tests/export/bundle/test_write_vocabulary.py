@@ -115,7 +115,7 @@ def test_the_train_rows_get_the_same_answers_bit_for_bit(run: Path, full: Made, 
         np.testing.assert_array_equal(*keys)
 
 
-def test_the_tables_are_smaller_and_the_manifest_says_so(run: Path, full: Made, pruned: Made) -> None:
+def test_the_tables_are_smaller_and_the_manifest_reports_it(run: Path, full: Made, pruned: Made) -> None:
     of = EncoderClassifier.load(RunFolder(run).student).encoder.config.vocab_size
     kept = Tokenizer.from_file(str(pruned[0] / "student" / "tokenizer.json")).get_vocab_size()
     assert full[1].manifest.quantization["vocabulary"] == {"kept": of, "of": of}
@@ -162,7 +162,7 @@ def test_other_programs_give_the_same_answers(run: Path, full: Made, pruned: Mad
     np.testing.assert_allclose(model(**batch).logits.numpy(), ours, atol=1e-4)
 
 
-def test_what_it_costs_is_told_on_rows_that_had_no_say(run: Path, pruned: Made) -> None:
+def test_the_cost_is_measured_on_held_out_rows(run: Path, pruned: Made) -> None:
     """Computed again from the full tokenizer's file, with all pieces taken out that are not in train."""
     folder = RunFolder(run)
     heldout, trained = (read_rows(folder.data / f"{name}.jsonl") for name in ("heldout", "train"))
@@ -205,7 +205,7 @@ def test_extra_rows_keep_their_pieces(run: Path, pruned: Made, tmp_path: Path) -
         assert word in student_answers(tmp_path / "bundle", [word])[0][0]
 
 
-def test_a_number_beyond_what_there_is_keeps_all_that_can_occur(run: Path, tmp_path: Path) -> None:
+def test_a_number_above_the_vocabulary_keeps_all_subwords_that_can_occur(run: Path, tmp_path: Path) -> None:
     found = export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary="task")).manifest.quantization["vocabulary"]
     assert found["of"] - 1 == found["kept"] and found["unseen"]["changed"] == 0  # all but [unused2]
 
@@ -273,7 +273,7 @@ def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("size", ["full", 0])
-def test_a_student_that_answers_otherwise_is_refused(
+def test_a_student_with_other_outputs_is_refused(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: VocabularySize
 ) -> None:
     def wrong(student: EncoderClassifier, *_: object) -> EncoderClassifier:

@@ -106,7 +106,7 @@ def test_the_same_rows_give_the_same_head(tiny_bert: Path) -> None:
     assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
 
 
-def test_no_more_components_than_the_layers_have_or_rows_tell_apart(tiny_bert: Path) -> None:
+def test_the_number_of_components_is_limited_by_layers_and_rows(tiny_bert: Path) -> None:
     student = tinymodels.tiny_student()
     wide = tinymodels.LAYERS * tinymodels.HIDDEN
     head = fit_layer_query(student, tokens(tiny_bert, TEXTS[:5]), 1000)
@@ -128,7 +128,7 @@ def test_it_is_saved_with_the_model(tiny_bert: Path, tmp_path: Path, pooling: st
     assert torch.equal(found.embedding, expected.embedding) and torch.equal(found.logits, expected.logits)
 
 
-def test_models_from_before_there_was_one_read_the_last_layer(tmp_path: Path) -> None:
+def test_older_models_read_the_last_layer(tmp_path: Path) -> None:
     student = tinymodels.tiny_student()
     student.save(tmp_path)
     heads = json.loads((tmp_path / "heads.json").read_text())

@@ -90,7 +90,7 @@ BY_PCA = ProjectionRecipe(method="pca", embedding_dim=6)
 
 
 @pytest.mark.parametrize(("rows", "hidden", "dim"), [(120, 20, 6), (30, 12, 12), (9000, 5, 2), (8, 20, 6)])
-def test_pca_is_sklearns_but_for_the_scale(rows: int, hidden: int, dim: int) -> None:
+def test_pca_equals_sklearns_except_for_the_scale(rows: int, hidden: int, dim: int) -> None:
     embeddings = make_embeddings(rows, hidden)[0] + 10.0
     head = fit_projection(embeddings, torch.zeros(rows), ProjectionRecipe(method="pca", embedding_dim=dim), seed=0)
     expected = PCA(dim, svd_solver="full").fit(embeddings.double().numpy())
@@ -108,7 +108,7 @@ def test_pca_is_sklearns_but_for_the_scale(rows: int, hidden: int, dim: int) -> 
 
 
 @pytest.mark.parametrize("whitening", [0.0, 0.25, 0.5, 1.0])
-def test_whitening_takes_a_power_of_the_standard_deviations_away(whitening: float) -> None:
+def test_whitening_divides_by_a_power_of_the_standard_deviations(whitening: float) -> None:
     embeddings = make_embeddings()[0] + 10.0
     scores = PCA(6, svd_solver="full").fit_transform(embeddings.double().numpy())
     expected = scores / scores.std(axis=0) ** whitening
@@ -143,7 +143,7 @@ def test_directions_without_variance_are_left_out(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [3, 1000])
-def test_rows_all_the_same_have_no_directions(rows: int) -> None:
+def test_equal_rows_have_no_components(rows: int) -> None:
     embeddings = make_embeddings(1)[0].expand(rows, -1) / 3
     head = fit_projection(embeddings, torch.zeros(rows), BY_PCA, seed=0)
     assert not head.weight.any() and not project(embeddings, head).any()
@@ -155,7 +155,7 @@ def test_pca_adds_no_dimensions() -> None:
         fit_projection(embeddings, labels, BY_PCA, seed=0)
 
 
-def test_a_head_is_saved_whole(tmp_path: Path) -> None:
+def test_a_head_is_saved_and_loaded(tmp_path: Path) -> None:
     for number, head in enumerate((fit_pca(make_embeddings()[0], 6), LinearLayer(torch.randn(20, 6).T))):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -166,7 +166,7 @@ def test_a_head_is_saved_whole(tmp_path: Path) -> None:
         assert head.bias is None or (again.bias is not None and torch.equal(again.bias, head.bias))
 
 
-def test_files_from_before_there_was_a_bias(tmp_path: Path) -> None:
+def test_older_files_without_a_bias(tmp_path: Path) -> None:
     weight = torch.randn(6, 20)
     save_file({"weight": weight}, str(tmp_path / "projection.safetensors"))
     head = LinearLayer.load(tmp_path)

@@ -122,7 +122,7 @@ def test_equal_maps_leave_nothing_to_learn_with_dropout_too() -> None:
     assert value(Attention(), mask, (torch.zeros_like(maps),), (maps,)) == 0.0
 
 
-def test_low_temperature_lets_each_head_teach_the_one_most_like_it() -> None:
+def test_a_low_temperature_aligns_the_most_similar_heads() -> None:
     """The same heads in another order are then no loss at all."""
     mask = lengths_mask(5, 5)
     maps = make_maps(mask, 3, 5)
@@ -260,7 +260,7 @@ def test_a_fit_lowers_it_with_other_heads_and_dropout(tmp_path: Path, tiny_bert:
     assert value_of(student, rows) < 0.85 * before
 
 
-def test_killed_and_gone_on_with_it_ends_the_same(tmp_path: Path, tiny_bert: Path) -> None:
+def test_a_killed_and_resumed_fit_gives_the_same_result(tmp_path: Path, tiny_bert: Path) -> None:
     terms = (ObjectiveRecipe("attention", WEIGHT), ObjectiveRecipe("hard_labels", 0.5))
     require_same_after_a_kill(tmp_path, tiny_rows(tiny_bert), *terms, steps=(4,))
 
@@ -290,6 +290,6 @@ def test_layers_are_a_list_in_a_recipe(tmp_path: Path) -> None:
     ("name", "found"),
     [("layers", [2, 5.0]), ("layers", [True]), ("layers", "2,5"), ("layers", 2), ("layers", [-1]), ("temperature", 0)],
 )
-def test_settings_that_cannot_be_meant(name: str, found: Any) -> None:
+def test_invalid_settings_are_refused(name: str, found: Any) -> None:
     with pytest.raises(RecipeError, match=name):
         objectives.build([ObjectiveRecipe("attention", 1.0, {name: found})])

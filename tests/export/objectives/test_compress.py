@@ -168,6 +168,6 @@ def test_descent_brings_queries_to_their_keys() -> None:
 @pytest.mark.parametrize(
     "settings", [{"anchors": 0}, {"temperature": 0.0}, {"temperature": -1.0}, {"anchors": 2.5}, {"bank": 3}]
 )
-def test_settings_out_of_range_are_told(settings: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=next(iter(settings))):
         objectives.build([ObjectiveRecipe("compress", 1.0, settings)])

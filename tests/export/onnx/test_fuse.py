@@ -145,7 +145,7 @@ class TestAnswers:
         long = [" ".join(TEXTS[:5]), " ".join(TEXTS)]
         require_same_answers(example, edge_bundle, fuse(edge_bundle, tmp_path / "model.onnx").path, long)
 
-    def test_neighbours_that_the_bundles_search_misses_are_told(self, copied: Path, tmp_path: Path) -> None:
+    def test_neighbours_that_the_bundles_search_misses_are_reported(self, copied: Path, tmp_path: Path) -> None:
         narrow = IndexConfig(NDIM, connectivity=2, expansion_add=2, expansion_search=1)
         with_knowledge(copied, 2000, 3, narrow)
         compared = fuse(copied, tmp_path / "model.onnx").comparison
@@ -166,7 +166,7 @@ class TestAnswers:
 
 
 class TestTheFile:
-    def test_it_is_the_same_every_time_and_says_where_it_is_from(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_the_file_is_reproducible_and_names_its_bundle(self, edge_bundle: Path, tmp_path: Path) -> None:
         done = [fuse(edge_bundle, tmp_path / name) for name in ("a.onnx", "deep/b.onnx")]
         assert done[0].path.read_bytes() == done[1].path.read_bytes()
         assert done[0].bytes == done[0].path.stat().st_size
@@ -236,7 +236,7 @@ WRONG = {
 
 class TestRefusals:
     @pytest.mark.parametrize("name", WRONG)
-    def test_a_file_that_answers_otherwise_is_not_put_in_place(
+    def test_a_file_with_other_answers_is_not_written(
         self, edge_bundle: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         wrong, told = WRONG[name]
@@ -282,7 +282,7 @@ class TestRefusals:
 
 
 class TestCommand:
-    def test_it_says_what_it_made(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_the_command_describes_the_file(self, edge_bundle: Path, tmp_path: Path) -> None:
         done = ok("fuse", edge_bundle, "--out", tmp_path / "model.onnx")
         assert done.out == ""
         assert (
@@ -294,11 +294,11 @@ class TestCommand:
     def test_its_limit_is_the_functions(self) -> None:
         assert f"[default: {MAX_ROWS}]" in " ".join(ok("fuse", "--help").out.split())
 
-    def test_it_refuses_in_one_line(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_errors_are_one_line(self, edge_bundle: Path, tmp_path: Path) -> None:
         said = refused("fuse", edge_bundle, "--out", tmp_path / "model.onnx", "--max-rows", 10)
         assert "64 rows" in said and "reaugkd condense" in said and "--max-rows" in said
 
-    def test_without_onnx_it_says_what_to_install(
+    def test_without_onnx_the_error_names_the_extra(
         self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for module in [name for name in sys.modules if name.startswith("reaugkd.export.onnx.fuse")]:

@@ -147,7 +147,7 @@ def test_rows(done: Done) -> Split:
     return load_local(str(done.data / "data"), None, Columns()).splits["test"]
 
 
-def test_every_system_is_there(done: Done) -> None:
+def test_every_system_has_a_result(done: Done) -> None:
     expected = [("teacher", ""), ("student_fp32", "")]
     expected += [
         (system, variant) for variant in VARIANTS for system in OF_BUNDLES if not variant or system != "student"
@@ -157,7 +157,7 @@ def test_every_system_is_there(done: Done) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_its_figures_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_path: Path, variant: str) -> None:
+def test_its_metrics_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_path: Path, variant: str) -> None:
     """Exported from the cell's run by the variant's recipe, and asked row by row by the runtime."""
     extra = None
     if variant == KB_REST:
@@ -212,7 +212,7 @@ def test_mistyped_rows_can_be_left_out(done: Done) -> None:
     assert not [name for name in student.metrics if name.startswith("typos")]
 
 
-def test_the_embeddings_are_tried_on_another_domain(done: Done) -> None:
+def test_the_embeddings_are_evaluated_on_another_domain(done: Done) -> None:
     figures = {one.system: one.metrics.get("out_of_domain") for one in done.result.systems}
     assert {name for name, value in figures.items() if value is not None} == {"teacher", "student_fp32"}
     assert all(1 / 3 < float(figures[name] or 0) <= 1 for name in ("teacher", "student_fp32"))
@@ -293,7 +293,7 @@ def test_the_same_again_is_the_same(done: Done, asked_teachers: list[str]) -> No
         assert np.array_equal(one.gold_probability, other.gold_probability)
 
 
-def test_a_split_that_is_not_there_is_told_before_the_training(done: Done, tmp_path: Path) -> None:
+def test_a_missing_split_is_refused_before_the_training(done: Done, tmp_path: Path) -> None:
     cell = replace(done.cell, task=replace(done.cell.task, data="rows.csv", split="test"))
     (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"row {n},{n % 2}\n" for n in range(60)))
     with pytest.raises(UsageError, match="test"):

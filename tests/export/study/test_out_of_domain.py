@@ -150,7 +150,7 @@ def test_no_row_is_its_own_neighbour(kept: str) -> None:
         ({"train": tinymodels.make_split(3, 1)}, DataError, "too few rows"),
     ],
 )
-def test_what_cannot_be_tried_is_told(splits: dict[str, Split], error: type[ReaugkdError], told: str) -> None:
+def test_unusable_data_sets_are_refused(splits: dict[str, Split], error: type[ReaugkdError], told: str) -> None:
     with pytest.raises(error, match=told):
         OtherDomain.of(Dataset("other", splits, LABELS))
 

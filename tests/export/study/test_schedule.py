@@ -88,7 +88,7 @@ class TestOrder:
         plan = load_plan(write_study(folder / "study"))
         return [CellJob(cell, plan, folder, folder, "s", "i", studycells.calm) for cell in plan.cells()]
 
-    def test_one_cell_makes_the_teacher_and_the_others_wait_for_it(self, tmp_path: Path) -> None:
+    def test_one_cell_trains_the_teacher_and_the_others_wait(self, tmp_path: Path) -> None:
         jobs = self.jobs(tmp_path)
         assert next_job(jobs, set(), []) is jobs[0]
         assert next_job(jobs[1:], set(), [("one", 0)]) is jobs[2]
@@ -97,7 +97,7 @@ class TestOrder:
         assert next_job(jobs[1:2], set(), []) is jobs[1]  # the first has failed: now this one makes it
         assert next_job([], set(), []) is None
 
-    def test_no_second_cell_begins_before_the_teacher_is_there(self, done_once: Path) -> None:
+    def test_no_second_cell_starts_before_the_teacher_exists(self, done_once: Path) -> None:
         told = events(done_once / "out")
         assert sorted(told) == sorted(f"{word} {name}" for name in CELLS for word in ("begin", "end"))
         for name in CELLS:
@@ -145,7 +145,7 @@ class TestStudy:
         assert cells_of(out) == sorted(CELLS)
 
     @pytest.mark.parametrize("option", [[], ["--report-only"]])
-    def test_again_it_runs_nothing_and_says_the_same(self, carried: Path, option: list[str]) -> None:
+    def test_a_second_run_trains_nothing_and_reports_the_same(self, carried: Path, option: list[str]) -> None:
         out = carried / "out"
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         again = ok("study", carried / "study" / "study.toml", "--out", out, *option)
@@ -202,8 +202,8 @@ class TestStudy:
 
 
 @pytest.mark.slow
-class TestTrouble:
-    def test_failures_are_told_and_stop_nothing(self, tmp_path: Path, use: Callable[..., None]) -> None:
+class TestFailures:
+    def test_failures_are_reported_and_stop_no_other_cell(self, tmp_path: Path, use: Callable[..., None]) -> None:
         use(studycells.troubled, processes=True)
         how = {"one.kd.0": "killed", "one.better.0": "raises", "two.kd.5": "refuses"}
         study, out = write_study(tmp_path / "study", SMALL), tmp_path / "out"
@@ -248,7 +248,7 @@ class TestTrouble:
         assert "is not of a study" in refused("study", study, "--out", out, remarks=1)
         assert names(out) == ["thesis.tex"]
 
-    def test_a_plan_that_cannot_be_meant(self, tmp_path: Path) -> None:
+    def test_an_invalid_plan_is_refused(self, tmp_path: Path) -> None:
         study = write_study(tmp_path / "study", STUDY.replace("seeds", "seed"))
         assert "unknown key 'seed'" in refused("study", study, "--out", tmp_path / "out")
         assert not (tmp_path / "out").exists()
@@ -296,7 +296,7 @@ main()
         [(signal.SIGTERM, 143), (signal.SIGKILL, -9)],
         ids=["term", "kill"],
     )
-    def test_the_workers_go_and_the_next_call_goes_on(
+    def test_the_workers_end_and_the_next_run_resumes(
         self, tmp_path: Path, use: Callable[..., None], number: signal.Signals, code: int
     ) -> None:
         study, out, process, reader = self.begin(tmp_path)

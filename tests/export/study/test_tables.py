@@ -104,7 +104,7 @@ class TestComparisons:
         average = analysis.spread(AVERAGE, KD)
         assert average is not None and average.mean == pytest.approx((np.mean(accuracies) + mcc) / 2)  # type: ignore[operator]
 
-    def test_what_is_missing_is_told_as_missing(self, analysis: Analysis) -> None:
+    def test_missing_seeds_are_reported(self, analysis: Analysis) -> None:
         found = {
             key: cell
             for key, cell in analysis.found.items()
@@ -178,7 +178,7 @@ class TestTables:
             f"| better | with retrieval, baseline without | +1.50 {zero} | +1.50 {zero} |",
         ]
 
-    def test_what_retrieval_adds(self, small: Analysis) -> None:
+    def test_gain_of_retrieval(self, small: Analysis) -> None:
         zero = "[+0.00, +0.00]"
         added = f"+0.50 {zero} | -0.0250 [+0.0000, +0.0000] | +0.00 {zero} | +0.00 {zero} |"
         assert tables.added_on_average(small).splitlines() == [
@@ -234,7 +234,7 @@ class TestTables:
             f"| better | student+retrieval | the recipe's own | {missing}",
         ]
 
-    def test_fidelity_is_a_mean_over_tasks_of_what_was_measured(self, analysis: Analysis) -> None:
+    def test_fidelity_is_a_mean_over_tasks(self, analysis: Analysis) -> None:
         told, table = tables.fidelity(analysis)
         assert "clean" in told and "typos" not in told and "distillation" not in told
         lines = {tuple(line.split(" | ")[:3]): line.split(" | ")[3:] for line in table.splitlines()}

@@ -167,7 +167,7 @@ def test_the_knowledge_base_has_them(cross_fitted_run: Finished, tmp_path: Path)
         np.testing.assert_allclose(runtime.knowledge_base.soft_labels, expected, atol=1e-3)
 
 
-def test_they_are_one_choice_of_an_export(cross_fitted_run: Finished, tmp_path: Path) -> None:
+def test_an_export_can_choose_them(cross_fitted_run: Finished, tmp_path: Path) -> None:
     """The teacher's own labels are there too: the tuning is then that of a run without cross-fitting."""
     plain = replace(CROSS_FITTED, labels="teacher", gold_shares=(0.0,))
     export(cross_fitted_run[0], tmp_path / "bundle", replace(JOB, retrieval=plain))
@@ -237,7 +237,7 @@ def test_those_of_other_settings_are_not_taken(
         export(path, tmp_path / "bundle", replace(JOB, retrieval=CROSS_FITTED))
 
 
-def test_a_run_without_has_none_to_export(quick_run: Finished, tmp_path: Path) -> None:
+def test_a_run_without_them_cannot_export_them(quick_run: Finished, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no cross-fitted labels") as caught:
         export(quick_run[0], tmp_path / "bundle", replace(JOB, retrieval=CROSS_FITTED))
     assert caught.value.path == str(quick_run[0])
@@ -246,7 +246,7 @@ def test_a_run_without_has_none_to_export(quick_run: Finished, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("gone", [["cross_fit_0"], ["cross_fit_1"], ["cross_fit_0", "cross_fit_1"]])
-def test_folds_that_are_missing_are_told(cross_fitted_run: Finished, tmp_path: Path, gone: list[str]) -> None:
+def test_missing_folds_are_reported(cross_fitted_run: Finished, tmp_path: Path, gone: list[str]) -> None:
     path = Path(shutil.copytree(cross_fitted_run[0], tmp_path / "run"))
     for name in gone:
         shutil.rmtree(path / name)

@@ -127,7 +127,7 @@ def test_a_student_of_a_teacher_fine_tuned_elsewhere(tmp_path: Path, rows: Token
     assert torch.equal(found.logits, again.logits)
 
 
-def test_a_student_of_a_model_of_its_own(tmp_path: Path, rows: TokenRows) -> None:
+def test_a_student_from_another_model(tmp_path: Path, rows: TokenRows) -> None:
     teacher = tinymodels.tiny_student(embedding_dim=None)
     for folder, wide in (("same", False), ("narrow", True)):
         changes = {"hidden_size": 16, "intermediate_size": 24} if wide else {}
@@ -209,6 +209,6 @@ def test_each_row_is_paired_with_its_own_targets(tmp_path: Path, rows: TokenRows
         assert label == targets.labels[row]
 
 
-def test_an_unknown_objective_is_told(tmp_path: Path, rows: TokenRows, targets: Targets) -> None:
+def test_an_unknown_objective_is_refused(tmp_path: Path, rows: TokenRows, targets: Targets) -> None:
     with pytest.raises(RecipeError, match="unknown objective"):
         distilled(tmp_path, rows, targets, ObjectiveRecipe("softlabels"))

@@ -32,7 +32,7 @@ def two_models(folder: Path) -> TrainJob:
     return TrainJob(str(tinymodels.write_bert(folder / "teacher")), recipe)
 
 
-def test_other_weights_in_a_models_folder_redo_what_was_made_of_it(small_dataset: Dataset, tmp_path: Path) -> None:
+def test_changed_weights_in_a_models_folder_repeat_the_dependent_stages(small_dataset: Dataset, tmp_path: Path) -> None:
     """The settings are the same to the letter: only the files tell."""
     job, run = replace(two_models(tmp_path), redo=True), tmp_path / "run"
     train(small_dataset, job, run)

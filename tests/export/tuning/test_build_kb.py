@@ -157,7 +157,7 @@ def tuned(rows: KbRows, heldout: KbRows, recipe: RetrievalRecipe) -> Any:
 
 
 @pytest.mark.parametrize("keys", ["student", "teacher", "both"])
-def test_it_is_tuned_on_what_the_held_out_rows_find(keys: Any) -> None:
+def test_the_blend_is_tuned_on_the_neighbours_of_held_out_rows(keys: Any) -> None:
     """The nearest rows by a full search in float64, then the tuner on them."""
     rows, heldout, recipe = knowledge(60, 1), knowledge(90, 2), replace(STUDENTS, keys=keys)
     found, asked = tuned(rows, heldout, recipe), answers_to(heldout)
@@ -177,7 +177,7 @@ def test_it_is_tuned_on_what_the_held_out_rows_find(keys: Any) -> None:
     assert found.nll == pytest.approx(expected.nll, rel=1e-4)
 
 
-def test_no_gold_is_used_where_there_is_none() -> None:
+def test_rows_without_gold_labels_use_none() -> None:
     rows, heldout = knowledge(60, 1), knowledge(90, 2)
     unlabelled = replace(rows, gold=np.full(60, -1))
     plain = tuned(rows, heldout, replace(STUDENTS, gold_shares=(0.0,)))
@@ -259,7 +259,7 @@ def test_so_it_is_with_an_exported_bundle(workshop: Workshop, tmp_path: Path, we
     require_as_the_runtime(bundle, [json.loads(line)["text"] for line in lines])
 
 
-def test_the_width_is_chosen_on_what_the_graph_finds() -> None:
+def test_ef_search_is_chosen_by_recall() -> None:
     """At least twice k; as broad as it takes, against a search of all keys in float64."""
     rng = np.random.default_rng(3)
     rows = knowledge(600, seed=3)

@@ -147,7 +147,7 @@ def test_no_point_of_the_grid_is_better(seed: int) -> None:
         assert found.by_k[k] == pytest.approx(value, abs=1e-3)
 
 
-def test_the_tuned_nll_is_what_the_runtimes_blend_gives() -> None:
+def test_the_tuned_nll_is_that_of_the_runtimes_blend() -> None:
     rows = make_rows(neighbours=0.4)
     tuning = tune_blend(rows)
     assert 0.0 < tuning.blend.student_weight < 1.0
@@ -254,7 +254,7 @@ def test_a_weight_per_example_is_fitted_at_the_constants_settings(weight: Weight
     assert len(shares) >= 3 and 0.0 < config.student_weight < 1.0
 
 
-def test_where_it_does_not_pay_the_weight_stays_as_it_was() -> None:
+def test_without_a_gain_the_weight_stays_constant() -> None:
     few = make_rows(n=FEWEST_ROWS - 1, neighbours=6.0)
     alone = make_rows(n=200, k=0)
     for rows, weight in itertools.product((few, alone), ("auto", "buckets")):
@@ -284,7 +284,7 @@ def rows_with_help(n: int, helped: float, seed: int = 0) -> HeldOut:
     )
 
 
-def test_cautious_keeps_what_helps_on_other_rows() -> None:
+def test_the_one_se_rule_keeps_a_gain_on_unseen_rows() -> None:
     rows = rows_with_help(300, 0.6)
     assert tune_blend(rows, one_se_rule=True) == tune_blend(rows)
     assert tune_blend(rows).blend.student_weight < 0.8

@@ -146,13 +146,13 @@ class TestTheBundle:
         reseal(tmp_path / "gated", gate={**GATE, "epsilon": 0.005})  # 60 rows prove no such thing
         done = condense(tmp_path / "gated", tmp_path / "out", Limit(rows=50), silent)
         assert done.manifest.gate is None
-        told = format_condensed(tmp_path / "out", done)
-        assert "none: too few held-out rows to certify a loss of 0.50%" in told
+        reported = format_condensed(tmp_path / "out", done)
+        assert "none: too few held-out rows to certify a loss of 0.50%" in reported
 
     def test_the_manifest_describes_the_new_search(self, full: Path, tmp_path: Path) -> None:
-        shutil.copytree(full, tmp_path / "told")
-        reseal(tmp_path / "told", quality={"search": {"expansion_search": 999, "recall": 0.1, "compared": 1.0}})
-        made = condense(tmp_path / "told", tmp_path / "out", Limit(rows=50), silent).manifest
+        shutil.copytree(full, tmp_path / "reported")
+        reseal(tmp_path / "reported", quality={"search": {"expansion_search": 999, "recall": 0.1, "compared": 1.0}})
+        made = condense(tmp_path / "reported", tmp_path / "out", Limit(rows=50), silent).manifest
         assert made.quality["search"]["expansion_search"] == made.kb.expansion_search != 999
         assert made.quality["search"]["recall"] > 0.9
 

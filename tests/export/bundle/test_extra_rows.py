@@ -108,8 +108,8 @@ def test_pseudo_labelled_rows_tune_the_blend_and_join_the_knowledge_base(
     )
     train_texts, heldout = texts_of(path, "train"), texts_of(path, "heldout")
     pseudo_labelled = len(NEW) // 5
-    told = found.quality["tuning"]
-    assert (told["rows"], told["pseudo_labelled"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
+    reported = found.quality["tuning"]
+    assert (reported["rows"], reported["pseudo_labelled"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
     # Gold labels alone say how sure the student may be and what the gate keeps to.
     assert found.blend.student_temperature == without.blend.student_temperature
     for _, blended, gold, groups, _ in certified:
@@ -284,8 +284,8 @@ class TestCommandLine:
         (tmp_path / "new.csv").write_text(f"gold,words\nmusic,{text}\nalarm,bell bell clock\n")
         given = ("--kb-data", tmp_path / "new.csv", "--text-column", "words", "--leave-heldout", "--weight", "constant")
         options = ("--target", "avx2", "--allow-quality-loss", *given)
-        told = ok("export", workshop.run, "--out", tmp_path / "bundle", *options).err
-        assert "new.csv: 2 new texts; the blend is tuned on the held-out rows only\n" in told
+        reported = ok("export", workshop.run, "--out", tmp_path / "bundle", *options).err
+        assert "new.csv: 2 new texts; the blend is tuned on the held-out rows only\n" in reported
         (line,) = ok("predict", tmp_path / "bundle", text, "--format", "jsonl", "--explain").out.splitlines()
         nearest = json.loads(line)["neighbours"][0]
         assert nearest["text"] == text and nearest["similarity"] > 0.99
@@ -316,7 +316,7 @@ class TestCommandLine:
 
     def test_a_way_to_ask_and_a_way_to_be_found_that_do_not_fit(self, workshop: Workshop, tmp_path: Path) -> None:
         message = refused("export", workshop.run, "--out", tmp_path / "bundle", "--keys", "teacher")
-        assert "query by layers" in message and "query 'distilled'" in message
+        assert "query 'layers'" in message and "query 'distilled'" in message
         assert names(tmp_path) == []
 
     def test_the_papers_way_to_retrieve(self, workshop: Workshop, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_the_registry_has_the_names_of_recipes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("recipe", "reported"),
     [
         (ObjectiveRecipe("sotf_labels"), "sotf_labels"),
         (ObjectiveRecipe("relation", 1.0, {"temprature": 0.1}), "temprature"),
@@ -243,8 +243,8 @@ def test_the_registry_has_the_names_of_recipes() -> None:
         (ObjectiveRecipe("hard_labels", 1.0, {"smoothing": 1.0}), "smoothing"),
     ],
 )
-def test_unknown_and_invalid_settings_are_refused(recipe: ObjectiveRecipe, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_unknown_and_invalid_settings_are_refused(recipe: ObjectiveRecipe, reported: str) -> None:
+    with pytest.raises(RecipeError, match=reported):
         objectives.build([recipe])
 
 

@@ -129,7 +129,7 @@ def test_distillation_lowers_it(tmp_path: Path, tiny_bert: Path) -> None:
         recipe,
         FitJob("s", tinymodels.fast_fit(8), 0, "fp32", tmp_path / "c"),
     )
-    assert loss() < 0.7  # to answer 0 would give 1; a student told of other rows' embeddings ends above that
+    assert loss() < 0.7  # output 0 gives 1; a student trained on other rows' embeddings ends above 1
 
 
 # A whole run with keys by PCA.

@@ -239,9 +239,9 @@ class TestRefusals:
     def test_a_file_with_other_answers_is_not_written(
         self, edge_bundle: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        wrong, told = WRONG[name]
+        wrong, reported = WRONG[name]
         monkeypatch.setattr(fused_module, "fused_model", wrong)
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=reported):
             fuse(edge_bundle, tmp_path / "model.onnx")
         assert names(tmp_path) == []
 
@@ -287,7 +287,7 @@ class TestCommand:
         assert done.out == ""
         assert (
             f"{tmp_path / 'model.onnx'}: " in done.err
-            and "64 rows inside; 34 of 34 texts get the bundle's answers" in done.err
+            and "64 rows; 34 of 34 texts have the bundle's probabilities" in done.err
         )
         assert done.err.count("\n") == 1 and names(tmp_path) == ["model.onnx"]
 

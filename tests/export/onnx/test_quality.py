@@ -25,7 +25,7 @@ GOOD = QualityReport(
 
 
 def unit(*degrees: float) -> NDArray[np.float32]:
-    """Unit vectors of a plane, so that who is near to whom can be told by heart."""
+    """Unit vectors in a plane, whose nearest neighbours are obvious."""
     angles = np.radians(degrees)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 

@@ -189,11 +189,11 @@ def test_its_metrics_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_pat
         if system == "teacher":
             figures = {name: done.find("teacher").metrics[f"{kind}_{name}"] for name in FIDELITY_METRICS}
             assert figures == pytest.approx({name: getattr(scores, name) for name in FIDELITY_METRICS}, abs=1e-5)
-    told, blend = done.find("student+retrieval", variant).metrics, manifest.blend
-    assert told["kb_rows"] == manifest.kb_rows
-    assert (told["k"], told["tau"], told["gold_share"]) == (blend.k, blend.tau, blend.gold_share)
-    assert told["student_weight"] == pytest.approx(blend.student_weight)
-    assert told["weight"] == ("constant" if blend.weight is None else blend.weight.kind)
+    reported, blend = done.find("student+retrieval", variant).metrics, manifest.blend
+    assert reported["kb_rows"] == manifest.kb_rows
+    assert (reported["k"], reported["tau"], reported["gold_share"]) == (blend.k, blend.tau, blend.gold_share)
+    assert reported["student_weight"] == pytest.approx(blend.student_weight)
+    assert reported["weight"] == ("constant" if blend.weight is None else blend.weight.kind)
 
 
 def test_teacher_and_float32_student_are_the_runs(done: Done, test_rows: Split) -> None:

@@ -139,7 +139,7 @@ def test_no_row_is_its_own_neighbour(kept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("splits", "error", "told"),
+    ("splits", "error", "reported"),
     [
         ({"test": tinymodels.make_split(9, 1)}, DataError, "found test; expected a train split.*out_of_domain"),
         (
@@ -150,8 +150,8 @@ def test_no_row_is_its_own_neighbour(kept: str) -> None:
         ({"train": tinymodels.make_split(3, 1)}, DataError, "too few rows"),
     ],
 )
-def test_unusable_data_sets_are_refused(splits: dict[str, Split], error: type[ReaugkdError], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_unusable_data_sets_are_refused(splits: dict[str, Split], error: type[ReaugkdError], reported: str) -> None:
+    with pytest.raises(error, match=reported):
         OtherDomain.of(Dataset("other", splits, LABELS))
 
 

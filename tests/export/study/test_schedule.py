@@ -98,11 +98,11 @@ class TestOrder:
         assert next_job([], set(), []) is None
 
     def test_no_second_cell_starts_before_the_teacher_exists(self, done_once: Path) -> None:
-        told = events(done_once / "out")
-        assert sorted(told) == sorted(f"{word} {name}" for name in CELLS for word in ("begin", "end"))
+        reported = events(done_once / "out")
+        assert sorted(reported) == sorted(f"{word} {name}" for name in CELLS for word in ("begin", "end"))
         for name in CELLS:
             if ".better." in name:
-                assert told.index(f"begin {name}") > told.index(f"end {name.replace('better', 'kd')}")
+                assert reported.index(f"begin {name}") > reported.index(f"end {name.replace('better', 'kd')}")
 
     def test_shares_of_the_machine(self) -> None:
         assert Workers.of(None, 4) == Workers(4, 1)
@@ -133,12 +133,12 @@ class TestOrder:
 
 class TestStudy:
     def test_from_plan_to_report(self, done_once: Path) -> None:
-        out, told = done_once / "out", (done_once / "stderr").read_text().splitlines()
+        out, reported = done_once / "out", (done_once / "stderr").read_text().splitlines()
         tables = (done_once / "stdout").read_text()
         assert tables.startswith("# Study\n") and tables.rstrip() in (out / "report.md").read_text()
-        assert len(told) == len(CELLS)
-        assert all(re.fullmatch(r"\S+: done in \d+ s \(\d of 4\)", line) for line in told)
-        assert told[-1].endswith("(4 of 4)")
+        assert len(reported) == len(CELLS)
+        assert all(re.fullmatch(r"\S+: done in \d+ s \(\d of 4\)", line) for line in reported)
+        assert reported[-1].endswith("(4 of 4)")
         files = {"cells", "logs", "events", "plan.json", "report.md", "results.parquet", "rows.parquet", ".lock"}
         plots = {"retrieval.svg", "variants.kd.svg", "variants.better.svg"}
         assert set(names(out)) == files | plots
@@ -217,10 +217,10 @@ class TestFailures:
             "one.better.0": "ValueError: a bug",
             "two.kd.5": "x.csv, row 3: unusable rows",
         }
-        told = done.err.splitlines()
+        reported = done.err.splitlines()
         for name, reason in reasons.items():
-            assert f"{name}: failed: {reason}" in told
-            (line,) = (line for line in told if line.startswith(f"{name} failed: {reason} (see "))
+            assert f"{name}: failed: {reason}" in reported
+            (line,) = (line for line in reported if line.startswith(f"{name} failed: {reason} (see "))
             assert Path(line.rpartition("(see ")[2].rstrip(")")) == out / "logs" / f"{name}.log"
         assert "Traceback" in (out / "logs" / "one.better.0.log").read_text()
 

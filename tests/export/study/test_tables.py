@@ -216,9 +216,9 @@ class TestTables:
         for where, cell in small.found.items():
             neighbours = fixed(0.7, 0.6, "0000", "retrieval")
             found[where] = CellResult(tuple(with_kinds(one, where[2]) for one in (*cell.systems, neighbours)))
-        told, table = tables.fidelity(Analysis(small.plan, found))
-        assert told.startswith("Mean of the tasks' means; KL(teacher || system) in nats. Rows: clean, the rows as")
-        assert "; typos, the same rows" in told and "; distillation, up to 1,000 training rows" in told
+        reported, table = tables.fidelity(Analysis(small.plan, found))
+        assert reported.startswith("Mean of the tasks' means; KL(teacher || system) in nats. Rows: clean, the rows as")
+        assert "; typos, the same rows" in reported and "; distillation, up to 1,000 training rows" in reported
         complete = "90.00 | 80.00 | 100.00 | 0.1250 | - | 2.00 | 5.00 |"
         missing = complete.replace("0 |", "0 (1 seed missing) |")
         assert table.splitlines() == [
@@ -235,8 +235,8 @@ class TestTables:
         ]
 
     def test_fidelity_is_a_mean_over_tasks(self, analysis: Analysis) -> None:
-        told, table = tables.fidelity(analysis)
-        assert "clean" in told and "typos" not in told and "distillation" not in told
+        reported, table = tables.fidelity(analysis)
+        assert "clean" in reported and "typos" not in reported and "distillation" not in reported
         lines = {tuple(line.split(" | ")[:3]): line.split(" | ")[3:] for line in table.splitlines()}
         kls = [analysis.spread(task, Who("kd", STUDENT), "teacher_kl") for task in ("one", "two")]
         assert lines["| kd", "student", "-"][1] == f"{np.mean([kl.mean for kl in kls if kl]):.4f}"

@@ -187,14 +187,14 @@ def test_the_relation_brings_queries_to_keys_of_their_class(tmp_path: Path, rows
 
 
 def test_each_row_is_paired_with_its_own_targets(tmp_path: Path, rows: TokenRows, targets: Targets) -> None:
-    """The batches come in another order than the rows; what a batch is told must be its own rows'."""
+    """Batches are in another order than the rows; each batch must get the targets of its own rows."""
     seen: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
     names = {tuple(row.tolist()): number for number, row in enumerate(targets.keys)}
 
     class Spy(objectives.Objective):
         def __call__(self, step: objectives.DistillationStep) -> Tensor:
-            told = zip(step.rows, step.teacher_logits, step.teacher_embedding, step.labels, strict=True)
-            for keys, row in zip(step.keys, told, strict=True):
+            reported = zip(step.rows, step.teacher_logits, step.teacher_embedding, step.labels, strict=True)
+            for keys, row in zip(step.keys, reported, strict=True):
                 seen[names[tuple(keys.tolist())]] = row
             return step.student_logits.sum()
 

@@ -1,4 +1,4 @@
-"""Fits that end in no numbers: told as the learning rate's fault, and never taken for a stage that is done."""
+"""Fits that diverge: the error names the learning rate, and the stage does not count as done."""
 
 from __future__ import annotations
 

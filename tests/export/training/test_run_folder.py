@@ -169,8 +169,8 @@ def test_a_stage_is_done_once_for_its_inputs(tmp_path: Path, capsys: pytest.Capt
     assert do_stage(run, "two", "second")
     assert (run.teacher / "weights").read_text() == "second"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["teacher"]
-    told = capsys.readouterr()
-    assert told.out == "" and told.err.count("teacher: done") == 2
+    reported = capsys.readouterr()
+    assert reported.out == "" and reported.err.count("teacher: done") == 2
 
 
 def test_a_stage_that_fails_leaves_nothing_and_is_done_again(tmp_path: Path) -> None:

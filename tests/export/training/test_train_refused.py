@@ -43,7 +43,7 @@ def test_other_folders_are_not_overwritten(small_dataset: Dataset, tiny_bert: Pa
 
 
 def refused(recipe: Recipe, teacher: Path, dataset: Dataset, out: Path, error: type[Exception], match: str) -> None:
-    """What cannot come to anything is told at once, and leaves no folder that another try would stumble over."""
+    """Unusable settings are refused at once and leave no folder."""
     with pytest.raises(error, match=match):
         train(dataset, TrainJob(str(teacher), recipe), out)
     assert not out.exists()

@@ -140,7 +140,7 @@ def student_from(config: PretrainedConfig) -> EncoderClassifier:
         (ElectraConfig(**SMALL, embedding_size=8), MAX_LENGTH),
         (MPNetConfig(**SMALL), MAX_LENGTH + 2),
         (RobertaConfig(**SMALL), MAX_LENGTH + 2),
-        # What is told by distances, and a kind whose positions are read in other ways too.
+        # Relative positions, and a model type that uses positions in other ways too.
         (BertConfig(**SMALL, position_embedding_type="relative_key"), 64),
         (DebertaV2Config(**SMALL, position_biased_input=True, pos_att_type=["p2c"], relative_attention=True), 64),
     ],

@@ -1,4 +1,4 @@
-"""What a size is worth: by hand."""
+"""Size/quality curve against values computed by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reaugkd.runtime.decision.blend_config import BlendConfig
 
 
 def answered(nll: list[float], right: str) -> CurveInputs:
-    """Answers of that NLL, right where there is a 1; a wrong label is 9."""
+    """Results with a given NLL, correct where there is a 1; a wrong label is 9."""
     is_right = np.array([mark == "1" for mark in right])
     return CurveInputs(np.where(is_right, 0, 9), is_right, np.array(nll))
 
@@ -27,7 +27,7 @@ def test_answers_of_probabilities() -> None:
     found = CurveInputs.of(np.array([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]), np.array([1, 1, 1]))
     assert found.labels.tolist() == [1, 0, 0] and found.right.tolist() == [True, False, False]
     np.testing.assert_allclose(found.nll[:2], -np.log([0.75, 0.5]))
-    assert 20 < found.nll[2] < 30  # of a probability of nothing
+    assert 20 < found.nll[2] < 30  # NLL of probability 0
 
 
 def test_shares_of_the_gain() -> None:

@@ -1,4 +1,4 @@
-"""Compacting a bundle: limits are kept to, figures are those of what was written, and nothing half-made is left."""
+"""Condensing a bundle: limits hold, the report describes the written bundle, and a failure leaves no partial output."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def silent(_label: str, _unit: str) -> Iterator[Callable[[int, int | None], obje
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 rows, none of which knows the held-out ones; to be looked at."""
+    """A bundle of 400 rows that are not related to the held-out rows; read-only."""
     return build_heldout_bundle(tmp_path_factory.mktemp("full") / "bundle")
 
 
 @pytest.fixture(scope="module")
 def halved(full: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Condensed]:
-    """200 rows of it; to be looked at."""
+    """The bundle condensed to 200 rows; read-only."""
     out = tmp_path_factory.mktemp("halved") / "bundle"
     return out, condense(full, out, Limit(rows=200), silent)
 
@@ -53,7 +53,7 @@ def heldout_of(bundle: Path) -> HeldOutRows:
 
 
 def nll_and_accuracy(bundle: Path, gold: np.ndarray, retrieval: str = "always") -> tuple[float, float]:
-    """What the runtime answers to the held-out texts."""
+    """The runtime's answers to the held-out texts."""
     with Runtime.open(bundle, retrieval=retrieval) as runtime:  # type: ignore[arg-type]
         said = np.array([runtime.predict(text).probabilities for text in TEXTS])
     return float(-np.log(said[np.arange(len(gold)), gold]).mean()), float((said.argmax(axis=1) == gold).mean())
@@ -72,7 +72,7 @@ class TestTheBundle:
         assert size.accuracy == pytest.approx(still_right)
         assert size.kept_nll == pytest.approx((student - found) / (student - whole), abs=0.01)
         assert size.kept_accuracy == pytest.approx((still_right - alone) / (right - alone))
-        assert 0.2 < size.kept_nll < 0.8  # neither nothing nor everything
+        assert 0.2 < size.kept_nll < 0.8  # some, but not all
 
     def test_is_a_bundle_of_that_many_rows(self, full: Path, halved: tuple[Path, Condensed]) -> None:
         out, done = halved
@@ -135,7 +135,7 @@ class TestTheBundle:
         before = Bundle.open(add_abstention(tmp_path / "knowing")).manifest.abstention
         after = condense(tmp_path / "knowing", tmp_path / "out", Limit(rows=50), silent).manifest.abstention
         assert before is not None and after is not None and after.rows == before.rows
-        # Of fewer rows the nearest are farther; the student's own answers have not changed.
+        # With fewer rows neighbours are farther; the student's answers are unchanged.
         assert sum(after.tails.distance.values) > 1.2 * sum(before.tails.distance.values)
         assert after.student == before.student and after.sets.student == before.sets.student
         never = condense(full, tmp_path / "never", Limit(rows=50), silent).manifest
@@ -143,7 +143,7 @@ class TestTheBundle:
 
     def test_a_gate_that_can_no_longer_be_certified_is_reported(self, full: Path, tmp_path: Path) -> None:
         shutil.copytree(full, tmp_path / "gated")
-        reseal(tmp_path / "gated", gate={**GATE, "epsilon": 0.005})  # 60 rows prove no such thing
+        reseal(tmp_path / "gated", gate={**GATE, "epsilon": 0.005})  # 60 rows are too few for a proof
         done = condense(tmp_path / "gated", tmp_path / "out", Limit(rows=50), silent)
         assert done.manifest.gate is None
         reported = format_condensed(tmp_path / "out", done)
@@ -167,7 +167,7 @@ class TestTheBundle:
 
 class TestRowsRelatedToHeldOutRows:
     def test_are_not_measured_with(self, full: Path, tmp_path: Path) -> None:
-        """The same rows and then the held-out texts themselves, with the right labels: the figures stay."""
+        """Adding the held-out texts with their labels to the knowledge base does not change the measured quality."""
         shutil.copytree(full, tmp_path / "knowing")
         heldout, kb = heldout_of(full), opened_kb(full)
         keys = np.concatenate([kb.keys(), heldout.queries])
@@ -183,7 +183,7 @@ class TestRowsRelatedToHeldOutRows:
         assert found.sizes[0].nll == pytest.approx(expected.sizes[0].nll)
         done = condense(tmp_path / "knowing", tmp_path / "out", Limit(rows=230), silent)
         assert done.size.rows == done.manifest.kb_rows == 230
-        # As large a share: 200 of 400.
+        # The same share: 200 of 400.
         assert done.size.nll == pytest.approx(condense(full, tmp_path / "half", Limit(rows=200), silent).size.nll)
 
 
@@ -262,7 +262,7 @@ class TestLimits:
 
 class TestFewUnrelatedRows:
     def test_only_measurable_sizes_are_reported(self, tmp_path: Path) -> None:
-        """20 of 400 rows: if they are of three classes, they stand for sizes down to three twentieths."""
+        """20 of 400 rows: with three classes they measure sizes down to three twentieths."""
         full = build_heldout_bundle(tmp_path / "full", unrelated=20)
         classes = len(set(np.asarray(opened_kb(full).soft_labels)[:20].argmax(axis=1)))
         assert classes > 1 and min(size.rows for size in frontier(full, silent).sizes) >= 20 * classes

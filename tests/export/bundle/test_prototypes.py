@@ -1,4 +1,4 @@
-"""Prototypes: the means they are, the rows that stand for them, and the knowledge bases made of them."""
+"""Prototypes: their means, the rows that represent them, and knowledge bases of prototypes."""
 
 from __future__ import annotations
 

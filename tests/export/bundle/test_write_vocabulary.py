@@ -1,4 +1,4 @@
-"""A whole export with fewer word pieces, against the same export with all of them."""
+"""An export with a pruned vocabulary, compared with the same export with the full one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Made = tuple[Path, Exported]
 
 
 def with_word_pieces(folder: Path) -> Path:
-    """A BERT whose tokenizer knows the rows' words in pieces, and words that they do not have."""
+    """A BERT whose tokenizer has subwords of the rows' words, and words that are not in the rows."""
     tokenizer = tokenizerkinds.word_pieces()
     content = json.loads(tokenizer.to_str())
     vocabulary = content["model"]["vocab"]
@@ -67,7 +67,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_rare_words() -> Dataset:
-    """Half of the train rows end on a word that no other row has, so that the held-out ones have some of their own."""
+    """Half of the train rows end with a unique word, so that held-out rows have words that train does not have."""
     data = tinymodels.make_dataset(90, 30)
     train = data.splits["train"]
     texts = [f"{text} {RARE[row // 2]}" if row % 2 else text for row, text in enumerate(train.texts)]
@@ -97,7 +97,7 @@ def student_answers(path: Path, texts: list[str]) -> list[tuple[list[str], np.nd
 
 
 def words_of(path: Path) -> np.ndarray:
-    """The table of pieces in a float32 model.onnx: the one that is wider than it needs to be for anything else."""
+    """The table of subwords in a float32 model.onnx, found by its size."""
     tables = [numpy_helper.to_array(item) for item in onnx.load(str(path / "student" / "model.onnx")).graph.initializer]
     return max((table for table in tables if table.ndim == 2 and table.shape[1] == 32), key=len)
 
@@ -163,7 +163,7 @@ def test_other_programs_give_the_same_answers(run: Path, full: Made, pruned: Mad
 
 
 def test_the_cost_is_measured_on_held_out_rows(run: Path, pruned: Made) -> None:
-    """Computed again from the full tokenizer's file, with all pieces taken out that are not in train."""
+    """Computed again from the full tokenizer's file without the subwords that are not in train."""
     folder = RunFolder(run)
     heldout, trained = (read_rows(folder.data / f"{name}.jsonl") for name in ("heldout", "train"))
     full = Tokenizer.from_file(str(folder.student / "tokenizer.json"))
@@ -242,11 +242,11 @@ def test_too_costly_is_refused_or_left(
 def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is free to choose the better one, whatever a bundle that was asked for may cost."""
+    """``auto`` chooses the better vocabulary, even if quality loss is allowed."""
     monkeypatch.setattr(pruning, "TASK_SUBWORDS", 0)
     source = FinishedRun.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
-    for lost, pieces_go in ((4, False), (3, True)):  # of 100 rows; three are no proof
+    for lost, pieces_go in ((4, False), (3, True)):  # of 100 rows; three are within the floor
         monkeypatch.setattr(
             pruning, "_effect_on_heldout", lambda *_, lost=lost: pruning.HeldOutEffect(100, 50, 20, lost)
         )
@@ -256,7 +256,7 @@ def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
 
 
 def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Errors that make "timetable" of every third word, and "sardine" of some."""
+    """Typing errors that turn every third word into "timetable", and some into "sardine"."""
     source = FinishedRun.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
     least = plan_pruning(source, student, 0, tmp_path).kept

@@ -70,7 +70,7 @@ def test_degenerate_batches_give_finite_gradients(labels: list[int]) -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert embeddings.grad is not None and torch.isfinite(embeddings.grad).all()
-    if len(set(labels)) == len(labels):  # no positives: nothing to pull
+    if len(set(labels)) == len(labels):  # no positives, so no gradient
         assert loss.item() == 0.0
         assert not embeddings.grad.any()
 

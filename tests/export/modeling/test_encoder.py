@@ -42,7 +42,7 @@ def test_mean_pooling_is_the_mean_over_the_mask(lengths: list[int], seed: int) -
     expected = np.array(
         [row[:length].mean(axis=0) if length else np.zeros(3) for row, length in zip(states, lengths, strict=True)]
     )
-    states[mask == 0] = 1e6  # whatever padding holds
+    states[mask == 0] = 1e6  # independent of padding
     pooled = pool(torch.from_numpy(states), torch.from_numpy(mask), "mean")
     np.testing.assert_allclose(pooled.numpy(), expected, atol=1e-9)
 
@@ -62,7 +62,7 @@ def test_padding_beside_a_row_does_not_count(pooling: str) -> None:
 
 
 def test_the_outputs_of_the_heads() -> None:
-    """The whole forward pass again, from the encoder's states on, in float64 numpy."""
+    """The forward pass after the encoder, recomputed in float64 numpy."""
     model = tinymodels.tiny_student(num_labels=3, embedding_dim=16)
     inputs = inputs_of([2, 8, 9, 10, 3], [2, 11, 3])
     states = model.encoder(**inputs).last_hidden_state.detach().double().numpy()
@@ -113,7 +113,7 @@ def test_save_and_load_are_exact(tmp_path: Path, kind: str, embedding_dim: int |
 
 
 def test_loading_draws_nothing_at_random(tmp_path: Path) -> None:
-    """A pooler that the checkpoint lacks would be, and a run would not repeat."""
+    """A pooler that the checkpoint lacks would have random weights."""
     folder = tinymodels.write_bert(tmp_path / "bert")
     first = load_encoder(str(folder)).state_dict()
     torch.manual_seed(1234)

@@ -20,7 +20,7 @@ RECIPE = ProjectionRecipe(embedding_dim=6, epochs=15, batch_size=32, learning_ra
 
 
 def make_embeddings(rows: int = 120, hidden: int = 20, classes: int = 4, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Rows whose class shows in a few directions, under noise that is the same for all classes."""
+    """Rows whose class depends on a few directions, with noise in the others."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(rows) % classes
     directions = torch.randn(classes, hidden, generator=generator)
@@ -49,7 +49,7 @@ def test_fitting_lowers_the_contrastive_loss_on_other_rows_too() -> None:
     assert fitted.weight.shape == (6, 20) and not fitted.weight.requires_grad and fitted.bias is None
     assert loss_of(fitted, embeddings[train], labels[train]) < loss_of(start, embeddings[train], labels[train]) - 0.3
     assert loss_of(fitted, embeddings[other], labels[other]) < loss_of(start, embeddings[other], labels[other]) - 0.2
-    # It is the labels that do it: with others the keys spread out, and classes come no nearer.
+    # The effect comes from the labels: with random labels, classes do not move closer.
     mixed = labels[train][torch.randperm(120, generator=torch.Generator().manual_seed(1))]
     misled = fit_projection(embeddings[train], mixed, RECIPE, seed=0)
     assert loss_of(fitted, embeddings[other], labels[other]) < loss_of(misled, embeddings[other], labels[other]) - 0.5
@@ -100,7 +100,7 @@ def test_pca_equals_sklearns_except_for_the_scale(rows: int, hidden: int, dim: i
     scale = np.sqrt((scores**2).sum(axis=1).mean())
     np.testing.assert_allclose(np.abs(found), np.abs(scores) / scale, atol=1e-4)
     assert (found**2).sum(axis=1).mean() == pytest.approx(1.0, rel=1e-4)
-    # The sign of a component is by its largest entry, whichever the eigensolver gave.
+    # The sign of a component depends on its largest entry, not on the eigensolver.
     weight = head.weight.numpy()
     assert (weight[np.arange(dim), np.abs(weight).argmax(axis=1)] > 0).all()
     keys = project(embeddings, head)
@@ -134,7 +134,7 @@ def test_pca_does_not_look_at_labels_or_seed() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
 def test_directions_without_variance_are_left_out(rows: int) -> None:
-    """Of n rows there are n - 1, and what rounding adds to them is none."""
+    """n rows have n - 1 components; rounding errors add none."""
     embeddings = make_embeddings(rows)[0] + 100.0
     head = fit_projection(embeddings, torch.zeros(rows), BY_PCA, seed=0)
     assert head.bias is not None and torch.isfinite(head.bias).all()

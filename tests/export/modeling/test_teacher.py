@@ -50,7 +50,7 @@ def test_labels_are_matched_by_name() -> None:
 
 def test_generic_names_are_matched_by_position() -> None:
     assert order_of(["LABEL_0", "LABEL_1", "LABEL_2"]) == [0, 1, 2]
-    # Where the data's own labels are called so, the name counts.
+    # If the data's labels have these names, they are matched by name.
     assert order_of(["LABEL_1", "LABEL_0"], ("LABEL_0", "LABEL_1")) == [1, 0]
 
 
@@ -74,7 +74,7 @@ def test_other_labels_are_refused(names: list[str]) -> None:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_fine_tuned_classifier_is_used_as_it_is(tmp_path: Path, pooling: str) -> None:
-    """Its own logits, in the order of our labels; the embedding is pooled from its last states."""
+    """The model's logits in the order of the data's labels; the embedding is pooled from its last states."""
     folder = classifier(tmp_path / "teacher", "weather", "alarm", "music")
     teacher = load_fine_tuned(str(folder), pooling, LABELS)
     rows = tinymodels.tokens_of(TEXTS, folder)

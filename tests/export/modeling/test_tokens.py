@@ -133,7 +133,7 @@ def test_tokenizer_json_is_copied_byte_for_byte(tiny_bert: Path, tmp_path: Path)
 
 
 def test_a_vocabulary_without_tokenizer_json_is_converted(tmp_path: Path) -> None:
-    """As older checkpoints come: vocab.txt alone."""
+    """Older checkpoints have only vocab.txt."""
     source = tmp_path / "old"
     source.mkdir()
     (source / "vocab.txt").write_text("\n".join([*tinymodels.SPECIAL, "[MASK]", *tinymodels.WORDS]) + "\n")

@@ -22,7 +22,7 @@ STEPS = 9  # 3 epochs of 3 batches
 
 
 class KilledError(Exception):
-    """Stands for a signal: nothing in the code can know it."""
+    """An exception that stands for a signal; no code catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def start() -> EncoderClassifier:
 
 @pytest.fixture(scope="module")
 def whole(rows: TokenRows, labels: Tensor, tmp_path_factory: pytest.TempPathFactory) -> EncoderClassifier:
-    """What an uninterrupted fit comes to."""
+    """The result of an uninterrupted fit."""
     return fitted(rows, loss_on(labels), make_job(tmp_path_factory.mktemp("whole")))
 
 
@@ -70,7 +70,7 @@ def fitted(rows: TokenRows, loss: Loss, job: FitJob) -> EncoderClassifier:
 
 
 def killed_at(number: int, loss: Loss) -> Loss:
-    """The loss, until its call of that number."""
+    """The loss, which raises at a given call."""
     calls = itertools.count()
 
     def deadly(step: Step) -> Tensor:
@@ -130,7 +130,7 @@ def test_killed_at_any_step_and_started_again_it_ends_the_same(
 
     torch.rand(step)  # another process would have drawn other numbers
     again = fitted(rows, counted, job)
-    assert next(calls) == STEPS - step  # it went on, and did not begin again
+    assert next(calls) == STEPS - step  # resumed, not started again
     assert tinymodels.same_states(again.state_dict(), whole.state_dict())
 
 

@@ -37,7 +37,7 @@ def step_on(targets: Targets, rows: list[int], seed: int = 9, grad: bool = False
 
 
 def by_hand(step: DistillationStep, keys: np.ndarray, anchors: list[int], tau: float, include_self: bool) -> float:
-    """The formula row by row, over nothing but the anchors that count."""
+    """The formula row by row, over the anchors that count."""
     total = 0.0
     for row, key, query in zip(step.rows.tolist(), step.keys.numpy(), step.student_embedding.numpy(), strict=True):
         chosen = keys[[anchor for anchor in anchors if include_self or anchor != row]]

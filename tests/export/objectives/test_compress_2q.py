@@ -28,11 +28,11 @@ STEPS = 12  # 3 epochs of 4 batches
 
 
 class KilledError(Exception):
-    """Stands for a signal."""
+    """An exception that stands for a signal."""
 
 
 class Linear(nn.Module):
-    """A student whose every number can be written down: the normalised linear map of given features."""
+    """A student that numpy can follow: a normalised linear map of given features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def test_gradients_are_right(rows: list[int]) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize("equal", [False, True])
 def test_few_rows_and_equal_rows(rows: int, equal: bool) -> None:
-    """With one row there is never another one to compare with."""
+    """With one row there is no other row to compare with."""
     targets = make_targets(rows, dim=DIM)
     if equal:
         targets.keys.copy_(targets.keys[:1].clone())

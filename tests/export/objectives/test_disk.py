@@ -125,7 +125,7 @@ def test_the_helpers_loss(top: int, phase: int) -> None:
     budget, penalty = 0.04 + 0.02 * turn, 5 - 4 * turn
     expected = helper_loss_by_hand(objective, targets, logits, budget, penalty)
     assert objective.helper_loss(torch.arange(9), logits).item() == pytest.approx(expected, rel=1e-10)
-    assert expected > helper_loss_by_hand(objective, targets, logits, 1e9, penalty)  # the budget had a say
+    assert expected > helper_loss_by_hand(objective, targets, logits, 1e9, penalty)  # the budget was exceeded
 
 
 def test_the_budget_and_its_weight_turn_by_a_cosine() -> None:
@@ -314,7 +314,7 @@ def test_its_state_is_all_that_it_needs_to_go_on(tmp_path: Path, done: int) -> N
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["texts", "pairs"])
 def test_a_fit_lowers_it(tmp_path: Path, tiny_bert: Path, pairs: bool) -> None:
-    """By what it is without help, whatever the scaffold has become."""
+    """Measured without help from the scaffold."""
     rows, targets = tiny_rows(tiny_bert, pairs), tiny_targets()
     student = tinymodels.tiny_student(dropout=0.0)
     term = ObjectiveRecipe("disk", 1.0, {"period": 5})

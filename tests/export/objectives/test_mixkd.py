@@ -168,7 +168,7 @@ def test_every_row_is_mixed_and_every_row_is_a_partner(rows: int, ratio: int, se
         assert drawn.first[part].tolist() == list(range(rows))
         assert sorted(drawn.second[part].tolist()) == list(range(rows))
     assert len(drawn.share) == rows * ratio and ((drawn.share >= 0) & (drawn.share <= 1)).all()
-    torch.rand(1)  # no other stream has a say
+    torch.rand(1)  # independent of other random streams
     again = draw_mixture(rows, ratio, 0.4, seed, step)
     assert torch.equal(drawn.share, again.share) and torch.equal(drawn.second, again.second)
     assert not torch.equal(drawn.share, draw_mixture(rows, ratio, 0.4, seed, step + 1).share)

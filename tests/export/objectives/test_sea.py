@@ -95,7 +95,7 @@ def test_few_rows_and_equal_rows(rows: int, equal: bool) -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert step.student_projection.grad is not None and torch.isfinite(step.student_projection.grad).all()
-    if equal or rows == 1:  # nothing tells the rows apart, so there is nothing but the origin to go to
+    if equal or rows == 1:  # equal rows are reduced to the origin
         assert loss.item() == pytest.approx(step.student_projection.pow(2).sum(dim=1).mean().item(), rel=1e-6)
 
 

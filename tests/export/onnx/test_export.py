@@ -149,7 +149,7 @@ def test_the_runtimes_session_runs_it(exported: Exported) -> None:
 
 
 def test_a_model_with_one_token_type_exports_and_answers_pairs(tmp_path: Path) -> None:
-    """Its training never saw token types; what the exporter asks for must not break a pair."""
+    """The model was trained without token types; the export must still answer pairs."""
     start = tinymodels.write_bert(tmp_path / "start", num_hidden_layers=1, type_vocab_size=1)
     student = tinymodels.student_of(load_encoder(str(start)))
     session = StudentSession(export_float32(student, LABELS, MAX_LENGTH, tmp_path))
@@ -274,7 +274,7 @@ def test_nodes_are_counted_by_their_inputs(tmp_path: Path) -> None:
         node("MatMul", ["a", "d"], ["3"]),  # QDQ
         node("Gemm", ["dw", "a"], ["4"]),  # QDQ
         node("MatMul", ["a", "w"], ["5"]),  # left in float32
-        node("MatMul", ["a", "b"], ["6"]),  # of attention, no weights: not what quantization is judged by
+        node("MatMul", ["a", "b"], ["6"]),  # product of attention without weights, which does not count
         node("Gather", ["w8", "i"], ["7"]),  # an int8 look-up
         node("Gather", ["dw", "i"], ["8"]),  # and one in QDQ form
         node("Gather", ["w", "i"], ["9"]),

@@ -1,4 +1,4 @@
-"""A bundle as one file: it answers as the bundle, says where it is from, and is there whole or not at all."""
+"""A bundle as one file: it gives the bundle's answers, names its bundle, and is written atomically."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WEIGHTS = {
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    """examples/fused/classify.py, which knows nothing of reaugkd."""
+    """examples/fused/classify.py, which does not import reaugkd."""
     spec = importlib.util.spec_from_file_location("classify", EXAMPLE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -55,7 +55,7 @@ def example() -> ModuleType:
 
 @pytest.fixture
 def copied(edge_bundle: Path, tmp_path: Path) -> Path:
-    """The tiny bundle, to be changed."""
+    """A copy of the tiny bundle that tests may change."""
     path = tmp_path / "copied"
     shutil.copytree(edge_bundle, path)
     return path
@@ -192,7 +192,7 @@ class TestTheFile:
 
 
 def with_other(**changes: Any) -> Callable[..., onnx.ModelProto]:
-    """`fused_model`, misled about the blend."""
+    """`fused_model` with a wrong blend."""
 
     def misled(student: Any, knowledge: Any, config: BlendConfig, *rest: Any) -> onnx.ModelProto:
         return fused_model(student, knowledge, dataclasses.replace(config, **changes), *rest)
@@ -201,7 +201,7 @@ def with_other(**changes: Any) -> Callable[..., onnx.ModelProto]:
 
 
 def with_other_knowledge(change: Callable[[FusedTables], dict[str, Any]]) -> Callable[..., onnx.ModelProto]:
-    """`fused_model`, misled about the rows."""
+    """`fused_model` with wrong rows."""
 
     def misled(student: Any, knowledge: FusedTables, *rest: Any) -> onnx.ModelProto:
         return fused_model(student, dataclasses.replace(knowledge, **change(knowledge)), *rest)

@@ -1,4 +1,4 @@
-"""The graph behind the student against the whole blend in numpy float64, from the stored arrays."""
+"""The graph after the student, compared with the blend in numpy float64 from the stored arrays."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Case:
-    """A student that looks its answers up in two tables, and what is put behind it."""
+    """A student that looks up its outputs in two tables, with retrieval and blend appended."""
 
     logits: NDArray[np.float32]
     queries: NDArray[np.float32]
@@ -154,7 +154,7 @@ def share(weight: ExampleWeight | None, config: BlendConfig, p: Wide, r: Wide, s
 
 
 def by_hand(case: Case, asked: int) -> dict[str, Any]:
-    """What docs/bundle.md says, in float64."""
+    """The formulas of docs/reference/bundle.md in float64."""
     config, knowledge = case.config, case.knowledge
     query = rounded(case.queries[asked].astype(np.float64), knowledge.dtype)
     keys = knowledge.keys.astype(np.float64)

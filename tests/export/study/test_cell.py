@@ -1,4 +1,4 @@
-"""A real cell of a study, tiny, from its TOML to its figures, which are those of a bundle of the same recipe."""
+"""A small cell of a study, from its TOML to its metrics, which equal those of a bundle with the same recipe."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def write_csv(path: Path, split: Split) -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """A cell that was run, and where."""
+    """A finished cell and its folder."""
 
     cell: Cell
     plan: Plan
@@ -172,7 +172,7 @@ def test_its_metrics_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_pat
     assert fidelity is not None
     beside = {(kind, row.system): row.scores for kind in ("typos", "distillation") for row in fidelity.kinds[kind]}
     for system in OF_BUNDLES:
-        # What is retrieved changes nothing in how the student answers: there is one for all variants.
+        # Retrieval does not change the student alone, which is the same for all variants.
         probabilities, found = answers.systems[system], done.find(system, "" if system == "student" else variant)
         expected = score(probabilities, answers.gold, teacher)
         for kind in ("typos", "distillation"):
@@ -247,7 +247,7 @@ def test_the_teacher_of_another_run_teaches_as_it_is(done: Done, tmp_path: Path)
 
 @pytest.fixture
 def asked_teachers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is done with teachers from here on: ``fitted``, or ``asked`` about the rows that are scored."""
+    """Records what is done with teachers: ``fitted``, or ``asked`` for the scored rows."""
     found: list[str] = []
     teacher = FinishedRun.teacher
 

@@ -251,10 +251,10 @@ class TestShipped:
 
 
 def test_the_documentation_has_every_key() -> None:
-    reported = STUDIES.read_text(encoding="utf-8")
+    documented = STUDIES.read_text(encoding="utf-8")
     of_file = {field.name for field in fields(Plan)} - {"folder", "here"} | {"seeds", "student"}
     for name in {*of_file, *(field.name for kind in (Task, Options) for field in fields(kind))}:
-        assert any(mark in reported for mark in (f"`{name}`", f"`[{name}]`", f"`[[{name}]]`")), name
+        assert any(mark in documented for mark in (f"`{name}`", f"`[{name}]`", f"`[[{name}]]`")), name
 
 
 def test_a_variant_has_the_folds_of_its_recipe(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class TestCellFiles:
 
     @pytest.mark.parametrize("rows", [80, 119, 121])
     def test_a_file_whose_rows_are_not_those_of_its_systems(self, plan: Plan, tmp_path: Path, rows: int) -> None:
-        """As somebody leaves it who drops a system's rows and not its metrics."""
+        """A file that lacks the rows of a system but has its metrics."""
         path = tmp_path / "x.parquet"
         write_cell(path, plan.cells()[0], make_result("one", "kd", 0, ()), CellNotes("s", "i", 0.0, 3))
         table = pq.read_table(path)

@@ -1,4 +1,4 @@
-"""Order, crashes, interrupts: workers are real processes, their cells stand-ins."""
+"""Order, crashes and interrupts, with real worker processes and fake cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that share a folder of teachers: what one has made the others take over, the same files under another name."""
+"""Runs that share a folder of teachers reuse each other's stages by hard links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests over seeds against scipy and enumeration; the resampled metrics against metrics of rows really repeated."""
+"""Tests over seeds against scipy and enumeration; resampled metrics against metrics of repeated rows."""
 
 from __future__ import annotations
 

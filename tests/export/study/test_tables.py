@@ -1,4 +1,4 @@
-"""Comparisons against sums by hand, the tables to the letter, the plots as far as a program can see them."""
+"""Comparisons computed by hand, exact tables, and the elements of plots."""
 
 from __future__ import annotations
 

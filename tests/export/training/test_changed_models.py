@@ -1,4 +1,4 @@
-"""A teacher or student whose files are no longer those that a run was made from."""
+"""A teacher or student whose files changed after a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-fitted labels: who shares a fold, and that no row is labelled by a teacher that has seen it or its like."""
+"""Cross-fitted labels: related rows share a fold, and no row is labelled by a teacher that was fitted on its fold."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def split_of(texts: list[str], pairs: list[str] | None = None) -> Split:
     return Split(texts, pairs, None, "here.csv", list(range(1, len(texts) + 1)))
 
 
-# Who shares a fold.
+# Folds.
 
 
 @given(st.lists(st.tuples(phrases, phrases), min_size=1, max_size=60), st.integers(2, 5), st.booleans())
@@ -86,7 +86,7 @@ def test_rows_that_are_all_related_are_refused() -> None:
     assert caught.value.path == "here.csv" and 'labels = "teacher"' in str(caught.value)
 
 
-# Who labels what.
+# Labels.
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ def test_a_stage_that_fails_leaves_nothing_and_is_done_again(tmp_path: Path) -> 
 
 
 def test_a_repeated_stage_replaces_nothing_before_it_starts(tmp_path: Path) -> None:
-    """An old result is gone as soon as its inputs are: it must not be taken for the new one's."""
+    """An old result is removed when its inputs change, so that it cannot count as the new one."""
     run = RunFolder(tmp_path)
     do_stage(run, "one", "first")
     with pytest.raises(KeyboardInterrupt), run.stage(run.teacher, "two"):
@@ -204,7 +204,7 @@ def test_a_checkpoint_belongs_to_its_inputs(tmp_path: Path) -> None:
     checkpoint.write_text("state of two")
     forget_checkpoint_of_other_inputs(checkpoint, "one")
     assert not checkpoint.exists()
-    # One whose origin nobody knows is not trusted.
+    # A checkpoint of unknown origin is not used.
     checkpoint.write_text("state")
     checkpoint.with_suffix(".from").unlink()
     forget_checkpoint_of_other_inputs(checkpoint, "one")

@@ -131,7 +131,7 @@ def test_an_objective_that_does_not_fit_the_models_is_refused_before_any_trainin
 def test_a_model_without_attention_maps_is_refused_before_any_training(
     small_dataset: Dataset, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_the_teacher: bool
 ) -> None:
-    """YOSO gives its layers' states in the maps' place."""
+    """YOSO returns its layers' states instead of attention maps."""
     monkeypatch.setattr(model_checks, "onnx_config", lambda _: None)  # as a student it could not be exported either
     other = tmp_path / "yoso"
     AutoModel.from_config(small_config(YosoConfig)).save_pretrained(other)

@@ -1,4 +1,4 @@
-"""Thresholds against brute force, and the promises themselves against draws of which the truth is known."""
+"""Thresholds against brute force, and guarantees against simulations with known error rates."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestCertifiedErrors:
                 answered.append(found.threshold)
         # The true limit is t = 0.69. With delta 0.05, 26 of 300 would be rejected at the level of 1 %.
         assert bad < binom.isf(0.01, 300, 0.05)
-        assert np.mean(answered) > 0.3  # or the promise would be empty
+        assert np.mean(answered) > 0.3  # otherwise the guarantee would be empty
 
 
 @st.composite
@@ -102,7 +102,9 @@ class TestPredictionSets:
         def rows(count: int) -> tuple[np.ndarray, np.ndarray]:
             truth = rng.dirichlet(np.full(8, 0.4), count)
             gold = np.array([rng.choice(8, p=one) for one in truth])
-            wrong = truth**0.6 + rng.random(truth.shape) * 0.1  # a model that is off: the promise does not mind
+            wrong = (
+                truth**0.6 + rng.random(truth.shape) * 0.1
+            )  # the guarantee does not depend on the model's calibration
             return wrong / wrong.sum(axis=1, keepdims=True), gold
 
         covered = []

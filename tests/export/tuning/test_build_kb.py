@@ -1,4 +1,4 @@
-"""Keys, soft labels, the blend that is tuned on them, and its answers to many rows against the runtime's to one."""
+"""Keys, soft labels, the tuned blend, and batch answers compared with the runtime's."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def answers_to(rows: KbRows, seed: int = 5) -> StudentOutputs:
     return StudentOutputs((rows.logits / 2 + rng.standard_normal(rows.logits.shape)).astype(np.float32), rows.queries)
 
 
-# What rows are found by.
+# Keys.
 
 
 def test_keys_of_the_three_kinds() -> None:
@@ -94,7 +94,7 @@ def test_rows_are_joined_in_order() -> None:
         assert np.array_equal(getattr(both, name)[4:], getattr(second, name))
 
 
-# What is stored with them.
+# Soft labels.
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_knowledge_base_is_built_as_the_blend_has_it() -> None:
     assert build_kb(rows, STUDENTS, blend, KbStorageConfig(texts="none")).text(0) is None
 
 
-# The choice.
+# Tuning.
 
 
 def tuned(rows: KbRows, heldout: KbRows, recipe: RetrievalRecipe) -> Any:
@@ -213,7 +213,7 @@ def test_only_the_recipes_temperatures_are_tried(temperatures: tuple[float, ...]
     assert found.blend.label_temperature in temperatures
 
 
-# Its answers.
+# Answers.
 
 WEIGHTS: dict[str, dict[str, Any]] = {
     "constant": {},

@@ -33,7 +33,7 @@ def answers(sure: list[float], right: list[bool]) -> Floats:
 def certified(
     sure: list[float], student: list[bool], blend: list[bool], groups: list[int] | None = None
 ) -> Gate | None:
-    """Gates of rows whose blend is right or wrong as reported."""
+    """Gates of rows with given right and wrong answers of the blend."""
     blends = answers([0.9] * len(blend), blend)
     return certify(
         answers(sure, student),

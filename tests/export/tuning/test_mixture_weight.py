@@ -1,4 +1,4 @@
-"""Fitting the weight per example: against brute force and other optimisers, and where the right answer is known."""
+"""Fits of the mixture weight against brute force, other optimisers and known solutions."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ def test_the_one_se_rule_keeps_a_gain_on_unseen_rows() -> None:
 
 
 def test_cautious_leaves_the_student_alone_where_the_gain_is_only_the_choice() -> None:
-    """Hundreds of settings on a few rows find a gain that other rows do not have: then it is not taken."""
+    """Hundreds of settings on a few rows find a gain that other rows do not have; it is not used."""
     taken = 0
     for seed in range(20):
         rows = make_rows(n=120, k=16, classes=3, neighbours=0, seed=seed)
@@ -337,7 +337,7 @@ def test_pseudo_labels_of_a_misleading_teacher_have_no_effect(right: float) -> N
 
 
 def test_caution_looks_at_the_choice_that_is_taken() -> None:
-    """One neighbour gains a little wherever it is asked; two gain more at a few rows and lose at the others."""
+    """One neighbour has a small gain at all rows; two have a larger gain at a few rows and a loss at the others."""
     student, steady = np.full(100, 0.5), np.full(100, 0.501)
     lucky = np.where(np.random.default_rng(0).permutation(100) < 20, 1.0, 0.4)
     candidates = Candidates([Setting(1, 0.1, 1.0, 0.0), Setting(2, 0.1, 1.0, 0.0)], np.array([steady, lucky]))
@@ -354,7 +354,7 @@ def test_of_too_few_rows_nothing_is_believed() -> None:
 
 @pytest.mark.parametrize("related", [True, False])
 def test_related_rows_count_as_one(related: bool) -> None:
-    """One lucky text, twenty times over, is no proof; twenty different ones would be."""
+    """A gain on twenty copies of one text is not significant; a gain on twenty different texts is."""
     rng = np.random.default_rng(3)
     lucky, others = 40, 160
     student = np.full(lucky + others, 0.5)

@@ -84,7 +84,7 @@ def test_kept_pieces_split_as_before_and_nothing_becomes_unknown(
 
 
 def test_other_texts_are_tokenized_differently(kind: Kind) -> None:
-    """So that the properties above are about something."""
+    """The properties above need texts that are tokenized differently."""
     made, pruned = kind.pruned([LINES[0]])
     assert len(made.old_ids) < kind.full.get_vocab_size() and len(pruned.get_vocab()) == len(made.old_ids)
     longer = [len(pruned.encode(line)) - len(kind.full.encode(line)) for line in LINES]
@@ -116,7 +116,7 @@ def test_others_are_added_in_order_up_to_the_number(kind: Kind) -> None:
         made = set(kind.vocabulary.pruned([], len(alone) + 15, order).old_ids)
         assert alone < made and len(made) - len(alone) >= 15
         if json.loads(kind.full.to_str())["model"]["type"] == "BPE":
-            assert len(made) - len(alone) < 25  # a piece brings its parts with it
+            assert len(made) - len(alone) < 25  # the parts of a kept subword are kept
         else:
             assert len(made) - len(alone) == 15
         first = next(piece for piece in order if piece not in alone)

@@ -7,7 +7,7 @@ from reaugkd.export.vocabulary.subword_ranking import likeliest_first, most_freq
 
 
 def clustered(pieces: int = 400, seed: int = 0) -> np.ndarray:
-    """The even pieces lie around one point, the odd ones around another."""
+    """Embeddings of even ids are near one point, those of odd ids near another."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(2, 16)) * 3
     return (centres[np.arange(pieces) % 2] + rng.normal(size=(pieces, 16))).astype(np.float32)

@@ -93,8 +93,8 @@ def test_one_round_takes_every_ratio(regression: ModuleType, tmp_path: Path) -> 
     with Runtime.open(tmp_path / "bundle") as runtime:
         bed = SyntheticKb(runtime.knowledge_base)
         for times in (1, 10):
-            bed.grow(64 * times, tmp_path / "grown" / str(times))
-    found = regression.take_round(tmp_path, tmp_path / "grown")
+            bed.enlarge(64 * times, tmp_path / "grown" / str(times))
+    found = regression.measure_round(tmp_path, tmp_path / "grown")
     several = {regression.STREAM} if default_threads() > 1 else set()
     names = {regression.RETRIEVAL, regression.GATED, regression.PREDICT, regression.INT8, regression.SEARCH}
     assert set(found) == names | several

@@ -45,7 +45,7 @@ def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
     np.fill_diagonal(cosines, -1)
     nearest = np.sort(cosines.max(axis=1))
     assert np.sort(bed.nearest) == pytest.approx(nearest, abs=0.002)
-    grown = bed.grow(21 * ROWS + 7, tmp_path / "kb").kb
+    grown = bed.enlarge(21 * ROWS + 7, tmp_path / "kb").kb
     copies = unit(grown.keys())[ROWS:]
     of_parent = (copies * keys[np.arange(len(copies)) % ROWS]).sum(axis=1)
     # Each cosine is one of those between own keys, and they are drawn evenly.
@@ -61,7 +61,7 @@ def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
 
 def test_labels_come_along_in_the_form_that_they_have(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
     assert isinstance(own.soft_labels, TopLabels)  # or the test shows nothing
-    grown = bed.grow(2 * ROWS + 3, tmp_path / "kb").kb
+    grown = bed.enlarge(2 * ROWS + 3, tmp_path / "kb").kb
     assert isinstance(grown.soft_labels, TopLabels) and grown.soft_labels.top == own.soft_labels.top
     parents = np.arange(2 * ROWS + 3) % ROWS
     assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels)[parents])

@@ -377,13 +377,13 @@ def test_measuring_opens_the_bundle_under_the_same_condition(signed: Path, keys:
 
 def test_the_probes_of_bench_ask_too(signed: Path, keys: Path) -> None:
     from reaugkd import ReaugkdError
-    from reaugkd.runtime.benchmark.cold_start import probe
+    from reaugkd.runtime.benchmark.cold_start import measure_process
 
     orders = {"kind": "runtime", "path": str(signed), "threads": 1, "retrieval": "always", "texts": ["noon"]}
     mine, other = (read_public_key(keys / f"{name}.pub.pem").raw.hex() for name in ("mine", "other"))
-    assert probe({**orders, "signer": mine})["open_ms"]
+    assert measure_process({**orders, "signer": mine})["open_ms"]
     with pytest.raises(ReaugkdError, match="signed by another key"):
-        probe({**orders, "signer": other})
+        measure_process({**orders, "signer": other})
 
 
 def test_without_the_library_the_way_out_is_told(signed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:

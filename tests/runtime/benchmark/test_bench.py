@@ -10,7 +10,7 @@ from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd.errors import BundleError, ReaugkdError, TextError, UsageError
 from reaugkd.runtime.benchmark.bench import MOST_SAMPLES, BenchReport, BenchSettings, _fitting, bench
-from reaugkd.runtime.benchmark.cold_start import Process, bundle_bytes, probe
+from reaugkd.runtime.benchmark.cold_start import Process, bundle_bytes, measure_process
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.interleaved import TEXTS_PER_PASS, InterleavedTimer, choose_inputs
 from reaugkd.runtime.benchmark.report import format_bench
@@ -234,7 +234,7 @@ def test_settings_that_cannot_be_meant(wrong: dict[str, float]) -> None:
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     orders = {"kind": "runtime", "path": str(tmp_path / "gone"), "threads": 1, "retrieval": "always", "texts": ["a"]}
     with pytest.raises(ReaugkdError, match="no bundle"):
-        probe(orders)
+        measure_process(orders)
 
 
 def test_the_median_process_counts() -> None:

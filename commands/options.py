@@ -74,7 +74,11 @@ def without_blas_threads(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Parse the value of an option: whole numbers, separated by commas."""
+    """Parse the value of an option: whole numbers, separated by commas.
+
+    Raises:
+        BadParameter: the value has another form.
+    """
     if value is None:
         return None
     try:

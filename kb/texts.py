@@ -106,7 +106,7 @@ def open_texts(path: Path, size: int) -> bytes | mmap.mmap:
     Raises:
         BundleIntegrityError: it is missing.
         BundleError: it has another size.
-    """
+    """  # noqa: DOC501
     if size == 0:
         return b""
     if not path.is_file():
@@ -124,7 +124,7 @@ def open_digests(folder: Path, rows: int) -> TextDigests | None:
     Raises:
         BundleIntegrityError: the file cannot be read.
         BundleError: it has another number of rows.
-    """
+    """  # noqa: DOC501
     path = folder / DIGESTS_FILE
     if not path.exists():
         return None

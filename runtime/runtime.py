@@ -289,7 +289,11 @@ class Runtime:
         items: Iterable[Item],
         abstain: Abstain | str | None,
     ) -> Iterator[Answer]:
-        """The answers to a stream, each from the latest state of the knowledge base."""
+        """Return the answers to a stream, each from the latest state of the knowledge base.
+
+        Raises:
+            UsageError: ``items`` is not an iterable, or same as `predict_many`.
+        """
         now = self._current()
         if isinstance(items, str | bytes) or not isinstance(items, Iterable):
             expected, remedy = "an iterable of texts", "Put a single text into a list, or use predict."
@@ -335,7 +339,11 @@ class Runtime:
         return fresh
 
     def _reopen(self, old: Parts) -> Opened:
-        """The runtime of a forked child, which cannot use its parent's thread pools and locks."""
+        """Open the bundle in a forked child, which cannot use its parent's thread pools and locks.
+
+        Raises:
+            BundleError: the bundle was replaced after it was opened.
+        """
         parts = open_parts(self._settings)
         if parts.bundle.seal != old.bundle.seal:
             raise BundleError(

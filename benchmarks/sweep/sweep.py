@@ -320,7 +320,7 @@ def _streams(
     done: Callable[[int], object],
 ) -> dict[Place, Throughput]:
     found: dict[Place, Throughput] = {}
-    for place, one in field.items():
+    for place, one in systems.items():
         texts = [one.texts[i] for i in visits(len(one.texts), TEXTS_PER_PASS, settings.seed)]
         found[place] = measure_streams(one.pipeline, one.student, texts, threads, settings.passes, clock)
         done(len(found))

@@ -133,7 +133,7 @@ def read_journal(data: bytes, path: Path, dtype: str, ndim: int, seq: int, befor
 
     Raises:
         BundleIntegrityError: a line is damaged, missing or out of order.
-    """
+    """  # noqa: DOC501
     for line in data.splitlines(keepends=True):
         try:
             entry = _entry(json.loads(line.decode("ascii")), dtype, ndim)

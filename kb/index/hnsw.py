@@ -113,7 +113,7 @@ class VectorIndex:
         Raises:
             UsageError: keys of another shape, not finite, or of zero length.
             RuntimeError: ``progress`` returned False.
-        """
+        """  # noqa: DOC501
         keys = checked_keys(keys, config.ndim)
         stored = stored_form(keys, config.dtype)
         index = _empty_index(config)
@@ -198,7 +198,7 @@ class VectorIndex:
 
         Raises:
             UsageError: the query has no direction: it has NaN or infinite values, or is all zero.
-        """
+        """  # noqa: DOC501
         wanted = k if k < self._size else self._size
         if not NEAR_ONE[0] < _square(query) < NEAR_ONE[1]:  # takes 1 us; a student's query has length 1
             query = checked_queries(query[np.newaxis])[0]
@@ -224,7 +224,7 @@ class VectorIndex:
 
         Raises:
             UsageError: same as `search`.
-        """
+        """  # noqa: DOC501
         wanted = min(k, self._size)
         queries = checked_queries(np.ascontiguousarray(queries, np.float32))
         if wanted <= 0 or len(queries) == 0:
@@ -261,7 +261,7 @@ class VectorIndex:
 
         Raises:
             UsageError: same as `search`.
-        """
+        """  # noqa: DOC501
         queries = checked_queries(queries)
         with self._lock:
             self._index.expansion_search = expansion_search
@@ -281,7 +281,7 @@ class VectorIndex:
 
         Raises:
             BundleIntegrityError: rows are missing, or keys have no direction.
-        """
+        """  # noqa: DOC501
         copy = _empty_index(self.config, lookups=True)
         copy.load_index_from_buffer(self._index.save_index_to_buffer())
         kinds = compiled().ScalarKind

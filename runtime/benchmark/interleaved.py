@@ -147,8 +147,8 @@ def choose_inputs(runtime: Runtime, texts: Sequence[Text] | None, most: int, see
         most: the largest number of texts.
         seed: seed of the random draw.
 
-        Returns:
-            The texts, and their source in words.
+    Returns:
+        The texts, and their source in words.
 
     Raises:
         UsageError: there are no texts.

@@ -187,7 +187,11 @@ def file_record(path: Path) -> FileRecord:
 
 
 def _plain(value: object) -> object:
-    """NumPy's scalars, and paths, as JSON values."""
+    """Convert NumPy scalars and paths to JSON values.
+
+    Raises:
+        TypeError: a value of another type.
+    """
     if isinstance(value, Path):
         return str(value)
     item: Callable[[], object] | None = getattr(value, "item", None)

@@ -242,7 +242,15 @@ class KnowledgeEditor:
         return differences(self._store, first, last)
 
     def verify(self, export: str | os.PathLike[str] | None = None) -> Verified:
-        """Check the chain of edits, and with a copy of the export repeat them (`verify.verify_history`)."""
+        """Check the chain of edits; with a copy of the export, repeat them and compare the files.
+
+        Args:
+            export: the path of a copy of the bundle from before the first edit. Default: no comparison.
+
+        Raises:
+            BundleIntegrityError: the journal or a file is damaged, or the edits give other files.
+            UsageError: ``export`` is not a path, is another bundle, or has edits.
+        """
         if export is not None and not isinstance(export, str | os.PathLike):
             raise UsageError("export is unusable", found=repr(export), expected="the path of a bundle")
         return verify_history(self._store, None if export is None else Path(export))

@@ -117,7 +117,7 @@ def ids_with_label(kb: OverlayKnowledgeBase, label: str) -> list[int]:
 
     Raises:
         LabelError: the label is unknown.
-    """
+    """  # noqa: DOC501
     if label not in kb.labels:
         raise unknown_label(label, kb.labels)
     number = kb.labels.index(label)
@@ -203,7 +203,11 @@ def _checked_id(value: object) -> int:
 
 
 def _several(name: str, values: Any, expected: str) -> list[Any]:
-    """The values of an iterable that is no single value."""
+    """Return the values of an iterable.
+
+    Raises:
+        UsageError: ``values`` is a single value.
+    """
     if isinstance(values, str | bytes | Mapping | Row) or not isinstance(values, Iterable):
         raise UsageError(f"{name} is unusable", found=repr(values), expected=expected, remedy="Put it into a list.")
     return list(values)
@@ -256,7 +260,7 @@ def labelling_of(row: Row, known: Sequence[str], new_labels: bool, number: int |
     Raises:
         LabelError: a label is unknown.
         UsageError: no label, or shares that are no distribution.
-    """
+    """  # noqa: DOC501
     try:
         labelling = row.labelling
     except ReaugkdError as error:

@@ -108,7 +108,7 @@ class Snapshot:
             FileNotFoundError: its folder is missing.
             BundleIntegrityError: its table is damaged, or belongs to another bundle.
             BundleError: a field is missing or unusable.
-        """
+        """  # noqa: DOC501
         folder = bundle / SNAPSHOTS / str(head.snapshot)
         path = folder / SNAPSHOT_FILE
         size = plain_size(bundle, f"{SNAPSHOTS}/{head.snapshot}/{SNAPSHOT_FILE}", "a snapshot's table")

@@ -132,7 +132,11 @@ class KnowledgeWriter:
                 yield
 
     def _check_bundle(self) -> None:
-        """Check that the bundle is still the one that was opened."""
+        """Check that the bundle is still the one that was opened.
+
+        Raises:
+            UsageError: it was replaced.
+        """
         path = self._bundle.path / MANIFEST_FILE
         try:
             same = seal_of(path.read_bytes()) == self._bundle.seal
@@ -148,7 +152,11 @@ class KnowledgeWriter:
             )
 
     def _check_signed_before(self, options: WriteOptions) -> None:
-        """Refuse an unsigned edit of a signed bundle unless it is asked for: it could never be removed again."""
+        """Refuse an unsigned edit of a signed bundle unless it is requested: it can never be removed.
+
+        Raises:
+            UsageError: the edit has no signature, or one by another key than the bundle's.
+        """
         signature = read_signature(self._bundle.path)
         if signature is None or options.unsigned:
             return

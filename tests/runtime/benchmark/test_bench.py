@@ -226,24 +226,24 @@ def test_no_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"samples": 1}, {"seconds": -1.0}, {"inputs": 0}, {"passes": 0}, {"processes": -1}])
-def test_settings_that_cannot_be_meant(wrong: dict[str, float]) -> None:
+def test_settings_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         BenchSettings(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
-    orders = {"kind": "runtime", "path": str(tmp_path / "gone"), "threads": 1, "retrieval": "always", "texts": ["a"]}
+def test_a_failed_process_reports_its_error(tmp_path: Path) -> None:
+    request = {"kind": "runtime", "path": str(tmp_path / "gone"), "threads": 1, "retrieval": "always", "texts": ["a"]}
     with pytest.raises(ReaugkdError, match="no bundle"):
-        measure_process(orders)
+        measure_process(request)
 
 
 def test_the_median_process_counts() -> None:
-    findings = [
+    results = [
         {"import_ms": ms, "open_ms": 10 * ms, "first_answer_ms": 1.0, "rss_bytes": 1e6 * ms, "peak_rss_bytes": None}
         for ms in (3.0, 1.0, 100.0)
     ]
-    assert Process.of(findings) == Process(3.0, 30.0, 1.0, 3.0, None)  # type: ignore[arg-type]
-    assert Process.of(findings).cold_start_ms == 34.0  # type: ignore[arg-type]
+    assert Process.of(results) == Process(3.0, 30.0, 1.0, 3.0, None)  # type: ignore[arg-type]
+    assert Process.of(results).cold_start_ms == 34.0  # type: ignore[arg-type]
 
 
 def test_host_facts(tmp_path: Path) -> None:

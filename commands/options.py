@@ -30,7 +30,7 @@ with_json = click.option(
 
 
 class LazyChoice(click.Choice[str]):
-    """A choice of names that are loaded when they are needed, so that the command line starts without them."""
+    """A choice of names that are loaded on first use, so that the command line starts without them."""
 
     def __init__(self, load: Callable[[], Sequence[str]]) -> None:
         self.case_sensitive = True
@@ -38,7 +38,7 @@ class LazyChoice(click.Choice[str]):
 
     @functools.cached_property
     def choices(self) -> Sequence[str]:  # type: ignore[override]
-        """The names."""
+        """Return the names."""
         return self._load()
 
 

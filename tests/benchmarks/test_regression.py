@@ -91,10 +91,10 @@ def test_one_round_takes_every_ratio(regression: ModuleType, tmp_path: Path) -> 
     for name in ("bundle", "float32"):
         reseal(build_tiny_bundle(tmp_path / name), gate=gate)
     with Runtime.open(tmp_path / "bundle") as runtime:
-        bed = SyntheticKb(runtime.knowledge_base)
+        synthetic = SyntheticKb(runtime.knowledge_base)
         for times in (1, 10):
-            bed.enlarge(64 * times, tmp_path / "grown" / str(times))
-    found = regression.measure_round(tmp_path, tmp_path / "grown")
+            synthetic.enlarge(64 * times, tmp_path / "enlarged" / str(times))
+    found = regression.measure_round(tmp_path, tmp_path / "enlarged")
     several = {regression.STREAM} if default_threads() > 1 else set()
     names = {regression.RETRIEVAL, regression.GATED, regression.PREDICT, regression.INT8, regression.SEARCH}
     assert set(found) == names | several

@@ -33,20 +33,20 @@ def own() -> KnowledgeBase:
 
 
 @pytest.fixture(scope="module")
-def bed(own: KnowledgeBase) -> SyntheticKb:
+def synthetic(own: KnowledgeBase) -> SyntheticKb:
     return SyntheticKb(own)
 
 
 def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
-    own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path
+    own: KnowledgeBase, synthetic: SyntheticKb, tmp_path: Path
 ) -> None:
     keys = unit(own.keys())
     cosines = keys @ keys.T
     np.fill_diagonal(cosines, -1)
     nearest = np.sort(cosines.max(axis=1))
-    assert np.sort(bed.nearest) == pytest.approx(nearest, abs=0.002)
-    grown = bed.enlarge(21 * ROWS + 7, tmp_path / "kb").kb
-    copies = unit(grown.keys())[ROWS:]
+    assert np.sort(synthetic.nearest) == pytest.approx(nearest, abs=0.002)
+    enlarged = synthetic.enlarge(21 * ROWS + 7, tmp_path / "kb").kb
+    copies = unit(enlarged.keys())[ROWS:]
     of_parent = (copies * keys[np.arange(len(copies)) % ROWS]).sum(axis=1)
     # Each cosine is one of those between own keys, and they are drawn evenly.
     assert np.abs(of_parent[:, np.newaxis] - nearest).min(axis=1).max() < I8
@@ -59,12 +59,14 @@ def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
     assert ((one * other).sum(axis=1) - expected).mean() == pytest.approx(0, abs=0.05)
 
 
-def test_labels_come_along_in_the_form_that_they_have(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
+def test_labels_come_along_in_the_form_that_they_have(
+    own: KnowledgeBase, synthetic: SyntheticKb, tmp_path: Path
+) -> None:
     assert isinstance(own.soft_labels, TopLabels)  # or the test shows nothing
-    grown = bed.enlarge(2 * ROWS + 3, tmp_path / "kb").kb
-    assert isinstance(grown.soft_labels, TopLabels) and grown.soft_labels.top == own.soft_labels.top
+    enlarged = synthetic.enlarge(2 * ROWS + 3, tmp_path / "kb").kb
+    assert isinstance(enlarged.soft_labels, TopLabels) and enlarged.soft_labels.top == own.soft_labels.top
     parents = np.arange(2 * ROWS + 3) % ROWS
-    assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels)[parents])
+    assert np.array_equal(np.asarray(enlarged.soft_labels), np.asarray(own.soft_labels)[parents])
 
 
 def test_recall_is_what_is_found_of_what_is_near() -> None:

@@ -47,7 +47,7 @@ class TestEval:
         data = labelled_rows(tmp_path / "data.jsonl")
         done = ok("eval", edge_bundle, "--data", data)
         assert done.out.startswith("dev: 3 rows of ")
-        assert "3 rows that training carves out of its 30" in done.err and "--split all" in done.err
+        assert "3 rows that the training holds out of its 30" in done.err and "--split all" in done.err
         few = labelled_rows(tmp_path / "few.jsonl", rows=3)
         assert "--split all" in refused("eval", edge_bundle, "--data", few)
         assert "3 rows" in ok("eval", edge_bundle, "--data", few, "--split", "all").out

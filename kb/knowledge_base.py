@@ -90,7 +90,7 @@ class KnowledgeBase:
             ids: [n] unique numbers for the user. Default: 0 .. n-1.
             texts: [n] the rows' texts or pairs, or their digests. Default: none are kept.
             label_loss: limit on the change of the soft labels by compression (`soft_labels.encode`); 0 stores float16.
-            progress: called with (rows done, rows in all); returning False stops the build.
+            progress: called with (rows done, rows in total); returning False stops the build.
             threads: threads that insert.
 
         Raises:
@@ -119,7 +119,7 @@ class KnowledgeBase:
         """Write the files into ``folder``, each atomically; the folder is created if it does not exist.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the file cannot be written.
         """
         self.index.save(folder / INDEX_FILE)
         save_npy(folder / SOFT_LABELS_FILE, self.soft_labels.stored)
@@ -244,7 +244,7 @@ class KnowledgeBase:
         return int(self._rows["id"][row])
 
     def text(self, row: int) -> str | tuple[str, str] | None:
-        """The row's text or pair; None where texts are not kept, or only their digests are.
+        """The row's text or pair; None if texts are not kept, or only their digests are.
 
         Raises:
             BundleError: the stored line is damaged (possible only without verification).
@@ -266,7 +266,7 @@ class KnowledgeBase:
         )
 
     def text_digest(self, row: int) -> str | None:
-        """The digest of the row's text, 64 hexadecimal digits; None where digests are not kept."""
+        """The digest of the row's text, 64 hexadecimal digits; None if digests are not kept."""
         return None if self._digests is None else self._digests[row]
 
     def rows_of(self, text: str | tuple[str, str]) -> list[int]:

@@ -30,7 +30,7 @@ BYTES = 32
 
 
 class TextDigests:
-    """Digests of n texts.
+    """Salted SHA-256 digests of n texts.
 
     Args:
         table: uint8 [n + 1, 32]: the salt, and the digests.
@@ -71,8 +71,8 @@ class TextDigests:
 
     def rows_of(self, text: str | tuple[str, str]) -> list[int]:
         """The rows that have this text, in order."""
-        wanted = np.frombuffer(_digest(self.table[0].tobytes(), text), np.uint8)
-        found: list[int] = np.flatnonzero((self.table[1:] == wanted).all(axis=1)).tolist()
+        digest = np.frombuffer(_digest(self.table[0].tobytes(), text), np.uint8)
+        found: list[int] = np.flatnonzero((self.table[1:] == digest).all(axis=1)).tolist()
         return found
 
     def __len__(self) -> int:
@@ -100,12 +100,12 @@ def open_texts(path: Path, size: int) -> bytes | mmap.mmap:
     """Map the rows' texts into memory.
 
     Args:
-        path: of the file.
-        size: its bytes; 0 for no file.
+        path: the file.
+        size: the size of the file in bytes; 0 if there is no file.
 
     Raises:
-        BundleIntegrityError: it is missing.
-        BundleError: it has another size.
+        BundleIntegrityError: the file is missing.
+        BundleError: the file has another size.
     """  # noqa: DOC501
     if size == 0:
         return b""
@@ -119,7 +119,7 @@ def open_texts(path: Path, size: int) -> bytes | mmap.mmap:
 
 
 def open_digests(folder: Path, rows: int) -> TextDigests | None:
-    """The digests of the rows' texts; None where there is no file.
+    """The digests of the rows' texts; None if there is no file.
 
     Raises:
         BundleIntegrityError: the file cannot be read.

@@ -213,8 +213,8 @@ class Runtime:
         """`predict_many` for texts with keys: each answer or error is returned with the key of its text.
 
         Args:
-            items: pairs of any key and its text. An error in place of a text, of a record that could not be read, is
-                counted by `stats` and returned in its turn.
+            items: pairs of any key and its text. An error instead of a text (for a record that could not be read) is
+                counted by `stats` and returned in its position.
             abstain: same as `predict`.
 
         Raises:

@@ -38,7 +38,7 @@ def read_change(obj: dict[str, Any], dtype: str, ndim: int) -> Change:
 
     Args:
         obj: the values.
-        dtype: of the index, which defines how keys are stored.
+        dtype: type of the index, which defines how keys are stored.
         ndim: dimensions of a key.
 
     Raises:

@@ -131,7 +131,7 @@ def _make_locked(path: Path, make: Callable[[Path], object]) -> tuple[Path, int 
 
 
 def _lock(temporary: Path, wait: bool = True) -> int | None:
-    """A descriptor that locks the temporary until it is closed; None where it cannot be locked."""
+    """A descriptor that locks the temporary until it is closed; None if it cannot be locked."""
     if sys.platform == "win32":  # leftovers are not removed
         return None
     try:

@@ -56,7 +56,7 @@ def check_growth(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def _growth(step: dict[str, Any]) -> float:
-    """The factor by which a step can expand a text, without what it adds once."""
+    """Compute the factor by which a step can expand a text, without a constant addition."""
     kind = step.get("type")
     if kind == "Sequence":
         inner = [value for value in step.values() if isinstance(value, list)]

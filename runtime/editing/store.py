@@ -162,7 +162,7 @@ class KnowledgeStore:
         return HeldOutRows.open(self.bundle.path, len(manifest.labels), manifest.kb.ndim, manifest.kb_rows)
 
     def related(self) -> tuple[int, int] | None:
-        """First row and end of the held-out rows in the knowledge base; None where there are none."""
+        """First row and end of the held-out rows in the knowledge base; None if there are none."""
         snapshot = self.view.snapshot
         if snapshot.number or HELDOUT_FILE not in self.bundle.manifest.files:
             return snapshot.related
@@ -268,7 +268,7 @@ class KnowledgeStore:
         entries = list(read_journal(data, path, config.dtype, config.ndim, 0, self.bundle.seal))
         self._check_signatures(entries, path)
         if not entries or (entries[-1].seq, entries[-1].after) != (snapshot.seq, snapshot.after):
-            raise damaged(path, f"{len(entries)} edits in place of {snapshot.seq}")
+            raise damaged(path, f"{len(entries)} edits instead of {snapshot.seq}")
         hashes = {name: record.sha256 for name, record in snapshot.files.items() if name != HISTORY_FILE}
         if entries[-1].files != {**hashes, SNAPSHOT_FILE: snapshot.digest()}:
             raise damaged(path, "a compaction with other files, or another table of contents")

@@ -32,7 +32,7 @@ class KnowledgeWriter:
     """Commits edits, one at a time among all threads and processes.
 
     Args:
-        store: of the bundle; it sees each edit at once.
+        store: the store of the bundle; it sees each edit at once.
     """
 
     def __init__(self, store: KnowledgeStore) -> None:
@@ -54,11 +54,11 @@ class KnowledgeWriter:
             undoes: for an undo, the number of the edit that it takes back.
 
         Returns:
-            The journal's entry; None where there was nothing to change.
+            The journal's entry; None if there was nothing to change.
 
         Raises:
             UsageError: the change refers to unknown rows, or another edit is running.
-            StorageError: the disk refused; nothing is changed.
+            StorageError: the file cannot be written; nothing is changed.
         """
         with self._locked(options):
             kb = self._store.edited()
@@ -86,14 +86,14 @@ class KnowledgeWriter:
         Args:
             options: author, reason, signature and waiting time.
             queries: float32 [m, d] for measuring the search's recall; None derives some from the keys.
-            progress: called with (rows done, rows in all).
+            progress: called with (rows done, rows in total).
 
         Returns:
             The journal's entry.
 
         Raises:
             UsageError: another edit is running.
-            StorageError: the disk refused and nothing is changed, or files with removed rows could not be deleted.
+            StorageError: the files cannot be written (nothing is changed), or files with removed rows remain.
         """
         with self._locked(options):
             kb = self._store.edited()

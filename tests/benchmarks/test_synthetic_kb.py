@@ -1,4 +1,4 @@
-"""Grown knowledge bases, against cosines computed in float64."""
+"""Synthetic knowledge bases, compared with cosines in float64."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
     levels = [0.1, 0.5, 0.9]
     assert np.quantile(of_parent, levels) == pytest.approx(np.quantile(nearest, levels), abs=0.03)
     assert np.std(of_parent[::ROWS]) > 0.5 * np.std(nearest)  # of one row's copies, too
-    # Two copies of a row were turned each in a direction of its own.
+    # Two copies of a row are rotated in different directions.
     one, other = copies[:ROWS], copies[ROWS : 2 * ROWS]
     expected = of_parent[:ROWS] * of_parent[ROWS : 2 * ROWS]
     assert ((one * other).sum(axis=1) - expected).mean() == pytest.approx(0, abs=0.05)
@@ -69,9 +69,9 @@ def test_labels_come_along_in_the_form_that_they_have(
     assert np.array_equal(np.asarray(enlarged.soft_labels), np.asarray(own.soft_labels)[parents])
 
 
-def test_recall_is_what_is_found_of_what_is_near() -> None:
+def test_recall_is_the_share_of_neighbours_found() -> None:
     class Half(KnowledgeBase):
-        """Of four rows asked for, it finds the nearest, twice the third, and the farthest."""
+        """A search for four rows that finds the nearest, the third twice, and the farthest."""
 
         def search_many(self, queries: NDArray[np.float32], k: int, threads: int = 1) -> Any:
             rows, similarities = super().search_many(queries, 50)

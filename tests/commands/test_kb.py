@@ -1,4 +1,4 @@
-"""`reaugkd kb`: edits from the command line, as a newcomer would make them."""
+"""`reaugkd kb`: edits from the command line."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_bad_json_lines(bundle: Path) -> None:
     assert not (bundle / "generations").exists()
 
 
-def test_what_is_asked_for_must_be_clear(bundle: Path, tmp_path: Path) -> None:
+def test_conflicting_options_are_refused(bundle: Path, tmp_path: Path) -> None:
     assert "either TEXTs with --label, or --input" in refused("kb", "add", bundle, "jazz")
     assert "either TEXTs with --label, or --input" in refused("kb", "add", bundle, "--label", "a")
     assert "no rows are given" in refused("kb", "remove", bundle)
@@ -167,7 +167,7 @@ def test_signed_edits(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_bundle_is_signed_before_it_is_edited_and_by_one_key(bundle: Path, tmp_path: Path) -> None:
-    """What no signature would make open again is not begun."""
+    """A signature that would not make the bundle open is refused."""
     for name in ("owner", "other"):
         new_key_pair(tmp_path / f"{name}.pem")
     ok("sign", bundle, "--key", tmp_path / "owner.pem")

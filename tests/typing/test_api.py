@@ -151,7 +151,7 @@ def test_a_wrong_type_is_refused_with_what_was_found_and_expected(
 
 
 @pytest.mark.parametrize("text", [None, 3, b"noon", ["noon"], {"text": "noon"}])
-def test_what_is_not_a_text_is_a_text_error_so_that_a_stream_can_go_on(edge_bundle: Path, text: str) -> None:
+def test_other_values_are_text_errors_so_that_a_stream_continues(edge_bundle: Path, text: str) -> None:
     with Runtime.open(edge_bundle) as runtime:
         with pytest.raises(TextError):
             runtime.predict(text)

@@ -1,4 +1,4 @@
-"""The benchmark's report on a tiny bundle: its structure, and statistics on a clock that the tests set."""
+"""The benchmark's report on a tiny bundle: its structure, and its statistics with a test clock."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_json_for_scripts(report: BenchReport) -> None:
 
 
 @pytest.mark.slow
-def test_a_gate_is_a_contestant_of_its_own(tmp_path: Path) -> None:
+def test_a_gate_is_a_separate_system(tmp_path: Path) -> None:
     path, texts = build_tiny_bundle(tmp_path / "tiny"), tiny_texts(20, seed=3)
     with Runtime.open(path, retrieval="never") as runtime:
         middle = sorted(runtime.predict(text).probability for text in texts)[10]
@@ -108,7 +108,7 @@ def test_the_table_shows_the_figures(report: BenchReport) -> None:
 
 
 def test_the_statistics_are_the_clocks(bundle: Path) -> None:
-    """On a clock that ticks a microsecond at every look, every run takes exactly one."""
+    """The clock advances a microsecond per reading, so every run takes exactly one."""
 
     class Ticking:
         now = 0

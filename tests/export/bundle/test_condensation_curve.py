@@ -48,7 +48,7 @@ def test_where_there_is_no_gain_there_is_no_share() -> None:
     none = Reference(STUDENT, STUDENT, np.arange(4))
     size = none.size(1, 1, FULL)
     assert (size.kept_accuracy, size.kept_nll, size.kept_nll_error) == (None, None, None)
-    with pytest.raises(UsageError, match=r"gains nothing.*2\.0000 -> 2\.0000.*--max-rows or --max-bytes"):
+    with pytest.raises(UsageError, match=r"has no gain.*2\.0000 -> 2\.0000.*--max-rows or --max-bytes"):
         none.smallest_within(0.5, [FULL])
 
 

@@ -234,7 +234,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("limit", [Limit(rows=2), Limit(bytes=300), Limit(bytes=0)])
     def test_what_cannot_be_kept_to_is_refused(self, full: Path, limit: Limit, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"condensed so far; found room for \d rows; expected at least 3"):
+        with pytest.raises(UsageError, match=r"condensed to this limit; found room for \d rows; expected at least 3"):
             condense(full, tmp_path / "out", limit, silent)
         assert names(tmp_path) == []
 
@@ -284,9 +284,9 @@ class TestSmallAndOdd:
         full = build_heldout_bundle(tmp_path / "full", rows=20, labels=["only"])
         done = condense(full, tmp_path / "out", Limit(rows=1), silent)
         assert (done.size.rows, done.size.accuracy, done.size.kept_nll) == (1, 1.0, None)
-        assert "retrieval gains nothing" in format_condensed(tmp_path / "out", done)
+        assert "retrieval has no gain" in format_condensed(tmp_path / "out", done)
         assert frontier(full, silent).sizes[-1].rows == 1
-        with pytest.raises(UsageError, match="gains nothing on the held-out rows"):
+        with pytest.raises(UsageError, match="has no gain on the held-out rows"):
             condense(full, tmp_path / "lossless", Limit(loss=0.5), silent)
 
     def test_one_row_of_which_fewer_than_k_are_found(self, tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ class TestSmallAndOdd:
         build_tiny_bundle(tmp_path / "full", rows=rows)
         add_heldout(tmp_path / "full", texts, rows)  # type: ignore[arg-type]
         for call in (frontier, lambda path, progress: condense(path, tmp_path / "out", Limit(rows=9), progress)):
-            with pytest.raises(UsageError, match="nothing to condense, or no rows to measure it on"):
+            with pytest.raises(UsageError, match="condensing needs rows in the knowledge base and held-out rows"):
                 call(tmp_path / "full", silent)
         assert names(tmp_path) == ["full"]
 

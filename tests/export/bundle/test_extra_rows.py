@@ -287,7 +287,7 @@ class TestCommandLine:
         given = ("--kb-data", tmp_path / "new.csv", "--text-column", "words", "--leave-heldout", "--weight", "constant")
         options = ("--target", "avx2", "--allow-quality-loss", *given)
         told = ok("export", workshop.run, "--out", tmp_path / "bundle", *options).err
-        assert "new.csv: 2 texts are new to the run; the blend is tuned on the held-out rows only\n" in told
+        assert "new.csv: 2 new texts; the blend is tuned on the held-out rows only\n" in told
         (line,) = ok("predict", tmp_path / "bundle", text, "--format", "jsonl", "--explain").out.splitlines()
         nearest = json.loads(line)["neighbours"][0]
         assert nearest["text"] == text and nearest["similarity"] > 0.99

@@ -94,7 +94,7 @@ def test_many_rows_are_merged_in_parts_of_neighbours(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("count", [0, 1, 6, -3])
 def test_what_cannot_be_is_refused(count: int) -> None:
     found = merged(points_of(5, 0), np.array([0, 0, 1, 1, 1]))
-    with pytest.raises(UsageError, match=r"cannot be merged into so many.*2 to 5"):
+    with pytest.raises(UsageError, match=r"cannot be merged to this number.*2 to 5"):
         found.clusters(count)
 
 

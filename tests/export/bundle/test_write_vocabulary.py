@@ -236,7 +236,7 @@ def test_too_costly_is_refused_or_left(
     left = plan_pruning(source, source.student(source.recipe.retrieval), "auto", tmp_path, None, strict)
     assert left.kept == left.of and left.unseen is None
     assert left.tokenizer == (RunFolder(run).student / "tokenizer.json").read_bytes()
-    assert "the vocabulary stays whole: the pruned vocabulary costs too much accuracy" in capsys.readouterr().err
+    assert "the vocabulary is not pruned: the pruned vocabulary costs too much accuracy" in capsys.readouterr().err
 
 
 def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
@@ -282,7 +282,7 @@ def test_a_student_that_answers_otherwise_is_refused(
         return made
 
     monkeypatch.setattr(pruning, "prune_tables", wrong)
-    with pytest.raises(ModelError, match="gives other answers"):
+    with pytest.raises(ModelError, match="gives other outputs"):
         export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary=size))
 
 
@@ -299,7 +299,7 @@ def test_the_option(
     call = ("--target", "avx2", "--allow-quality-loss", "--vocabulary")
     said = ok("export", run, "--out", tmp_path / "a", *call, "20").err
     assert "held-out texts tokenize differently" in said and "vocabulary: " in said
-    assert "the vocabulary stays whole" in ok("export", tiny_run[0], "--out", tmp_path / "b", *call, "auto").err
+    assert "the vocabulary is not pruned" in ok("export", tiny_run[0], "--out", tmp_path / "b", *call, "auto").err
     assert "WordLevel" in refused("export", tiny_run[0], "--out", tmp_path / "c", *call, "task")
     assert "number of subwords" in refused("export", run, "--out", tmp_path / "c", *call, "-3")
     assert f"up to {TASK_SUBWORDS:,}" in " ".join(ok("export", "--help").out.split())

@@ -65,7 +65,7 @@ def test_names_that_differ_in_case_alone_are_told_apart() -> None:
     [["alarm", "music"], ["alarm", "music", "weather", "news"], ["LABEL_0", "LABEL_1"], ["a", "b", "c"]],
 )
 def test_other_labels_are_refused(names: list[str]) -> None:
-    with pytest.raises(ModelError, match="labels are not the data's") as caught:
+    with pytest.raises(ModelError, match="labels differ from the data's") as caught:
         order_of(names)
     assert caught.value.path == "a-model"
     assert caught.value.found == ", ".join(names)
@@ -151,5 +151,5 @@ def check_that_it_can_teach_another_run(teacher: EncoderClassifier, rows: TokenR
     again = load_teacher(folder, "mean", [LABELS[number] for number in order])
     found = outputs_of(again, rows, "teacher").logits
     assert torch.equal(found, outputs_of(teacher.eval(), rows, "teacher").logits[:, order])
-    with pytest.raises(ModelError, match="labels are not the data's"):
+    with pytest.raises(ModelError, match="labels differ from the data's"):
         load_teacher(folder, "mean", ("alarm", "music"))

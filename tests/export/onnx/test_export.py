@@ -329,5 +329,5 @@ def test_an_export_that_answers_otherwise_is_refused(bert: Exported) -> None:
     other = copy.deepcopy(bert.student)
     with torch.no_grad():
         other.classifier.bias += 0.5
-    with pytest.raises(ModelError, match=r"logits 0\.5 apart"):
+    with pytest.raises(ModelError, match=r"a difference of 0\.5 in logits"):
         require_same_answers(other, bert.path, batch)

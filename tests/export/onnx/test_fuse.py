@@ -258,7 +258,7 @@ class TestRefusals:
         self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(fused_module, "_LARGEST_FILE", 1000)
-        with pytest.raises(UsageError, match="larger than an ONNX file can be"):
+        with pytest.raises(UsageError, match="larger than the limit of an ONNX file"):
             fuse(edge_bundle, tmp_path / "model.onnx")
 
     def test_an_empty_knowledge_base(self, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class TestLoading:
             (LEAST + '[student]\nlayers = ["1"]\n', ["student.layers", "a list of numbers"]),
             ("options = 1\n" + LEAST, ["options", "a table"]),
             ("options = { colour = 1 }\n" + LEAST, ["'options.colour'", "out_of_domain, typos"]),
-            ("seeds = [", ["no valid TOML"]),
+            ("seeds = [", ["not valid TOML"]),
         ],
     )
     def test_what_cannot_be_meant_is_refused(self, tmp_path: Path, text: str, words: list[str]) -> None:

@@ -111,7 +111,7 @@ class TestCellFiles:
         assert len(table) == 120
         pq.write_table(table.take([row % 120 for row in range(rows)]), path)
         assert read_notes(path) is None
-        with pytest.raises(DataError, match=f"{rows} rows, of systems with 120"):
+        with pytest.raises(DataError, match=f"{rows} rows, and systems with 120 rows"):
             read_cell(path)
 
     def test_finished(self, plan: Plan, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ class TestTrouble:
         assert cells_of(out) == sorted(set(CELLS) - set(how))
         assert "1 of 4 cells" in done.out
         reasons = {
-            "one.kd.0": "its process was killed (out of memory?) or ended without a result",
+            "one.kd.0": "the process was killed (out of memory?) or ended without a result",
             "one.better.0": "ValueError: a bug",
             "two.kd.5": "x.csv, row 3: unusable rows",
         }
@@ -235,7 +235,7 @@ class TestTrouble:
         text = STUDY.partition('[[tasks]]\nname = "two"')[0].replace("[0, 1, 2]", "[0]")
         study, out = write_study(tmp_path / "study", text), tmp_path / "out"
         write_orders(study, dict.fromkeys(cells, "refuses"))
-        assert "holds no study" in refused("study", study, "--out", out, "--report-only")
+        assert "is not of a study" in refused("study", study, "--out", out, "--report-only")
         done = call("study", study, "--out", out)
         assert done.code == 1 and done.out == "" and len(done.err.splitlines()) == 2 * len(cells)
         assert not (out / "report.md").exists()
@@ -245,7 +245,7 @@ class TestTrouble:
         study, out = write_study(tmp_path / "study", SMALL), tmp_path / "out"
         out.mkdir()
         (out / "thesis.tex").write_text("years")
-        assert "holds no study" in refused("study", study, "--out", out, remarks=1)
+        assert "is not of a study" in refused("study", study, "--out", out, remarks=1)
         assert names(out) == ["thesis.tex"]
 
     def test_a_plan_that_cannot_be_meant(self, tmp_path: Path) -> None:

@@ -250,14 +250,14 @@ def test_folds_that_are_missing_are_told(cross_fitted_run: Finished, tmp_path: P
     path = Path(shutil.copytree(cross_fitted_run[0], tmp_path / "run"))
     for name in gone:
         shutil.rmtree(path / name)
-    with pytest.raises(DataError, match="folds that do not fit") as caught:
+    with pytest.raises(DataError, match="do not cover each train row once") as caught:
         export(path, tmp_path / "bundle", replace(JOB, retrieval=CROSS_FITTED))
-    assert "call the same `reaugkd train` again" in str(caught.value)
+    assert "run the same `reaugkd train` again" in str(caught.value)
 
 
 def test_a_teacher_that_comes_fine_tuned_is_refused(job: TrainJob, small_dataset: Dataset, tmp_path: Path) -> None:
     source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
-    with pytest.raises(RecipeError, match="fitted without") as caught:
+    with pytest.raises(RecipeError, match="a teacher that is not fine-tuned") as caught:
         train(small_dataset, replace(job, teacher=str(source)), tmp_path / "run")
     assert caught.value.path == str(source) and 'labels = "teacher"' in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -73,7 +73,7 @@ def test_other_settings_are_refused_by_name(
     before = files_of(run.path)
     with pytest.raises(OutputExistsError) as caught:
         run.begin(changed(**changes), redo=False)
-    assert caught.value.message == f"the output is a run of other settings: {key}"
+    assert caught.value.message == f"the output is a run with other settings: {key}"
     assert (caught.value.found, caught.value.expected) == (f"{key} = {there}", f"{key} = {wanted}")
     assert caught.value.path == str(run.path)
     assert "--redo" in str(caught.value)

@@ -74,7 +74,7 @@ def test_teacher_and_student_learn(tiny_run: Finished, tiny_dataset: Dataset) ->
 
 
 def test_scores_of_another_runs_labels_are_refused(tiny_run: Finished, tiny_dataset: Dataset) -> None:
-    with pytest.raises(DataError, match="labels are not the bundle's") as caught:
+    with pytest.raises(DataError, match="labels differ from the bundle's") as caught:
         run_probabilities(tiny_run[0], tiny_dataset.splits["test"], ("alarm", "music"))
     assert caught.value.found == "alarm, music, weather"
 

@@ -58,10 +58,10 @@ def test_what_cannot_work_is_told_before_anything_is_done(
     check(override(QUICK, objectives=(ObjectiveRecipe("no-such"),)), RecipeError, "unknown objective")
     check(override(QUICK, student__layers=(0, 4)), ModelError, "no such layer; found 0,4; expected numbers from 0 to 3")
     check(override(QUICK, student=StudentRecipe(model=str(tmp_path / "no"))), ModelError, "cannot be loaded")
-    check(override(QUICK, max_length=tinymodels.POSITIONS + 1), RecipeError, "max_length is beyond .*at most 40")
+    check(override(QUICK, max_length=tinymodels.POSITIONS + 1), RecipeError, "max_length exceeds .*at most 40")
     check(QUICK, ModelError, "cannot be loaded", tmp_path / "no")
     other = tinymodels.write_classifier(tmp_path / "teacher", {0: "a", 1: "b", 2: "c"})
-    check(QUICK, ModelError, "labels are not the data's", other)
+    check(QUICK, ModelError, "labels differ from the data's", other)
 
 
 def small_config(kind: type[PretrainedConfig], **changes: Any) -> PretrainedConfig:
@@ -77,7 +77,7 @@ def small_config(kind: type[PretrainedConfig], **changes: Any) -> PretrainedConf
     ("config", "layers", "match"),
     [
         (small_config(AlbertConfig, embedding_size=16), (0, 3), "layers were not found"),
-        (small_config(ModernBertConfig, local_attention=8), (0, 3), "do not work in their new places"),
+        (small_config(ModernBertConfig, local_attention=8), (0, 3), "do not work in other positions"),
         (small_config(RobertaConfig, max_position_embeddings=tinymodels.MAX_LENGTH), (0, 3), "expected states of 24"),
         (small_config(GPT2Config), (0, 3), "cannot be used as an encoder"),
         (XLNetConfig(vocab_size=50, d_model=8, n_layer=4, n_head=2, d_inner=8), (0, 3), "cannot be exported"),
@@ -102,8 +102,8 @@ OWN = StudentRecipe(model="own", fit=tinymodels.fast_fit(1))
     [
         (ObjectiveRecipe("attention", 1.0, {"layers": (0, 1, 2)}), {}, r"expected 2 numbers.* from 0 to 3"),
         (ObjectiveRecipe("attention", 1.0, {"layers": (0, 4)}), {}, r"expected 2 numbers.* from 0 to 3"),
-        (ObjectiveRecipe("attention"), {"student": OWN}, "'attention' shows .*found 200 tokens of the student"),
-        (ObjectiveRecipe("mixkd"), {"student": OWN}, "'mixkd' shows .*found 200 tokens of the student"),
+        (ObjectiveRecipe("attention"), {"student": OWN}, "'attention' needs the same vocabulary .*found 200 tokens"),
+        (ObjectiveRecipe("mixkd"), {"student": OWN}, "'mixkd' needs the same vocabulary .*found 200 tokens"),
         (
             ObjectiveRecipe("sea"),
             {"projection__embedding_dim": tinymodels.HIDDEN + 1},
@@ -139,5 +139,5 @@ def test_a_model_that_shows_no_attention_maps_is_told_before_anything_is_done(
     teacher, own = (other, tiny_bert) if of_the_teacher else (tiny_bert, other)
     student = StudentRecipe(model=str(own), fit=tinymodels.fast_fit(1))
     recipe = override(QUICK, student=student, objectives=(ObjectiveRecipe("attention"),))
-    match = "yoso: the model does not show its attention maps; found shapes"
+    match = "yoso: the model does not return its attention maps; found shapes"
     refused(recipe, teacher, small_dataset, tmp_path / "run", ModelError, match)

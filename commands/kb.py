@@ -90,9 +90,7 @@ def _with_edit_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="SHARE",
             help="Largest share of held-out rows whose prediction may change; an edit that changes more is refused.",
         ),
-        click.option(
-            "--preview", is_flag=True, help="Show which held-out predictions would change, and write nothing."
-        ),
+        click.option("--preview", is_flag=True, help="Show which held-out predictions change, and write nothing."),
         _WHO,
         _WHY,
     ):
@@ -162,11 +160,7 @@ def add(
 @click.argument("text", nargs=-1)
 @_IDS
 @click.option(
-    "--of-label",
-    "labels",
-    multiple=True,
-    metavar="NAME",
-    help="Gold label whose rows are all removed; can be given repeatedly.",
+    "--of-label", "labels", multiple=True, metavar="NAME", help="Gold label of rows to remove; can be given repeatedly."
 )
 @_with_edit_options
 @with_json

@@ -181,7 +181,7 @@ class TestCalibrate:
         (tmp_path / "new").mkdir()
         refused(*call, rows)
 
-    def test_inspect_shows_abstention(self, path: Path, tmp_path: Path) -> None:
+    def test_inspect_lists_the_thresholds(self, path: Path, tmp_path: Path) -> None:
         (line,) = [line for line in ok("inspect", path).out.splitlines() if line.startswith("abstention")]
         assert "on 30 rows" in line and "prediction sets: up to 95% coverage" in line
         assert "abstention" not in ok("inspect", build_tiny_bundle(tmp_path / "tiny")).out

@@ -1,4 +1,4 @@
-"""Digests in place of texts: what they find, what they do not show, and what docs/explanation/privacy.md says they do not hide."""
+"""Digests in place of texts: what they find, and what they do not show (docs/explanation/privacy.md)."""
 
 from __future__ import annotations
 

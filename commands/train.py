@@ -64,13 +64,9 @@ def train(
     **options: Any,
 ) -> None:
     """Train a teacher, its keys and a student. After an interruption the same command resumes the run."""
-    # First, so that the Hugging Face libraries are imported after it is known whether the hub can be reached.
-    dataset = load(data, task, columns, models=(teacher, options["student"] or teacher))
-    with train_extra("training"):
-        from ..export import recipe_file as recipes
-        from ..export.recipe import Recipe
-        from ..export.training.train import TrainJob
-        from ..export.training.train import train as run_training
+    from ..export import recipe_file as recipes
+    from ..export.recipe import Recipe
+
     base = recipes.load_recipe(recipe) if recipe else Recipe()
     chosen = recipes.override(
         base,
@@ -81,6 +77,11 @@ def train(
         student=recipes.with_start(base.student, options["student_layers"], options["student"]),
         student__fit__epochs=options["student_epochs"],
     )
+    # The Hugging Face libraries are imported after `load`, which finds out whether the hub can be reached.
+    dataset = load(data, task, columns, models=(teacher, options["student"] or teacher))
+    with train_extra("training"):
+        from ..export.training.train import TrainJob
+        from ..export.training.train import train as run_training
     with resumable():
         tuning = run_training(dataset, TrainJob(teacher, chosen, limit, redo), out)
     blend = tuning.blend

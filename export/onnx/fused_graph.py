@@ -40,7 +40,7 @@ class FusedTables:
 
     Attributes:
         keys: float32 [n, d], as stored (`VectorIndex.vectors`).
-        dtype: how the index stores them: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"i8"``.
+        dtype: how the index stores them: ``"f32"``, ``"f16"`` or ``"i8"``.
         soft_labels: float16 [n, c], or the m likeliest classes of each row as uint8 or uint16 [n, 2 m]: their numbers,
             then their shares, in any unit.
     """
@@ -131,7 +131,7 @@ def _rounded(graph: Graph, embedding: str, dtype: str) -> str:
     """The embedding in float32, with what the index's type loses lost."""
     if dtype == "f32":
         return embedding
-    if dtype in ("f16", "bf16"):
+    if dtype == "f16":
         return graph.cast(graph.cast(embedding, _ONNX_TYPES[dtype]), TensorProto.FLOAT)
     # As usearch does: 127 x / |x| in double precision, its fraction cut off. In single precision a component would now
     # and then fall on the other side of a whole number.
@@ -190,22 +190,18 @@ def _blended(graph: Graph, own: str, retrieved: str, similarities: str, config: 
 _ONNX_TYPES = {
     "f32": TensorProto.FLOAT,
     "f16": TensorProto.FLOAT16,
-    "bf16": TensorProto.BFLOAT16,
     "i8": TensorProto.INT8,
 }
 
 
 def _stored(keys: NDArray[np.float32], dtype: str, name: str) -> onnx.TensorProto:
     """Values that the type can hold, in that type."""
-    if dtype == "bf16":  # numpy has none: the upper halves of float32
-        raw = (np.ascontiguousarray(keys).view(np.uint32) >> 16).astype("<u2").tobytes()
-        return helper.make_tensor(name, TensorProto.BFLOAT16, keys.shape, raw, raw=True)
     numpy_type = helper.tensor_dtype_to_np_dtype(_ONNX_TYPES[dtype])
     return numpy_helper.from_array(np.ascontiguousarray(keys.astype(numpy_type)), name)
 
 
 def _width(dtype: str) -> int:
-    return {"f32": 4, "i8": 1}.get(dtype, 2)
+    return {"f32": 4, "f16": 2, "i8": 1}[dtype]
 
 
 def _outputs(classes: int, k: int, ndim: int) -> list[onnx.ValueInfoProto]:

@@ -28,7 +28,7 @@ def own() -> KnowledgeBase:
     rng = np.random.default_rng(0)
     keys = (rng.normal(size=(5, NDIM)).repeat(ROWS // 5, 0) + 0.5 * rng.normal(size=(ROWS, NDIM))).astype(np.float32)
     soft = rng.dirichlet(np.full(LABELS, 0.05), ROWS)
-    config = IndexConfig(ndim=NDIM, connectivity=12, expansion_add=96, expansion_search=100)
+    config = IndexConfig(ndim=NDIM, dtype="f16", connectivity=12, expansion_add=96, expansion_search=100)
     return KnowledgeBase.build(keys, soft, config=config, label_loss=0.05)
 
 

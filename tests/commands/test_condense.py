@@ -84,7 +84,7 @@ def test_mistakes_are_told_and_leave_nothing(full: Path, arguments: list[str], s
 
 def test_a_bundle_without_held_out_rows_is_refused(tmp_path: Path) -> None:
     bundle = build_tiny_bundle(tmp_path / "old")
-    assert "no held-out rows to measure on" in refused("condense", bundle)
+    assert "has no held-out rows" in refused("condense", bundle)
 
 
 def test_altered_held_out_rows_are_refused(full: Path, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ class TestWholeJob:
             assert all(row[name] == value for name, value in clean.items() if name != "n")
         for heading in ("clean, 60 rows", "typos, 60 rows", f"distillation, {train_rows} rows"):
             assert f"\n{heading}\n" in done.err
-        assert "in the knowledge base itself" in done.err
+        assert "training rows of the student" in done.err
 
     def test_the_evaluation_without_it_has_three(self, workshop: Workshop) -> None:
         done = ok("eval", workshop.bundle, "--data", workshop.data)

@@ -137,5 +137,5 @@ class TestWhatIsStored:
             decode(stored, classes)
         KnowledgeBase.build(np.eye(3, dtype=np.float32), np.eye(3), config=IndexConfig(3)).save(tmp_path)
         np.save(tmp_path / SOFT_LABELS_FILE, stored)
-        with pytest.raises(BundleError, match=r"do not fit|cannot be read"):
+        with pytest.raises(BundleError, match=r"do not match|cannot be read"):
             KnowledgeBase.open(tmp_path, IndexConfig(3), classes)

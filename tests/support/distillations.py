@@ -75,7 +75,7 @@ def distilled(
     recipe = tinymodels.tiny_recipe(objectives=(*terms, ObjectiveRecipe("bomb", 0.0, {"at": kill_at})))
     job = FitJob("student", tinymodels.fast_fit(epochs), 0, "fp32", folder / "checkpoints" / "student.pt", 0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(objectives._REGISTRY, "bomb", Bomb)
+        patch.setitem(objectives.registry._REGISTRY, "bomb", Bomb)
         distil(student, load_teacher, rows, tiny_targets(), recipe, job)
     return student
 

@@ -162,7 +162,7 @@ def test_the_exported_model_gives_the_same_queries(tmp_path: Path, kind: str, po
     model = export_float32(reader, LABELS, MAX_LENGTH, tmp_path / "float32")
     others = rows_of(OTHERS)
     require_same_answers(reader, model, others.batch(range(len(others))))
-    quantize(model, "avx2", "dynamic", [], tmp_path / "int8")
+    quantize(model, "avx2", "dynamic", tmp_path / "int8")
     tokenizer = TextTokenizer(start / "tokenizer.json", MAX_LENGTH)
     wanted = outputs_of(reader, others, "")
     for path, closest, least in ((model, 1e-4, 0.99999), (tmp_path / "int8" / "model.onnx", 0.2, 0.98)):

@@ -199,7 +199,7 @@ def kill(folder: Path, rows: TokenRows, number: int) -> None:
             return step.student_logits.new_zeros(())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(objectives._REGISTRY, "deadly", Deadly)
+        patch.setitem(objectives.registry._REGISTRY, "deadly", Deadly)
         with pytest.raises(KilledError):
             distilled(folder, rows, ObjectiveRecipe("deadly"))
     # The checkpoint of a fit with one term more: its nothing is taken out again.

@@ -52,7 +52,7 @@ def test_fused_or_not_the_answers_are_torchs_also_of_padded_rows(kind: str, tmp_
     for rows, tokens in ((1, 1), (1, 20), (4, 9)):
         require_same_answers(student, out, padded(rows, tokens, kind == "bert"))
     (tmp_path / "int8").mkdir()
-    counted = quantize(out, "avx2", "dynamic", [], tmp_path / "int8")
+    counted = quantize(out, "avx2", "dynamic", tmp_path / "int8")
     ops = Counter(node.op_type for node in onnx.load(str(tmp_path / "int8" / "model.onnx")).graph.node)
     assert ops["QAttention"] == config.num_hidden_layers and counted.float32 == 0
     session, reference = StudentSession(tmp_path / "int8" / "model.onnx"), StudentSession(model)

@@ -30,7 +30,7 @@ from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.training.splits import assign
 from reaugkd.runtime.data import Columns, Split, label_indices
-from reaugkd.runtime.evaluation.evaluate import answer
+from reaugkd.runtime.evaluation.evaluate import predict_split
 from reaugkd.runtime.evaluation.metrics import score
 from reaugkd.runtime.evaluation.results import BLEND, FIDELITY_METRICS, TEACHER
 
@@ -167,7 +167,7 @@ def test_its_figures_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_pat
     manifest = export(done.run.path, tmp_path / "bundle", job).manifest
     teacher = run_probabilities(done.run.path, test_rows, LABELS)["teacher"]
     with Runtime.open(tmp_path / "bundle") as runtime:
-        answers = answer(runtime, test_rows)
+        answers = predict_split(runtime, test_rows)
         fidelity = evaluate_with_run(done.run.path, runtime, test_rows).fidelity
     assert fidelity is not None
     beside = {(kind, row.system): row.scores for kind in ("typos", "distillation") for row in fidelity.kinds[kind]}

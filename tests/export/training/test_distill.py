@@ -199,7 +199,7 @@ def test_each_row_is_paired_with_its_own_targets(tmp_path: Path, rows: TokenRows
             return step.student_logits.sum()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(objectives._REGISTRY, "spy", Spy)
+        patch.setitem(objectives.registry._REGISTRY, "spy", Spy)
         distilled(tmp_path, rows, targets, ObjectiveRecipe("spy"), epochs=1)
     assert sorted(seen) == list(range(ROWS))
     for row, (number, logits, embedding, label) in seen.items():

@@ -91,8 +91,8 @@ def test_the_evaluation_has_a_line_for_it(path: Path) -> None:
         gated = [runtime.with_retrieval("gated").predict(text) for text in TEXTS]
     rows = {row.system: row.scores for row in report.rows}
     right = np.mean([answer.label == label for answer, label in zip(gated, labels, strict=True)])
-    assert rows[GATED].accuracy == right
-    assert min(rows[STUDENT].nll, rows[BLEND].nll) != rows[GATED].nll
+    assert rows[GATED]["accuracy"] == right
+    assert min(rows[STUDENT]["nll"], rows[BLEND]["nll"]) != rows[GATED]["nll"]
     assert report.gated == np.mean([answer.retrieved for answer in gated])
 
 

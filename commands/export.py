@@ -59,7 +59,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     default="plain",
     show_default=True,
     help="Form in which the knowledge base stores the texts of its rows. hash: digests, by which a given text can be "
-    "found; docs/privacy.md says what can be read from each.",
+    "found; docs/explanation/privacy.md says what can be read from each.",
 )
 @click.option(
     "--gate-loss",

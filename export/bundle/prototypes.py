@@ -3,7 +3,7 @@
 Rows are merged by Ward's criterion (`ward`) if their soft labels have the same likeliest class. A prototype's
 key is the mean of its rows' keys, its soft label the mean of theirs; its text, id and gold label are those of the row
 nearest to the mean. Each prototype counts as one row. One pass gives every size, and sizes are nested: rows merged
-at one size are merged at all smaller ones. docs/compaction.md compares it with other methods.
+at one size are merged at all smaller ones. docs/explanation/condensation.md compares it with other methods.
 """
 
 from __future__ import annotations

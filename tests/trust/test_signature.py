@@ -62,7 +62,7 @@ def signed(edge_bundle: Path, keys: Path, tmp_path: Path) -> Path:
 
 
 class TestTheFormat:
-    """As docs/bundle.md has it, with nothing of ours in between."""
+    """As docs/reference/bundle.md has it, with nothing of ours in between."""
 
     def test_the_library_alone_verifies_what_we_sign(self, signed: Path, keys: Path) -> None:
         public = serialization.load_pem_public_key((keys / "mine.pub.pem").read_bytes())

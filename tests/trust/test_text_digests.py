@@ -1,4 +1,4 @@
-"""Digests in place of texts: what they find, what they do not show, and what docs/privacy.md says they do not hide."""
+"""Digests in place of texts: what they find, and what they do not show (docs/explanation/privacy.md)."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class TestExport:
         assert "rows with digests of their texts" in ok("inspect", bundle).out
 
     def test_a_guess_is_confirmed_by_the_keys_alone(self, workshop: Workshop, bundle: Path) -> None:
-        """docs/privacy.md: why the digests are not slow. No digest is asked here."""
+        """docs/explanation/privacy.md: why the digests are not slow. No digest is asked here."""
         with Runtime.open(workshop.bundle) as plain, Runtime.open(bundle) as runtime:
             confirmed = []
             for row in range(0, len(plain.knowledge_base), 7):

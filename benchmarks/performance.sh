@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The figures of docs/performance.md, into docs/results/performance; nothing else should run meanwhile.
+# The figures of docs/reference/performance.md, into docs/results/performance; nothing else should run meanwhile.
 #   benchmarks/performance.sh DATA RUN3 RUN6 WORK
 # RUN3, RUN6: finished `reaugkd train`s of banking77 with three and six layers. Paths must be absolute, and reaugkd and its
 # python first in PATH. The peers have a command of their own, benchmarks/peers/run.sh.

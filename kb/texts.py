@@ -4,7 +4,7 @@ Digests tell whether a text is in the knowledge base and in which rows, for exam
 person's rows. Anyone who holds the digests can test guesses: a digest protects a text only as far as the text is hard
 to guess. A random salt for each knowledge base prevents precomputed tables, and hides which texts two knowledge bases
 share. A slow hash (such as scrypt) would not help: the row's key beside the digest confirms a guess just as well, at
-any speed (docs/privacy.md).
+any speed (docs/explanation/privacy.md).
 
 On disk, ``text_digests.npy``: uint8 [n + 1, 32], the salt and then each row's SHA-256 of the salt and the text. The
 text is hashed as JSON in UTF-8, ``"text"`` or ``["text", "pair"]``, as in ``texts.jsonl`` but without the line's end.

@@ -18,7 +18,21 @@ from typing import Any
 
 import numpy as np
 from graphs import compare_graphs
-from systems import BLEND, EAGER, FAISS, FLOAT32, GATED, PIPELINE, STUDENT, SYSTEMS, Ask, open_system, places
+from systems import (
+    BLEND,
+    EAGER,
+    FAISS,
+    FLOAT32,
+    GATED,
+    PIPELINE,
+    STUDENT,
+    SYSTEMS,
+    TEACHER,
+    TEACHER_INT8,
+    Ask,
+    open_system,
+    places,
+)
 
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.latency import Quantiles, interleave, visits
@@ -55,7 +69,10 @@ def main(data: Path, built: Path, out: Path) -> None:
         }
     ratios = {
         f"{slow} over {fast}": _ratio(asks[slow], asks[fast], texts)
-        for slow, fast in ((PIPELINE, STUDENT), (PIPELINE, BLEND), (FLOAT32, STUDENT), (EAGER, STUDENT), (FAISS, BLEND))
+        for slow, fast in (
+            *((PIPELINE, STUDENT), (PIPELINE, BLEND), (FLOAT32, STUDENT), (EAGER, STUDENT), (FAISS, BLEND)),
+            *((TEACHER, STUDENT), (TEACHER_INT8, STUDENT), (TEACHER_INT8, BLEND)),
+        )
     }
     report = {
         "data": data.name,

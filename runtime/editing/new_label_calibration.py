@@ -3,7 +3,8 @@
 A new label with five rows competes with old labels of a hundred rows each: without a factor most of its texts go to old
 labels. A hundred new labels, on the other hand, would take too many texts from the old ones. The factor on the odds of
 all new labels is therefore the largest one with which at most a share `LOSS` of the held-out rows is lost to them. On
-clinc150, with 30 of 150 intents as new labels of five rows each, this nearly doubled their recall (docs/editing.md).
+clinc150, with 30 of 150 intents as new labels of five rows each, this nearly doubled their recall
+(docs/explanation/lab-book.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Digests instead of texts: rows that they find, texts that they hide, and their limits (docs/privacy.md)."""
+"""Digests instead of texts: rows that they find, texts that they hide, and their limits (docs/explanation/privacy.md)."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class TestExport:
         assert "rows with digests of their texts" in ok("inspect", bundle).out
 
     def test_a_guess_is_confirmed_by_the_keys_alone(self, workshop: Workshop, bundle: Path) -> None:
-        """docs/privacy.md: a slow digest would not help, because the keys confirm a guess."""
+        """docs/explanation/privacy.md: a slow digest would not help, because the keys confirm a guess."""
         with Runtime.open(workshop.bundle) as plain, Runtime.open(bundle) as runtime:
             confirmed = []
             for row in range(0, len(plain.knowledge_base), 7):

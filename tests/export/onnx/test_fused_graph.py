@@ -154,7 +154,7 @@ def share(weight: ExampleWeight | None, config: BlendConfig, p: Wide, r: Wide, s
 
 
 def by_hand(case: Case, asked: int) -> dict[str, Any]:
-    """What docs/bundle.md says, in float64."""
+    """What docs/reference/bundle.md says, in float64."""
     config, knowledge = case.config, case.knowledge
     query = rounded(case.queries[asked].astype(np.float64), knowledge.dtype)
     keys = knowledge.keys.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Digests instead of texts: rows that they find, texts that they hide, and their limits (docs/explanation/privacy.md)."""
+"""Digests instead of texts: the rows they find and the texts they hide (docs/explanation/privacy.md)."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
         raise too_few
     tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.max_length)
     answers = ask(StudentSession(bundle.model_path), tokenizer, inputs, "calibrate")
-    asked = HeldOutRows(answers.logits, answers.queries, gold[new], related_inputs(inputs), len(kb))
-    fitted = abstention_of(kb, asked, manifest.blend, manifest.gate)
+    heldout = HeldOutRows(answers.logits, answers.queries, gold[new], related_inputs(inputs), len(kb))
+    fitted = abstention_of(kb, heldout, manifest.blend, manifest.gate)
     if fitted is None:
         raise too_few
     manifest = replace(manifest, abstention=fitted)

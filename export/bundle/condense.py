@@ -288,12 +288,12 @@ class _Workbench:
             The choice of ef_search, the answers to the held-out rows, and a function that fits the abstention
             thresholds for a gate.
         """
-        some, blend, asked = self._measurable(count), self.bundle.manifest.blend, self.heldout
+        some, blend, heldout = self._measurable(count), self.bundle.manifest.blend, self.heldout
         kb = self.built(some)
-        ef_search = least_ef_search(kb.index, some.keys, asked.queries, blend.k)
+        ef_search = least_ef_search(kb.index, some.keys, heldout.queries, blend.k)
         kb.index.set_ef_search(ef_search.expansion_search)
-        blends = blend_many(kb, blend, StudentOutputs(asked.logits, asked.queries))
-        return ef_search, blends, lambda gate: abstention_of(kb, replace(asked, unrelated=len(kb)), blend, gate)
+        blends = blend_many(kb, blend, StudentOutputs(heldout.logits, heldout.queries))
+        return ef_search, blends, lambda gate: abstention_of(kb, replace(heldout, unrelated=len(kb)), blend, gate)
 
     def _measurable(self, count: int) -> Prototypes:
         """Merge the rows that are not related to the held-out rows, to the same share."""

@@ -72,8 +72,8 @@ def allocate(
     new = None if extra is None else extra.take(drop_duplicates_of(extra, [source.train, source.heldout]))
     if new is None or not len(new):
         return Allocation(searched, heldout, heldout_answers, later)
-    asked = ask_student(new.inputs(), "the extra rows")
-    added = source.of_extra(new, asked.queries if of_students else None)
+    outputs = ask_student(new.inputs(), "the extra rows")
+    added = source.of_extra(new, outputs.queries if of_students else None)
     groups = heldout.joined(added).groups()
     related = np.isin(groups[len(heldout) :], groups[: len(heldout)])
     chosen = _choose_pseudo_labelled(searched.joined(heldout), added, related)
@@ -83,17 +83,17 @@ def allocate(
     return Allocation(
         searched.joined(added.take(~related & ~chosen)),
         heldout.joined(replace(pseudo_labelled, gold=pseudo_labelled.logits.argmax(axis=1))),
-        heldout_answers.joined(asked.take(chosen)),
+        heldout_answers.joined(outputs.take(chosen)),
         later.joined(pseudo_labelled),
     )
 
 
 def _choose_pseudo_labelled(known: KbRows, added: KbRows, related: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Choose pseudo-labelled validation rows: bool [n], whole groups of related rows without a known row."""
-    wanted = min(int(PSEUDO_LABELLED_SHARE * len(added)), MOST_PSEUDO_LABELLED) if len(added) >= FEWEST_EXTRA else 0
+    count = min(int(PSEUDO_LABELLED_SHARE * len(added)), MOST_PSEUDO_LABELLED) if len(added) >= FEWEST_EXTRA else 0
     # A group has the number of its first row, and the known rows come first.
     group = known.joined(added).groups()[len(known) :]
     alone = (group >= len(known)) & ~np.isin(group, group[related])
     groups, sizes = np.unique(group[alone], return_counts=True)
     order = np.random.default_rng(_SEED).permutation(len(groups))
-    return np.isin(group, groups[order][np.cumsum(sizes[order]) <= wanted])
+    return np.isin(group, groups[order][np.cumsum(sizes[order]) <= count])

@@ -139,15 +139,15 @@ def _setting(objective: str, name: str, value: Any, default: Any) -> Any:
     Raises:
         RecipeError: the type is wrong, or the number is not finite.
     """
-    wanted = type(default)
-    if wanted is tuple:
+    kind = type(default)
+    if kind is tuple:
         if isinstance(value, list | tuple) and all(type(item) is int for item in value):
             return tuple(value)
-    elif type(value) is wanted or (wanted is float and type(value) is int):
+    elif type(value) is kind or (kind is float and type(value) is int):
         require_setting(not isinstance(value, float) or math.isfinite(value), f"{objective}: {name}", value, "finite")
         return value
     raise RecipeError(
         f"objective {objective!r}: {name} has the wrong type",
         found=value,
-        expected="a list of whole numbers" if wanted is tuple else f"a value of type {wanted.__name__}",
+        expected="a list of whole numbers" if kind is tuple else f"a value of type {kind.__name__}",
     )

@@ -175,8 +175,8 @@ def require_same_answers(student: EncoderClassifier, model: Path, batch: dict[st
     session = import_onnxruntime().InferenceSession(str(model), providers=["CPUExecutionProvider"])
     found = session.run(["logits", "embedding"], feeds)
     with torch.inference_mode():
-        wanted = student.eval()(**batch)
-    for name, here, there in zip(wanted._fields, found, wanted, strict=True):
+        expected = student.eval()(**batch)
+    for name, here, there in zip(expected._fields, found, expected, strict=True):
         difference = float((torch.from_numpy(here) - there).abs().max())
         if not difference <= _EXPORT_TOLERANCE * max(1.0, float(there.abs().max())):
             raise ModelError(

@@ -127,8 +127,8 @@ def _require_same_steps(text: Text, fused: Outputs, answer: Prediction, runtime:
         )
 
 
-def _apart(found: NDArray[Any], wanted: NDArray[Any]) -> float:
-    return float(np.abs(found - wanted).max())
+def _apart(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.abs(found - expected).max())
 
 
 def _run(session: Any, feeds: dict[str, NDArray[np.int64]]) -> Outputs:

@@ -116,8 +116,8 @@ def _search(graph: Graph, embedding: str, knowledge: FusedTables, k: int) -> tup
     length = graph.add("Sqrt", graph.sum(graph.add("Mul", query, query)))
     cosines = graph.add("Mul", graph.add("MatMul", graph.add("Div", query, length), keys), inverse)
     names = ["neighbour_similarities", "neighbour_rows"]
-    wanted = graph.constant("k", np.array([min(k, len(knowledge.keys))]))
-    graph.nodes.append(helper.make_node("TopK", [cosines, wanted], names, name=f"{PREFIX}TopK", axis=-1))
+    count = graph.constant("k", np.array([min(k, len(knowledge.keys))]))
+    graph.nodes.append(helper.make_node("TopK", [cosines, count], names, name=f"{PREFIX}TopK", axis=-1))
     return names[1], names[0]
 
 

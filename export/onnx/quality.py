@@ -115,8 +115,8 @@ def compare(
         kb: the knowledge base that both search.
         k: number of neighbours to compare, at most the size of the knowledge base.
     """
-    wanted, found = (kb.search_many(outputs.queries, k)[0] for outputs in (float32, quantized))
-    overlap = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(wanted, found, strict=True)]
+    expected, found = (kb.search_many(outputs.queries, k)[0] for outputs in (float32, quantized))
+    overlap = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(expected, found, strict=True)]
     before, after = float32.logits.argmax(axis=1), quantized.logits.argmax(axis=1)
     return QualityReport(
         rows=len(gold),
@@ -125,7 +125,7 @@ def compare(
         accuracy=float((after == gold).mean()),
         neighbour_overlap=float(np.mean(overlap)),
         query_cosine=float((float32.queries * quantized.queries).sum(axis=1).mean()),
-        k=wanted.shape[1],
+        k=expected.shape[1],
     )
 
 

@@ -112,12 +112,12 @@ class _Loss:
     teacher: Forward | None
 
     def __call__(self, step: Step) -> Tensor:
-        asked = {"output_attentions": True} if "attentions" in self.total.needs else {}
-        found: Detailed = step.forward(detailed=True, **step.inputs, **asked)
+        options = {"output_attentions": True} if "attentions" in self.total.needs else {}
+        found: Detailed = step.forward(detailed=True, **step.inputs, **options)
         taught: tuple[Tensor, ...] = ()
-        if asked and self.teacher is not None:
+        if options and self.teacher is not None:
             with torch.no_grad():
-                taught = self.teacher(detailed=True, **step.inputs, **asked).attentions
+                taught = self.teacher(detailed=True, **step.inputs, **options).attentions
         return self.total(
             objectives.DistillationStep(
                 number=step.number,

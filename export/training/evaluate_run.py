@@ -108,9 +108,9 @@ def evaluate_with_run(run_path: Path, runtime: Runtime, split: Split, split_name
     with _bar("bundle", len(split)) as advance:
         report = evaluate_bundle(runtime, split, extra=extra, split_name=split_name, progress=advance)
     splits = {TYPOS: split_with_typos(split), DISTILLATION: systems.distillation_rows()}
-    asked = {kind: systems.probabilities(rows, f"{kind} rows") for kind, rows in splits.items()}
+    probabilities = {kind: systems.probabilities(rows, f"{kind} rows") for kind, rows in splits.items()}
     with _bar("bundle, " + " and ".join(f"{kind} rows" for kind in splits), sum(map(len, splits.values()))) as advance:
-        return with_fidelity(report, runtime, splits, asked, advance)
+        return with_fidelity(report, runtime, splits, probabilities, advance)
 
 
 @contextmanager

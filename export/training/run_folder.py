@@ -145,11 +145,11 @@ class RunFolder:
         with atomic_write(file) as out:
             out.write(json.dumps(description, indent=1, ensure_ascii=False))
 
-    def _refuse_other_settings(self, there: dict[str, Any], wanted: dict[str, Any], redo: bool) -> None:
+    def _refuse_other_settings(self, there: dict[str, Any], expected: dict[str, Any], redo: bool) -> None:
         if redo or not self._holds_work():
             return
         # Other library versions are recorded, but a run still resumes.
-        old, new = (flatten({**run, "versions": {}}) for run in (there, wanted))
+        old, new = (flatten({**run, "versions": {}}) for run in (there, expected))
         changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
         if changed:
             first, more = changed[0], len(changed) - 5

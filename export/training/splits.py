@@ -62,9 +62,9 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     dataset = with_dev_split(dataset)
     rows, names = dataset.splits["train"], dataset.label_names
     scored = {name: split for name, split in dataset.splits.items() if name != "train"}
-    held, kept = _hold_out(rows, names, _wanted(len(rows), recipe))
+    held, kept = _hold_out(rows, names, _heldout_count(len(rows), recipe))
     if limit is not None and limit < len(rows):
-        held = held[_fewer(rows.take(held), _wanted(limit, recipe))]
+        held = held[_fewer(rows.take(held), _heldout_count(limit, recipe))]
         _require_room(limit, len(held), dataset)
         kept = kept[hold_out(rows.take(kept), names, limit - len(held), _LIMIT_SEED)[1]]
     heldout, train = rows.take(held), rows.take(kept)
@@ -78,7 +78,7 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     return RunSplits(train, heldout, scored, beyond, dataset.label_names, dataset.name)
 
 
-def _wanted(rows: int, recipe: Recipe) -> int:
+def _heldout_count(rows: int, recipe: Recipe) -> int:
     """Return the number of rows to hold out."""
     return min(round(rows * recipe.heldout_share), recipe.heldout_max)
 
@@ -93,8 +93,8 @@ def _hold_out(rows: Split, label_names: tuple[str, ...], count: int) -> tuple[In
     firsts, sizes = np.unique(groups, return_counts=True)
     small = sizes <= max(1, count // 4)
     firsts, sizes = firsts[small], sizes[small]
-    groups_wanted = max(1, round(count / sizes.mean())) if len(sizes) else 1
-    _, held = hold_out(rows.take(firsts), label_names, groups_wanted, _HELDOUT_SEED)
+    group_count = max(1, round(count / sizes.mean())) if len(sizes) else 1
+    _, held = hold_out(rows.take(firsts), label_names, group_count, _HELDOUT_SEED)
     is_held = np.isin(groups, firsts[held])
     return np.flatnonzero(is_held), np.flatnonzero(~is_held)
 

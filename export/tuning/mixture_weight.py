@@ -246,10 +246,10 @@ def _cross_validated(rows: _Rows, folds: NDArray[np.int64], kinds: Sequence[Kind
     """Compute each row's loss with each form, fitted on the other folds."""
     losses: dict[Kind, Floats] = {kind: np.empty(len(folds)) for kind in kinds}
     for fold in np.unique(folds):
-        known, asked = rows.take(folds != fold), rows.take(folds == fold)
+        known, held = rows.take(folds != fold), rows.take(folds == fold)
         constant = fit_share(known.student, known.retrieved)
         for kind in kinds:
-            losses[kind][folds == fold] = asked.losses(_shares(asked, _fit(known, kind, constant), constant))
+            losses[kind][folds == fold] = held.losses(_shares(held, _fit(known, kind, constant), constant))
     return losses
 
 

@@ -102,8 +102,8 @@ def require_unchanged_answers(
     new = usable[torch.linspace(0, len(usable) - 1, max_length).long()].unsqueeze(0)
     old = torch.tensor(old_ids)[new]
     mask = torch.ones_like(new)
-    found, wanted = smaller(input_ids=new, attention_mask=mask), student(input_ids=old, attention_mask=mask)
-    for name, here, there in zip(wanted._fields, found, wanted, strict=True):
+    found, expected = smaller(input_ids=new, attention_mask=mask), student(input_ids=old, attention_mask=mask)
+    for name, here, there in zip(expected._fields, found, expected, strict=True):
         if not torch.allclose(here, there, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise ModelError(
                 "the pruned student gives other outputs than the full student",

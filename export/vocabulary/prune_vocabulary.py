@@ -233,11 +233,11 @@ def require_unchanged_tokens(
         ModelError: a text is tokenized differently.
     """
     for item in inputs:
-        wanted, found = (one.encode(*((item,) if isinstance(item, str) else item)) for one in (full, pruned))
-        if wanted.ids != [old_ids[new] for new in found.ids]:
+        expected, found = (one.encode(*((item,) if isinstance(item, str) else item)) for one in (full, pruned))
+        if expected.ids != [old_ids[new] for new in found.ids]:
             raise ModelError(
                 "the pruned tokenizer tokenizes a text differently",
                 found=" ".join(found.tokens),
-                expected=shorten(" ".join(wanted.tokens)),
+                expected=shorten(" ".join(expected.tokens)),
                 remedy=KEEP_ALL,
             )

@@ -1,4 +1,4 @@
-"""The evaluation beside a run: what its models answer, on which rows, against the run's own files."""
+"""Evaluation with a run: its models' answers and rows, compared with the run's files."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from ..errors import BundleError, ReaugkdError, UsageError
 from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey
 from .bundle.manifest import Manifest
+from .decision.abstention import AbstentionPolicy, policy_for
 from .decision.abstention_goal import Abstain
 from .decision.gating import Gate
-from .inference.abstain import AbstentionPolicy, policy_for
 from .inference.inputs import Text
 from .inference.prediction import Prediction
 from .inference.retrieval_policy import RetrievalMode, checked_mode
@@ -279,7 +279,10 @@ class Runtime:
             self._statistics.count_error(error)
             raise
         if policy is not None:
-            answer = policy.apply(answer)
+            score, signal = policy.decide(
+                answer.student_probabilities, answer.retrieval_probabilities, answer.similarities, answer.edited
+            )
+            answer = replace(answer, rejection_score=score, abstention=signal)
         self._statistics.count(answer)
         return answer
 

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from typing import Any
 
-from ..decision.abstention import DriftReference
+from ..decision.abstention_thresholds import DriftReference
 from ..decision.histogram import AGREEMENT_EDGES, LATENCY_EDGES, SIMILARITY_EDGES, Histogram, population_stability
 from ..inference.prediction import Prediction
 

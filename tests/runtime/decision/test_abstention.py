@@ -16,7 +16,7 @@ from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import Abstain, BundleError, Row, Runtime, UsageError
 from reaugkd.runtime.bundle.manifest import Manifest
-from reaugkd.runtime.decision.abstention import Abstention, Certified, Thresholds, write_thresholds
+from reaugkd.runtime.decision.abstention_thresholds import Abstention, Certified, Thresholds, write_thresholds
 from reaugkd.runtime.decision.gating import Gate
 from reaugkd.runtime.decision.rejection_score import WEIGHTS, uncertainty
 

@@ -24,7 +24,6 @@ from reaugkd import (
     DataError,
     DependencyError,
     EditRefusedError,
-    KnowledgeBase,
     LabelError,
     ModelError,
     Neighbour,
@@ -40,6 +39,7 @@ from reaugkd import (
     TextError,
     UsageError,
 )
+from reaugkd.kb.searchable import Searchable
 
 ELSEWHERE = {"Edit", "Row"}  # the editor of the knowledge base has its own typed test
 
@@ -51,7 +51,7 @@ def test_a_runtime(edge_bundle: Path) -> None:
         assert_type(runtime, Runtime)
         assert_type(runtime.labels, tuple[str, ...])
         assert_type(runtime.threads, int)
-        assert_type(runtime.knowledge_base, KnowledgeBase)
+        assert_type(runtime.knowledge_base, Searchable)
         assert len(runtime.knowledge_base) == runtime.manifest.kb_rows
         assert runtime.gate is None and runtime.retrieval == "always"
         assert runtime.tokenizer.encode("noon").ids and runtime.student.path.is_file()

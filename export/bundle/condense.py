@@ -26,7 +26,7 @@ from ...kb.storage.atomic import atomic_directory, refuse_existing
 from ...runtime.bundle.bundle import KB_FOLDER, Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
-from ...runtime.decision.abstention import Abstention
+from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
 from ..onnx.quality import StudentOutputs
 from ..tuning.abstention import abstention_of

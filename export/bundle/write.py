@@ -16,7 +16,7 @@ from ...runtime.bundle.bundle import KB_FOLDER, MODEL_FILE
 from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.bundle.manifest import Golden, Manifest, seal
 from ...runtime.data import Split, label_indices
-from ...runtime.decision.abstention import Abstention
+from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
 from ...runtime.inference.student import StudentSession
 from ...runtime.inference.tokenizer import TextTokenizer

@@ -17,7 +17,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE
 from ...runtime.data import Split, label_indices
 from ...runtime.evaluation.evaluate import evaluate_bundle
-from ...runtime.evaluation.fidelity import shifted_split
+from ...runtime.evaluation.fidelity import split_with_typos
 from ...runtime.evaluation.results import BLEND, STUDENT, STUDENT_FP32, TEACHER, EvalReport
 from ...runtime.runtime import Runtime
 from ..bundle.write import ExportJob, export
@@ -125,7 +125,7 @@ class _Demo:
         seed = f" --seed {self.job.seed}" if self.job.seed else ""
         self.page.step(
             "The student alone",
-            "The teacher is the encoder, fine-tuned. The student is a smaller copy that learns to answer like it.",
+            "The teacher is the encoder, fine-tuned. The student is a smaller copy that learns its answers.",
             f"reaugkd train --data {self.out / DATA} --teacher ENCODER --recipe {self.out / RECIPE.name}{seed} "
             f"--out {self.out / RUN}",
             f"reaugkd export {self.out / RUN} --out {self.out / BUNDLE}",
@@ -163,10 +163,10 @@ class _Demo:
         self._compare(self.evaluate(MORE_BUNDLE, self.data.dataset.splits["test"]))
 
     def typing_errors(self) -> None:
-        split = shifted_split(self.data.dataset.splits["test"])
+        split = split_with_typos(self.data.dataset.splits["test"])
         self.page.step(
             "The same on text with typing errors",
-            "In every test question one long word in four gets a typing error, for example:",
+            "In each test question one long word in four, at least one, gets a typing error, for example:",
         )
         self.page.lines(f'"{split.texts[0]}"')
         own, more = (self.evaluate(name, split) for name in (BUNDLE, MORE_BUNDLE))
@@ -180,7 +180,7 @@ class _Demo:
         bundle, others = self.out / EDITED_BUNDLE, self.data.dataset.splits["test"]
         self.page.step(
             "A new intent without training",
-            f"{len(rows)} questions about {name} are added to a copy of the bundle of step 2.",
+            f"A copy of the bundle of step 2 gets {len(rows)} questions of the intent {name}.",
             f'reaugkd kb add {bundle} "QUESTION" --label {name} --new-labels',
         )
         _clear(bundle)
@@ -202,7 +202,7 @@ class _Demo:
     def costs(self) -> None:
         self.page.step(
             "What retrieval costs",
-            "The student alone and the student with retrieval take turns on the same test questions, on one thread.",
+            "The student alone and the student with retrieval take turns on the test questions, on one thread.",
             f"reaugkd bench {self.out / BUNDLE} --data {self.out / DATA / 'test.csv'}",
         )
         texts = self.data.dataset.splits["test"].inputs()
@@ -270,7 +270,7 @@ class _Demo:
     def next_steps(self) -> None:
         self.page.step(
             "Your own data",
-            "FILE.csv has a column of texts and a column of labels; ENCODER is a folder or the id of a model hub.",
+            "FILE.csv has a column of texts and a column of labels. ENCODER is a folder or a model hub id.",
             "reaugkd train --data FILE.csv --teacher ENCODER --out runs/mine",
             "reaugkd export runs/mine --out bundles/mine",
             "reaugkd eval bundles/mine --data FILE.csv",
@@ -308,7 +308,9 @@ class _Demo:
 
 
 def _accuracy(report: EvalReport, system: str) -> float:
-    return next(row.scores.accuracy for row in report.rows if row.system == system)
+    accuracy = next(row.scores["accuracy"] for row in report.rows if row.system == system)
+    assert accuracy is not None  # every report has it
+    return accuracy
 
 
 def _gain(report: EvalReport) -> str:

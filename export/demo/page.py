@@ -34,15 +34,14 @@ class Page:
             self._command(command)
 
     def _command(self, command: str) -> None:
-        """A command, its options on further lines where one line is too short."""
-        if len(command) <= WIDTH - len(_INDENT) - 2:
-            self._say(f"{_INDENT}$ {command}")
-            return
-        first, *options = command.split(" --")
-        lines = [f"$ {first}", *(f"    --{option}" for option in options)]
-        for line in lines[:-1]:
-            self._say(f"{_INDENT}{line} \\")
-        self._say(_INDENT + lines[-1])
+        """A command, with further options on lines of their own where one line is too short."""
+        lines = [""]
+        for part in command.replace(" --", "\n--").split("\n"):
+            if len(_INDENT) + len(lines[-1]) + len(part) + len(" $ \\") > WIDTH:
+                lines.append(f"    {part}")
+            else:
+                lines[-1] += f" {part}" if lines[-1] else f"$ {part}"
+        self._say(" \\\n".join(_INDENT + line for line in lines))
 
     def text(self, text: str, indent: str = _INDENT) -> None:
         """A paragraph."""
@@ -68,12 +67,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def points(difference: float, interval: tuple[float, float] | None = None) -> str:
+def points(difference: float, interval: tuple[float, float]) -> str:
     """A difference of shares as ``+2.6 points (95 % interval +1.9 to +3.3)``."""
-    text = f"{100 * difference:+.1f} points"
-    if interval is None:
-        return text
-    return f"{text} (95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+    return f"{100 * difference:+.1f} points (95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
 
 
 def cut(text: str, width: int) -> str:

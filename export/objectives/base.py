@@ -1,4 +1,7 @@
-"""Interface of a loss term, and its inputs from student, teacher and batch."""
+"""Interface of a loss term, and its inputs from student, teacher and batch.
+
+To add a term, write a new file in this folder and import it in `export/objectives/__init__.py`.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from ...kb.index.exact_search import exact_search, unit
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import SoftLabels
 from ...runtime.bundle.heldout_rows import HeldOutRows
-from ...runtime.decision.abstention import Abstention, Certified, DriftReference, Sets, Thresholds
+from ...runtime.decision.abstention_thresholds import Abstention, Certified, DriftReference, Sets, Thresholds
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.decision.conformal import PredictionSets
 from ...runtime.decision.gating import Gate

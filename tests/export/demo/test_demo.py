@@ -74,6 +74,7 @@ def test_it_leaves_bundles_that_answer(job: DemoJob, said: list[str]) -> None:
         assert [entry.why for entry in runtime.kb.log()] == ["a new intent"]
 
 
+@pytest.mark.slow
 def test_again_it_trains_nothing_and_says_the_same(job: DemoJob, said: list[str]) -> None:
     made = {file: file.stat().st_mtime_ns for file in (job.out / "run").rglob("*.safetensors")}
     (job.out / "bundle" / "left-behind").touch()

@@ -19,7 +19,7 @@ from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
-from reaugkd.runtime.decision.abstention import Abstention
+from reaugkd.runtime.decision.abstention_thresholds import Abstention
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.conformal import COVERAGES
 from reaugkd.runtime.decision.gating import Gate

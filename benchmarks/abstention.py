@@ -1,12 +1,12 @@
-"""When not to answer, measured: foreign texts, errors, prediction sets and drift, on rows that nothing was fitted on.
+"""Measure abstention: rejection of out-of-scope texts and of errors, prediction sets, and drift, on unseen rows.
 
     python benchmarks/abstention.py BUNDLE DATA [SPLIT] [--json FILE]
 
-DATA is clinc150's data_full.json, whose SPLIT ``test`` (the default) is the rows of `test` against those of `oos_test`,
-and ``dev`` those of `val` against `oos_train` and `oos_val`, on which the signals and their weights were chosen; or any
-labelled data set, which then has no foreign texts. A bundle without an abstention section gets one here, from its
-held-out rows, as an export would write it. No score has seen a foreign text: what is combined is combined by ranks
-among held-out rows. Intervals are percentiles of 1,000 bootstrap samples of rows.
+DATA is clinc150's data_full.json. SPLIT ``test`` (the default) compares the rows of `test` with those of `oos_test`;
+``dev`` compares `val` with `oos_train` and `oos_val`, the rows on which the signals and their weights were chosen. DATA
+can also be another labelled data set; it then has no out-of-scope texts. A bundle without an abstention section gets
+one from its held-out rows, the same as an export writes. No score was fitted on out-of-scope texts: scores are combined
+by their ranks among held-out rows. Intervals are percentiles of 1,000 bootstrap samples of rows.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Scores = dict[str, Floats]
 
 @dataclass(frozen=True)
 class Answered:
-    """A split as the runtime answers it: labels that are right or not, and each score, higher for odder texts."""
+    """The answers to a split: whether each label is right, and each score (higher: more likely out of scope)."""
 
     answers: list[Prediction]
     right: NDArray[np.bool_]
@@ -61,7 +61,7 @@ class Answered:
 
 @contextmanager
 def with_thresholds(path: Path) -> Iterator[Path]:
-    """The bundle, or a copy with an abstention section."""
+    """Yield the bundle, or a copy with an abstention section."""
     bundle = Bundle.open(path)
     if bundle.manifest.abstention is not None:
         yield path
@@ -76,7 +76,7 @@ def with_thresholds(path: Path) -> Iterator[Path]:
 
 
 def scores_of(logits: Floats, student: Floats, retrieved: Floats, blend: Floats, near: Floats, k: int) -> Scores:
-    """Each score of n rows: logits, probabilities [n, c] and similarities [n, at least max(k, FAR)]."""
+    """Compute each score of n rows from logits, probabilities [n, c] and similarities [n, at least max(k, FAR)]."""
     largest = logits.max(axis=1)
     return {
         "student: 1 - max probability": 1 - student.max(axis=1),
@@ -97,7 +97,7 @@ PARTS = ("distance: mean to the first 4", "student: generalized entropy", "disag
 
 
 def combinations(heldout: Scores) -> dict[str, Callable[[Scores], Floats]]:
-    """Ways to make one score of three, by the held-out rows' values alone."""
+    """Return ways to combine three scores into one, fitted on the held-out rows alone."""
 
     def p_values(scores: Scores) -> Floats:
         columns = []
@@ -123,7 +123,7 @@ def combinations(heldout: Scores) -> dict[str, Callable[[Scores], Floats]]:
 
 
 def heldout_scores(path: Path) -> Scores:
-    """The scores of the bundle's held-out rows, in the rows that know nothing of them."""
+    """Compute the scores of the bundle's held-out rows, with a search in the rows of the training split alone."""
     bundle = Bundle.open(path, verify=False)
     manifest = bundle.manifest
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
@@ -136,31 +136,31 @@ def heldout_scores(path: Path) -> Scores:
 
 
 def answered(runtime: Runtime, rows: list[tuple[str, str | None]]) -> Answered:
-    """Texts with their labels (None: of none) as the runtime answers them."""
+    """Predict texts with their gold labels (None: out of scope)."""
     answers, logits, near = [], [], []
     blend: BlendConfig = runtime.manifest.blend
     for text, _ in rows:
         encoding = runtime.tokenizer.encode(*((text, None) if isinstance(text, str) else text))
-        said, query = runtime.student.run(encoding)
+        row_logits, query = runtime.student.run(encoding)
         answers.append(runtime.predict(text, abstain="threshold=0"))
-        logits.append(said.astype(np.float64))
+        logits.append(row_logits.astype(np.float64))
         near.append(runtime.knowledge_base.search(query, max(blend.k, FAR)).similarities.astype(np.float64))
     retrieved = np.array([answer.retrieval_probabilities for answer in answers], np.float64)
     student = softmax_many(np.array(logits), blend.student_temperature).astype(np.float64)
     mixed = np.array([answer.probabilities for answer in answers], np.float64)
     scores = scores_of(np.array(logits), student, retrieved, mixed, np.array(near), blend.k)
-    scores["doubt (the product)"] = np.array([answer.rejection_score for answer in answers])
+    scores["rejection score (reaugkd)"] = np.array([answer.rejection_score for answer in answers])
     right = np.array([answer.label == label for answer, (_, label) in zip(answers, rows, strict=True)], bool)
     return Answered(answers, right, scores)
 
 
 def auroc(known: Floats, foreign: Floats, draws: tuple[Floats, Floats] | None = None) -> Floats:
-    """The chance that a foreign row scores above a known one, ties counted half; [resamples], or one number.
+    """Compute the AUROC: the probability that an out-of-scope row scores above an in-scope one; ties count half.
 
     Args:
-        known: [n], scores.
-        foreign: [m], scores.
-        draws: how often each row is drawn, [resamples, n] and [resamples, m].
+        known: scores of in-scope rows, [n].
+        foreign: scores of out-of-scope rows, [m].
+        draws: how often each row is drawn, [resamples, n] and [resamples, m]; the result is then [resamples].
     """
     values, place = np.unique(np.concatenate([known, foreign]), return_inverse=True)
     first, second = (np.ones((1, len(known))), np.ones((1, len(foreign)))) if draws is None else draws
@@ -174,24 +174,24 @@ def auroc(known: Floats, foreign: Floats, draws: tuple[Floats, Floats] | None = 
 
 
 def false_positives(known: Floats, foreign: Floats) -> float:
-    """Of foreign rows, the share that is taken for known at the threshold that passes 95 % of the known."""
+    """Compute the share of out-of-scope rows accepted at the threshold that accepts 95 % of the in-scope rows."""
     return float((foreign <= np.quantile(known, 0.95)).mean())
 
 
 def drawn(rows: int, seed: int) -> Floats:
-    """How often each of so many rows is drawn, [RESAMPLES, rows]."""
+    """Count how often each row is drawn in each bootstrap sample, [RESAMPLES, rows]."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES).astype(np.float64)
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """The middle 95 %."""
+    """Return the 2.5th and the 97.5th percentile."""
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
 def detection(known: Answered, foreign: Answered, heldout: Scores) -> tuple[str, dict[str, object]]:
-    """How well each score tells foreign texts, and errors, from texts that are answered right."""
+    """Tabulate how well each score separates out-of-scope texts, and errors, from texts with a correct answer."""
     ways = {name: (known.scores[name], foreign.scores[name]) for name in known.scores}
     for name, way in combinations(heldout).items():
         ways[name] = way(known.scores), way(foreign.scores)
@@ -214,7 +214,7 @@ def detection(known: Answered, foreign: Answered, heldout: Scores) -> tuple[str,
 
 
 def goals(runtime: Runtime, known: Answered, foreign: Answered | None) -> tuple[str, list[dict[str, object]]]:
-    """What each goal comes to."""
+    """Tabulate the coverage and the error of each abstention goal."""
     abstention = runtime.manifest.abstention
     assert abstention is not None
     lines, record = [], []
@@ -224,19 +224,19 @@ def goals(runtime: Runtime, known: Answered, foreign: Answered | None) -> tuple[
         except UsageError:
             lines.append((goal, "not certified", "", "", ""))
             continue
-        kept = known.scores["doubt (the product)"] <= threshold
+        kept = known.scores["rejection score (reaugkd)"] <= threshold
         wrong = float((~known.right[kept]).mean())
         low, high = _wilson(int((~known.right[kept]).sum()), int(kept.sum()))
-        let_in = None if foreign is None else float((foreign.scores["doubt (the product)"] <= threshold).mean())
+        let_in = None if foreign is None else float((foreign.scores["rejection score (reaugkd)"] <= threshold).mean())
         shown = (f"{kept.mean():.1%}", f"{wrong:.2%}", f"{low:.2%} - {high:.2%}")
         lines.append((goal, *shown, "" if let_in is None else f"{let_in:.1%}"))
         row = {"goal": goal, "answered": float(kept.mean()), "wrong": wrong, "interval": [low, high]}
         record.append({**row, "foreign_answered": let_in})
-    return table(["goal", "answered", "of these wrong", "95 % interval", "foreign answered"], lines), record
+    return table(["goal", "answered", "wrong of these", "95 % interval", "out-of-scope answered"], lines), record
 
 
 def sets(answers: list[Prediction], gold: list[str | None]) -> tuple[str, list[dict[str, object]]]:
-    """How often prediction sets hold the right label, and how large they are."""
+    """Tabulate how often prediction sets contain the correct label, and their size."""
     lines, record = [], []
     for coverage in COVERAGES:
         try:
@@ -250,11 +250,11 @@ def sets(answers: list[Prediction], gold: list[str | None]) -> tuple[str, list[d
         shown = (f"{covered:.2%}", f"{low:.2%} - {high:.2%}", f"{sizes.mean():.3f}", f"{(sizes == 0).mean():.1%}")
         lines.append((f"{coverage:.0%}", *shown, f"{(sizes > 1).mean():.1%}"))
         record.append({"coverage": coverage, "covered": covered, "interval": [low, high], "size": float(sizes.mean())})
-    return table(["sets for", "hold the label", "95 % interval", "labels", "empty", "several"], lines), record
+    return table(["sets for", "contain the label", "95 % interval", "labels", "empty", "several"], lines), record
 
 
 def drift(runtime: Runtime, answers: list[Prediction]) -> dict[str, float | None]:
-    """The stability indices of a stream of these answers."""
+    """Compute the stability indices of a stream of these answers."""
     abstention = runtime.manifest.abstention
     assert abstention is not None
     near = np.array([float(answer.similarities[0]) for answer in answers])
@@ -273,7 +273,7 @@ def _wilson(hits: int, rows: int) -> tuple[float, float]:
 
 
 def rows_of(data: Path, split: str, manifest: Manifest) -> tuple[list[tuple[str, str | None]], list[tuple[str, None]]]:
-    """The known rows with their labels, and the foreign ones."""
+    """Load the in-scope rows with their labels, and the out-of-scope rows."""
     if data.suffix == ".json" and "oos_test" in (splits := json.loads(data.read_text())):
         known, foreign = {"test": ("test", ["oos_test"]), "dev": ("val", ["oos_train", "oos_val"])}[split]
         return [(text, label) for text, label in splits[known]], [
@@ -284,7 +284,7 @@ def rows_of(data: Path, split: str, manifest: Manifest) -> tuple[list[tuple[str,
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the tables, and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)
@@ -295,13 +295,16 @@ def main() -> None:
         labelled, unlabelled = rows_of(given.data, given.split, runtime.manifest)
         known = answered(runtime, labelled)
         foreign = answered(runtime, unlabelled) if unlabelled else None
-        said = [f"{len(known):,} known rows, accuracy {known.right.mean():.2%}; {len(unlabelled):,} foreign ones"]
+        counts = (
+            f"{len(known):,} in-scope rows, accuracy {known.right.mean():.2%}; {len(unlabelled):,} out-of-scope rows"
+        )
+        output = [counts]
         record: dict[str, object] = {"known": len(known), "foreign": len(unlabelled), "split": given.split}
         if foreign is not None:
             text, record["scores"] = detection(known, foreign, heldout_scores(path))
-            said += ["", text]
+            output += ["", text]
         text, record["goals"] = goals(runtime, known, foreign)
-        said += ["", text]
+        output += ["", text]
         gold = [label for _, label in labelled]
         for mode in ("always", "never", "gated"):
             if mode == "gated" and runtime.manifest.gate is None:
@@ -310,11 +313,11 @@ def main() -> None:
             if mode != "always":
                 answers = list(runtime.with_retrieval(mode).predict_many([text for text, _ in labelled]))
             text, record[f"sets_{mode}"] = sets(answers, gold)
-            said += ["", f"retrieval {mode}", text]
+            output += ["", f"retrieval {mode}", text]
         streams = {"known": known.answers, "foreign": [] if foreign is None else foreign.answers}
         record["drift"] = {name: drift(runtime, answers) for name, answers in streams.items() if answers}
-        said += ["", f"stability index: {json.dumps(record['drift'])}"]
-    sys.stdout.write("\n".join([*said, ""]))
+        output += ["", f"stability index: {json.dumps(record['drift'])}"]
+    sys.stdout.write("\n".join([*output, ""]))
     if given.json is not None:
         given.json.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -1,11 +1,11 @@
-"""Whether retrieval ever makes an answer late that the student alone would have given in time, idle and under load.
+"""Measure how often retrieval exceeds a latency budget that the student alone meets, on an idle and on a busy machine.
 
     python benchmarks/budget.py BUNDLE DATA [SPLIT]
 
-Texts of all lengths (one to eight of DATA's, joined) are answered in turn with a search for every text and with a
-budget. The load is a process a core that copies memory. Late by retrieval: the student was done within the budget, and
-search and blend took the answer beyond it. Late by the student: it was beyond the budget already, which no setting of
-retrieval can help.
+Texts of all lengths (one to eight texts of DATA, joined) are predicted alternately with a search for every text and
+with a budget. The load is one process per core that copies memory. "Late by retrieval": the student finished within the
+budget, but search and blend exceeded it. "Late by the student": the student alone exceeded the budget, which no setting
+of retrieval can prevent.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from reaugkd.runtime.output.text_table import table
 
 TEXTS, VISITS, JOINED = 400, 2000, 8
 QUANTILES = (0.5, 0.75, 0.95)
-"""Of the answers' time with a search for every text: the budgets that are tried."""
+"""Quantiles of the latency with a search for every text; each is tried as a budget."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Of one setting: microseconds at which the student was done and the answer was there, and who searched."""
+    """One setting's answers: microseconds until the student and the answer were done, and which texts were searched."""
 
     student: Any
     total: Any
     searched: Any
 
     def late(self, limit_us: float) -> tuple[float, float]:
-        """The shares that were late by the student and by retrieval."""
+        """Return the shares of answers late by the student and late by retrieval."""
         by_student = self.student > limit_us
         return float(by_student.mean()), float((~by_student & (self.total > limit_us)).mean())
 
@@ -67,7 +67,7 @@ def main(path: str, data: str, split: str | None = None) -> None:
 
 
 def measured(runtimes: list[Runtime], texts: list[str]) -> list[Answers]:
-    """The answers of each runtime to the same texts, taking turns."""
+    """Predict the same texts with each runtime, interleaved."""
     found = np.zeros((3, VISITS, len(runtimes)))
 
     def note(visit: int, task: int, answer: Any) -> None:
@@ -84,7 +84,7 @@ def measured(runtimes: list[Runtime], texts: list[str]) -> list[Answers]:
 
 @contextmanager
 def load(processes: int) -> Iterator[None]:
-    """So many processes that copy memory meanwhile."""
+    """Run processes that copy memory until the block ends."""
     busy = [multiprocessing.get_context("spawn").Process(target=_copy, daemon=True) for _ in range(processes)]
     for process in busy:
         process.start()

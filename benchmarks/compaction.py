@@ -1,9 +1,9 @@
-"""Ways to make a knowledge base smaller, compared: what each keeps of retrieval's gain on a labelled split.
+"""Compare methods that condense a knowledge base: the share of retrieval's gain that each keeps on a labelled split.
 
     python benchmarks/compaction.py BUNDLE DATA [SPLIT]
 
-All start from the rows of BUNDLE that know nothing of its held-out ones, and are searched exactly. The gain is that of
-all these rows over the student alone. Of ways that draw, the mean of several draws is shown.
+Each method starts from the rows of BUNDLE that come from its training split; searches are exact. The gain is the
+difference between all these rows and the student alone. For random methods, the mean of several draws is shown.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def main(bundle_path: str, data: str, split: str | None = None) -> None:
     full = blends_of(everything.keys, kb.soft_labels, manifest.blend, scored)
     student, best = (CurveInputs.of(system, scored.gold) for system in (full.student, full.blend))
     reference = Reference(student, best)
-    said = [f"{len(scored):,} rows of {data}; {some:,} rows in the knowledge base, k {manifest.blend.k}"]
+    output = [f"{len(scored):,} rows of {data}; {some:,} rows in the knowledge base, k {manifest.blend.k}"]
     for name, system in (("student", student), ("all rows", best)):
-        said.append(f"{name}: accuracy {system.right.mean():.2%}, NLL {system.nll.mean():.4f}")
+        output.append(f"{name}: accuracy {system.right.mean():.2%}, NLL {system.nll.mean():.4f}")
     lines = []
     for share in SHARES:
         for name, (draws, way) in ways(everything, heldout, manifest.blend).items():
@@ -65,12 +65,12 @@ def main(bundle_path: str, data: str, split: str | None = None) -> None:
             kept = f"{mean['kept_nll']:.0%} ± {mean['kept_nll_error']:.0%}"
             right = f"{mean['accuracy']:.2%}"
             lines.append((f"{share:.0%}", name, kept, right, f"{mean['agreement']:.2%}"))
-    head = ["rows", "way", "gain in NLL kept", "accuracy", "label as with all"]
-    sys.stdout.write("\n".join([*said, "", table(head, lines), ""]))
+    head = ["rows", "method", "kept gain in NLL", "accuracy", "same label as all rows"]
+    sys.stdout.write("\n".join([*output, "", table(head, lines), ""]))
 
 
 def asked(bundle: Bundle, data: str, split: str | None) -> HeldOutRows:
-    """The split's rows as the student answers them."""
+    """Run the student on the rows of the split."""
     rows = choose_split(load_dataset(Path(data), Columns(), None, bundle.manifest.labels), split)[1]
     tokenizer = TextTokenizer(bundle.tokenizer_path, bundle.manifest.max_length)
     answers = answers_of(StudentSession(bundle.model_path), tokenizer, rows.inputs(), lambda _rows: None)
@@ -79,7 +79,7 @@ def asked(bundle: Bundle, data: str, split: str | None) -> HeldOutRows:
 
 
 def ways(everything: Condensation, heldout: HeldOutRows, blend: BlendConfig) -> Ways:
-    """Each way's number of draws, and the keys and labels that it leaves of so many rows."""
+    """Return each method's number of draws, and the function that returns the keys and labels of its condensed rows."""
     keys, labels = everything.keys, everything.soft_labels
     classes = labels.argmax(axis=1)
     found, similarities = exact_search(keys, heldout.queries, blend.k)

@@ -1,4 +1,7 @@
-"""The int8 student against the float32 one, taking turns: python benchmarks/int8.py BUNDLE FLOAT32_BUNDLE TEXTS."""
+"""Compare the latency of an int8 and a float32 student, interleaved.
+
+python benchmarks/int8.py BUNDLE FLOAT32_BUNDLE TEXTS
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ VISITS, WARM_UP = 2000, 100
 
 
 def main(bundle: str, float32: str, path: str) -> None:
-    """Print the ratios of float32 over int8."""
+    """Print the latency of float32 divided by that of int8."""
     texts = Path(path).read_text(encoding="utf-8").splitlines()
     runtimes = [Runtime.open(one, retrieval="never") for one in (bundle, float32)]
     for name, tasks in (

@@ -1,11 +1,11 @@
-"""What the keys' dimensions and type are worth: the blend tuned anew for each, on a run's held-out rows.
+"""Compare dimensions and types of the keys; the blend is tuned for each on a run's held-out rows.
 
     python benchmarks/key_sizes.py RUN BUNDLE
 
-BUNDLE is an export of RUN. The query by layers is made of principal components in their order, and the first d of them,
-at length 1, are the query that a projection to d would give: no training is needed. Searches are exact, but in i8 and
-f16 of what the index keeps; b1 keeps signs alone, and its similarity is the cosine of the angle they stand for.
-Scored by cross-validation on held-out rows: of each half's rows with the settings that the other half chose.
+BUNDLE is an export of RUN. The query by layers consists of principal components in order. The first d components,
+normalised to length 1, equal the query of a projection to d dimensions, so no training is needed. Searches are exact;
+in i8 and f16 they use the stored keys; b1 stores signs only, and its similarity is the cosine of the estimated angle.
+Scores are cross-validated: each half of the held-out rows is scored with the settings chosen on the other half.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Floats = NDArray[np.float32]
 
 
 def unit(vectors: Floats) -> Floats:
-    """At length 1."""
+    """Normalise vectors to length 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def stored(vectors: Floats, dtype: str) -> Floats:
-    """What an index of that type compares, at length 1."""
+    """Round vectors to an index's type and normalise them to length 1."""
     if dtype == "b1":
         return unit(np.where(vectors > 0, 1.0, -1.0).astype(np.float32))
     if dtype == "i8":
@@ -49,14 +49,14 @@ def stored(vectors: Floats, dtype: str) -> Floats:
 
 
 def found_by(keys: Floats, queries: Floats, dtype: str) -> tuple[NDArray[np.int64], Floats]:
-    """The nearest rows of each query, and similarities on the scale of cosines."""
+    """Return the nearest rows of each query and their cosine similarities."""
     rows, similarities = exact_search(stored(keys, dtype), stored(queries, dtype), K_GRID[-1])
     # The share of signs that differ is the angle over pi (Goemans and Williamson 1995).
     return rows, np.cos(np.pi * (1 - similarities) / 2).astype(np.float32) if dtype == "b1" else similarities
 
 
 def scored(rows: HeldOut, halves: NDArray[np.int64], options: dict[str, object]) -> tuple[float, float, float, float]:
-    """Mean NLL of student and blend, and their accuracies in per cent, each row by settings it had no say in."""
+    """Return the cross-validated mean NLL of student and blend, and their accuracies in per cent."""
     nll, right = np.zeros((2, len(rows.gold))), np.zeros((2, len(rows.gold)))
     for half in (0, 1):
         known, unknown = halves != half, halves == half
@@ -78,7 +78,7 @@ def scored(rows: HeldOut, halves: NDArray[np.int64], options: dict[str, object])
 
 
 def taken(rows: HeldOut, some: NDArray[np.bool_]) -> HeldOut:
-    """Those rows alone."""
+    """Select rows."""
     assert rows.neighbour_gold is not None and rows.groups is not None
     return HeldOut(
         rows.student_logits[some],

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The figures of docs/performance.md, into docs/results/performance; nothing else should run meanwhile.
+# The figures of docs/reference/performance.md, into docs/results/performance; nothing else should run meanwhile.
 #   benchmarks/performance.sh DATA RUN3 RUN6 WORK
 # RUN3, RUN6: finished `reaugkd train`s of banking77 with three and six layers. Paths must be absolute, and reaugkd and its
 # python first in PATH. The peers have a command of their own, benchmarks/peers/run.sh.
@@ -13,8 +13,8 @@ declare -A run=([3]=$run3 [6]=$run6)
 for layers in 3 6; do
     bundle=$work/$layers-layers
     [ -d "$bundle" ] || reaugkd export "${run[$layers]}" --out "$bundle"
-    [ -d "$bundle-60k" ] || python benchmarks/grow.py "$bundle" 60000 "$bundle-60k"
-    python benchmarks/of_length.py "$bundle" "$data/banking77" 20 28 > "$work/24-tokens.txt"
+    [ -d "$bundle-60k" ] || python benchmarks/enlarge_kb.py "$bundle" 60000 "$bundle-60k"
+    python benchmarks/texts_of_length.py "$bundle" "$data/banking77" 20 28 > "$work/24-tokens.txt"
     reaugkd bench "$bundle" --data "$data/banking77" --seconds 30 --json "$out/bench-$layers-layers.json"
     reaugkd bench "$bundle-60k" --data "$work/24-tokens.txt" --seconds 30 --json "$out/bench-$layers-layers-60k.json"
 done

@@ -1,18 +1,17 @@
-"""Whether this tree is slower than it was: a few ratios on the demo's bundle, beside those of benchmarks/ratios.json.
+"""Detect changes of speed: latency ratios on the demo's bundle, compared with those in benchmarks/ratios.json.
 
     python benchmarks/regression.py DEMO [--update]
 
-DEMO is the demo's folder, with its bundle and, for one of the ratios, the same student in float32 below it. `make
-bench` makes both where they are missing; after a change of the export, `make demo` first makes the bundle anew.
+DEMO is the demo's folder. It holds the bundle and, for one of the ratios, the same student in float32. `make bench`
+creates both if they are missing; after a change of the export, run `make demo` first to write a new bundle.
 
-A ratio compares two things that take turns in one process, so that it says more of the code than of the machine's
-hour; another kind of processor has other ratios all the same. Each is taken in several rounds, every one a process of
-its own, since where its memory happens to lie is half of the noise. A ratio has moved where all rounds of today lie on
-one side of all that are stored and the medians are at least 3 % apart. Were the rounds of both days alike but for
-chance, that would happen to a ratio one time in 1,700; but what else the machine has to do lasts longer than a round
-and moves all of a day's together. Look twice.
+A ratio compares two systems interleaved in one process, so that the load of the machine affects both; ratios still
+differ between kinds of processors. Each ratio is measured in several rounds, each in a new process, because the memory
+layout of a process causes half of the noise. A ratio has changed if all rounds of today are on one side of all stored
+rounds and the medians differ by at least 3 %. By chance this happens to a ratio once in 1,700 runs if rounds are
+independent. They are not: other load on the machine lasts longer than a round. Repeat the measurement after a change.
 
-It always ends well, unless it cannot measure: it is there to be read, not to stop anybody.
+The exit code is 0 also if a ratio has changed.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ from reaugkd.runtime.runtime import Runtime
 STORED = Path(__file__).with_name("ratios.json")
 ROUNDS, VISITS, WARM_UP, INPUTS, PASSES = 7, 400, 40, 300, 5
 LEAST = 0.03
-"""A change of the median below this is not worth telling."""
+"""Changes of the median below this are not reported."""
 
 RETRIEVAL, GATED, PREDICT = "retrieval / student", "gated / student", "student / session.run"
 INT8, STREAM, SEARCH = "int8 / float32", "stream: 2 threads / 1", "search: 10 x rows / 1 x"
@@ -59,7 +58,7 @@ MORE_IS_BETTER = frozenset({STREAM})
 
 
 def main(demo: Path, update: bool) -> None:
-    """Measure, and compare with what is stored or store it."""
+    """Measure the ratios, print them with the stored ones, and store them if ``update``."""
     found = measure(demo)
     now = {"host": _host(), "ratios": {name: sorted(round(value, 4) for value in found[name]) for name in found}}
     stored = json.loads(STORED.read_text(encoding="utf-8")) if STORED.is_file() else None
@@ -71,14 +70,15 @@ def main(demo: Path, update: bool) -> None:
 
 
 def measure(demo: Path, rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Every ratio that can be taken here, a value for each round."""
+    """Measure every ratio that this machine allows: one value per round."""
     with tempfile.TemporaryDirectory(prefix="reaugkd-bench-") as folder:
-        grown = Path(folder)
+        enlarged = Path(folder)
         with Runtime.open(demo / "bundle") as runtime:
             own = runtime.knowledge_base
-            bed = SyntheticKb(own)
+            synthetic = SyntheticKb(own)
             for times in (1, 10):
-                bed.grow(times * len(own), grown / str(times))  # by one thread: the same graph on every call
+                # On one thread, so that every call builds the same graph.
+                synthetic.enlarge(times * len(own), enlarged / str(times))
         found = []
         line = ProgressLine("bench", "round", sys.stderr)
         for number in range(rounds):
@@ -90,15 +90,15 @@ def measure(demo: Path, rounds: int = ROUNDS) -> dict[str, list[float]]:
     return {name: [one[name] for one in found] for name in found[0]}
 
 
-def take_round(demo: Path, grown: Path) -> dict[str, float]:
-    """One value of each ratio."""
+def measure_round(demo: Path, enlarged: Path) -> dict[str, float]:
+    """Measure one value of each ratio."""
     with Runtime.open(demo / "bundle") as runtime:
-        # Of the knowledge base's own rows the gate would be surer than of any others.
+        # Not the knowledge base's own rows, on which the student is too certain for the gate.
         texts = load_dataset(demo / "banking77").splits["test"].inputs()
         inputs, _ = choose_inputs(runtime, texts, INPUTS, seed=0)
-        race = InterleavedTimer(runtime, inputs, seed=0, clock=perf_counter_ns)
-        own, tenfold = (_searching(runtime, grown / str(times)) for times in (1, 10))
-        tasks: dict[str, Any] = dict(zip(race.systems, race.tasks(), strict=True))
+        timer = InterleavedTimer(runtime, inputs, seed=0, clock=perf_counter_ns)
+        own, tenfold = (_searching(runtime, enlarged / str(times)) for times in (1, 10))
+        tasks: dict[str, Any] = dict(zip(timer.systems, timer.tasks(), strict=True))
         tasks |= {name: _answers(pipeline, runtime, inputs) for name, pipeline in (("own", own), ("tenfold", tenfold))}
         if (demo / "float32").is_dir():
             float32 = Runtime.open(demo / "float32", retrieval="never")
@@ -119,7 +119,7 @@ def take_round(demo: Path, grown: Path) -> dict[str, float]:
 
 
 def _medians(tasks: dict[str, Any], inputs: int) -> tuple[dict[str, float], dict[str, float]]:
-    """The p50 of every task and of its search, in microseconds."""
+    """Measure the p50 of every task and of its search, in microseconds."""
     search = np.zeros((VISITS, len(tasks)))
 
     def note(visit: int, task: int, result: object) -> None:
@@ -143,31 +143,31 @@ def _answers(pipeline: Pipeline, runtime: Runtime, inputs: Sequence[Any]) -> Any
 
 
 def report(stored: dict[str, Any] | None, now: dict[str, Any]) -> str:
-    """The ratios of today, beside the stored ones, and a line for each that has moved."""
+    """Format today's ratios with the stored ones, and a line for each that has changed."""
     before = {} if stored is None else stored["ratios"]
-    lines, moved = [], []
+    lines, changed = [], []
     for name, values in now["ratios"].items():
         old = before.get(name)
-        told = verdict(name, old, values) if old else "new"
-        lines.append([name, _spread(old) if old else "-", _spread(values), told])
-        if told in ("better", "worse"):
-            moved.append(f"{told.upper()}: {name} {median(old):.3f} -> {median(values):.3f}")
-    lines += [[name, _spread(old), "-", "not at hand"] for name, old in before.items() if name not in now["ratios"]]
+        result = verdict(name, old, values) if old else "new"
+        lines.append([name, _spread(old) if old else "-", _spread(values), result])
+        if result in ("better", "worse"):
+            changed.append(f"{result.upper()}: {name} {median(old):.3f} -> {median(values):.3f}")
+    lines += [[name, _spread(old), "-", "not measured"] for name, old in before.items() if name not in now["ratios"]]
     shown = [table(["p50 and range of the rounds", "stored", "now", ""], lines), ""]
     if stored is not None and stored["host"] != now["host"]:
         shown.append(f"stored with {_words(stored['host'])}; now {_words(now['host'])}")
-    shown += moved or ["nothing moved beyond its noise" if stored else "nothing is stored yet: --update stores these"]
+    shown += changed or ["no ratio has changed" if stored else "no ratios are stored yet; --update stores these"]
     return "\n".join(shown) + "\n"
 
 
 def as_text(now: dict[str, Any]) -> str:
-    """The ratios as JSON, one a line."""
+    """Format the ratios as JSON, one a line."""
     ratios = ",\n".join(f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in now["ratios"].items())
     return f'{{\n "host": {json.dumps(now["host"])},\n "ratios": {{\n{ratios}\n }}\n}}\n'
 
 
 def verdict(name: str, old: Sequence[float], new: Sequence[float]) -> str:
-    """``better``, ``worse``, or ``""`` where the two are not apart."""
+    """Return ``better``, ``worse``, or ``""`` if the ratio has not changed."""
     apart = max(old) < min(new) or max(new) < min(old)
     if not apart or abs(median(new) / median(old) - 1) < LEAST:
         return ""
@@ -189,14 +189,14 @@ def _words(host: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Ratios of the demo's bundle beside the stored ones.")
+    parser = argparse.ArgumentParser(description="Compare latency ratios of the demo's bundle with the stored ones.")
     parser.add_argument("demo", type=Path)
-    parser.add_argument("--update", action="store_true", help=f"store them in {STORED.name}")
-    parser.add_argument("--round", type=Path, metavar="GROWN", help=argparse.SUPPRESS)
+    parser.add_argument("--update", action="store_true", help=f"Store the ratios in {STORED.name}.")
+    parser.add_argument("--round", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     given = parser.parse_args()
     try:
         if given.round is not None:
-            sys.stdout.write(json.dumps(take_round(given.demo, given.round)))
+            sys.stdout.write(json.dumps(measure_round(given.demo, given.round)))
         else:
             main(given.demo, given.update)
     except (ReaugkdError, subprocess.CalledProcessError) as error:

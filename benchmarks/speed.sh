@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Training speed, of docs/results.md; nothing else should run meanwhile.
+# Training speed, of docs/reference/results.md; nothing else should run meanwhile.
 #   benchmarks/speed.sh DATA TEACHER WORK
 # WORK: any folder. Paths must be absolute, and reaugkd in PATH.
 set -euo pipefail

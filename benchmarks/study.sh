@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the studies of docs/results.md again and keep their results in docs/results/study.
+# Run the studies of docs/reference/results.md again and keep their results in docs/results/study.
 #   benchmarks/study.sh DATA TEACHER WORK [STUDY...]
 # DATA: the folder of the data sets banking77, clinc150, CoLA, MRPC, RTE and SST-2. TEACHER: the folder of all-MiniLM-L6-v2.
 # WORK: any folder; a stopped call continues there. STUDY: names of benchmarks/study/*.toml; the default is all of them.

@@ -1,9 +1,9 @@
-"""The bar that a small transformer must clear: TF-IDF and logistic regression on the same rows.
+"""Score a baseline: TF-IDF with logistic regression on the same rows.
 
     python benchmarks/tfidf.py DATA [TASK[:LIMIT] ...]
 
-C is chosen on the held-out rows; the model is then the one fitted on train alone, as the students are. One line of
-Markdown a task.
+C is chosen on the held-out rows; the model is fitted on the train rows alone, the same as the students. It prints one
+line of Markdown per task.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(data: Path, tasks: list[str]) -> None:
 
 
 def texts(split: Split) -> list[str]:
-    """A pair as one text, its halves told apart by a word of its own."""
+    """Return the texts; a pair becomes one text, with a special word between its parts."""
     return [item if isinstance(item, str) else " xxpair ".join(item) for item in split.inputs()]
 
 

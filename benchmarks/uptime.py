@@ -1,9 +1,10 @@
-"""A week of uptime in minutes: predictions of all lengths with edits between them, and what the process holds.
+"""Simulate a week of uptime: many predictions with edits between them; records memory and other resources.
 
     python benchmarks/uptime.py BUNDLE --data FILE.csv [--predictions 200000] [--json FILE]
 
-BUNDLE is copied; its runtimes answer texts alone, in streams and with abstention, while rows are added, removed,
-relabelled, undone and folded. Resident memory, open files, threads and sockets are noted at every hundredth of the way.
+BUNDLE is copied. Its runtimes predict single texts and streams, with and without abstention, while rows are added,
+removed and relabelled, edits are undone, and the log is compacted. Resident memory, open files, threads and sockets are
+recorded 100 times.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from pathlib import Path
 from reaugkd import Row, Runtime
 
 EDITS = 400  # in all
-FOLDS = 40
+COMPACTIONS = 40
 
 
 def resident_mb() -> float:
-    """Resident memory of this process."""
+    """Return the resident memory of this process in megabytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def held() -> dict[str, float]:
-    """What the process holds now."""
+    """Return the resident memory, open files, threads and sockets of the process."""
     files = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     return {
         "resident_mb": round(resident_mb(), 2),
@@ -43,7 +44,7 @@ def held() -> dict[str, float]:
 
 
 def edit(runtime: Runtime, number: int, texts: list[str]) -> None:
-    """One edit, of each kind in turn; the knowledge base ends as large as it was."""
+    """Make one edit, of each kind in turn; the size of the knowledge base stays the same in the long run."""
     kind, text, labels = number % 5, texts[number * 7 % len(texts)], runtime.labels
     options = {"why": "uptime", "who": "uptime", "auto_compact": False}
     if kind == 0:
@@ -60,24 +61,24 @@ def edit(runtime: Runtime, number: int, texts: list[str]) -> None:
 
 
 def run(bundle: Path, texts: list[str], predictions: int) -> list[dict[str, float]]:
-    """Answer and edit; what was held at every hundredth."""
+    """Predict and edit, and return the resources at every hundredth of the predictions."""
     notes: list[dict[str, float]] = []
     endless = itertools.cycle(texts)
     goal = "coverage=95%"
     with Runtime.open(bundle) as runtime, Runtime.open(bundle, threads=2) as other:
-        judged = runtime.manifest.abstention is not None
+        abstains = runtime.manifest.abstention is not None
         done, edits, each = 0, 0, max(1, predictions // 100)
         while done < predictions:
             for turn, text in enumerate(itertools.islice(endless, each // 2)):
-                runtime.predict(text, abstain=goal if judged and turn % 10 == 0 else None)
+                runtime.predict(text, abstain=goal if abstains and turn % 10 == 0 else None)
             deque(other.predict_many(itertools.islice(endless, each - each // 2)), maxlen=0)
             done += each
             while edits < EDITS * done // predictions:
                 edit(runtime, edits, texts)
                 edits += 1
-                if edits % (EDITS // FOLDS) == 0:
+                if edits % (EDITS // COMPACTIONS) == 0:
                     runtime.kb.compact(who="uptime")
-            for one in (runtime, other):  # both let go of what the last edits replaced
+            for one in (runtime, other):  # both release the files that the last edits replaced
                 one.predict(texts[0])
             notes.append({"predictions": done, "edits": edits, **held()})
             print(notes[-1], file=sys.stderr)  # noqa: T201
@@ -85,7 +86,7 @@ def run(bundle: Path, texts: list[str], predictions: int) -> list[dict[str, floa
 
 
 def main() -> None:
-    """Read the arguments, run, and tell."""
+    """Run the command line and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="CSV with a column text.")
@@ -94,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     with options.data.open(newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
-    texts += [" ".join(texts[:count]) for count in (5, 10, 20)]  # long ones too
+    texts += [" ".join(texts[:count]) for count in (5, 10, 20)]  # long texts too
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "bundle"
         shutil.copytree(options.bundle, copy)

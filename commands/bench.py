@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from ..runtime.data import Columns
 
 
-@click.command(short_help="Cost of retrieval in time, memory and bytes.")
+@click.command(short_help="Measure what retrieval costs in time and memory.")
 @click.argument("bundle", type=PATH)
-@click.option("--data", metavar="PATH|HUB_ID", help="Texts to predict.  [default: the knowledge base's own texts]")
+@click.option(
+    "--data", metavar="PATH|HUB_ID", help="Data set of texts to predict.  [default: the knowledge base's texts]"
+)
 @with_task
 @with_threads
 @click.option(
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     "--processes",
     type=click.IntRange(0),
     metavar="N",
-    help="New processes to start for cold start and memory.  [default: 5]",
+    help="Number of new processes for cold start and memory.  [default: 5]",
 )
 @with_signature
 @with_json
@@ -45,7 +47,11 @@ def bench(
     columns: Columns,
     **chosen: Any,
 ) -> None:
-    """Measure the cost of retrieval: the student alone and with retrieval, interleaved, by stage."""
+    """Measure what retrieval costs in time and memory.
+
+    The student alone and the student with retrieval are timed interleaved, stage by stage. New processes measure cold
+    start and memory.
+    """
     from ..kb.storage.ed25519 import read_public_key
     from ..runtime.benchmark.bench import BenchSettings
     from ..runtime.benchmark.bench import bench as run_bench

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Re-fit the abstention thresholds on your own labelled data. *")
 @click.argument("bundle", type=PATH)
-@click.option("--data", required=True, metavar="PATH|HUB_ID", help="Labelled rows similar to the texts in use.")
+@click.option("--data", required=True, metavar="PATH|HUB_ID", help="Labelled rows that resemble the texts in use.")
 @click.option(
-    "--split", metavar="NAME", default="dev", show_default=True, help="Split to use: train, dev, test or all."
+    "--split",
+    metavar="NAME",
+    default="dev",
+    show_default=True,
+    help="Split of the data to use: train, dev, test or all.",
 )
 @with_task
 @click.option("--out", required=True, type=PATH, metavar="NEW", help="Folder of the new bundle.")
@@ -27,8 +31,8 @@ if TYPE_CHECKING:
 def calibrate(bundle: Path, data: str, split: str, task: str | None, out: Path, columns: Columns) -> None:
     """Write a copy of BUNDLE with abstention thresholds and prediction sets fitted on the labelled rows of --data.
 
-    An export fits them on held-out train rows. If the texts in use are harder, the promised coverage is not reached.
-    The rows must not include rows that the bundle was trained on, or rows that it is evaluated on afterwards.
+    An export fits them on held-out train rows. If the texts in use are harder, coverage is lower than promised. The
+    data must not include rows that the bundle was trained on or is evaluated on afterwards.
     """
     with train_extra("calibrating"):
         from ..export.bundle.calibrate import calibrate as run_calibrate

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..export.bundle.condensation_curve import Size
     from ..export.bundle.condense import Condensed, Frontier
 
-_MOST_BYTES = 1e18  # so that any number fits an int64
+_MOST_BYTES = 1e18  # fits an int64
 _UNITS = {"": 1, "b": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
 
@@ -28,18 +28,20 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | No
     return int(min(float(read[1]) * _UNITS[read[2]], _MOST_BYTES))
 
 
-@click.command(short_help="Merge near rows into prototypes, for a smaller knowledge base. *")
+@click.command(short_help="Make a knowledge base smaller by merging near rows. *")
 @click.argument("bundle", type=PATH)
 @click.option("--out", type=PATH, metavar="NEW", help="Folder of the new bundle; needs one of the limits below.")
-@click.option("--max-bytes", callback=_bytes, metavar="N[kB|MB]", help="Largest size of the whole knowledge base.")
-@click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Largest number of rows.")
+@click.option("--max-bytes", callback=_bytes, metavar="N[kB|MB]", help="Largest size of the new knowledge base.")
+@click.option(
+    "--max-rows", type=click.IntRange(1), metavar="N", help="Largest number of rows of the new knowledge base."
+)
 @click.option(
     "--max-loss",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="Largest share of retrieval's gain to lose, such as 0.05; the smallest such size is taken.",
+    help="Largest share of retrieval's gain to lose, such as 0.05. The smallest size within it is used.",
 )
-@click.option("--no-texts", is_flag=True, help="Leave out the texts of the rows.")
+@click.option("--no-texts", is_flag=True, help="Do not store texts in the new knowledge base.")
 @with_json
 def condense(
     bundle: Path,
@@ -50,18 +52,14 @@ def condense(
     no_texts: bool,
     json_path: str | None,
 ) -> None:
-    """Write a copy of BUNDLE with a condensed knowledge base: int8 keys, near rows merged into prototypes.
+    """Write a copy of BUNDLE with a condensed knowledge base: int8 keys, and near rows merged into prototypes.
 
-    Without --out, print the share of retrieval's gain that each size keeps, measured on the bundle's held-out rows. Of
-    the train extra this command needs scipy, and mapie for a bundle with abstention thresholds.
+    Without --out, print the share of retrieval's gain that each size keeps, measured on the bundle's held-out rows. The
+    command needs scipy from the train extra, and mapie for a bundle with abstention thresholds.
     """
-    from ..errors import UsageError
-
+    _refuse_limit_without_output(out, max_bytes, max_rows, max_loss)
     with train_extra("condensing"):
         from ..export.bundle import condense as condensing
-    limited = any(limit is not None for limit in (max_bytes, max_rows, max_loss))
-    if out is None and limited:
-        raise UsageError("a limit needs an output folder", expected="--out NEW")
     with json_report(json_path) as write:
         if out is None:
             found = condensing.frontier(bundle, progress, not no_texts)
@@ -74,8 +72,15 @@ def condense(
         write(done.manifest.quality["condensation"])
 
 
+def _refuse_limit_without_output(out: Path | None, *limits: float | None) -> None:
+    from ..errors import UsageError
+
+    if out is None and any(limit is not None for limit in limits):
+        raise UsageError("a limit needs an output folder", expected="--out NEW")
+
+
 def format_frontier(found: Frontier) -> str:
-    """A frontier as a table."""
+    """Format a frontier as a table."""
     from ..export.bundle.condense import CONNECTIVITY, DTYPE
     from ..runtime.output.text_table import table
 
@@ -108,14 +113,14 @@ def format_frontier(found: Frontier) -> str:
 
 
 def format_condensed(out: Path, done: Condensed) -> str:
-    """The result of a condensation as lines of text."""
+    """Format the result of a condensation."""
     from ..export.tuning.gating import describe_gate
 
     size, reference, search = done.size, done.reference, done.manifest.quality["search"]
     before, after = done.bytes_before / 1e6, size.bytes / 1e6
     kept = f"keeps {_kept(size)} of retrieval's gain in log-likelihood"
     if size.kept_nll is None:
-        kept = "retrieval gains nothing in log-likelihood, even with all rows"
+        kept = "retrieval has no gain in log-likelihood, even with all rows"
     accuracies = " -> ".join(f"{system.right.mean():.2%}" for system in (reference.student, reference.full))
     lines = [
         f"{out}: {size.rows:,} of {done.rows_before:,} rows, {after:.2f} of {before:.2f} MB",

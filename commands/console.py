@@ -92,14 +92,24 @@ def run(commands: click.Command) -> NoReturn:
 
 
 def _interrupt(number: int, _frame: object) -> None:
-    """End as on Ctrl-C, so that every ``finally`` runs and temporary files are removed."""
+    """Raise the exception of Ctrl-C, so that every ``finally`` runs and temporary files are removed.
+
+    Raises:
+        KeyboardInterrupt: always.
+    """
     _received.append(signal.Signals(number).name)
     raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Turn the errors that a user can cause into `_Failure`, which click shows without a traceback."""
+    """Turn the errors that a user can cause into `_Failure`, which click shows without a traceback.
+
+    Raises:
+        _Failure: an error of the user or of the operating system, or a signal.
+        NoArgsIsHelpError: a group without a command; click shows the help.
+        Exit: the reader of stdout has closed it.
+    """
     try:
         yield
         sys.stdout.flush()
@@ -143,6 +153,7 @@ def train_extra(what: str) -> Iterator[None]:
 
     Raises:
         DependencyError: a library is not installed.
+        ModuleNotFoundError: a module of this package is missing.
     """
     # OpenMP reads this when torch is loaded. Its threads spin by default while they wait, which slows other processes:
     # beside two busy processes a training step took 2.1 to 3.1 seconds, and 0.4 to 0.9 with this setting.
@@ -161,7 +172,11 @@ def train_extra(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def resumable() -> Iterator[None]:
-    """Tell the user after an interrupt how to resume."""
+    """Tell the user after an interrupt how to resume.
+
+    Raises:
+        KeyboardInterrupt: the interrupt.
+    """
     try:
         yield
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ def load(
     label_names: Sequence[str] | None = None,
     models: Sequence[str] = (),
 ) -> Dataset:
-    """The data set at a path, or, where there is none, that of this id on the hub.
+    """Load the data set at a path, or if there is none, the data set of this id on the hub.
 
     Hugging Face libraries go offline if the hub cannot be reached and ``data`` or one of ``models`` would be loaded
     from it; this must happen before such a library is imported.
@@ -47,7 +47,7 @@ def load(
 
 
 def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tuple[list[str | tuple[str, str]], str]:
-    """Load texts without labels, and the name of their source; of a file, the first 100,000 rows that can be used.
+    """Load texts without labels, and the name of their source; from a file, the first 100,000 usable rows.
 
     Raises:
         DataError: nothing can be read.

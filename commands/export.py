@@ -35,7 +35,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     )
 
 
-@click.command(short_help="Export a run as a bundle. *")
+@click.command(short_help="Export a run as a bundle of int8 student and knowledge base. *")
 @click.argument("run", type=PATH)
 @click.option("--out", required=True, type=PATH, metavar="BUNDLE", help="Folder of the new bundle.")
 @click.option(
@@ -43,23 +43,23 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     type=click.Choice(["auto", "avx2", "avx512_vnni", "arm64"]),
     default="auto",
     show_default=True,
-    help="Processor family that runs the bundle; auto: this machine's.",
+    help="Processor family that the bundle is for; auto stands for this machine's.",
 )
 @click.option(
     "--quantization",
     type=click.Choice(["dynamic", "none"]),
     default="dynamic",
     show_default=True,
-    help="Quantization of the student: dynamic int8, or none (float32).",
+    help="Quantization of the student: dynamic (int8) or none (float32).",
 )
-@click.option("--allow-quality-loss", is_flag=True, help="Write the bundle even if the quality floors are missed.")
+@click.option("--allow-quality-loss", is_flag=True, help="Write the bundle even if it misses the quality floors.")
 @click.option(
     "--kb-texts",
     type=click.Choice(["plain", "hash", "none"]),
     default="plain",
     show_default=True,
-    help="Form in which the knowledge base stores the texts of its rows. hash: digests, by which a given text can be "
-    "found; docs/privacy.md says what can be read from each.",
+    help="Storage of the rows' texts in the knowledge base: plain texts, digests (hash) by which a given text can be "
+    "found, or none. docs/explanation/privacy.md compares them.",
 )
 @click.option(
     "--gate-loss",
@@ -75,13 +75,14 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     show_default=True,
     callback=_vocabulary,
     metavar="auto|full|task|N",
-    help="Subwords that the student keeps. task: those of the run's rows, every character, and the likeliest others "
-    "up to 10,000; N: the same up to N; auto: task, or full if pruning is not safe or costs too much accuracy.",
+    help="Subwords that the student keeps. full: all. task: those of the run's rows, every character, and the "
+    "likeliest others up to 10,000. N: the same up to N. auto: task, or full if pruning is unsafe or costs too much "
+    "accuracy.",
 )
 @click.option(
     "--kb-data",
     metavar="FILE",
-    help="File with more texts for the knowledge base, labelled by the teacher; its own labels are not read.",
+    help="File with more texts for the knowledge base. The teacher labels them; labels in the file are ignored.",
 )
 @click.option(
     "--query", type=click.Choice(["layers", "distilled"]), help="Query of the student.  [default: the recipe's]"
@@ -99,7 +100,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
 @click.option(
     "--keep-heldout/--leave-heldout",
     default=None,
-    help="Add the held-out rows to the knowledge base, or leave them out.  [default: the recipe's]",
+    help="Add the held-out rows to the knowledge base after tuning, or leave them out.  [default: the recipe's]",
 )
 @with_columns
 def export(
@@ -115,7 +116,7 @@ def export(
     columns: Columns,
     **retrieval: Any,
 ) -> None:
-    """Export RUN as a bundle: int8 ONNX student, knowledge base, tuned blend, quality report."""
+    """Export RUN as a bundle: an int8 ONNX student, a knowledge base, a tuned blend and a quality report."""
     with train_extra("exporting"):
         from ..export import recipe_file as recipes
         from ..export.bundle.write import ExportJob
@@ -146,14 +147,14 @@ def export(
     made = done.manifest.quantization
     click.echo(
         f"{made['kind']} quantization for {chosen}: {quality.label_agreement:.2%} of {quality.rows} held-out rows "
-        f"have the float32 label, accuracy {quality.accuracy_float32:.2%} -> {quality.accuracy:.2%}, "
+        f"keep their label, accuracy {quality.accuracy_float32:.2%} -> {quality.accuracy:.2%}, "
         f"neighbour overlap {quality.neighbour_overlap:.2%} at k={quality.k}",
         err=True,
     )
     if kb_data is not None:
         added, asking = done.manifest.created_from["extra_rows"], done.tuning.pseudo_labelled
         rows = f"the held-out rows and {asking:,} of them" if asking else "the held-out rows only"
-        click.echo(f"{kb_data}: {added:,} texts are new to the run; the blend is tuned on {rows}", err=True)
+        click.echo(f"{kb_data}: {added:,} new texts; the blend is tuned on {rows}", err=True)
     click.echo(f"gate (predict --gated): {describe_gate(done.manifest.gate, gate_loss)}", err=True)
     click.echo(f"abstention (predict --abstain): {describe_abstention(done.manifest.abstention)}", err=True)
     total = sum(record.bytes for record in done.manifest.files.values())

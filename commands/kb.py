@@ -75,22 +75,22 @@ def _with_edit_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, options=options, **more)
 
     for option in (
-        click.option("--unsigned", is_flag=True, help="Leave the edit of a signed bundle without a signature."),
+        click.option("--unsigned", is_flag=True, help="Edit a signed bundle without a signature."),
         _SIGN_KEY,
         click.option(
             "--no-auto-compact",
             "auto_compact",
             flag_value=False,
             default=True,
-            help="Do not compact the edits automatically when they are many.",
+            help="Do not compact the edit log automatically.",
         ),
         click.option(
             "--guard",
             callback=_share,
             metavar="SHARE",
-            help="Largest share of held-out rows whose answer may change; an edit that changes more is refused.",
+            help="Largest share of held-out rows whose prediction may change; an edit that changes more is refused.",
         ),
-        click.option("--preview", is_flag=True, help="Show which held-out answers would change, and write nothing."),
+        click.option("--preview", is_flag=True, help="Show which held-out predictions change, and write nothing."),
         _WHO,
         _WHY,
     ):
@@ -133,9 +133,8 @@ def add(
 ) -> None:
     """Add each TEXT with --label, or the rows of --input; a text that is stored already gets the new label.
 
-    An added text is answered with its label from then on. With a label that is new to the bundle, similar texts are
-    answered with it by retrieval alone. JSON lines may have soft labels: {"text": "...", "label": {"a": 0.7,
-    "b": 0.3}}.
+    An added text gets its label in every later prediction. A label that is new to the bundle is predicted by retrieval
+    alone. JSON lines may have soft labels: {"text": "...", "label": {"a": 0.7, "b": 0.3}}.
     """
     from ..runtime.runtime import Runtime
 
@@ -153,7 +152,7 @@ def add(
         _report(runtime, done, write)
         wrong = [] if options["preview"] else _not_answered(runtime, rows)
     for row, found in wrong[:_SHOWN]:
-        click.echo(f"still answered with {found}: {row.text} ({row.label})", err=True)
+        click.echo(f"still predicted as {found}: {row.text} ({row.label})", err=True)
 
 
 @kb.command(short_help="Remove rows by text, id or label.")
@@ -161,7 +160,7 @@ def add(
 @click.argument("text", nargs=-1)
 @_IDS
 @click.option(
-    "--of-label", "labels", multiple=True, metavar="NAME", help="Gold label whose rows are all removed; repeatable."
+    "--of-label", "labels", multiple=True, metavar="NAME", help="Gold label of rows to remove; can be given repeatedly."
 )
 @_with_edit_options
 @with_json
@@ -216,7 +215,7 @@ def relabel(
         asked = [] if options["preview"] else [Row(one, label) for one in rows if not isinstance(one, int)]
         wrong = _not_answered(runtime, asked)
     for row, found in wrong[:_SHOWN]:
-        click.echo(f"still answered with {found}: {row.text} ({row.label})", err=True)
+        click.echo(f"still predicted as {found}: {row.text} ({row.label})", err=True)
 
 
 @kb.command(short_help="Take an edit back.")
@@ -313,7 +312,7 @@ def verify(bundle: Path, export: Path | None, require_signature: Path | None) ->
     signer = None if require_signature is None else read_public_key(require_signature)
     found = verify_history(KnowledgeStore(Bundle.open(bundle, require_signature=signer), signer=signer), export)
     click.echo(
-        f"{found.edits:,} edits form an unbroken chain; snapshot {found.snapshot}, {found.rows:,} rows, "
+        f"{found.edits:,} edits, chain of hashes complete; snapshot {found.snapshot}, {found.rows:,} rows, "
         f"{found.removed:,} removed and not yet erased"
     )
     if found.replayed == 0:
@@ -325,7 +324,7 @@ def verify(bundle: Path, export: Path | None, require_signature: Path | None) ->
 def _rows(
     text: tuple[str, ...], label: str | None, source: str | None, columns: Columns, pair: bool
 ) -> tuple[list[Row], list[int]]:
-    """Rows to add, and their numbers in the source."""
+    """Return the rows to add, and their numbers in the source."""
     from ..runtime.data import read_labelled_rows
     from ..runtime.editing.edit import Row
 
@@ -342,7 +341,7 @@ def _texts(text: tuple[str, ...], pair: bool) -> list[Any]:
 
 
 def _not_answered(runtime: Any, rows: list[Row]) -> list[tuple[Row, str]]:
-    """Added texts whose answer is not their label."""
+    """Return the added texts whose predicted label is not their label."""
     hard = [row for row in rows if row.label is not None and row.soft is None]
     answers = ((row, runtime.predict(row.text).label) for row in hard)
     return [(row, label) for row, label in answers if label != row.label]
@@ -359,14 +358,14 @@ def _report(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
         "unchanged": done.unchanged,
     }
     counted = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "no change"
-    number = "not made" if done.entry is None else f"edit {done.entry.seq}"
+    number = "not saved" if done.entry is None else f"edit {done.entry.seq}"
     more = f" and {len(change.labels) - _LABELS:,} more" if len(change.labels) > _LABELS else ""
     labels = f"; new labels: {', '.join(change.labels[:_LABELS])}{more}" if change.labels else ""
     click.echo(f"{number}: {counted}{labels}; {len(runtime.knowledge_base):,} rows", err=True)
     if found is not None:
         _report_preview(found)
     if done.not_compacted is not None:
-        click.echo(f"the edit is made, but the automatic compaction failed: {done.not_compacted}", err=True)
+        click.echo(f"the edit is saved, but the automatic compaction failed: {done.not_compacted}", err=True)
     if done.compacted is not None:
         click.echo(f"edit {done.compacted.seq}: automatic compaction, snapshot {done.compacted.snapshot}", err=True)
     flips = None if found is None else [vars(flip) for flip in found.flips]

@@ -30,7 +30,7 @@ with_json = click.option(
 
 
 class LazyChoice(click.Choice[str]):
-    """A choice of names that are loaded when they are needed, so that the command line starts without them."""
+    """A choice of names that are loaded on first use, so that the command line starts without them."""
 
     def __init__(self, load: Callable[[], Sequence[str]]) -> None:
         self.case_sensitive = True
@@ -38,7 +38,7 @@ class LazyChoice(click.Choice[str]):
 
     @functools.cached_property
     def choices(self) -> Sequence[str]:  # type: ignore[override]
-        """The names."""
+        """Return the names."""
         return self._load()
 
 
@@ -74,7 +74,11 @@ def without_blas_threads(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Parse the value of an option: whole numbers, separated by commas."""
+    """Parse the value of an option: whole numbers, separated by commas.
+
+    Raises:
+        BadParameter: the value has another form.
+    """
     if value is None:
         return None
     try:

@@ -30,7 +30,7 @@ def _input_formats() -> list[str]:
 @click.option(
     "--input-format",
     type=LazyChoice(_input_formats),
-    help="Format of the input.  [default: by its suffix; for stdin txt, one text a line]",
+    help="Format of the input.  [default: by its suffix; for stdin txt, one text per line]",
 )
 @click.option(
     "--output",
@@ -47,17 +47,17 @@ def _input_formats() -> list[str]:
 )
 @click.option("--explain", is_flag=True, help="Include the retrieved neighbours.")
 @click.option("--no-retrieval", is_flag=True, help="Predict with the student alone.")
-@click.option("--gated", is_flag=True, help="Retrieve only where the bundle's gate finds the student uncertain.")
+@click.option("--gated", is_flag=True, help="Retrieve only if the bundle's gate finds the student uncertain.")
 @click.option(
     "--budget-ms",
     type=click.FloatRange(0, min_open=True),
     metavar="MS",
-    help="Skip retrieval when it would exceed this latency budget (milliseconds).",
+    help="Skip retrieval if it would exceed this latency budget in milliseconds.",
 )
 @click.option(
     "--abstain",
     metavar="GOAL",
-    help="Abstain where the prediction is too uncertain for a goal: coverage=95% (answer this share of texts like the "
+    help="Abstain if the prediction is too uncertain for a goal: coverage=95% (answer this share of texts like the "
     "held-out ones), error=2% (at most this share of the answers is wrong, certified) or threshold=N (highest "
     "rejection score of an answer).",
 )
@@ -65,7 +65,7 @@ def _input_formats() -> list[str]:
     "--stats",
     "stats_path",
     metavar="FILE|-",
-    help="Write counts of the predictions at the end: as JSON, or in Prometheus's text format if FILE ends in .prom.",
+    help="Write statistics of the predictions as JSON, or in Prometheus's text format if FILE ends in .prom.",
 )
 @with_threads
 @with_signature
@@ -124,7 +124,7 @@ def predict(
     )
     kind = kind or ("table" if source is None else "jsonl")
     if source == STDIN and sys.stdin.isatty():
-        click.echo("reading one text a line; end with Ctrl-D", err=True)
+        click.echo("reading one text per line; end with Ctrl-D", err=True)
     with (
         stats_report(stats_path) as write_stats,
         output(target, machine=kind != "table") as out,

@@ -17,35 +17,38 @@ if TYPE_CHECKING:
     from ..export.study.results import CellResult
 
 
-@click.command(short_help="Comparison of recipes over tasks and seeds, with tests and plots. *")
+@click.command(short_help="Compare recipes over tasks and seeds, with tests and plots. *")
 @click.argument("plan", metavar="STUDY.toml", type=PATH)
 @click.option(
     "--out",
     required=True,
     type=PATH,
     metavar="OUT",
-    help="Folder of the results, new or of an earlier run.",
+    help="Folder of the results: a new one, or that of an earlier run.",
 )
 @click.option(
     "--data",
     type=PATH,
     metavar="DIR",
-    help="Folder of relative data paths.  [default: the study's]",
+    help="Base folder of relative data paths.  [default: the study's folder]",
 )
-@click.option("--teacher", metavar="MODEL", help="Teacher to use in place of the study's: hub id or folder.")
+@click.option("--teacher", metavar="MODEL", help="Hub id or folder of a teacher that replaces the study's.")
 @click.option(
     "--processes",
     type=click.IntRange(1),
     metavar="N",
-    help="Cells at once.  [default: one for each GPU, else core]",
+    help="Number of parallel cells.  [default: one per GPU, or one per core without a GPU]",
 )
-@click.option("--report-only", is_flag=True, help="Only write tables and plots of the finished cells.")
+@click.option(
+    "--report-only", is_flag=True, help="Write tables and plots of the finished cells only, without training."
+)
 def study(
     plan: Path, out: Path, data: Path | None, teacher: str | None, processes: int | None, report_only: bool
 ) -> int:
-    """Train and score every recipe on every task with every seed. An interrupted study continues when it is run again.
+    """Train and score every recipe on every task with every seed.
 
-    Tables go to stdout and OUT/report.md, plots to OUT, all metrics and predictions to two Parquet files.
+    The same command resumes the study after an interruption. Tables are written to stdout and OUT/report.md, plots to
+    OUT, and all metrics and predictions to two Parquet files in OUT.
     """
     with train_extra("a study"):
         from ..export.study.command import StudyJob
@@ -53,7 +56,7 @@ def study(
         from ..export.study.plan import load_plan, located
     planned = load_plan(plan)
     if teacher is not None:
-        # Kept beside the study's own name, so that the hashes of the cells stay the same on another machine.
+        # The study's own name is kept too, so that the hashes of the cells are the same on another machine.
         planned = replace(planned, here=str(Path(teacher).absolute()) if Path(teacher).exists() else teacher)
     data_dir = data or planned.folder
     models = [planned.model, *(planned.located(recipe.student.model) for recipe in planned.recipes.values())]
@@ -70,7 +73,7 @@ def study(
 
 
 def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
-    """Run a cell in a worker process; imports torch, and may load data from the hub."""
+    """Run a cell in a worker process, which imports torch and can load data from the hub."""
     from ..export.study.cell import run_cell as run
 
     return run(cell, plan, out, data_dir, load)

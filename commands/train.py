@@ -15,25 +15,27 @@ if TYPE_CHECKING:
     from ..runtime.data import Columns
 
 
-@click.command(short_help="Train teacher, keys and student from labelled rows. *")
+@click.command(short_help="Fine-tune a teacher, distil a student from it, tune retrieval. *")
 @click.option(
     "--data", required=True, metavar="PATH|HUB_ID", help="Data folder, data file, or id of a Hugging Face data set."
 )
 @click.option(
     "--teacher", required=True, metavar="MODEL", help="Hub id or folder of an encoder or a fine-tuned classifier."
 )
-@click.option("--out", required=True, type=PATH, metavar="RUN", help="Run folder, new or to be resumed.")
+@click.option("--out", required=True, type=PATH, metavar="RUN", help="Run folder: a new one, or one to resume.")
 @with_task
 @click.option(
     "--student-layers",
     callback=numbers,
     metavar="N,N,..",
-    help="Layers of the teacher, 0-based, that the student starts from.",
+    help="Layers of the teacher, 0-based, that the student starts from.  [default: every second layer]",
 )
-@click.option("--student", metavar="MODEL", help="Hub id or folder of a model that the student starts from instead.")
-@click.option("--embedding-dim", type=int, metavar="N", help="Dimensions of keys and queries.  [default: 128]")
-@click.option("--teacher-epochs", type=int, metavar="N", help="Epochs of the teacher's fine-tuning.  [default: 4]")
-@click.option("--student-epochs", type=int, metavar="N", help="Epochs of the distillation.  [default: 5]")
+@click.option("--student", metavar="MODEL", help="Hub id or folder of another model to start the student from.")
+@click.option("--embedding-dim", type=int, metavar="N", help="Dimension of keys and queries.  [default: 128]")
+@click.option(
+    "--teacher-epochs", type=int, metavar="N", help="Number of epochs of the teacher's fine-tuning.  [default: 4]"
+)
+@click.option("--student-epochs", type=int, metavar="N", help="Number of epochs of the distillation.  [default: 5]")
 @click.option(
     "--max-length",
     type=int,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(2), metavar="N", help="Largest number of train rows to use, stratified.")
 @click.option(
-    "--seed", type=click.IntRange(0), metavar="N", help="Random seed; the splits have fixed seeds.  [default: 0]"
+    "--seed", type=click.IntRange(0), metavar="N", help="Random seed of the training, not of splits.  [default: 0]"
 )
 @click.option(
     "--recipe",
@@ -63,7 +65,10 @@ def train(
     columns: Columns,
     **options: Any,
 ) -> None:
-    """Train a teacher, its keys and a student. After an interruption the same command resumes the run."""
+    """Fine-tune a teacher, compute its keys, distil a student and tune retrieval.
+
+    The same command resumes the run after an interruption.
+    """
     from ..export import recipe_file as recipes
     from ..export.recipe import Recipe
 
@@ -87,7 +92,7 @@ def train(
     blend = tuning.blend
     nll = ", ".join(f"{name} {value:.4f}" for name, value in tuning.nll.items())
     click.echo(
-        f"tuned on {tuning.rows} held-out rows: student weight "
+        f"blend tuned on {tuning.rows} held-out rows: student weight "
         f"{f'{blend.student_weight:.3f}' if blend.weight is None else blend.weight.kind}, k {blend.k}, "
         f"tau {blend.tau:g}; negative log-likelihood: {nll}",
         err=True,

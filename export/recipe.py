@@ -1,4 +1,4 @@
-"""The recipe of a run: every choice of the training stage, in small frozen dataclasses (recipe_file.py reads them)."""
+"""The recipe of a run: all settings of the training stage, as frozen dataclasses (recipe_file.py reads them)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,21 @@ KeyMethod = Literal["supcon", "pca"]
 Query = Literal["layers", "distilled"]
 Keys = Literal["student", "teacher", "both"]
 LabelSource = Literal["teacher", "cross_fitted"]
-Weighting = Literal["auto", "constant", "buckets", "logistic"]  # the forms of weighting.py
+Weighting = Literal["auto", "constant", "buckets", "logistic"]  # the forms of tuning/mixture_weight.py
 
 
 def require(condition: bool, name: str, found: Any, expected: str) -> None:
-    """Raise RecipeError unless ``condition`` holds."""
+    """Check a setting.
+
+    Args:
+        condition: whether the setting is in range.
+        name: of the setting.
+        found: its value.
+        expected: the range.
+
+    Raises:
+        RecipeError: ``condition`` is false.
+    """
     if not condition:
         raise RecipeError(
             f"{name} is out of range", found=found, expected=expected, remedy="Correct the recipe or option."
@@ -27,7 +37,11 @@ def require(condition: bool, name: str, found: Any, expected: str) -> None:
 
 
 def require_finite(settings: Any) -> None:
-    """Raise RecipeError unless every float of a dataclass is finite."""
+    """Check that every float of a dataclass is finite.
+
+    Raises:
+        RecipeError: one is not.
+    """
     for item in fields(settings):
         value = getattr(settings, item.name)
         require(not isinstance(value, float) or math.isfinite(value), item.name, value, "a finite number")
@@ -35,18 +49,18 @@ def require_finite(settings: Any) -> None:
 
 @dataclass(frozen=True)
 class FitRecipe:
-    """One fit by AdamW with linear warm-up and decay.
+    """Settings of one fit by AdamW with linear warm-up and decay.
 
     Args:
         epochs: passes over the rows, at least 0.
-        batch_size: rows a step.
-        learning_rate: of the encoder, at its peak.
-        head_learning_rate: of the heads, at its peak, whether they start from random weights or from the teacher's.
-        warmup: share of the steps spent warming up.
-        weight_decay: on matrices, not on biases and norms.
+        batch_size: rows per step.
+        learning_rate: peak learning rate of the encoder.
+        head_learning_rate: peak learning rate of the heads, both for random initial weights and for the teacher's.
+        warmup: share of the steps used for warm-up.
+        weight_decay: decay of matrices; biases and norms have none.
         clip: largest norm of the gradient.
-        freeze_word_embeddings: leave the word embeddings as they were pretrained. They are most of a small encoder's
-            parameters and most of the optimiser's time, and few of them are seen in a small data set.
+        freeze_word_embeddings: keep the pretrained word embeddings. They hold most of a small encoder's parameters
+            and take most of the optimiser's time, and a small data set contains few of the words.
     """
 
     epochs: int = 4
@@ -71,7 +85,13 @@ class FitRecipe:
 
 @dataclass(frozen=True)
 class TeacherRecipe:
-    """The teacher: its encoder's pooling and its fine-tuning."""
+    """Settings of the teacher.
+
+    Args:
+        pooling: how token states become one vector: their mean, or the state of the first token (``cls``).
+        dropout: on the pooled vector, while training.
+        fit: the fine-tuning.
+    """
 
     pooling: Pooling = "mean"
     dropout: float = 0.1
@@ -83,17 +103,17 @@ class TeacherRecipe:
 
 @dataclass(frozen=True)
 class ProjectionRecipe:
-    """The head on the frozen teacher that makes the keys.
+    """Settings of the projection head, which maps the frozen teacher's embeddings to keys.
 
     Args:
-        method: ``supcon``, fitted by supervised contrastive loss (ReAugKD, step 1), or ``pca``, the embeddings'
-            principal components (SEA), for which only embedding_dim counts.
+        method: ``supcon``, fitted by supervised contrastive loss (ReAugKD, step 1), or ``pca``, the principal
+            components of the embeddings (SEA), which uses embedding_dim only.
         embedding_dim: components of a key and of the student's query; for ``pca`` at most the teacher's hidden size.
         temperature: tau of the supervised contrastive loss.
-        epochs: passes over the cached embeddings; they cost seconds.
-        batch_size: at least so many rows a step, less than twice as many, or all where there are fewer; positives are
-            the other rows of the class in it.
-        learning_rate: AdamW's, whose weight decay is 0.01.
+        epochs: passes over the cached embeddings; they take seconds.
+        batch_size: smallest number of rows per step; a step has less than twice as many. All rows if there are fewer.
+            The positives of a row are the other rows of its class in the batch.
+        learning_rate: learning rate of AdamW, whose weight decay is 0.01.
     """
 
     method: KeyMethod = "supcon"
@@ -114,12 +134,12 @@ class ProjectionRecipe:
 
 @dataclass(frozen=True)
 class StudentRecipe:
-    """The student: where it starts and its distillation.
+    """Settings of the student: its initial weights and its distillation.
 
     Args:
-        layers: the teacher's layers to start from, 0-based, in order; empty for every second one.
-        model: a model to start from in their place (hub id or folder), or empty.
-        pooling: how token states become one vector; the teacher's where the student starts from its layers.
+        layers: the teacher's layers to start from, 0-based, ascending; empty for every second layer.
+        model: a model to start from instead (hub id or folder), or empty.
+        pooling: how token states become one vector; a student that starts from the teacher's layers has its pooling.
         dropout: on the pooled vector, while training.
         fit: the distillation.
     """
@@ -144,7 +164,13 @@ class StudentRecipe:
 
 @dataclass(frozen=True)
 class ObjectiveRecipe:
-    """One term of the student's loss: its name in the registry, its weight, its own settings."""
+    """One term of the student's loss.
+
+    Args:
+        name: in the registry of objectives.
+        weight: factor of the term, 0 or more.
+        settings: keyword arguments of the objective.
+    """
 
     name: str
     weight: float = 1.0
@@ -156,22 +182,22 @@ class ObjectiveRecipe:
 
 @dataclass(frozen=True)
 class RetrievalRecipe:
-    """The knowledge base and the blend; can be changed at export without training, except for cross-fitting.
+    """Settings of the knowledge base and the blend. All but cross-fitting can be changed at export, without training.
 
     Args:
         query: the student's query: ``layers``, a head on all of its layers that is fitted after the distillation
             (`layer_query`), or ``distilled``, the head that the objectives trained.
-        keys: the ``student``'s own embeddings of the rows, as the exported model computes them, the ``teacher``'s (the
-            paper), or ``both``, their normalised mean. A query by layers needs the student's keys.
-        labels: the ``teacher``'s soft labels, or ``cross_fitted`` ones, each by a teacher fitted without the row.
-        folds: teachers that are fitted for ``cross_fitted``.
+        keys: embeddings of the rows: ``student``, as the exported model computes them; ``teacher`` (the paper); or
+            ``both``, their normalised mean. The query ``layers`` needs the student's keys.
+        labels: soft labels of the rows: ``teacher``, or ``cross_fitted``, each by a teacher fitted without the row.
+        folds: number of teachers to fit for ``cross_fitted``.
         label_temperatures: temperatures of the soft labels that the tuner tries.
         gold_shares: shares of the gold label in the soft labels that the tuner tries.
-        weight: the mixture weight: ``constant``, a function of the text (`mixture_weight`), or ``auto``, chosen by
-            cross-validation on the held-out rows.
+        weight: form of the mixture weight: ``constant``; ``buckets`` or ``logistic``, functions of the text
+            (`mixture_weight`); or ``auto``, chosen by cross-validation on the held-out rows.
         one_se_rule: retrieve only if cross-validation on the held-out rows shows a gain; otherwise the student answers
             alone.
-        keep_heldout: add the held-out rows once the blend is tuned: the student was not trained on them.
+        keep_heldout: add the held-out rows to the knowledge base after the blend is tuned.
     """
 
     query: Query = "layers"
@@ -187,19 +213,19 @@ class RetrievalRecipe:
     def __post_init__(self) -> None:
         require(self.folds >= 2, "folds", self.folds, "2 or more")
         temperatures, shares = self.label_temperatures, self.gold_shares
-        usable = bool(temperatures) and all(1e-6 <= t <= 1e6 for t in temperatures)  # as a bundle's blend has it
+        usable = bool(temperatures) and all(1e-6 <= t <= 1e6 for t in temperatures)  # the range of BlendConfig
         require(usable, "label_temperatures", list(temperatures), "numbers from 1e-6 to 1e6")
         require(bool(shares) and all(0 <= s <= 1 for s in shares), "gold_shares", list(shares), "shares in [0, 1]")
         if self.query == "layers" and self.keys != "student":
             raise RecipeError(
-                "a query by layers cannot search the teacher's keys, which are in another space",
+                "the query 'layers' cannot search the teacher's keys, which are in another space",
                 found=f"query 'layers', keys {self.keys!r}",
                 expected="keys 'student', or query 'distilled'",
                 remedy="Correct the recipe or option.",
             )
 
 
-# The loss of ReAugKD (methods: soft-label cross-entropy + relational KL) with the hard labels that the issue adds.
+# The loss of ReAugKD (soft-label cross-entropy and relational KL), with a term for hard labels added.
 REAUGKD = (
     ObjectiveRecipe("soft_labels", 1.0),
     ObjectiveRecipe("hard_labels", 0.5),
@@ -209,15 +235,21 @@ REAUGKD = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run's result besides its data and its teacher.
+    """All settings of a run; only these, the data and the teacher decide its result.
 
     Args:
-        seed: of the initial weights, the order of rows, dropout and what objectives draw; the splits' seeds are fixed.
-        max_length: tokens a text is cut to.
-        heldout_share: share of the train rows kept from the teacher's fit and the knowledge base, on which the blend
-            is tuned and the int8 student is judged.
-        heldout_max: at most about so many of them (related rows stay together).
-        precision: ``bf16`` mixed precision, ``fp32``, or ``auto``: bf16 where the processor is faster at it.
+        seed: seed of initial weights, order of rows, dropout and random choices of objectives; the splits have fixed
+            seeds.
+        max_length: largest number of tokens of a text; longer texts are truncated.
+        heldout_share: share of the train rows to hold out. Teacher and student are not trained on them; the blend is
+            tuned and the int8 student is checked on them.
+        heldout_max: largest number of held-out rows, approximately, because related rows stay together.
+        precision: ``bf16`` mixed precision, ``fp32``, or ``auto``: bf16 if the processor is faster at it.
+        teacher: settings of the teacher.
+        projection: settings of the keys.
+        student: settings of the student.
+        objectives: the terms of the student's loss, at least one.
+        retrieval: settings of the knowledge base and the blend.
     """
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Recipes from TOML and from nested tables, and changing single keys of one."""
+"""Read recipes from TOML or nested tables, and replace single fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .recipe import FitRecipe, ObjectiveRecipe, Recipe, RetrievalRecipe, Student
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe from TOML; keys that are left out keep their defaults.
+    """Read a recipe from TOML; missing keys have their defaults.
 
     Raises:
         RecipeError: the file is missing, is not TOML, or has an unknown key or value.
@@ -33,17 +33,25 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def recipe_from_dict(tables: Mapping[str, Any]) -> Recipe:
-    """A recipe from nested tables, as TOML or `Recipe.as_dict` give them; unknown keys are refused."""
+    """Make a recipe from nested tables, as in TOML or `Recipe.as_dict`.
+
+    Raises:
+        RecipeError: an unknown key, or a value out of range.
+    """
     return _build(Recipe, tables, "")
 
 
 def retrieval_from_dict(table: Mapping[str, Any]) -> RetrievalRecipe:
-    """A RetrievalRecipe from a recipe's ``[retrieval]`` table; unknown keys are refused."""
+    """Make a RetrievalRecipe from a recipe's ``[retrieval]`` table.
+
+    Raises:
+        RecipeError: same as `recipe_from_dict`.
+    """
     return _build(RetrievalRecipe, table, "retrieval.")
 
 
 def override(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with dotted fields replaced, e.g. ``student__fit__epochs=3``; None leaves a field as it is."""
+    """Replace nested fields of a recipe, e.g. ``student__fit__epochs=3``; None leaves a field unchanged."""
     for name, value in changes.items():
         if value is not None:
             recipe = _replace_nested(recipe, name.split("__"), value)
@@ -51,10 +59,15 @@ def override(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def with_start(student: StudentRecipe, layers: tuple[int, ...] | None, model: str | None) -> StudentRecipe:
-    """The student's recipe with the start that the command line names, which replaces the recipe file's.
+    """Replace the initial weights in the student's recipe; unchanged if both arguments are None.
+
+    Args:
+        student: the student's recipe.
+        layers: layers of the teacher, 0-based.
+        model: hub id or folder of another model.
 
     Raises:
-        RecipeError: both are named.
+        RecipeError: layers and a model are given.
     """
     if layers is None and model is None:
         return student
@@ -118,7 +131,7 @@ def _objective(table: Any) -> ObjectiveRecipe:
     require(
         isinstance(table, Mapping) and isinstance(table.get("name"), str), "objectives", table, "a table with a name"
     )
-    # In TOML an objective's settings stand beside its name; as_dict nests them.
+    # In TOML, an objective's settings are beside its name; as_dict nests them.
     nested = table.get("settings", {})
     require(isinstance(nested, Mapping), "objectives.settings", nested, "a table")
     settings = {name: value for name, value in table.items() if name not in ("name", "weight", "settings")}

@@ -9,7 +9,7 @@ On disk it is a folder of
     texts.jsonl       optional: one JSON value for each line, ``"text"`` or ``["text", "pair"]``; ``text_end`` is the
                       end of a row's line in bytes, and zero where texts are not kept
     pins.npy          only after a compaction of edits: which rows are pinned, bool [n]
-    text_digests.npy  optional, in place of the texts (`texts.TextDigests`)
+    text_digests.npy  optional, instead of the texts (`texts.TextDigests`)
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class KnowledgeBase:
             ids: [n] unique numbers for the user. Default: 0 .. n-1.
             texts: [n] the rows' texts or pairs, or their digests. Default: none are kept.
             label_loss: limit on the change of the soft labels by compression (`soft_labels.encode`); 0 stores float16.
-            progress: called with (rows done, rows in all); returning False stops the build.
+            progress: called with (rows done, rows in total); returning False stops the build.
             threads: threads that insert.
 
         Raises:
@@ -119,7 +119,7 @@ class KnowledgeBase:
         """Write the files into ``folder``, each atomically; the folder is created if it does not exist.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the file cannot be written.
         """
         self.index.save(folder / INDEX_FILE)
         save_npy(folder / SOFT_LABELS_FILE, self.soft_labels.stored)
@@ -153,7 +153,7 @@ class KnowledgeBase:
         Raises:
             BundleIntegrityError: a file is missing or unreadable.
             BundleError: the files do not fit each other or ``config``.
-        """
+        """  # noqa: DOC501
         stored = map_npy(folder / SOFT_LABELS_FILE, SOFT_LABEL_DTYPES)
         rows = map_npy(folder / ROWS_FILE, (ROW_DTYPE,))
         try:
@@ -244,7 +244,7 @@ class KnowledgeBase:
         return int(self._rows["id"][row])
 
     def text(self, row: int) -> str | tuple[str, str] | None:
-        """The row's text or pair; None where texts are not kept, or only their digests are.
+        """The row's text or pair; None if texts are not kept, or only their digests are.
 
         Raises:
             BundleError: the stored line is damaged (possible only without verification).
@@ -266,7 +266,7 @@ class KnowledgeBase:
         )
 
     def text_digest(self, row: int) -> str | None:
-        """The digest of the row's text, 64 hexadecimal digits; None where digests are not kept."""
+        """The digest of the row's text, 64 hexadecimal digits; None if digests are not kept."""
         return None if self._digests is None else self._digests[row]
 
     def rows_of(self, text: str | tuple[str, str]) -> list[int]:
@@ -289,7 +289,7 @@ class KnowledgeBase:
 
     @property
     def digests(self) -> TextDigests | None:
-        """The digests of the texts, where they are kept in place of the texts."""
+        """The digests of the texts, if they are kept instead of the texts."""
         return self._digests
 
     def __len__(self) -> int:
@@ -341,7 +341,11 @@ def _column(name: str, values: NDArray[np.integer], rows: int) -> NDArray[np.int
 
 
 def check_distributions(soft: NDArray[np.floating]) -> None:
-    """Raise UsageError, with the first row, where soft labels [n, c] are not from 0 or do not sum to 1 (within 1 %)."""
+    """Check that soft labels [n, c] are not negative and sum to 1 (within 1 %).
+
+    Raises:
+        UsageError: a row is no distribution; the error names the first such row.
+    """
     sums = soft.sum(axis=1, dtype=np.float32)
     bad = np.flatnonzero(~((soft.min(axis=1, initial=0) >= 0) & (np.abs(sums - 1) < 0.01)))
     if len(bad):

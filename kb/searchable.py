@@ -55,7 +55,7 @@ class Searchable(Protocol):
 
     @property
     def digests(self) -> TextDigests | None:
-        """Digests of the rows' texts, where they are kept in place of the texts."""
+        """Digests of the rows' texts, if they are kept instead of the texts."""
 
     def __len__(self) -> int:
         """Number of rows that a search can find."""
@@ -78,10 +78,10 @@ class Searchable(Protocol):
         """The gold labels of all rows, -1 for none."""
 
     def text(self, row: int) -> str | tuple[str, str] | None:
-        """The row's text or pair; None where it is not kept."""
+        """The row's text or pair; None if it is not kept."""
 
     def text_digest(self, row: int) -> str | None:
-        """The digest of the row's text, 64 hexadecimal digits; None where digests are not kept."""
+        """The digest of the row's text, 64 hexadecimal digits; None if digests are not kept."""
 
     def rows_of(self, text: str | tuple[str, str]) -> list[int]:
         """The rows with exactly this text or pair, in order.

@@ -4,7 +4,7 @@ Digests tell whether a text is in the knowledge base and in which rows, for exam
 person's rows. Anyone who holds the digests can test guesses: a digest protects a text only as far as the text is hard
 to guess. A random salt for each knowledge base prevents precomputed tables, and hides which texts two knowledge bases
 share. A slow hash (such as scrypt) would not help: the row's key beside the digest confirms a guess just as well, at
-any speed (docs/privacy.md).
+any speed (docs/explanation/privacy.md).
 
 On disk, ``text_digests.npy``: uint8 [n + 1, 32], the salt and then each row's SHA-256 of the salt and the text. The
 text is hashed as JSON in UTF-8, ``"text"`` or ``["text", "pair"]``, as in ``texts.jsonl`` but without the line's end.
@@ -30,7 +30,7 @@ BYTES = 32
 
 
 class TextDigests:
-    """Digests of n texts.
+    """Salted SHA-256 digests of n texts.
 
     Args:
         table: uint8 [n + 1, 32]: the salt, and the digests.
@@ -71,8 +71,8 @@ class TextDigests:
 
     def rows_of(self, text: str | tuple[str, str]) -> list[int]:
         """The rows that have this text, in order."""
-        wanted = np.frombuffer(_digest(self.table[0].tobytes(), text), np.uint8)
-        found: list[int] = np.flatnonzero((self.table[1:] == wanted).all(axis=1)).tolist()
+        digest = np.frombuffer(_digest(self.table[0].tobytes(), text), np.uint8)
+        found: list[int] = np.flatnonzero((self.table[1:] == digest).all(axis=1)).tolist()
         return found
 
     def __len__(self) -> int:
@@ -100,13 +100,13 @@ def open_texts(path: Path, size: int) -> bytes | mmap.mmap:
     """Map the rows' texts into memory.
 
     Args:
-        path: of the file.
-        size: its bytes; 0 for no file.
+        path: the file.
+        size: the size of the file in bytes; 0 if there is no file.
 
     Raises:
-        BundleIntegrityError: it is missing.
-        BundleError: it has another size.
-    """
+        BundleIntegrityError: the file is missing.
+        BundleError: the file has another size.
+    """  # noqa: DOC501
     if size == 0:
         return b""
     if not path.is_file():
@@ -119,12 +119,12 @@ def open_texts(path: Path, size: int) -> bytes | mmap.mmap:
 
 
 def open_digests(folder: Path, rows: int) -> TextDigests | None:
-    """The digests of the rows' texts; None where there is no file.
+    """The digests of the rows' texts; None if there is no file.
 
     Raises:
         BundleIntegrityError: the file cannot be read.
         BundleError: it has another number of rows.
-    """
+    """  # noqa: DOC501
     path = folder / DIGESTS_FILE
     if not path.exists():
         return None

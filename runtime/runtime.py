@@ -12,9 +12,9 @@ from ..errors import BundleError, ReaugkdError, UsageError
 from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey
 from .bundle.manifest import Manifest
+from .decision.abstention import AbstentionPolicy, policy_for
 from .decision.abstention_goal import Abstain
 from .decision.gating import Gate
-from .inference.abstain import AbstentionPolicy, policy_for
 from .inference.inputs import Text
 from .inference.prediction import Prediction
 from .inference.retrieval_policy import RetrievalMode, checked_mode
@@ -213,8 +213,8 @@ class Runtime:
         """`predict_many` for texts with keys: each answer or error is returned with the key of its text.
 
         Args:
-            items: pairs of any key and its text. An error in place of a text, of a record that could not be read, is
-                counted by `stats` and returned in its turn.
+            items: pairs of any key and its text. An error instead of a text (for a record that could not be read) is
+                counted by `stats` and returned in its position.
             abstain: same as `predict`.
 
         Raises:
@@ -279,7 +279,10 @@ class Runtime:
             self._statistics.count_error(error)
             raise
         if policy is not None:
-            answer = policy.apply(answer)
+            score, signal = policy.decide(
+                answer.student_probabilities, answer.retrieval_probabilities, answer.similarities, answer.edited
+            )
+            answer = replace(answer, rejection_score=score, abstention=signal)
         self._statistics.count(answer)
         return answer
 
@@ -289,7 +292,11 @@ class Runtime:
         items: Iterable[Item],
         abstain: Abstain | str | None,
     ) -> Iterator[Answer]:
-        """The answers to a stream, each from the latest state of the knowledge base."""
+        """Return the answers to a stream, each from the latest state of the knowledge base.
+
+        Raises:
+            UsageError: ``items`` is not an iterable, or same as `predict_many`.
+        """
         now = self._current()
         if isinstance(items, str | bytes) or not isinstance(items, Iterable):
             expected, remedy = "an iterable of texts", "Put a single text into a list, or use predict."
@@ -335,7 +342,11 @@ class Runtime:
         return fresh
 
     def _reopen(self, old: Parts) -> Opened:
-        """The runtime of a forked child, which cannot use its parent's thread pools and locks."""
+        """Open the bundle in a forked child, which cannot use its parent's thread pools and locks.
+
+        Raises:
+            BundleError: the bundle was replaced after it was opened.
+        """
         parts = open_parts(self._settings)
         if parts.bundle.seal != old.bundle.seal:
             raise BundleError(

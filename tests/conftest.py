@@ -1,4 +1,4 @@
-"""What every test shares: the folder of real data and models, where there is one; a tiny bundle; a tiny training."""
+"""Fixtures of all tests: real data and models, a tiny bundle, a tiny training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data sets and models beside the checkout; skips where there is none."""
+    """The folder of real data sets and models next to the checkout; skips the test if it does not exist."""
     if not (SHARED / "data").is_dir():
         pytest.skip("../shared is not here: tests on the real data sets and encoder were skipped")
     return SHARED
@@ -41,7 +41,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def edge_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of single texts with the labels a, b and c, to be looked at and not to be changed."""
+    """A bundle of single texts with the labels a, b and c; read-only."""
     from support.tiny_bundle import build_tiny_bundle
 
     return build_tiny_bundle(tmp_path_factory.mktemp("edge") / "bundle")
@@ -49,7 +49,7 @@ def edge_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of pairs."""
+    """A bundle of pairs; read-only."""
     from support.tiny_bundle import build_tiny_bundle
 
     return build_tiny_bundle(tmp_path_factory.mktemp("edge") / "pairs", pairs=True)
@@ -57,7 +57,7 @@ def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of 120 rows with held-out rows, 90 of them unrelated to those; tests copy it and do not change it."""
+    """A bundle of 120 rows with held-out rows, of which 90 are unrelated; read-only, tests copy it."""
     from support.heldout_bundle import build_heldout_bundle
 
     return build_heldout_bundle(tmp_path_factory.mktemp("export") / "bundle", rows=120, unrelated=90)
@@ -71,7 +71,7 @@ def bundle(export: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """A tiny teacher, 240 train and 60 test rows, the finished run and its bundle; not to be changed."""
+    """A tiny teacher, 240 train and 60 test rows, the finished run and its bundle; read-only."""
     from support.workshop import build_workshop
 
     return build_workshop(tmp_path_factory.mktemp("workshop"))

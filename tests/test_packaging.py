@@ -1,4 +1,4 @@
-"""What the package promises of itself: its names, its layers, its folders, what the edge may import."""
+"""The package: public names, layers, folders, and the imports of the edge."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def sources() -> list[Path]:
 
 
 def layer_of(file: Path) -> str:
-    """kb, runtime, export or commands; "" for the files at the root."""
+    """Return kb, runtime, export or commands; "" for the files at the root."""
     first = file.relative_to(ROOT).parts[0]
     return first if first in LAYERS else ""
 
 
 def imports(file: Path) -> Iterator[tuple[str, bool]]:
-    """Every module that a file imports anywhere, by its absolute name, and whether only for the type checker."""
+    """Yield every module that a file imports, by its absolute name, and whether only for the type checker."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     package = ["reaugkd", *file.relative_to(ROOT).parts[:-1]]
     only_types = {
@@ -66,7 +66,7 @@ def test_all_names_can_be_imported_and_no_other() -> None:
         reaugkd.nonsense  # noqa: B018
 
 
-def test_every_error_is_public_and_says_what_to_return() -> None:
+def test_every_error_is_public_and_has_an_exit_code() -> None:
     errors = importlib.import_module("reaugkd.errors")
     tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert tree <= set(reaugkd.__all__)
@@ -75,7 +75,7 @@ def test_every_error_is_public_and_says_what_to_return() -> None:
         assert getattr(reaugkd, name).exit_code in (1, 2)
 
 
-def test_what_the_type_checker_sees_is_what_is_exported() -> None:
+def test_the_type_checker_sees_the_exported_names() -> None:
     tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
     typed = next(node for node in tree.body if isinstance(node, ast.If))
     names = {alias.name for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names}
@@ -121,6 +121,6 @@ def test_the_edge_depends_on_five_libraries_and_the_versions_agree() -> None:
     assert project["scripts"] == {"reaugkd": "reaugkd.cli:main"}
 
 
-def test_no_file_grows_too_long() -> None:
+def test_no_file_is_too_long() -> None:
     lines = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in sources()}
     assert {file: count for file, count in lines.items() if count > LONGEST} == {}

@@ -1,9 +1,9 @@
-"""Everything that is compared, built on the same rows.
+"""Build all compared systems on the same rows.
 
     python build.py TEACHER RUN OUT
 
-Whatever a peer lets its user choose is chosen on the held-out rows of the run: of the linear heads, C. As these rows
-end up in our knowledge base too, a head is then fitted on all rows.
+Hyperparameters are chosen on the held-out rows of the run: C of the linear heads. Each head is then fitted on all rows,
+because the held-out rows are in reaugkd's knowledge base too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 
 
 def main(teacher: str, run: Path, out: Path) -> None:
-    """Build what is not there yet."""
+    """Build the systems that are not built yet."""
     source = FinishedRun.read(RunFolder(run))
     assert source.train.labels is not None and source.heldout.labels is not None
     rows = _Rows(source.train.texts, source.train.labels, source.heldout.texts, source.heldout.labels)
@@ -68,11 +68,11 @@ class _Rows:
 
     @property
     def all_labels(self) -> list[str]:
-        """Of the train rows and the held-out ones."""
+        """The labels of the train rows and the held-out rows."""
         return [*self.labels, *self.heldout_labels]
 
     def best_head(self, train: Any, heldout: Any) -> LogisticRegression:
-        """A logistic regression, not fitted, with the C that does best on the held-out rows."""
+        """Return an unfitted logistic regression with the best C on the held-out rows."""
         heads = [LogisticRegression(C=strength, max_iter=2000).fit(train, self.labels) for strength in STRENGTHS]
         best = max(heads, key=lambda head: float(head.score(heldout, self.heldout_labels)))
         return LogisticRegression(C=best.C, max_iter=2000)
@@ -86,7 +86,7 @@ def _eager(run: Path, folder: Path) -> None:
 
 
 def _teacher(run: Path, source: FinishedRun, folder: Path) -> None:
-    """The fine-tuned teacher by itself: for PyTorch, and in int8 as optimum exports and quantizes it."""
+    """Save the fine-tuned teacher for PyTorch, and in int8 as exported and quantized by optimum."""
     teacher = EncoderClassifier.load(RunFolder(run).teacher)
     for form in ("torch", "int8"):
         (folder / form).mkdir(parents=True)
@@ -107,7 +107,7 @@ def _words(rows: _Rows, folder: Path) -> None:
 
 
 def _sentences(teacher: str, rows: _Rows, folder: Path) -> None:
-    """The teacher's own start as a sentence encoder in int8, with a linear classifier on its embeddings."""
+    """Save the pretrained sentence encoder in int8, with a linear classifier on its embeddings."""
     from optimum.onnxruntime import AutoQuantizationConfig
     from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
 

@@ -1,7 +1,7 @@
-"""faiss's HNSW in place of usearch's: the same keys, edges, breadths and k, in the same pipeline.
+"""Compare faiss's HNSW with usearch's: the same keys, connectivity, expansion and k, in the same pipeline.
 
-Searches are timed inside answers, right after a run of the student has gone through the caches. Both libraries then
-start from the same cold memory; in a loop of their own both would look several times as fast.
+Searches are timed inside predictions, right after a run of the student, which evicts the index from the caches. In a
+loop of searches alone both libraries would be several times as fast.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from reaugkd.runtime.inference.retrieval_policy import RetrievalPolicy
 Floats = NDArray[np.float32]
 
 FLOAT32_GRAPH, SAME_GRAPH = "float32", "same"
-"""faiss with whole keys, as most use it, and with keys stored as the bundle's index stores them."""
+"""faiss with float32 keys, its default, and with keys stored in the type of the bundle's index."""
 
 _STORED_AS = {"f16": "QT_fp16", "bf16": "QT_bf16", "i8": "QT_8bit"}
 
 
 class FaissIndex:
-    """What a knowledge base asks of its index, answered by faiss."""
+    """An index of a knowledge base, searched by faiss."""
 
     def __init__(self, path: Path, breadth: int) -> None:
         faiss.omp_set_num_threads(1)
@@ -39,13 +39,13 @@ class FaissIndex:
         self._index.hnsw.efSearch = breadth
 
     def search(self, query: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
-        """The k keys of the largest cosine, best first."""
+        """Return the k rows with the largest cosine, best first, and their cosines."""
         similarities, rows = self._index.search(query[np.newaxis], k)
         return rows[0], similarities[0]
 
 
 def write_graphs(runtime: Runtime, folder: Path) -> None:
-    """Build faiss's graphs over a bundle's keys."""
+    """Build faiss's graphs of a bundle's keys."""
     folder.mkdir()
     kb, config = runtime.knowledge_base, runtime.manifest.kb
     keys, metric = _keys(kb), faiss.METRIC_INNER_PRODUCT
@@ -61,19 +61,19 @@ def write_graphs(runtime: Runtime, folder: Path) -> None:
 
 
 def on_faiss(runtime: Runtime, path: Path) -> KnowledgeBase:
-    """The bundle's knowledge base on one of faiss's graphs."""
+    """Return the bundle's knowledge base with a faiss graph as its index."""
     own = runtime.knowledge_base
     index: Any = FaissIndex(path, runtime.manifest.kb.expansion_search)
     return KnowledgeBase(index, own.soft_labels, np.zeros(len(own), ROW_DTYPE), b"")
 
 
 def pipeline_on(runtime: Runtime, kb: KnowledgeBase) -> Pipeline:
-    """The bundle's pipeline on another knowledge base."""
+    """Return the bundle's pipeline with another knowledge base."""
     return Pipeline(runtime.manifest, runtime.tokenizer, kb, RetrievalPolicy())
 
 
 def compare_graphs(built: Path, texts: Sequence[str], count: int) -> dict[str, Any]:
-    """Recall, latency and bytes of each graph, on ``count`` visits to the texts in which they take turns."""
+    """Measure recall, latency and bytes of each graph, interleaved on ``count`` texts."""
     runtime = Runtime.open(built / "bundle", threads=1)
     student, config, k = runtime.student, runtime.manifest.kb, runtime.manifest.blend.k
     files = {f"usearch, {config.dtype}": built / "bundle" / KB_FOLDER / INDEX_FILE}
@@ -106,7 +106,7 @@ def compare_graphs(built: Path, texts: Sequence[str], count: int) -> dict[str, A
 
 
 def _recall(exact: NDArray[np.int64], found: Sequence[NDArray[np.int64]]) -> float:
-    """The mean share of the true neighbours that are found."""
+    """Compute the mean share of the true neighbours that are found."""
     return float(np.mean([np.isin(true, some).mean() for true, some in zip(exact, found, strict=True)]))
 
 
@@ -115,6 +115,6 @@ def _answers(pipeline: Pipeline, student: Any, texts: Sequence[str]) -> Any:
 
 
 def _keys(kb: KnowledgeBase) -> Floats:
-    """The keys as they are stored, of length 1."""
+    """Return the stored keys, normalised to length 1."""
     keys = kb.keys()
     return keys / np.linalg.norm(keys, axis=1, keepdims=True)

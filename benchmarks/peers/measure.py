@@ -1,9 +1,9 @@
-"""Accuracy, latency, bytes and start of every system.
+"""Measure accuracy, latency, size and cold start of every system.
 
     python measure.py DATA BUILT OUT
 
-The systems take turns on the same texts in one process, in an order drawn anew for each text; for the ratios two at a
-time do; start and memory come from fresh processes. Writes OUT.json, OUT.md and OUT.svg.
+The systems are interleaved on the same texts in one process, in a random order for each text; ratios are measured with
+two systems at a time. Cold start and memory come from new processes. Writes OUT.json, OUT.md and OUT.svg.
 """
 
 from __future__ import annotations
@@ -18,7 +18,21 @@ from typing import Any
 
 import numpy as np
 from graphs import compare_graphs
-from systems import BLEND, EAGER, FAISS, FLOAT32, GATED, PIPELINE, STUDENT, SYSTEMS, Ask, open_system, places
+from systems import (
+    BLEND,
+    EAGER,
+    FAISS,
+    FLOAT32,
+    GATED,
+    PIPELINE,
+    STUDENT,
+    SYSTEMS,
+    TEACHER,
+    TEACHER_INT8,
+    Ask,
+    open_system,
+    places,
+)
 
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.latency import Quantiles, interleave, visits
@@ -55,7 +69,10 @@ def main(data: Path, built: Path, out: Path) -> None:
         }
     ratios = {
         f"{slow} over {fast}": _ratio(asks[slow], asks[fast], texts)
-        for slow, fast in ((PIPELINE, STUDENT), (PIPELINE, BLEND), (FLOAT32, STUDENT), (EAGER, STUDENT), (FAISS, BLEND))
+        for slow, fast in (
+            *((PIPELINE, STUDENT), (PIPELINE, BLEND), (FLOAT32, STUDENT), (EAGER, STUDENT), (FAISS, BLEND)),
+            *((TEACHER, STUDENT), (TEACHER_INT8, STUDENT), (TEACHER_INT8, BLEND)),
+        )
     }
     report = {
         "data": data.name,
@@ -76,7 +93,7 @@ def _task(ask: Ask, texts: list[str]) -> Any:
 
 
 def _ratio(slow: Ask, fast: Ask, texts: list[str]) -> float:
-    """Of the p50, where these two alone take turns: ten models at once leave none of them anything in the caches."""
+    """Measure the ratio of the p50s of two systems: ten interleaved models would evict each other from the caches."""
     tasks = [_task(ask, texts) for ask in (slow, fast)]
     interleave(tasks, visits(len(texts), WARM_UP, 1))
     taken = interleave(tasks, visits(len(texts), VISITS, 0))
@@ -93,7 +110,7 @@ def _bytes(place: Path) -> int:
 
 
 def _start(name: str, built: Path) -> dict[str, float]:
-    """A fresh process's milliseconds to its first answer, imports included, and its memory then."""
+    """Measure a new process: milliseconds to the first answer, imports included, and its memory then."""
     script = str(Path(__file__).with_name("start.py"))
     done = subprocess.run([sys.executable, script, name, str(built)], check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -110,7 +127,7 @@ def _table(report: dict[str, Any]) -> str:
         cells += [f"{found[key]:.0f}" for key in ("p50_us", "p95_us")]
         cells += [f"{found['bytes'] / 1e6:.1f}", f"{found['start_ms']:.0f}", f"{found['rss_mb']:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", "Ratios of the p50, these two alone taking turns:", ""]
+    lines += ["", "Ratios of the p50, measured with these two systems alone:", ""]
     lines += [f"- {name}: {ratio:.2f}x" for name, ratio in report["ratios"].items()]
     search = report["search"]
     lines += ["", "{rows} keys of {ndim} dimensions, k {k}, {edges} edges, width {width}:".format(**search["setting"])]
@@ -122,7 +139,7 @@ def _table(report: dict[str, Any]) -> str:
 
 
 def _draw(systems: dict[str, dict[str, float]], path: Path) -> None:
-    """Accuracy over the p50 latency, bytes as areas."""
+    """Plot accuracy over p50 latency; the area of a point is the size on disk."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -1,8 +1,8 @@
-"""A fresh process's start: milliseconds to its first answer, imports included, and its memory then.
+"""Measure a cold start: milliseconds to the first answer, imports included, and the memory of the process then.
 
     python start.py SYSTEM BUILT
 
-But for json and pathlib, nothing is imported before the clock starts that a system would have to import itself.
+Apart from json and pathlib, no module that a system imports is imported before the clock starts.
 """
 
 import json
@@ -12,13 +12,13 @@ from pathlib import Path
 
 
 def main(name: str, built: Path) -> None:
-    """Print both as JSON."""
+    """Print both figures as JSON."""
     began = time.perf_counter()
     from systems import open_system
 
     open_system(name, built)("where is my parcel?")
     ms = 1e3 * (time.perf_counter() - began)
-    # Not getrusage: its peak is that of the process this one was forked from.
+    # Not getrusage: its peak includes the parent process before the fork.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     rss = int(status["VmRSS"].split()[0]) * 1024 / 1e6
     sys.stdout.write(f"\n{json.dumps({'ms': ms, 'rss_mb': rss})}\n")

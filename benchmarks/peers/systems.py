@@ -1,4 +1,4 @@
-"""The systems that are compared: opened from their folder, asked for one text's label at a time, on one thread."""
+"""The compared systems: each opens from its folder and predicts the label of one text at a time, on one thread."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 Ask = Callable[[str], str]
 
 STUDENT, GATED, BLEND = "reaugkd, student alone", "reaugkd, gated", "reaugkd, student + retrieval"
-FLOAT32, FAISS = "reaugkd, float32 student", "reaugkd, faiss in usearch's place"
+FLOAT32, FAISS = "reaugkd, float32 student", "reaugkd, faiss instead of usearch"
 PIPELINE, EAGER = "optimum pipeline, same model", "torch eager, same student"
 TEACHER, TEACHER_INT8 = "fine-tuned MiniLM, torch", "fine-tuned MiniLM, int8 ONNX"
 SENTENCES, WORDS, STATIC = "sentence embeddings int8 + linear", "TF-IDF + linear", "model2vec + linear"
 
 
 def open_system(name: str, folder: Path) -> Ask:
-    """A system that answers a text with its label.
+    """Open a system: a function from a text to its label.
 
     Args:
         name: one of ``SYSTEMS``.
-        folder: what build.py made; several systems share the bundle in it.
+        folder: the output of build.py; several systems share the bundle in it.
     """
     return SYSTEMS[name](folder)
 
 
 def places(name: str, folder: Path) -> list[Path]:
-    """The files and folders that a system needs to answer."""
+    """Return the files and folders that a system needs for predictions."""
     own = {
         STUDENT: ["bundle/student", "bundle/manifest.json"],
         PIPELINE: ["bundle/student"],
@@ -169,4 +169,4 @@ SYSTEMS: dict[str, Callable[[Path], Ask]] = {
     WORDS: _words,
     STATIC: _static,
 }
-"""By name, ours first."""
+"""The systems by name, those of reaugkd first."""

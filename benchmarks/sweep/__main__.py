@@ -1,4 +1,4 @@
-"""Measure how the cost of retrieval grows with tokens, rows and threads.
+"""Measure the cost of retrieval by tokens, rows and threads.
 
     python -m reaugkd.benchmarks.sweep BUNDLE [--data FILE] [--tokens 8,16,32] [--rows 10000,100000] [--seconds 20]
         [--threads N] [--json FILE] [--plot FILE.svg|png]
@@ -30,13 +30,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the sweep and write its table to stdout."""
     parser = argparse.ArgumentParser(prog="python -m reaugkd.benchmarks.sweep", description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--data", help="texts to cut to length; default: the knowledge base's own texts")
-    parser.add_argument("--tokens", type=_numbers, help="tokens of the texts; default: 8,16,32,64,128 up to max_length")
-    parser.add_argument("--rows", type=_numbers, help="rows of the knowledge bases; default: 10000,100000")
-    parser.add_argument("--seconds", type=float, help="time for the latency measurement; default: 20")
-    parser.add_argument("--threads", type=int, help="threads beside one; default: all cores")
-    parser.add_argument("--json", type=Path, help="file for the report as JSON")
-    parser.add_argument("--plot", type=Path, help="file for the plot, .svg or .png")
+    parser.add_argument("--data", help="File of texts to cut to length.  [default: the knowledge base's texts]")
+    parser.add_argument("--tokens", type=_numbers, help="Tokens per text.  [default: 8,16,32,64,128 up to max_length]")
+    parser.add_argument("--rows", type=_numbers, help="Rows of the knowledge bases.  [default: 10000,100000]")
+    parser.add_argument("--seconds", type=float, help="Time for the latency measurement.  [default: 20]")
+    parser.add_argument("--threads", type=int, help="Number of threads to compare with one.  [default: all cores]")
+    parser.add_argument("--json", type=Path, help="Write the report as JSON to a file.")
+    parser.add_argument("--plot", type=Path, help="Write the plot to a file (.svg or .png).")
     options = vars(parser.parse_args(arguments))
     bundle, data, json_file, plot = (options.pop(name) for name in ("bundle", "data", "json", "plot"))
     try:

@@ -1,4 +1,4 @@
-"""Plot of the sweep, drawn by matplotlib."""
+"""Plot of the sweep, with matplotlib."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reaugkd.benchmarks.sweep.sweep import SweepCell, SweepReport
 from reaugkd.errors import DependencyError, UsageError
 from reaugkd.kb.storage.atomic import atomic_write, refuse_existing
 
-# The same figures, the same bytes.
+# Reproducible files: the same figures give the same bytes.
 _SETTINGS: Any = {"svg.hashsalt": "reaugkd", "svg.fonttype": "none", "font.size": 9}
 _METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "png": {"Software": None}}
 _INCHES = (9.5, 7.0)
@@ -30,7 +30,7 @@ def plot_file(path: Path) -> Iterator[Callable[[SweepReport], None]]:
     Raises:
         UsageError: another suffix.
         DependencyError: matplotlib is not installed.
-        OutputExistsError: a folder is in its place.
+        OutputExistsError: ``path`` is a folder.
         StorageError: the file cannot be written.
     """
     kind = path.suffix.lower().removeprefix(".")
@@ -77,7 +77,9 @@ def _over_tokens(axes: Any, report: SweepReport) -> None:
     for rows in report.built:
         cells = [cell for cell in report.cells if cell.rows == rows]
         axes.plot(*_points([(cell.tokens, cell.total.p50_us) for cell in cells]), "o-", label=f"{rows:,} rows")
-    _described(axes, "an answer, p50, one thread", "tokens", "microseconds", [one.tokens for one in report.alone])
+    _described(
+        axes, "latency of one text, p50, one thread", "tokens", "microseconds", [one.tokens for one in report.alone]
+    )
 
 
 def _over_rows(overhead: Any, search: Any, report: SweepReport) -> None:
@@ -94,7 +96,7 @@ def _over_rows(overhead: Any, search: Any, report: SweepReport) -> None:
     overhead.axhline(0, color="black", linewidth=0.6)
     search.set_yscale("log")
     _described(overhead, "overhead over the student alone, p50", "rows", "per cent")
-    _described(search, "the search, p50 and p95 (dotted)", "rows", "microseconds")
+    _described(search, "latency of the search, p50 and p95 (dotted)", "rows", "microseconds")
 
 
 def _of_streams(axes: Any, report: SweepReport) -> None:
@@ -104,11 +106,11 @@ def _of_streams(axes: Any, report: SweepReport) -> None:
             points = [(one.tokens, one.throughput.per_s[threads]) for one in some]
             axes.plot(*_points(points), "o-", label=f"{name}, {threads} thread{'s' * (threads > 1)}")
     axes.set_ylim(bottom=0)
-    _described(axes, "a stream", "tokens", "texts a second", [one.tokens for one in report.alone])
+    _described(axes, "throughput of a stream", "tokens", "texts a second", [one.tokens for one in report.alone])
 
 
 def _reach(cell: SweepCell) -> tuple[float, float]:
-    """Distance of the interval's ends from the value, 0 if the interval does not contain the value."""
+    """Return the distances of the interval's ends from the value; 0 if the interval does not contain the value."""
     value, (low, high) = cell.overhead.p50_percent, cell.overhead.ci95_percent
     return max(0.0, value - low), max(0.0, high - value)
 

@@ -28,18 +28,18 @@ def format_sweep(report: SweepReport) -> str:
     )
     return "\n".join(
         [
-            f"{setting['samples']} visits in which all take turns, {setting['texts']} texts of each length "
+            f"{setting['samples']} interleaved visits, {setting['texts']} texts of each length "
             f"({setting['source']}); {report.host['cpu']}",
-            f"k {setting['k']}, {index['ndim']} dimensions in {index['dtype']}, {index['connectivity']} edges, width "
-            f"{index['expansion_search']}",
-            f"rows: the bundle's own {setting['own_rows']:,}, beyond them copies of these, turned by as much as "
-            f"keys lie apart (median cosine {setting['nearest']:.3f})",
+            f"k {setting['k']}, {index['ndim']} dimensions in {index['dtype']}, {index['connectivity']} edges, "
+            f"ef_search {index['expansion_search']}",
+            f"rows: the bundle's own {setting['own_rows']:,}, then copies of these, rotated by the angle between "
+            f"nearest keys (median cosine {setting['nearest']:.3f})",
             f"built: {'; '.join(built)}",
             "",
             table(header, lines),
             "",
-            "overhead: over the student alone; growth: of the search's p50 over that in the smallest knowledge base",
-            "texts/s: of a line's threads, which took turns; one line was measured after the other",
+            "overhead: relative to the student alone; growth: search p50 relative to the smallest knowledge base",
+            "texts/s: throughput by number of threads, interleaved; one line was measured after the other",
             *_warnings(report),
         ]
     )
@@ -69,11 +69,11 @@ def _warnings(report: SweepReport) -> list[str]:
     streams = [(one.tokens, "alone", one.throughput) for one in report.alone]
     streams += [(cell.tokens, f"{cell.rows:,} rows", cell.throughput) for cell in report.cells]
     few = [
-        f"WARNING: only {report.setting['different_texts']} different texts of a length were available, so searches "
-        "find their rows in the caches: the real cost is higher. Give more texts with --data"
+        f"WARNING: only {report.setting['different_texts']} different texts of a length were available, so keys "
+        "stay in the CPU's caches and searches look too fast. Give more texts with --data"
     ]
     return [*few * few_texts(report)] + [
-        f"WARNING: {tokens} tokens, {rows}: several threads gave other answers than one"
+        f"WARNING: {tokens} tokens, {rows}: several threads gave different answers from one thread"
         for tokens, rows, throughput in streams
         if not throughput.identical
     ]

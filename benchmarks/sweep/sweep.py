@@ -1,8 +1,8 @@
 """Sweep: cost of retrieval by tokens of the text, rows of the knowledge base, and threads.
 
-Every number of tokens is measured with every number of rows and with the student alone. All are
-interleaved in one process, on the one session of one runtime, as in `interleaved`. The knowledge bases are grown from
-the bundle's own (`synthetic_kb`), the texts are cut to length from real ones (`text_lengths`).
+Every number of tokens is measured with every number of rows and with the student alone, all interleaved in one process
+with one runtime session (`interleaved`). The knowledge bases are enlarged from the bundle's own (`synthetic_kb`); the
+texts are real texts cut to length (`text_lengths`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, GrownKb, SyntheticKb, recall
+from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, EnlargedKb, SyntheticKb, recall
 from reaugkd.benchmarks.sweep.text_lengths import texts_of_length, usual_lengths
 from reaugkd.benchmarks.sweep.thread_scaling import Throughput, measure_streams
 from reaugkd.errors import UsageError
@@ -40,34 +40,34 @@ from reaugkd.runtime.runtime import Runtime
 
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], object]]]
 Place = tuple[int, int]
-"""Tokens, and rows or ``ALONE``."""
+"""Tokens of the texts, and rows of the knowledge base or ``ALONE``."""
 
 ALONE = 0
-"""In place of a number of rows: the student without retrieval."""
+"""The number of rows that stands for the student without retrieval."""
 
 FEWEST_SAMPLES, MOST_SAMPLES = 100, 5000
 _TEXTS_TO_CUT, _QUERIES = 2000, 50
-_MOST = 100_000_000  # rows, whose index would take 30 GB; of everything else less makes sense
-_FEW = 0.5  # of the texts asked for: so few different ones would find their neighbours in the caches
+_MOST = 100_000_000  # upper limit of every setting; an index of as many rows takes 30 GB
+_FEW = 0.5  # share of the requested texts; with fewer different texts the keys stay in the CPU's caches
 
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What is measured, and how long.
+    """The settings of a sweep.
 
     Attributes:
-        tokens: of the texts, special ones counted. Default: 8, 16, 32, 64 and 128, as far as the model reads.
-        rows: of the knowledge bases.
-        threads: beside one; None takes every core that this process may use.
-        seconds: for the latencies; as many visits as fit in, at least 100, at most 5,000.
-        samples: that many visits instead, whatever time they take.
-        warmup: visits before them, thrown away.
-        inputs: texts of each number of tokens.
-        passes: over the texts for the throughput, one thread and several in turn; the median counts.
-        seed: of the texts, the growth, the order of visits and the bootstrap.
+        tokens: tokens per text, special tokens included. Default: 8, 16, 32, 64 and 128, up to the model's maximum.
+        rows: rows of the knowledge bases.
+        threads: number of threads to compare with one; None uses every core that this process may use.
+        seconds: time for the latency measurement, which makes 100 to 5,000 visits.
+        samples: number of visits; overrides ``seconds``.
+        warmup: visits before the measurement, not counted.
+        inputs: number of texts for each number of tokens.
+        passes: passes over the texts for the throughput, by one and by several threads alternately; the median counts.
+        seed: seed of the texts, the synthetic rows, the order of visits and the bootstrap.
 
     Raises:
-        UsageError: a number is below what makes sense.
+        UsageError: a number is out of range.
     """
 
     tokens: Sequence[int] | None = None
@@ -106,7 +106,7 @@ class Alone:
 
 @dataclass(frozen=True)
 class Growth:
-    """The p50 of the search over that in the smallest knowledge base, and its 95 % bootstrap interval."""
+    """The search p50 relative to the smallest knowledge base, with its 95 % bootstrap interval."""
 
     ratio: float
     ci95: Interval
@@ -117,13 +117,13 @@ class SweepCell:
     """The student with retrieval, at one number of tokens and of rows.
 
     Attributes:
-        tokens: of the texts.
-        rows: of the knowledge base.
-        total: of an answer.
-        search: its search, right after the student's run and with what that left in the caches.
-        overhead: over the student alone, on the same visits.
-        growth: of the search.
-        throughput: of a stream.
+        tokens: tokens per text.
+        rows: rows of the knowledge base.
+        total: latency of a prediction, microseconds.
+        search: latency of its search, right after the student's run, microseconds.
+        overhead: latency relative to the student alone, on the same visits.
+        growth: search latency relative to the smallest knowledge base.
+        throughput: throughput of a stream.
     """
 
     tokens: int
@@ -137,14 +137,14 @@ class SweepCell:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """The measurements, by tokens and within them by rows.
+    """The measurements, sorted by tokens, then by rows.
 
     Attributes:
-        alone: the student without retrieval.
-        cells: with it.
-        built: by rows, the ``seconds`` that building the knowledge base took, its ``bytes``, and the ``recall`` of a
-            search, the share of the true k neighbours that it finds.
-        setting: what was measured.
+        alone: results of the student without retrieval.
+        cells: results with retrieval.
+        built: by number of rows, the ``seconds`` to build the index, the ``bytes`` of the files, and the ``recall``
+            (share of the true k neighbours that a search finds).
+        setting: the settings.
         host: the machine and the libraries.
     """
 
@@ -155,7 +155,7 @@ class SweepReport:
     host: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
+        """Return the report as a JSON object."""
         return asdict(self)
 
 
@@ -169,23 +169,22 @@ def sweep(
     clock: Clock = perf_counter_ns,
     require_signature: PublicKey | None = None,
 ) -> SweepReport:
-    """Measure a bundle over tokens, rows and threads. The grown knowledge bases lie in a temporary folder meanwhile.
+    """Measure a bundle by tokens, rows and threads. The synthetic knowledge bases are in a temporary folder.
 
     Args:
         path: the bundle's folder.
-        texts: what to cut texts from. Default: the texts of the knowledge base, or the golden texts.
-        settings: what to measure. Default: ``SweepSettings()``.
-        source: where ``texts`` came from, for the report.
-        progress: called with (what is under way, what is counted) for each stage; its context's value is called with
-            (done, in all).
-        clock: for tests.
-        require_signature: whose signature the bundle must have.
+        texts: texts to cut to length. Default: the texts of the knowledge base, or the golden texts.
+        settings: the settings. Default: ``SweepSettings()``.
+        source: source of ``texts``, for the report.
+        progress: called with (stage, unit) for each stage; the value of its context is called with (done, total).
+        clock: clock in nanoseconds; another one for tests.
+        require_signature: the key that must have signed the bundle.
 
     Raises:
         BundleError: the bundle cannot be used.
         StorageError: the temporary folder's disk is full.
-        TextError: a text that cannot be answered.
-        UsageError: a knowledge base without rows, no texts, or a setting that cannot be meant.
+        TextError: a text cannot be predicted.
+        UsageError: the knowledge base has no rows, there are no texts, or a setting is invalid.
     """
     settings = settings or SweepSettings()
     threads, seed = checked_threads(settings.threads), settings.seed
@@ -203,15 +202,15 @@ def sweep(
             checked_input(text, runtime.manifest.text_pair)
         lengths = sorted(settings.tokens or usual_lengths(runtime.manifest.max_length))
         cut = {n: texts_of_length(runtime.tokenizer, inputs, n, settings.inputs, seed) for n in lengths}
-        bed = SyntheticKb(kb, seed)
-        bases = _grow_all(bed, sorted(settings.rows), Path(folder), threads, progress)
-        field = _contestants(runtime, bases, cut)
-        visit_us = _measure(field, settings.warmup, seed, clock).visit_us
+        synthetic = SyntheticKb(kb, seed)
+        bases = _enlarge_all(synthetic, sorted(settings.rows), Path(folder), threads, progress)
+        systems = _systems(runtime, bases, cut)
+        visit_us = _measure(systems, settings.warmup, seed, clock).visit_us
         samples = settings.samples or _fitting(settings.seconds, visit_us)
         with progress("latencies", "visit") as advance:
-            times = _measure(field, samples, seed, clock, lambda done: advance(done, samples))
+            times = _measure(systems, samples, seed, clock, lambda done: advance(done, samples))
         with progress("throughput", "stream") as advance:
-            streams = _streams(field, threads, settings, clock, lambda done: advance(done, len(field)))
+            streams = _streams(systems, threads, settings, clock, lambda done: advance(done, len(systems)))
         queries, k = _queries(runtime, cut), runtime.manifest.blend.k
         built = {
             rows: {"seconds": base.build_s, "bytes": base.bytes, "recall": recall(base.kb, queries, k)}
@@ -224,7 +223,7 @@ def sweep(
             "source": source or origin,
             "threads": threads,
             "own_rows": len(runtime.knowledge_base),
-            "nearest": float(np.median(bed.nearest)),
+            "nearest": float(np.median(synthetic.nearest)),
             "k": k,
             "index": {**asdict(runtime.manifest.kb), "dtype": DTYPE},
             "passes": settings.passes,
@@ -240,7 +239,7 @@ def sweep(
 
 
 @dataclass(frozen=True)
-class _Contestant:
+class _System:
     pipeline: Pipeline
     student: StudentSession
     texts: Sequence[Text]
@@ -251,52 +250,52 @@ class _Contestant:
 
 @dataclass(frozen=True)
 class _Times:
-    """Microseconds [m] of each contestant's answers and of their searches, in the order of visits."""
+    """Latencies [m] of each system's predictions and searches, in microseconds, in the order of visits."""
 
     total: dict[Place, Floats]
     search: dict[Place, Floats]
 
     @property
     def visit_us(self) -> float:
-        """The median of all contestants together."""
+        """The median latency of a visit, all systems together."""
         return float(np.median(sum(self.total.values())))
 
 
-def _grow_all(
-    bed: SyntheticKb, sizes: Sequence[int], folder: Path, threads: int, progress: Progress
-) -> dict[int, GrownKb]:
+def _enlarge_all(
+    synthetic: SyntheticKb, sizes: Sequence[int], folder: Path, threads: int, progress: Progress
+) -> dict[int, EnlargedKb]:
     bases = {}
     for rows in sizes:
         with progress(f"building {rows:,} rows", "row") as advance:
-            bases[rows] = bed.grow(rows, folder / str(rows), threads, advance)
+            bases[rows] = synthetic.enlarge(rows, folder / str(rows), threads, advance)
     return bases
 
 
 def _queries(runtime: Runtime, texts: Mapping[int, Sequence[Text]]) -> NDArray[np.float32]:
-    """Embeddings of some texts of each length."""
+    """Compute the embeddings of some texts of each length."""
     pair, each = runtime.manifest.text_pair, -(-_QUERIES // len(texts))
     some = [checked_input(text, pair) for of_length in texts.values() for text in of_length[:each]]
     return np.stack([runtime.student.run(runtime.tokenizer.encode(*text))[1] for text in some])
 
 
-def _contestants(
-    runtime: Runtime, bases: Mapping[int, GrownKb], texts: Mapping[int, Sequence[Text]]
-) -> dict[Place, _Contestant]:
+def _systems(
+    runtime: Runtime, bases: Mapping[int, EnlargedKb], texts: Mapping[int, Sequence[Text]]
+) -> dict[Place, _System]:
     manifest, tokenizer, own = runtime.manifest, runtime.tokenizer, runtime.knowledge_base
     pipelines = {ALONE: Pipeline(manifest, tokenizer, own, RetrievalPolicy("never"))}
     pipelines |= {rows: Pipeline(manifest, tokenizer, base.kb, RetrievalPolicy()) for rows, base in bases.items()}
-    return {(n, rows): _Contestant(pipelines[rows], runtime.student, texts[n]) for n, rows in product(texts, pipelines)}
+    return {(n, rows): _System(pipelines[rows], runtime.student, texts[n]) for n, rows in product(texts, pipelines)}
 
 
 def _measure(
-    field: Mapping[Place, _Contestant],
+    systems: Mapping[Place, _System],
     samples: int,
     seed: int,
     clock: Clock,
     done: Callable[[int], object] = lambda _visits: None,
 ) -> _Times:
-    """Visit ``samples`` inputs; ``done`` is called with the number of visits that have begun."""
-    search = np.empty((samples, len(field)))
+    """Visit ``samples`` inputs; ``done`` is called with the number of started visits."""
+    search = np.empty((samples, len(systems)))
 
     def note(visit: int, task: int, result: object) -> None:
         assert isinstance(result, Prediction)
@@ -304,23 +303,24 @@ def _measure(
         if task == 0:
             done(visit + 1)
 
-    inputs = len(next(iter(field.values())).texts)
-    tasks = [contestant.answer for contestant in field.values()]
+    inputs = len(next(iter(systems.values())).texts)
+    tasks = [system.answer for system in systems.values()]
     total = interleave(tasks, visits(inputs, samples, seed), seed=seed, clock=clock, after=note)
     return _Times(
-        {place: total[:, i] for i, place in enumerate(field)}, {place: search[:, i] for i, place in enumerate(field)}
+        {place: total[:, i] for i, place in enumerate(systems)},
+        {place: search[:, i] for i, place in enumerate(systems)},
     )
 
 
 def _streams(
-    field: Mapping[Place, _Contestant],
+    systems: Mapping[Place, _System],
     threads: int,
     settings: SweepSettings,
     clock: Clock,
     done: Callable[[int], object],
 ) -> dict[Place, Throughput]:
     found: dict[Place, Throughput] = {}
-    for place, one in field.items():
+    for place, one in systems.items():
         texts = [one.texts[i] for i in visits(len(one.texts), TEXTS_PER_PASS, settings.seed)]
         found[place] = measure_streams(one.pipeline, one.student, texts, threads, settings.passes, clock)
         done(len(found))
@@ -348,10 +348,10 @@ def _different_numbers(several: Sequence[object]) -> bool:
 
 
 def few_texts(report: SweepReport) -> bool:
-    """Whether so few different texts were at hand that searches found their rows in the caches."""
+    """Whether there were so few different texts that the keys stayed in the CPU's caches."""
     return bool(report.setting["different_texts"] < _FEW * report.setting["texts"])
 
 
 def _fitting(seconds: float, visit_us: float) -> int:
-    """How many visits fit in the time."""
+    """Return the number of visits that fit in the time."""
     return max(FEWEST_SAMPLES, int(min(MOST_SAMPLES, seconds * 1e6 / visit_us)))

@@ -1,10 +1,9 @@
-"""Synthetic knowledge bases of any number of rows, grown from a bundle's own, to measure search in large ones.
+"""Synthetic knowledge bases of any size, made from a bundle's rows, to measure the search in large indexes.
 
-The rows are the bundle's own keys first, then copies of them, each turned in a random direction by an angle drawn from
-those that lie between a key and its nearest other one in the bundle. (By one angle for all, a row's copies would be
-equally far from it, and a search could not tell them apart.) So crowds stay where they are and grow denser, as they do
-when more texts of the same kind come in; new kinds of texts, which would make new crowds, are not foreseen. Soft labels
-are those of the row that was copied.
+The first rows are the bundle's own keys. The others are copies, each rotated in a random direction by an angle drawn
+from the angles between a key and its nearest other key in the bundle. (With one angle for all, the copies of a row
+would be equally far from it, and a search could not rank them.) So clusters become denser, the same as with more texts
+of the same kind; there are no new clusters. A copy has the soft labels of its original.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from reaugkd.kb.soft_labels import decode
 Floats = NDArray[np.float32]
 
 DTYPE = "i8"
-"""How the keys are stored: the smallest and fastest, so that a million rows can be built while one waits."""
+"""The stored type of the keys: the smallest and fastest, so that a million rows take minutes to build."""
 
-_SAMPLE = 1000  # keys whose nearest others are looked up
-_BLOCK = 65_536  # keys turned at once
+_SAMPLE = 1000  # keys whose nearest other key is searched
+_BLOCK = 65_536  # keys rotated at once
 
 
 @dataclass(frozen=True)
-class GrownKb:
-    """A grown knowledge base, mapped from its files.
+class EnlargedKb:
+    """A synthetic knowledge base, mapped from its files.
 
     Attributes:
-        kb: it.
-        build_s: seconds that building its index took.
-        bytes: of its files.
+        kb: the knowledge base.
+        build_s: time to build the index, seconds.
+        bytes: size of the files.
     """
 
     kb: KnowledgeBase
@@ -47,14 +46,14 @@ class GrownKb:
 
 
 class SyntheticKb:
-    """The rows of a knowledge base, ready to be grown.
+    """Makes larger knowledge bases from the rows of one.
 
     Args:
-        kb: a bundle's, of at least one row.
-        seed: of the directions that copies are turned in.
+        kb: a bundle's knowledge base with at least one row.
+        seed: seed of the rotations.
 
     Attributes:
-        nearest: [m], cosines between keys and their nearest other ones, which are those between copies and their keys.
+        nearest: cosines between keys and their nearest other key, [m]; copies have the same cosines to their originals.
     """
 
     def __init__(self, kb: KnowledgeBase, seed: int = 0) -> None:
@@ -63,19 +62,19 @@ class SyntheticKb:
         self._keys /= np.linalg.norm(self._keys, axis=1, keepdims=True)
         some = np.random.default_rng(seed).permutation(len(kb))[:_SAMPLE]
         _, similarities = kb.search_many(self._keys[some], 2)
-        # Copies that are alike to the last bit would be one point to a graph.
+        # Identical copies would be a single point of the graph.
         self.nearest = similarities[:, -1].clip(0.1, 0.999)
 
-    def grow(
+    def enlarge(
         self, rows: int, folder: Path, threads: int = 1, progress: Callable[[int, int], object] | None = None
-    ) -> GrownKb:
-        """A knowledge base of ``rows`` rows, written to ``folder`` and mapped from there; some of the own if fewer.
+    ) -> EnlargedKb:
+        """Write a knowledge base of ``rows`` rows to ``folder``, and map it; a smaller one is a sample of the original.
 
-        Of the bundle's index it keeps the connectivity and the breadths; the keys are stored in ``DTYPE``. Texts are
-        left out. A million rows of 128 dimensions took 1.6 GB of memory and three minutes of a core's time to build.
+        The index has the connectivity and the expansions of the bundle's index; the keys are stored in ``DTYPE``. There
+        are no texts. A million rows of 128 dimensions took 1.6 GB of memory and three minutes on one core.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the files cannot be written.
         """
         parents = self._parents(rows)
         config = replace(self._kb.config, dtype=DTYPE)
@@ -87,23 +86,23 @@ class SyntheticKb:
         table["id"], table["label"] = np.arange(rows), -1
         KnowledgeBase(index, labels, table, b"").save(folder)
         size = sum(file.stat().st_size for file in folder.iterdir())
-        return GrownKb(KnowledgeBase.open(folder, config, self._kb.num_labels), build_s, size)
+        return EnlargedKb(KnowledgeBase.open(folder, config, self._kb.num_labels), build_s, size)
 
     def _parents(self, rows: int) -> NDArray[np.int64]:
-        """Row numbers [rows], each of the bundle's rows as often as any other, give or take one."""
+        """Return the originals' row numbers [rows]; each appears equally often, within one."""
         own = len(self._kb)
         if rows < own:
             return np.sort(np.random.default_rng(self._seed).permutation(own)[:rows])
         return np.arange(rows) % own
 
     def _turned(self, parents: NDArray[np.int64]) -> Floats:
-        """Their keys [rows, d]; from the second of the same row on, turned."""
+        """Return the keys [rows, d]; each is rotated, except the first of an original."""
         rng = np.random.default_rng(self._seed)
         keys = self._keys[parents]
         for start in range(len(self._keys), len(keys), _BLOCK):
             block = keys[start : start + _BLOCK]
             directions = rng.standard_normal(block.shape, np.float32)
-            directions -= (directions * block).sum(axis=1, keepdims=True) * block  # now at a right angle
+            directions -= (directions * block).sum(axis=1, keepdims=True) * block  # orthogonal to the key
             cosines = rng.choice(self.nearest, (len(block), 1))
             directions *= (1 / cosines**2 - 1) ** 0.5 / np.linalg.norm(directions, axis=1, keepdims=True)
             block += directions
@@ -111,12 +110,12 @@ class SyntheticKb:
 
 
 def recall(kb: KnowledgeBase, queries: Floats, k: int) -> float:
-    """The mean share of the k nearest rows that a search finds.
+    """Compute the mean share of the k nearest rows that a search finds.
 
     Args:
-        kb: its keys are copied for the time being, 4 bytes a dimension.
-        queries: [m, d], of length 1; a few dozen, as each is compared with every key.
-        k: rows asked for.
+        kb: the knowledge base; its keys are copied as float32 meanwhile.
+        queries: [m, d], of length 1; each is compared with every key.
+        k: number of neighbours.
     """
     keys = kb.keys()
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)

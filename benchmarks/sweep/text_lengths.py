@@ -1,4 +1,4 @@
-"""Texts of a given number of tokens, cut from real ones: what a student's time depends on is their length."""
+"""Texts with a given number of tokens, cut from real texts."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
 LENGTHS = (8, 16, 32, 64, 128)
 
-_ATTEMPTS = 20  # a text; what is left of a word may be split otherwise than the whole word was
-_BARREN = 50  # texts without a token in a row: there are hardly any others
+_ATTEMPTS = 20  # per text; a cut word may be tokenized differently from the whole word
+_MOST_EMPTY = 50  # consecutive texts without a token before the search for texts ends
 
 
 def usual_lengths(max_length: int) -> tuple[int, ...]:
-    """8, 16, 32, 64 and 128 tokens, as far as the model reads."""
+    """Return 8, 16, 32, 64 and 128 tokens, up to the model's maximum."""
     return tuple(length for length in LENGTHS if length <= max_length) or (max_length,)
 
 
 def texts_of_length(
     tokenizer: TextTokenizer, texts: Sequence[Text], tokens: int, count: int, seed: int = 0
 ) -> list[Text]:
-    """Texts, or pairs where ``texts`` are pairs, of exactly so many tokens.
+    """Return texts of exactly ``tokens`` tokens, or pairs if ``texts`` are pairs.
 
-    Each is the beginning of one of ``texts``, or of several in a row where one is too short.
+    Each is the beginning of one of ``texts``, or of several joined texts if one is too short.
 
     Args:
-        tokenizer: counts.
-        texts: at least one; they are drawn at random.
-        tokens: special ones counted.
-        count: how many to make.
-        seed: of the drawing.
+        tokenizer: the tokenizer that counts tokens.
+        texts: at least one text; they are drawn at random.
+        tokens: number of tokens, special tokens included.
+        count: number of texts to return.
+        seed: seed of the random draws.
 
     Raises:
-        UsageError: no such text can be made, because there is no room beside the special tokens, or because the
-            tokenizer cuts texts off before.
+        UsageError: no such text exists, because the special tokens leave no room, or because the tokenizer truncates
+            earlier.
     """
     rng = np.random.default_rng(seed)
     parts = [[text] if isinstance(text, str) else list(text) for text in texts]
     pieces = tokens - sum(tokenizer.encode(*parts[0]).special_tokens_mask)
-    # Of a pair, the second has the odd one.
+    # The second text of a pair has the odd token.
     shares = [pieces] if len(parts[0]) == 1 else [pieces // 2, pieces - pieces // 2]
     made: list[Text] = []
     while len(made) < count:
@@ -52,7 +52,7 @@ def texts_of_length(
                 break
         else:
             raise UsageError(
-                "no texts of so many tokens can be made",
+                "there are no texts with this number of tokens",
                 found=tokens,
                 expected=f"room for a word beside the special tokens, at most {tokenizer.max_length} (max_length)",
                 remedy="Choose other lengths (--tokens), or give texts that can be cut to this one (--data).",
@@ -62,9 +62,9 @@ def texts_of_length(
 
 
 def _beginning(tokenizer: TextTokenizer, texts: Sequence[str], pieces: int, rng: np.random.Generator) -> str:
-    """The first ``pieces`` tokens of some texts in a row, special ones not counted; "" where that cannot be."""
+    """Return the first ``pieces`` tokens of joined texts, without special tokens; "" if there is no such text."""
     joined, ends, barren = "", list[int](), 0
-    while len(ends) < pieces and barren < _BARREN:
+    while len(ends) < pieces and barren < _MOST_EMPTY:
         more = f"{joined} {texts[int(rng.integers(len(texts)))]}".lstrip()
         if not more:
             barren += 1

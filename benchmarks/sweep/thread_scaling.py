@@ -1,4 +1,4 @@
-"""What more threads are worth: the stream of `Runtime.predict_many` on one thread and on several, in turns."""
+"""Throughput of `Runtime.predict_many` on one thread and on several, measured alternately."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from reaugkd.runtime.inference.student import StudentSession
 
 @dataclass(frozen=True)
 class Throughput:
-    """Texts of a stream answered by one thread, and by several.
+    """Throughput of a stream on one thread and on several.
 
     Attributes:
-        per_s: texts a second by number of threads, the median pass.
-        speedup: several threads over one, the median of the passes; None where one is all there is.
+        per_s: texts per second by number of threads, the median pass.
+        speedup: throughput of several threads relative to one, the median of the passes; None with one thread.
         identical: whether several threads gave the same answers, bit for bit and in the same order.
     """
 
@@ -33,15 +33,15 @@ class Throughput:
 def measure_streams(
     pipeline: Pipeline, student: StudentSession, texts: Sequence[Text], threads: int, passes: int, clock: Clock
 ) -> Throughput:
-    """Answer the texts by one thread and by several, ``passes`` times each, the one that begins changing.
+    """Predict the texts on one thread and on several, ``passes`` times each; the order alternates.
 
     Args:
-        pipeline: answers.
-        student: a session that uses one thread a run.
-        texts: the stream; enough of them that starting threads does not count.
-        threads: the larger number; 1 compares nothing.
-        passes: over the texts. One before them warms up, and is where the answers are compared.
-        clock: for tests.
+        pipeline: the pipeline that predicts.
+        student: a session with one thread per run.
+        texts: the stream; long enough that the start of threads does not matter.
+        threads: the larger number of threads; with 1 there is no comparison.
+        passes: passes over the texts, after one for warm-up, in which the answers are compared.
+        clock: clock in nanoseconds; another one for tests.
     """
 
     def stream(count: int) -> Iterator[Prediction]:
@@ -52,8 +52,8 @@ def measure_streams(
     counts = sorted({1, threads})
     first, *others = [list(stream(count)) for count in counts]
     rates: dict[int, list[float]] = {count: [] for count in counts}
-    for lap in range(passes):
-        for count in counts if lap % 2 else reversed(counts):
+    for number in range(passes):
+        for count in counts if number % 2 else reversed(counts):
             began = clock()
             deque(stream(count), maxlen=0)
             rates[count].append(1e9 * len(texts) / (clock() - began))

@@ -1,8 +1,8 @@
 """Re-fit a bundle's abstention thresholds and prediction sets on labelled rows similar to the texts in use.
 
-The held-out rows are a tenth of the train rows. If the texts in use are harder, coverage is lower than promised: on
-clinc150's test rows, prediction sets for 90 % held the label of 85 %. The new rows are answered with the whole
-knowledge base, as it is deployed; rows whose text it holds are left out.
+An export fits them on held-out train rows. If the texts in use are harder, coverage is lower than promised: on
+clinc150's test rows, prediction sets for 90 % contained the label of 85 %. The new rows are answered with the whole
+knowledge base, as deployed; rows whose text is in the knowledge base are left out.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from .student import ask
 
 
 def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
-    """Write the bundle ``out``: the one at ``path`` with abstention and prediction sets fitted on ``rows``.
+    """Write a copy of a bundle with abstention thresholds and prediction sets fitted on other rows.
 
     Args:
         path: the bundle.
-        out: the bundle to make; must not exist.
+        out: folder of the new bundle; must not exist.
         rows: labelled rows, without rows that the bundle was trained on or is evaluated on afterwards.
 
     Returns:
-        The new manifest, as sealed.
+        The manifest of the new bundle.
 
     Raises:
         BundleError: the bundle cannot be used.
-        DataError: a label is unknown to the bundle, or too few rows are left.
-        UsageError: the bundle was edited, or keeps neither texts nor digests.
+        DataError: the bundle does not have a label, or too few rows are left.
+        UsageError: the bundle was edited, or stores neither texts nor digests.
         OutputExistsError: ``out`` exists.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     refuse_existing(out)
     bundle = Bundle.open(path)
@@ -54,14 +54,15 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
     new = np.array(unknown_rows(kb, rows.inputs(), path), np.int64)
     inputs = rows.take(new).inputs()
+    too_few = _too_few(rows, len(inputs), len(kb))
     if len(inputs) < LEAST_ROWS:
-        raise _too_few(rows, len(inputs), len(kb))
+        raise too_few
     tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.max_length)
     answers = ask(StudentSession(bundle.model_path), tokenizer, inputs, "calibrate")
-    asked = HeldOutRows(answers.logits, answers.queries, gold[new], related_inputs(inputs), len(kb))
-    fitted = abstention_of(kb, asked, manifest.blend, manifest.gate)
+    heldout = HeldOutRows(answers.logits, answers.queries, gold[new], related_inputs(inputs), len(kb))
+    fitted = abstention_of(kb, heldout, manifest.blend, manifest.gate)
     if fitted is None:
-        raise _too_few(rows, len(inputs), len(kb))
+        raise too_few
     manifest = replace(manifest, abstention=fitted)
     with atomic_directory(out) as folder:
         for name in manifest.files:
@@ -71,10 +72,18 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
 
 
 def unknown_rows(kb: KnowledgeBase, texts: Sequence[str | tuple[str, str]], path: Path) -> list[int]:
-    """The indices of the texts that the knowledge base does not hold.
+    """Find the texts that are not in a knowledge base.
+
+    Args:
+        kb: the knowledge base.
+        texts: texts or pairs.
+        path: the bundle, for the error.
+
+    Returns:
+        Their indices in ``texts``.
 
     Raises:
-        UsageError: it keeps neither texts nor digests.
+        UsageError: the knowledge base stores neither texts nor digests.
     """
     if kb.digests is not None:
         digests = kb.digests
@@ -82,7 +91,7 @@ def unknown_rows(kb: KnowledgeBase, texts: Sequence[str | tuple[str, str]], path
         return [place for place, text in enumerate(texts) if digests.of_text(text) not in held]
     if not kb.keeps_texts and len(kb):
         raise UsageError(
-            "the bundle cannot tell which rows it holds already",
+            "the bundle cannot be calibrated: rows that it already contains cannot be recognised",
             path=path,
             found="neither texts nor digests of them",
             remedy="Calibrate a bundle exported with --kb-texts plain or hash.",
@@ -95,7 +104,7 @@ def _too_few(rows: Split, found: int, held: int) -> DataError:
     return DataError(
         "too few rows to calibrate on",
         path=rows.source,
-        found=f"{found} that the knowledge base of {held:,} rows does not hold",
-        expected=f"{LEAST_ROWS} or more, not related to each other",
+        found=f"{found} that are not in the knowledge base of {held:,} rows",
+        expected=f"{LEAST_ROWS} or more that are not related to each other",
         remedy="Use all rows of a file with --split all.",
     )

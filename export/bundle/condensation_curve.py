@@ -1,8 +1,8 @@
 """Size/quality curve of a condensed knowledge base, on a bundle's held-out rows.
 
-The quality of a size is the share that it keeps of retrieval's gain over the student alone, in negative log-likelihood
-and in accuracy. All sizes, the full one included, are measured with an exact search over prototypes of the rows not
-related to the held-out rows (`HeldOutRows.unrelated`).
+The quality of a size is the share of retrieval's gain over the student alone that it keeps, in negative log-likelihood
+and in accuracy. All sizes, including the full one, are measured with an exact search over prototypes of the rows that
+are not related to the held-out rows (`HeldOutRows.unrelated`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,12 @@ class CurveInputs:
 
     @classmethod
     def of(cls, probabilities: NDArray[np.float64], gold: NDArray[np.int64]) -> CurveInputs:
-        """The results for probabilities [n, c]."""
+        """Compute the results from probabilities.
+
+        Args:
+            probabilities: [n, c].
+            gold: [n], class indices.
+        """
         labels = probabilities.argmax(axis=1)
         return cls(labels, labels == gold, row_nll(probabilities, gold))
 
@@ -51,13 +56,13 @@ class Size:
 
     Attributes:
         rows: number of prototypes.
-        bytes: of the whole knowledge base: index, soft labels, row table, texts.
+        bytes: bytes of the whole knowledge base: index, soft labels, row table, texts.
         accuracy: on the held-out rows, 0 to 1.
         nll: mean negative log-likelihood, nats.
-        kept_accuracy: share of retrieval's gain in accuracy; None if the full knowledge base gains none.
-        kept_nll: share of its gain in log-likelihood; None if there is none.
-        kept_nll_error: standard error of ``kept_nll``, given the gain.
-        agreement: share of the held-out rows with the full knowledge base's label.
+        kept_accuracy: kept share of retrieval's gain in accuracy; None if the full knowledge base has no gain.
+        kept_nll: kept share of its gain in log-likelihood; None if it has no gain.
+        kept_nll_error: standard error of ``kept_nll``, for a fixed gain.
+        agreement: share of the held-out rows with the same label as with the full knowledge base.
     """
 
     rows: int
@@ -70,7 +75,7 @@ class Size:
     agreement: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Return JSON values."""
         return asdict(self)
 
 
@@ -81,7 +86,7 @@ class Reference:
     Attributes:
         student: the student alone.
         full: the blend with the full knowledge base.
-        groups: [n], the same number for related rows, which tend to be right or wrong together.
+        groups: [n], group numbers: related rows, whose errors are correlated, have the same number.
     """
 
     student: CurveInputs
@@ -95,11 +100,17 @@ class Reference:
 
     @property
     def more_right(self) -> int:
-        """Right answers of the full knowledge base less those of the student."""
+        """Number of correct labels with the full knowledge base minus that of the student."""
         return int(self.full.right.sum()) - int(self.student.right.sum())
 
     def size(self, rows: int, size_bytes: int, answered: CurveInputs) -> Size:
-        """The quality of a size."""
+        """Compute the quality of a size.
+
+        Args:
+            rows: number of prototypes.
+            size_bytes: bytes of the knowledge base.
+            answered: its results.
+        """
         lost = answered.nll - self.full.nll
         right = int(answered.right.sum()) - int(self.student.right.sum())
         return Size(
@@ -114,9 +125,9 @@ class Reference:
         )
 
     def smallest_within(self, loss: float, sizes: Sequence[CurveInputs]) -> int:
-        """The smallest size that loses at most a share of the gain, as all larger sizes do.
+        """Find the smallest size that, like all larger sizes, loses at most a share of the gain.
 
-        Its log-likelihood may lose that share. Its accuracy may lose the same and a standard error more, because it
+        Its log-likelihood may lose that share. Its accuracy may lose the same share plus a standard error, because it
         depends on few rows (one-standard-error rule, Breiman et al. 1984).
 
         Args:
@@ -127,11 +138,11 @@ class Reference:
             The index of the size.
 
         Raises:
-            UsageError: the full knowledge base gains nothing.
+            UsageError: the full knowledge base has no gain.
         """
         if self.gain <= 0:
             raise UsageError(
-                "retrieval gains nothing on the held-out rows, so --max-loss has no meaning",
+                "retrieval has no gain on the held-out rows, so --max-loss cannot be used",
                 found=f"negative log-likelihood {self.student.nll.mean():.4f} -> {self.full.nll.mean():.4f}",
                 remedy="Give --max-rows or --max-bytes.",
             )
@@ -146,10 +157,10 @@ class Reference:
 
 
 def blends_of(keys: NDArray[np.float32], labels: SoftLabels, blend: BlendConfig, heldout: HeldOutRows) -> Blends:
-    """The probabilities of student, neighbours and blend for the held-out rows, by an exact search.
+    """Compute the probabilities of student, neighbours and blend for the held-out rows, by an exact search.
 
     Args:
-        keys: [n, d], of length 1.
+        keys: [n, d], L2-normalised.
         labels: the soft labels of at least n rows.
         blend: the bundle's blend.
         heldout: the held-out rows.

@@ -1,9 +1,8 @@
-"""Condense a bundle's knowledge base: the same student, smaller keys, fewer edges, rows merged into prototypes.
+"""Condense a bundle's knowledge base: smaller keys, fewer edges, near rows merged into prototypes.
 
-Blend and gate were tuned and certified on the full knowledge base. The blend stays: if it were chosen again at each
-size, on the rows that the sizes are measured on, small sizes would look better than they are. The gate certifies
-answers that have changed, so it is certified again, and the abstention thresholds are fitted again. The held-out rows
-are left out: they serve to choose a size, and the runtime does not read them.
+The student and the blend stay the same. If the blend were tuned again for each size on the rows that measure the size,
+small sizes would look better than they are. The gate is certified again and the abstention thresholds are fitted again,
+because the answers change. The held-out rows are left out, because only the choice of a size needs them.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from ...kb.storage.atomic import atomic_directory, refuse_existing
 from ...runtime.bundle.bundle import KB_FOLDER, Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
-from ...runtime.decision.abstention import Abstention
+from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
 from ..onnx.quality import StudentOutputs
 from ..tuning.abstention import abstention_of
@@ -39,17 +38,17 @@ from .prototypes import Condensation, Prototypes, build
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], object]]]
 
 DTYPE, CONNECTIVITY = IndexConfig.dtype, 8
-"""Of the condensed index. On banking77 i8 costs 1 % of the gain; with fewer than 8 edges, recall falls."""
+"""Key type and edges per node of a condensed index. On banking77 i8 loses 1 % of the gain; fewer edges lose recall."""
 
 STEP = 2**-0.5
-"""Ratio of each size of a frontier to the one before."""
+"""Ratio of each size of a frontier to the previous one."""
 
 SMALLEST = 0.01
 """Smallest share of the rows in a frontier."""
 
-_HEADERS = 320  # bytes, of soft_labels.npy and rows.npy
+_HEADERS = 320  # bytes of the headers of soft_labels.npy and rows.npy
 _DIGESTS_HEADER = 128
-_MARGIN = 0.995  # rows differ in the bytes of their texts and edges
+_MARGIN = 0.995  # because rows differ in the bytes of their texts and edges
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Limit:
     Attributes:
         rows: the largest number of rows.
         bytes: the largest size of all its files together.
-        loss: the largest share of retrieval's gain that may be lost (`Reference.smallest_within`).
+        loss: the largest share of retrieval's gain to lose (`Reference.smallest_within`).
 
     Raises:
         UsageError: no attribute is set, several are, or the share is not in [0, 1].
@@ -78,7 +77,7 @@ class Limit:
                 expected="--max-rows, --max-bytes or --max-loss",
             )
         if self.loss is not None and not 0 <= self.loss <= 1:
-            raise UsageError("the loss is out of range", found=self.loss, expected="a share, 0 to 1")
+            raise UsageError("--max-loss is out of range", found=self.loss, expected="a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Frontier:
     """The quality of a bundle's knowledge base at each size.
 
     Attributes:
-        sizes: from all rows down; their bytes are estimates, to about 1 %.
+        sizes: the sizes, the largest first; their bytes are estimates with an error of about 1 %.
         reference: the student alone and the full knowledge base.
         bytes: size of the full knowledge base.
     """
@@ -96,7 +95,7 @@ class Frontier:
     bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Return JSON values."""
         student = self.reference.student
         return {
             "heldout_rows": len(student.nll),
@@ -111,8 +110,8 @@ class Condensed:
     """The result of `condense`.
 
     Attributes:
-        manifest: as sealed.
-        size: measured with the index in the new bundle; its bytes are exact.
+        manifest: the manifest of the new bundle.
+        size: its quality, measured with the index in the new bundle; its bytes are exact.
         rows_before: rows of the full knowledge base.
         bytes_before: bytes of the full knowledge base.
         gate_before: gate of the full knowledge base.
@@ -136,8 +135,8 @@ def frontier(path: Path, progress: Progress, keep_texts: bool = True) -> Frontie
         keep_texts: include the texts in the bytes.
 
     Raises:
-        BundleError: the bundle cannot be used, or holds no held-out rows.
-        UsageError: an empty knowledge base.
+        BundleError: the bundle cannot be used, or has no held-out rows.
+        UsageError: the bundle was edited, or its knowledge base is empty.
     """
     work = _Workbench.open(path, keep_texts, progress)
     measured = zip(work.counts(), work.measured(), strict=True)
@@ -146,20 +145,20 @@ def frontier(path: Path, progress: Progress, keep_texts: bool = True) -> Frontie
 
 
 def condense(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts: bool = True) -> Condensed:
-    """Write the bundle ``out``: the one at ``path`` with a condensed knowledge base.
+    """Write a copy of a bundle with a condensed knowledge base.
 
     Args:
         path: the bundle.
-        out: the bundle to make; must not exist.
-        limit: the size.
-        progress: see `frontier`.
+        out: folder of the new bundle; must not exist.
+        limit: the limit of the new knowledge base.
+        progress: makes a progress line from (label, unit).
         keep_texts: keep the text of each prototype's row, if the bundle stores texts.
 
     Raises:
-        BundleError: the bundle cannot be used, or holds no held-out rows.
+        BundleError: the bundle cannot be used, or has no held-out rows.
         OutputExistsError: ``out`` exists.
-        UsageError: an empty knowledge base, or a limit that cannot be met.
-        StorageError: the disk refused.
+        UsageError: the bundle was edited, its knowledge base is empty, or the limit cannot be met.
+        StorageError: a file cannot be written.
     """
     refuse_existing(out)
     work = _Workbench.open(path, keep_texts, progress)
@@ -197,7 +196,7 @@ class _Workbench:
     """A bundle that is being condensed.
 
     ``everything`` is its knowledge base. ``known`` is the part that is not related to the held-out rows: sizes are
-    measured on the same share of that part. ``row_bytes`` is the size of a prototype, to about 1 %.
+    measured on the same share of that part. ``row_bytes`` is the size of a prototype in bytes, to about 1 %.
     """
 
     bundle: Bundle
@@ -219,7 +218,7 @@ class _Workbench:
         heldout = HeldOutRows.open(bundle.path, len(manifest.labels), manifest.kb.ndim, len(kb))
         if not (heldout.unrelated and len(heldout)):
             found = f"{heldout.unrelated:,} rows and {len(heldout):,} held-out rows"
-            raise UsageError("there is nothing to condense, or no rows to measure it on", path=path, found=found)
+            raise UsageError("condensing needs rows in the knowledge base and held-out rows", path=path, found=found)
         keys, labels, some = kb.keys(), _distributions(bundle, kb), heldout.unrelated
         with progress("merge", "row") as advance:
             known = Condensation.of(keys[:some], labels[:some], lambda done: advance(done, some + len(kb)))
@@ -231,18 +230,18 @@ class _Workbench:
         return cls(bundle, kb, heldout, everything, known, reference, row_bytes, keep_texts, progress)
 
     def counts(self) -> list[int]:
-        """The numbers of rows of a frontier, from all rows down."""
+        """Return the numbers of rows of a frontier, descending from all rows."""
         shares = STEP ** np.arange(1 + np.log(SMALLEST) // np.log(STEP))
         counts = dict.fromkeys(round(len(self.kb) * share) for share in shares)
         return [count for count in counts if count >= self.fewest]
 
     @property
     def fewest(self) -> int:
-        """The smallest number of rows that merging reaches in both `everything` and `known`."""
+        """Smallest number of rows that merging reaches in both `everything` and `known`."""
         return max(self.everything.fewest, -(-self.known.fewest * len(self.kb) // len(self.known)))
 
     def measured(self) -> list[CurveInputs]:
-        """The answers at each size of the frontier."""
+        """Measure the results at each size of the frontier."""
         counts, answers = self.counts(), []
         with self.progress("measure", "size") as advance:
             for number, count in enumerate(counts, start=1):
@@ -254,7 +253,7 @@ class _Workbench:
         return answers
 
     def count_within(self, limit: Limit) -> int:
-        """The number of rows that a limit allows; for bytes an estimate."""
+        """Return the number of rows that a limit allows; for bytes, an estimate."""
         if limit.loss is not None:
             return self.counts()[self.reference.smallest_within(limit.loss, self.measured())]
         if limit.rows is not None:
@@ -262,14 +261,14 @@ class _Workbench:
         return self.possible(int((limit.bytes or 0) / self.row_bytes))
 
     def possible(self, count: int) -> int:
-        """``count``, or the number of all rows if that is smaller.
+        """Return ``count``, or the number of all rows if it is smaller.
 
         Raises:
-            UsageError: the rows cannot be merged to so few.
+            UsageError: merging does not reach this number of rows.
         """
         if count < self.fewest:
             raise UsageError(
-                "the knowledge base cannot be condensed so far",
+                "the knowledge base cannot be condensed to this limit",
                 path=self.bundle.path,
                 found=f"room for {count:,} rows",
                 expected=f"at least {self.fewest:,}, because rows with different labels are not merged",
@@ -286,41 +285,41 @@ class _Workbench:
         """Measure a knowledge base of ``count`` rows on the held-out rows, from the rows not related to them.
 
         Returns:
-            The choice of ef_search, the answers to the held-out rows, and a function from the gate to the abstention
-            thresholds.
+            The choice of ef_search, the answers to the held-out rows, and a function that fits the abstention
+            thresholds for a gate.
         """
-        some, blend, asked = self._measurable(count), self.bundle.manifest.blend, self.heldout
+        some, blend, heldout = self._measurable(count), self.bundle.manifest.blend, self.heldout
         kb = self.built(some)
-        ef_search = least_ef_search(kb.index, some.keys, asked.queries, blend.k)
+        ef_search = least_ef_search(kb.index, some.keys, heldout.queries, blend.k)
         kb.index.set_ef_search(ef_search.expansion_search)
-        blends = blend_many(kb, blend, StudentOutputs(asked.logits, asked.queries))
-        return ef_search, blends, lambda gate: abstention_of(kb, replace(asked, unrelated=len(kb)), blend, gate)
+        blends = blend_many(kb, blend, StudentOutputs(heldout.logits, heldout.queries))
+        return ef_search, blends, lambda gate: abstention_of(kb, replace(heldout, unrelated=len(kb)), blend, gate)
 
     def _measurable(self, count: int) -> Prototypes:
-        """The same share of the rows that are not related to the held-out ones, merged."""
+        """Merge the rows that are not related to the held-out rows, to the same share."""
         return self.known.prototypes(max(round(count * len(self.known) / len(self.kb)), self.known.fewest))
 
 
 def _certified(old: Gate | None, blends: Blends, heldout: HeldOutRows) -> Gate | None:
-    """The gate for these answers, with the old one's bounds."""
+    """Certify a gate for these answers, with the bounds of the old gate."""
     if old is None:
         return None
     return certify(blends.student, blends.blend, heldout.gold, heldout.groups, Certificate(old.epsilon, old.delta))
 
 
 def _row_bytes(kb: KnowledgeBase, labels: NDArray[np.float32], keep_texts: bool) -> float:
-    """Mean bytes of a condensed row, including its part of the graph."""
-    # Of usearch's file: key number, level (twice) and 2 M edges a node, and M a level above, each with its count.
+    """Compute the mean bytes of a condensed row, including its part of the graph."""
+    # A node in usearch's file: key number, level (twice), 2 M edges, and M edges per level above, each with a count.
     graph = 16 + 8 * CONNECTIVITY + (4 + 4 * CONNECTIVITY) / (CONNECTIVITY - 1)
     others = encode(labels, LABEL_LOSS).nbytes + kb.nbytes()["rows"] + keep_texts * kb.nbytes()["texts"]
     return kb.ndim + graph + others / len(kb)
 
 
 def _distributions(bundle: Bundle, kb: KnowledgeBase) -> NDArray[np.float32]:
-    """The soft labels, float32 [n, c].
+    """Return the soft labels, float32 [n, c].
 
     Raises:
-        BundleError: a row is not a distribution.
+        BundleError: the soft labels of a row are not a distribution.
     """
     labels: NDArray[np.float32] = np.asarray(kb.soft_labels)
     try:
@@ -332,5 +331,5 @@ def _distributions(bundle: Bundle, kb: KnowledgeBase) -> NDArray[np.float32]:
 
 
 def _bytes(kb: KnowledgeBase) -> int:
-    """Size of all its files."""
+    """Compute the bytes of all files of a knowledge base."""
     return sum(kb.nbytes().values()) + _HEADERS + (0 if kb.digests is None else _DIGESTS_HEADER)

@@ -1,9 +1,9 @@
 """Prototype generation: merge near rows of one class into prototypes.
 
-Rows are merged by Ward's criterion (`ward`) if their soft labels have the same likeliest class. A prototype's
-key is the mean of its rows' keys, its soft label the mean of theirs; its text, id and gold label are those of the row
-nearest to the mean. Each prototype counts as one row. One pass gives every size, and sizes are nested: rows merged
-at one size are merged at all smaller ones. docs/compaction.md compares it with other methods.
+Rows are merged by Ward's criterion (`ward`) if their soft labels have the same likeliest class. The key and the soft
+label of a prototype are the means over its rows; its text, id and gold label are those of the row nearest to the mean.
+Each prototype counts as one row. One pass gives all sizes, and sizes are nested: rows that are merged at one size are
+merged at all smaller sizes. docs/explanation/condensation.md compares this with other methods.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Prototypes:
     """m prototypes.
 
     Attributes:
-        keys: float32 [m, d], of length 1.
+        keys: float32 [m, d], L2-normalised.
         soft_labels: float32 [m, c].
         rows: int64 [m], the row that represents each prototype.
     """
@@ -48,9 +48,9 @@ class Condensation:
     """n rows and the order in which they are merged.
 
     Attributes:
-        keys: float32 [n, d], of length 1.
+        keys: float32 [n, d], L2-normalised.
         soft_labels: float32 [n, c].
-        merges: of the rows.
+        merges: the merges of the rows.
     """
 
     keys: Floats32
@@ -61,10 +61,10 @@ class Condensation:
     def of(
         cls, keys: Floats32, soft_labels: Floats32, progress: Callable[[int], object] = lambda _rows: None
     ) -> Condensation:
-        """Find the merges; about six seconds for 60,000 rows.
+        """Find the merges; this takes about six seconds for 60,000 rows.
 
         Args:
-            keys: [n, d], none of them zero.
+            keys: [n, d], not zero.
             soft_labels: [n, c].
             progress: called with the number of finished rows.
         """
@@ -73,17 +73,17 @@ class Condensation:
 
     @property
     def fewest(self) -> int:
-        """The number of prototypes after all possible merges."""
+        """Number of prototypes after all possible merges."""
         return self.merges.fewest
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def prototypes(self, count: int) -> Prototypes:
-        """The rows merged to ``count``, in the order of each one's first row.
+        """Merge the rows to ``count`` prototypes, in the order of the first row of each.
 
         Raises:
-            UsageError: ``count`` is less than `fewest` or more than the rows.
+            UsageError: ``count`` is less than `fewest` or more than the number of rows.
         """
         clusters = self.merges.clusters(count)
         sizes = np.bincount(clusters)
@@ -91,7 +91,7 @@ class Condensation:
         labels = _means(self.soft_labels, clusters, sizes).astype(np.float32)
         nearness = np.einsum("nd,nd->n", self.keys, means[clusters])
         rows = np.lexsort((-nearness, clusters))[_firsts(sizes)]
-        # Keys that cancel out have no mean direction: the row's own key is used.
+        # Keys that cancel out have no mean direction: the representing row's key is used.
         found = np.linalg.norm(means, axis=1, keepdims=True) > _NO_LENGTH
         return Prototypes(unit(np.where(found, means, self.keys[rows])), labels, rows)
 
@@ -107,9 +107,9 @@ def build(
 
     Args:
         kb: the knowledge base whose rows were merged.
-        prototypes: of its rows, or of its first rows.
+        prototypes: prototypes of its rows, or of its first rows.
         config: the index's parameters.
-        keep_texts: store the text of each prototype's row, or its digest, if the knowledge base has any.
+        keep_texts: store the text or digest of each prototype's row, if the knowledge base has texts or digests.
         progress: see `KnowledgeBase.build`.
     """
     rows = prototypes.rows.tolist()
@@ -126,19 +126,19 @@ def build(
 
 
 def _texts(kb: KnowledgeBase, rows: Sequence[int]) -> Sequence[str | tuple[str, str]] | TextDigests | None:
-    """The texts or digests of some rows, as the knowledge base stores them."""
+    """Return the texts or digests of some rows, as the knowledge base stores them."""
     if kb.digests is not None:
         return kb.digests.take(rows)
     return [text for row in rows if (text := kb.text(row)) is not None] or None
 
 
 def _means(values: NDArray[np.floating], clusters: Ints, sizes: Ints) -> NDArray[np.float64]:
-    """The mean of each cluster's rows, float64 [m, d]."""
+    """Compute the mean of each cluster's rows, float64 [m, d]."""
     ordered = values[np.argsort(clusters, kind="stable")].astype(np.float64)
     sums: NDArray[np.float64] = np.add.reduceat(ordered, _firsts(sizes), axis=0)
     return sums / sizes[:, np.newaxis]
 
 
 def _firsts(sizes: Ints) -> Ints:
-    """The first row of each cluster, when rows are sorted by cluster."""
+    """Return the first row of each cluster, for rows sorted by cluster."""
     return np.cumsum(sizes) - sizes

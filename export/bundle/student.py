@@ -1,4 +1,4 @@
-"""The student folder of a bundle: the ONNX model, quantized as asked for, with its tokenizer and configuration."""
+"""Write the student folder of a bundle: the ONNX model, optionally quantized, its tokenizer and its configuration."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _PROOF_ROWS = 8
 
 @dataclass(frozen=True)
 class StudentJob:
-    """How to write a student.
+    """Settings for writing a student.
 
     Args:
-        target: the processor family whose int8 preset is used.
+        target: the processor family, for the int8 preset.
         quantization: ``dynamic`` or ``none``.
-        vocabulary: subwords to keep: ``auto``, ``full``, ``task`` or the least number (`plan_pruning`).
+        vocabulary: subwords to keep: ``auto``, ``full``, ``task`` or the smallest number (`plan_pruning`).
         floors: the accuracy that vocabulary pruning may cost; None for no limit.
-        extra: rows beside the run's whose subwords are kept too.
+        extra: further rows whose subwords are kept; None for none.
     """
 
     target: Target
@@ -49,15 +49,15 @@ class StudentJob:
 
 @dataclass(frozen=True)
 class WrittenStudent:
-    """A student as it is in the bundle, and the float32 student it was quantized from.
+    """The student of a bundle, and the float32 student before quantization.
 
     Args:
-        kind: of the quantization.
-        nodes: the counts of quantized nodes and of bytes.
-        vocabulary: the report of the vocabulary pruning, JSON-ready.
+        kind: kind of quantization.
+        nodes: counts of quantized nodes and bytes.
+        vocabulary: report of the vocabulary pruning, as JSON values.
         session: runs the quantized model.
         float32: runs the model before quantization.
-        tokenizer: of both.
+        tokenizer: the tokenizer of both.
         heldout_inputs: the run's held-out texts or pairs.
     """
 
@@ -70,7 +70,7 @@ class WrittenStudent:
     heldout_inputs: Sequence[str | tuple[str, str]]
 
     def ask(self, inputs: Sequence[str | tuple[str, str]], label: str) -> StudentOutputs:
-        """The quantized student's outputs for rows; ``label`` is shown with the progress."""
+        """Compute the quantized student's outputs for rows; ``label`` labels the progress bar."""
         return ask(self.session, self.tokenizer, inputs, label)
 
     @cached_property
@@ -84,25 +84,25 @@ class WrittenStudent:
         return self.ask(self.heldout_inputs, "quality gate, quantized")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values, for the manifest."""
+        """Return JSON values for the manifest."""
         return {"kind": self.kind, **asdict(self.nodes), "vocabulary": self.vocabulary}
 
 
 def write_student(source: FinishedRun, recipe: RetrievalRecipe, job: StudentJob, folder: Path) -> WrittenStudent:
-    """Prune, export and quantize a run's student into ``folder``, which is made.
+    """Prune, export and quantize a run's student into a new folder.
 
     Args:
         source: the run.
-        recipe: which query the student computes.
-        job: see `StudentJob`.
-        folder: must not exist.
+        recipe: the kind of query that the student computes.
+        job: the settings.
+        folder: the new folder; must not exist.
 
     Raises:
         ModelError: the student cannot be exported, or its vocabulary cannot be pruned.
         QualityError: quantization skipped most of the graph, or pruning costs too much accuracy.
     """
     folder.mkdir(parents=True)
-    # Inside the bundle's temporary folder, so that a killed export leaves one temporary folder only.
+    # In the bundle's temporary folder, so that a killed export leaves only one temporary folder.
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         scratch = Path(name)
         model = source.student(recipe)
@@ -135,6 +135,13 @@ def write_student(source: FinishedRun, recipe: RetrievalRecipe, job: StudentJob,
 def ask(
     session: StudentSession, tokenizer: TextTokenizer, inputs: Sequence[str | tuple[str, str]], label: str
 ) -> StudentOutputs:
-    """A student's outputs for rows, with progress."""
+    """Compute a student's outputs for rows, with a progress bar.
+
+    Args:
+        session: runs the student.
+        tokenizer: its tokenizer.
+        inputs: texts or pairs.
+        label: label of the progress bar.
+    """
     with progress(label, len(inputs), "row") as advance:
         return answers_of(session, tokenizer, inputs, advance)

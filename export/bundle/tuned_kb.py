@@ -1,4 +1,4 @@
-"""Build the knowledge base of a run and tune the blend on what the bundle's own student retrieves from it."""
+"""Build the knowledge base of a run and tune the blend with the rows that the exported student retrieves from it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class KbJob:
     """Contents and storage of a knowledge base.
 
     Args:
-        recipe: keys, labels and what the tuner may choose from.
-        storage: how it is written.
-        extra: rows beside the run's, labelled by the teacher; None for none.
+        recipe: keys, labels and the tuner's options.
+        storage: settings of the storage.
+        extra: extra rows, labelled by the teacher; None for none.
     """
 
     recipe: RetrievalRecipe
@@ -39,10 +39,10 @@ class TunedKb:
     """A knowledge base with its blend.
 
     Args:
-        kb: as it goes into the bundle.
-        tuned_on: as it was while the blend was tuned, without the rows that the blend was tuned on.
+        kb: the knowledge base of the bundle.
+        tuned_on: the knowledge base while the blend was tuned, without the rows that the blend was tuned on.
         tuning: the blend and its report.
-        ef_search: the choice of the search's breadth; None for an empty knowledge base or no tuning rows.
+        ef_search: the choice of ef_search; None if the knowledge base is empty or there are no tuning rows.
     """
 
     kb: KnowledgeBase
@@ -52,11 +52,11 @@ class TunedKb:
 
 
 def build_tuned_kb(source: FinishedRun, job: KbJob, ask_student: AskStudent, heldout: StudentOutputs) -> TunedKb:
-    """Build the knowledge base of a run, tune blend and ef_search, then add the rows that join after the tuning.
+    """Build the knowledge base of a run, tune blend and ef_search, and then add the rows that were kept back.
 
     Args:
         source: the run.
-        job: see `KbJob`.
+        job: contents and storage.
         ask_student: computes the exported student's outputs.
         heldout: the exported student's outputs for the held-out rows.
     """
@@ -69,7 +69,7 @@ def build_tuned_kb(source: FinishedRun, job: KbJob, ask_student: AskStudent, hel
     ef_search = None
     if len(rows) and len(roles.asking):
         ef_search = tune_ef_search(kb, rows, roles.answers.queries, job.recipe, blend.k)
-    # The search depends on the keys alone, so the tuned soft labels can be put in afterwards.
+    # The search depends on the keys only, so the tuned soft labels can be set afterwards.
     labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
     kb = kb.with_soft_labels(labels, job.storage.label_loss)
     if not len(roles.later):

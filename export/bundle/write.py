@@ -1,4 +1,4 @@
-"""Export a run as a bundle: int8 student, knowledge base, tuned blend, quality report, sealed by hashes."""
+"""Export a run as a bundle: int8 student, knowledge base, tuned blend, quality report, and hashes of all files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...runtime.bundle.bundle import KB_FOLDER, MODEL_FILE
 from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.bundle.manifest import Golden, Manifest, seal
 from ...runtime.data import Split, label_indices
-from ...runtime.decision.abstention import Abstention
+from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
 from ...runtime.inference.student import StudentSession
 from ...runtime.inference.tokenizer import TextTokenizer
@@ -47,18 +47,18 @@ GOLDEN_TEXTS = (
 
 @dataclass(frozen=True)
 class ExportJob:
-    """How to export.
+    """Settings of an export.
 
     Args:
-        target: the processor family whose int8 preset is used.
+        target: the processor family, for the int8 preset.
         quantization: ``dynamic`` or ``none``.
-        floors: of the quality gate.
-        allow_quality_loss: write the bundle even below the floors.
-        store: how the knowledge base is written.
-        retrieval: what the knowledge base holds and how it is searched; None for the run's own recipe.
-        extra: rows for the knowledge base beside the run's train rows, labelled by the teacher.
-        certificate: the accuracy loss that the retrieval gate may cost, and the confidence.
-        vocabulary: subwords to keep: ``auto``, ``full``, ``task`` or the least number (`plan_pruning`).
+        floors: the floors of the quality gate.
+        allow_quality_loss: write the bundle even if it misses the floors.
+        store: storage of the knowledge base.
+        retrieval: settings of knowledge base and blend; None for the run's own.
+        extra: extra rows for the knowledge base, labelled by the teacher; None for none.
+        certificate: the largest accuracy loss of the retrieval gate, and its confidence.
+        vocabulary: subwords to keep: ``auto``, ``full``, ``task`` or the smallest number (`plan_pruning`).
     """
 
     target: Target
@@ -73,12 +73,12 @@ class ExportJob:
 
     @property
     def student(self) -> StudentJob:
-        """The part of the job that concerns the student."""
+        """Return the settings of the student."""
         floors = None if self.allow_quality_loss else self.floors
         return StudentJob(self.target, self.quantization, self.vocabulary, floors, self.extra)
 
     def kb(self, recipe: RetrievalRecipe) -> KbJob:
-        """The part of the job that concerns the knowledge base."""
+        """Return the settings of the knowledge base."""
         return KbJob(recipe, self.store, self.extra)
 
 
@@ -87,9 +87,9 @@ class Exported:
     """The result of an export.
 
     Args:
-        manifest: as sealed.
-        quality: the quality gate's report.
-        tuning: of the blend, on the student that is in the bundle.
+        manifest: the manifest of the bundle.
+        quality: the report of the quality gate.
+        tuning: the tuned blend of the exported student.
     """
 
     manifest: Manifest
@@ -104,8 +104,8 @@ class HeldOutFit:
     Args:
         rows: the student's outputs, gold labels and groups.
         quality: the cost of quantization.
-        gate: certified; None where no threshold could be certified.
-        abstention: the thresholds; None where there are too few rows.
+        gate: the certified gate; None if no threshold could be certified.
+        abstention: the thresholds; None if there are too few rows.
     """
 
     rows: HeldOutRows
@@ -126,14 +126,19 @@ class _Parts:
 
 
 def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
-    """Make the bundle ``out`` from a finished run; nothing is left there if it fails.
+    """Export a finished run as a bundle; ``out`` is not written if the export fails.
+
+    Args:
+        run_path: folder of the run.
+        out: folder of the new bundle; must not exist.
+        job: the settings.
 
     Raises:
         DataError: the run is not finished.
         OutputExistsError: ``out`` exists.
-        QualityError: quantization, or vocabulary pruning, costs too much accuracy.
+        QualityError: quantization or vocabulary pruning costs too much accuracy.
         ModelError: the student cannot be exported, or its vocabulary cannot be pruned.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     refuse_existing(out)
     source = FinishedRun.read(RunFolder(run_path))
@@ -147,7 +152,13 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
 
 
 def fit_on_heldout_rows(source: FinishedRun, student: WrittenStudent, kb: TunedKb, job: ExportJob) -> HeldOutFit:
-    """Check what quantization costs, certify the retrieval gate and fit the abstention thresholds.
+    """Measure the cost of quantization, certify the retrieval gate and fit the abstention thresholds.
+
+    Args:
+        source: the run.
+        student: the exported student.
+        kb: the knowledge base and its blend.
+        job: the settings.
 
     Raises:
         QualityError: a quality floor is missed.
@@ -197,22 +208,22 @@ def _seal(folder: Path, parts: _Parts, job: ExportJob) -> Manifest:
 
 
 def _created_from(source: FinishedRun, recipe: RetrievalRecipe, kb_rows: int) -> dict[str, Any]:
-    """The bundle's origin, without paths of the machine it was made on."""
+    """Describe the bundle's origin, without paths of the machine that made it."""
     description = source.description
     extra_rows = kb_rows - len(source.train) - (len(source.heldout) if recipe.keep_heldout else 0)
     teacher = description["teacher"]
     name = Path(teacher).name if Path(teacher).is_absolute() else teacher
     run = {key: description[key] for key in ("data", "versions")}
-    retrieval = json.loads(json.dumps(asdict(recipe)))  # as it is read again: lists in place of tuples
+    retrieval = json.loads(json.dumps(asdict(recipe)))  # with lists for tuples, as in a manifest that was read
     made = {**description["recipe"], "retrieval": retrieval}
     return {"teacher": name, "recipe": made, **run, "extra_rows": extra_rows}
 
 
 def _golden(session: StudentSession, tokenizer: TextTokenizer, pair: bool) -> tuple[Golden, ...]:
-    """This machine's logits for three fixed texts: a short one, a medium one and a long one.
+    """Compute this machine's logits for three fixed texts: a short one, a medium one and a long one.
 
-    The tolerance is a twentieth of the range of the logits: rounding moves a logit by far less, the saturation of u8s8
-    on a processor without VNNI by more.
+    The tolerance is a twentieth of the range of the logits. Rounding changes a logit by much less, and the saturation
+    of u8s8 on a processor without VNNI by more.
     """
     found = []
     for number, text in enumerate(GOLDEN_TEXTS):

@@ -52,7 +52,7 @@ def read_banking77() -> dict[str, list[Row]]:
 
     Raises:
         DataError: the installed file is missing or damaged.
-    """
+    """  # noqa: DOC501
     file = resources.files(__package__) / FILE
     try:
         raw = gzip.decompress(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Supervised contrastive loss (Khosla et al., NeurIPS 2020, L_out), guarded for classes of one member in a batch."""
+"""Supervised contrastive loss (Khosla et al., NeurIPS 2020, L_out), defined also for rows without positives."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def supervised_contrastive(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """mean_i -(1/|P(i)|) sum_{p in P(i)} log( exp(v_i.v_p/tau) / sum_{a != i} exp(v_i.v_a/tau) ).
+    """Compute mean_i -(1/|P(i)|) sum_{p in P(i)} log( exp(v_i.v_p/tau) / sum_{a != i} exp(v_i.v_a/tau) ).
 
-    P(i) are the other rows of i's class. A row whose class has no other member in the batch has no positives and does
-    not count; the published code divides by |P(i)| = 0 there. A batch without any positive gives 0, with a gradient.
+    P(i) are the other rows of i's class, its positives. A row without positives does not count; the published code
+    divides by |P(i)| = 0 in this case. A batch without positives gives 0, with a gradient.
 
     Args:
         embeddings: [n, d], L2-normalised.
-        labels: [n].
+        labels: [n], class indices.
         temperature: tau.
 
     Returns:

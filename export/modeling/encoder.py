@@ -1,4 +1,4 @@
-"""Encoder, pooling and heads: the torch model of both teacher and student."""
+"""The torch model of teacher and student: encoder, pooling and heads."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ..recipe import Pooling
 
 
 class Outputs(NamedTuple):
-    """logits [batch, labels] and embedding: pooled [batch, hidden], or projected and L2-normalised [batch, dim]."""
+    """Logits [batch, labels] and embedding: pooled [batch, hidden], or projected and L2-normalised [batch, dim]."""
 
     logits: Tensor
     embedding: Tensor
 
 
 class Detailed(NamedTuple):
-    """Outputs, and details that only objectives use.
+    """Outputs with details that only objectives use.
 
-    ``projection`` is the embedding before its normalisation; ``attentions`` are a layer's attention maps each, [batch,
-    heads, tokens, tokens], none unless asked for by ``output_attentions=True``.
+    ``projection`` is the embedding before its normalisation. ``attentions`` has the attention maps of each layer,
+    [batch, heads, tokens, tokens]; it is empty without ``output_attentions=True``.
     """
 
     logits: Tensor
@@ -44,13 +44,13 @@ class HeadConfig:
     """Pooling and heads of a model.
 
     Args:
-        num_labels: outputs of the classifier.
+        num_labels: number of outputs of the classifier.
         pooling: ``mean`` over the attention mask, or ``cls`` for the first token.
-        embedding_dim: components of the embedding; None leaves it the pooled vector itself.
+        embedding_dim: dimension of the embedding; None if the embedding is the pooled vector.
         dropout: on the pooled vector before the classifier, while training.
         projection_bias: whether the projection to the embedding has a bias.
-        all_layers: whether the embedding is read from the mean-pooled states of every layer, side by side, in place of
-            the last one's; the classifier reads the last one's in any case.
+        all_layers: whether the projection reads the concatenated mean-pooled states of all layers, and not only the
+            pooled state of the last layer; the classifier always reads the last layer.
     """
 
     num_labels: int
@@ -62,7 +62,7 @@ class HeadConfig:
 
 
 class EncoderClassifier(nn.Module):
-    """A transformer encoder with a linear classifier and, for a student, a linear projection to the keys' space."""
+    """A transformer encoder with a linear classifier and, in a student, a linear projection to the keys' space."""
 
     def __init__(self, encoder: PreTrainedModel, head: HeadConfig) -> None:
         super().__init__()
@@ -76,10 +76,12 @@ class EncoderClassifier(nn.Module):
         self.projection = None if dim is None else nn.Linear(wide, dim, bias=bias)
 
     def forward(self, *, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
-        """Inputs are the tokenizer's, each [batch, tokens], or ``inputs_embeds`` in place of the ids.
+        """Compute the outputs of a batch.
 
-        Returns:
-            See Outputs; with ``detailed`` see Detailed.
+        Args:
+            detailed: return Detailed instead of Outputs.
+            **inputs: the tokenizer's outputs, each [batch, tokens], or ``inputs_embeds`` instead of the ids; other
+                options of the encoder.
         """
         states = self.encoder(**inputs, output_hidden_states=self.head.all_layers, return_dict=True)
         pooled = pool(states.last_hidden_state, inputs["attention_mask"], self.head.pooling)
@@ -92,7 +94,7 @@ class EncoderClassifier(nn.Module):
         return Outputs(logits, embedding)
 
     def save(self, folder: Path) -> None:
-        """Write the encoder as a Hugging Face folder, the heads beside it."""
+        """Write the encoder as a Hugging Face folder, and the heads to the same folder."""
         self.encoder.save_pretrained(folder)
         heads = {
             name: value.contiguous() for name, value in self.state_dict().items() if not name.startswith("encoder.")
@@ -102,7 +104,15 @@ class EncoderClassifier(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, attention: str | None = None) -> EncoderClassifier:
-        """Read what ``save`` wrote, in float32 and evaluation mode; see ``load_encoder`` for ``attention``."""
+        """Load a saved model in float32 and evaluation mode.
+
+        Args:
+            folder: written by ``save``.
+            attention: the attention implementation, see ``load_encoder``.
+
+        Raises:
+            ModelError: the encoder cannot be loaded, or the heads do not fit it.
+        """
         head = HeadConfig(**json.loads((folder / "heads.json").read_text(encoding="utf-8")))
         model = cls(load_encoder(str(folder), attention), head)
         missing, unexpected = model.load_state_dict(load_file(str(folder / "heads.safetensors")), strict=False)
@@ -113,7 +123,7 @@ class EncoderClassifier(nn.Module):
 
 
 def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Token states [batch, tokens, hidden] to one vector a row [batch, hidden]; padding does not count."""
+    """Pool token states [batch, tokens, hidden] to one vector per row [batch, hidden], without padding."""
     if pooling == "cls":
         return states[:, 0]
     weights = mask.to(states.dtype).unsqueeze(-1)
@@ -121,10 +131,10 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def pool_layers(outputs: Any, mask: Tensor) -> Tensor:
-    """The mean-pooled states of each layer, the first layer's first, side by side: [batch, layers * hidden].
+    """Concatenate the mean-pooled states of all layers, from the first to the last: [batch, layers * hidden].
 
     Args:
-        outputs: the encoder's, with its ``hidden_states``.
+        outputs: the encoder's outputs, with ``hidden_states``.
         mask: [batch, tokens].
     """
     layers = (*outputs.hidden_states[1:-1], outputs.last_hidden_state)  # without the embeddings
@@ -137,40 +147,50 @@ def takes_token_types(config: Any) -> bool:
 
 
 def load_config(model: str) -> Any:
-    """The model's configuration, or ModelError naming what could not be read."""
+    """Load the configuration of a model.
+
+    Args:
+        model: hub id or folder.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     with _model_errors(model):
         return AutoConfig.from_pretrained(model)
 
 
 def load_encoder(model: str, attention: str | None = None) -> PreTrainedModel:
-    """The encoder of a hub id or a folder, in float32, without a pooler.
+    """Load an encoder in float32, without a pooler.
 
     Args:
         model: hub id or folder.
-        attention: transformers' name of how attention is computed: ``eager`` alone shows its maps without a warning.
-            Default None, the model's own choice.
+        attention: name of the attention implementation in transformers; only ``eager`` returns attention maps without
+            a warning. Default None, the model's own.
 
     Raises:
-        ModelError: nothing there, or nothing that AutoModel can load.
+        ModelError: the model does not exist, AutoModel cannot load it, or it is not an encoder.
     """
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attention}
     with _model_errors(model), _silent_about_poolers():
         try:
-            # A pooler that nothing reads would be drawn at random where the checkpoint has none, and a parameter
-            # without a gradient stops several processes.
+            # An unused pooler would have random weights if the checkpoint has none, and a parameter without a gradient
+            # is an error with several processes.
             encoder = AutoModel.from_pretrained(model, add_pooling_layer=False, **options)
-        except TypeError:  # a model that knows no such option
+        except TypeError:  # the model's class does not have this option
             encoder = AutoModel.from_pretrained(model, **options)
     if getattr(encoder.config, "is_encoder_decoder", False) or not hasattr(encoder.config, "hidden_size"):
         raise ModelError(
-            "not an encoder", path=model, found=encoder.config.model_type, expected="an encoder such as BERT or MiniLM"
+            "the model is not an encoder",
+            path=model,
+            found=encoder.config.model_type,
+            expected="an encoder such as BERT or MiniLM",
         )
     return encoder
 
 
 @contextmanager
 def _silent_about_poolers() -> Iterator[None]:
-    """Drop transformers' warning that the checkpoint's pooler is not used; warnings about other unused weights stay."""
+    """Hide transformers' warning about an unused pooler; warnings about other unused weights are shown."""
 
     def tell(record: logging.LogRecord) -> bool:
         return "pooler" not in record.getMessage()
@@ -204,13 +224,18 @@ class _model_errors:  # noqa: N801  (reads as the context it is)
 
 
 def require_usable(encoder: PreTrainedModel, model: str, max_length: int) -> None:
-    """Try an encoder, possibly with fewer layers, on one text, so that a model that cannot work is refused early.
+    """Check on one text that an encoder works, possibly with fewer layers than its checkpoint.
+
+    Args:
+        encoder: the encoder.
+        model: its hub id or folder, for the error.
+        max_length: number of tokens of the text.
 
     Raises:
-        ModelError: it gives no token states of ``max_length`` tokens, or not the same ones once saved and loaded
-            (a layer that is of another kind in its new place, as in ModernBERT).
+        ModelError: the encoder does not return token states, or it returns other states after it is saved and loaded
+            (if the kind of a layer depends on its position, as in ModernBERT).
     """
-    # Without padding, from which some models count positions; all alike they would hide what attention does.
+    # Without padding, from which some models count positions. The tokens differ, so that attention has an effect.
     ids = torch.arange(max_length).unsqueeze(0) % (encoder.config.vocab_size - 1)
     ids += ids >= (encoder.config.pad_token_id or 0)
     try:
@@ -221,16 +246,16 @@ def require_usable(encoder: PreTrainedModel, model: str, max_length: int) -> Non
             path=model,
             found=(str(error).splitlines() or [type(error).__name__])[0],
             expected=f"states of {max_length} tokens",
-            remedy="Lower --max-length, keep other --student-layers, or take another model.",
+            remedy="Lower --max-length, keep other --student-layers, or use another model.",
         ) from error
     again = AutoModel.from_config(encoder.config)
     again.load_state_dict(encoder.state_dict(), strict=False)
     if not torch.allclose(_states(again, ids), states, atol=1e-5):
         raise ModelError(
-            "the model's layers do not work in their new places",
+            "the model's layers do not work in other positions",
             path=model,
             found=f"{type(encoder).__name__} cut to {encoder.config.num_hidden_layers} layers",
-            expected="a layer of the same kind in every place",
+            expected="layers of the same kind in all positions",
             remedy="Keep other --student-layers, or start from another model: --student MODEL.",
         )
 
@@ -242,7 +267,11 @@ def _states(encoder: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def layer_stack(encoder: nn.Module, count: int) -> nn.ModuleList:
-    """The encoder's transformer layers: its ModuleList with ``count`` entries."""
+    """Find the encoder's transformer layers, the ModuleList with ``count`` entries.
+
+    Raises:
+        ModelError: there is none.
+    """
     stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
     if not stacks:
         raise ModelError(
@@ -255,7 +284,15 @@ def layer_stack(encoder: nn.Module, count: int) -> nn.ModuleList:
 
 
 def require_layers(layers: Sequence[int], count: int) -> None:
-    """Raise ModelError unless all ``layers``, at least one, are among ``count``."""
+    """Check that a model has all of at least one layers.
+
+    Args:
+        layers: 0-based numbers, ascending.
+        count: number of the model's layers.
+
+    Raises:
+        ModelError: there are no layers, or the model does not have one.
+    """
     if not layers or max(layers) >= count:
         raise ModelError(
             "the teacher has no such layer",
@@ -266,10 +303,14 @@ def require_layers(layers: Sequence[int], count: int) -> None:
 
 
 def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """Cut the encoder, in place, down to the given 0-based layers, without a pooler, which nothing here reads.
+    """Remove all other layers of an encoder in place, and its unused pooler.
+
+    Args:
+        encoder: the encoder.
+        layers: 0-based numbers of the layers to keep, ascending.
 
     Raises:
-        ModelError: a layer that the encoder does not have.
+        ModelError: the encoder does not have a layer, or its layers were not found.
     """
     count = encoder.config.num_hidden_layers
     require_layers(layers, count)

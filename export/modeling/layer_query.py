@@ -1,9 +1,8 @@
-"""The query read from every layer of the finished student: a head fitted after the distillation, without labels.
+"""Query by layers: a query head on all layers of the finished student, fitted after the distillation without labels.
 
-The classifier reads the last layer, whose states have let go of what does not separate the classes as the student sees
-them. Neighbours in that space mostly repeat the student's own opinion, its errors too. The layers below still tell
-texts apart by what they say; neighbours found by all layers together know what the classifier does not. The pooled
-states are there anyhow: the query costs one small matrix product, as before.
+The classifier reads the last layer, whose states keep little besides the student's own class decision. Neighbours in
+that space mostly repeat the student's answer, with its errors. Lower layers still separate texts by their content, so
+neighbours by all layers add information. The pooled states exist anyway: the query costs one small matrix product.
 """
 
 from __future__ import annotations
@@ -23,15 +22,16 @@ WHITENING = 0.5
 
 
 def fit_layer_query(student: EncoderClassifier, rows: TokenRows, dim: int) -> LinearLayer:
-    """The principal components of the pooled states of all layers, each layer centred and counting alike.
+    """Fit a head to the principal components of the pooled states of all layers, each layer centred and scaled.
 
     Args:
-        student: the finished student; it is not changed.
+        student: the finished student; not changed.
         rows: the n rows of the knowledge base.
-        dim: components of the query; at most as many as the layers have. What rows do not span is zero.
+        dim: dimension of the query, reduced to the number of components of all layers. Components that the rows do not
+            span are zero.
 
     Returns:
-        The head, [dim, layers * hidden], of ``with_layer_query``.
+        The head [dim, layers * hidden], for ``with_layer_query``.
     """
     reader = EncoderClassifier(student.encoder, replace(student.head, embedding_dim=None, all_layers=True))
     states = outputs_of(reader, rows, "student's layers").embedding
@@ -41,14 +41,14 @@ def fit_layer_query(student: EncoderClassifier, rows: TokenRows, dim: int) -> Li
 
 
 def _layer_scales(states: Tensor, layers: int) -> Tensor:
-    """The root mean square length of each layer's centred states, repeated over its components: [layers * hidden]."""
+    """Root mean square length of each layer's centred states, repeated over its components: [layers * hidden]."""
     centred = states - states.mean(dim=0)
     lengths = [part.square().sum(dim=1).mean().sqrt().clamp(min=1e-6) for part in centred.chunk(layers, dim=1)]
     return torch.stack(lengths).repeat_interleave(states.shape[1] // layers)
 
 
 def with_layer_query(student: EncoderClassifier, head: LinearLayer) -> EncoderClassifier:
-    """The same student, sharing its weights, with the query read from all layers by ``head``."""
+    """Make a student with shared weights whose query comes from all layers by ``head``."""
     shape = replace(student.head, embedding_dim=len(head.weight), projection_bias=True, all_layers=True)
     reader = EncoderClassifier(student.encoder, shape)
     reader.classifier = student.classifier

@@ -1,4 +1,4 @@
-"""Progress bars on stderr with the time left, for work longer than two seconds."""
+"""Progress bars on stderr with the remaining time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from tqdm import tqdm
 
 @contextmanager
 def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A bar that shows itself after two seconds; the block gets a function that moves it on by n.
+    """Show a progress bar after two seconds; yields a function that advances it by n.
 
-    On a terminal the bar is redrawn in place; elsewhere (a log file) a line is written every half minute.
+    On a terminal the bar is redrawn in place; in a log file, a line is written every half minute.
+
+    Args:
+        label: text before the bar.
+        total: number of units.
+        unit: name of a unit.
+        done: number of units that are already done.
     """
     every = 0.2 if sys.stderr.isatty() else 30.0
     with tqdm(total=total, initial=done, desc=label, unit=unit, delay=2.0, mininterval=every, file=sys.stderr) as bar:

@@ -1,4 +1,8 @@
-"""Projection of the frozen teacher's embeddings to keys: linear, fitted by contrast (ReAugKD, step 1) or PCA."""
+"""Projection head: a linear map of the frozen teacher's embeddings to keys.
+
+It is fitted by supervised contrastive loss (ReAugKD, step 1; Zhang et al., ACL 2023) or by PCA (SEA; Srivastava et al.
+2021).
+"""
 
 from __future__ import annotations
 
@@ -34,22 +38,22 @@ class LinearLayer:
     bias: Tensor | None = None
 
     def __call__(self, embeddings: Tensor) -> Tensor:
-        """Map embeddings [n, hidden] to [n, d], not normalised."""
+        """Map embeddings [n, hidden] to [n, d], without normalisation."""
         found = embeddings @ self.weight.T
         return found if self.bias is None else found + self.bias
 
     def to(self, device: torch.device) -> LinearLayer:
-        """A copy on a device."""
+        """Copy the map to a device."""
         return LinearLayer(self.weight.to(device), None if self.bias is None else self.bias.to(device))
 
     def save(self, folder: Path) -> None:
-        """Write it into a folder."""
+        """Write the map to a folder."""
         tensors = {"weight": self.weight} if self.bias is None else {"weight": self.weight, "bias": self.bias}
         save_file({name: value.contiguous() for name, value in tensors.items()}, str(folder / _FILE))
 
     @classmethod
     def load(cls, folder: Path) -> LinearLayer:
-        """Read what ``save`` wrote."""
+        """Read a map from a folder that ``save`` wrote to."""
         tensors = load_file(str(folder / _FILE))
         return cls(tensors["weight"], tensors.get("bias"))
 
@@ -58,16 +62,16 @@ def fit_projection(embeddings: Tensor, labels: Tensor, recipe: ProjectionRecipe,
     """Fit the head by the recipe's method.
 
     Args:
-        embeddings: [n, hidden], the frozen teacher's.
-        labels: [n], gold; PCA does not look at them.
+        embeddings: [n, hidden], the frozen teacher's embeddings.
+        labels: [n], gold labels; PCA does not use them.
         recipe: method, dimension, temperature, epochs.
         seed: of the initial weights and the order of rows.
 
     Returns:
-        The head, of [embedding_dim, hidden]: keys are ``project(embeddings, head)``.
+        The head [embedding_dim, hidden]; the keys are ``project(embeddings, head)``.
 
     Raises:
-        RecipeError: PCA to more dimensions than the embeddings have, or a fit that diverged.
+        RecipeError: PCA to more dimensions than the embeddings have, or the fit diverged.
     """
     if recipe.method == "pca":
         return fit_pca(embeddings, recipe.embedding_dim)
@@ -76,7 +80,7 @@ def fit_projection(embeddings: Tensor, labels: Tensor, recipe: ProjectionRecipe,
     nn.init.orthogonal_(head.weight)
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate)
     generator = torch.Generator().manual_seed(mix_seed(seed, 2))
-    # Nearly equal batches of batch_size rows or more, less than twice as many: a small one would have few positives.
+    # Nearly equal batches of batch_size rows or more: rows of a small last batch would have few positives.
     parts = max(1, len(embeddings) // recipe.batch_size)
     with progress("projection head", recipe.epochs * parts, "step") as advance:
         for _ in range(recipe.epochs):
@@ -92,16 +96,19 @@ def fit_projection(embeddings: Tensor, labels: Tensor, recipe: ProjectionRecipe,
 
 
 def fit_pca(embeddings: Tensor, dim: int, whitening: float = 0.0) -> LinearLayer:
-    """The principal components of embeddings [n, hidden], scaled to a mean squared length of 1.
+    """Fit a head to the principal components of embeddings, scaled so that their mean squared length is 1.
 
-    ``whitening`` takes that power of each component's standard deviation away: 0 leaves distances as they are, 1 makes
-    all components equally wide.
+    Computed in float64 on the CPU, so that every caller gets the same head. The largest entry of a component is
+    positive. A component in which the embeddings differ only by rounding errors is a row of zeros.
 
-    Computed in float64 on the CPU, so that every caller gets the same head. A component's largest entry is positive. A
-    direction in which the embeddings differ by no more than rounding is left out, as a row of zeros.
+    Args:
+        embeddings: [n, hidden].
+        dim: number of components.
+        whitening: each component is divided by its standard deviation to this power: 0 keeps distances, 1 gives all
+            components the same variance.
 
     Raises:
-        RecipeError: ``dim`` is above hidden.
+        RecipeError: ``dim`` is larger than hidden.
     """
     hidden = embeddings.shape[1]
     require_reducible(dim, hidden)
@@ -120,7 +127,15 @@ def fit_pca(embeddings: Tensor, dim: int, whitening: float = 0.0) -> LinearLayer
 
 
 def require_reducible(dim: int, hidden: int) -> None:
-    """Raise RecipeError if PCA has fewer than ``dim`` components."""
+    """Check that embeddings have enough components for PCA.
+
+    Args:
+        dim: number of components of a key.
+        hidden: number of components of an embedding.
+
+    Raises:
+        RecipeError: ``dim`` is larger than ``hidden``.
+    """
     if dim > hidden:
         raise RecipeError(
             "PCA cannot add dimensions to the teacher's embeddings",
@@ -131,7 +146,7 @@ def require_reducible(dim: int, hidden: int) -> None:
 
 
 def _moments(embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [hidden] and covariance [hidden, hidden], float64, a chunk of rows at a time: there may be many."""
+    """Compute mean [hidden] and covariance [hidden, hidden] in float64, in chunks of rows to save memory."""
     parts, count = torch.split(embeddings, _CHUNK), max(len(embeddings), 1)
     mean = torch.zeros(embeddings.shape[1], dtype=torch.float64)
     for part in parts:
@@ -144,5 +159,5 @@ def _moments(embeddings: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def project(embeddings: Tensor, head: LinearLayer) -> Tensor:
-    """Keys [n, embedding_dim], L2-normalised, of embeddings [n, hidden]."""
+    """Compute keys [n, embedding_dim], L2-normalised, from embeddings [n, hidden]."""
     return normalize(head(embeddings), dim=-1)

@@ -1,4 +1,4 @@
-"""Seeds that are independent of each other, derived from one seed and a step's number."""
+"""Independent random streams, derived from one seed and a number."""
 
 from __future__ import annotations
 

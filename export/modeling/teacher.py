@@ -21,12 +21,12 @@ from .training_loop import FitJob, Step, fit
 
 
 class FineTunedTeacher(nn.Module):
-    """A classifier that was fine-tuned elsewhere, its outputs in the order of our labels.
+    """A classifier that was fine-tuned elsewhere, with outputs in the order of the data's labels.
 
     Args:
         model: a sequence classifier.
         pooling: how its last token states become the embedding.
-        order: for each of our labels, the model's output.
+        order: the model's output for each of the data's labels.
     """
 
     def __init__(self, model: PreTrainedModel, pooling: Pooling, order: Sequence[int]) -> None:
@@ -54,7 +54,7 @@ class FineTunedTeacher(nn.Module):
 
 @contextmanager
 def _last_states(encoder: PreTrainedModel) -> Iterator[list[Tensor]]:
-    """Capture the encoder's last hidden states while a classifier runs, [batch, tokens, hidden] a call.
+    """Record the encoder's last hidden states while a classifier runs, [batch, tokens, hidden] per call.
 
     The last of the classifier's own ``hidden_states`` may lack the final norm (ModernBERT).
     """
@@ -67,7 +67,7 @@ def _last_states(encoder: PreTrainedModel) -> Iterator[list[Tensor]]:
 
 
 def is_classifier(model: str) -> bool:
-    """Whether the model (hub id or folder) is a classifier by its configuration, or the teacher of a run."""
+    """Whether a model (hub id or folder) is a classifier by its configuration, or the teacher of a run."""
     if is_ours(model):
         return True
     architectures = load_config(model).architectures or []
@@ -82,9 +82,9 @@ def is_ours(folder_or_model: Path | str) -> bool:
 def load_fine_tuned(
     model: str, pooling: Pooling, label_names: Sequence[str], attention: str | None = None
 ) -> FineTunedTeacher:
-    """Load an already fine-tuned classifier and match its labels with ours.
+    """Load a fine-tuned classifier and match its labels with the data's; for the arguments see ``load_teacher``.
 
-    By name where the names agree (in any case), by position where the model has only ``LABEL_0``, ``LABEL_1``, ...
+    Labels are matched by name, ignoring case, or by position if the model's names are ``LABEL_0``, ``LABEL_1``, ...
 
     Raises:
         ModelError: the labels cannot be matched, or the model cannot be loaded.
@@ -101,39 +101,48 @@ def load_fine_tuned(
 
 
 def match_labels(model: str, config: Any, label_names: Sequence[str]) -> list[int]:
-    """For each of our labels the number of the model's output; see load_fine_tuned."""
+    """Find the model's output for each of the data's labels; see ``load_fine_tuned``.
+
+    Args:
+        model: hub id or folder, for the error.
+        config: the model's configuration.
+        label_names: the data's labels in order.
+
+    Raises:
+        ModelError: the labels cannot be matched.
+    """
     for fold in (str, str.casefold):
         theirs = {fold(str(name)): int(number) for number, name in config.id2label.items()}
         ours = [fold(name) for name in label_names]
-        # As many names as labels: names that differ in their case alone are never mixed up.
+        # The number of names must stay the same, so that names that differ only in case are never confused.
         if set(theirs) == set(ours) and len(theirs) == len(ours) == len(config.id2label):
             return [theirs[name] for name in ours]
     generic = set(theirs) == {f"label_{number}" for number in range(len(theirs))}
     if generic and len(theirs) == len(ours):
         return list(range(len(ours)))
     raise ModelError(
-        "the fine-tuned teacher's labels are not the data's",
+        "the fine-tuned teacher's labels differ from the data's",
         path=model,
         found=", ".join(map(str, config.id2label.values())),
         expected=", ".join(label_names),
-        remedy="Name the data's labels as the model does, or give an encoder without a classifier head.",
+        remedy="Rename the data's labels to the model's, or give an encoder without a classifier head.",
     )
 
 
 def fine_tune(
     model: str, recipe: TeacherRecipe, rows: TokenRows, labels: Tensor, label_names: Sequence[str], job: FitJob
 ) -> EncoderClassifier:
-    """Fit an encoder and a fresh classifier on gold labels.
+    """Fine-tune an encoder with a new classifier on gold labels.
 
     Args:
         model: hub id or folder of an encoder.
-        recipe: the teacher's part of the recipe.
+        recipe: settings of the teacher.
         rows: n rows of tokens.
-        labels: [n], int64.
-        label_names: [c]; the encoder's config keeps them, so that the teacher can be another run's.
-        job: see fit.
+        labels: [n], int64, gold labels.
+        label_names: [c]; they are kept in the encoder's configuration, so that other runs can use this teacher.
+        job: see ``fit``.
     """
-    torch.manual_seed(job.seed)  # of what the checkpoint lacks
+    torch.manual_seed(job.seed)  # for weights that the checkpoint lacks
     encoder = load_encoder(model)
     encoder.config.id2label = dict(enumerate(label_names))
     encoder.config.label2id = {name: number for number, name in enumerate(label_names)}
@@ -151,12 +160,16 @@ def fine_tune(
 def load_teacher(
     folder_or_model: Path | str, pooling: Pooling, label_names: Sequence[str], attention: str | None = None
 ) -> nn.Module:
-    """The teacher again: one that a run fitted from its folder, or another fine-tuned one from where it came.
+    """Load the teacher of a run, or another fine-tuned classifier, in evaluation mode.
 
-    see ``load_encoder`` for ``attention``.
+    Args:
+        folder_or_model: the run's teacher folder, or hub id or folder of another classifier.
+        pooling: how token states become the embedding, for another classifier.
+        label_names: the labels in order.
+        attention: the attention implementation, see ``load_encoder``.
 
     Raises:
-        ModelError: its labels are not these.
+        ModelError: the model cannot be loaded, or its labels cannot be matched.
     """
     if not is_ours(folder_or_model):
         return load_fine_tuned(str(folder_or_model), pooling, label_names, attention)

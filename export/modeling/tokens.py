@@ -1,4 +1,4 @@
-"""Rows as token ids: tokenized once with the runtime's tokenizer, batched by length."""
+"""Rows as token ids: tokenized once with the runtime's tokenizer, and batched by length."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ from .seeds import mix_seed
 
 
 def save_tokenizer(model: str, folder: Path) -> Path:
-    """Write the model's tokenizer as ``tokenizer.json`` in ``folder``: the only tokenizer file of the run.
+    """Write a model's tokenizer as ``tokenizer.json``, the only tokenizer file of a run.
+
+    Args:
+        model: hub id or folder.
+        folder: folder of the new file.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ModelError: the model has no tokenizer, or none of the fast kind.
+        ModelError: the model has no fast tokenizer.
     """
     path = folder / "tokenizer.json"
     source = Path(model) / "tokenizer.json"
@@ -51,10 +58,10 @@ class TokenRows:
     """The token ids of n rows, ready to be batched.
 
     Args:
-        tokenizer: the edge's tokenizer.
-        inputs: n texts or (text, pair).
-        with_types: whether the model takes token_type_ids.
-        pad: the id that fills up shorter rows.
+        tokenizer: the runtime's tokenizer.
+        inputs: n texts, or pairs of texts.
+        with_types: whether the model uses token_type_ids.
+        pad: id of the padding.
     """
 
     def __init__(
@@ -69,11 +76,11 @@ class TokenRows:
         return len(self.ids)
 
     def lengths(self) -> list[int]:
-        """The number of tokens of each row."""
+        """Return the number of tokens of each row."""
         return [len(row) for row in self.ids]
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """The rows as input_ids, attention_mask and token_type_ids [len(rows), longest of them]."""
+        """Return rows as input_ids, attention_mask and token_type_ids, each [number of rows, longest of them]."""
         ids = [self.ids[row] for row in rows]
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
@@ -85,15 +92,28 @@ class TokenRows:
 
 
 def token_rows(folder: Path, split: Split, config: Any, max_length: int) -> TokenRows:
-    """A split's tokens for the model whose tokenizer.json lies in ``folder``."""
+    """Tokenize the rows of a split.
+
+    Args:
+        folder: contains the model's tokenizer.json.
+        split: the rows.
+        config: the model's configuration.
+        max_length: largest number of tokens; longer texts are truncated.
+    """
     tokenizer = TextTokenizer(folder / "tokenizer.json", max_length)
     return TokenRows(tokenizer, split.inputs(), takes_token_types(config), config.pad_token_id or 0)
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """One epoch's batches: every row once, rows of similar length together, in an order that (seed, epoch) decides.
+    """Return an epoch's batches: every row once, rows of similar length together, in random order by (seed, epoch).
 
-    A last batch of one row joins the one before: the relational and contrastive losses compare rows.
+    A last batch of one row is added to the batch before it, because relational and contrastive losses compare rows.
+
+    Args:
+        lengths: number of tokens of each row.
+        batch_size: rows per batch.
+        seed: of the run.
+        epoch: number of the epoch.
     """
     generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
     order = get_length_grouped_indices(list(lengths), batch_size, generator=generator)
@@ -104,6 +124,6 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
 
 
 def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Batches for inference, longest rows first, so that memory and the time left are known from the start."""
+    """Return batches for inference, the longest rows first, so that the first batch needs the most memory."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

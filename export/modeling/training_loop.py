@@ -1,8 +1,8 @@
-"""The training loop (accelerate): resumable at any step, with the same result after any number of interruptions.
+"""Training loop (accelerate). It can be resumed at any step, and the result does not depend on interruptions.
 
 All randomness is a function of (seed, step): the order of rows comes from (seed, epoch), dropout from (seed, step,
-process). So a checkpoint is weights, optimiser, schedule, a step number and what the companion keeps (queues, a slow
-copy, a scaffold), and going on from one is the run itself.
+process). So a checkpoint needs only weights, optimiser, schedule, step number and the state of the companion (queues,
+a momentum copy, a helper network).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from .tokens import TokenRows, epoch_batches, sorted_batches
 
 
 class Forward(Protocol):
-    """A model in a fit: computes in the fit's precision, on its device, and answers in float32."""
+    """A model in a fit: it computes in the fit's precision on the fit's device, and returns float32."""
 
     def __call__(self, *, detailed: bool = False, **inputs: Any) -> Any:
-        """See EncoderClassifier.forward."""
+        """Same as ``EncoderClassifier.forward``."""
         ...
 
 
@@ -41,9 +41,9 @@ class Step:
     """One step of a fit.
 
     Args:
-        number: from 0.
+        number: number of the step, from 0.
         rows: [n], the batch's row numbers, on the device.
-        inputs: the batch's tokens, each [n, tokens], on the device.
+        inputs: the tokenizer's outputs for the batch, each [n, tokens], on the device.
         forward: the model being fitted, in training mode.
     """
 
@@ -54,18 +54,18 @@ class Step:
 
 
 Loss = Callable[[Step], Tensor]
-"""A step to its loss, a scalar."""
+"""Computes the loss of a step, a scalar."""
 
 
 class Companion(Protocol):
-    """State updated with the model and saved in checkpoints: a momentum encoder, a queue, a scaffold."""
+    """State that is updated with the model and saved in checkpoints: a momentum copy, a queue, a helper network."""
 
     def after_step(self) -> None:
-        """Called when the optimizer has moved the model."""
+        """Update the state; called after each step of the optimizer."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of a resumed fit: tensors, numbers and containers of them."""
+        """Return the state that a resumed fit needs: tensors, numbers and containers of them."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -78,10 +78,10 @@ class FitJob:
     """The settings of one fit.
 
     Args:
-        name: shown with the progress bar.
-        recipe: epochs, batch size, rates.
-        seed: decides everything random.
-        precision: see Recipe.precision.
+        name: label of the progress bar.
+        recipe: epochs, batch size, learning rates.
+        seed: of all randomness in the fit.
+        precision: see ``Recipe``.
         checkpoint: the file to resume from and to save to.
         checkpoint_seconds: seconds between two saves.
     """
@@ -95,10 +95,10 @@ class FitJob:
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether a fit computes in bf16; ``auto`` means bf16 if the device type is faster at it.
+    """Whether a fit computes in bf16; ``auto`` means bf16 if it is faster on the device.
 
-    Emulated it is slower. Intel's AVX-512 multiplies bf16 no faster than float32, and the casts come on top (0.72
-    against 0.47 seconds a step were seen); only its AMX does. AMD's AVX-512 is twice as fast in bf16.
+    Emulated bf16 is slower. Intel's AVX-512 multiplies bf16 no faster than float32, and the casts cost time (0.72
+    against 0.47 seconds per step); its AMX is faster. AMD's AVX-512 is twice as fast in bf16.
     """
     if precision != "auto":
         return precision == "bf16"
@@ -110,9 +110,9 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
 
 
 def in_precision(model: nn.Module, precision: Precision, device: torch.device) -> Forward:
-    """The model computing in a fit's precision.
+    """Wrap a model so that it computes in a fit's precision.
 
-    Only the model runs in bf16; losses compare small differences of probabilities and stay in float32.
+    Only the model runs in bf16. Losses depend on small differences of probabilities and are computed in float32.
     """
     bf16 = uses_bf16(precision, device)
 
@@ -132,9 +132,16 @@ def in_precision(model: nn.Module, precision: Precision, device: torch.device) -
 
 
 def fit(model: EncoderClassifier, rows: TokenRows, loss: Loss, job: FitJob, companion: Companion | None = None) -> None:
-    """Train ``model`` in place, in float32 master weights; leaves it in evaluation mode on the CPU.
+    """Train a model in place with float32 master weights; afterwards it is in evaluation mode on the CPU.
 
-    Rows are batched by similar length. Several processes (``accelerate launch``) share each epoch's batches.
+    Rows of similar length are in one batch. Several processes (``accelerate launch``) share each epoch's batches.
+
+    Args:
+        model: the model.
+        rows: the n rows.
+        loss: computes the loss of a step.
+        job: the settings.
+        companion: state to update after each step and to save in checkpoints; None for none.
 
     Raises:
         RecipeError: the fit diverged; raised at the next checkpoint, or at the end.
@@ -176,12 +183,12 @@ class _Loop:
         self.forward = in_precision(self.model, job.precision, accelerate.device)
         self.schedule = schedule
         self.saved_at = time.monotonic()
-        self.finite = torch.ones((), dtype=torch.bool, device=accelerate.device)  # every loss so far
+        self.finite = torch.ones((), dtype=torch.bool, device=accelerate.device)  # whether all losses were finite
         self.epoch = -1
         self.batches: list[list[int]] = []
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        """This process's share of the epoch; all processes get equally many, the first batches filling up."""
+        """Return this process's batches of an epoch; see ``share``."""
         batches = epoch_batches(self.lengths, self.job.recipe.batch_size, self.job.seed, epoch)
         return share(batches, self.accelerate.process_index, self.accelerate.num_processes)
 
@@ -205,12 +212,12 @@ class _Loop:
             self.companion.after_step()
 
     def resume(self) -> int:
-        """Load the checkpoint, if there is one; returns the step to resume from."""
+        """Load the checkpoint if it exists; returns the step to resume from."""
         if not self.job.checkpoint.is_file():
             return 0
         state: dict[str, Any] = torch.load(self.job.checkpoint, map_location="cpu", weights_only=True)
         if state.get("processes", 1) != self.accelerate.num_processes:
-            return 0  # a step of so many processes is another number of rows
+            return 0  # a step has another number of rows with another number of processes
         self.bare.load_state_dict(state["model"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -242,27 +249,35 @@ class _Loop:
 
 
 def require_converged(name: str, weights: Iterable[Tensor], losses: Tensor | None = None) -> None:
-    """Raise RecipeError unless all weights of a fit are finite, and ``losses`` says that all its losses were.
+    """Check that a fit has finite weights and losses.
 
-    Weights that are not never become so again: a look now and then is enough, and waits for a GPU no more often.
+    Weights that are not finite stay so, so an occasional check is enough; each check waits for the GPU.
+
+    Args:
+        name: of the fit.
+        weights: the trained weights.
+        losses: bool scalar, whether all losses were finite; None if unknown.
+
+    Raises:
+        RecipeError: a weight or a loss is not finite.
     """
     finite = [value.detach().isfinite().all() for value in weights]
     if not torch.stack(finite if losses is None else [*finite, losses]).all():
         raise RecipeError(
             f"the fit diverged: {name}",
             found="a loss or weights that are not finite",
-            remedy="Lower its learning rates in the recipe, and give --redo where the run has other stages already.",
+            remedy="Lower its learning rates in the recipe. If other stages of the run are done, also give --redo.",
         )
 
 
 def share(batches: list[list[int]], process: int, processes: int) -> list[list[int]]:
-    """One process's batches: as many as every other gets, the first ones again (and again) where they do not divide."""
+    """Return one process's batches; the first batches are repeated so that all processes have the same number."""
     each = -(-len(batches) // processes)
     return [batches[(process + step * processes) % len(batches)] for step in range(each)]
 
 
 def parameter_groups(model: EncoderClassifier, recipe: FitRecipe) -> list[dict[str, Any]]:
-    """Encoder and heads with their own rates; biases and norms without decay; what is frozen left out."""
+    """Return the optimizer's parameter groups: learning rates for encoder and heads, weight decay for matrices only."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, value in model.named_parameters():
         if value.requires_grad:
@@ -279,10 +294,16 @@ def parameter_groups(model: EncoderClassifier, recipe: FitRecipe) -> list[dict[s
 
 @torch.inference_mode()
 def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 64) -> Outputs:
-    """Logits [n, c] and embeddings [n, d] of all rows in their order, float32, on the best device there is.
+    """Compute logits [n, c] and embeddings [n, d] of all rows in float32, on the GPU if there is one.
+
+    Args:
+        model: an EncoderClassifier or a FineTunedTeacher; in evaluation mode on the CPU afterwards.
+        rows: the n rows.
+        label: label of the progress bar.
+        batch_size: rows per batch.
 
     Raises:
-        ModelError: some are not finite.
+        ModelError: an output is not finite.
     """
     device = processes().device
     model = model.to(device).eval()
@@ -303,6 +324,6 @@ def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 
         raise ModelError(
             f"the model's outputs are not finite numbers: {label}",
             expected="finite logits and embeddings",
-            remedy="Take another model, or lower the learning rates of the fit that made it and give --redo.",
+            remedy="Use another model, or lower the learning rates of its fit and give --redo.",
         )
     return outputs

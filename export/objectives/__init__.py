@@ -1,6 +1,6 @@
-"""The terms of the student's loss, one file each, and the registry from which a recipe chooses them by name.
+"""Objectives: the terms of the student's loss, one file each, and the registry in which recipes find them by name.
 
-A new objective is one new file here: a subclass of `base.Objective`, registered by name and imported below.
+A new objective needs one new file here, with a subclass of `base.Objective` that is registered and imported below.
 """
 
 from . import amad, compress, compress_2q, disk, hard_labels, mixkd, reaugkd, sea, soft_label_kd

@@ -1,4 +1,7 @@
-"""AMAD, "No Head Left Behind" (Zhao et al., AAAI 2024): every teacher head teaches all student heads."""
+"""Attention-map distillation, AMAD ("No Head Left Behind", Zhao et al., AAAI 2024).
+
+Each teacher head is aligned with all student heads, weighted by similarity, so the numbers of heads may differ.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +20,38 @@ from .shared_vocabulary import require_shared_tokens
 
 
 def spread_layers(student: int, teacher: int) -> tuple[int, ...]:
-    """For each of the student's layers a teacher layer, spread evenly up to the last: 0-based."""
+    """Assign a teacher layer to each student layer, spread evenly up to the last; 0-based.
+
+    Args:
+        student: number of the student's layers.
+        teacher: number of the teacher's layers.
+
+    Returns:
+        The teacher's layer for each of the student's.
+    """
     return tuple(-(-(layer + 1) * teacher // student) - 1 for layer in range(student))
 
 
 @register("attention")
 @dataclass(frozen=True)
 class Attention(Objective):
-    """mean over layers, rows and teacher heads i of sum_j a_ij D_ij, j over the student's heads.
+    """KL divergence of the student's attention maps from the teacher's, with AMAD's head alignment.
 
-    a_ij = softmax_j(cos(vec A^T_i, vec A^S_j) / temperature), detached; D_ij = mean over the row's tokens q of
-    KL(A^T_i[q] || A^S_j[q]). The heads may be as many as they like on either side. Padding counts nowhere. The exact
-    normalisation and the temperature are ours: the paper's text was not at hand, only its abstract and reviews.
+    Mean over layers, rows and teacher heads i of sum_j a_ij D_ij, where j runs over the student's heads:
+    a_ij = softmax_j(cos(vec A^T_i, vec A^S_j) / temperature), detached;
+    D_ij = mean over the row's tokens q of KL(A^T_i[q] || A^S_j[q]), without padding.
 
-    In training the student's maps come after its attention dropout, whose zeros would make the divergence infinite. So
-    it is taken between both distributions given that the attended token survived, which is 0 where the maps were equal
-    before dropout; a token of whose row nothing survived adds 0.
+    The exact normalisation and the temperature are our choice: only the paper's abstract and reviews were available.
+
+    During training the student's maps include attention dropout, whose zeros would make the divergence infinite.
+    Therefore both distributions are conditioned on the attended tokens that dropout keeps. The divergence is then 0
+    if the maps were equal before dropout. A token for which dropout keeps nothing adds 0.
 
     Args:
-        temperature: of the weights; low, each teacher head teaches the student head most like it. Default 0.1.
-        layers: for each of the student's layers the teacher's it follows, 0-based. Default (), spread: layer s of S
-            follows layer ceil((s + 1) * T / S) - 1 of T.
+        temperature: of the weights a_ij; if it is low, each teacher head is aligned with the most similar student head.
+            Default 0.1.
+        layers: the teacher's layer for each of the student's, 0-based. Default (): evenly spread, layer s of S follows
+            layer ceil((s + 1) * T / S) - 1 of T.
     """
 
     needs = frozenset({"attentions"})
@@ -50,12 +64,16 @@ class Attention(Objective):
         require_setting(all(layer >= 0 for layer in self.layers), "attention: layers", self.layers, "0-based numbers")
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
-        """Raises RecipeError where the layers do not fit, or where the teacher cannot read the student's tokens."""
+        """Check the models.
+
+        Raises:
+            RecipeError: the layers do not fit the models, or the models have different vocabularies.
+        """
         require_shared_tokens("attention", student, teacher)
         self._pairing(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """The term for a batch, a scalar."""
+        """Return the loss term of a batch, a scalar."""
         mask = step.inputs["attention_mask"].bool()
         pairing = self._pairing(len(step.student_attentions), len(step.teacher_attentions))
         terms = [
@@ -71,8 +89,8 @@ class Attention(Objective):
             raise RecipeError(
                 "attention: layers do not fit the models",
                 found=str(list(self.layers)),
-                expected=f"{student} numbers, one a layer of the student, each from 0 to {teacher - 1}",
-                remedy="Correct layers in the recipe, or leave it out to spread them.",
+                expected=f"{student} numbers, one for each layer of the student, each from 0 to {teacher - 1}",
+                remedy="Correct layers in the recipe, or leave it out for evenly spread layers.",
             )
         return self.layers
 
@@ -84,17 +102,18 @@ class Attention(Objective):
 
 
 def _cosines(teacher: Tensor, student: Tensor) -> Tensor:
-    """[n, teacher heads, student heads] of maps [n, heads, t, t] as vectors."""
+    """Cosines [n, teacher heads, student heads] between attention maps [n, heads, t, t] as vectors."""
     return normalize(teacher.flatten(2), dim=-1) @ normalize(student.flatten(2), dim=-1).transpose(1, 2)
 
 
 def _divergences(teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:
-    """[n, teacher heads, student heads]: KL per query token, given the survivors of dropout, as a mean over ``mask``.
+    """KL divergences [n, teacher heads, student heads], conditioned on what dropout keeps, averaged over query tokens.
 
-    With K the survivors and Z = sum_k K t_k, KL = (sum_k K t_k (log t_k - log s_k)) / Z - log Z, s normalised over K:
-    sums over k alone, so that no tensor has both heads and both tokens.
+    With K the indicator of kept tokens, Z = sum_k K t_k and s normalised over K, the divergence is
+    KL = (sum_k K t_k (log t_k - log s_k)) / Z - log Z. All sums are over k alone, so that
+    no tensor has both heads and both tokens.
     """
-    # Below the smallest normal number 1 / s would overflow on its way back.
+    # Below the smallest normal number, 1 / s would overflow in the backward pass.
     survived = student > torch.finfo(student.dtype).tiny
     kept = student.where(survived, 1.0)
     total = student.where(survived, 0.0).sum(dim=-1, keepdim=True)

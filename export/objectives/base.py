@@ -1,4 +1,7 @@
-"""The interface of a loss term and its inputs from student, teacher and batch."""
+"""Interface of a loss term, and its inputs from student, teacher and batch.
+
+To add a term, write a new file in this folder and import it in `export/objectives/__init__.py`.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ class Targets:
     Args:
         teacher_logits: [n, c].
         teacher_embeddings: [n, hidden].
-        keys: [n, d], L2-normalised.
-        labels: [n], int64, gold.
+        keys: [n, d], L2-normalised: the projected teacher embeddings.
+        labels: [n], int64, gold labels.
     """
 
     teacher_logits: Tensor
@@ -32,7 +35,7 @@ class Targets:
     labels: Tensor
 
     def to(self, device: torch.device) -> Targets:
-        """A copy on a device."""
+        """Copy the targets to a device."""
         return Targets(
             self.teacher_logits.to(device),
             self.teacher_embeddings.to(device),
@@ -46,12 +49,12 @@ class Distillation:
     """Inputs of an objective before the first step, on the device of the fit.
 
     Args:
-        student: as it starts.
+        student: the student before the first step.
         teacher: frozen and in evaluation mode; None unless an objective needs ``"teacher"`` or ``"attentions"``.
-        ask_teacher: the same as a function, in the fit's precision; wrap it in ``torch.no_grad``.
-        targets: what the teacher said of all rows.
-        seed: the run's; whatever an objective draws is a function of it and of the step's number.
-        precision: the fit's.
+        ask_teacher: the teacher as a function in the fit's precision; call it under ``torch.no_grad``.
+        targets: the teacher's outputs for all rows.
+        seed: of the run; random choices of an objective must be a function of it and of the step's number.
+        precision: of the fit.
     """
 
     student: EncoderClassifier
@@ -67,19 +70,19 @@ class DistillationStep:
     """Inputs of an objective for one batch: n rows, c labels, d dimensions and t tokens.
 
     Args:
-        number: of the step, from 0.
-        rows: [n], row numbers into ``Distillation.targets``.
-        inputs: the tokens, each [n, t].
-        student: the student being fitted, for another pass on inputs of the objective's own.
+        number: number of the step, from 0.
+        rows: [n], indices into ``Distillation.targets``.
+        inputs: the tokenizer's outputs, each [n, t].
+        student: the student being fitted, for a further pass on other inputs.
         student_logits: [n, c].
         student_embedding: [n, d], L2-normalised: the query.
-        student_projection: [n, d], the same before its normalisation.
-        student_attentions: [n, heads, t, t] a layer; none unless an objective needs ``"attentions"``.
+        student_projection: [n, d], the embedding before its normalisation.
+        student_attentions: [n, heads, t, t] per layer; empty unless an objective needs ``"attentions"``.
         teacher_logits: [n, c].
         teacher_embedding: [n, hidden].
-        teacher_attentions: as the student's; the heads may be others.
+        teacher_attentions: same as the student's; the number of heads may differ.
         keys: [n, d], L2-normalised: the projected teacher embeddings.
-        labels: [n], int64.
+        labels: [n], int64, gold labels.
     """
 
     number: int
@@ -98,29 +101,42 @@ class DistillationStep:
 
 
 class Objective:
-    """One term of the loss. A subclass implements ``__call__``, and the hooks if it has something to keep.
+    """One term of the student's loss. A subclass implements ``__call__``, and the other methods if it has state.
 
     Attributes:
-        needs: what must be computed for it: ``"teacher"`` (the live teacher) or ``"attentions"`` (of both models).
+        needs: inputs that cost extra: ``"teacher"`` (a loaded teacher) and ``"attentions"`` (maps of both models).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
-        """Raise RecipeError where the encoders or the recipe do not fit it; called once, before any training."""
+        """Check that encoders and recipe fit the objective; called once before any training.
+
+        Args:
+            student: the student's encoder.
+            teacher: the teacher's encoder.
+            recipe: the run's recipe.
+
+        Raises:
+            RecipeError: they do not fit.
+        """
 
     def begin(self, distillation: Distillation) -> None:
-        """Called once before the first step, also of a resumed fit."""
+        """Prepare the objective; called once before the first step of a new or resumed fit."""
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """The term's mean over the batch, a scalar."""
+        """Return the term's mean over the batch, a scalar.
+
+        Raises:
+            NotImplementedError: a subclass must implement it.
+        """
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """Called when the optimizer has moved the student."""
+        """Update the state; called after each step of the optimizer."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that a resumed fit needs: tensors, numbers and containers of them."""
+        """Return the state that a resumed fit needs: tensors, numbers and containers of them."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""CompRess-1q (Koohpayegani et al., NeurIPS 2020): the relational KL with the whole knowledge base as anchors."""
+"""CompRess-1q (Koohpayegani et al., NeurIPS 2020): KL of similarities to anchors from the whole knowledge base."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from .base import Distillation, DistillationStep, Objective
 from .registry import register, require_setting
 from .similarity_kl import same_rows, similarity_kl
 
-_SAMPLE = 101  # which of the run's random streams the anchors are drawn from
+_SAMPLE = 101  # number of the random stream from which the anchors are drawn
 
 
 @register("compress")
 @dataclass
 class CompRess(Objective):
-    """mean_i KL(p_i || q_i), p_ij = softmax_j(z_i . a_j / tau), q_ij = softmax_j(x_i . a_j / tau).
+    """KL divergence of the student's similarities from the teacher's, both to the same keys of the teacher.
 
-    z_i is the row's key, x_i the student's query, a_j the keys of all rows or of a sample drawn once: the teacher's
-    cached outputs make them free, where the paper fills a queue ("ours-1q": one bank, the teacher's, for both). With
-    the batch's own keys in their place this is ``relation``.
+    mean_i KL(p_i || q_i), p_ij = softmax_j(z_i . a_j / tau), q_ij = softmax_j(x_i . a_j / tau), with z_i the row's key,
+    x_i the student's query and a_j the anchors: the keys of all rows, or of a sample that is drawn once.
+
+    The paper's variant "ours-1q" fills one queue with teacher embeddings; here the teacher's outputs are cached, so no
+    queue is needed. With the keys of the batch as anchors, the term is ``relation``.
 
     Args:
-        anchors: at most so many; the paper found 128,000 better than any fewer. A step costs
+        anchors: largest number of anchors; in the paper, 128,000 was better than fewer. A step costs
             rows x anchors x embedding_dim. Default 16384.
         temperature: tau; best between 0.02 and 0.04 in the paper. Default 0.04.
-        include_self: whether a row's own key is an anchor; see ``relation``. Default False.
+        include_self: whether a row's own key is an anchor, see ``relation``. Default False.
     """
 
     anchors: int = 16384
@@ -40,7 +42,7 @@ class CompRess(Objective):
         require_setting(self.temperature > 0, "compress: temperature", self.temperature, "above 0")
 
     def begin(self, distillation: Distillation) -> None:
-        """Choose the anchors, by the seed."""
+        """Draw the anchors with the run's seed."""
         keys = distillation.targets.keys
         self._rows = torch.arange(len(keys), device=keys.device)
         self._keys = keys
@@ -51,7 +53,7 @@ class CompRess(Objective):
             self._keys = keys[self._rows]
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """The term for a batch, a scalar; 0 for a row that has no anchor but itself."""
+        """Return the loss term of a batch, a scalar; a row without other anchors counts as 0."""
         return similarity_kl(
             step.keys @ self._keys.T / self.temperature,
             step.student_embedding @ self._keys.T / self.temperature,

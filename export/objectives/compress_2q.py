@@ -1,4 +1,4 @@
-"""CompRess-2q (Koohpayegani et al., NeurIPS 2020): teacher and student each see the last rows in their own space."""
+"""CompRess-2q (Koohpayegani et al., NeurIPS 2020): KL of similarities to earlier rows, each model in its own space."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from .similarity_kl import same_rows, similarity_kl
 @register("compress_2q")
 @dataclass
 class CompRess2q(Objective):
-    """mean_i KL(p_i || q_i), p_ij = softmax_j(z_i . t_j / tau), q_ij = softmax_j(x_i . s_j / tau).
+    """KL divergence of the student's similarities to its own earlier embeddings from the teacher's to its keys.
 
-    t_j and s_j are the keys of the same earlier row, the teacher's and the student's. The student's come from a copy of
-    it that follows slowly: after each step its weights are momentum * its own + (1 - momentum) * the student's. A step
-    compares with what the queues held before it and then adds its rows; slots not yet filled do not count, nor does
-    the row itself, where it is left from the epoch before.
+    mean_i KL(p_i || q_i), p_ij = softmax_j(z_i . t_j / tau), q_ij = softmax_j(x_i . s_j / tau), with z_i the row's key,
+    x_i the student's query, and t_j and s_j the teacher's and the student's embedding of the same earlier row j.
 
-    Nothing here ties the student's space to the teacher's. Where a distilled query is to find the teacher's keys
-    (``keys = "teacher"`` or ``"both"``), combine it with a term that does (``relation``, ``compress``). The default
-    query, by layers, searches the student's own space with a head fitted afterwards.
+    Two queues hold the earlier rows. The student's embeddings in them come from a momentum copy of the student: after
+    each step its weights are momentum * own + (1 - momentum) * the student's. A step first uses the queues and then
+    adds its rows. Unfilled slots do not count, and neither does the row itself, which may be in the queues from the
+    previous epoch.
+
+    This term does not align the student's space with the teacher's. If a distilled query must find the teacher's keys
+    (``keys = "teacher"`` or ``"both"``), add a term that aligns them (``relation``, ``compress``). The default query,
+    ``layers``, searches the student's own space with a head that is fitted after the distillation.
 
     Args:
-        queue: rows in a queue, at most as many as there are (more would be older versions of the same). Default 16384.
+        queue: length of a queue; at most the number of rows is used. Default 16384.
         temperature: tau. Default 0.04.
-        momentum: of the copy. The paper's, for half a million steps, is the default: 0.999.
+        momentum: of the copy. Default 0.999, as in the paper for half a million steps.
     """
 
     queue: int = 16384
@@ -46,7 +49,7 @@ class CompRess2q(Objective):
         require_setting(0 <= self.momentum < 1, "compress_2q: momentum", self.momentum, "a share in [0, 1)")
 
     def begin(self, distillation: Distillation) -> None:
-        """Copy the student as it starts; the queues are empty."""
+        """Copy the student and make empty queues."""
         keys = distillation.targets.keys
         self._student = distillation.student
         self._slow = copy.deepcopy(distillation.student).requires_grad_(False).eval()
@@ -55,7 +58,7 @@ class CompRess2q(Objective):
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """The term for a batch, a scalar; 0 while the queues are empty."""
+        """Return the loss term of a batch, a scalar; 0 while the queues are empty."""
         with torch.no_grad():
             self._pending = step.rows, step.keys, self._ask_slow(**step.inputs).embedding
         rows, teacher, student = self._queues.filled()
@@ -67,9 +70,9 @@ class CompRess2q(Objective):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Add the batch to the queues, which the gradient needed until now; move the copy towards the student."""
+        """Add the batch to the queues and update the momentum copy, after the gradient no longer needs the queues."""
         if self._pending is not None:
-            # All processes' rows, so that their queues are the same and any of them may write a checkpoint.
+            # Rows of all processes, so that all have the same queues and any of them can write a checkpoint.
             self._queues.add(*of_all_processes(*self._pending))
             self._pending = None
         for slow, moved in zip(self._slow.parameters(), self._student.parameters(), strict=True):
@@ -77,19 +80,19 @@ class CompRess2q(Objective):
                 slow.lerp_(moved, 1 - self.momentum)
 
     def state_dict(self) -> dict[str, Any]:
-        """The queues, and the copy's weights as far as they move."""
+        """Return the queues and the trained weights of the momentum copy."""
         moving = {name for name, value in self._student.named_parameters() if value.requires_grad}
         weights = {name: value for name, value in self._slow.state_dict().items() if name in moving}
         return {"queues": self._queues.state_dict(), "slow": weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore both."""
+        """Restore the queues and the momentum copy."""
         self._queues.load_state_dict(state["queues"])
         self._slow.load_state_dict(state["slow"], strict=False)
 
 
 class _Queues:
-    """The last rows: their numbers, the teacher's keys and the student's, first in, first out, slot by slot."""
+    """First-in-first-out queues of row numbers, teacher keys and student embeddings."""
 
     def __init__(self, length: int, like: Tensor) -> None:
         self.rows = torch.zeros(length, dtype=torch.int64, device=like.device)
@@ -98,12 +101,12 @@ class _Queues:
         self.added = 0
 
     def filled(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows [a], the teacher's keys [a, d] and the student's [a, d]; views, not copies."""
+        """Return row numbers [a], the teacher's keys [a, d] and the student's [a, d], as views."""
         count = min(self.added, len(self.rows))
         return self.rows[:count], self.teacher[:count], self.student[:count]
 
     def add(self, rows: Tensor, teacher: Tensor, student: Tensor) -> None:
-        """Put in a batch in place of the oldest rows; of one longer than the queues its last rows."""
+        """Replace the oldest rows by a batch, or by its last rows if it is longer than the queues."""
         length = len(self.rows)
         numbers = torch.arange(self.added, self.added + len(rows), device=rows.device)[-length:]
         slots = numbers % length

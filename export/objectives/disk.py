@@ -1,4 +1,4 @@
-"""DiSK (Kag et al., ICLR 2023): a scaffold g(x) helps the student where it fails, in training only."""
+"""DiSK (Kag et al., ICLR 2023): distillation with a helper network g(x) (scaffold) that is used in training only."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from .base import Distillation, DistillationStep, Objective
 from .registry import register, require_setting
 
 _HIDDEN = 64  # units of g
-_STREAM = -1  # no step's number: g's first weights come from a seed of their own
-# From the authors' code, as are the defaults below where it is said.
+_STREAM = -1  # not a step's number, so that g's initial weights have their own seed
+# From the authors' code.
 _MAX_CE = 5.0
 _PENALTY = (1.0, 5.0)
-_CYCLE = 20  # phases in which the budget goes from its first to its last value
+_CYCLE = 20  # phases from the first to the last value of the budget
 
 
 class Helper(nn.Module):
-    """g: the teacher's embedding [n, hidden] to log g [n], g in (0, 1); a small network, not the authors' conv head."""
+    """The helper g: maps the teacher's embedding [n, hidden] to log g [n], with g in (0, 1).
+
+    A small fully connected network; the authors use a convolutional head.
+    """
 
     def __init__(self, hidden: int, seed: int) -> None:
         super().__init__()
@@ -34,7 +37,7 @@ class Helper(nn.Module):
             self.outer = nn.Linear(_HIDDEN, 1)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Log g, so that rounding cannot make g 0."""
+        """Return log g, so that rounding cannot make g 0."""
         inner = self.inner(layer_norm(embedding, embedding.shape[-1:])).relu()
         return logsigmoid(self.outer(inner).squeeze(-1))
 
@@ -44,8 +47,9 @@ class Taught:
     """The teacher's terms for n rows, shared by the student's loss and the loss of g.
 
     Args:
-        target: [n, c], t: the tempered teacher within its classes, as coded not normalised again.
-        classes: [n, c], m: the teacher's top K and the gold one.
+        target: [n, c], t: the teacher's tempered probabilities of the classes m, not normalised (as in the
+            authors' code).
+        classes: [n, c], m: True for the teacher's top K classes and the gold class.
     """
 
     target: Tensor
@@ -53,7 +57,14 @@ class Taught:
 
 
 def taught_by(teacher_logits: Tensor, labels: Tensor, top: int, temperature: float) -> Taught:
-    """The mask m = top-K or gold, and t = m * softmax(m * l / tau_T + (1 - m) * min_c l)."""
+    """Compute m = top-K or gold, and t = m * softmax(m * l / tau_T + (1 - m) * min_c l).
+
+    Args:
+        teacher_logits: [n, c], l.
+        labels: [n], gold labels.
+        top: K.
+        temperature: tau_T.
+    """
     count = teacher_logits.shape[-1]
     classes = one_hot(labels, count).bool()
     classes = classes.scatter(-1, teacher_logits.topk(min(top, count), dim=-1).indices, True)
@@ -63,7 +74,7 @@ def taught_by(teacher_logits: Tensor, labels: Tensor, top: int, temperature: flo
 
 
 def helped_loss(log_student: Tensor, log_help: Tensor | None, taught: Taught) -> Tensor:
-    """-mean_i sum_y t_y log(s_y + g m_y), computed from logarithms: s and g may both be as good as 0.
+    """Compute -mean_i sum_y t_y log(s_y + g m_y) from logarithms, because s and g may both be close to 0.
 
     Args:
         log_student: [n, c], log s.
@@ -79,10 +90,11 @@ def helped_loss(log_student: Tensor, log_help: Tensor | None, taught: Taught) ->
 def budget_excess(
     student_logits: Tensor, help_: Tensor, teacher_logits: Tensor, labels: Tensor, budget: float
 ) -> Tensor:
-    """relu((1/n_wrong) sum_i g_i * min(CE_i, max) - budget), n_wrong the rows that the student gets wrong, at least 1.
+    """Compute relu((1/n_wrong) sum_i g_i * min(CE_i, max) - budget), n_wrong the number of rows the student gets wrong.
 
-    As in the authors' code, except that the divisor is at least 1: theirs is 0 if no row is wrong. CE_i is between the
-    student and the teacher's class, and the sum is over all rows, so that fewer wrong rows mean less help.
+    As in the authors' code, except that the divisor is at least 1: theirs is 0 if no row is wrong. CE_i is the
+    cross-entropy of the student with the teacher's class. The sum is over all rows, so fewer wrong rows
+    allow less help.
     """
     wrong = (student_logits.argmax(dim=-1) != labels).sum()
     loss = cross_entropy(student_logits, teacher_logits.argmax(dim=-1), reduction="none").clamp(max=_MAX_CE)
@@ -90,37 +102,39 @@ def budget_excess(
 
 
 def _cosine(first: float, last: float, phase: int) -> float:
-    """From ``first`` to ``last`` by a half cosine over a cycle of phases, then again."""
+    """Interpolate from ``first`` to ``last`` by a half cosine over each cycle of phases."""
     return last + (first - last) * (1 + math.cos(math.pi * (phase % _CYCLE) / _CYCLE)) / 2
 
 
 @register("disk")
 @dataclass
 class Scaffold(Objective):
-    """soft_weight * tau_S tau_T * -mean_i sum_y t_y log(s_y + g(x_i) m_y) + hard_weight * CE(student, gold).
+    """Soft-label cross-entropy in which the helper g adds probability, and cross-entropy with the gold labels.
 
-    Where g is large the student is excused; a budget on its help and a price keep it small. Equations of the authors'
-    poster and code, published on images only. It takes the place of the soft labels.
+    soft_weight * tau_S tau_T * -mean_i sum_y t_y log(s_y + g(x_i) m_y) + hard_weight * CE(student, gold).
 
-    Student and g take turns by phases of ``period`` steps. In a phase the student learns with g fixed, and its logits
-    are kept; then g takes as many steps of Adam on them, the student fixed as it was when it answered. In the first
-    phase, g's warm-up, the student learns without help (g = 0). g is not part of the student: nothing of it is saved
-    with it, and its only extra cost is its own small network's. Several processes share what they kept, so that all
+    A large g reduces the student's loss on a row; a budget and a penalty keep g small. The equations are from the
+    authors' poster and code; they report images only. The term includes soft labels, so it replaces ``soft_labels``.
+
+    Student and g are trained in turns, in phases of ``period`` steps. In a phase the student is trained with g fixed,
+    and its logits are kept. Then g takes as many steps of Adam on these logits. In the first phase the student is
+    trained without help (g = 0). g is not saved with the student. Several processes share the kept batches, so that all
     have the same g.
 
-    The loss of g: soft_weight * tau_S tau_T * the same first term + lambda * budget_excess + soft_weight * mean_i
-    log(1 + K g_i). By a cosine over 20 phases lambda goes from 1 to 5 and delta from ``budget`` to ``last_budget``,
-    then again (the authors': 50 and 20 epochs, delta falling further by the cycle, lambda with a dual update too).
+    The loss of g is soft_weight * tau_S tau_T * the same first term + lambda * budget_excess + soft_weight * mean_i
+    log(1 + K g_i). Over each cycle of 20 phases, lambda goes from 1 to 5 and delta from ``budget`` to ``last_budget``
+    by a cosine (in the authors' code over 50 and 20 epochs, with a delta that falls from cycle to cycle, and with a
+    dual update of lambda).
 
     Args:
-        teacher_temperature: tau_T. Default 4, the authors'.
-        student_temperature: tau_S. Default 3.5, the authors'.
-        soft_weight: default 0.9, the authors' l_nll.
-        hard_weight: default 0.1, the authors' l_aux.
-        top: K, at most all classes. Default 10, the authors' for 100 classes.
-        budget: delta at first. Default 0.6, the authors'.
-        last_budget: delta at last. Default 0.4, the authors'.
-        period: steps of a phase. Default 50 (the authors': 3 epochs).
+        teacher_temperature: tau_T. Default 4, as in the authors' code.
+        student_temperature: tau_S. Default 3.5, as in the authors' code.
+        soft_weight: weight of the soft labels. Default 0.9, the authors' l_nll.
+        hard_weight: weight of the gold labels. Default 0.1, the authors' l_aux.
+        top: K, at most the number of classes. Default 10, as in the authors' code for 100 classes.
+        budget: first value of delta. Default 0.6, as in the authors' code.
+        last_budget: last value of delta. Default 0.4, as in the authors' code.
+        period: number of steps of a phase. Default 50 (the authors: 3 epochs).
         learning_rate: of g's Adam. Default 0.001 (the authors use SGD).
     """
 
@@ -145,7 +159,7 @@ class Scaffold(Objective):
             require_setting(getattr(self, name) >= 1, f"disk: {name}", getattr(self, name), "1 or more")
 
     def begin(self, distillation: Distillation) -> None:
-        """Make g, from the run's seed."""
+        """Make g with the run's seed."""
         embeddings = distillation.targets.teacher_embeddings
         self._distillation = distillation
         self._helper = Helper(embeddings.shape[1], distillation.seed).to(embeddings.device, embeddings.dtype)
@@ -155,7 +169,7 @@ class Scaffold(Objective):
         self._last: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """The term for a batch, a scalar."""
+        """Return the loss term of a batch, a scalar."""
         self._last = step.rows, step.student_logits.detach()
         taught = taught_by(step.teacher_logits, step.labels, self.top, self.teacher_temperature)
         with torch.no_grad():
@@ -165,7 +179,7 @@ class Scaffold(Objective):
         )
 
     def after_step(self) -> None:
-        """Keep the batch; at the end of a phase let g take its turn."""
+        """Keep the batch; at the end of a phase, train g."""
         assert self._last is not None
         self._kept.append(of_all_processes(*self._last))
         self._last = None
@@ -176,7 +190,7 @@ class Scaffold(Objective):
             self._phase += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """g, its Adam, the phase and the batches kept of it."""
+        """Return g, its optimizer, the phase and the kept batches."""
         return {
             "helper": self._helper.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -185,7 +199,7 @@ class Scaffold(Objective):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume within the phase."""
+        """Restore the state within a phase."""
         self._helper.load_state_dict(state["helper"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._phase = state["phase"]
@@ -203,7 +217,12 @@ class Scaffold(Objective):
         self._optimizer.step()
 
     def helper_loss(self, rows: Tensor, student_logits: Tensor) -> Tensor:
-        """The loss of g on rows [n] of the targets, given the student's outputs for them, [n, c]."""
+        """Compute the loss of g.
+
+        Args:
+            rows: [n], indices into the targets.
+            student_logits: [n, c], the student's logits for the rows.
+        """
         assert self._distillation is not None
         targets = self._distillation.targets
         teacher_logits, labels = targets.teacher_logits[rows], targets.labels[rows]

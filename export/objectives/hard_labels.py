@@ -14,10 +14,10 @@ from .registry import register, require_setting
 @register("hard_labels")
 @dataclass(frozen=True)
 class HardLabels(Objective):
-    """mean_i CE(label_i, softmax(student_i)).
+    """Cross-entropy with the gold labels: mean_i CE(label_i, softmax(student_i)).
 
     Args:
-        smoothing: share of the target spread evenly over the labels. Default 0.
+        smoothing: label smoothing (Szegedy et al. 2016): share of the target spread evenly over the labels. Default 0.
     """
 
     smoothing: float = 0.0
@@ -26,5 +26,5 @@ class HardLabels(Objective):
         require_setting(0 <= self.smoothing < 1, "hard_labels: smoothing", self.smoothing, "a share in [0, 1)")
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """The term for a batch, a scalar."""
+        """Return the loss term of a batch, a scalar."""
         return cross_entropy(step.student_logits, step.labels, label_smoothing=self.smoothing)

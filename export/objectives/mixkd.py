@@ -1,4 +1,4 @@
-"""MixKD (Liang et al., ICLR 2021): student and teacher meet on mixtures of two rows' word embeddings."""
+"""MixKD (Liang et al., ICLR 2021): distillation on mixtures of two rows' word embeddings (mixup)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .base import Distillation, DistillationStep, Objective
 from .registry import register, require_setting
 from .shared_vocabulary import require_shared_tokens
 
-_STREAM = 3  # keeps these draws apart from dropout's, which come from the same seed and step
+_STREAM = 3  # number of the random stream, so that mixtures and dropout are independent
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Mixture:
     """The mixture of the n rows of a batch into m rows.
 
     Args:
-        first: [m], numbers of rows.
-        second: [m], of their partners.
-        share: [m], lambda: what the first row weighs; the partner weighs the rest.
+        first: [m], indices of the first rows.
+        second: [m], indices of the second rows.
+        share: [m], lambda, the share of the first row; the second has 1 - lambda.
     """
 
     first: Tensor
@@ -38,7 +38,15 @@ class Mixture:
 
 
 def draw_mixture(rows: int, ratio: int, alpha: float, seed: int, step: int) -> Mixture:
-    """Each row ``ratio`` times, with partners by a permutation and lambda ~ Beta(alpha, alpha): all by (seed, step)."""
+    """Draw a mixture: each row ``ratio`` times with a random partner, and lambda ~ Beta(alpha, alpha).
+
+    Args:
+        rows: n.
+        ratio: mixed rows per row.
+        alpha: parameter of the Beta distribution.
+        seed: of the run.
+        step: number of the step; seed and step determine the mixture.
+    """
     rng = np.random.default_rng([mix_seed(seed, step), _STREAM])
     second = np.concatenate([rng.permutation(rows) for _ in range(ratio)])
     share = rng.beta(alpha, alpha, rows * ratio)
@@ -46,15 +54,15 @@ def draw_mixture(rows: int, ratio: int, alpha: float, seed: int, step: int) -> M
 
 
 def mix_inputs(table: nn.Module, inputs: Mapping[str, Any], mixture: Mixture) -> dict[str, Any]:
-    """Encoder inputs in place of ``input_ids``, for m mixed rows.
+    """Mix word embeddings: returns encoder inputs of m mixed rows, with ``inputs_embeds`` instead of ``input_ids``.
 
-    A shorter row is filled up with zeros, not with the padding token's embedding, and attention covers what either row
-    covers. A pair's token types are those of the row with the larger share, of the first where both are equal; that is
-    ours, the paper does not say.
+    A shorter row is padded with zeros, not with the padding token's embedding. The attention mask is the union of both
+    rows' masks. Token types are those of the row with the larger share, or of the first row if the shares are equal
+    (our choice; the paper does not specify it).
 
     Args:
         table: the word embeddings.
-        inputs: ``input_ids``, ``attention_mask`` and maybe ``token_type_ids``, each [n, t].
+        inputs: ``input_ids``, ``attention_mask`` and optionally ``token_type_ids``, each [n, t].
         mixture: on the inputs' device.
     """
     mask = inputs["attention_mask"]
@@ -73,19 +81,20 @@ def mix_inputs(table: nn.Module, inputs: Mapping[str, Any], mixture: Mixture) ->
 @register("mixkd")
 @dataclass
 class MixKD(Objective):
-    """tmkd_weight * TMKD + sm_weight * SM on rows mixed at the embedding layer (equations 3 to 8).
+    """Distillation and cross-entropy on mixed rows: tmkd_weight * TMKD + sm_weight * SM (equations 3 to 8).
 
-    x' = lambda x_i + (1 - lambda) x_j of each model's own word embeddings, y' the same mixture of gold labels. TMKD is
-    the distance of the student's answer to x' from the teacher's, SM = -mean_i y'_i . log softmax(student's answer).
-    Both are means over all mixed rows. The student passes once more through its encoder, the teacher once.
+    x' = lambda x_i + (1 - lambda) x_j mixes word embeddings, in each model its own; y' is the same mixture of gold
+    labels. TMKD is the distance between the student's and the teacher's outputs for x', and
+    SM = -mean_i y'_i . log softmax(student's logits for x'). Both are means over all mixed rows. A step needs one more
+    forward pass of the student and one of the teacher.
 
     Args:
-        alpha: lambda ~ Beta(alpha, alpha). Default 0.4, the paper's.
-        ratio: mixed rows per row of the batch. Default 1, the paper's.
-        tmkd_weight: default 1, the paper's.
-        sm_weight: default 1, the paper's.
-        distance: ``mse``, the mean over rows and classes of the squared difference of logits (the paper names MSE
-            without saying of what); or ``kl``, the mean over rows of KL(teacher || student). Default ``mse``.
+        alpha: lambda ~ Beta(alpha, alpha). Default 0.4, as in the paper.
+        ratio: mixed rows per row of the batch. Default 1, as in the paper.
+        tmkd_weight: weight of TMKD. Default 1, as in the paper.
+        sm_weight: weight of SM. Default 1, as in the paper.
+        distance: ``mse``, the mean squared difference of logits over rows and classes (the paper does not specify of
+            what it takes the MSE); or ``kl``, the mean over rows of KL(teacher || student). Default ``mse``.
     """
 
     needs = frozenset({"teacher"})
@@ -105,18 +114,22 @@ class MixKD(Objective):
         require_setting(self.distance in ("mse", "kl"), "mixkd: distance", self.distance, "mse or kl")
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
-        """Raises RecipeError where the teacher cannot read the student's tokens."""
+        """Check the models.
+
+        Raises:
+            RecipeError: the models have different vocabularies.
+        """
         require_shared_tokens("mixkd", student, teacher)
 
     def begin(self, distillation: Distillation) -> None:
-        """Keep both models at hand."""
+        """Keep references to both models."""
         self._distillation = distillation
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """The term for a batch, a scalar."""
+        """Return the loss term of a batch, a scalar."""
         given = self._distillation
         assert given is not None and given.teacher is not None and given.ask_teacher is not None
-        seed = given.seed + processes().process_index  # each process mixes its rows in its own way
+        seed = given.seed + processes().process_index  # other mixtures in each process
         drawn = draw_mixture(len(step.labels), self.ratio, self.alpha, seed, step.number)
         device = step.labels.device
         mixture = Mixture(drawn.first.to(device), drawn.second.to(device), drawn.share.to(device))

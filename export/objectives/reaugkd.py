@@ -1,4 +1,4 @@
-"""ReAugKD's relational KL (Zhang et al., ACL 2023): the student sees neighbourhoods as its teacher does."""
+"""ReAugKD's relational loss (Zhang et al., ACL 2023): KL of similarities within the batch."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from .similarity_kl import same_rows, similarity_kl
 @register("relation")
 @dataclass(frozen=True)
 class Relation(Objective):
-    """mean_i KL(q_i || qbar_i) over the batch's keys as anchors.
+    """KL divergence of the student's similarities from the teacher's: mean_i KL(q_i || qbar_i).
 
-    q_ij = softmax_j(z_i . z_j / tau) are the teacher's similarities, qbar_ij = softmax_j(x_i . z_j / tau) the student's
-    query against the same teacher keys.
+    q_ij = softmax_j(z_i . z_j / tau) are similarities between the teacher's keys in the batch, and
+    qbar_ij = softmax_j(x_i . z_j / tau) similarities of the student's query to the same keys.
 
-    Of the paper only this much is certain here: a KL between the teacher's similarities among its own embeddings and
-    those of the student's to them. Its full text was not at hand; the equation is recalled, and its temperature, its
-    weight beside the soft labels and whether j = i counts are ours. The paper's one head sits on the teacher and maps
-    to the student's embedding size; here the student also has a trained head, and both map to
-    ``embedding_dim`` components.
+    The equation was not checked against the paper's full text. The paper has a KL between the teacher's similarities
+    among its own embeddings and the student's similarities to them; temperature, weight and the exclusion of j = i are
+    our choice. The paper has one head, on the teacher, which maps to the student's embedding size. Here the student has
+    a trained head too, and both map to ``embedding_dim`` components.
 
     Args:
         temperature: tau. Default 0.05.
-        include_self: whether j = i is an anchor. With it and a low tau, q_ii is nearly 1 and the term merely pulls
-            each query onto its own key; without it the neighbours' order counts. Default False.
+        include_self: whether j = i is an anchor. If it is and tau is low, q_ii is nearly 1, and the term only moves
+            each query towards its own key; otherwise the order of the neighbours matters. Default False.
     """
 
     temperature: float = 0.05
@@ -38,7 +37,7 @@ class Relation(Objective):
         require_setting(self.temperature > 0, "relation: temperature", self.temperature, "above 0")
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """The term for a batch, a scalar; 0 where a row has no anchor but itself."""
+        """Return the loss term of a batch, a scalar; a row without other anchors counts as 0."""
         return similarity_kl(
             step.keys @ step.keys.T / self.temperature,
             step.student_embedding @ step.keys.T / self.temperature,

@@ -1,4 +1,4 @@
-"""For objectives that show the student's tokens to the teacher: both must read them alike."""
+"""Check that student and teacher have the same vocabulary, for objectives that give both the same tokens."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ _REMEDY = "Start the student from the teacher's layers, or leave this objective 
 
 
 def require_shared_tokens(name: str, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    """Raise unless a token id, and a token's type, mean the same to both models, as far as their sizes can tell.
+    """Check that the vocabularies of student and teacher have the same size, and that both use token types or neither.
 
     Args:
-        name: of the objective.
-        student: its encoder.
-        teacher: its encoder.
+        name: name of the objective.
+        student: the student's encoder.
+        teacher: the teacher's encoder.
 
     Raises:
-        RecipeError: vocabularies of different sizes, or only one of the two tells the texts of a pair apart by types.
+        RecipeError: the vocabularies differ in size, or only one model uses token types.
     """
     ours, theirs = (encoder.get_input_embeddings().num_embeddings for encoder in (student, teacher))
     if ours != theirs:
         raise RecipeError(
-            f"objective {name!r} shows the student's tokens to the teacher, whose vocabulary is another",
-            found=f"{ours} tokens of the student",
-            expected=f"the teacher's {theirs}",
+            f"objective {name!r} needs the same vocabulary in student and teacher",
+            found=f"{ours} tokens in the student's vocabulary",
+            expected=f"{theirs}, as in the teacher's",
             remedy=_REMEDY,
         )
     typed, types_taught = takes_token_types(student.config), takes_token_types(teacher.config)
     if typed != types_taught:
         raise RecipeError(
-            f"objective {name!r} shows the student's tokens to the teacher, but only one of them takes token types",
-            found=f"{'with' if typed else 'without'} types in the student",
-            expected=f"as the teacher, {'with' if types_taught else 'without'}",
+            f"objective {name!r} needs token types in both student and teacher, or in neither",
+            found=f"a student {'with' if typed else 'without'} token types",
+            expected=f"{'with' if types_taught else 'without'} token types, as in the teacher",
             remedy=_REMEDY,
         )

@@ -1,4 +1,4 @@
-"""Soft-label cross-entropy (Hinton et al. 2015): the student's distribution against the teacher's."""
+"""Knowledge distillation with soft labels (Hinton et al. 2015): cross-entropy with the teacher's distribution."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from .registry import register, require_setting
 @register("soft_labels")
 @dataclass(frozen=True)
 class SoftLabelKD(Objective):
-    """T^2 * mean_i CE(softmax(teacher_i / T), softmax(student_i / T)).
+    """Cross-entropy with the teacher's distribution: T^2 * mean_i CE(softmax(teacher_i / T), softmax(student_i / T)).
 
     Args:
-        temperature: T; T^2 keeps the gradient's size as T grows (Hinton et al., section 2). Default 1.
+        temperature: T; the factor T^2 makes the size of the gradient independent of T (Hinton et al., section 2).
+            Default 1.
     """
 
     temperature: float = 1.0
@@ -25,7 +26,7 @@ class SoftLabelKD(Objective):
         require_setting(self.temperature > 0, "soft_labels: temperature", self.temperature, "above 0")
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """The term for a batch, a scalar."""
+        """Return the loss term of a batch, a scalar."""
         target = (step.teacher_logits / self.temperature).softmax(dim=-1)
         log_student = (step.student_logits / self.temperature).log_softmax(dim=-1)
         return -(self.temperature**2) * (target * log_student).sum(dim=-1).mean()

@@ -1,7 +1,7 @@
 """ONNX export and int8 quantization of the student; the only module that imports optimum.
 
-Optimum's preset is passed to ONNX Runtime's own quantizer, because optimum's quantizer can neither restrict
-quantization to products with weights nor name the output type of fused nodes.
+Optimum's preset is passed to ONNX Runtime's quantizer, because optimum's quantizer cannot restrict quantization to
+products with weights and cannot set the output type of fused nodes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Quantization = Literal["dynamic", "none"]
 
 TARGETS: tuple[Target, ...] = ("avx2", "avx512_vnni", "arm64")
 
-# Opset 17 has LayerNormalization as one node and is read by every ONNX Runtime since 1.12.
+# Opset 17 has LayerNormalization as one node; ONNX Runtime 1.12 and later support it.
 OPSET = 17
 _MATRIX_OPS = ["MatMul", "Gemm"]
 _INTEGER_OPS = frozenset(
@@ -47,7 +47,15 @@ _EXPORT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class QuantizedNodes:
-    """Counts of matrix products and look-ups by precision, and bytes before and after quantization."""
+    """Counts of nodes by precision, and bytes before and after quantization.
+
+    Args:
+        int8: number of int8 matrix products.
+        float32: number of float32 matrix products with weights.
+        int8_gathers: number of table look-ups in int8.
+        bytes_float32: bytes of the model before quantization.
+        bytes_int8: bytes of the model after quantization.
+    """
 
     int8: int
     float32: int
@@ -57,7 +65,7 @@ class QuantizedNodes:
 
 
 def detect_target() -> Target:
-    """The preset for this machine's processor."""
+    """Return the preset for this machine's processor."""
     capabilities = torch.cpu.get_capabilities()
     if capabilities.get("architecture") in ("aarch64", "arm64"):
         return "arm64"
@@ -84,10 +92,10 @@ class _Exportable(PreTrainedModel):  # type: ignore[misc]
 
 
 def onnx_config(config: PretrainedConfig) -> Any:
-    """The model type's own OnnxConfig with our two outputs.
+    """Make optimum's export configuration for a model type, with outputs ``logits`` and ``embedding``.
 
     Raises:
-        ModelError: optimum cannot export this kind of model.
+        ModelError: optimum cannot export this model type.
     """
     try:
         constructor = TasksManager.get_exporter_config_constructor(
@@ -105,7 +113,7 @@ def onnx_config(config: PretrainedConfig) -> Any:
     class StudentOnnxConfig(base):  # type: ignore[misc, valid-type]
         @property
         def inputs(self) -> dict[str, dict[int, str]]:
-            # Those of the training, whatever the model type usually has.
+            # The inputs of the training, which can differ from the model type's default inputs.
             types = ["token_type_ids"] if takes_token_types(config) else []
             axes = {0: "batch_size", 1: "sequence_length"}
             return {name: dict(axes) for name in ("input_ids", "attention_mask", *types)}
@@ -121,10 +129,10 @@ def export_float32(student: EncoderClassifier, label_names: Sequence[str], max_l
     """Write the student as ``folder/model.onnx`` with outputs ``logits`` and ``embedding``, and its config.json.
 
     Args:
-        student: left as it is.
-        label_names: for id2label, so that other programs show them.
-        max_length: for the configuration, so that other programs cut as we do.
-        folder: must exist.
+        student: the student; not changed.
+        label_names: the labels in order, for id2label in the configuration.
+        max_length: largest number of tokens of a text, for the tokenizer's configuration.
+        folder: an existing folder.
 
     Returns:
         The path of model.onnx.
@@ -145,47 +153,52 @@ def export_float32(student: EncoderClassifier, label_names: Sequence[str], max_l
 
 
 def _with_eager_attention(student: EncoderClassifier) -> EncoderClassifier:
-    """A copy with the form of attention that traces with any batch and length; some models choose it when made."""
+    """Copy the student with eager attention, which can be traced for any batch size and length."""
     config = copy.deepcopy(student.encoder.config)
     copied = EncoderClassifier(AutoModel.from_config(config, attn_implementation="eager"), student.head)
-    copied.load_state_dict(student.state_dict(), strict=False)  # lacks only a pooler, which nothing reads
+    copied.load_state_dict(student.state_dict(), strict=False)  # only an unused pooler is missing
     return copied.eval()
 
 
 def require_same_answers(student: EncoderClassifier, model: Path, batch: dict[str, Tensor]) -> None:
-    """Prove on one padded batch that the float32 ONNX model answers as torch does.
+    """Check on one padded batch that the float32 ONNX model has the same outputs as the torch model.
+
+    Args:
+        student: the torch model.
+        model: path of the ONNX model.
+        batch: the tokenizer's outputs, each [n, t].
 
     Raises:
-        ModelError: a logit or a component of an embedding differs by more than tracing can explain.
+        ModelError: a logit or a component of an embedding differs by more than the tolerance.
     """
     feeds = {name: value.numpy() for name, value in batch.items()}
     session = import_onnxruntime().InferenceSession(str(model), providers=["CPUExecutionProvider"])
     found = session.run(["logits", "embedding"], feeds)
     with torch.inference_mode():
-        wanted = student.eval()(**batch)
-    for name, here, there in zip(wanted._fields, found, wanted, strict=True):
+        expected = student.eval()(**batch)
+    for name, here, there in zip(expected._fields, found, expected, strict=True):
         difference = float((torch.from_numpy(here) - there).abs().max())
         if not difference <= _EXPORT_TOLERANCE * max(1.0, float(there.abs().max())):
             raise ModelError(
                 "the exported model gives other outputs than the student",
-                found=f"{name} {difference:.3g} apart",
-                expected=f"at most {_EXPORT_TOLERANCE} of the largest",
+                found=f"a difference of {difference:.3g} in {name}",
+                expected=f"at most {_EXPORT_TOLERANCE} of the largest value",
                 remedy="Start the student from another model: --student MODEL.",
             )
 
 
 def quantize(model: Path, target: Target, quantization: Quantization, out: Path) -> QuantizedNodes:
-    """Write ``out/model.onnx``, quantized by the target's preset, and ``out/ort_config.json``.
+    """Write ``out/model.onnx``, quantized with the target's preset, and ``out/ort_config.json``.
 
     Args:
-        model: the float32 model, its config.json beside it; for ``dynamic`` with fused attention where possible
+        model: the float32 model, with config.json in the same folder; for ``dynamic``, with fused attention if possible
             (`attention_fusion`).
         target: the preset (u8u8 for avx2, u8s8 for avx512_vnni and arm64).
-        quantization: ``dynamic`` (activation ranges are found at run time) or ``none``.
+        quantization: ``dynamic`` (activation ranges are computed at run time) or ``none``.
         out: an existing folder.
 
     Raises:
-        QualityError: quantization left matrix products in float32 (it can skip layers silently).
+        QualityError: most matrix products are still float32 (quantization can skip layers silently).
     """
     if quantization == "none":
         (out / "model.onnx").write_bytes(model.read_bytes())
@@ -206,7 +219,7 @@ def quantize(model: Path, target: Target, quantization: Quantization, out: Path)
 
 
 def _quantize_dynamic(model: Path, config: Any, out: Path) -> None:
-    """Quantize by the preset, except products of two activations: these are attention's, and small."""
+    """Quantize with the preset, except products of two activations, which are small and belong to attention."""
     quantize_dynamic(
         str(model),
         str(out / "model.onnx"),
@@ -218,7 +231,7 @@ def _quantize_dynamic(model: Path, config: Any, out: Path) -> None:
             "MatMulConstBOnly": True,
             "WeightSymmetric": config.weights_symmetric,
             "ActivationSymmetric": config.activations_symmetric,
-            "DefaultTensorType": TensorProto.FLOAT,  # of what comes out of Attention: shape inference does not know it
+            "DefaultTensorType": TensorProto.FLOAT,  # output type of Attention, unknown to shape inference
         },
     )
     ORTConfig(quantization=config).save_pretrained(out)
@@ -226,12 +239,17 @@ def _quantize_dynamic(model: Path, config: Any, out: Path) -> None:
 
 
 def count_nodes(float32: Path, quantized: Path) -> QuantizedNodes:
-    """Count what became int8: integer matrix products, or float ones fed by DequantizeLinear (QDQ)."""
+    """Count int8 nodes: integer matrix products, and float products with inputs from DequantizeLinear (QDQ).
+
+    Args:
+        float32: path of the model before quantization.
+        quantized: path of the model after quantization.
+    """
     graph = onnx.load(str(quantized)).graph
     producers = {output: node.op_type for node in graph.node for output in node.output}
     constants = {item.name for item in graph.initializer}
     int8_tables = {item.name for item in graph.initializer if item.data_type in (TensorProto.INT8, TensorProto.UINT8)}
-    # Looked up as int8, or, in QDQ form, behind a DequantizeLinear of the whole table.
+    # Tables are int8, or in QDQ form outputs of a DequantizeLinear of the whole table.
     tables = int8_tables | {
         node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in int8_tables
     }
@@ -251,7 +269,7 @@ def count_nodes(float32: Path, quantized: Path) -> QuantizedNodes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter: its warnings are about tracing and deprecations, which a user cannot act on."""
+    """Hide the exporter's warnings about tracing and deprecations, which do not help a user."""
     loggers = [logging.getLogger(name) for name in ("optimum", "onnxruntime", "root", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,8 +1,8 @@
-"""Fuse a bundle into one ONNX file that holds student, knowledge base and blend.
+"""Fuse a bundle into one ONNX file with student, knowledge base and blend.
 
-For programs that run ONNX without Python. The file maps token ids to probabilities, neighbours and the label. It
-compares the query with every key, so its search is exact, and it suits knowledge bases of a few thousand rows. It has
-no gate and no latency budget: it always retrieves.
+The file is for programs that run ONNX without Python. It maps token ids to probabilities, neighbours and the label. It
+compares the query with every key, so the search is exact, and it is suited to knowledge bases of a few thousand rows.
+It has no gate and no latency budget: it always retrieves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .fused_graph import FusedTables, fused_model
 
 MAX_ROWS = 4096
 FORMAT_VERSION = 1
-_LARGEST_FILE = 2**31 - 1  # of a protocol buffer
+_LARGEST_FILE = 2**31 - 1  # bytes of a protocol buffer
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Fused:
 
     Attributes:
         path: the file.
-        bytes: its size.
-        rows: of the knowledge base inside.
-        comparison: with the bundle's answers.
+        bytes: size of the file.
+        rows: number of rows of its knowledge base.
+        comparison: agreement with the bundle's answers.
     """
 
     path: Path
@@ -46,22 +46,22 @@ class Fused:
 
 
 def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
-    """Write a bundle as the one file ``out``; nothing is left there if it fails.
+    """Write a bundle as one ONNX file; ``out`` is not written if this fails.
 
-    Before it is put in place, the written file answers the golden texts and, if the knowledge base stores texts, 32
-    of them, and each output is compared with the bundle's.
+    Before the file is moved to its place, its outputs for the golden texts and, if the knowledge base stores texts, for
+    32 of them are compared with the bundle's.
 
     Args:
         bundle: the bundle's folder.
-        out: the ``.onnx`` file to make; must not exist.
-        max_rows: refuse a larger knowledge base: every row costs time at every text.
+        out: path of the new ``.onnx`` file; must not exist.
+        max_rows: largest number of rows, because every text is compared with every row.
 
     Raises:
         OutputExistsError: ``out`` exists.
         BundleError: the bundle cannot be used.
-        UsageError: the knowledge base is empty or too large.
+        UsageError: the bundle was edited, or the knowledge base is empty or too large.
         ModelError: the fused model gives other answers than the bundle.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     refuse_existing(out)
     Bundle.open(bundle, verify=False).refuse_edits("fuse")
@@ -87,11 +87,11 @@ def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
         raise UsageError(
             "the knowledge base is empty: there is nothing to fuse",
             path=bundle,
-            remedy=f"Use {MODEL_FILE}: its softmax is the answer.",
+            remedy=f"Use {MODEL_FILE} alone: the softmax of its logits is the answer.",
         )
     if rows > max_rows:
         raise UsageError(
-            "the knowledge base is too large to look through at every text",
+            "the knowledge base is too large to compare every text with every row",
             path=bundle,
             found=f"{rows:,} rows",
             expected=f"at most {max_rows:,}",
@@ -101,7 +101,7 @@ def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
     size = knowledge.nbytes + (bundle / MODEL_FILE).stat().st_size
     if size > _LARGEST_FILE:
         raise UsageError(
-            "the model would be larger than an ONNX file can be",
+            "the fused model is larger than the limit of an ONNX file",
             path=bundle,
             found=f"{size:,} bytes",
             expected=f"at most {_LARGEST_FILE:,}",

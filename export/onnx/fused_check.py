@@ -1,4 +1,4 @@
-"""Check that the fused model gives the answers of its bundle."""
+"""Check that a fused model gives the same answers as its bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ...runtime.runtime import Runtime
 
 CHECKED_ROWS = 32
 _TOLERANCE = 1e-5
-_ROUNDING = 2.0**-22  # of a few float32 operations on numbers near 1
+_ROUNDING = 2.0**-22  # rounding error of a few float32 operations on numbers near 1
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -31,11 +31,11 @@ class FusedAgreement:
     """Agreement of the fused file with the bundle on some texts.
 
     Attributes:
-        texts: how many.
-        difference: the largest difference of a probability to `Runtime.predict`'s, where both find the same rows.
-        other_neighbours: texts for which they do not: the bundle's search is approximate, and of rows that are equally
-            near either may come last.
-        others_difference: the largest difference for those.
+        texts: number of texts.
+        difference: largest difference of a probability from `Runtime.predict`, for texts with the same neighbours.
+        other_neighbours: number of texts with other neighbours: the bundle's search is approximate, and equally near
+            rows may have another order.
+        others_difference: largest difference for these texts.
     """
 
     texts: int
@@ -45,17 +45,17 @@ class FusedAgreement:
 
 
 def compare(model: Path, runtime: Runtime) -> FusedAgreement:
-    """Compare both forms on the golden texts and, if the knowledge base stores texts, 32 of them.
+    """Compare a fused model with its bundle on the golden texts and, if the knowledge base stores texts, 32 of them.
 
     Args:
-        model: the fused one.
-        runtime: the bundle, open with retrieval ``"always"``.
+        model: path of the fused model.
+        runtime: the bundle, opened with retrieval ``"always"``.
 
     Raises:
         BundleError: the model cannot be loaded.
-        ModelError: it cannot run, or a step of its answers is not the bundle's.
+        ModelError: the model cannot run, or a step of its answers differs from the bundle's.
     """
-    # Opened as the bundle's student is: other optimizations round otherwise, and int8 makes thousandths of it.
+    # Same session options as for the bundle's student: other optimizations round differently, which int8 amplifies.
     session = StudentSession(model).session
     same: list[float] = []
     others: list[float] = []
@@ -70,7 +70,7 @@ def compare(model: Path, runtime: Runtime) -> FusedAgreement:
 
 
 def tolerance(config: BlendConfig) -> float:
-    """Largest float32 difference between two computations of one blend."""
+    """Return the largest float32 difference between two computations of the same blend."""
     weight = config.weight
     scale = 1.0 / config.tau
     if isinstance(weight, LogisticWeight):
@@ -88,9 +88,12 @@ def _texts(runtime: Runtime) -> Iterator[Text]:
 
 
 def _require_same_steps(text: Text, fused: Outputs, answer: Prediction, runtime: Runtime) -> None:
-    """Each step of the fused answer as the bundle would take it from where the step before ended.
+    """Check each step of the fused answer with the bundle's computation from the fused result of the previous step.
 
-    Not only the two ends: where the neighbours differ for a good reason, so does all that follows.
+    The final answers alone cannot be compared, because they differ for texts with other neighbours.
+
+    Raises:
+        ModelError: a step differs.
     """
     config = runtime.manifest.blend
     own, retrieved = fused["student_probabilities"], fused["retrieval_probabilities"]
@@ -117,22 +120,26 @@ def _require_same_steps(text: Text, fused: Outputs, answer: Prediction, runtime:
     wrong = [f"{name} by {difference:.2g}" for name, difference in apart.items() if not difference <= allowed]
     if wrong:
         raise ModelError(
-            "the fused model does not answer as the bundle does",
+            "the fused model gives other answers than the bundle",
             found=f"{', '.join(wrong)} for {text!r}",
-            expected=f"at most {allowed:.2g} apart",
+            expected=f"a difference of at most {allowed:.2g}",
             remedy="Use the bundle as it is, and report the versions of onnx and onnxruntime.",
         )
 
 
-def _apart(found: NDArray[Any], wanted: NDArray[Any]) -> float:
-    return float(np.abs(found - wanted).max())
+def _apart(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.abs(found - expected).max())
 
 
 def _run(session: Any, feeds: dict[str, NDArray[np.int64]]) -> Outputs:
-    """Every output for one text, without the batch's axis."""
+    """Compute all outputs for one text, without the batch axis.
+
+    Raises:
+        ModelError: the model cannot run.
+    """
     names = [output.name for output in session.get_outputs()]
     try:
         found = session.run(names, feeds)
-    except Exception as error:  # the only base class that ONNX Runtime's exceptions share
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base class
         raise ModelError("the fused model cannot run", found=str(error)) from error
     return {name: values[0] for name, values in zip(names, found, strict=True)}

@@ -1,12 +1,12 @@
-"""Retrieval and blend as ONNX nodes after a student: the formula of `runtime.decision.blending`, over every key.
+"""Retrieval and blend as ONNX nodes after a student, with an exact search over all keys.
 
-    query q            the embedding, rounded as the index rounds a query before it compares
+    query q            the embedding, rounded as the index rounds a query
     similarity [b, n]  q . key_j / (|q| |key_j|)
-    neighbours         TopK of them: of equal ones the lower row first
-    the rest           as in `runtime.decision.blending` and `runtime.decision.mixture_weight`
+    neighbours         TopK of the similarities; of equal ones, the lower row comes first
+    blend              same as `runtime.decision.blending` and `runtime.decision.mixture_weight`
 
-Only operators of ONNX's own domain as of opset 16 are used, which every ONNX Runtime has. Products of two int8 matrices
-are avoided, because they saturate on processors without VNNI.
+The graph uses only operators of ONNX's default domain in opset 16, so every ONNX Runtime can run it. It has no products
+of two int8 matrices, because they saturate on processors without VNNI.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class FusedTables:
     Attributes:
         keys: float32 [n, d], as stored (`VectorIndex.vectors`).
         dtype: how the index stores them: ``"f32"``, ``"f16"`` or ``"i8"``.
-        soft_labels: float16 [n, c], or the m likeliest classes of each row as uint8 or uint16 [n, 2 m]: their numbers,
-            then their shares, in any unit.
+        soft_labels: float16 [n, c], or the m likeliest classes of each row as uint8 or uint16 [n, 2 m]: class indices,
+            then their weights, which need not be normalised.
     """
 
     keys: NDArray[np.float32]
@@ -51,7 +51,7 @@ class FusedTables:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file, nearly."""
+        """Approximate bytes in the file."""
         return self.keys.size * _width(self.dtype) + 4 * len(self.keys) + self.soft_labels.nbytes
 
 
@@ -62,22 +62,23 @@ def fused_model(
     labels: Sequence[str],
     metadata: Mapping[str, object],
 ) -> onnx.ModelProto:
-    """The student with retrieval and blend behind it; ``student`` is used up.
+    """Append retrieval and blend to a student; ``student`` is changed in place.
 
-    Its inputs stay as they are. Outputs, for a batch of b: ``label`` string [b], ``probabilities``,
+    The inputs stay the same. Outputs, for a batch of b: ``label`` string [b], ``probabilities``,
     ``student_probabilities`` and ``retrieval_probabilities`` float32 [b, c], ``student_weight`` float32 [b],
-    ``neighbour_rows`` int64, ``neighbour_similarities`` and ``neighbour_weights`` float32 [b, min(k, n)], best first,
-    and the student's ``logits`` [b, c] and ``embedding`` [b, d].
+    ``neighbour_rows`` int64, ``neighbour_similarities`` and ``neighbour_weights`` float32 [b, min(k, n)], nearest
+    first, and the student's ``logits`` [b, c] and ``embedding`` [b, d].
 
     Args:
-        student: outputs ``logits`` [b, c], ``embedding`` [b, d] and nearly always ``probabilities`` [b, c].
+        student: a model with outputs ``logits`` [b, c], ``embedding`` [b, d] and, except in old bundles,
+            ``probabilities`` [b, c].
         knowledge: n rows, at least one.
         config: k, tau, the weight and the student's temperature.
-        labels: names in the order of the logits.
-        metadata: JSON values, kept in the model's metadata under ``reaugkd.NAME``.
+        labels: label names in the order of the logits.
+        metadata: JSON values for the model's metadata, under ``reaugkd.NAME``.
 
     Raises:
-        BundleError: the student is in an operator set too old.
+        BundleError: the student's operator set is too old.
     """
     _require_opset(student)
     model = onnx.compose.add_prefix(student, STUDENT_PREFIX, rename_inputs=False, rename_outputs=False, inplace=True)
@@ -94,7 +95,7 @@ def fused_model(
 
 
 def _own(graph: Graph, model: onnx.ModelProto, temperature: float) -> str:
-    """The student's probabilities [b, c]: its own output, except for models of the first exports, which lack it."""
+    """Add the student's probabilities [b, c]: the student's output, or nodes that compute them in an old bundle."""
     name = "student_probabilities"
     if any(output.name == PROBABILITIES for output in model.graph.output):
         for node in model.graph.node:
@@ -106,35 +107,34 @@ def _own(graph: Graph, model: onnx.ModelProto, temperature: float) -> str:
 
 
 def _search(graph: Graph, embedding: str, knowledge: FusedTables, k: int) -> tuple[str, str]:
-    """The rows int64 [b, k] and similarities float32 [b, k] of the nearest keys."""
+    """Add the search: rows int64 [b, k] and similarities float32 [b, k] of the nearest keys."""
     query = _rounded(graph, embedding, knowledge.dtype)
     keys = graph.tensor(_stored(knowledge.keys.T, knowledge.dtype, f"{PREFIX}keys"))
     if knowledge.dtype != "f32":
-        keys = graph.cast(keys, TensorProto.FLOAT)  # once, when a session is made: ONNX Runtime folds constants
+        keys = graph.cast(keys, TensorProto.FLOAT)  # computed once, when a session is made
     inverse = graph.constant("inverse_key_lengths", _inverse_lengths(knowledge.keys)[np.newaxis])
     length = graph.add("Sqrt", graph.sum(graph.add("Mul", query, query)))
     cosines = graph.add("Mul", graph.add("MatMul", graph.add("Div", query, length), keys), inverse)
     names = ["neighbour_similarities", "neighbour_rows"]
-    wanted = graph.constant("k", np.array([min(k, len(knowledge.keys))]))
-    graph.nodes.append(helper.make_node("TopK", [cosines, wanted], names, name=f"{PREFIX}TopK", axis=-1))
+    count = graph.constant("k", np.array([min(k, len(knowledge.keys))]))
+    graph.nodes.append(helper.make_node("TopK", [cosines, count], names, name=f"{PREFIX}TopK", axis=-1))
     return names[1], names[0]
 
 
 def _inverse_lengths(keys: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One over each key's length; 0, for a similarity of 0, where the stored type left nothing of it."""
+    """Compute 1 / length of each key; 0 for a key that rounding to the stored type made 0."""
     lengths = np.linalg.norm(keys.astype(np.float64), axis=1)
     inverse: NDArray[np.float64] = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return inverse.astype(np.float32)
 
 
 def _rounded(graph: Graph, embedding: str, dtype: str) -> str:
-    """The embedding in float32, with what the index's type loses lost."""
+    """Add rounding of the embedding to the index's type; the result is float32."""
     if dtype == "f32":
         return embedding
     if dtype == "f16":
         return graph.cast(graph.cast(embedding, _ONNX_TYPES[dtype]), TensorProto.FLOAT)
-    # As usearch does: 127 x / |x| in double precision, its fraction cut off. In single precision a component would now
-    # and then fall on the other side of a whole number.
+    # Same as usearch: 127 x / |x| in double precision, truncated. Single precision can give another integer.
     wide = graph.cast(embedding, TensorProto.DOUBLE)
     length = graph.add("Sqrt", graph.sum(graph.add("Mul", wide, wide)))
     scale = graph.constant("i8_scale", np.array(127.0, np.float64))
@@ -143,7 +143,7 @@ def _rounded(graph: Graph, embedding: str, dtype: str) -> str:
 
 
 def _retrieved(graph: Graph, rows: str, similarities: str, soft_labels: Array, tau: float) -> str:
-    """The neighbours' distribution [b, c]."""
+    """Add the neighbours' distribution [b, c]."""
     scaled = graph.add("Mul", similarities, graph.number("inverse_tau", 1 / tau))
     weights = graph.add("Softmax", scaled, out="neighbour_weights", axis=-1)
     mix = _mixed_top if soft_labels.dtype.kind == "u" else _mixed
@@ -152,7 +152,7 @@ def _retrieved(graph: Graph, rows: str, similarities: str, soft_labels: Array, t
 
 
 def _mixed(graph: Graph, rows: str, weights: str, soft_labels: Array) -> str:
-    """The weighted sum [b, c] of labels [n, c]."""
+    """Add the weighted sum [b, c] of soft labels [n, c]."""
     theirs = graph.add("Gather", graph.constant("soft_labels", soft_labels), rows, axis=0)
     theirs = graph.cast(theirs, TensorProto.FLOAT)
     axis = graph.constant("axis", np.array([1]))
@@ -160,7 +160,7 @@ def _mixed(graph: Graph, rows: str, weights: str, soft_labels: Array) -> str:
 
 
 def _mixed_top(graph: Graph, rows: str, weights: str, table: Array) -> str:
-    """The same of the likeliest classes [n, 2 m], each added to where it belongs."""
+    """Add the weighted sum [b, c] of the likeliest classes [n, 2 m]."""
     classes, shares = np.split(table, 2, axis=1)
     numbers = graph.cast(graph.add("Gather", graph.constant("classes", classes), rows, axis=0), TensorProto.INT64)
     theirs = graph.cast(graph.add("Gather", graph.constant("shares", shares), rows, axis=0), TensorProto.FLOAT)
@@ -173,7 +173,7 @@ def _mixed_top(graph: Graph, rows: str, weights: str, table: Array) -> str:
 
 
 def _blended(graph: Graph, own: str, retrieved: str, similarities: str, config: BlendConfig, classes: int) -> str:
-    """The answer [b, c]; on the way the student's share."""
+    """Add the blend [b, c] and the student's weight [b]."""
     if config.weight is None:
         weight = graph.number("weight", config.student_weight)
         rest = graph.number("rest", 1 - config.student_weight)
@@ -195,7 +195,7 @@ _ONNX_TYPES = {
 
 
 def _stored(keys: NDArray[np.float32], dtype: str, name: str) -> onnx.TensorProto:
-    """Values that the type can hold, in that type."""
+    """Convert keys to the stored type; the values are exactly representable."""
     numpy_type = helper.tensor_dtype_to_np_dtype(_ONNX_TYPES[dtype])
     return numpy_helper.from_array(np.ascontiguousarray(keys.astype(numpy_type)), name)
 
@@ -207,15 +207,23 @@ def _width(dtype: str) -> int:
 def _outputs(classes: int, k: int, ndim: int) -> list[onnx.ValueInfoProto]:
     kinds: dict[str, tuple[int, list[str | int], str]] = {
         "label": (TensorProto.STRING, [_BATCH], "the most probable label"),
-        "probabilities": (TensorProto.FLOAT, [_BATCH, classes], "the answer: the blend, in the order of the labels"),
-        "student_probabilities": (TensorProto.FLOAT, [_BATCH, classes], "the student's own"),
-        "retrieval_probabilities": (TensorProto.FLOAT, [_BATCH, classes], "the neighbours' own"),
+        "probabilities": (TensorProto.FLOAT, [_BATCH, classes], "probabilities of the blend, in the order of labels"),
+        "student_probabilities": (TensorProto.FLOAT, [_BATCH, classes], "the student's probabilities"),
+        "retrieval_probabilities": (TensorProto.FLOAT, [_BATCH, classes], "the neighbours' probabilities"),
         "student_weight": (TensorProto.FLOAT, [_BATCH], "the student's share of the blend"),
-        "neighbour_rows": (TensorProto.INT64, [_BATCH, k], "rows of the bundle's knowledge base, from 0, best first"),
-        "neighbour_similarities": (TensorProto.FLOAT, [_BATCH, k], "their cosines to the text"),
-        "neighbour_weights": (TensorProto.FLOAT, [_BATCH, k], "their shares of the retrieved distribution"),
-        "logits": (TensorProto.FLOAT, [_BATCH, classes], "the student's"),
-        "embedding": (TensorProto.FLOAT, [_BATCH, ndim], "the student's query, of length 1"),
+        "neighbour_rows": (
+            TensorProto.INT64,
+            [_BATCH, k],
+            "rows of the bundle's knowledge base, from 0, nearest first",
+        ),
+        "neighbour_similarities": (TensorProto.FLOAT, [_BATCH, k], "cosine similarities of the neighbours"),
+        "neighbour_weights": (
+            TensorProto.FLOAT,
+            [_BATCH, k],
+            "weights of the neighbours in the retrieved distribution",
+        ),
+        "logits": (TensorProto.FLOAT, [_BATCH, classes], "the student's logits"),
+        "embedding": (TensorProto.FLOAT, [_BATCH, ndim], "the student's query, L2-normalised"),
     }
     return [helper.make_tensor_value_info(name, kind, shape, what) for name, (kind, shape, what) in kinds.items()]
 
@@ -237,7 +245,7 @@ def _require_opset(student: onnx.ModelProto) -> None:
     version = max((entry.version for entry in student.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if version < OLDEST_OPSET:
         raise BundleError(
-            "the student is in an ONNX operator set that is too old",
+            "the student's ONNX operator set is too old",
             found=f"opset {version}",
             expected=f"{OLDEST_OPSET} or later",
             remedy="Export the bundle again.",

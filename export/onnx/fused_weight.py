@@ -1,4 +1,4 @@
-"""The mixture weight as ONNX nodes, as in `runtime.decision.mixture_weight`."""
+"""The mixture weight as ONNX nodes, with the formula of `runtime.decision.mixture_weight`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from onnx import TensorProto
 from ...runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
 from .nodes import Graph
 
-_TINY = float(np.finfo(np.float32).tiny)  # as in mixture_weight: 0 log 0 is 0; computed as 0 log(tiny)
+_TINY = float(np.finfo(np.float32).tiny)  # 0 log 0 is computed as 0 log(tiny) = 0, as in mixture_weight
 
 
 def add_weight(
     graph: Graph, student: str, retrieved: str, similarities: str, weight: ExampleWeight, classes: int
 ) -> str:
-    """Nodes for the student's share float32 [b, 1].
+    """Add nodes that compute the mixture weight, float32 [b, 1].
 
     Args:
-        graph: what they are added to.
-        student: the name of its probabilities [b, c].
-        retrieved: of the neighbours'.
-        similarities: of the neighbours' similarities [b, k], descending.
-        weight: the function.
-        classes: c.
+        graph: the graph to extend.
+        student: name of the student's probabilities [b, c].
+        retrieved: name of the neighbours' probabilities [b, c].
+        similarities: name of the neighbours' similarities [b, k], descending.
+        weight: the weight function.
+        classes: number of classes, c.
 
     Returns:
-        The share's name.
+        The name of the weight.
     """
     top = graph.add("Gather", similarities, graph.constant("first", np.array([0])), axis=1)
     if isinstance(weight, BucketWeight):
@@ -61,7 +61,7 @@ def _bucket_weight(graph: Graph, top: str, weight: BucketWeight) -> str:
 
 
 def rounded_up(edges: Sequence[float]) -> NDArray[np.float32]:
-    """The least float32 not below each edge: a float32 reaches the one exactly where it reaches the other."""
+    """Round edges up to float32, so that every float32 compares with the result as with the edge."""
     wide = np.array(edges, np.float64)
     with np.errstate(over="ignore"):
         narrow = wide.astype(np.float32)
@@ -69,6 +69,6 @@ def rounded_up(edges: Sequence[float]) -> NDArray[np.float32]:
 
 
 def _entropy(graph: Graph, probabilities: str) -> str:
-    """-sum p log p [b, 1]."""
+    """Add the entropy -sum p log p, [b, 1]."""
     logs = graph.add("Log", graph.add("Max", probabilities, graph.number("tiny", _TINY)))
     return graph.add("Neg", graph.sum(graph.add("Mul", probabilities, logs)))

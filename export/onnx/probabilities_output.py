@@ -1,7 +1,7 @@
-"""The student's calibrated probabilities as an output of the model itself: softmax(logits / student_temperature).
+"""Add the student's calibrated probabilities as an output of the model: softmax(logits / student_temperature).
 
-Five calls of numpy on caches that the model's weights have just emptied cost 3 % of a run of the student; inside the
-graph the same arithmetic costs next to nothing, and whoever runs the model without reaugkd has the probabilities too.
+In Python, five numpy calls after a run of the model cost 3 % of its time, because the run evicts their data from the
+processor's caches. In the graph they cost almost nothing, and programs without reaugkd get the probabilities too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _INVERSE, _SCALED = "reaugkd_inverse_temperature", "reaugkd_scaled_logits"
 
 
 def add_probabilities(path: Path, temperature: float) -> None:
-    """Give a bundle's model, with output ``logits`` [batch, c], an output ``probabilities`` [batch, c].
+    """Add output ``probabilities`` [batch, c] to a model with output ``logits`` [batch, c].
 
     Args:
-        path: of the model; replaced by the larger one, whole or not at all.
-        temperature: the student's, more than 0.
+        path: path of the model, which is replaced atomically.
+        temperature: the student's temperature, more than 0.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: the file cannot be written.
     """
     model = onnx.load(str(path))
     graph = model.graph

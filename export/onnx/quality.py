@@ -1,4 +1,4 @@
-"""Quality gate of quantization: the quantized student against the float32 one on held-out rows."""
+"""Quality gate of quantization: compare the quantized student with the float32 one on held-out rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ...runtime.inference.tokenizer import TextTokenizer
 
 @dataclass(frozen=True)
 class Floors:
-    """The least quality of a quantized student; an export below it is refused.
+    """Quality floors of a quantized student; an export that misses one is refused.
 
     Args:
-        agreement: least share of held-out rows on which both students give the same label.
+        agreement: smallest share of held-out rows on which both students give the same label.
         accuracy_loss: largest loss of accuracy, 0 to 1.
-        accuracy_loss_rows: a loss of at most this many rows is always allowed: of few rows, one row is a large share.
-        neighbour_overlap: least share of the float32 student's neighbours that the quantized one finds too.
+        accuracy_loss_rows: number of rows that may always be lost, because one of few rows is a large share.
+        neighbour_overlap: smallest share of the float32 student's neighbours that the quantized student finds too.
     """
 
     agreement: float = 0.95
@@ -40,11 +40,11 @@ class StudentOutputs:
     queries: NDArray[np.float32]
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> StudentOutputs:
-        """The outputs for some of the rows."""
+        """Select the outputs for some of the rows, by index or by mask."""
         return StudentOutputs(self.logits[rows], self.queries[rows])
 
     def joined(self, other: StudentOutputs) -> StudentOutputs:
-        """These rows, then the other's."""
+        """Append the outputs of another."""
         return StudentOutputs(
             np.concatenate([self.logits, other.logits]), np.concatenate([self.queries, other.queries])
         )
@@ -56,12 +56,12 @@ class QualityReport:
 
     Args:
         rows: number of held-out rows.
-        label_agreement: share with the same label from both students.
-        accuracy_float32: of the float32 student.
-        accuracy: of the student in the bundle.
+        label_agreement: share of the rows with the same label from both students.
+        accuracy_float32: accuracy of the float32 student.
+        accuracy: accuracy of the student in the bundle.
         neighbour_overlap: mean share of the k nearest keys that both queries find.
-        query_cosine: mean cosine between both queries.
-        k: neighbours compared.
+        query_cosine: mean cosine similarity of both queries.
+        k: number of neighbours compared.
     """
 
     rows: int
@@ -73,12 +73,12 @@ class QualityReport:
     k: int
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Return JSON values."""
         return asdict(self)
 
     def failures(self, floors: Floors) -> list[str]:
-        """A sentence for each floor that was missed; empty if the student passes."""
-        # Written so that NaN, which compares as False, misses the floor too.
+        """Return a sentence for each missed floor; empty if the student passes."""
+        # NaN compares as False, so comparisons are written so that it misses the floor.
         missed = []
         if not self.label_agreement >= floors.agreement:
             missed.append(f"label agreement {self.label_agreement:.4f} is below {floors.agreement}")
@@ -111,12 +111,12 @@ def compare(
     Args:
         float32: the student before quantization.
         quantized: the student that goes into the bundle.
-        gold: [n].
+        gold: [n], class indices.
         kb: the knowledge base that both search.
-        k: neighbours to compare; clamped to the knowledge base's size.
+        k: number of neighbours to compare, at most the size of the knowledge base.
     """
-    wanted, found = (kb.search_many(outputs.queries, k)[0] for outputs in (float32, quantized))
-    overlap = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(wanted, found, strict=True)]
+    expected, found = (kb.search_many(outputs.queries, k)[0] for outputs in (float32, quantized))
+    overlap = [len(np.intersect1d(a, b)) / max(len(a), 1) for a, b in zip(expected, found, strict=True)]
     before, after = float32.logits.argmax(axis=1), quantized.logits.argmax(axis=1)
     return QualityReport(
         rows=len(gold),
@@ -125,7 +125,7 @@ def compare(
         accuracy=float((after == gold).mean()),
         neighbour_overlap=float(np.mean(overlap)),
         query_cosine=float((float32.queries * quantized.queries).sum(axis=1).mean()),
-        k=wanted.shape[1],
+        k=expected.shape[1],
     )
 
 
@@ -135,7 +135,7 @@ def answers_of(
     inputs: Sequence[str | tuple[str, str]],
     advance: Callable[[int], None],
 ) -> StudentOutputs:
-    """Run the session row by row, as the runtime does: outputs of dynamic int8 depend on the other rows of a batch."""
+    """Run a student row by row, as the runtime does, because outputs of dynamic int8 depend on the rest of a batch."""
     logits, queries = [], []
     for item in inputs:
         encoding = tokenizer.encode(*((item,) if isinstance(item, str) else item))

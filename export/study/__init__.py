@@ -1,3 +1,3 @@
-"""Recipes against each other: tasks x recipes x seeds, resumable, with the statistics of what each is worth."""
+"""Study: compare recipes over tasks and seeds, with statistical tests, tables and plots; resumable."""
 
 from __future__ import annotations

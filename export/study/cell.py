@@ -1,4 +1,4 @@
-"""One cell of a study: train and quantize a student, then score it with every retrieval variant."""
+"""Cell of a study: train and quantize a student, then score it with every retrieval variant."""
 
 from __future__ import annotations
 
@@ -51,22 +51,28 @@ from .plan import KB_REST, Cell, Options, Plan, located
 from .results import CellResult, SystemResult, metric_on, system_result
 
 Load = Callable[[str, str | None, Columns], Dataset]
-"""Reads a data set from (path or hub id, GLUE task or hub subset, columns)."""
+"""Reads a data set; arguments are path or hub id, GLUE task or hub subset, and columns."""
 
 
 def load_local(data: str, task: str | None, columns: Columns) -> Dataset:
-    """Read a data set from the disk."""
+    """Read a data set from local files.
+
+    Args:
+        data: path.
+        task: name of a GLUE task, or None.
+        columns: names of the columns.
+    """
     return load_dataset(Path(data), columns, task)
 
 
 def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = load_local) -> CellResult:
-    """Train the cell's student and score it, alone and with every retrieval variant.
+    """Train a cell's student and score it, alone and with every retrieval variant.
 
     Args:
         cell: the task, recipe and seed.
         plan: the study.
         out: the study's folder; runs and shared teachers are kept there.
-        data_dir: folder that relative data paths start from.
+        data_dir: base folder of relative data paths.
         load: reads a data set.
     """
     options = Options.read(plan.options)
@@ -96,7 +102,7 @@ def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path, load: Load = loa
 
 @dataclass(frozen=True)
 class _Rows:
-    """Further rows for fidelity: their gold labels [n] and the teacher's probabilities [n, c]."""
+    """Further rows for fidelity: gold labels [n] and the teacher's probabilities [n, c]."""
 
     split: Split
     gold: NDArray[np.int64]
@@ -104,7 +110,7 @@ class _Rows:
 
 
 class _Measured:
-    """A finished run and the rows to score; what several variants need is computed once."""
+    """A finished run and the rows to score; results that several variants need are computed once."""
 
     def __init__(self, run: RunFolder, dataset: Dataset, split: str | None, options: Options, scratch: Path) -> None:
         self.run, self.source, self.scratch = run, FinishedRun.read(run), scratch
@@ -131,7 +137,7 @@ class _Measured:
     def retrieval(self, variant: str, recipe: RetrievalRecipe, extra: Split | None = None) -> list[SystemResult]:
         """Score the int8 student, its neighbours and the blend with one retrieval variant.
 
-        A variant adds no student alone, which does not depend on retrieval. For ``extra`` see ``ExportJob``.
+        The student alone is scored once only, because it does not depend on retrieval. For ``extra`` see ``ExportJob``.
         """
         student = self._quantized(recipe)
         made = build_tuned_kb(self.source, KbJob(recipe, extra=extra), student.ask, student.heldout())
@@ -185,13 +191,13 @@ class _Measured:
         return self._students[recipe.query]
 
     def _distillation(self) -> _Rows:
-        """Sample rows that the student was distilled on, the same as `reaugkd eval --run`."""
+        """Sample rows that the student was distilled on, as `reaugkd eval --run` does."""
         rows = distillation_sample(len(self.source.train))
         split, logits = self.source.train.take(rows), self.source.outputs["train"].logits.numpy()[rows]
         return _Rows(split, label_indices(split, self.source.labels), _softmax(logits))
 
     def _teacher(self, splits: Mapping[str, Split]) -> dict[str, Floats]:
-        """The teacher's probabilities [n, c] of each split's rows; kept beside the teacher for the other recipes."""
+        """Compute the teacher's probabilities [n, c] of each split; they are saved for the other recipes."""
         teacher_stage = read_run_json(self.run.teacher_outputs / "stage.json", "a finished stage")["made_from"]
         made = made_from(teacher_stage, {name: split.inputs() for name, split in splits.items()})
         assert self.run.shared is not None
@@ -220,7 +226,7 @@ _SYSTEMS: Mapping[str, Callable[[Blends], Floats]] = {
 
 
 class _Quantized:
-    """The int8 student, run row by row as the runtime does. Outputs are cached."""
+    """The int8 student, run row by row as in the runtime; outputs are cached."""
 
     def __init__(self, source: FinishedRun, recipe: RetrievalRecipe, folder: Path) -> None:
         self._source = source

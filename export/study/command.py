@@ -1,7 +1,7 @@
 """Run a study (`reaugkd study`): cells, results, tables and plots.
 
 OUT/plan.json         the plan with all recipes
-OUT/cells/, logs/     a file for each finished cell, and the output of each cell's process
+OUT/cells/, logs/     a file for each finished cell; the output of each cell's process
 OUT/results.parquet   every system's metrics
 OUT/rows.parquet      every system's prediction for every row
 OUT/report.md         the tables; *.svg the plots
@@ -31,15 +31,15 @@ from .tables import report, summary
 
 @dataclass(frozen=True)
 class StudyJob:
-    """A study to run, with its options.
+    """The settings of a study's run.
 
     Args:
         plan: the study.
-        out: its folder, new or of an earlier call.
+        out: folder of the results, new or of an earlier run.
         run: computes a cell.
-        data_dir: folder that relative data paths start from; None for the study's folder.
-        processes: cells at once; None for one for each GPU, else one for each core.
-        report_only: run no cell, only write the tables and plots.
+        data_dir: base folder of relative data paths; None for the study's folder.
+        processes: number of parallel cells; None for one per GPU, or one per core without a GPU.
+        report_only: run no cells, only write tables and plots.
     """
 
     plan: Plan
@@ -63,7 +63,7 @@ def study(job: StudyJob, show: Callable[[str], None], warn: Callable[[str], None
 
     Raises:
         OutputExistsError: the folder holds something else.
-        UsageError: another call is running in the folder.
+        UsageError: another run of the study is in progress in the folder.
         DataError: no cell is finished.
         StorageError: a file cannot be written.
     """
@@ -85,25 +85,34 @@ def study(job: StudyJob, show: Callable[[str], None], warn: Callable[[str], None
 
 
 def _refuse_other_folder(job: StudyJob) -> None:
-    """Raise unless the folder is new, empty or of a study; for --report-only it must be of a study."""
+    """Check that the folder is new, empty or of a study; for --report-only it must be of a study.
+
+    Raises:
+        DataError: it is not of a study, with --report-only.
+        OutputExistsError: it has other contents.
+    """
     if (job.out / "plan.json").is_file():
         return
     if job.report_only:
-        raise DataError("the folder holds no study", path=job.out, expected="the --out of an earlier run")
+        raise DataError("the folder is not of a study", path=job.out, expected="the --out of an earlier run")
     begun = job.out.is_dir() and all(_is_ours(entry.name) for entry in job.out.iterdir())
     if job.out.exists() and not begun:
         remedy = "Choose another --out; nothing is overwritten."
-        raise OutputExistsError("the output folder exists and holds no study", path=job.out, remedy=remedy)
+        raise OutputExistsError("the output folder exists and is not of a study", path=job.out, remedy=remedy)
 
 
 def _is_ours(name: str) -> bool:
-    """Whether the file is left over from a run that was killed before it wrote plan.json."""
+    """Whether a file is from a run that was killed before it wrote plan.json."""
     return name == ".lock" or (name.startswith(".plan.json.") and name.endswith(".tmp"))
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Lock the folder against a second run; the lock ends with the process."""
+    """Lock the folder against a second run; the lock ends with the process.
+
+    Raises:
+        UsageError: another run is in progress.
+    """
     if sys.platform == "win32":
         yield
         return

@@ -19,11 +19,11 @@ from .toml_checks import AVERAGE
 __all__ = ["BLEND", "MAIN", "RETRIEVAL", "STUDENT", "STUDENT_FP32", "TEACHER", "Analysis", "SystemComparison", "Who"]
 
 MAIN = "main"
-"""Stands for the main metric of each task."""
+"""Name that stands for the main metric of each task."""
 
 
 class Who(NamedTuple):
-    """One system of one recipe, with one retrieval variant."""
+    """A system of a recipe with a retrieval variant; an empty variant is the recipe's own retrieval."""
 
     recipe: str
     system: str
@@ -39,7 +39,7 @@ class SystemComparison:
         first: a system.
         second: the system it is compared with.
         metric: the compared metric, or ``MAIN``.
-        value: mean over the seeds that both have; for ``AVERAGE`` the mean of the tasks' values.
+        value: mean over the common seeds; for ``AVERAGE`` the mean of the tasks' values.
         missing: number of planned seeds that are missing; for ``AVERAGE`` of all tasks together.
         over_seeds: test over the seeds; for ``AVERAGE`` of the tasks' mean at each seed that all tasks have.
         over_rows: paired bootstrap interval; None if the metric cannot be resampled or the rows differ.

@@ -1,6 +1,6 @@
-"""Two hashes that tell whether a finished cell is still valid: of its settings, and of its data and models.
+"""Hashes that decide whether a finished cell is valid: one of its settings, one of its data and models.
 
-The hash of the settings contains no absolute path. So a study can be copied to another machine, and its tables can be
+The hash of the settings does not include absolute paths. So a study can be copied to another machine, and tables can be
 made there without the data, also from cells of an earlier version.
 """
 
@@ -15,7 +15,7 @@ from .plan import Cell, Plan, located
 from .results import CellNotes, cell_file, read_notes
 
 CELL_FORMAT = 5
-"""Raise it when training, export or evaluation of a cell changes for the same settings.
+"""Version of a cell's computation, increased when training, export or evaluation change for the same settings.
 
 3: i8 keys, soft labels of fewer bits, ef_search chosen by recall, the fewest neighbours that keep the gain, the
 one-standard-error rule, pseudo-labelled validation rows.
@@ -28,7 +28,7 @@ _ONLY_SHOWN = ("name", "metric", "seeds")
 
 
 def settings_key(plan: Plan, cell: Cell) -> str:
-    """Hash the settings of a cell: those of the study, its recipe and its variants."""
+    """Hash the settings of a cell: study, recipe and variants."""
     task = {name: value for name, value in asdict(cell.task).items() if name not in _ONLY_SHOWN}
     if not cell.task.kb_rest:
         del task["kb_rest"]  # a later key is hashed only if it is set, so that older cells stay valid
@@ -42,7 +42,7 @@ class Inputs:
 
     Args:
         plan: the study.
-        data_dir: folder that relative data paths start from.
+        data_dir: base folder of relative data paths.
     """
 
     def __init__(self, plan: Plan, data_dir: Path) -> None:
@@ -76,7 +76,7 @@ def finished(plan: Plan, out: Path, inputs: Inputs | None = None) -> dict[str, C
     Args:
         plan: the study.
         out: its folder.
-        inputs: if given, a cell also needs the same data, models and ``CELL_FORMAT``; None compares the settings only.
+        inputs: hashes of data and models; if given, a cell must also have the same data, models and ``CELL_FORMAT``.
     """
     done = {}
     for cell in plan.cells():

@@ -1,6 +1,6 @@
 """Out-of-domain accuracy of embeddings, as reported for SEA (Srivastava et al. 2021).
 
-Classifies another data set with the unchanged embeddings: a test row gets the majority label of its nearest train rows.
+Another data set is classified with the embeddings: a test row gets the majority label of its nearest train rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SEED = 7
 
 @dataclass(frozen=True)
 class OtherDomain:
-    """Rows of another data set: train rows (the neighbours) and test rows (to be classified).
+    """Rows of another data set: train rows as neighbours, and test rows to classify.
 
     Args:
         train: at most 3,000 labelled rows.
@@ -42,7 +42,7 @@ class OtherDomain:
 
     @classmethod
     def of(cls, dataset: Dataset) -> OtherDomain:
-        """Choose the rows: test rows if they have labels, else dev rows (split off train if there are none).
+        """Choose the rows: test rows if they have labels, else dev rows (split off train if there is no dev split).
 
         Raises:
             DataError: train is missing or too small to split, or a split has no labels.
@@ -66,7 +66,7 @@ def out_of_domain_accuracy(run: RunFolder, other: OtherDomain) -> dict[str, floa
     """Accuracy of teacher and float32 student as nearest-neighbour classifiers of another data set.
 
     Args:
-        run: a finished run. A model of single texts reads a pair as any encoder does.
+        run: a finished run.
         other: rows that the run has not seen.
 
     Returns:

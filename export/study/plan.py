@@ -3,7 +3,7 @@
     teacher = "models/all-MiniLM-L6-v2"     # hub id or folder
     seeds = [0, 1, 2]
     recipes = ["kd", "reaugkd"]             # recipes/NAME.toml beside the study, NAME.toml, or a path
-    baseline = "kd"                         # the others are compared with it; default: the first recipe
+    baseline = "kd"                         # recipe that the others are compared with; default: the first one
 
     [student]                               # for all recipes; default: each recipe's own
     layers = [0, 2, 5]
@@ -14,8 +14,8 @@
     metric = "mcc"                          # default: accuracy
     seeds = [0, 1, 2, 3, 4]                 # default: the study's
 
-    [[variants]]                            # retrieval variants, each evaluated on every trained student
-    name = "teacher-keys"                   # the other keys replace those of the recipe's [retrieval]
+    [[variants]]                            # retrieval variants, evaluated on every trained student
+    name = "teacher-keys"                   # all other keys replace those of the recipe's [retrieval]
     query = "distilled"
     keys = "teacher"
 
@@ -23,8 +23,8 @@
     typos = true                            # also score rows with typing errors; default
     out_of_domain = "clinc150"              # a data set to classify by nearest embeddings; default: none
 
-A cell of the study is one task, one recipe and one seed. A relative path starts from the study's folder. A name that is
-no such path is an id on the hub.
+A cell of the study has one task, one recipe and one seed. Relative paths start from the study's folder. A name that is
+not an existing path is an id on the hub.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ from .toml_checks import (
 )
 
 KB_REST = "kb_rest"
-"""The variant that a task's ``kb_rest`` adds."""
+"""Name of the variant that a task's ``kb_rest`` adds."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Further measurements of every cell.
+    """Optional measurements of every cell.
 
     Args:
         typos: also score the rows with typing errors.
@@ -76,7 +76,7 @@ class Options:
         """Check and read the ``[options]`` table.
 
         Raises:
-            RecipeError: an unknown key, or a value of another type.
+            RecipeError: an unknown key, or a value of the wrong type.
         """
         given = TomlTable("options.", table, "typos out_of_domain")
         return cls(given.take("typos", a_switch, True), given.take("out_of_domain", a_text, ""))
@@ -84,20 +84,20 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """A data set to study on.
+    """A data set of a study.
 
     Args:
-        name: of the task in files and tables.
-        data: a path or hub id as written in the study; see ``located``.
-        seeds: of its cells.
-        metric: its main metric, by name.
-        task: a GLUE task's name, clinc150, or a hub subset, the same as for ``reaugkd train --task``.
-        limit: number of train rows, a stratified sample; None for all.
-        split: split to score on, ``dev`` or ``test``; None for test if it has labels, else dev.
+        name: name in files and tables.
+        data: path or hub id as written in the study; see ``located``.
+        seeds: seeds of its cells.
+        metric: name of its main metric.
+        task: GLUE task, clinc150, or hub subset, same as ``reaugkd train --task``.
+        limit: largest number of train rows, a stratified sample; None for all.
+        split: split to score, ``dev`` or ``test``; None for test if it has labels, else dev.
         text_column: column of the texts; None for the usual names, also for the next two.
-        text_pair_column: column of the pairs' second texts.
+        text_pair_column: column of the second texts.
         label_column: column of the labels.
-        kb_rest: also measure variant ``kb_rest``: a knowledge base that also holds the train rows beyond the limit,
+        kb_rest: also measure the variant ``kb_rest``, whose knowledge base includes the train rows beyond the limit,
             labelled by the teacher.
     """
 
@@ -114,13 +114,13 @@ class Task:
     kb_rest: bool = False
 
     def located(self, data_dir: Path) -> str:
-        """Return the data's path if it exists, else the name as written: a hub id."""
+        """Return the path of the data if it exists, else the name as written, which is a hub id."""
         return located(self.data, data_dir)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A retrieval variant: keys of a ``[retrieval]`` table that replace the recipe's own."""
+    """A retrieval variant: a name, and keys of a ``[retrieval]`` table that replace the recipe's."""
 
     name: str
     settings: Mapping[str, Any]
@@ -128,12 +128,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run of the study with its measurements.
+    """One training run of a study with its measurements.
 
     Args:
-        task: the data.
+        task: the data set.
         recipe: name of the recipe.
-        seed: of the run.
+        seed: seed of the run.
         settings: the recipe with this seed and the study's student.
     """
 
@@ -144,12 +144,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """``TASK.RECIPE.SEED``, also the names of its files."""
+        """``TASK.RECIPE.SEED``, which is also the name of its files."""
         return f"{self.task.name}.{self.recipe}.{self.seed}"
 
     @property
     def pair(self) -> tuple[str, int]:
-        """Task and seed: cells with the same pair share a teacher."""
+        """Task and seed; cells with the same pair share a teacher."""
         return self.task.name, self.seed
 
 
@@ -158,10 +158,10 @@ class Plan:
     """A study.
 
     Args:
-        folder: folder of the study's file; relative paths start from it.
+        folder: folder of the study's file, the base of relative paths.
         teacher: hub id or folder as written in the study; see ``model``.
-        tasks: in the order of the tables.
-        recipes: by name, in the order of the tables, with the study's student.
+        tasks: the data sets, in the order of the tables.
+        recipes: the recipes by name, in the order of the tables, with the study's student.
         baseline: the recipe that the others are compared with.
         variants: retrieval variants.
         options: the ``[options]`` table; ``Options.read`` reads it.
@@ -183,11 +183,11 @@ class Plan:
         return self.here or self.located(self.teacher)
 
     def located(self, model: str) -> str:
-        """Return a model's path if it exists, else the name as written: a hub id."""
+        """Return the path of a model if it exists, else the name as written, which is a hub id."""
         return located(model, self.folder)
 
     def cells(self) -> list[Cell]:
-        """Return every cell in running order: the first seed of each task, then the second of each, and so on."""
+        """Return all cells in running order: the first seed of each task, then the second of each, and so on."""
         ranked = [
             (rank, Cell(task, name, seed, self._settings(recipe, seed)))
             for task in self.tasks
@@ -211,14 +211,14 @@ def load_plan(path: Path) -> Plan:
     """Read a study.
 
     Raises:
-        RecipeError: the file or one of its recipes is missing or is no TOML, or a key or value is invalid.
+        RecipeError: the file or one of its recipes is missing or is not TOML, or a key or value is invalid.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError("the study cannot be read", path=path, found=error.strerror) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError("the study is no valid TOML", path=path, found=str(error)) from error
+        raise RecipeError("the study is not valid TOML", path=path, found=str(error)) from error
     try:
         return _plan(tables, path.absolute().parent)
     except RecipeError as error:
@@ -253,7 +253,11 @@ def _plan(tables: Mapping[str, Any], folder: Path) -> Plan:
 
 
 def _recipe_file(entry: str, folder: Path) -> tuple[str, Path]:
-    """Return the recipe's name and file; a bare name is looked up in recipes/ beside the study, then in its folder."""
+    """Return a recipe's name and file; a bare name is looked up in recipes/ beside the study, then in its folder.
+
+    Raises:
+        RecipeError: the file does not exist.
+    """
     bare = "/" not in entry and not entry.endswith(".toml")
     places = [folder / "recipes" / f"{entry}.toml", folder / f"{entry}.toml"] if bare else [folder / entry]
     found = next((place for place in places if place.is_file()), None)
@@ -264,7 +268,11 @@ def _recipe_file(entry: str, folder: Path) -> tuple[str, Path]:
 
 
 def _check_variant(variant: Variant, recipe: Recipe) -> None:
-    """Raise RecipeError unless the recipe's student can use the variant."""
+    """Check that a recipe's student can use a variant.
+
+    Raises:
+        RecipeError: it cannot.
+    """
     require(variant.name != KB_REST, "variants.name", KB_REST, "another name: the kb_rest option of a task uses it")
     trained = recipe.retrieval
     try:
@@ -281,7 +289,7 @@ def _task(table: Mapping[str, Any], seeds: tuple[int, ...]) -> Task:
     texts = ("task", "text_column", "text_pair_column", "label_column")
     given = TomlTable("tasks.", table, "name data seeds metric limit split kb_rest", *texts)
     rest = given.take("kb_rest", a_switch, False)
-    require(not rest or "limit" in table, "tasks.kb_rest", rest, "a limit, since without one no row is left over")
+    require(not rest or "limit" in table, "tasks.kb_rest", rest, "a limit: without one, no rows are left over")
     return Task(
         given.take("name", a_name),
         given.take("data", a_text),

@@ -1,4 +1,4 @@
-"""Plots of a study as SVG. This module alone imports matplotlib, when it draws."""
+"""Plots of a study as SVG. Only this module imports matplotlib, when it draws."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .tables import NAMES, OWN
 from .toml_checks import AVERAGE
 
 _ROW_INCHES, _PANEL_INCHES = 0.28, 2.6
-_APART = 0.14  # of a row, so that error bars do not overlap
+_APART = 0.14  # vertical offset as a share of a row, so that error bars do not overlap
 _BLUE, _GREY, _LIGHT = "#1f5fa8", "#707070", "#c8c8c8"
-# Fixed, so that the same figures give the same bytes.
+# Fixed, so that the same results give the same bytes.
 _SETTINGS: Any = {"svg.hashsalt": "reaugkd", "svg.fonttype": "none", "font.size": 9}
 
 

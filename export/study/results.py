@@ -1,6 +1,6 @@
-"""Results of a study's cells and the Parquet files that hold them.
+"""Results of a study's cells, and their Parquet files.
 
-OUT/cells/TASK.RECIPE.SEED.parquet   one cell: its predictions; its metrics and hashes in the schema's metadata
+OUT/cells/TASK.RECIPE.SEED.parquet   one cell: predictions; metrics and hashes in the schema's metadata
 OUT/results.parquet                  every system's metrics: task, recipe, seed, system, variant, then the metrics
 OUT/rows.parquet                     every prediction: task to variant, row, gold, predicted and two probabilities
 
@@ -29,6 +29,7 @@ from .plan import Cell
 Value = str | int | float | None
 
 _METADATA = b"reaugkd"
+_REMEDY = "Delete it and run the study again."
 _NAMES = pa.dictionary(pa.int16(), pa.string())
 _KEYS = {"task": _NAMES, "recipe": _NAMES, "seed": pa.int64(), "system": _NAMES, "variant": _NAMES}
 _ANSWERS = {
@@ -42,12 +43,12 @@ _ANSWERS = {
 
 @dataclass(frozen=True)
 class SystemResult:
-    """One system of a cell on n rows. All systems of a task have the same rows in the same order.
+    """Result of a system of a cell on n rows. All systems of a task have the same rows in the same order.
 
     Args:
         system: ``"teacher"``, ``"student_fp32"``, ``"student"``, ``"retrieval"``, ``"student+retrieval"``, or another.
         variant: the retrieval variant; empty for the recipe's own retrieval.
-        metrics: by name: ``n``, every metric of ``runtime.evaluation.metrics.METRICS``, and further figures.
+        metrics: values by name: ``n``, every metric of ``runtime.evaluation.metrics.METRICS``, and further values.
         gold: [n], class indices.
         predicted: [n], the most probable class of each row.
         gold_probability: [n], the probability of the gold class.
@@ -64,7 +65,7 @@ class SystemResult:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """[n], whether each row's predicted class is the gold one."""
+        """Whether each row's predicted class is the gold class, [n]."""
         return np.asarray(self.predicted == self.gold)
 
     def scored_rows(self, teacher: SystemResult | None) -> ScoredRows:
@@ -78,13 +79,13 @@ class SystemResult:
         )
 
     def metric(self, name: str) -> float | None:
-        """Return a figure; None if the cell did not measure it."""
+        """Return a metric; None if the cell did not measure it."""
         value = self.metrics.get(name)
         return float(value) if isinstance(value, int | float) else None
 
 
 def metric_on(kind: str, metric: str) -> str:
-    """Name of a metric on a kind of rows; on clean rows it is the metric's own name."""
+    """Return the name of a metric on a kind of rows; on clean rows it is the metric's own name."""
     return metric if kind == CLEAN else f"{kind}_{metric}"
 
 
@@ -104,7 +105,7 @@ def system_result(
         gold: [n], class indices.
         teacher: [n, c], for agreement and KL; without it both are None.
         variant: the retrieval variant.
-        more: further figures (k, bytes, seconds).
+        more: further values (k, bytes, seconds).
 
     Raises:
         ValueError: same as ``runtime.evaluation.metrics.score``.
@@ -124,28 +125,28 @@ def system_result(
 
 @dataclass(frozen=True)
 class CellResult:
-    """All systems of one cell."""
+    """Results of all systems of a cell."""
 
     systems: tuple[SystemResult, ...]
 
     def find(self, system: str, variant: str = "") -> SystemResult | None:
-        """Return one of the systems; None if it was not measured."""
+        """Return the result of a system; None if it was not measured."""
         return next((item for item in self.systems if (item.system, item.variant) == (system, variant)), None)
 
 
 Found = Mapping[tuple[str, str, int], CellResult]
-"""The finished cells by task, recipe and seed."""
+"""Results of the finished cells by task, recipe and seed."""
 
 
 @dataclass(frozen=True)
 class CellNotes:
-    """Hashes and duration of a finished cell, kept in its file.
+    """Hashes and duration of a finished cell, from its file.
 
     Args:
         settings: hash of the settings.
         inputs: hash of data and models.
         seconds: duration.
-        format: version of what a cell computes, ``fingerprints.CELL_FORMAT`` at the time.
+        format: version of the computation, the ``fingerprints.CELL_FORMAT`` of its run.
     """
 
     settings: str
@@ -155,7 +156,7 @@ class CellNotes:
 
 
 def cell_file(out: Path, cell: Cell) -> Path:
-    """Path of a finished cell's file."""
+    """Return the path of a finished cell's file."""
     return out / "cells" / f"{cell.name}.parquet"
 
 
@@ -192,11 +193,11 @@ def read_cell(path: Path) -> CellResult:
         about = json.loads(table.schema.metadata[_METADATA])
         columns = {name: table[name].to_numpy() for name in list(_ANSWERS)[1:]}
         lengths = _lengths(about)
-        if len(table) != sum(lengths):
-            raise ValueError(f"{len(table)} rows, of systems with {sum(lengths)}")
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        remedy = "Delete it and run the study again."
-        raise DataError("the cell cannot be read", path=path, found=str(error), remedy=remedy) from error
+        raise DataError("the cell cannot be read", path=path, found=str(error), remedy=_REMEDY) from error
+    if len(table) != sum(lengths):
+        found = f"{len(table)} rows, and systems with {sum(lengths)} rows"
+        raise DataError("the cell cannot be read", path=path, found=found, remedy=_REMEDY)
     return CellResult(
         tuple(
             SystemResult(**one, **{name: column[end - length : end] for name, column in columns.items()})
@@ -206,7 +207,7 @@ def read_cell(path: Path) -> CellResult:
 
 
 def _lengths(about: Mapping[str, Any]) -> list[int]:
-    """Number of rows of each system in the file."""
+    """Return the number of rows of each system in a file."""
     return [int(one["metrics"]["n"]) for one in about["systems"]]
 
 

@@ -1,7 +1,8 @@
-"""Run the cells of a study, several at once, each in a process of its own.
+"""Run the cells of a study in parallel, each in its own process.
 
-Cells of one task and one seed share a teacher. The first of them trains it; until it has succeeded, no other of them
-starts. Cells of other tasks and seeds run meanwhile. A cell that fails, or whose process is killed, ends no other cell.
+Cells of the same task and seed share a teacher. The first of them trains it, and the others wait until it has
+succeeded. Cells of other tasks and seeds run meanwhile. A cell that fails, or whose process is killed, does not affect
+other cells.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _REASON = 300  # characters
 
 
 class CellFunction(Protocol):
-    """Trains and scores one cell. Must be a module's function, so that another process can import it."""
+    """Trains and scores a cell. It must be a function of a module, so that another process can import it."""
 
     def __call__(self, cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
         """Return the cell's results.
@@ -44,7 +45,7 @@ class CellFunction(Protocol):
             cell: the task, recipe and seed.
             plan: the study.
             out: the study's folder; its ``cells`` and ``logs`` folders are reserved.
-            data_dir: folder that relative data paths start from.
+            data_dir: base folder of relative data paths.
         """
 
 
@@ -56,7 +57,7 @@ class CellJob:
         cell: the cell.
         plan: the study.
         out: the study's folder.
-        data_dir: folder that relative data paths start from.
+        data_dir: base folder of relative data paths.
         settings: hash of the settings.
         inputs: hash of data and models.
         run: computes the results.
@@ -81,8 +82,8 @@ class Failure:
     """A cell that failed.
 
     Args:
-        cell: its name.
-        reason: one line.
+        cell: name of the cell.
+        reason: the reason in one line.
         log: file with the output of its process.
     """
 
@@ -96,9 +97,9 @@ class Workers:
     """Number of processes at once and their share of the machine.
 
     Args:
-        processes: at once.
-        threads: of each process.
-        gpus: ids, assigned in turn; empty without a GPU.
+        processes: number of parallel processes.
+        threads: threads of each process.
+        gpus: ids of GPUs, assigned in turn; empty without a GPU.
     """
 
     processes: int
@@ -107,7 +108,13 @@ class Workers:
 
     @classmethod
     def of(cls, processes: int | None, cores: int, gpus: Sequence[str] = ()) -> Workers:
-        """Share the cores among ``processes``; by default one process for each GPU, else one for each core."""
+        """Share the cores among processes.
+
+        Args:
+            processes: number of processes; None for one per GPU, or one per core without a GPU.
+            cores: number of cores.
+            gpus: ids of GPUs.
+        """
         count = processes or len(gpus) or cores
         return cls(count, max(1, cores // count), tuple(gpus))
 
@@ -115,12 +122,12 @@ class Workers:
         """Return the environment variables of the process in a slot, in addition to this process's own."""
         threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
         gpu = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]} if self.gpus else {}
-        # A waiting thread that spins takes the core from the process beside it: training is then ten times slower.
+        # Waiting threads that spin take cores from other processes, which makes training ten times slower.
         return {"OMP_WAIT_POLICY": "PASSIVE", **threads, **gpu}
 
 
 def available_workers(processes: int | None) -> Workers:
-    """Return the workers that suit this machine; None for one process for each GPU or core."""
+    """Return the workers for this machine; None for one process per GPU, or one per core without a GPU."""
     return Workers.of(processes, default_threads(), _gpus())
 
 
@@ -143,9 +150,9 @@ class _Running:
 
 
 def run_jobs(jobs: Sequence[CellJob], have_teacher: Collection[tuple[str, int]], workers: Workers) -> list[Failure]:
-    """Run every job; a failed one does not stop the others. An exception here (Ctrl-C) ends all processes.
+    """Run all jobs; a failed job does not stop the others. An exception here (Ctrl-C) ends all processes.
 
-    Stderr gets a line for each cell that ends, and on a terminal a bar with the time left.
+    A line is written to stderr for each cell that ends; a terminal also shows a bar with the remaining time.
 
     Args:
         jobs: in running order.
@@ -162,7 +169,7 @@ def run_jobs(jobs: Sequence[CellJob], have_teacher: Collection[tuple[str, int]],
                     job = next_job(waiting, ready, [one.job.cell.pair for one in running.values()])
                     if job is not None:
                         waiting.remove(job)
-                        # One pool for each job: a process that is killed breaks its whole pool.
+                        # One pool for each job, because a killed process breaks its whole pool.
                         pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
                         with _environment(workers.environment(slot)):
                             running[pool.submit(run_job, job)] = _Running(job, slot, pool, time.monotonic())
@@ -190,7 +197,7 @@ def run_jobs(jobs: Sequence[CellJob], have_teacher: Collection[tuple[str, int]],
 def next_job(
     waiting: Sequence[CellJob], ready: Collection[tuple[str, int]], running: Collection[tuple[str, int]]
 ) -> CellJob | None:
-    """Return the first job that need not wait for another job to train its teacher.
+    """Return the first job that does not wait for another job to train its teacher.
 
     Args:
         waiting: in running order.
@@ -202,7 +209,7 @@ def next_job(
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables while a process starts, which inherits them."""
+    """Set environment variables while a process starts and inherits them."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -216,11 +223,11 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _reason(future: Future[str | None]) -> str | None:
-    """Return why a cell failed; None if it succeeded."""
+    """Return the reason why a cell failed; None if it succeeded."""
     try:
         return future.result()
     except BrokenProcessPool:
-        return "its process was killed (out of memory?) or ended without a result"
+        return "the process was killed (out of memory?) or ended without a result"
 
 
 def _end_processes() -> None:
@@ -240,7 +247,7 @@ def run_job(job: CellJob) -> str | None:
     """Run a cell in this process and write its results; output goes to its log.
 
     Returns:
-        None, or in one line why the cell failed.
+        None, or the reason why the cell failed, in one line.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
     signal.signal(signal.SIGTERM, _exit_on_signal)
@@ -267,12 +274,16 @@ def run_job(job: CellJob) -> str | None:
 
 
 def _exit_on_signal(_number: int, _frame: object) -> None:
-    """Leave through every ``finally``, so that temporary files are deleted."""
+    """Exit through all ``finally`` blocks, so that temporary files are deleted.
+
+    Raises:
+        SystemExit: always.
+    """
     raise SystemExit
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone, so that it does not write while the study runs again."""
+    """End this process when its parent has ended, so that it does not write while the study runs again."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -23,7 +23,7 @@ from .results import SystemResult
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
-"""Fewest seeds for a test over seeds."""
+"""Smallest number of seeds for a test over seeds."""
 
 _SIGN_PATTERNS = 2**15  # all patterns of up to 15 seeds; of more seeds this many random ones
 _SAME = 1e-12  # differences with a smaller standard deviation are equal but for rounding
@@ -52,9 +52,10 @@ class SeedTest:
         n: number of seeds.
         mean: mean difference.
         sd: standard deviation of the differences; None for one seed.
-        interval: by the t distribution; None for fewer than ``FEWEST_SEEDS`` seeds, as are the p-values.
-        t_p_value: two-sided, of the t test.
-        flip_p_value: two-sided, of the sign-flip permutation test.
+        interval: confidence interval by the t distribution. It and the p-values are None for fewer than
+            ``FEWEST_SEEDS`` seeds.
+        t_p_value: two-sided p-value of the t test.
+        flip_p_value: two-sided p-value of the sign-flip permutation test.
     """
 
     n: int
@@ -66,7 +67,7 @@ class SeedTest:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation of at least one value."""
+    """Compute mean and standard deviation of at least one value."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(len(values), float(np.mean(values)), sd)
 
@@ -85,9 +86,9 @@ def seed_test(differences: Sequence[float]) -> SeedTest:
 
 
 def sign_flip_p_value(differences: ArrayLike, seed: int = 0) -> float:
-    """Share of the sign patterns of [n] differences whose mean is at least as far from 0 as the observed mean.
+    """Compute the share of sign patterns of [n] differences whose mean is at least as far from 0 as the observed mean.
 
-    Uses all 2^n patterns of up to 15 differences, and 2^15 random patterns of more.
+    All 2^n patterns are used for up to 15 differences, and 2^15 random patterns for more.
     """
 
     def distance(values: Floats, axis: int) -> Floats:
@@ -114,7 +115,7 @@ class RowTest:
     Attributes:
         first_only: predictions that only the first system has right.
         second_only: predictions that only the second system has right.
-        p_value: two-sided; with one seed it is McNemar's exact test.
+        p_value: two-sided p-value; with one seed, that of McNemar's exact test.
     """
 
     first_only: int
@@ -141,7 +142,7 @@ def row_test(pairs: Sequence[tuple[SystemResult, SystemResult]]) -> RowTest | No
 
 
 def _lead_p_value(leads: NDArray[np.int64]) -> float:
-    """Exact probability that the sum of the [n] leads is at least as far from 0 if each sign is a fair coin toss."""
+    """Compute the exact probability that [n] leads with random signs have a sum at least as far from 0 as observed."""
     sizes = np.bincount(np.abs(leads))
     chances = np.ones(1)  # probability of each sum from -reach to reach
     for size, count in enumerate(sizes.tolist()):
@@ -183,5 +184,5 @@ def resampled(
 
 
 def difference_interval(first: Sequence[Floats], second: Sequence[Floats]) -> Interval:
-    """Interval of the mean difference of draws, paired by seed (the lists) and by resample (the arrays)."""
+    """Compute the interval of the mean difference of draws, paired by seed (the lists) and by resample (the arrays)."""
     return percentile_interval(np.mean(first, axis=0) - np.mean(second, axis=0), CONFIDENCE)

@@ -22,10 +22,10 @@ NAMES = {
     "out_of_domain": "nearest-neighbour accuracy of the embeddings on another data set",
 }
 ADDED = (MAIN, "nll", "ece", "teacher_agreement")
-"""Metrics of the tables that show the gain of retrieval."""
+"""Metrics in the tables of retrieval's gain."""
 
 FIDELITY = ("teacher_agreement", "teacher_kl", "ece")
-"""Metrics of the fidelity table, before accuracy and NLL, which other tables show."""
+"""Metrics in the fidelity table; other tables have accuracy and NLL."""
 
 OWN = "the recipe's own"
 _NONE = "-"
@@ -179,7 +179,7 @@ def baseline_pairs(analysis: Analysis) -> Iterator[tuple[str, Who, Who]]:
 
 
 def retrieval_pairs(analysis: Analysis) -> Iterator[tuple[str, Who, Who]]:
-    """Yield every retrieval variant: its name, the blend, the student alone of the same recipe."""
+    """Yield all retrieval variants: name, blend, and student alone of the same recipe."""
     for recipe in analysis.plan.recipes:
         more = [KB_REST] if any(task.kb_rest for task in analysis.plan.tasks) else []
         for variant in ("", *(variant.name for variant in analysis.plan.variants), *more):

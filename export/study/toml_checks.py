@@ -1,4 +1,4 @@
-"""Typed reading of a study's TOML tables: known keys only, and errors that name the key."""
+"""Checks of a study's TOML tables: unknown keys are refused, and errors name the key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...runtime.evaluation.metrics import METRICS
 REMEDY = "Correct the study."
 
 AVERAGE = "average"
-"""Name of the tables' column for the average over the tasks."""
+"""Name of the column for the average over the tasks."""
 
 # A cell's file is named TASK.RECIPE.SEED, so a name must not contain a dot.
 _NAME = re.compile(r"\w[\w+-]*")
@@ -22,7 +22,16 @@ _MISSING: Any = object()
 
 
 class TomlTable:
-    """A TOML table with known keys; ``where`` is put before them in error messages."""
+    """A TOML table with known keys.
+
+    Args:
+        where: prefix of keys in error messages.
+        values: the table.
+        *known: known keys, several in one text.
+
+    Raises:
+        RecipeError: an unknown key.
+    """
 
     def __init__(self, where: str, values: Mapping[str, Any], *known: str) -> None:
         self.where, self.values = where, values
@@ -32,7 +41,16 @@ class TomlTable:
             raise RecipeError(f"unknown key {where + name!r}", expected=expected, remedy="Correct the key.")
 
     def take(self, name: str, check: Callable[[Any, str], _T], default: Any = _MISSING) -> _T:
-        """Return the checked value of a key or its default; a key without a default is required."""
+        """Return the checked value of a key.
+
+        Args:
+            name: the key.
+            check: checks the value.
+            default: value of a missing key; without a default, the key is required.
+
+        Raises:
+            RecipeError: the value is invalid, or the key is missing and has no default.
+        """
         if name not in self.values:
             if default is _MISSING:
                 raise RecipeError(f"{self.where + name!r} is missing", remedy=REMEDY)
@@ -41,7 +59,17 @@ class TomlTable:
 
 
 def require(condition: bool, name: str, found: Any, expected: str) -> None:
-    """Raise RecipeError unless ``condition`` holds."""
+    """Check a value.
+
+    Args:
+        condition: whether the value is valid.
+        name: the key.
+        found: the value.
+        expected: a description of valid values.
+
+    Raises:
+        RecipeError: ``condition`` is false.
+    """
     if not condition:
         raise RecipeError(f"{name} is out of range", found=found, expected=expected, remedy=REMEDY)
 
@@ -55,7 +83,7 @@ def a_text(value: Any, name: str) -> str:
 def a_name(value: Any, name: str) -> str:
     """Check for a name that can be part of a file name and is not ``AVERAGE``."""
     fits = isinstance(value, str) and _NAME.fullmatch(value) is not None and value != AVERAGE
-    require(fits, name, value, f"letters, digits, '_', '-' and '+', as it is part of file names; not {AVERAGE!r}")
+    require(fits, name, value, f"letters, digits, '_', '-' and '+': it is part of file names; not {AVERAGE!r}")
     return str(value)
 
 

@@ -1,7 +1,7 @@
-"""Cross-fitted labels: each row's soft label by a teacher that was fitted without the row.
+"""Cross-fitted labels: the soft label of each row comes from a teacher that was fitted without the row.
 
-A teacher is more confident on the rows it was fitted on, right or wrong, and these are the rows of a knowledge base.
-With k folds, k teachers are fitted on all rows except one fold each, and label that fold.
+A teacher is over-confident on the rows it was fitted on, and these rows are in the knowledge base. With k folds, k
+teachers are fitted, each without one fold, and each labels the fold that it was fitted without.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SEED = 6
 
 
 def folds_of(split: Split, folds: int) -> NDArray[np.int64]:
-    """Each row's fold, int64 [n], from 0; related rows share one, and folds are about equally large.
+    """Assign a fold to each row: int64 [n], from 0. Related rows share a fold; folds are about equally large.
 
     Args:
         split: the rows.
@@ -33,6 +33,6 @@ def folds_of(split: Split, folds: int) -> NDArray[np.int64]:
             path=split.source,
             found=f"{len(split)} rows that are all related",
             expected="texts that are not part of each other, pairs that share no text",
-            remedy='Take labels = "teacher" in the recipe\'s [retrieval].',
+            remedy='Set labels = "teacher" in the recipe\'s [retrieval].',
         )
     return fold.astype(np.int64)

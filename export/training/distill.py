@@ -22,24 +22,24 @@ from ..recipe import Pooling, Recipe, StudentRecipe
 
 
 def default_layers(count: int) -> tuple[int, ...]:
-    """Every second of ``count`` layers, the last among them: 0-based."""
+    """Return the 0-based numbers of every second of ``count`` layers, including the last."""
     return tuple(range(1 - count % 2, count, 2)) if count > 1 else (0,)
 
 
 def start_student(
     teacher: nn.Module, projection: LinearLayer, num_labels: int, recipe: StudentRecipe, attention: str | None = None
 ) -> EncoderClassifier:
-    """The student before its distillation.
+    """Make the student before its distillation.
 
-    From the teacher's layers it inherits their weights, and the classifier and projection head where the teacher has
-    them in the same shape; from another model only the encoder is taken.
+    A student that starts from the teacher's layers inherits their weights, and the teacher's classifier and projection
+    head if their shapes match. From another model, only the encoder is used.
 
     Args:
-        teacher: with an ``encoder``.
-        projection: the keys' head; the student's has a bias where this one has.
-        num_labels: c.
-        recipe: layers or model.
-        attention: of another model, see ``load_encoder``; the teacher's layers keep the teacher's.
+        teacher: a model with an ``encoder``.
+        projection: the projection head of the keys; the student's head has a bias if this one has.
+        num_labels: number of classes.
+        recipe: layers or model to start from.
+        attention: attention implementation of another model, see ``load_encoder``; the teacher's layers keep theirs.
     """
     if recipe.model:
         encoder = load_encoder(recipe.model, attention)
@@ -55,7 +55,7 @@ def start_student(
 
 
 def pooling_of(teacher: nn.Module) -> Pooling:
-    """The pooling of a teacher of either kind."""
+    """Return the pooling of a teacher, fine-tuned here or elsewhere."""
     if isinstance(teacher, EncoderClassifier):
         return teacher.head.pooling
     assert isinstance(teacher, FineTunedTeacher)
@@ -81,16 +81,16 @@ def distil(
     recipe: Recipe,
     job: FitJob,
 ) -> None:
-    """Fit the student, in place, by the recipe's objectives.
+    """Fit the student in place by the recipe's objectives.
 
     Args:
-        student: as ``start_student`` gives it.
-        load_teacher: called if an objective runs the teacher on inputs that are not rows of the data. Where
-            one needs ``"attentions"``, student and teacher are loaded with the objectives' ``attention``.
+        student: from ``start_student``.
+        load_teacher: loads the teacher; called only if an objective runs it during the distillation. If an objective
+            needs ``"attentions"``, student and teacher must be loaded with the objectives' ``attention``.
         rows: n rows of tokens.
-        targets: the teacher's outputs for them.
-        recipe: its objectives.
-        job: see fit.
+        targets: the teacher's outputs for the rows.
+        recipe: the recipe with the objectives.
+        job: see ``fit``.
     """
     total = objectives.build(recipe.objectives)
     device = processes().device
@@ -112,12 +112,12 @@ class _Loss:
     teacher: Forward | None
 
     def __call__(self, step: Step) -> Tensor:
-        asked = {"output_attentions": True} if "attentions" in self.total.needs else {}
-        found: Detailed = step.forward(detailed=True, **step.inputs, **asked)
+        options = {"output_attentions": True} if "attentions" in self.total.needs else {}
+        found: Detailed = step.forward(detailed=True, **step.inputs, **options)
         taught: tuple[Tensor, ...] = ()
-        if asked and self.teacher is not None:
+        if options and self.teacher is not None:
             with torch.no_grad():
-                taught = self.teacher(detailed=True, **step.inputs, **asked).attentions
+                taught = self.teacher(detailed=True, **step.inputs, **options).attentions
         return self.total(
             objectives.DistillationStep(
                 number=step.number,

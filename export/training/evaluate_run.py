@@ -28,14 +28,14 @@ _SAMPLE_SEED = 0
 
 
 class RunSystems:
-    """A run's teacher and float32 student, loaded once.
+    """Teacher and float32 student of a run, loaded once.
 
     Args:
         run_path: the folder of a finished run.
-        labels: the bundle's, in order.
+        labels: the bundle's labels in order.
 
     Raises:
-        DataError: the run is not finished, or has other labels than the bundle.
+        DataError: the run is not finished, or its labels differ from the bundle's.
     """
 
     def __init__(self, run_path: Path, labels: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ class RunSystems:
         description = run.describe()
         if tuple(description["labels"]) != tuple(labels):
             raise DataError(
-                "the run's labels are not the bundle's",
+                "the run's labels differ from the bundle's",
                 path=run.path,
                 found=", ".join(description["labels"]),
                 expected=", ".join(labels),
@@ -59,7 +59,7 @@ class RunSystems:
         }
 
     def probabilities(self, split: Split, kind: str = "") -> dict[str, NDArray[np.floating]]:
-        """Probabilities [n, c] of ``teacher`` and ``student_fp32`` on a split's rows, whose kind the bar shows."""
+        """Return probabilities [n, c] of ``teacher`` and ``student_fp32``; ``kind`` labels the progress bar."""
         answers = {}
         for name, (model, folder) in self._models.items():
             rows = token_rows(folder, split, model.encoder.config, self._max_length)  # type: ignore[union-attr]
@@ -68,18 +68,18 @@ class RunSystems:
         return answers
 
     def distillation_rows(self) -> Split:
-        """The train rows that the student was distilled on: all, or a fixed sample of ``DISTILLATION_ROWS``."""
+        """Return the rows that the student was distilled on: all, or a fixed sample of ``DISTILLATION_ROWS``."""
         split = read_rows(self.run.data / "train.jsonl")
         return split.take(distillation_sample(len(split)))
 
 
 def distillation_sample(rows: int) -> NDArray[np.int64]:
-    """Sorted indices of the train rows in a report: all, or a fixed sample of ``DISTILLATION_ROWS``."""
+    """Return sorted indices of the train rows in a report: all, or a fixed sample of ``DISTILLATION_ROWS``."""
     return np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(rows)[:DISTILLATION_ROWS])
 
 
 def run_probabilities(run_path: Path, split: Split, labels: Sequence[str]) -> dict[str, NDArray[np.floating]]:
-    """Probabilities [n, c] of ``teacher`` and ``student_fp32`` on a split's rows.
+    """Return probabilities [n, c] of ``teacher`` and ``student_fp32`` on a split's rows.
 
     Raises:
         DataError: same as ``RunSystems``.
@@ -88,16 +88,16 @@ def run_probabilities(run_path: Path, split: Split, labels: Sequence[str]) -> di
 
 
 def evaluate_with_run(run_path: Path, runtime: Runtime, split: Split, split_name: str = "test") -> EvalReport:
-    """Evaluate the bundle beside its teacher and float32 student, with every system's fidelity to the teacher.
+    """Evaluate a bundle, its teacher and its float32 student, with every system's fidelity to the teacher.
 
-    All systems answer the rows, the rows with typing errors, and a sample of the rows that the student was distilled
-    on: twice the time, and that of at most ``DISTILLATION_ROWS`` rows more.
+    All systems answer the rows, the rows with typing errors, and at most ``DISTILLATION_ROWS`` rows that the student
+    was distilled on.
 
     Args:
         run_path: the run that the bundle was exported from.
         runtime: the open bundle.
         split: labelled rows.
-        split_name: for the report.
+        split_name: name of the split in the report.
 
     Raises:
         DataError: same as ``RunSystems``, or the split has no rows.
@@ -108,9 +108,9 @@ def evaluate_with_run(run_path: Path, runtime: Runtime, split: Split, split_name
     with _bar("bundle", len(split)) as advance:
         report = evaluate_bundle(runtime, split, extra=extra, split_name=split_name, progress=advance)
     splits = {TYPOS: split_with_typos(split), DISTILLATION: systems.distillation_rows()}
-    asked = {kind: systems.probabilities(rows, f"{kind} rows") for kind, rows in splits.items()}
+    probabilities = {kind: systems.probabilities(rows, f"{kind} rows") for kind, rows in splits.items()}
     with _bar("bundle, " + " and ".join(f"{kind} rows" for kind in splits), sum(map(len, splits.values()))) as advance:
-        return with_fidelity(report, runtime, splits, asked, advance)
+        return with_fidelity(report, runtime, splits, probabilities, advance)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Read a finished run: its rows, the teacher's outputs for them, the student and its query."""
+"""Read a finished run: rows, teacher outputs, student and query."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class FinishedRun:
     """The contents of a finished run.
 
     Args:
-        run: its folder.
-        description: of run.json.
+        run: the run folder.
+        description: the contents of run.json.
         train: the rows that the student was distilled on.
         heldout: the rows that the blend is tuned on.
-        outputs: the teacher's, of both.
-        head: makes the teacher's keys.
+        outputs: the teacher's outputs for ``train`` and ``heldout``.
+        head: the projection head, which makes the teacher's keys.
     """
 
     run: RunFolder
@@ -73,24 +73,24 @@ class FinishedRun:
         return recipe_from_dict(self.description["recipe"])
 
     def student(self, recipe: RetrievalRecipe) -> EncoderClassifier:
-        """The student with the recipe's query."""
+        """Load the student with the recipe's query."""
         student = EncoderClassifier.load(self.run.student)
         return with_layer_query(student, LinearLayer.load(self.run.query)) if recipe.query == "layers" else student
 
     def teacher(self) -> nn.Module:
-        """The teacher, its outputs in the order of the labels."""
+        """Load the teacher; its outputs are in the order of the labels."""
         source = self.description["teacher"] if self.description["teacher_is_fine_tuned"] else self.run.teacher
         return load_teacher(source, self.recipe.teacher.pooling, self.labels)
 
     def of_train(self, queries: NDArray[np.float32] | None, recipe: RetrievalRecipe) -> KbRows:
-        """The train rows, labelled as the recipe says.
+        """Return the train rows with keys and the soft labels of the recipe.
 
         Args:
-            queries: [n, d], the student's; None where the recipe's keys are the teacher's.
-            recipe: its source of labels.
+            queries: [n, d], the student's embeddings of the rows; None if the recipe's keys are the teacher's.
+            recipe: the source of the labels.
 
         Raises:
-            DataError: cross-fitted labels, of a run that was trained without.
+            DataError: the recipe asks for cross-fitted labels, and the run was trained without them.
         """
         outputs = self.outputs["train"]
         logits = outputs.logits
@@ -106,11 +106,11 @@ class FinishedRun:
         return self._knowledge(self.train, TeacherOutputs(logits, outputs.embeddings), queries)
 
     def of_heldout(self, queries: NDArray[np.float32] | None) -> KbRows:
-        """The held-out rows, which no teacher was fitted on."""
+        """Return the held-out rows, which no teacher was fitted on; for ``queries`` see `of_train`."""
         return self._knowledge(self.heldout, self.outputs["heldout"], queries)
 
     def of_extra(self, split: Split, queries: NDArray[np.float32] | None) -> KbRows:
-        """Extra rows labelled by the run's teacher; their gold labels are not read."""
+        """Label extra rows with the run's teacher; their gold labels are not read."""
         teacher = self.teacher()
         rows = token_rows(self.run.teacher, split, teacher.encoder.config, self.recipe.max_length)  # type: ignore[union-attr]
         found = outputs_of(teacher, rows, "teacher on the extra rows")

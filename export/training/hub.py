@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, by id or saved to a folder, through `datasets`."""
+"""Read data sets from the Hugging Face hub, or saved to a folder, with `datasets`."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from ...errors import DataError
 from ...runtime.data import Columns, Dataset, dataset_from_rows
 from ...runtime.data.columns import choose_columns
 
-# What hub data sets call their splits, by what we call them; the first that is there counts.
+# Names of the splits in hub data sets, by our name; the first name that exists is used.
 _SPLITS = {
     "train": ("train",),
     "dev": ("dev", "validation", "val", "valid", "validation_matched"),
     "test": ("test",),
 }
-# What save_to_disk leaves in a folder.
+# Files by which a folder of save_to_disk is recognised.
 _SAVED = ("dataset_dict.json", "state.json")
 
 
 def load_hub_dataset(
     name: str, columns: Columns, task: str | None = None, label_names: Sequence[str] | None = None
 ) -> Dataset:
-    """Read a data set by its hub id, or from a folder: one that ``save_to_disk`` wrote, or a copy of a hub repository.
+    """Read a data set by its hub id, or from a folder that is a copy of a hub repository or comes from save_to_disk.
 
     Args:
         name: hub id or folder.
-        columns: see Columns.
-        task: the hub data set's configuration (subset), e.g. ``sst2`` of ``glue``.
-        label_names: the labels and their order; by default the ClassLabel's own names, else as for files.
+        columns: names of the columns, see ``Columns``.
+        task: configuration (subset) of the hub data set, e.g. ``sst2`` of ``glue``.
+        label_names: the labels in order; by default the names of the ClassLabel column, else the same as for files.
 
     Raises:
-        DataError: the data set does not exist, or the network is down.
+        DataError: the data set cannot be loaded (it does not exist, or the network is down), or has no usable split.
     """
     loaded = _load(name, task)
     splits = {}
@@ -57,7 +57,7 @@ def load_hub_dataset(
 
 
 def _class_names(split: Any) -> dict[str, list[str]]:
-    """The columns whose numbers stand for names, and the names."""
+    """Return the class names of each ClassLabel column."""
     return {
         column: feature.names
         for column, feature in split.features.items()
@@ -66,7 +66,7 @@ def _class_names(split: Any) -> dict[str, list[str]]:
 
 
 def _rows(split: Any, named: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
-    """The rows with names in place of class numbers; -1 throughout is how hub data sets write "no label"."""
+    """Yield the rows with class names for class numbers; a column of -1 only means that there are no labels."""
     unlabelled = {column for column in named if len(split) and split.unique(column) == [-1]}
     for row in split:
         yield {
@@ -82,7 +82,7 @@ def _load(name: str, task: str | None) -> dict[str, Any]:
             loaded = datasets.load_from_disk(name)
             return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
         return dict(datasets.load_dataset(name, task))
-    except Exception as error:  # the library raises from a dozen trees: hub, network, arrow, its own
+    except Exception as error:  # the library's exceptions have no common base class
         raise DataError(
             "the data set cannot be loaded",
             path=name,

@@ -1,18 +1,18 @@
 """The run folder: the results of each training stage, written atomically.
 
-    RUN/run.json             recipe, teacher, labels, what the data was
+    RUN/run.json             recipe, teacher, labels, hash of the data
     RUN/data/*.jsonl         the rows of train and heldout
     RUN/teacher/             the fine-tuned teacher and its tokenizer
     RUN/teacher_outputs/     its logits and embeddings of train and heldout
-    RUN/projection/          the keys' head
-    RUN/cross_fit_0/ ...     where cross-fitted labels are asked for: those of one fold of train
+    RUN/projection/          the projection head of the keys
+    RUN/cross_fit_0/ ...     with cross-fitted labels: the labels of one fold of train
     RUN/student/             the distilled student and its tokenizer
     RUN/query/               the head of the query by layers
     RUN/tuning/              the blend, tuned on the float32 student
-    RUN/checkpoints/         of the fit under way
+    RUN/checkpoints/         the checkpoint of the current fit
 
-A stage's folder holds ``stage.json`` with the hash of what it was made from. The same hash again skips the stage,
-another one redoes it and, since each hash includes those before it, whatever follows.
+A stage's folder holds ``stage.json`` with the hash of the stage's inputs. A stage with the same hash is skipped, and
+otherwise repeated. Each hash includes the hashes of earlier stages, so all later stages are repeated too.
 """
 
 from __future__ import annotations
@@ -39,17 +39,16 @@ from ..modeling.distributed import processes
 
 RUN_FORMAT = 1
 _OF_TEACHERS = ("teacher", "cross_fit")
-_ADDED_KEYS = {"fingerprints"}  # of run.json, since the first version
+_ADDED_KEYS = {"fingerprints"}  # keys of run.json that older versions did not write
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder, to be made or to be read.
+    """A new or existing run folder.
 
     Args:
         path: the folder.
-        shared: where runs that agree in a stage's inputs find what another one of them has made of it, for the stages
-            of the teacher; None to compute everything again.
+        shared: folder in which runs with the same inputs share the stages of the teacher; None to share nothing.
     """
 
     path: Path
@@ -57,78 +56,86 @@ class RunFolder:
 
     @property
     def data(self) -> Path:
-        """The rows of the splits."""
+        """Folder of the splits' rows."""
         return self.path / "data"
 
     @property
     def teacher(self) -> Path:
-        """The teacher."""
+        """Folder of the teacher."""
         return self.path / "teacher"
 
     @property
     def teacher_outputs(self) -> Path:
-        """The teacher's cached outputs."""
+        """Folder of the teacher's cached outputs."""
         return self.path / "teacher_outputs"
 
     @property
     def projection(self) -> Path:
-        """The keys' head."""
+        """Folder of the projection head."""
         return self.path / "projection"
 
     @property
     def student(self) -> Path:
-        """The student."""
+        """Folder of the student."""
         return self.path / "student"
 
     @property
     def query(self) -> Path:
-        """The query by layers."""
+        """Folder of the query head by layers."""
         return self.path / "query"
 
     def cross_fit(self, fold: int) -> Path:
-        """The folder of one fold's labels by the teacher fitted without it."""
+        """Folder of a fold's cross-fitted labels."""
         return self.path / f"cross_fit_{fold}"
 
     @property
     def tuning(self) -> Path:
-        """The tuned blend."""
+        """Folder of the tuned blend."""
         return self.path / "tuning"
 
     def checkpoint(self, stage: str) -> Path:
-        """The checkpoint folder of a stage."""
+        """Checkpoint file of a stage."""
         return self.path / "checkpoints" / f"{stage}.pt"
 
     def describe(self) -> dict[str, Any]:
-        """The contents of run.json.
+        """Read run.json.
 
         Raises:
-            DataError: not a run folder, or one whose training has not got that far.
+            DataError: run.json is missing or invalid.
         """
         return read_run_json(self.path / "run.json", "a run folder made by `reaugkd train`")
 
     def require_finished(self) -> None:
-        """Raise DataError where the last stage was not reached."""
+        """Check that all stages are done.
+
+        Raises:
+            DataError: the last stage is not done.
+        """
         if not all((stage / "stage.json").is_file() for stage in (self.query, self.tuning)):
             raise DataError(
                 "the run is not finished",
                 path=self.path,
-                expected="every stage done",
-                remedy="Run the same `reaugkd train` again: it resumes where it stopped.",
+                expected="a run with all stages done",
+                remedy="Run the same `reaugkd train` again: it resumes the run.",
             )
 
     def begin(self, description: dict[str, Any], redo: bool) -> None:
-        """Write run.json, or check that the one there says the same.
+        """Write run.json, or check that an existing one has the same contents.
+
+        Args:
+            description: the contents of run.json.
+            redo: accept a run with other settings, and replace its run.json.
 
         Raises:
-            OutputExistsError: the folder holds something else, or a run of other settings (unless ``redo``).
+            OutputExistsError: the folder is not a run folder, or it is a run with other settings and not ``redo``.
         """
         file = self.path / "run.json"
         if file.is_file():
-            # A run of a version that did not write them down is taken at its word.
+            # Keys that an older version did not write cannot be compared.
             there = {**{key: description[key] for key in _ADDED_KEYS & description.keys()}, **self.describe()}
             self._refuse_other_settings(there, description, redo)
             if there != json.loads(json.dumps(description)):
-                remove_folder(self.tuning)  # what it holds is of another description: the run is not finished
+                remove_folder(self.tuning)  # it belongs to another description: the run is not finished
         elif self.path.exists() and not (self.path.is_dir() and all(map(_is_begun, self.path.iterdir()))):
             raise OutputExistsError(
                 "the output exists already and is not a run folder",
@@ -138,33 +145,34 @@ class RunFolder:
         with atomic_write(file) as out:
             out.write(json.dumps(description, indent=1, ensure_ascii=False))
 
-    def _refuse_other_settings(self, there: dict[str, Any], wanted: dict[str, Any], redo: bool) -> None:
+    def _refuse_other_settings(self, there: dict[str, Any], expected: dict[str, Any], redo: bool) -> None:
         if redo or not self._holds_work():
             return
         # Other library versions are recorded, but a run still resumes.
-        old, new = (flatten({**run, "versions": {}}) for run in (there, wanted))
+        old, new = (flatten({**run, "versions": {}}) for run in (there, expected))
         changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
         if changed:
             first, more = changed[0], len(changed) - 5
             raise OutputExistsError(
-                f"the output is a run of other settings: {', '.join(changed[:5])}" + (f" and {more} more" * (more > 0)),
+                f"the output is a run with other settings: {', '.join(changed[:5])}"
+                + (f" and {more} more" * (more > 0)),
                 path=self.path,
                 found=f"{first} = {old.get(first)!r}",
                 expected=f"{first} = {new.get(first)!r}",
-                remedy="Choose another --out, or give --redo to redo what depends on them.",
+                remedy="Choose another --out, or give --redo to repeat the stages that depend on them.",
             )
 
     def _holds_work(self) -> bool:
-        """Whether anything was trained that another call must not delete."""
+        """Whether the folder holds results of a training, which another run must not delete."""
         fits = (self.teacher, self.student)
         return any((folder / "stage.json").is_file() or self.checkpoint(folder.name).is_file() for folder in fits)
 
     @contextmanager
     def stage(self, folder: Path, made_from: str) -> Iterator[Path | None]:
-        """A folder to fill for a stage, or None where the stage was done from the same inputs before.
+        """Run a stage: yields a temporary folder for its results, or None if it is done with the same inputs.
 
-        Under several processes all of them do the stage, the main one keeps its output, and no process leaves before
-        that is in its place.
+        With several processes, all run the stage and only the main process keeps its results. All processes wait until
+        the results are in place.
 
         Args:
             folder: the stage's folder.
@@ -209,7 +217,7 @@ class RunFolder:
         return self.shared / f"{folder.name}-{made_from[:24]}"
 
     def _reopen(self, folder: Path) -> None:
-        """Remove the stages to be repeated; the run is then unfinished."""
+        """Remove a stage that is repeated, and the tuning, so that the run counts as unfinished."""
         remove_folder(self.tuning)
         remove_folder(folder)
 
@@ -226,7 +234,7 @@ class RunFolder:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """Hard-link a file; copy it where the file system does not allow that."""
+    """Hard-link a file, or copy it if the file system does not allow hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -239,12 +247,12 @@ def _is_made(folder: Path, made_from: str) -> bool:
 
 
 def _is_begun(path: Path) -> bool:
-    """Whether this is the run.json of a call that was killed while writing it."""
+    """Whether this is a temporary run.json that a killed process left."""
     return path.name.startswith(".run.json.") and path.suffix == ".tmp"
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder if it is there, its name first, so that a kill half-way leaves no half-removed stage."""
+    """Remove a folder if it exists; it is renamed first, so that a kill leaves no partly removed stage."""
     if folder.exists():
         doomed = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(doomed, ignore_errors=True)
@@ -253,7 +261,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def forget_checkpoint_of_other_inputs(checkpoint: Path, made_from: str) -> None:
-    """A checkpoint belongs to one hash of inputs: remove it if it was begun from others."""
+    """Remove a checkpoint that belongs to another hash of inputs."""
     tag = checkpoint.with_suffix(".from")
     if checkpoint.exists() and (not tag.exists() or tag.read_text() != made_from):
         checkpoint.unlink()
@@ -262,12 +270,12 @@ def forget_checkpoint_of_other_inputs(checkpoint: Path, made_from: str) -> None:
 
 
 def made_from(*parts: object) -> str:
-    """The hash of a stage's inputs: settings and the hashes of the stages before."""
+    """Hash a stage's inputs: its settings and the hashes of earlier stages."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def flatten(tree: object, prefix: str = "") -> dict[str, object]:
-    """Nested tables as dotted keys, for comparing and showing."""
+    """Convert nested tables to one table with dotted keys."""
     if isinstance(tree, dict):
         return {name: leaf for key, value in tree.items() for name, leaf in flatten(value, f"{prefix}{key}.").items()}
     value = json.loads(json.dumps(tree))
@@ -275,18 +283,26 @@ def flatten(tree: object, prefix: str = "") -> dict[str, object]:
 
 
 def read_run_json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object from a file that must be there."""
+    """Read a JSON object from a file.
+
+    Args:
+        path: the file.
+        what: description of the expected folder, for the error.
+
+    Raises:
+        DataError: the file is missing or invalid.
+    """
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path.name} is missing", path=path.parent, expected=what) from error
     except (json.JSONDecodeError, UnicodeDecodeError, NotADirectoryError) as error:
-        raise DataError("cannot be read", path=path, found=str(error), expected=what) from error
+        raise DataError(f"{path.name} cannot be read", path=path, found=str(error), expected=what) from error
     return value
 
 
 def write_rows(split: Split, path: Path) -> None:
-    """A split as JSON lines: text, pair, label."""
+    """Write a split as JSON lines with text, pair and label."""
     columns = {"text": split.texts, "pair": split.pairs, "label": split.labels}
     present = {name: values for name, values in columns.items() if values is not None}
     with path.open("w", encoding="utf-8") as file:

@@ -21,13 +21,12 @@ class RunSplits:
     """The rows of a run.
 
     Args:
-        train: what the teacher is fitted on, the student distilled on, and the knowledge base made of; no row of the
-            other splits is in it.
-        heldout: labelled rows carved out of the data's train split, on which the blend is tuned and int8 is judged.
-        scored: the ``dev`` and ``test`` splits, looked at for a score only.
-        beyond: the train rows that a limit leaves out; none of the other splits' rows is among them.
+        train: rows of the teacher's fit, the distillation and the knowledge base; no row of another split is in it.
+        heldout: labelled rows split off the data's train split, to tune the blend and check the int8 student.
+        scored: the ``dev`` and ``test`` splits, used for scores only.
+        beyond: the train rows that a limit leaves out; no row of another split is in it.
         label_names: the labels in order.
-        name: the data's name.
+        name: name of the data.
     """
 
     train: Split
@@ -41,29 +40,31 @@ class RunSplits:
 def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     """Assign rows to splits and remove duplicates.
 
-    The seeds are fixed: two runs of different seeds differ in their training, not in their rows. Where the data has no
-    dev split, one is carved out of train, stratified. The held-out rows are always a carve of their own, so that
-    neither dev nor test is looked at before its score; related rows (``related_rows``) are held out together, so that
-    their number is near the share, not exact. The held-out rows of a limit are some of those that are held out without
-    it, so that a teacher of all train rows (with the same held-out share) knows none of them. Rows that repeat one
-    that they must not know are dropped: train rows of any other split, held-out rows of a scored split.
+    The splits have fixed seeds: runs with different seeds train on the same rows. If the data has no dev split, one is
+    split off train, stratified. The held-out rows are split off train too, so that dev and test serve for scores only.
+    Related rows (``related_rows``) are held out together, so the number of held-out rows only approximates the share.
+    With a limit, the held-out rows are a subset of those without a limit, so that a teacher of all train rows (with the
+    same held-out share) was not fitted on them. Duplicates are dropped: train rows that are in another split, and
+    held-out rows that are in a scored split.
 
     Args:
-        dataset: as read; ``train`` must be there and labelled.
+        dataset: as read; its ``train`` must exist and have labels.
         recipe: the held-out share.
-        limit: at most so many train rows, the held-out ones among them, stratified; None for all.
+        limit: largest number of train rows, including the held-out ones, stratified; None for all.
 
     Raises:
-        DataError: no train split, too few rows to hold any out, or a limit that leaves none to train on.
+        DataError: there is no train split, there are too few rows to hold any out, or the limit leaves no rows to train
+            on.
     """
     if "train" not in dataset.splits:
-        raise DataError("there is no train split", path=dataset.name, found=", ".join(dataset.splits) or "no split")
+        found = ", ".join(dataset.splits) or "no split"
+        raise DataError("the data has no train split", path=dataset.name, found=found)
     dataset = with_dev_split(dataset)
     rows, names = dataset.splits["train"], dataset.label_names
     scored = {name: split for name, split in dataset.splits.items() if name != "train"}
-    held, kept = _hold_out(rows, names, _wanted(len(rows), recipe))
+    held, kept = _hold_out(rows, names, _heldout_count(len(rows), recipe))
     if limit is not None and limit < len(rows):
-        held = held[_fewer(rows.take(held), _wanted(limit, recipe))]
+        held = held[_fewer(rows.take(held), _heldout_count(limit, recipe))]
         _require_room(limit, len(held), dataset)
         kept = kept[hold_out(rows.take(kept), names, limit - len(held), _LIMIT_SEED)[1]]
     heldout, train = rows.take(held), rows.take(kept)
@@ -77,31 +78,31 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     return RunSplits(train, heldout, scored, beyond, dataset.label_names, dataset.name)
 
 
-def _wanted(rows: int, recipe: Recipe) -> int:
-    """The number of rows to hold out."""
+def _heldout_count(rows: int, recipe: Recipe) -> int:
+    """Return the number of rows to hold out."""
     return min(round(rows * recipe.heldout_share), recipe.heldout_max)
 
 
 def _hold_out(rows: Split, label_names: tuple[str, ...], count: int) -> tuple[Indices, Indices]:
-    """The numbers of about ``count`` held-out rows and of the rest.
+    """Return the indices of about ``count`` held-out rows and of the rest.
 
-    Whole groups of related rows, stratified by the label of each group's first row. A group of more than a quarter of
-    ``count`` is never held out: it would decide everything.
+    Whole groups of related rows are held out, stratified by the label of each group's first row. A group of more than
+    a quarter of ``count`` rows is not held out, because it would dominate the held-out rows.
     """
     groups = related_rows(rows)
     firsts, sizes = np.unique(groups, return_counts=True)
     small = sizes <= max(1, count // 4)
     firsts, sizes = firsts[small], sizes[small]
-    groups_wanted = max(1, round(count / sizes.mean())) if len(sizes) else 1
-    _, held = hold_out(rows.take(firsts), label_names, groups_wanted, _HELDOUT_SEED)
+    group_count = max(1, round(count / sizes.mean())) if len(sizes) else 1
+    _, held = hold_out(rows.take(firsts), label_names, group_count, _HELDOUT_SEED)
     is_held = np.isin(groups, firsts[held])
     return np.flatnonzero(is_held), np.flatnonzero(~is_held)
 
 
 def _fewer(heldout: Split, count: int) -> Indices:
-    """The numbers of about ``count`` of the held-out rows, at least one, by groups that are small as in ``_hold_out``.
+    """Return the indices of about ``count`` of the held-out rows, at least one, in whole groups as in ``_hold_out``.
 
-    Stratified by each group's first label as far as so few rows go, and in an order that is drawn.
+    Groups are taken in random order, stratified by the label of each group's first row as far as possible.
     """
     groups = related_rows(heldout)
     firsts, sizes = np.unique(groups, return_counts=True)
@@ -109,7 +110,7 @@ def _fewer(heldout: Split, count: int) -> Indices:
     drawn = np.random.default_rng(_HELDOUT_SEED).permutation(np.flatnonzero(small))
     labels = [(heldout.labels or ())[row] for row in firsts[drawn]]
     of_class, seen = Counter(labels), Counter[str]()
-    place = []  # of each group in its class, from 0 to 1
+    place = []  # position of each group within its class, from 0 to 1
     for label in labels:
         place.append((seen[label] + 0.5) / of_class[label])
         seen[label] += 1
@@ -124,7 +125,7 @@ def _require_room(limit: int, held: int, dataset: Dataset) -> None:
             "the limit leaves no rows to train on",
             path=dataset.name,
             found=f"a limit of {limit} rows",
-            expected=f"more than the {held} that are held out of them",
+            expected=f"more than the {held} rows that are held out",
             remedy="Raise the limit.",
         )
 
@@ -132,7 +133,7 @@ def _require_room(limit: int, held: int, dataset: Dataset) -> None:
 def _require_classes(train: Split, dataset: Dataset) -> None:
     if len(set(train.labels or ())) < 2:
         raise DataError(
-            "fewer than two classes are left to train on, once rows that other splits hold too are dropped",
+            "fewer than two classes are left to train on after duplicates of rows of other splits are dropped",
             path=train.source,
             found=f"{len(train)} rows",
             expected=f"rows of at least 2 of {len(dataset.label_names)} classes",

@@ -1,4 +1,4 @@
-"""Cached teacher outputs of a run: for every row, and cross-fitted ones for rows left out of a fold's fit."""
+"""Cached teacher outputs of a run, and cross-fitted ones from teachers that were fitted without the row."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from .run_folder import RunFolder
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """The teacher's answers to n rows: logits [n, c] and embeddings [n, hidden]."""
+    """The teacher's outputs for n rows: logits [n, c] and embeddings [n, hidden]."""
 
     logits: Tensor
     embeddings: Tensor
 
 
 def load_outputs(run: RunFolder) -> dict[str, TeacherOutputs]:
-    """The teacher's cached outputs of ``train`` and ``heldout``."""
+    """Read the teacher's cached outputs for ``train`` and ``heldout``."""
     files = {name: load_file(str(run.teacher_outputs / f"{name}.safetensors")) for name in ("train", "heldout")}
     return {name: TeacherOutputs(**tensors) for name, tensors in files.items()}
 
 
 def load_cross_fitted(run: RunFolder) -> Tensor | None:
-    """The cross-fitted logits [n, c] of the n train rows; None of a run without.
+    """Read the cross-fitted logits [n, c] of the n train rows; None if the run has none.
 
     Raises:
-        DataError: the folds there do not make up the rows.
+        DataError: the folds do not cover each row once.
     """
     retrieval = recipe_from_dict(run.describe()["recipe"]).retrieval
-    if retrieval.labels != "cross_fitted":  # what lies there may be another teacher's
+    if retrieval.labels != "cross_fitted":  # files in the folders may come from another teacher
         return None
     files = [run.cross_fit(fold) / "labels.safetensors" for fold in range(retrieval.folds)]
     parts = [load_file(str(file)) for file in files if file.is_file()]
@@ -44,10 +44,10 @@ def load_cross_fitted(run: RunFolder) -> Tensor | None:
         count = outputs.get_slice("logits").get_shape()[0]
     if not torch.equal(rows.sort().values, torch.arange(count)):
         raise DataError(
-            "the cross-fitted labels are of folds that do not fit each other",
+            "the cross-fitted labels do not cover each train row once",
             path=run.path,
             found=f"{len(rows)} labels, {len(set(rows.tolist()))} rows",
             expected=f"each of {count} train rows once",
-            remedy="Remove the run's cross_fit folders and call the same `reaugkd train` again.",
+            remedy="Remove the run's cross_fit folders and run the same `reaugkd train` again.",
         )
     return torch.cat([part["logits"] for part in parts])[rows.argsort()]

@@ -1,4 +1,4 @@
-"""The training stage, start to end: rows -> teacher -> keys -> student -> tuned blend."""
+"""The training stage: rows -> teacher -> keys -> student -> tuned blend."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ VERSIONS_OF = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 
 @dataclass(frozen=True)
 class TrainJob:
-    """How to train.
+    """The settings of a training.
 
     Args:
         teacher: hub id or folder.
-        recipe: every other choice.
-        limit: at most so many train rows; None for all.
-        redo: redo stages whose settings changed instead of refusing.
-        shared: a folder in which runs share their teachers; None for none.
+        recipe: all other settings.
+        limit: largest number of train rows; None for all.
+        redo: repeat stages whose settings changed; otherwise changed settings are refused.
+        shared: a folder in which runs share their teachers; None to share nothing.
     """
 
     teacher: str
@@ -66,20 +66,32 @@ class TrainJob:
 
 
 def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
-    """Make or finish the run at ``out``.
+    """Train the run at ``out``, or resume it.
+
+    Args:
+        dataset: the labelled rows.
+        job: teacher, recipe and options.
+        out: the run folder, new or of an earlier call.
+
+    Returns:
+        The blend, tuned on the float32 student.
 
     Raises:
-        DataError, ModelError, RecipeError, OutputExistsError, StorageError: see each.
+        DataError: the rows cannot be split or cross-fitted.
+        ModelError: a model cannot be loaded or used.
+        RecipeError: the recipe does not fit the models, or a fit diverged.
+        OutputExistsError: ``out`` is not a run folder, or it is a run with other settings and not ``redo``.
+        StorageError: a file cannot be written.
     """
     splits = assign(dataset, job.recipe, job.limit)
     run = RunFolder(out, job.shared)
     fine_tuned = is_classifier(job.teacher)
     if fine_tuned and job.recipe.retrieval.labels == "cross_fitted":
         raise RecipeError(
-            "a teacher that comes fine-tuned cannot label rows that it was fitted without",
+            "cross-fitted labels need a teacher that is not fine-tuned",
             path=job.teacher,
-            found='labels "cross_fitted"',
-            remedy='Give an encoder that is not fine-tuned yet, or take labels = "teacher".',
+            found='labels "cross_fitted" and a fine-tuned classifier',
+            remedy='Give an encoder that is not fine-tuned, or set labels = "teacher" in the recipe\'s [retrieval].',
         )
     if job.recipe.retrieval.labels == "cross_fitted":
         folds_of(splits.train, job.recipe.retrieval.folds)  # raises now if cross-fitting is impossible
@@ -93,8 +105,8 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Use torch's deterministic operations where they exist, during the training."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for; without effect on a CPU
+    """Use torch's deterministic operations, where they exist, during the training."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS; no effect on a CPU
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -127,7 +139,7 @@ def _rows_of(split: Split) -> list[Any]:
 
 
 class _Pipeline:
-    """The stages of a training; each reads the results of earlier ones from the run folder."""
+    """The stages of a training. Each stage reads the results of earlier stages from the run folder."""
 
     def __init__(
         self, run: RunFolder, splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]
@@ -206,7 +218,7 @@ class _Pipeline:
         count = int(folds.max()) + 1
         if processes().is_main_process:
             for fold in range(count, self.recipe.retrieval.folds):
-                remove_folder(self.run.cross_fit(fold))  # of other rows
+                remove_folder(self.run.cross_fit(fold))  # labels of other rows
         for fold in range(count):
             made = made_from(self.teacher_hash, np.flatnonzero(folds == fold).tolist())
             with self.run.stage(self.run.cross_fit(fold), made) as folder:
@@ -217,7 +229,7 @@ class _Pipeline:
         return logits
 
     def _cross_fit(self, folder: Path, known: Indices, unknown: Indices, fold: int) -> None:
-        """A teacher fitted on the known rows, its logits of the unknown ones."""
+        """Fit a teacher on the known rows and save its logits for the unknown rows."""
         train, config = self.splits.train, load_config(self.model)
         labels = torch.from_numpy(label_indices(train, self.splits.label_names))
         rows, job = self._tokens(self.run.teacher, train.take(known), config), self.recipe.teacher.fit
@@ -267,7 +279,7 @@ class _Pipeline:
         return LinearLayer.load(self.run.query)
 
     def tuning(self, student: EncoderClassifier, labels: Tensor, teacher_keys: Tensor) -> Tuning:
-        """The blend on the float32 student and exact neighbours; export tunes it again on what it writes."""
+        """Tune the blend on the float32 student and exact neighbours; export tunes it again on the int8 student."""
         with self.run.stage(self.run.tuning, self.tuning_hash) as folder:
             if folder:
                 tuning = self._tune(student, labels, teacher_keys)
@@ -309,7 +321,7 @@ class _Pipeline:
 
 
 def fingerprint(model: str) -> str:
-    """The identity of a model: its hub id, or the hash of a folder's files, so that a changed folder counts as new."""
+    """Identify a model by its hub id, or by the hash of its folder's files, so that a changed folder is noticed."""
     folder = Path(model)
     if not model or not folder.is_dir():
         return model
@@ -317,6 +329,16 @@ def fingerprint(model: str) -> str:
 
 
 def exact_neighbours(queries: Tensor, keys: Tensor, k: int, chunk: int = 512) -> tuple[Tensor, Tensor]:
-    """The k nearest keys of each query by exact search: similarities [n, k], descending, and rows [n, k]."""
+    """Find the k nearest keys of each query by exact search.
+
+    Args:
+        queries: [n, d], L2-normalised.
+        keys: [m, d], L2-normalised.
+        k: number of neighbours, at most m.
+        chunk: number of queries per matrix product.
+
+    Returns:
+        Similarities [n, k], descending, and rows [n, k].
+    """
     found = [torch.topk(part @ keys.T, k, dim=1) for part in torch.split(queries, chunk)]
     return torch.cat([item.values for item in found]), torch.cat([item.indices for item in found])

@@ -1,22 +1,24 @@
 """Fit abstention on held-out rows: thresholds of the rejection score, certified error rates, prediction sets.
 
-All three need independent rows: of related rows one is used, and neighbours come from rows not related to them. No
-out-of-scope text is used.
+All three need independent rows. Therefore one of several related rows is used, and neighbours come from rows that are
+not related to them. Out-of-scope texts are not used.
 
-The threshold for coverage v is the ceil((n + 1) v)-th smallest rejection score of n rows: a text like them is answered
-with at least that probability (the quantile of split conformal prediction).
+Coverage: the threshold for coverage v is the ceil((n + 1) v)-th smallest rejection score of n rows. A text from the
+same distribution is answered with probability v or more (the quantile of split conformal prediction).
 
-For a rate of errors e, ranks of the doubt are tested, a hundred of them, from the least doubtful on: among the m rows
-up to a rank, k wrong, "the rate among the answered is above e" is refuted where the exact binomial P(K <= k; m, e) is
-small enough. As a fixed sequence of tests that ends with the first that fails (Learn then Test, Angelopoulos et al.
-2021), it errs with the probability delta at most. Four sequences begin at a tenth, a quarter, half and three quarters
-of the rows (or where there are enough to prove anything), since one wrong row among the first few would end any, with a
-quarter of delta each; the largest threshold that one of them reaches is taken. Ranks depend on the doubts alone: given
-the doubt at a rank, the rows below are independent draws of answered texts (Geifman and El-Yaniv, 2017). Each rate is
-certified by itself: to try several and keep the luckiest is not covered.
+Error rate: for a rate e, a hundred ranks of the rejection score are tested, from the lowest score up. With k wrong rows
+among the m rows up to a rank, the hypothesis "the error rate among answered texts is above e" is rejected if the exact
+binomial P(K <= k; m, e) is small enough. The sequence of tests is fixed and ends with the first hypothesis that is not
+rejected, so the probability of a false certificate is at most delta (Learn then Test, Angelopoulos et al. 2021). One
+wrong row among the first few would end a sequence early. Therefore four sequences start at a tenth, a quarter, half and
+three quarters of the rows (or at the first rank with enough rows for a proof), each with a quarter of delta, and the
+largest threshold of the four is used. Ranks depend on the rejection scores only: given the score at a rank, the rows
+below it are independent draws of answered texts (Geifman and El-Yaniv, 2017). Each rate has its own certificate; the
+best of several rates is not certified.
 
-What none of this covers: texts of another kind, rows that the knowledge base gets later (the held-out ones do join it
-by default: new texts then find somewhat nearer rows), and that blend and signals' tails come from the same rows.
+Not covered: texts unlike the held-out rows, rows that are added to the knowledge base later (by default the held-out
+rows are added, so new texts find nearer rows), and the blend and the score's distributions, which come from the same
+rows.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from ...kb.index.exact_search import exact_search, unit
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import SoftLabels
 from ...runtime.bundle.heldout_rows import HeldOutRows
-from ...runtime.decision.abstention import Abstention, Certified, DriftReference, Sets, Thresholds
+from ...runtime.decision.abstention_thresholds import Abstention, Certified, DriftReference, Sets, Thresholds
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.decision.conformal import PredictionSets
 from ...runtime.decision.gating import Gate
@@ -42,7 +44,7 @@ from ...runtime.decision.rejection_score import EmpiricalSurvival, Tails, disagr
 from .build_kb import blend_found
 
 LEAST_ROWS = 20
-"""Least number of independent held-out rows for a fit."""
+"""Smallest number of independent held-out rows for a fit."""
 
 SHARES = (*(step / 20 for step in range(2, 18)), *(step / 100 for step in range(90, 100)), 0.995, 0.999)
 """Coverages with a threshold; the runtime interpolates between them."""
@@ -58,10 +60,10 @@ _RANKS = 100
 def abstention_of(
     kb: KnowledgeBase, heldout: HeldOutRows, blend: BlendConfig, gate: Gate | None = None
 ) -> Abstention | None:
-    """`fit_abstention` for the parts of a bundle, at export or afterwards.
+    """Fit abstention for a bundle's knowledge base; see `fit_abstention`.
 
     Args:
-        kb: a knowledge base; its first ``heldout.unrelated`` rows are searched exactly.
+        kb: the knowledge base; its first ``heldout.unrelated`` rows are searched exactly.
         heldout: the student's outputs for held-out rows.
         blend: the bundle's blend.
         gate: the bundle's gate.
@@ -76,7 +78,7 @@ def fit_abstention(
     """Fit thresholds, certified error rates and prediction sets; None if there are too few held-out rows or keys.
 
     Args:
-        keys: float32 [n, d], of length 1, of rows not related to the held-out ones.
+        keys: float32 [n, d], L2-normalised, of rows that are not related to the held-out rows.
         labels: soft labels of at least n rows.
         heldout: the student's outputs for held-out rows.
         blend: the bundle's blend.
@@ -124,13 +126,13 @@ def fit_abstention(
 def certified_threshold(
     rejection_scores: NDArray[np.floating], wrong: NDArray[np.bool_], error: float, delta: float = DELTA
 ) -> Certified | None:
-    """The largest threshold with a certified error rate; None if no threshold can be certified.
+    """Find the largest threshold with a certified error rate; None if no threshold can be certified.
 
     Args:
         rejection_scores: [n], of independent rows.
-        wrong: [n], whether the answer is.
+        wrong: [n], whether the answer is wrong.
         error: the error rate, 0 to 1.
-        delta: the probability that the certificate is wrong.
+        delta: largest probability of a false certificate.
     """
     rows = len(rejection_scores)
     ranks = np.unique(np.ceil(np.arange(1, _RANKS + 1) * rows / _RANKS).astype(np.int64))
@@ -140,7 +142,7 @@ def certified_threshold(
     failed = np.array([(wrong & (rejection_scores <= threshold)).sum() for threshold in thresholds])
     level = delta / len(_STARTS)
     passed = binom.cdf(failed, answered, error) <= level
-    fewest = math.log(level) / math.log1p(-error)  # rows, none of them wrong, that are needed for a proof
+    fewest = math.log(level) / math.log1p(-error)  # number of rows needed for a proof if none is wrong
     best = -1
     for start in _STARTS:
         first = int(np.searchsorted(ranks, max(start * rows, fewest)))
@@ -152,7 +154,7 @@ def certified_threshold(
 
 
 def _mapie() -> Callable[[NDArray[np.floating], NDArray[np.integer]], PredictionSets]:
-    # Not at the top: it takes seconds to import, and `condense` needs it only for bundles with abstention.
+    # Imported here, because it takes seconds and `condense` needs it only for bundles with abstention.
     try:
         from .conformal import prediction_sets
     except ModuleNotFoundError as error:
@@ -193,15 +195,15 @@ def _rounded_up(value: float) -> float:
 
 
 def describe_abstention(abstention: Abstention | None) -> str:
-    """A description of an abstention fit, for the terminal."""
+    """Describe an abstention fit for the terminal."""
     if abstention is None:
         return f"none: fewer than {LEAST_ROWS} independent held-out rows, or an empty knowledge base"
     errors = abstention.blend.errors
     rows = f"{abstention.rows} held-out rows"
     if not errors:
-        return f"by coverage; too few of {rows}, or too many of them wrong, to certify an error rate"
+        return f"by coverage; no error rate can be certified: {rows} are too few, or too many of them are wrong"
     least = errors[0]
     return (
-        f"by coverage, or by error rate from {least.error:.1%} on, "
+        f"by coverage, or by error rate from {least.error:.1%}, "
         f"which answers {least.answered / abstention.rows:.0%} of {rows}"
     )

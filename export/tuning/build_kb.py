@@ -24,12 +24,12 @@ from .groups import related_inputs
 from .tune import K_GRID, HeldOut, Tuning, soft_labels, tune_blend
 
 TUNING_EF_SEARCH = 4 * K_GRID[-1]
-"""ef_search while the blend is tuned: so broad that what the graph misses does not affect the choice."""
+"""ef_search while the blend is tuned: large, so that rows missed by the index do not affect the choice."""
 
 MOST_QUERIES = 1000
-"""Queries on which ef_search is chosen."""
+"""Largest number of queries to choose ef_search on."""
 
-_BLOCK = 128  # texts blended at once: their soft labels [128, k, c] take some MB
+_BLOCK = 128  # number of texts blended at once: their soft labels [128, k, c] take some MB
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class KbRows:
 
     Args:
         inputs: texts or pairs.
-        logits: [n, c], the teacher's, float32.
-        teacher_keys: [n, d], L2-normalised.
-        queries: [n, d], the student's own embeddings of the rows, L2-normalised.
+        logits: float32 [n, c], the teacher's logits.
+        teacher_keys: [n, d], the teacher's keys, L2-normalised.
+        queries: [n, d], the student's embeddings of the rows, L2-normalised.
         gold: [n], gold labels, -1 for none.
     """
 
@@ -54,28 +54,28 @@ class KbRows:
         return len(self.inputs)
 
     def keys(self, recipe: RetrievalRecipe) -> NDArray[np.float32]:
-        """The keys that queries are compared with, [n, d]."""
+        """Return the keys of the recipe, [n, d]."""
         if recipe.keys == "student":
             return self.queries
         if recipe.keys == "teacher":
             return self.teacher_keys
         both = self.queries + self.teacher_keys
-        # Opposite keys cancel out: such a row keeps the student's key.
+        # Opposite keys cancel out; such a row gets the student's key.
         lengths = np.linalg.norm(both, axis=1, keepdims=True)
         return np.where(lengths > 1e-6, both / np.maximum(lengths, 1e-6), self.queries).astype(np.float32)
 
     def groups(self) -> NDArray[np.int64]:
-        """The group of related rows that each row is in, [n]."""
+        """Return the group of related rows of each row, [n]."""
         return related_inputs(self.inputs)
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> KbRows:
-        """A selection of the rows."""
+        """Select rows by index or by mask."""
         chosen = np.arange(len(self))[rows]
         arrays = {name: getattr(self, name)[chosen] for name in ("logits", "teacher_keys", "queries", "gold")}
         return KbRows([self.inputs[row] for row in chosen], **arrays)
 
     def joined(self, other: KbRows) -> KbRows:
-        """These rows, then the other's."""
+        """Append the rows of another."""
         arrays = {
             name: np.concatenate([getattr(self, name), getattr(other, name)])
             for name in ("logits", "teacher_keys", "queries", "gold")
@@ -88,14 +88,14 @@ KbTexts = Literal["plain", "hash", "none"]
 
 @dataclass(frozen=True)
 class KbStorageConfig:
-    """How a knowledge base is stored.
+    """Settings for the storage of a knowledge base.
 
     Args:
-        dtype: of the stored keys, see `IndexConfig`.
+        dtype: type of the stored keys, see `IndexConfig`.
         connectivity: edges per node of the graph, see `IndexConfig`.
         texts: ``"plain"`` stores the rows' texts, for explanations; ``"hash"`` stores digests (`TextDigests`), by which
             a given text can be found; ``"none"`` stores neither.
-        label_loss: largest loss at which soft labels of many classes are stored in a smaller form (`kb.soft_labels`).
+        label_loss: largest loss of a compressed form of the soft labels (`kb.soft_labels`).
     """
 
     dtype: str = IndexConfig.dtype
@@ -112,13 +112,13 @@ def build_kb(
     ef_search: int = TUNING_EF_SEARCH,
     progress: Callable[[int, int], bool] | None = None,
 ) -> KnowledgeBase:
-    """Build a knowledge base of the rows, their soft labels as the blend says (temperature, share of gold).
+    """Build a knowledge base of rows.
 
     Args:
         rows: the rows.
-        recipe: which keys they have.
+        recipe: the source of the keys.
         blend: the temperature and the share of gold of the soft labels.
-        store: how it is stored.
+        store: settings of the storage.
         ef_search: breadth of a search.
         progress: see `KnowledgeBase.build`.
     """
@@ -153,12 +153,12 @@ def tune(
     """Tune the blend on the neighbours of held-out rows.
 
     Args:
-        kb: the knowledge base of ``rows``; its soft labels are not read.
-        rows: its rows, none of them held out.
-        heldout: rows with labels.
+        kb: the knowledge base of ``rows``; its soft labels are not used.
+        rows: the rows of the knowledge base, without held-out rows.
+        heldout: the held-out rows.
         answers: the student's outputs for the held-out rows.
-        recipe: what may be chosen from.
-        true: the number of held-out rows with a gold label, which come first; None for all.
+        recipe: the options to choose from.
+        true: number of held-out rows with a gold label, which come first; None for all.
     """
     found, similarities = kb.search_many(answers.queries, K_GRID[-1], threads=default_threads())
     gold, groups = rows.gold[found], heldout.groups()
@@ -177,11 +177,11 @@ def tune_ef_search(
     """Choose a knowledge base's ef_search for k neighbours (`exact_search.least_ef_search`) and set it.
 
     Args:
-        kb: the knowledge base of ``rows``; changed.
-        rows: its rows.
-        queries: [n, d], the student's, of rows that it does not hold; the first `MOST_QUERIES` are used.
-        recipe: which keys it has.
-        k: neighbours of a search.
+        kb: the knowledge base of ``rows``; changed in place.
+        rows: the rows of the knowledge base.
+        queries: [n, d], the student's queries of other rows; the first `MOST_QUERIES` are used.
+        recipe: the source of the keys.
+        k: number of neighbours.
     """
     chosen = least_ef_search(kb.index, rows.keys(recipe), queries[:MOST_QUERIES], k)
     kb.index.set_ef_search(chosen.expansion_search)
@@ -198,7 +198,13 @@ class Blends:
 
 
 def blend_many(kb: KnowledgeBase, blend: BlendConfig, answers: StudentOutputs) -> Blends:
-    """A bundle's answers for many rows at once: the same as the runtime's, except for rounding."""
+    """Compute a bundle's answers for many rows at once; they equal the runtime's except for rounding.
+
+    Args:
+        kb: the knowledge base.
+        blend: the blend.
+        answers: the student's outputs for the rows.
+    """
     found, similarities = kb.search_many(answers.queries, blend.k, threads=default_threads())
     return blend_found(found, similarities, kb.soft_labels, blend, answers.logits)
 
@@ -210,14 +216,14 @@ def blend_found(
     blend: BlendConfig,
     logits: NDArray[np.float32],
 ) -> Blends:
-    """`blend_many` for neighbours that were found already.
+    """Compute a bundle's answers from given neighbours; see `blend_many`.
 
     Args:
         found: [n, k], rows of the knowledge base.
         similarities: [n, k], descending.
-        labels: of the knowledge base's rows.
+        labels: soft labels of the knowledge base.
         blend: the blend.
-        logits: [n, c], the student's.
+        logits: [n, c], the student's logits.
     """
     student = softmax_many(logits.astype(np.float64), blend.student_temperature).astype(np.float64, copy=False)
     parts = [slice(start, start + _BLOCK) for start in range(0, len(found), _BLOCK)]

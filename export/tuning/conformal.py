@@ -15,14 +15,14 @@ from ...runtime.decision.conformal import COVERAGES, PredictionSets
 
 
 def prediction_sets(probabilities: NDArray[np.floating], gold: NDArray[np.integer]) -> PredictionSets:
-    """Thresholds of prediction sets, by MAPIE's split conformal prediction, for as many coverages as the rows allow.
+    """Fit thresholds of prediction sets for all coverages that the number of rows allows.
 
     Args:
         probabilities: [n, c], of independent rows.
         gold: [n], class indices.
     """
     rows, classes = probabilities.shape
-    coverages = [share for share in COVERAGES if rows > round(1 / (1 - share), 9)]  # else MAPIE refuses
+    coverages = [share for share in COVERAGES if rows > round(1 / (1 - share), 9)]  # MAPIE's condition
     if not coverages:
         return PredictionSets((), ())
     score = LACConformityScore()
@@ -32,14 +32,14 @@ def prediction_sets(probabilities: NDArray[np.floating], gold: NDArray[np.intege
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*your conformalization dataset has less labels")
         fitted.conformalize(np.asarray(probabilities, np.float64), gold)
-        fitted.predict_set(np.asarray(probabilities[:1], np.float64))  # MAPIE takes the quantiles here
-    # Rounded down, so that another machine's last bit leaves no label out.
+        fitted.predict_set(np.asarray(probabilities[:1], np.float64))  # MAPIE computes the quantiles here
+    # Rounded down, so that rounding on another machine excludes no label.
     least = [max(0.0, math.floor((1.0 - float(one)) * 1e6) / 1e6) for one in score.quantiles_]
     return PredictionSets(tuple(coverages), tuple(least))
 
 
 class _Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A fitted classifier whose inputs are the probabilities themselves."""
+    """A fitted classifier whose inputs are the probabilities."""
 
     def __init__(self, classes_: NDArray[np.integer]) -> None:
         self.classes_ = classes_

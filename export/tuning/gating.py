@@ -2,11 +2,11 @@
 
 A row is a loss at threshold t if the student answers it alone (its largest probability is at least t) and is wrong,
 and the blend would have been right. The accuracy loss of the gate is at most the loss rate R(t), which does not
-increase with t. The thresholds are tested from the highest down, each by the exact binomial test
-of R(t) > epsilon at level delta, and the last one before the first failure is taken: because the
-sequence of tests is fixed, the error probability of the procedure is at most delta (Learn then Test, Angelopoulos et
-al. 2021). Taking the thresholds from the rows does not change this: losses grow as t falls, so a threshold that is too
-low is reached only by passing the highest threshold with R(t) > epsilon, which does not depend on the rows.
+increase with t. The thresholds are tested from the highest down, each by the exact binomial test of R(t) > epsilon at
+level delta, and the last one before the first failure is used. Because the sequence of tests is fixed, the error
+probability of the procedure is at most delta (Learn then Test, Angelopoulos et al. 2021). This holds although the
+thresholds come from the rows: losses increase as t decreases, so a threshold that is too low is reached only after the
+highest threshold with R(t) > epsilon has passed its test, and that threshold does not depend on the rows.
 
 Not covered: texts unlike the held-out rows, rows added to the knowledge base later, and the tuning of the blend on the
 same rows, which makes the blend look better there than elsewhere.
@@ -49,16 +49,16 @@ def certify(
     groups: NDArray[np.integer] | None = None,
     certificate: Certificate = Certificate(),
 ) -> Gate | None:
-    """The lowest threshold that is certified; None if there are too few rows or too many losses.
+    """Find the lowest certified threshold; None if there are too few rows or too many losses.
 
-    If the mixture weight of every row is 1, student and blend are equal and the threshold is 0.
+    If the mixture weight of all rows is 1, student and blend are equal and the threshold is 0.
 
     Args:
         student: [n, c], the student's calibrated probabilities.
-        blend: [n, c], those of the blend with neighbours from a knowledge base without these rows.
+        blend: [n, c], the blend's probabilities, with neighbours from a knowledge base without these rows.
         gold: [n], class indices.
-        groups: [n], groups of related rows: the test needs independent rows and counts one of each group. Default: all
-            rows are independent.
+        groups: [n], groups of related rows; the test needs independent rows and uses one row of each group. Default:
+            all rows are independent.
         certificate: epsilon and delta.
     """
     if len(gold) and np.array_equal(student, blend):
@@ -68,7 +68,7 @@ def certify(
     lost = (student.argmax(axis=1) != gold) & (blend.argmax(axis=1) == gold) if len(gold) else gold != gold
     one_each = np.arange(len(gold)) if groups is None else np.unique(groups, return_index=True)[1]
     tested, rows = sure[one_each], len(one_each)
-    # Highest first; the gate treats all rows with the same value alike.
+    # Highest first; rows with the same value are treated alike by the gate.
     thresholds = np.unique(tested)[::-1]
     losses = np.array([(lost[one_each] & (tested >= threshold)).sum() for threshold in thresholds])
     passed = binom.cdf(losses, rows, certificate.epsilon) <= certificate.delta
@@ -87,12 +87,12 @@ def certify(
 
 
 def _rounded_up(threshold: float) -> float:
-    """Round up to six digits, so that the last bit of another compiler does not lower the threshold."""
+    """Round up to six digits, so that rounding on another machine does not lower the threshold."""
     return min(1.0, float(np.ceil(threshold * 1e6) / 1e6))
 
 
 def describe_gate(gate: Gate | None, epsilon: float) -> str:
-    """A description of a gate, for the terminal."""
+    """Describe a gate for the terminal."""
     if gate is None:
         return f"none: too few held-out rows to certify a loss of {epsilon:.2%}, or too many losses"
     return f"retrieves for {gate.retrieved:.1%} of the held-out rows, certified to lose at most {gate.epsilon:.2%}"

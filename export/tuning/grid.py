@@ -1,4 +1,4 @@
-"""Grid search over the neighbours' settings: score each together with the student, and choose."""
+"""Grid search over retrieval settings (k, tau, label temperature, share of gold)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FOLDS = 5
 PARTITIONS = 4
 FEWEST_ROWS = 20
 _FOLD_SEED = 40
-_HALVINGS = 20  # of [0, 1]: the weight to 1e-6
+_HALVINGS = 20  # bisection steps on [0, 1]: the weight to 1e-6
 _TINY = 1e-12
 
 
 class Setting(NamedTuple):
-    """One point of the grids; see `BlendConfig`."""
+    """One point of the grid; for the fields see `BlendConfig`."""
 
     k: int
     tau: float
@@ -45,10 +45,10 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class Candidates:
-    """m settings on n held-out rows.
+    """m settings evaluated on n held-out rows.
 
     Args:
-        settings: m of them.
+        settings: the m settings.
         of_gold: [m, n], the retrieved probability of each row's gold label at each setting.
     """
 
@@ -56,7 +56,7 @@ class Candidates:
     of_gold: Floats
 
     def best(self, student: Floats) -> Best:
-        """The setting whose blend has the lowest NLL; ties go to the lowest NLL of the neighbours alone.
+        """Find the setting whose blend has the lowest NLL; ties go to the lowest NLL of the neighbours alone.
 
         Args:
             student: [n], the student's probability of each row's gold label.
@@ -68,7 +68,7 @@ class Candidates:
         return Best(number, float(weights[number]), float(nlls[number]), float(alone[number]))
 
     def best_by_k(self, student: Floats) -> dict[int, Best]:
-        """The best setting at each k, the smallest k first; see ``best``."""
+        """Find the best setting at each k, the smallest k first; see ``best``."""
         found = {}
         for k in sorted({setting.k for setting in self.settings}):
             numbers = [number for number, setting in enumerate(self.settings) if setting.k == k]
@@ -77,24 +77,24 @@ class Candidates:
         return found
 
     def chosen(self, student: Floats, k_loss: float) -> Best:
-        """The best setting of the smallest k that keeps ``1 - k_loss`` of the best k's gain, if there is a gain.
+        """Find the best setting of the smallest k that keeps ``1 - k_loss`` of the best k's gain, if there is a gain.
 
         Args:
             student: [n], see ``best``.
-            k_loss: the share of the gain over the student that may be given up for fewer neighbours.
+            k_loss: share of the gain over the student that fewer neighbours may lose.
         """
         return fewest_neighbours(self.best_by_k(student), float(_nlls(student)), k_loss)
 
     def pays(self, student: Floats, groups: NDArray[np.integer] | None = None, k_loss: float = 0.0) -> bool:
         """Whether the chosen blend beats the student on unseen rows by more than a standard error.
 
-        The choice of setting and constant weight is cross-validated, with five folds and four partitions, because the
-        best of hundreds of settings on a few hundred rows always shows some gain. False below ``FEWEST_ROWS`` rows.
+        The choice of setting and constant weight is cross-validated (five folds, four partitions), because the best of
+        hundreds of settings on a few hundred rows always has some gain. False below ``FEWEST_ROWS`` rows.
 
         Args:
             student: [n], see ``best``.
-            groups: [n], groups of related rows (`related_rows`), which share a fold and count once. Default: no rows
-                are related.
+            groups: [n], groups of related rows (`related_rows`); a group is in one fold and counts once. Default: no
+                rows are related.
             k_loss: see ``chosen``.
         """
         if len(student) < FEWEST_ROWS:
@@ -105,7 +105,7 @@ class Candidates:
         return gain > error
 
     def _unseen_gains(self, student: Floats, groups: NDArray[np.integer], k_loss: float, seed: int) -> Floats:
-        """[n], each row's gain in log-likelihood over the student, by the blend chosen on the other folds."""
+        """Compute each row's gain in log-likelihood over the student, [n], with the blend chosen on the other folds."""
         folds = grouped_folds(groups, FOLDS, seed)
         gains = np.zeros(len(student))
         for fold in np.unique(folds):
@@ -119,7 +119,13 @@ class Candidates:
 
 
 def fewest_neighbours(by_k: Mapping[int, Best], student_nll: float, k_loss: float) -> Best:
-    """See ``Candidates.chosen``; ``by_k`` has the best setting at each k, the smallest k first."""
+    """Choose between the best settings of each k; see ``Candidates.chosen``.
+
+    Args:
+        by_k: the best setting at each k, the smallest k first.
+        student_nll: the student's NLL.
+        k_loss: see ``Candidates.chosen``.
+    """
     best = min(by_k.values(), key=lambda of_k: (of_k.nll, of_k.retrieval_nll))
     gain = student_nll - best.nll
     if gain <= 0:
@@ -128,14 +134,14 @@ def fewest_neighbours(by_k: Mapping[int, Best], student_nll: float, k_loss: floa
 
 
 def fit_weights(student: Floats, retrieved: Floats) -> Floats:
-    """The w in [0, 1] that minimises mean -log(w student + (1 - w) retrieved), for each of m: it is convex in w.
+    """Find the w in [0, 1] that minimises mean -log(w student + (1 - w) retrieved), which is convex in w.
 
     Args:
         student: [n], the student's probability of each gold label.
-        retrieved: [m, n], the neighbours'.
+        retrieved: [m, n], the neighbours' probability at m settings.
 
     Returns:
-        [m], to four digits.
+        The weight of each setting, [m], to four digits.
     """
     gap = student - retrieved
 

@@ -1,7 +1,7 @@
-"""Groups of related rows: phrases cut out of one sentence, pairs that share a text.
+"""Groups of related rows: phrases of one sentence, and pairs that share a text.
 
-If such rows were held out one by one, related rows would be on both sides of the split: a model would look better on
-the held-out rows than it is, and the blend would trust it too much. So whole groups are held out.
+Whole groups are held out. If rows were held out one by one, related rows would be on both sides of the split: results
+on the held-out rows would be too good, and the blend would give the model too much weight.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from ...runtime.data import Split, normalise
 Words = tuple[str, ...]
 
 COMMON = 20
-"""Rows: a text shared by more rows (such as a fixed question) does not make them related."""
+"""A text that more rows share (such as a fixed question) does not make them related."""
 
 
 def related_rows(split: Split) -> NDArray[np.int64]:
-    """The group of each row, int64 [n]: a group's number is that of its first row.
+    """Find the group of each row, int64 [n]; the number of a group is that of its first row.
 
-    A single text belongs to the longest text that holds its words in one stretch (the first of the longest); a phrase
-    that several sentences hold belongs to one of them, so that common phrases do not join everything. Pairs belong
-    together when they share a text, directly or through others, unless it is one of more than ``COMMON`` rows.
+    A single text is in the group of the longest text that contains its words contiguously (the first of the longest). A
+    phrase of several sentences is in the group of one of them, so that common phrases do not join all groups. Pairs are
+    in one group if they share a text, directly or through other pairs, unless more than ``COMMON`` rows have this text.
     """
     return _by_shared_text(split.texts, split.pairs) if split.pairs else _by_containment(split.texts)
 
 
 def related_inputs(inputs: Sequence[str | tuple[str, str]]) -> NDArray[np.int64]:
-    """`related_rows` of texts or pairs."""
+    """Find the groups of related texts or pairs; see `related_rows`."""
     singles = [item for item in inputs if isinstance(item, str)]
     pairs = [item for item in inputs if not isinstance(item, str)]
     if singles or not pairs:
@@ -40,10 +40,10 @@ def related_inputs(inputs: Sequence[str | tuple[str, str]]) -> NDArray[np.int64]
 
 
 def grouped_folds(groups: NDArray[np.integer], folds: int, seed: int) -> NDArray[np.int64]:
-    """A fold for each row, int64 [n], from 0: related rows share one, and folds are about equally large.
+    """Assign a fold to each row, int64 [n], from 0: related rows share a fold, and folds are about equally large.
 
-    Groups are put in a random order, and a group's fold is that of its middle row. A large group may fill a fold alone
-    and leave another fold empty.
+    Groups are in random order, and a group's fold is that of its middle row. A large group may fill a fold alone and
+    leave another fold empty.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(sizes))
@@ -54,10 +54,10 @@ def grouped_folds(groups: NDArray[np.integer], folds: int, seed: int) -> NDArray
 
 
 def mean_and_error(values: NDArray[np.floating], groups: NDArray[np.integer]) -> tuple[float, float]:
-    """The mean of n values and its standard error with correlated values within a group.
+    """Compute the mean of n values and its standard error if values within a group are correlated.
 
-    The standard error of cluster sampling: sqrt(sum over groups of (sum of the group's deviations)^2) / n. With one
-    row per group it is the usual error with n in place of n - 1.
+    The standard error is that of cluster sampling: sqrt(sum over groups of (sum of the group's deviations)^2) / n. With
+    one row per group, it is the usual standard error with n instead of n - 1.
     """
     mean = float(values.mean())
     _, group = np.unique(groups, return_inverse=True)
@@ -85,7 +85,7 @@ def _by_containment(texts: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _lengths_by_start(phrases: Iterable[Words]) -> dict[Words, set[int]]:
-    """A map from the first two words (or the only word) of phrases to the lengths of the phrases."""
+    """Map the first two words (or the only word) of phrases to the lengths of the phrases."""
     lengths: dict[Words, set[int]] = {}
     for phrase in phrases:
         lengths.setdefault(phrase[:2], set()).add(len(phrase))
@@ -93,7 +93,7 @@ def _lengths_by_start(phrases: Iterable[Words]) -> dict[Words, set[int]]:
 
 
 def _known_parts(phrase: Words, lengths: dict[Words, set[int]]) -> Iterator[Words]:
-    """The parts of a phrase, itself included, that may be phrases too."""
+    """Yield the parts of a phrase, including itself, that may be phrases too."""
     for start in range(len(phrase)):
         for length in lengths.get(phrase[start : start + 1], set()) | lengths.get(phrase[start : start + 2], set()):
             if start + length <= len(phrase):

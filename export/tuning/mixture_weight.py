@@ -1,14 +1,14 @@
-"""Fit the mixture weight (the student's share) as a function of the text on held-out rows, if that helps.
+"""Fit the mixture weight (the student's share of the blend) on held-out rows, as a constant or a function of the text.
 
-For given temperatures a row's negative log-likelihood -log(w p + (1 - w) r), with p and r the student's and the
-neighbours' probability of its gold label, is convex in the student's share w. Three forms of w are fitted:
+For given temperatures, a row's negative log-likelihood -log(w p + (1 - w) r), with p and r the student's and the
+neighbours' probability of its gold label, is convex in the weight w. Three forms of w are fitted:
 
     constant    one w for all texts
     buckets     a w for each quarter of the rows by top similarity, shrunk towards the constant
     logistic    w = sigmoid(logit(constant) + b + sum_j a_j z_j) of five standardised features, shrunk likewise
 
-A more complex form is taken only if cross-validation prefers it. The settings of the neighbours (k, tau, the
-temperatures) are chosen before, with a constant weight.
+A more complex form is used only if it is better in cross-validation. The retrieval settings (k, tau, temperatures) are
+chosen before, with a constant weight.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ PSEUDO_ROWS = 5.0
 PENALTY = 1.0
 FOLDS = 5
 _FOLD_SEED = 5
-_LOGIT_BOUND = 0.02  # of a constant at 0 or 1: a logistic that starts at the very end has no slope to leave it by
-_SPREAD = 1e-6  # a feature that varies less is a constant with rounding errors
+_LOGIT_BOUND = 0.02  # least distance of the logistic's start from 0 and 1, where its gradient vanishes
+_SPREAD = 1e-6  # a feature with a smaller spread is constant except for rounding errors
 _TINY = 1e-12
 
 
@@ -49,10 +49,10 @@ class WeightInputs:
 
     Args:
         student: [n, c], the student's probabilities.
-        retrieved: [n, c], the neighbours'.
-        top: [n], the top similarity, as the runtime sees it (float32).
-        gap: [n], the top similarity less that of the k-th neighbour.
-        gold: [n], int64.
+        retrieved: [n, c], the neighbours' probabilities.
+        top: [n], the top similarity, rounded to float32 as in the runtime.
+        gap: [n], the top similarity minus that of the k-th neighbour.
+        gold: [n], int64, class indices.
         groups: [n], the rows' groups (`related_rows`); None if no rows are related.
     """
 
@@ -69,12 +69,12 @@ class FittedWeight:
     """The chosen form, fitted on all rows.
 
     Args:
-        kind: its name.
-        weight: for `BlendConfig.weight`; None for a constant.
+        kind: name of the form.
+        weight: value for `BlendConfig.weight`; None for a constant.
         constant: the best constant weight.
         nll: mean negative log-likelihood of the form on the rows it was fitted on.
-        cv_nll: the mean cross-validated negative log-likelihood of the constant and of each requested form; empty if
-            there were too few rows.
+        cv_nll: mean cross-validated negative log-likelihood of the constant and of each requested form; empty if there
+            were too few rows.
     """
 
     kind: Kind
@@ -86,7 +86,7 @@ class FittedWeight:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Data of the fit: both probabilities of each gold label [n], and the features [n, 5]."""
+    """Data of the fit: both probabilities of each gold label, [n], and the features, [n, 5]."""
 
     student: Floats
     retrieved: Floats
@@ -96,7 +96,7 @@ class _Rows:
         return _Rows(self.student[rows], self.retrieved[rows], self.features[rows])
 
     def losses(self, share: Floats | float) -> Floats:
-        """-log(w p + (1 - w) r) of each row."""
+        """Compute -log(w p + (1 - w) r) for each row."""
         losses: Floats = -np.log(np.maximum(interpolate(self.student, self.retrieved, share), _TINY))
         return losses
 
@@ -105,9 +105,9 @@ def fit_weighting(inputs: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Fitted
     """Fit the forms and choose one by 5-fold cross-validated negative log-likelihood, stratified, with a fixed seed.
 
     The choice is the simplest form that beats the constant by more than a standard error of the paired difference and
-    that no more complex form beats by as much; otherwise the constant. A single requested form is taken as it is.
-    Related rows share a fold and count as one in the standard error. The weight stays constant below 50 rows, or if all
-    rows are related.
+    that no more complex form beats by as much; otherwise the constant. A single requested form is used without
+    comparison. Related rows are in one fold and count as one in the standard error. The weight is constant for fewer
+    than 50 rows, or if all rows are related.
 
     Args:
         inputs: the held-out rows.
@@ -117,7 +117,7 @@ def fit_weighting(inputs: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Fitted
         UsageError: an unknown form, or none.
     """
     if not kinds or not set(kinds) <= set(KINDS):
-        raise UsageError("the forms of the blend's weight are unknown", found=tuple(kinds), expected=", ".join(KINDS))
+        raise UsageError("unknown form of the mixture weight", found=tuple(kinds), expected=", ".join(KINDS))
     rows = _rows(inputs)
     constant = fit_share(rows.student, rows.retrieved)
     if len(inputs.gold) < FEWEST_ROWS:
@@ -135,14 +135,15 @@ def fit_weighting(inputs: WeightInputs, kinds: Sequence[Kind] = KINDS) -> Fitted
 
 
 def fit_share(student: Floats, retrieved: Floats, towards: float = 0.5, pseudo_rows: float = 0.0) -> float:
-    """The w in [0, 1] that minimises the rows' summed NLL, exactly (to four digits): it is convex in w.
+    """Find the w in [0, 1] that minimises the rows' summed NLL, to four digits; the NLL is convex in w.
 
     Args:
         student: [n], the student's probability of each gold label.
-        retrieved: [n], the neighbours'.
-        towards: what w is shrunk towards, v.
-        pseudo_rows: how strongly: as by so many more rows, of which v are right by the student alone (p = 1, r = 0) and
-            1 - v by the neighbours alone, which is the prior Beta(m v + 1, m (1 - v) + 1) with its mode at v.
+        retrieved: [n], the neighbours' probability of each gold label.
+        towards: v, the value that w is shrunk towards.
+        pseudo_rows: m, the strength of the shrinkage: it acts like m more rows, a share v of which only the student has
+            right (p = 1, r = 0) and the rest only the neighbours. This is the prior Beta(m v + 1, m (1 - v) + 1), with
+            its mode at v.
     """
     gap = student - retrieved
     for_student, for_retrieved = pseudo_rows * towards, pseudo_rows * (1 - towards)
@@ -159,15 +160,15 @@ def fit_share(student: Floats, retrieved: Floats, towards: float = 0.5, pseudo_r
 
 
 def fit_buckets(student: Floats, retrieved: Floats, top: Floats, constant: float) -> BucketWeight:
-    """A share for each quarter of the rows by top similarity, shrunk by five pseudo-rows each (`fit_share`).
+    """Fit a weight for each quarter of the rows by top similarity, shrunk by five pseudo-rows each (`fit_share`).
 
-    The edges are similarities of rows, so that no bucket is empty; ties make the quarters unequal, or fewer.
+    The edges are similarities of rows, so that no bucket is empty. With ties, buckets are unequal, or there are fewer.
 
     Args:
         student: [n], the student's probability of each gold label.
-        retrieved: [n], the neighbours'.
+        retrieved: [n], the neighbours' probability of each gold label.
         top: [n], the top similarities.
-        constant: the constant weight that the shares are shrunk towards.
+        constant: the constant weight that the weights are shrunk towards.
     """
     quantiles = np.unique(np.quantile(top, np.arange(1, BUCKETS) / BUCKETS, method="higher"))
     edges = quantiles[quantiles > top.min()]
@@ -178,14 +179,14 @@ def fit_buckets(student: Floats, retrieved: Floats, top: Floats, constant: float
 
 
 def fit_logistic(student: Floats, retrieved: Floats, features: Floats, constant: float) -> LogisticWeight:
-    """The logistic weight that minimises `logistic_loss`, by L-BFGS from the constant.
+    """Fit the logistic weight that minimises `logistic_loss`, by L-BFGS from the constant.
 
-    The fit standardises the features; the returned coefficients apply to the raw features.
+    The fit uses standardised features; the returned coefficients are those of the raw features.
 
     Args:
         student: [n], the student's probability of each gold label.
-        retrieved: [n], the neighbours'.
-        features: [n, 5], of `runtime.weight.features_many`.
+        retrieved: [n], the neighbours' probability of each gold label.
+        features: [n, 5], of `runtime.decision.mixture_weight.features_many`.
         constant: the constant weight that the function is shrunk towards.
     """
     means, spreads = features.mean(axis=0), features.std(axis=0)
@@ -205,9 +206,9 @@ def fit_logistic(student: Floats, retrieved: Floats, features: Floats, constant:
 def logistic_loss(
     parameters: Floats, design: Floats, student: Floats, retrieved: Floats, centre: float
 ) -> tuple[float, Floats]:
-    """sum_i -log(w_i p_i + (1 - w_i) r_i) + |theta|^2 / 2 with w_i = sigmoid(centre + x_i theta), and its gradient.
+    """Compute sum_i -log(w_i p_i + (1 - w_i) r_i) + |theta|^2 / 2 and its gradient; w_i = sigmoid(centre + x_i theta).
 
-    The penalty makes the constant, theta = 0, the answer of rows that say nothing.
+    The penalty shrinks the weight towards the constant, theta = 0.
 
     Args:
         parameters: [m], theta.
@@ -242,13 +243,13 @@ def _folds(gold: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _cross_validated(rows: _Rows, folds: NDArray[np.int64], kinds: Sequence[Kind]) -> dict[Kind, Floats]:
-    """Each row's loss for each form fitted on the other folds."""
+    """Compute each row's loss with each form, fitted on the other folds."""
     losses: dict[Kind, Floats] = {kind: np.empty(len(folds)) for kind in kinds}
     for fold in np.unique(folds):
-        known, asked = rows.take(folds != fold), rows.take(folds == fold)
+        known, held = rows.take(folds != fold), rows.take(folds == fold)
         constant = fit_share(known.student, known.retrieved)
         for kind in kinds:
-            losses[kind][folds == fold] = asked.losses(_shares(asked, _fit(known, kind, constant), constant))
+            losses[kind][folds == fold] = held.losses(_shares(held, _fit(known, kind, constant), constant))
     return losses
 
 
@@ -265,7 +266,7 @@ def _shares(rows: _Rows, weight: ExampleWeight | None, constant: float) -> Float
 
 
 def _choose(losses: dict[Kind, Floats], constant: Floats, groups: NDArray[np.integer]) -> Kind:
-    """The simplest form that beats the constant and that no later form beats; a single form is taken as it is."""
+    """Choose the simplest form that beats the constant and that no later form beats, or the only form."""
     if len(losses) == 1:
         return next(iter(losses))
     able = [kind for kind in losses if kind == "constant" or _beats(losses[kind], constant, groups)]
@@ -276,6 +277,6 @@ def _choose(losses: dict[Kind, Floats], constant: Floats, groups: NDArray[np.int
 
 
 def _beats(one: Floats, other: Floats, groups: NDArray[np.integer]) -> bool:
-    """Whether one form's losses are lower by more than a standard error of the mean difference."""
+    """Whether the first losses are lower by more than a standard error of the mean difference."""
     lower, error = mean_and_error(other - one, groups)
     return lower > error

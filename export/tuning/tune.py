@@ -1,7 +1,7 @@
 """Choose k, tau, the mixture weight and the temperatures by held-out negative log-likelihood (NLL).
 
-The teacher must not be fitted on the rows and the knowledge base must not hold them: on its training rows the teacher
-is over-confident, and a stored row would retrieve itself.
+The teacher must not have been fitted on these rows, and the knowledge base must not contain them: on its training rows
+the teacher is over-confident, and a stored row would retrieve itself.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ K_GRID = (1, 2, 4, 8, 16, 32, 64)
 TAU_GRID = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0)
 LABEL_TEMPERATURE_GRID = (1.0, 1.5, 2.0, 3.0, 4.0)
 K_LOSS = 0.02
-"""The share of retrieval's gain that may be given up for a smaller k: each neighbour costs time."""
+"""Share of retrieval's gain that a smaller k may lose, because each neighbour costs time."""
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The data of n held-out rows, with k the largest number of neighbours that is tried.
+    """The data of n held-out rows with k neighbours each, the largest k to try.
 
     Args:
         student_logits: [n, c].
         similarities: [n, k], descending.
-        neighbour_logits: [n, k, c], the teacher's.
-        gold: [n], int64.
-        neighbour_gold: [n, k], the neighbours' gold labels, -1 for none; None for none at all.
-        groups: [n], the rows' groups (`related_rows`); None where no two are related.
-        true: the number of rows with a true label, which come first; the others in ``gold`` are pseudo-labels, the
-            teacher's answers. None for all.
+        neighbour_logits: [n, k, c], the teacher's logits.
+        gold: [n], int64, class indices.
+        neighbour_gold: [n, k], the neighbours' gold labels, -1 for none; None if no neighbour has one.
+        groups: [n], the rows' groups (`related_rows`); None if no rows are related.
+        true: number of rows with a gold label, which come first; the labels of the others in ``gold`` are
+            pseudo-labels from the teacher. None for all.
     """
 
     student_logits: NDArray[np.float32]
@@ -61,7 +61,7 @@ class HeldOut:
         return 0 if self.true is None else len(self.gold) - self.true
 
     def known(self) -> HeldOut:
-        """The rows with a gold label."""
+        """Return the rows with a gold label."""
         end = self.true
         return HeldOut(
             self.student_logits[:end],
@@ -78,13 +78,13 @@ class Tuning:
     """The chosen blend and a report of the choice.
 
     Args:
-        blend: the choice.
-        rows: held-out rows and pseudo-labelled validation rows that it is based on.
-        nll: mean negative log-likelihood of ``student`` (its own temperature fitted), ``retrieval`` (at the chosen
+        blend: the chosen blend.
+        rows: number of held-out rows and pseudo-labelled validation rows.
+        nll: mean negative log-likelihood of ``student`` (with its fitted temperature), ``retrieval`` (at the chosen
             settings) and ``blend``.
-        by_k: the best blend's NLL at each k.
-        weight_cv_nll: the cross-validated NLL of each form of the weight that was compared; may be empty.
-        pseudo_labelled: the number of pseudo-labelled validation rows among ``rows``.
+        by_k: NLL of the best blend at each k.
+        weight_cv_nll: cross-validated NLL of each compared form of the weight; may be empty.
+        pseudo_labelled: number of pseudo-labelled validation rows in ``rows``.
     """
 
     blend: BlendConfig
@@ -95,12 +95,12 @@ class Tuning:
     pseudo_labelled: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Return JSON values."""
         return asdict(self)
 
     @classmethod
     def read(cls, path: Path) -> Tuning:
-        """Read ``as_dict`` from a JSON file."""
+        """Read the values of ``as_dict`` from a JSON file."""
         table = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**table, "blend": read_blend(JsonReader(table["blend"], path))})
 
@@ -108,13 +108,13 @@ class Tuning:
 def soft_labels(
     logits: NDArray[np.floating], gold: NDArray[np.integer] | None, temperature: float, gold_share: float
 ) -> Floats:
-    """Soft labels of a knowledge base: (1 - g) softmax(logits / T) + g onehot(gold), g = 0 where there is no gold.
+    """Compute soft labels: (1 - g) softmax(logits / T) + g onehot(gold), with g = 0 for rows without a gold label.
 
     Args:
-        logits: [..., c], the teacher's.
-        gold: [...], -1 for none; None for none at all.
+        logits: [..., c], the teacher's logits.
+        gold: [...], gold labels, -1 for none; None if no row has one.
         temperature: T.
-        gold_share: g.
+        gold_share: g, the share of the gold label.
     """
     labels = _softmax(logits, temperature)
     if gold is None or gold_share == 0:
@@ -133,25 +133,26 @@ def tune_blend(
     one_se_rule: bool = False,
     k_loss: float = K_LOSS,
 ) -> Tuning:
-    """Minimise the blend's held-out NLL over the grids, the weight exactly for each (it is convex there).
+    """Choose the blend with the lowest held-out NLL over the grid; the NLL is convex in the weight, which is exact.
 
-    p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j of ``soft_labels``; T_S is fitted
-    first, alone.
-    If neighbours do not help, w = 1 is best and the blend is the student. The smallest k that gains almost as much as
-    the best k is taken. If pseudo-labelled rows lead to a blend that is worse than the student on the rows with a true
-    label, by more than a standard error, the blend is tuned again on the rows with a true label only.
+    p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j from ``soft_labels``; T_S is fitted
+    first, on the student alone.
+
+    If neighbours do not help, w = 1 is best and the blend equals the student. The choice is the smallest k with almost
+    the gain of the best k. If the pseudo-labelled rows lead to a blend that is worse than the student on the rows with
+    a gold label, by more than a standard error, the blend is tuned again on the rows with a gold label only.
 
     Args:
         rows: the held-out rows.
-        weight: the form of the mixture weight, fitted after everything else is chosen with a constant weight; with
-            fewer than 50 rows it stays constant; ``"auto"`` takes the form with the best cross-validated NLL.
+        weight: form of the mixture weight. It is fitted after all other settings are chosen with a constant weight. It
+            is constant for fewer than 50 rows; ``"auto"`` chooses the form by cross-validated NLL.
         label_temperatures: temperatures of the soft labels to try.
         gold_shares: shares of the gold label in the soft labels to try.
         one_se_rule: set w = 1 unless cross-validation shows a gain of more than one standard error.
-        k_loss: the share of the best k's gain over the student that a smaller k may lose.
+        k_loss: share of the best k's gain over the student that a smaller k may lose.
     """
     everyone = np.arange(len(rows.gold))
-    # Fitted on true labels only: the student agrees with its teacher more than with the truth.
+    # Fitted on gold labels only: the student agrees more with its teacher than with the gold labels.
     known = slice(rows.true)
     student_temperature = fit_temperature(rows.student_logits[known], rows.gold[known])
     student = _softmax(rows.student_logits, student_temperature)[everyone, rows.gold]
@@ -186,7 +187,7 @@ def tune_blend(
 
 
 def _candidates(rows: HeldOut, label_temperatures: Sequence[float], gold_shares: Sequence[float]) -> Candidates:
-    """Every point of the grids, with the retrieved probability of each row's gold label."""
+    """Compute the retrieved probability of each row's gold label at every point of the grid."""
     same = _same_label(rows)
     depths = [k for k in K_GRID if k <= rows.similarities.shape[1]]
     settings, of_gold = [], []
@@ -212,19 +213,19 @@ def _misled(student: Floats, retrieved: Floats, share: float, groups: NDArray[np
 
 
 def _same_label(rows: HeldOut) -> NDArray[np.floating] | None:
-    """[n, k]: 1 if a neighbour has the row's gold label, 0 if it has another, NaN if it has none."""
+    """Compare gold labels, [n, k]: 1 if a neighbour has the row's gold label, 0 if another, NaN if it has none."""
     if rows.neighbour_gold is None:
         return None
     return np.where(rows.neighbour_gold < 0, np.nan, rows.neighbour_gold == rows.gold[:, None])
 
 
 def _mixed(by_teacher: Floats, same: NDArray[np.floating], gold_share: float) -> Floats:
-    """The neighbours' probabilities of each row's gold label, with a share of gold as in ``soft_labels``."""
+    """Add a share of gold to the neighbours' probabilities of each row's gold label, as in ``soft_labels``."""
     return np.where(np.isnan(same), by_teacher, (1 - gold_share) * by_teacher + gold_share * np.nan_to_num(same))
 
 
 def _with_weight(tuning: Tuning, rows: HeldOut, form: Weighting) -> Tuning:
-    """The same settings with a weight of the given form, or of the best form."""
+    """Fit a weight of the given form, or of the best form, at the chosen settings."""
     chosen = fit_weighting(_weight_inputs(rows, tuning.blend), KINDS if form == "auto" else (form,))
     if chosen.weight is None:
         return replace(tuning, weight_cv_nll=chosen.cv_nll)
@@ -237,7 +238,7 @@ def _with_weight(tuning: Tuning, rows: HeldOut, form: Weighting) -> Tuning:
 
 
 def _weight_inputs(rows: HeldOut, blend: BlendConfig) -> WeightInputs:
-    """The inputs of the weight fit at these settings."""
+    """Compute the inputs of the weight fit at the chosen settings."""
     near = rows.similarities[:, : blend.k].astype(np.float64)
     gold = None if rows.neighbour_gold is None else rows.neighbour_gold[:, : blend.k]
     labels = soft_labels(rows.neighbour_logits[:, : blend.k], gold, blend.label_temperature, blend.gold_share)
@@ -252,9 +253,13 @@ def _weight_inputs(rows: HeldOut, blend: BlendConfig) -> WeightInputs:
 
 
 def fit_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> float:
-    """The T > 0 that minimises the NLL of softmax(logits / T), within [0.25, 20], to three digits.
+    """Fit the temperature T in [0.25, 20] that minimises the NLL of softmax(logits / T), to three digits.
 
-    Convex in 1 / T, hence found by bisection of the derivative (Guo et al. 2017 fit the same scalar).
+    Temperature scaling (Guo et al. 2017). The NLL is convex in 1 / T, so T is found by bisection of the derivative.
+
+    Args:
+        logits: [n, c].
+        gold: [n], class indices.
     """
     scores = logits.astype(np.float64)
     of_gold = scores[np.arange(len(gold)), gold].mean()
@@ -266,7 +271,7 @@ def fit_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> flo
 
 
 def _bisect(slope: Any, low: float, high: float) -> float:
-    """The root of an increasing function in [low, high], or the end nearest to it."""
+    """Find the root of an increasing function in [low, high], or the end nearest to it."""
     if slope(low) >= 0:
         return low
     if slope(high) <= 0:

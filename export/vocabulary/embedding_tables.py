@@ -1,4 +1,4 @@
-"""Leave out rows of a student's tables of subwords and positions."""
+"""Prune a student's embedding tables of subwords and positions."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ..modeling.encoder import EncoderClassifier
 from .prune import Pruned
 from .subwords import KEEP_ALL
 
-# Model types that read the position table from its first row on, by the position alone.
+# Model types that index the position table by the position alone, from its first row.
 _ABSOLUTE = ("albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
 _POSITIONS = "encoder.embeddings.position_embeddings.weight"
-_TRACED = 16  # tokens of the text that the exporter follows through the model
+_TRACED = 16  # tokens of the text with which the exporter traces the model
 _TOLERANCE = 1e-5
 
 
 def prune_tables(
     student: EncoderClassifier, subwords: Pruned | None, positions: int | None = None
 ) -> EncoderClassifier:
-    """A student with some rows of its tables of subwords and positions, its configuration's ids renumbered.
+    """Make a student with fewer rows in its tables of subwords and positions; ids in its configuration are renumbered.
 
     Args:
-        student: left as it is.
-        subwords: the pruned tokenizer, whose subwords' rows are kept; None keeps all.
-        positions: the number of first positions to keep; None keeps all.
+        student: the student; not changed.
+        subwords: the pruned tokenizer; rows of its subwords are kept. None keeps all.
+        positions: number of positions to keep, the first ones; None keeps all.
 
     Returns:
         The same object if all rows are kept.
 
     Raises:
-        ModelError: the table has no row for a subword that must stay.
+        ModelError: the table has no row for a kept subword.
     """
     if subwords is None and positions is None:
         return student
@@ -63,16 +63,16 @@ def prune_tables(
 
 
 def positions_needed(student: EncoderClassifier, max_length: int) -> int | None:
-    """The rows of the position table that texts of ``max_length`` tokens read.
+    """Return the number of rows of the position table that texts of ``max_length`` tokens use.
 
-    None where positions are not a table with one row each, or where no row can be left out.
+    None if the model has no table with one row per position, or if all rows are needed.
     """
     config = student.encoder.config
     table = getattr(getattr(student.encoder, "embeddings", None), "position_embeddings", None)
     absolute = getattr(config, "position_embedding_type", "absolute") == "absolute"
     if config.model_type not in _ABSOLUTE or not absolute or not isinstance(table, nn.Embedding):
         return None
-    # Where padding has a row of its own, positions begin after it.
+    # If the padding has its own row, positions begin after it.
     first = 0 if table.padding_idx is None else table.padding_idx + 1
     rows: int = first + max(max_length, _TRACED)
     if rows >= table.num_embeddings or table.num_embeddings != config.max_position_embeddings:
@@ -84,55 +84,55 @@ def positions_needed(student: EncoderClassifier, max_length: int) -> int | None:
 def require_unchanged_answers(
     student: EncoderClassifier, smaller: EncoderClassifier, old_ids: Sequence[int], max_length: int
 ) -> None:
-    """Prove that a pruned student gives the same answers, on ``max_length`` tokens from the whole vocabulary.
+    """Check that a pruned student gives the same outputs, on ``max_length`` tokens from the whole vocabulary.
 
     Args:
-        student: the student with every row.
+        student: the student with all rows.
         smaller: the pruned student; nothing is checked if it is the same object.
         old_ids: the pruned student's ids in the full vocabulary.
-        max_length: the most tokens of a text.
+        max_length: largest number of tokens of a text.
 
     Raises:
         ModelError: a logit or a component of an embedding differs.
     """
     if smaller is student:
         return
-    padding = smaller.encoder.config.pad_token_id  # from which some models count positions
+    padding = smaller.encoder.config.pad_token_id  # some models count positions from it
     usable = torch.tensor([new for new in range(len(old_ids)) if new != padding])
     new = usable[torch.linspace(0, len(usable) - 1, max_length).long()].unsqueeze(0)
     old = torch.tensor(old_ids)[new]
     mask = torch.ones_like(new)
-    found, wanted = smaller(input_ids=new, attention_mask=mask), student(input_ids=old, attention_mask=mask)
-    for name, here, there in zip(wanted._fields, found, wanted, strict=True):
+    found, expected = smaller(input_ids=new, attention_mask=mask), student(input_ids=old, attention_mask=mask)
+    for name, here, there in zip(expected._fields, found, expected, strict=True):
         if not torch.allclose(here, there, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise ModelError(
-                "the student gives other answers when rows of its tables are left out",
-                found=f"{name} {float((here - there).abs().max()):.3g} apart",
-                expected="the same answers",
+                "the pruned student gives other outputs than the full student",
+                found=f"a difference of {float((here - there).abs().max()):.3g} in {name}",
+                expected="the same outputs",
                 remedy="Start the student from another model: --student MODEL.",
             )
 
 
 def word_table(student: EncoderClassifier) -> tuple[str, nn.Embedding]:
-    """The name of the table of subwords in the student's state, and the table."""
+    """Return the subword table's name in the student's state dict, and the table."""
     table = student.encoder.get_input_embeddings()
     name = next(name for name, module in student.named_modules() if module is table)
     return f"{name}.weight", table
 
 
 def special_ids(student: EncoderClassifier) -> set[int]:
-    """The ids of special tokens that the student's configuration names."""
+    """Return the ids of special tokens in the student's configuration."""
     values = _token_ids(student.encoder.config).values()
     return {old for value in values for old in (value if isinstance(value, list) else [value])}
 
 
 def _with_tables(student: EncoderClassifier, config: Any, tables: Mapping[str, Tensor]) -> EncoderClassifier:
-    """A copy of the student with another configuration and other tables."""
+    """Copy the student with another configuration and other tables."""
     made = EncoderClassifier(AutoModel.from_config(config, dtype=torch.float32), student.head)
-    made.load_state_dict({**student.state_dict(), **tables}, strict=False)  # lacks only a pooler, which nothing reads
+    made.load_state_dict({**student.state_dict(), **tables}, strict=False)  # only an unused pooler is missing
     return made.eval()
 
 
 def _token_ids(config: Any) -> dict[str, Any]:
-    """The configuration's ids of special tokens, such as pad_token_id."""
+    """Return the configuration's ids of special tokens, such as pad_token_id."""
     return {key: value for key, value in vars(config).items() if key.endswith("_token_id") and value is not None}

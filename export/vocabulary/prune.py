@@ -1,4 +1,4 @@
-"""Prune a tokenizer.json: the task's own texts tokenize as before, and every other text still can be tokenized."""
+"""Prune a tokenizer.json: texts whose subwords are kept tokenize as before, and all other texts can be tokenized."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Pruned:
     """A pruned tokenizer of n subwords.
 
     Args:
-        tokenizer: the content of its tokenizer.json.
+        tokenizer: the contents of its tokenizer.json.
         old_ids: [n], the id of each subword in the full tokenizer, ascending except for added tokens.
     """
 
@@ -28,7 +28,7 @@ class Pruned:
     old_ids: tuple[int, ...]
 
     def new_ids(self) -> dict[int, int]:
-        """A map from each kept id of the full tokenizer to its id in this one."""
+        """Map each kept id of the full tokenizer to its id in this one."""
         return {old: new for new, old in enumerate(self.old_ids)}
 
 
@@ -39,7 +39,7 @@ class Vocabulary:
         path: a tokenizer.json.
 
     Raises:
-        ModelError: subwords of this tokenizer cannot be left out safely (`subwords_of`).
+        ModelError: this tokenizer cannot be pruned safely (`subwords_of`).
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class Vocabulary:
         self._tokenizer.no_truncation()
 
     def ids_of(self, inputs: Sequence[str | tuple[str, str]], label: str) -> list[frozenset[int]]:
-        """The ids in each of n texts or pairs, without truncation; ``label`` is shown with the progress."""
+        """Return the ids in each of n texts or pairs, without truncation; ``label`` labels the progress bar."""
         found = []
         with progress(label, len(inputs), "row") as advance:
             for item in inputs:
@@ -59,16 +59,19 @@ class Vocabulary:
         return found
 
     def candidates(self) -> list[int]:
-        """The ids of subwords that can occur in a text, the most frequent in the tokenizer's training first."""
+        """Return the ids of subwords that can occur in a text, the most frequent in the tokenizer's training first."""
         return [self._tokenizer.token_to_id(subword) for subword in self._subwords.ranking]
 
     def pruned(self, used: Iterable[int], at_least: int = 0, others: Iterable[int] = ()) -> Pruned:
-        """A tokenizer with the used subwords, the required ones, and others up to a number.
+        """Make a tokenizer with the used subwords, the required ones, and others up to a number.
 
         Args:
-            used: ids that must stay.
-            at_least: the number of subwords to keep; ``others`` fill it up, and more are kept if more must stay.
+            used: ids that must be kept.
+            at_least: number of subwords to keep, filled up with ``others``; more are kept if more are required.
             others: ids that may be added, the best first.
+
+        Raises:
+            ModelError: the tokenizer's ids cannot be renumbered.
         """
         name = self._tokenizer.id_to_token
         kept = self._subwords.with_parts({*self._subwords.required, *filter(None, map(name, {*used, *self._named()}))})
@@ -79,7 +82,7 @@ class Vocabulary:
         return self._only(kept)
 
     def _named(self) -> set[int]:
-        """The ids that tokenizer.json names outside its vocabulary."""
+        """Return the ids in tokenizer.json outside its vocabulary."""
         ids = {token["id"] for token in self._content["added_tokens"]}
 
         def note(old: int) -> int:
@@ -124,7 +127,7 @@ def _not_renumbered(found: str) -> ModelError:
 
 
 def _with_ids(processor: Any, change: Callable[[int], int]) -> Any:
-    """A post-processor with every id changed."""
+    """Copy a post-processor with every id changed."""
     if processor is None:
         return None
     kind = processor["type"]

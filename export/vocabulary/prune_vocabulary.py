@@ -1,7 +1,7 @@
-"""Vocabulary pruning: leave out the subwords and positions that a student's task does not need.
+"""Vocabulary pruning: remove the subwords and positions that a student's task does not need.
 
-The tables of subwords and positions are most of a small student. Only table rows are left out, and every text of the
-run gets the same answer as before. `plan_pruning` chooses the rows and proves that; `PruningPlan.apply` removes them.
+The tables of subwords and positions hold most of a small student's bytes. Only table rows are removed, and every train
+row gets the same outputs as before. `plan_pruning` chooses the rows and checks that; `PruningPlan.apply` removes them.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ VocabularySize = Literal["auto", "full", "task"] | int
 TASK_SUBWORDS = 10_000
 """The size of ``task``. On banking77, 10,000 subwords answer as well as all 30,522; 8,000 lose 0.1 points."""
 
-_DRAWS = 4  # of typing errors, none of them the draw that fidelity is scored on; more draws find few subwords more
+_DRAWS = 4  # seeds of typing errors, other than the one for fidelity; more seeds find few more subwords
 
 
 @dataclass(frozen=True)
 class HeldOutEffect:
-    """The effect of a pruned vocabulary on the held-out rows, which have no part in the choice of subwords.
+    """The effect of a pruned vocabulary on the held-out rows, which are not used to choose subwords.
 
     Args:
-        rows: held-out rows.
-        changed: rows that are tokenized differently.
-        other_label: rows that get another label from the float32 student.
-        lost: rows answered right with every subword, less those answered right with fewer.
+        rows: number of held-out rows.
+        changed: number of rows that are tokenized differently.
+        other_label: number of rows that get another label from the float32 student.
+        lost: number of correct labels with the full vocabulary minus that with the pruned one.
     """
 
     rows: int
@@ -56,7 +56,7 @@ class HeldOutEffect:
         """Check the loss of accuracy.
 
         Raises:
-            QualityError: the loss is larger than quantization may cause.
+            QualityError: the loss is larger than the floors allow.
         """
         share = self.lost / max(self.rows, 1)
         if self.lost > floors.accuracy_loss_rows and share > floors.accuracy_loss:
@@ -76,11 +76,11 @@ class PruningPlan:
     """The rows of a student's embedding tables to keep.
 
     Args:
-        tokenizer: the content of tokenizer.json.
-        subwords: the pruned tokenizer and its ids in the full one; None keeps every subword.
-        positions: rows of the position table to keep; None keeps all.
-        of: rows of the run's table of subwords.
-        unseen: the effect on held-out rows; None where every subword is kept.
+        tokenizer: the contents of tokenizer.json.
+        subwords: the pruned tokenizer and its ids in the full one; None keeps all subwords.
+        positions: number of rows of the position table to keep; None keeps all.
+        of: number of rows of the run's table of subwords.
+        unseen: the effect on held-out rows; None if all subwords are kept.
     """
 
     tokenizer: bytes
@@ -91,16 +91,16 @@ class PruningPlan:
 
     @property
     def kept_ids(self) -> Sequence[int]:
-        """The ids that are kept, in the full tokenizer."""
+        """The kept ids of the full tokenizer."""
         return range(self.of) if self.subwords is None else self.subwords.old_ids
 
     @property
     def kept(self) -> int:
-        """The number of subwords that are kept."""
+        """The number of kept subwords."""
         return len(self.kept_ids)
 
     def apply(self, student: EncoderClassifier) -> EncoderClassifier:
-        """The student with the kept table rows only; the same object if all are kept."""
+        """Make a student with the kept table rows only; the same object if all are kept."""
         return prune_tables(student, self.subwords, self.positions)
 
     def as_dict(self) -> dict[str, Any]:
@@ -121,16 +121,17 @@ def plan_pruning(
 
     Args:
         source: the run.
-        student: the run's student; left as it is.
-        size: ``full``; the least number of subwords to keep; ``task``, `TASK_SUBWORDS` of them; ``auto``, the same, or
-            ``full`` where pruning is not safe or costs too much, or there are no more subwords.
+        student: the run's student; not changed.
+        size: ``full`` keeps all subwords; a number is the smallest number of subwords to keep; ``task`` stands for
+            `TASK_SUBWORDS`; ``auto`` is ``task``, or ``full`` if pruning is not safe or costs too much accuracy, or if
+            there are no more subwords than that.
         scratch: an existing folder for a trial tokenizer.json.
-        extra: rows beside the run's whose subwords are kept too.
+        extra: further rows whose subwords are kept.
         floors: the accuracy that pruning may cost; None for no limit, except for ``auto``, which then uses the default
             floors.
 
     Raises:
-        ModelError: subwords of this tokenizer, or rows of this model, cannot be left out safely.
+        ModelError: this tokenizer or this model cannot be pruned safely.
         QualityError: the pruned vocabulary costs more accuracy than the floors allow.
     """
     if size == "full" or (size == "auto" and word_table(student)[1].num_embeddings <= TASK_SUBWORDS):
@@ -142,7 +143,7 @@ def plan_pruning(
     except (ModelError, QualityError) as error:
         if size != "auto":
             raise
-        click.echo(f"the vocabulary stays whole: {error}", err=True)
+        click.echo(f"the vocabulary is not pruned: {error}", err=True)
         return _whole(source, student)
 
 
@@ -171,7 +172,7 @@ def _pruned(
     table = word_table(student)[1].weight.detach().numpy()
     known = [subword for subword in vocabulary.candidates() if subword < len(table)]
     kept = used.union(*more)
-    # The held-out rows have no part in the choice, else results on them would look better than those on new texts.
+    # Held-out rows are not used for the choice: otherwise results on them would be better than on new texts.
     pruned = vocabulary.pruned(kept, at_least, (*mistyped, *likeliest_first(known, kept, table)))
     (scratch / "tokenizer.json").write_text(pruned.tokenizer, encoding="utf-8")
     positions = positions_needed(student, max_length)
@@ -187,7 +188,7 @@ def _pruned(
 
 
 def _mistyped(vocabulary: Vocabulary, inputs: Sequence[str | tuple[str, str]], used: frozenset[int]) -> tuple[int, ...]:
-    """The ids of texts with typing errors, the most frequent first, without those used in the texts themselves."""
+    """Return the ids in texts with typing errors, the most frequent first, without those in the texts themselves."""
     rows = (vocabulary.ids_of(add_typos(inputs, seed), "subwords of mistyped rows") for seed in range(1, _DRAWS + 1))
     return most_frequent_first(chain.from_iterable(rows), used)
 
@@ -199,9 +200,9 @@ def _effect_on_heldout(
     heldout: Sequence[frozenset[int]],
     folder: Path,
 ) -> HeldOutEffect:
-    """Compare the full and the pruned student on the rows with a subword that is gone.
+    """Compare the full and the pruned student on the rows with a removed subword.
 
-    The other rows are tokenized as before.
+    All other rows are tokenized as before.
     """
     kept = frozenset(pruned.old_ids)
     rows = source.heldout.take([row for row, ids in enumerate(heldout) if not ids <= kept])
@@ -220,23 +221,23 @@ def _effect_on_heldout(
 def require_unchanged_tokens(
     inputs: Sequence[str | tuple[str, str]], old_ids: Sequence[int], full: TextTokenizer, pruned: TextTokenizer
 ) -> None:
-    """Prove that the pruned tokenizer tokenizes texts whose subwords were all kept as the full one does.
+    """Check that the pruned tokenizer and the full one tokenize texts alike if all their subwords are kept.
 
     Args:
         inputs: the texts or pairs.
         old_ids: the pruned tokenizer's ids in the full one.
-        full: the tokenizer with every subword.
+        full: the tokenizer with all subwords.
         pruned: the pruned tokenizer.
 
     Raises:
         ModelError: a text is tokenized differently.
     """
     for item in inputs:
-        wanted, found = (one.encode(*((item,) if isinstance(item, str) else item)) for one in (full, pruned))
-        if wanted.ids != [old_ids[new] for new in found.ids]:
+        expected, found = (one.encode(*((item,) if isinstance(item, str) else item)) for one in (full, pruned))
+        if expected.ids != [old_ids[new] for new in found.ids]:
             raise ModelError(
                 "the pruned tokenizer tokenizes a text differently",
                 found=" ".join(found.tokens),
-                expected=shorten(" ".join(wanted.tokens)),
+                expected=shorten(" ".join(expected.tokens)),
                 remedy=KEEP_ALL,
             )

@@ -1,11 +1,12 @@
 """Rank unseen vocabulary entries by how likely future texts need them.
 
 First come the subwords of the known texts with typing errors. On banking77 with typing errors, a student with 10,000
-subwords chosen without them is 0.9 points less accurate than one with all 30,522, and 0.1 with them (three draws).
+subwords is 0.9 points less accurate than one with all 30,522 if the choice ignores typing errors, and 0.1 points
+otherwise (three draws).
 
-The others are ranked by their embeddings: those of subwords that a task uses lie close together (on banking77, money
+The others are ranked by their embeddings, because the subwords of a task have similar embeddings (on banking77, money
 and cards). A linear model separates used from unused subwords by embedding and frequency. With 16,000 of BERT's
-subwords, 0.3 (banking77) to 0.9 (MRPC) times as many new texts lose a subword as by frequency alone.
+subwords, 0.3 (banking77) to 0.9 (MRPC) times as many new texts lose a subword as with a ranking by frequency alone.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ _COMMON = 100  # differences between the first ranks carry no information
 
 
 def most_frequent_first(rows: Iterable[Collection[int]], besides: Collection[int]) -> tuple[int, ...]:
-    """The ids in rows, without ``besides``, sorted by the number of rows that have them, ties by id."""
+    """Sort the ids in rows, without ``besides``, by the number of rows that contain them, descending; ties by id."""
     counts = Counter(subword for row in rows for subword in row if subword not in besides)
     return tuple(sorted(counts, key=lambda subword: (-counts[subword], subword)))
 
 
 def likeliest_first(candidates: Sequence[int], used: Collection[int], table: NDArray[np.float32]) -> tuple[int, ...]:
-    """The candidates, the likeliest to be needed first.
+    """Sort candidate ids by how likely future texts need them, the likeliest first.
 
     Args:
-        candidates: ids by falling frequency.
-        used: ids in the task's texts; some are among the candidates.
+        candidates: ids by descending frequency.
+        used: ids in the task's texts; some are candidates.
         table: [vocabulary size, d], the embedding of each id.
     """
     if not candidates:

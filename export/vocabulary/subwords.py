@@ -1,10 +1,10 @@
-"""The subwords of a tokenizer model (WordPiece, BPE, Unigram), and which of them can be left out safely.
+"""The subwords of a tokenizer model (WordPiece, BPE, Unigram), and which of them can be removed safely.
 
-If the kept subwords include the required ones and the parts of each kept one, two things hold for every text:
+If the kept subwords include the required ones and the parts of each kept one, every text has two properties:
 
-- If all its subwords are kept, it is tokenized as before: each kind of model takes the best of its candidates (the
-  longest match, the earliest merge, the likeliest path), and the best of all candidates is still the best of fewer.
-- If no part of it was unknown before, none is now: a missing subword can be spelled in single characters or bytes.
+- If all its subwords are kept, it is tokenized as before: each kind of model chooses the best candidate (the longest
+  match, the earliest merge, the likeliest path), and the best of all candidates is also the best of fewer candidates.
+- If no part of it was unknown before, none is now: removed subwords are replaced by single characters or bytes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Subwords:
     """The subwords of a tokenizer model.
 
     Args:
-        required: subwords that must stay: single characters or bytes, and the unknown token.
+        required: subwords that must be kept: single characters or bytes, and the unknown token.
         ranking: subwords that can occur in a text, the most frequent in the model's own training first.
-        write: makes the model, as in tokenizer.json, from the ids (0, 1, 2, ...) of the kept subwords.
+        write: makes the model of tokenizer.json from the ids (0, 1, 2, ...) of the kept subwords.
         parts: the subwords that each subword can be merged from.
     """
 
@@ -43,7 +43,7 @@ class Subwords:
     parts: Mapping[str, set[str]] = field(default_factory=dict)
 
     def with_parts(self, subwords: Iterable[str]) -> set[str]:
-        """The subwords, their parts, the parts of those, and so on."""
+        """Return the subwords with all their parts, recursively."""
         closed: set[str] = set()
         waiting = list(subwords)
         while waiting:
@@ -54,10 +54,10 @@ class Subwords:
 
 
 def subwords_of(tokenizer: Tokenizer) -> Subwords:
-    """The subwords of a tokenizer.
+    """Read the subwords of a tokenizer.
 
     Raises:
-        ModelError: no subword can be left out safely: the model is of another kind, or characters in its subwords are
+        ModelError: no subword can be removed safely: the model is of another kind, or characters in its subwords are
             not subwords themselves.
     """
     model = json.loads(tokenizer.to_str())["model"]
@@ -77,7 +77,7 @@ def subwords_of(tokenizer: Tokenizer) -> Subwords:
 
 
 def _wordpiece(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
-    """WordPiece: at each position the longest subword that fits; inside a word those with a prefix (##)."""
+    """WordPiece: the longest matching subword at each position; inside a word, subwords with a prefix (##)."""
     vocabulary: dict[str, int] = model["vocab"]
     prefix: str = model["continuing_subword_prefix"]
     inner = {subword: subword.removeprefix(prefix) for subword in vocabulary if subword.startswith(prefix)}
@@ -111,13 +111,13 @@ def _wordpiece(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
 
 
 def _bpe(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
-    """BPE: merges of neighbours, the earliest learned first, from single characters or bytes."""
+    """BPE: merges of adjacent subwords, from single characters or bytes, in the order in which merges were learned."""
     vocabulary: dict[str, int] = model["vocab"]
     prefix, suffix = model["continuing_subword_prefix"] or "", model["end_of_word_suffix"] or ""
     single = {subword for subword in vocabulary if len(subword) == 1}
     atoms = {subword for subword in vocabulary if len(subword.removeprefix(prefix).removesuffix(suffix)) == 1}
     in_bytes = _bytes_of(model, vocabulary)
-    whole_words = model["ignore_merges"]  # a word that is a subword is taken whole, without merges
+    whole_words = model["ignore_merges"]  # a word that is a subword is not split
     if whole_words and len(in_bytes) < _BYTES:
         spelled = set() if prefix or suffix else single
         _require_spelled(
@@ -140,7 +140,7 @@ def _bpe(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
 
 
 def _unigram(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
-    """Unigram: the likeliest of all paths through the text; each subword has a log-likelihood."""
+    """Unigram: the likeliest segmentation of the text; each subword has a log-likelihood."""
     scores: dict[str, float] = dict(model["vocab"])
     unknown = None if model["unk_id"] is None else model["vocab"][model["unk_id"]][0]
     single = {subword for subword in scores if len(subword) == 1}
@@ -162,10 +162,17 @@ def _unigram(model: dict[str, Any], tokenizer: Tokenizer) -> Subwords:
 
 
 def _require_spelled(hard: Iterable[str]) -> None:
-    """Raise ModelError if single characters cannot spell these subwords."""
+    """Check that single characters can spell all subwords.
+
+    Args:
+        hard: the subwords that they cannot spell.
+
+    Raises:
+        ModelError: there are any.
+    """
     if found := sorted(hard):
         raise ModelError(
-            "the tokenizer cannot spell its own subwords: texts would become unknown if some were left out",
+            "the vocabulary cannot be pruned: single characters cannot spell some subwords",
             found=", ".join(found[:_SHOWN]) + f" and {len(found) - _SHOWN} more" * (len(found) > _SHOWN),
             expected="every character as a subword",
             remedy=KEEP_ALL,
@@ -173,17 +180,17 @@ def _require_spelled(hard: Iterable[str]) -> None:
 
 
 def _by_id(vocabulary: Mapping[str, int]) -> list[str]:
-    """By falling frequency, the order in which trainers number them."""
+    """Sort subwords by descending frequency, which is the order of ids from the tokenizer's training."""
     return sorted(vocabulary, key=lambda subword: vocabulary[subword])
 
 
 def _bytes_of(model: Mapping[str, Any], subwords: Iterable[str]) -> set[str]:
-    """The subwords that spell the bytes of an unknown character, if the model has byte fallback."""
+    """Return the subwords that spell the bytes of an unknown character, if the model has byte fallback."""
     return {subword for subword in subwords if _BYTE.fullmatch(subword)} if model["byte_fallback"] else set()
 
 
 def _added(tokenizer: Tokenizer) -> set[str]:
-    """Added tokens, which are cut out of a text before the model sees it."""
+    """Return the added tokens, which are split off a text before the model sees it."""
     return {token.content for token in tokenizer.get_added_tokens_decoder().values()}
 
 

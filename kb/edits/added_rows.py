@@ -12,7 +12,7 @@ from .change import NewRow, Text
 
 
 class AddedRows:
-    """Added rows in lists that only grow, so that older states of the knowledge base can share them."""
+    """Added rows in append-only lists, which older states of the knowledge base share."""
 
     def __init__(self, config: IndexConfig) -> None:
         self.index = VectorIndex.build(np.zeros((0, config.ndim), np.float32), config)

@@ -24,7 +24,7 @@ KEY_TYPES: dict[str, np.dtype[Any]] = {
     "f16": np.dtype("<f2"),
     "f32": np.dtype("<f4"),
 }
-"""How the journal stores keys, by the index's dtype."""
+"""The stored type of the journal's keys, by the index's dtype."""
 
 _UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SHARE_STEP = 0.005
@@ -36,8 +36,8 @@ class Labelling:
     """The label of a row.
 
     Attributes:
-        label: the gold label's name; None for none.
-        soft: label names and their shares, which sum to 1; None for the whole share on ``label``.
+        label: the gold label's name; None if there is none.
+        soft: label names and their shares, which sum to 1; None if ``label`` has the whole share.
         pin: whether the row alone answers its own text (`Searchable.pins`).
     """
 
@@ -69,8 +69,8 @@ class Payload:
 
     Attributes:
         key: in the form that the index stores: int8, float16 or float32 [d].
-        text: text or pair; None where the knowledge base keeps no texts.
-        text_digest: its digest, where digests are kept in place of texts: 64 hexadecimal digits.
+        text: text or pair; None if the knowledge base keeps no texts.
+        text_digest: its digest, if digests are kept instead of texts: 64 hexadecimal digits.
         salt: random, so that the digest reveals nothing about an erased text.
     """
 
@@ -85,9 +85,9 @@ class Payload:
 
         Args:
             key: float32 [d].
-            text: its text; None where texts are not kept.
-            dtype: of the index.
-            text_digest: the text's digest, where digests are kept.
+            text: its text; None if texts are not kept.
+            dtype: type of the index.
+            text_digest: the text's digest; None if digests are not kept.
         """
         kind = KEY_TYPES[dtype]
         scaled = key / np.abs(key).max()

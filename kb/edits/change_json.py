@@ -38,7 +38,7 @@ def read_change(obj: dict[str, Any], dtype: str, ndim: int) -> Change:
 
     Args:
         obj: the values.
-        dtype: of the index, which defines how keys are stored.
+        dtype: type of the index, which defines how keys are stored.
         ndim: dimensions of a key.
 
     Raises:
@@ -108,21 +108,33 @@ def _relabelling(obj: Any) -> Relabelling:
 
 
 def list_of(values: Any, read: Callable[[Any], _Read]) -> tuple[_Read, ...]:
-    """A list whose values are read by ``read``."""
+    """Read a list, each value with ``read``.
+
+    Raises:
+        TypeError: the value is not a list.
+    """
     if not isinstance(values, list):
         raise TypeError("not a list")
     return tuple(read(value) for value in values)
 
 
 def string_of(value: Any) -> str:
-    """A string, checked."""
+    """Check a string.
+
+    Raises:
+        TypeError: the value is not a string.
+    """
     if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} in place of a string")
+        raise TypeError(f"{type(value).__name__} instead of a string")
     return value
 
 
 def number_of(value: Any) -> int:
-    """A whole number from 0, checked."""
+    """Check a whole number from 0.
+
+    Raises:
+        ValueError: the value is not a whole number from 0.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_ID:
         raise ValueError("not a whole number from 0")
     return value
@@ -148,7 +160,11 @@ def _odds(value: Any) -> float:
 
 
 def hash_of(value: Any) -> str:
-    """A SHA-256 as 64 hexadecimal digits, checked."""
+    """Check a SHA-256 of 64 hexadecimal digits.
+
+    Raises:
+        ValueError: the value is not a SHA-256.
+    """
     if not (isinstance(value, str) and len(value) == _HASH and set(value) <= set("0123456789abcdef")):
         raise ValueError("not a SHA-256")
     return value

@@ -116,7 +116,7 @@ class HeadFile:
         """The line and its content; None for a bundle without edits.
 
         Raises:
-            BundleIntegrityError: it is damaged, or its folder is there without it.
+            BundleIntegrityError: it is damaged, or the folder of the edits exists without it.
         """
         line = b""
         for _ in range(_TORN_READS):
@@ -143,7 +143,7 @@ def write_head(bundle: Path, head: JournalHead) -> None:
     """Commit a state; it is safe on the disk when this returns.
 
     Raises:
-        StorageError: the disk refused; the former state is restored.
+        StorageError: the file cannot be written; the former state is restored.
     """
     path = bundle / SNAPSHOTS / HEAD_FILE
     with refusals(path):

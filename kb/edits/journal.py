@@ -40,7 +40,7 @@ class Entry:
         seq: its number, from 1.
         time: UTC, ``YYYY-MM-DDTHH:MM:SSZ``.
         who: who made the edit.
-        why: the reason given, "" for none.
+        why: the reason for the edit; "" if none was given.
         op: one of `OPERATIONS`.
         change: the changed rows.
         before: hash of the line before; the manifest's seal for the first edit.
@@ -48,7 +48,7 @@ class Entry:
         undoes: for an undo, the number of the edit taken back.
         snapshot: for a compaction, the number of the snapshot that it wrote.
         files: for a compaction, the SHA-256 of that snapshot's files.
-        signature: the author's signature of ``after`` (`ed25519.Signature.to_bytes`); None for none.
+        signature: the author's signature of ``after`` (`ed25519.Signature.to_bytes`); None if there is none.
     """
 
     seq: int
@@ -126,14 +126,14 @@ def read_journal(data: bytes, path: Path, dtype: str, ndim: int, seq: int, befor
     Args:
         data: whole lines.
         path: the file, for messages.
-        dtype: of the index, which defines how keys are stored.
+        dtype: type of the index, which defines how keys are stored.
         ndim: dimensions of a key.
         seq: the number of the last entry before these.
         before: its hash.
 
     Raises:
         BundleIntegrityError: a line is damaged, missing or out of order.
-    """
+    """  # noqa: DOC501
     for line in data.splitlines(keepends=True):
         try:
             entry = _entry(json.loads(line.decode("ascii")), dtype, ndim)
@@ -143,7 +143,7 @@ def read_journal(data: bytes, path: Path, dtype: str, ndim: int, seq: int, befor
         if not same:
             raise damaged(path, f"after edit {seq}, a line that is not in canonical form")
         if entry.seq != seq + 1 or entry.before != before or entry.after != entry.digest():
-            raise damaged(path, f"edit {entry.seq} in place of {seq + 1}, or a wrong hash")
+            raise damaged(path, f"edit {entry.seq} instead of {seq + 1}, or a wrong hash")
         seq, before = entry.seq, entry.after
         yield entry
 

@@ -26,7 +26,7 @@ def merge_edits(kb: OverlayKnowledgeBase, progress: Callable[[int, int], object]
     """Build a knowledge base of the rows that are not removed.
 
     Args:
-        kb: with edits.
+        kb: the knowledge base with its edits.
         progress: same as `VectorIndex.build`.
     """
     base = len(kb.base)

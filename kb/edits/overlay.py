@@ -203,8 +203,8 @@ class OverlayKnowledgeBase:
         base = len(self.base)
         rows, similarities = self._living(self.base.index, query, k, 0, self._live_base, base)
         if self.added:
-            wanted = self._live - self._live_base
-            more, nearness = self._living(self._added.index, query, k, base, wanted, self.added)
+            needed = self._live - self._live_base
+            more, nearness = self._living(self._added.index, query, k, base, needed, self.added)
             rows, similarities = np.concatenate([rows, more]), np.concatenate([similarities, nearness])
             order = np.argsort(-similarities, kind="stable")[:k]
             rows, similarities = rows[order], similarities[order]
@@ -212,16 +212,16 @@ class OverlayKnowledgeBase:
 
     def search_many(self, queries: NDArray[np.float32], k: int, threads: int = 1) -> tuple[Ints, NDArray[np.float32]]:
         """`search` for each of ``queries`` [n, d]: rows int64 and similarities float32, both [n, min(k, len(self))]."""
-        base, wanted = len(self.base), min(k, len(self))
-        if not (len(queries) and wanted > 0):
-            return np.zeros((len(queries), max(wanted, 0)), np.int64), np.zeros(
-                (len(queries), max(wanted, 0)), np.float32
+        base, needed = len(self.base), min(k, len(self))
+        if not (len(queries) and needed > 0):
+            return np.zeros((len(queries), max(needed, 0)), np.int64), np.zeros(
+                (len(queries), max(needed, 0)), np.float32
             )
         parts = [(self.base.index, 0, base, self._live_base)]
         parts += [(self._added.index, base, self.added, self._live - self._live_base)] if self.added else []
         found = [self._living_many(index, queries, k, threads, *part) for index, *part in parts]
         rows, similarities, short = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
-        order = np.argsort(-similarities, axis=1, kind="stable")[:, :wanted]
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :needed]
         rows, similarities = np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
         for query in np.flatnonzero(short.any(axis=1)):  # too many of the rows found are removed
             rows[query], similarities[query] = self.search(queries[query], k)
@@ -245,7 +245,7 @@ class OverlayKnowledgeBase:
         return self.base.id(row) if row < base else self._added.ids[row - base]
 
     def text(self, row: int) -> Text | None:
-        """The row's text or pair; None where it is not kept.
+        """The row's text or pair; None if it is not kept.
 
         Raises:
             BundleError: same as `KnowledgeBase.text`.
@@ -254,7 +254,7 @@ class OverlayKnowledgeBase:
         return self.base.text(row) if row < base else self._added.texts[row - base]
 
     def text_digest(self, row: int) -> str | None:
-        """The digest of the row's text, where digests are kept in place of texts."""
+        """The digest of the row's text, if digests are kept instead of texts."""
         base = len(self.base)
         return self.base.text_digest(row) if row < base else self._added.digests[row - base]
 
@@ -275,7 +275,7 @@ class OverlayKnowledgeBase:
 
     @property
     def digests(self) -> TextDigests | None:
-        """The digests of the base's texts, where they are kept in place of the texts."""
+        """The digests of the base's texts, if they are kept instead of the texts."""
         return self.base.digests
 
     @property
@@ -314,24 +314,24 @@ class OverlayKnowledgeBase:
         Returns:
             rows and similarities [n, m], and which queries [n, 1] found too few rows.
         """
-        wanted = min(k, living)
-        found, similarities = index.search_many(queries, wanted if living == rows else wanted + _EXTRA_ROWS, threads)
+        needed = min(k, living)
+        found, similarities = index.search_many(queries, needed if living == rows else needed + _EXTRA_ROWS, threads)
         kept = found < rows
         kept[kept] = self._state.alive[first + found[kept]]
-        short = (kept.sum(axis=1, keepdims=True) < wanted) & (found.shape[1] < len(index))
+        short = (kept.sum(axis=1, keepdims=True) < needed) & (found.shape[1] < len(index))
         return found + first, np.where(kept, similarities, np.float32(-np.inf)), short
 
     def _living(
         self, index: VectorIndex, query: NDArray[np.float32], k: int, first: int, living: int, rows: int
     ) -> tuple[Ints, NDArray[np.float32]]:
         """Search one index, whose row 0 has the number ``first``, for more rows until enough are not removed."""
-        wanted = min(k, living)
-        ask = wanted if living == rows else wanted + _EXTRA_ROWS
+        needed = min(k, living)
+        ask = needed if living == rows else needed + _EXTRA_ROWS
         while True:
             found, similarities = index.search(query, ask)
             # Rows that were added after this state do not belong to it.
             kept = found < rows
             kept[kept] = self._state.alive[first + found[kept]]
-            if kept.sum() >= wanted or ask >= len(index):
-                return found[kept][:wanted] + first, similarities[kept][:wanted]
+            if kept.sum() >= needed or ask >= len(index):
+                return found[kept][:needed] + first, similarities[kept][:needed]
             ask = min(2 * ask, len(index))

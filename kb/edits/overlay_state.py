@@ -58,7 +58,11 @@ class StateBuilder:
         self._new: dict[int, int] = {}  # id to row
 
     def apply(self, change: Change) -> None:
-        """Apply an edit; a refused edit may be applied in part."""
+        """Apply an edit; a refused edit may be applied in part.
+
+        Raises:
+            UsageError: a row or label is unknown, or exists already.
+        """  # noqa: DOC501
         for name in change.labels:
             if name in self._labels:
                 raise UsageError("a new label has the name of another", found=name)

@@ -56,12 +56,12 @@ def exact_search(keys: Floats, queries: Floats, k: int) -> tuple[Ints, Floats]:
     Returns:
         rows int64 and similarities float32, both [m, min(k, n)]. Ties are in the order of rows.
     """
-    wanted = min(k, len(keys))
-    rows, similarities = np.zeros((len(queries), wanted), np.int64), np.zeros((len(queries), wanted), np.float32)
-    for start in range(0, len(queries) if wanted else 0, _BLOCK):
+    needed = min(k, len(keys))
+    rows, similarities = np.zeros((len(queries), needed), np.int64), np.zeros((len(queries), needed), np.float32)
+    for start in range(0, len(queries) if needed else 0, _BLOCK):
         block = slice(start, start + _BLOCK)
         cosines = queries[block] @ keys.T
-        some = np.argpartition(-cosines, wanted - 1, axis=1)[:, :wanted]
+        some = np.argpartition(-cosines, needed - 1, axis=1)[:, :needed]
         some.sort(axis=1)  # among equal cosines the first row wins
         found = np.take_along_axis(cosines, some, axis=1)
         order = np.argsort(-found, axis=1, kind="stable")
@@ -73,7 +73,7 @@ def least_ef_search(index: VectorIndex, keys: Floats, queries: Floats, k: int) -
     """The least ``ef_search`` whose recall is within `SLACK` of that of the largest value.
 
     Args:
-        index: of ``keys``.
+        index: the index of ``keys``.
         keys: [n, d], of length 1.
         queries: [m, d], of length 1, m at least 1; none of them a key.
         k: number of neighbours.

@@ -107,13 +107,13 @@ class VectorIndex:
         Args:
             keys: finite rows of non-zero length.
             config: the index's parameters; ``config.ndim`` equals d.
-            progress: called with (rows done, rows in all); returning False stops the build.
+            progress: called with (rows done, rows in total); returning False stops the build.
             threads: threads that insert; more than one makes the graph depend on their timing.
 
         Raises:
             UsageError: keys of another shape, not finite, or of zero length.
             RuntimeError: ``progress`` returned False.
-        """
+        """  # noqa: DOC501
         keys = checked_keys(keys, config.ndim)
         stored = stored_form(keys, config.dtype)
         index = _empty_index(config)
@@ -129,7 +129,7 @@ class VectorIndex:
         return cls(index, config)
 
     def append(self, keys: NDArray[np.float32]) -> None:
-        """Add rows after the last one; searches by other threads wait. An index opened by `view` cannot grow.
+        """Add rows after the last one; searches by other threads wait. An index opened by `view` is read-only.
 
         Args:
             keys: same as `build`.
@@ -147,7 +147,7 @@ class VectorIndex:
         """Write the index to ``path`` atomically.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the file cannot be written.
         """
         with atomic_write(path, "wb") as file:
             file.write(self._index.save_index_to_buffer())
@@ -198,18 +198,18 @@ class VectorIndex:
 
         Raises:
             UsageError: the query has no direction: it has NaN or infinite values, or is all zero.
-        """
-        wanted = k if k < self._size else self._size
+        """  # noqa: DOC501
+        needed = k if k < self._size else self._size
         if not NEAR_ONE[0] < _square(query) < NEAR_ONE[1]:  # takes 1 us; a student's query has length 1
             query = checked_queries(query[np.newaxis])[0]
-        if wanted <= 0:
+        if needed <= 0:
             return _no_rows(), _no_similarities()
         query = query[np.newaxis]
         try:
             with self._lock:
-                keys, distances, counts, _, _ = self._search_many(query, wanted, False, 1)
-                if counts[0] != wanted:
-                    keys, distances, counts, _, _ = self._search_many(query, wanted, True, 1)
+                keys, distances, counts, _, _ = self._search_many(query, needed, False, 1)
+                if counts[0] != needed:
+                    keys, distances, counts, _, _ = self._search_many(query, needed, True, 1)
         except RuntimeError as error:
             raise _interrupt(error) from None
         return keys[0].view(np.int64), 1.0 - distances[0]
@@ -224,25 +224,25 @@ class VectorIndex:
 
         Raises:
             UsageError: same as `search`.
-        """
-        wanted = min(k, self._size)
+        """  # noqa: DOC501
+        needed = min(k, self._size)
         queries = checked_queries(np.ascontiguousarray(queries, np.float32))
-        if wanted <= 0 or len(queries) == 0:
-            shape = (len(queries), max(wanted, 0))
+        if needed <= 0 or len(queries) == 0:
+            shape = (len(queries), max(needed, 0))
             return np.zeros(shape, np.int64), np.zeros(shape, np.float32)
         try:
             with self._lock:
-                keys, distances, counts, _, _ = self._search_many(queries, wanted, False, threads)
-                for row in np.flatnonzero(counts != wanted):
+                keys, distances, counts, _, _ = self._search_many(queries, needed, False, threads)
+                for row in np.flatnonzero(counts != needed):
                     # The graph walk ended early (possible when k is near the size): compare with every key.
-                    exact = self._search_many(queries[row : row + 1], wanted, True, 1)
+                    exact = self._search_many(queries[row : row + 1], needed, True, 1)
                     keys[row], distances[row] = exact[0][0], exact[1][0]
         except RuntimeError as error:
             raise _interrupt(error) from None
         return keys.view(np.int64), 1.0 - distances
 
     def set_ef_search(self, expansion_search: int) -> None:
-        """Set the breadth of later searches.
+        """Set ``ef_search``, the breadth of later searches.
 
         Raises:
             UsageError: out of range.
@@ -253,7 +253,7 @@ class VectorIndex:
             self.config = config
 
     def trial(self, queries: NDArray[np.float32], k: int, expansion_search: int) -> tuple[NDArray[np.int64], float]:
-        """Search with another breadth and count the comparisons; the index does not change.
+        """Search with another ``ef_search`` and count the comparisons; the index does not change.
 
         Returns:
             rows int64 [n, min(k, len(self))], -1 where the walk ended early, and the mean number of keys that a query
@@ -261,7 +261,7 @@ class VectorIndex:
 
         Raises:
             UsageError: same as `search`.
-        """
+        """  # noqa: DOC501
         queries = checked_queries(queries)
         with self._lock:
             self._index.expansion_search = expansion_search
@@ -281,7 +281,7 @@ class VectorIndex:
 
         Raises:
             BundleIntegrityError: rows are missing, or keys have no direction.
-        """
+        """  # noqa: DOC501
         copy = _empty_index(self.config, lookups=True)
         copy.load_index_from_buffer(self._index.save_index_to_buffer())
         kinds = compiled().ScalarKind

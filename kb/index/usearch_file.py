@@ -62,7 +62,7 @@ class IndexFile:
 
 
 def read_index_file(path: Path) -> IndexFile:
-    """Check the whole file except the values of its keys; takes 3 ms for 10,000 rows and grows with their number.
+    """Check the whole file except the values of its keys; takes 3 ms for 10,000 rows, in proportion to their number.
 
     Raises:
         BundleIntegrityError: the file is missing, or no index that usearch can search safely.

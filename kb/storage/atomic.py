@@ -81,7 +81,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise OutputExistsError where ``path`` exists, even as a broken link."""
+    """Check that ``path`` does not exist, not even as a broken link.
+
+    Raises:
+        OutputExistsError: ``path`` exists.
+    """
     if path.exists() or path.is_symlink():
         raise OutputExistsError(
             "the output exists already",
@@ -127,7 +131,7 @@ def _make_locked(path: Path, make: Callable[[Path], object]) -> tuple[Path, int 
 
 
 def _lock(temporary: Path, wait: bool = True) -> int | None:
-    """A descriptor that locks the temporary until it is closed; None where it cannot be locked."""
+    """A descriptor that locks the temporary until it is closed; None if it cannot be locked."""
     if sys.platform == "win32":  # leftovers are not removed
         return None
     try:
@@ -156,7 +160,11 @@ def _sweep(path: Path) -> None:
 
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """Turn every OSError of the block into a StorageError."""
+    """Turn every OSError of the block into a StorageError.
+
+    Raises:
+        StorageError: an OSError occurred.
+    """  # noqa: DOC501
     try:
         yield
     except OSError as error:
@@ -167,7 +175,11 @@ def refusals(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _storage_errors(path: Path, temporary: Path) -> Iterator[None]:
-    """Turn errors of the disk in the caller's block into StorageError; other errors pass through."""
+    """Turn errors of the disk in the caller's block into StorageError; other errors pass through.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+    """  # noqa: DOC501
     try:
         yield
     except Exception as error:

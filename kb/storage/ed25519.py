@@ -206,9 +206,9 @@ def new_key_pair(path: Path) -> tuple[PublicKey, Path]:
 
     Raises:
         OutputExistsError: one of the two files exists.
-        StorageError: the disk refused; neither file is left.
+        StorageError: the file cannot be written; neither file is left.
         DependencyError: the library ``cryptography`` is missing.
-    """
+    """  # noqa: DOC501
     key = _library("asymmetric.ed25519").Ed25519PrivateKey.generate()
     of = _library("serialization")
     private = key.private_bytes(of.Encoding.PEM, of.PrivateFormat.PKCS8, of.NoEncryption())

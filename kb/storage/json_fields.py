@@ -19,7 +19,11 @@ class JsonReader:
     """Reads the fields of a JSON object by name and type."""
 
     def __init__(self, obj: object, path: Path, prefix: str = "") -> None:
-        """Raises BundleError where ``obj`` is no JSON object; ``prefix`` is its path in the file, with a dot."""
+        """Check that ``obj`` is a JSON object; ``prefix`` is its path in the file, with a dot.
+
+        Raises:
+            BundleError: it is not a JSON object.
+        """
         self.path = path
         self.prefix = prefix
         if not isinstance(obj, dict):

@@ -56,7 +56,7 @@ def array_of(data: NDArray[np.uint8], kinds: Collection[np.dtype[Any]]) -> NDArr
         if np.lib.format.read_magic(head) != (1, 0):
             raise ValueError("a header of another version")
         shape, by_columns, kind = np.lib.format.read_array_header_1_0(head, max_header_size=_LONGEST_HEADER)
-    except Exception as error:  # nonsense raises half a dozen kinds of errors, and warnings that tests turn into errors
+    except Exception as error:  # invalid bytes raise several kinds of errors, and warnings
         raise ValueError("not a NumPy array of version 1.0") from error
     if kind not in kinds or by_columns:
         raise ValueError(f"an array of {np.lib.format.dtype_to_descr(kind)!r:.80}")
@@ -72,7 +72,7 @@ def save_npy(path: Path, array: NDArray[np.generic]) -> None:
     """Write an array, atomically.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: the file cannot be written.
     """
     header = np.lib.format.header_data_from_array_1_0(array)
     with atomic_write(path, "wb") as file:

@@ -1,7 +1,7 @@
-"""What retrieval costs over the student alone, and the student over the bare ONNX session.
+"""Benchmark of a bundle: the cost of retrieval relative to the student, and of the student relative to ONNX Runtime.
 
-The latencies come from one process where the systems take turns (``race``), cold start and memory from fresh ones
-(``footprint``).
+Latencies come from one process in which the systems are interleaved (`interleaved`); cold start and memory come from
+new processes (`cold_start`).
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ MOST_SAMPLES = 20_000
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """How long to measure; the defaults take about 20 seconds for a student of 1 ms.
+    """Settings of a benchmark; the defaults take about 20 seconds for a student of 1 ms.
 
     Attributes:
-        seconds: for the latencies; as many visits as fit in, at least 200, at most 20,000.
-        samples: that many visits instead, whatever time they take.
-        warmup: visits before them, thrown away.
-        inputs: at most so many different texts, drawn at random.
-        passes: over the texts for the throughput, each system in turn; the median counts.
-        processes: fresh ones for cold start and memory; the median counts. 0 leaves both out.
-        answers: texts that such a process answers before its memory is looked at.
-        seed: of the choice and order of texts and of the bootstrap.
+        seconds: time for the latency measurement, which makes 200 to 20,000 visits.
+        samples: number of visits; overrides ``seconds``.
+        warmup: visits before the measurement, not counted.
+        inputs: the largest number of different texts, drawn at random.
+        passes: passes over the texts for the throughput, systems interleaved; the median counts.
+        processes: new processes for cold start and memory; the median counts. 0 skips both.
+        answers: texts that a process predicts before its memory is measured.
+        seed: seed of the choice and order of texts, and of the bootstrap.
 
     Raises:
-        UsageError: a number is below what makes sense.
+        UsageError: a number is out of range.
     """
 
     seconds: float = 10.0
@@ -65,13 +65,13 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class Latencies:
-    """One system's latencies, and those of its stages where it has them."""
+    """The latencies of one system, and of its stages if it has any."""
 
     total: Quantiles
     stages: dict[str, Quantiles]
 
     def to_json(self) -> dict[str, Any]:
-        """The percentiles, and ``stages``."""
+        """Return the percentiles, and ``stages``."""
         stages = {name: asdict(stage) for name, stage in self.stages.items()}
         return {**asdict(self.total), **({"stages": stages} if stages else {})}
 
@@ -82,15 +82,15 @@ class BenchReport:
 
     Attributes:
         latencies: by system, in the order session_run, student, student+retrieval, student+gated; the last is missing
-            without a gate, the last two where nothing is retrieved.
-        overhead: student+retrieval over student; None without the former.
-        gated_overhead: student+gated over student; None without the former.
-        runtime_overhead: student over the bare session run.
+            without a gate, the last two with an empty knowledge base.
+        overhead: student+retrieval relative to student; None without the former.
+        gated_overhead: student+gated relative to student; None without the former.
+        runtime_overhead: student relative to session_run.
         throughput: texts per second of ``predict_many``, by system.
-        processes: fresh processes, by system; empty where none were started.
-        bytes: on the disk.
+        processes: cold start and memory of new processes, by system; empty if none were started.
+        bytes: size on disk, same as `bundle_bytes`.
         tokens: p50, p95 and largest number of tokens of the inputs.
-        setting: threads, visits, texts and where they came from, rows of the knowledge base and so on.
+        setting: threads, visits, texts and their source, rows of the knowledge base and so on.
         host: the machine and the libraries.
     """
 
@@ -106,7 +106,7 @@ class BenchReport:
     host: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
+        """Return the report as a JSON object."""
         whole = self.processes.get(BLEND, self.processes.get(STUDENT))
         return {
             **{name: latencies.to_json() for name, latencies in self.latencies.items()},
@@ -138,34 +138,35 @@ def bench(
     clock: Clock = perf_counter_ns,
     require_signature: PublicKey | None = None,
 ) -> BenchReport:
-    """Measure a bundle.
+    """Measure latency, throughput, cold start, memory and size of a bundle.
 
     Args:
         path: the bundle's folder.
-        texts: what to answer. Default: the texts of the knowledge base, or the golden texts where it keeps none.
-        threads: of the runtime; None takes every core that this process may use.
-        settings: how long and how often. Default: ``BenchSettings()``.
-        source: where ``texts`` came from, for the report.
-        progress: called with (units done, units in all), after each visit, pass and process.
-        clock: for tests.
-        require_signature: whose signature the bundle must have.
+        texts: texts to predict. Default: the texts of the knowledge base, or the golden texts if it keeps none.
+        threads: threads of the runtime; None uses every core that this process may use.
+        settings: the settings. Default: ``BenchSettings()``.
+        source: source of ``texts``, for the report.
+        progress: called with (units done, units in total) after each visit, pass and process.
+        clock: clock in nanoseconds; another one for tests.
+        require_signature: the key that must have signed the bundle.
 
     Raises:
         BundleError: the bundle cannot be used.
-        TextError: a text that cannot be answered.
-        UsageError: no texts at all, or a setting that cannot be meant.
+        TextError: a text cannot be predicted.
+        UsageError: there are no texts, or an argument is invalid.
+        ReaugkdError: a new process failed.
     """
     settings = settings or BenchSettings()
     with Runtime.open(path, threads=threads, require_signature=require_signature) as runtime:
         inputs, origin = choose_inputs(runtime, texts, settings.inputs, settings.seed)
-        race = InterleavedTimer(runtime, inputs, settings.seed, clock)
-        visit_us = race.warm_up(settings.warmup)
+        timer = InterleavedTimer(runtime, inputs, settings.seed, clock)
+        visit_us = timer.warm_up(settings.warmup)
         samples = settings.samples or _fitting(settings.seconds, visit_us)
-        steps = _Steps(progress, samples + settings.passes + settings.processes * len(race.systems))
-        laps = race.run(samples, steps.done)
-        throughput = race.throughput(settings.passes, steps.done)
+        steps = _Steps(progress, samples + settings.passes + settings.processes * len(timer.systems))
+        times = timer.run(samples, steps.done)
+        throughput = timer.throughput(settings.passes, steps.done)
         processes = measure_processes(
-            Path(path).absolute(), race, settings.processes, settings.answers, steps.done, require_signature
+            Path(path).absolute(), timer, settings.processes, settings.answers, steps.done, require_signature
         )
         bundle = Bundle(Path(path).absolute(), runtime.manifest)
         setting = {
@@ -175,14 +176,14 @@ def bench(
             "threads": runtime.threads,
             "knowledge_base_rows": len(runtime.knowledge_base),
             "k": runtime.manifest.blend.k,
-            "gate_retrieved": laps.retrieved,
+            "gate_retrieved": times.retrieved,
             "gate_expected": None if runtime.gate is None else runtime.gate.retrieved,
             "seed": settings.seed,
             "passes": settings.passes,
             "processes": settings.processes,
         }
-    stages = {name: {stage: Quantiles.of(us) for stage, us in split.items()} for name, split in laps.stages.items()}
-    total, seed = laps.total, settings.seed
+    stages = {name: {stage: Quantiles.of(us) for stage, us in split.items()} for name, split in times.stages.items()}
+    total, seed = times.total, settings.seed
     return BenchReport(
         latencies={name: Latencies(Quantiles.of(us), stages.get(name, {})) for name, us in total.items()},
         overhead=Overhead.of(total[BLEND], total[STUDENT], seed) if BLEND in total else None,
@@ -191,14 +192,14 @@ def bench(
         throughput=throughput,
         processes=processes,
         bytes=bundle_bytes(bundle),
-        tokens=race.tokens(),
+        tokens=timer.tokens(),
         setting=setting,
         host=host_facts(),
     )
 
 
 def _fitting(seconds: float, visit_us: float) -> int:
-    """How many visits fit in the time."""
+    """Return the number of visits that fit in the time."""
     return max(FEWEST_SAMPLES, int(min(MOST_SAMPLES, seconds * 1e6 / visit_us)))
 
 
@@ -207,7 +208,7 @@ def _overhead_json(overhead: Overhead) -> dict[str, Any]:
 
 
 class _Steps:
-    """Counts what is done, and passes it on."""
+    """Counts finished units and reports progress."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress

@@ -1,4 +1,4 @@
-"""The machine and the libraries: what a latency means nothing without."""
+"""Description of the machine and the libraries, for reports of latencies."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..inference.threads import default_threads
 
 LIBRARIES = ("reaugkd", "numpy", "onnxruntime", "tokenizers", "usearch")
 
-# The instruction sets that decide how fast int8 is.
+# The instruction sets that determine the speed of int8.
 _INT8_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 def host_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
-    """CPU model, instruction sets that matter to int8, cores, system and versions, as JSON values.
+    """Return CPU model, instruction sets for int8, cores, operating system and versions, as a JSON object.
 
     Args:
-        cpuinfo: where Linux describes its CPUs; elsewhere the model is what ``platform`` knows and the sets are empty.
+        cpuinfo: Linux's description of the CPUs; without it the model comes from ``platform``, and there are no sets.
     """
     facts = _cpuinfo(cpuinfo)
     flags = (facts.get("flags") or facts.get("Features") or "").split()
@@ -36,7 +36,7 @@ def host_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
 
 
 def _cpuinfo(path: Path) -> dict[str, str]:
-    """The first CPU's fields."""
+    """Return the fields of the first CPU."""
     try:
         first = path.read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0]
     except OSError:

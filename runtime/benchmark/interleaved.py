@@ -1,9 +1,8 @@
-"""The systems of the benchmark, taking turns on the same inputs in one process.
+"""Interleaved timing of the benchmark's systems on the same inputs in one process.
 
-``session_run`` is ONNX Runtime on ready token ids, the floor that nothing here can go below; ``student`` tokenizes,
-runs and takes the softmax; ``student+retrieval`` searches and blends as well, ``student+gated`` only where the student
-is not sure. All use the one session of one runtime, so that none has a copy of the weights to itself in the
-processor's cache.
+``session_run`` is ONNX Runtime on token ids, the lower bound; ``student`` adds the tokenizer and the softmax;
+``student+retrieval`` adds search and blend; ``student+gated`` adds these only if the student is uncertain. All share
+one session of one runtime, so that there is one copy of the weights in the CPU's caches.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from .latency import Clock, Task, interleave, visits
 SESSION_RUN, STUDENT, BLEND, GATED = "session_run", "student", "student+retrieval", "student+gated"
 
 OWN_TEXTS = "knowledge base"
-"""Where texts come from unless others are given: rows of the knowledge base, which find themselves."""
+"""The default source of texts: rows of the knowledge base, which retrieve themselves."""
 
 TEXTS_PER_PASS = 300
-"""For the throughput: enough that starting a pool of threads does not count."""
+"""Texts of one throughput pass; enough that the start of a thread pool does not matter."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,10 @@ class RoundTimes:
     """Latencies in microseconds, in the order of visits.
 
     Attributes:
-        total: system -> [m].
+        total: system -> latencies [m].
         stages: system -> stage -> [m]: ``tokenize``, ``run``, ``search``, ``blend`` (for the student its softmax) and
-            ``rest``, what the total has beyond them.
-        retrieved: share of the visits for which ``student+gated`` retrieved; None without it.
+            ``rest``, the remainder of the total.
+        retrieved: share of the visits in which ``student+gated`` retrieved; None without this system.
     """
 
     total: dict[str, Floats]
@@ -50,16 +49,16 @@ class RoundTimes:
 
 
 class InterleavedTimer:
-    """The contestants: a runtime's session, the runtime without retrieval, with it, and with a gate where it has one.
+    """Times a runtime's session, and the runtime without retrieval, with retrieval, and with its gate if it has one.
 
     Args:
         runtime: an open bundle.
-        inputs: the texts; all are tokenized here, so that a bad one shows now.
-        seed: of the order of the texts and of the systems' turns.
-        clock: for tests.
+        inputs: the texts; all are tokenized at once, so that errors are raised here.
+        seed: seed of the order of texts and systems.
+        clock: clock in nanoseconds; another one for tests.
 
     Raises:
-        TextError: a text that cannot be answered.
+        TextError: a text cannot be predicted.
     """
 
     def __init__(self, runtime: Runtime, inputs: Sequence[Text], seed: int, clock: Clock) -> None:
@@ -79,11 +78,11 @@ class InterleavedTimer:
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """The contestants' names; without a row in the knowledge base nothing retrieves."""
+        """The names of the systems; with an empty knowledge base none of them retrieves."""
         return (SESSION_RUN, *self._runtimes)
 
     def tokens(self) -> dict[str, float]:
-        """Tokens of the inputs, special ones counted: p50, p95 and most."""
+        """Return p50, p95 and maximum of the inputs' tokens, special tokens included."""
         p50, p95, most = np.percentile(self._lengths, [50, 95, 100])
         return {"p50": float(p50), "p95": float(p95), "max": float(most)}
 
@@ -114,23 +113,23 @@ class InterleavedTimer:
         return RoundTimes({name: taken[:, i] for i, name in enumerate(names)}, stages, share)
 
     def throughput(self, passes: int, done: Callable[[], object]) -> dict[str, float]:
-        """Texts per second of ``predict_many`` with the runtime's threads: the median pass, the systems in turn."""
+        """Measure the texts per second of ``predict_many``: the median pass, systems interleaved."""
         texts = [self.inputs[i] for i in visits(len(self.inputs), TEXTS_PER_PASS, self._seed)]
         rates: dict[str, list[float]] = {name: [] for name in self._runtimes}
-        for lap in range(passes + 1):
-            turn = list(self._runtimes) if lap % 2 else list(reversed(self._runtimes))
+        for number in range(passes + 1):
+            turn = list(self._runtimes) if number % 2 else list(reversed(self._runtimes))
             for name in turn:
                 began = self._clock()
                 deque(self._runtimes[name].predict_many(texts), maxlen=0)
                 rate = 1e9 * len(texts) / (self._clock() - began)
-                if lap:  # the first pass starts threads and, above one, a second session
+                if number:  # not the first pass, which starts threads and may open a second session
                     rates[name].append(rate)
-            if lap:
+            if number:
                 done()
         return {name: statistics.median(found) for name, found in rates.items()}
 
     def tasks(self) -> list[Task]:
-        """One callable a system, in the order of ``systems``, that takes the input's number."""
+        """Return one callable per system, in the order of ``systems``; its argument is the number of the input."""
         run, feeds, inputs = self.runtime.student.session.run, self.feeds, self.inputs
 
         def session_run(i: int) -> object:
@@ -140,16 +139,19 @@ class InterleavedTimer:
 
 
 def choose_inputs(runtime: Runtime, texts: Sequence[Text] | None, most: int, seed: int) -> tuple[list[Text], str]:
-    """At most ``most`` texts to measure on, drawn at random, and where they came from.
+    """Draw at most ``most`` texts to measure.
 
     Args:
-        runtime: an open bundle, asked for its knowledge base's texts, else its golden texts, where ``texts`` is None.
-        texts: the user's own.
-        most: the number to draw.
-        seed: of the drawing.
+        runtime: an open bundle.
+        texts: the user's texts. Default: the texts of the knowledge base, or the golden texts if it keeps none.
+        most: the largest number of texts.
+        seed: seed of the random draw.
+
+    Returns:
+        The texts, and their source in words.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no texts.
     """
     kb = runtime.knowledge_base
     rng = np.random.default_rng(seed)
@@ -162,7 +164,7 @@ def choose_inputs(runtime: Runtime, texts: Sequence[Text] | None, most: int, see
         chosen, source = [golden.text for golden in runtime.manifest.golden], "golden texts"
     if not chosen:
         raise UsageError(
-            "there are no texts to measure on", found=source, expected="at least one", remedy="Give some with --data."
+            "there are no texts to measure on", found=source, expected="at least one", remedy="Give texts with --data."
         )
     return chosen, source
 
@@ -177,6 +179,6 @@ def _predictor(runtime: Runtime, inputs: Sequence[Text]) -> Task:
 
 
 def _stages(timings: Floats, total: Floats) -> dict[str, Floats]:
-    """[m, 4] timings and [m] totals -> stage -> [m]."""
+    """Split timings [m, 4] and totals [m] into stages: stage -> [m]."""
     stages: dict[str, Any] = dict(zip(("tokenize", "run", "search", "blend"), timings.T, strict=True))
     return {**stages, "rest": total - timings.sum(axis=1)}

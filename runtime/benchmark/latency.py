@@ -1,8 +1,8 @@
-"""Timing systems against each other: interleaved in one process, on the same inputs, in random order.
+"""Interleaved timing of several systems: in one process, on the same inputs, in random order.
 
-One after the other, two systems meet another clock frequency, another neighbour on the machine, another cache; a few
-per cent of difference, which is what is looked for here, drown in that. So every visit to an input runs all systems
-back to back, in an order drawn anew each time, and the statistics compare within visits.
+Measured one after the other, two systems differ in clock frequency, load and caches by more than the few per cent that
+matter here. So every visit to an input runs all systems one after the other, in a new random order, and the statistics
+compare latencies of the same visit.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from ..evaluation.bootstrap import Interval, percentile_interval
 from ..evaluation.metrics import Floats, Ints
 
 Task = Callable[[int], object]
-"""Runs one system on the input with this number; what it returns is handed to ``after``."""
+"""Runs one system on the input with this number; the result is passed to ``after``."""
 
 Clock = Callable[[], int]
-"""Nanoseconds since any fixed moment."""
+"""Returns nanoseconds since a fixed point in time."""
 
 BLOCKS = 50
-"""Stretches of consecutive visits that the bootstrap resamples as a whole."""
+"""Number of blocks of consecutive visits for the block bootstrap."""
 
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Percentiles (linear between order statistics) in microseconds."""
+    """Percentiles of latencies in microseconds, by linear interpolation between order statistics."""
 
     p50_us: float
     p95_us: float
@@ -40,19 +40,18 @@ class Quantiles:
 
     @classmethod
     def of(cls, microseconds: Floats) -> Quantiles:
-        """Of [m] latencies."""
+        """Compute the percentiles of latencies [m]."""
         return cls(*(float(value) for value in np.percentile(microseconds, [50, 95, 99])))
 
 
 @dataclass(frozen=True)
 class Overhead:
-    """What one system costs over another.
+    """The latency of one system relative to a baseline.
 
     Attributes:
         p50_percent: the ratio of the two p50, minus 1, in per cent.
         p95_percent: the same of the two p95.
-        mean_percent: the same of the two means; of a system that has more to do for a few texts only, the p50 says
-            nothing of those.
+        mean_percent: the same of the two means, which include the few slow texts of a gated system.
         p50_us: the difference of the two p50.
         p95_us: the difference of the two p95.
         paired_p50_us: the p50 of the differences within each visit.
@@ -69,7 +68,7 @@ class Overhead:
 
     @classmethod
     def of(cls, system: Floats, baseline: Floats, seed: int = 0) -> Overhead:
-        """Of [m] latencies of ``system`` over [m] of ``baseline``, both in microseconds and in the order of visits."""
+        """Compare latencies [m] of two systems, in microseconds, in the order of visits."""
         p50, p95 = np.percentile(system, [50, 95])
         base50, base95 = np.percentile(baseline, [50, 95])
         return cls(
@@ -84,15 +83,15 @@ class Overhead:
 
 
 def median_ratio_interval(system: Floats, baseline: Floats, seed: int = 0) -> Interval:
-    """95 % bootstrap interval of ``100 * (median(system) / median(baseline) - 1)``.
+    """Compute the 95 % bootstrap interval of ``100 * (median(system) / median(baseline) - 1)``.
 
-    Visits are resampled in blocks of consecutive ones, both systems together: what disturbs a machine lasts longer
-    than one visit, and visits resampled one by one would make the interval too narrow.
+    Blocks of consecutive visits are resampled, both systems together: a disturbance lasts longer than one visit, so
+    independent visits would give a too narrow interval.
 
     Args:
-        system: [m] latencies, in the order of visits.
-        baseline: [m], of the same visits.
-        seed: of the resampling.
+        system: latencies [m], in the order of visits.
+        baseline: latencies [m] of the same visits.
+        seed: seed of the resampling.
     """
     pairs = np.stack([system, baseline], axis=1)
     size = max(1, len(pairs) // BLOCKS)
@@ -106,7 +105,7 @@ def median_ratio_interval(system: Floats, baseline: Floats, seed: int = 0) -> In
 
 
 def visits(inputs: int, count: int, seed: int) -> Ints:
-    """[count] input numbers: every input once in random order, then all again in another, and so on."""
+    """Return ``count`` input numbers: all inputs in random order, then all in another random order, and so on."""
     rng = np.random.default_rng(seed)
     rounds = -(-count // inputs)
     return np.concatenate([rng.permutation(inputs) for _ in range(rounds)])[:count].astype(np.int64)
@@ -120,14 +119,14 @@ def interleave(
     clock: Clock = perf_counter_ns,
     after: Callable[[int, int, object], object] | None = None,
 ) -> Floats:
-    """Run every task on every visited input and time each run.
+    """Time every task on every visited input.
 
     Args:
         tasks: the systems.
-        order_of_inputs: [m] input numbers, as of ``visits``.
-        seed: of the order of the tasks within a visit.
-        clock: for tests.
-        after: called as ``after(visit, task, result)`` after each run, outside the timed stretch.
+        order_of_inputs: input numbers [m], from ``visits``.
+        seed: seed of the order of tasks within a visit.
+        clock: clock in nanoseconds; another one for tests.
+        after: called as ``after(visit, task, result)`` after each run, outside of the measured time.
 
     Returns:
         Microseconds [m, tasks].
@@ -145,13 +144,13 @@ def interleave(
                 taken[visit, task] = (ended - began) / 1e3
                 if after is not None:
                     after(visit, task, result)
-                result = None  # freed here, not within the next one's stretch
+                result = None  # freed outside of the measured time
     return taken
 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A collection strikes at random and takes as long as what is timed here."""
+    """Disable garbage collection, which takes as long as a run and happens at random."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

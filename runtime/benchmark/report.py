@@ -1,4 +1,4 @@
-"""The text form of a benchmark."""
+"""Text report of a benchmark for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .latency import Overhead
 
 
 def format_bench(report: BenchReport) -> str:
-    """The benchmark as tables: latencies, stages, what retrieval costs, starts, memory and bytes."""
+    """Format the benchmark: latencies, stages, overhead of retrieval, throughput, cold start, memory and bytes."""
     setting = report.setting
     lines = [
         f"{setting['samples']} visits to {setting['texts']} texts ({setting['source']}), "
@@ -18,23 +18,25 @@ def format_bench(report: BenchReport) -> str:
         "",
         table(["microseconds", "p50", "p95", "p99"], _latency_rows(report)),
         "",
-        f"runtime over bare session.run: {_overhead(report.runtime_overhead)}",
+        f"runtime over session.run:      {_overhead(report.runtime_overhead)}",
     ]
     if report.overhead is not None:
         lines.append(f"retrieval over the student:   {_overhead(report.overhead)}")
     if report.gated_overhead is not None:
         share = f"{setting['gate_retrieved']:.1%} of the visits retrieve"
         if setting["source"] == OWN_TEXTS:
-            share += f" (its own rows, of which it is sure; of others {setting['gate_expected']:.1%} did at export)"
+            share += (
+                f" (of the knowledge base's own rows; at export {setting['gate_expected']:.1%} of the held-out rows)"
+            )
         lines.append(f"gated over the student:       {_overhead(report.gated_overhead)}; {share}")
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in report.throughput.items())
-    lines.append(f"texts a second:               {rates}")
+    lines.append(f"texts per second:              {rates}")
     if report.processes:
-        lines += ["", table(["a fresh process", "import ms", "open ms", "first ms", "RSS MB"], _process_rows(report))]
+        lines += ["", table(["a new process", "import ms", "open ms", "first ms", "RSS MB"], _process_rows(report))]
     sizes = report.bytes
     lines += [
         "",
-        f"bytes: student {sizes['student']:,}, knowledge base {sizes['knowledge_base']:,}, in all {sizes['total']:,}",
+        f"bytes: student {sizes['student']:,}, knowledge base {sizes['knowledge_base']:,}, total {sizes['total']:,}",
     ]
     return "\n".join(lines)
 

@@ -101,10 +101,13 @@ class Bundle:
         return cls(folder, manifest, content)
 
     def refuse_edits(self, what: str) -> None:
-        """Raise UsageError if the knowledge base was edited.
+        """Check that the knowledge base has no edits.
 
         Args:
             what: the operation that needs an unedited bundle, for the message.
+
+        Raises:
+            UsageError: the knowledge base was edited.
         """
         _, head = HeadFile(self.path).read()
         if head is not None and head.seq:
@@ -231,7 +234,7 @@ def plain_size(folder: Path, name: str, expected: str) -> int:
     Raises:
         BundleIntegrityError: it is missing.
         BundleError: it is a link, pipe or device.
-    """
+    """  # noqa: DOC501
     path = folder
     try:
         for part in PurePosixPath(name).parts:
@@ -249,7 +252,11 @@ def plain_size(folder: Path, name: str, expected: str) -> int:
 
 
 def _refuse_unusual(path: Path, mode: int) -> None:
-    """Refuse a link, pipe, socket or device; the caller refuses a folder in a file's place."""
+    """Check that a path is no link, pipe, socket or device; the caller refuses a folder.
+
+    Raises:
+        BundleError: it is one of these.
+    """
     if stat.S_ISLNK(mode):
         raise BundleError(
             "a bundle must not contain links",

@@ -14,14 +14,14 @@ from ...errors import BundleVersionError
 from ...kb.index.hnsw import IndexConfig
 from ...kb.storage.atomic import atomic_write, sha256_file
 from ...kb.storage.json_fields import JsonReader
-from ..decision.abstention import Abstention, read_abstention, write_thresholds
+from ..decision.abstention_thresholds import Abstention, read_abstention, write_thresholds
 from ..decision.blend_config import BlendConfig, read_blend
 from ..decision.gating import Gate, read_gate
 
 FORMAT_VERSION = 2
 """The newest format that can be read. 1: soft labels of all classes; 2: also of the most probable classes only.
 
-The export writes the oldest format that can hold the bundle.
+The export writes the oldest format that can hold the bundle: `KnowledgeBase.format_version`.
 """
 
 MANIFEST_FILE = "manifest.json"
@@ -187,7 +187,11 @@ def file_record(path: Path) -> FileRecord:
 
 
 def _plain(value: object) -> object:
-    """NumPy's scalars, and paths, as JSON values."""
+    """Convert NumPy scalars and paths to JSON values.
+
+    Raises:
+        TypeError: a value of another type.
+    """
     if isinstance(value, Path):
         return str(value)
     item: Callable[[], object] | None = getattr(value, "item", None)

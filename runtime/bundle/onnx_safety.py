@@ -46,7 +46,7 @@ def check_onnx_file(path: Path) -> None:
     Raises:
         BundleError: the model has external data, a loop or a function.
         BundleIntegrityError: the file is not an ONNX model.
-    """
+    """  # noqa: DOC501
     with path.open("rb") as file:
         size = path.stat().st_size
         if not 0 < size <= _LARGEST:
@@ -83,7 +83,11 @@ def _unwanted(data: mmap.mmap) -> str | None:
 
 
 def _fields(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-    """The (field number, value) pairs of one message; the value is an integer, or the (start, stop) of bytes."""
+    """Yield the (field number, value) pairs of one message; the value is an integer, or the (start, stop) of bytes.
+
+    Raises:
+        ValueError: the message is malformed.
+    """
     while at < stop:
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7

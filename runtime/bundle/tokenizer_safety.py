@@ -34,7 +34,7 @@ def check_size(path: Path) -> None:
     Raises:
         OSError: the file is missing.
         BundleError: it is larger than `MOST_BYTES`.
-    """
+    """  # noqa: DOC501
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise _refused(path, f"{size:,} bytes", f"at most {MOST_BYTES:,}")
@@ -45,7 +45,7 @@ def check_growth(tokenizer: Tokenizer, path: Path) -> None:
 
     Raises:
         BundleError: it can make a text a hundred times longer, or it accepts too long words.
-    """
+    """  # noqa: DOC501
     parts = [tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.post_processor]
     growth = math.prod(_growth(json.loads(part.__getstate__())) for part in parts if part is not None)
     if not growth <= _MOST_GROWTH:
@@ -56,7 +56,7 @@ def check_growth(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def _growth(step: dict[str, Any]) -> float:
-    """The factor by which a step can expand a text, without what it adds once."""
+    """Compute the factor by which a step can expand a text, without a constant addition."""
     kind = step.get("type")
     if kind == "Sequence":
         inner = [value for value in step.values() if isinstance(value, list)]

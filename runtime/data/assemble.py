@@ -49,7 +49,7 @@ def read_split(table: Table, columns: Columns, *, label: bool) -> Split:
     Raises:
         DataError: the table is empty, or a row cannot be used (the first one is raised, also as ColumnError, LabelError
             or TextError).
-    """
+    """  # noqa: DOC501
     source = table.source
     header, rows = _read_header(table)
     chosen = choose_columns(header, columns, source, label=label)
@@ -74,7 +74,11 @@ def _append(split: Split, row: tuple[int, Mapping[str, object]], chosen: ChosenC
 
 
 def _read_header(table: Table) -> tuple[tuple[str, ...], Iterator[RawRow | BadRow]]:
-    """Return the column names (those of the first row, if each row names its own) and all rows."""
+    """Return the column names (those of the first row, if each row names its own) and all rows.
+
+    Raises:
+        DataError: the table is empty.
+    """  # noqa: DOC501
     source = table.source
     if table.header is not None:
         return table.header, table.rows

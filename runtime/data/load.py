@@ -50,7 +50,7 @@ def load_dataset(
         DataError: the file does not exist, has no rows, or has a malformed row.
         UsageError: the task is unknown.
         DependencyError: the file is Parquet, and pyarrow is not installed.
-    """
+    """  # noqa: DOC501
     path = Path(path)
     chosen = require_task(task)
     if not path.exists():

@@ -42,6 +42,7 @@ def stratified_split(
     Raises:
         UsageError: neither or both of ``share`` and ``count`` are given, one is out of range, or the classes do not
             have enough rows.
+        ValueError: ``labels`` are not integers [n].
     """
     import numpy as np
 
@@ -150,7 +151,7 @@ def choose_split(dataset: Dataset, name: str | None) -> tuple[str, Split]:
     Raises:
         UsageError: there is no such split.
         LabelError: the split has no labels.
-    """
+    """  # noqa: DOC501
     test = dataset.splits.get("test")
     if name is None:
         name = "test" if test is not None and test.labels is not None else "dev"

@@ -1,4 +1,4 @@
-"""Read texts to predict row by row, in constant memory, with an error in place of a row that cannot be used."""
+"""Read texts to predict row by row, in constant memory, with an error for a row that cannot be used."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def distance(similarities: Floats) -> Floats:
 
 
 def uncertainty(student: Floats) -> Floats:
-    """The generalized entropy of probabilities [..., c]; a sum of powers so flat that the smallest ones count too."""
+    """Compute the generalized entropy (GEN) of probabilities [..., c]; the small exponent weights small ones more."""
     products = student * (1.0 - student)
     np.maximum(products, 0.0, out=products)  # rounding can put a probability above 1
     found: Floats = _sum(np.power(products, _GAMMA, out=products), axis=-1)
@@ -66,7 +66,7 @@ def uncertainty(student: Floats) -> Floats:
 
 
 def disagreement(student: Floats, retrieved: Floats) -> Floats:
-    """The chance that two labels, drawn from probabilities [..., c] and [..., c], differ."""
+    """Compute the probability that two labels, drawn from probabilities [..., c] and [..., c], differ."""
     found: Floats = 1.0 - _sum(student * retrieved, axis=-1)
     return found
 
@@ -150,9 +150,9 @@ class Tails:
     ) -> RejectionScore:
         """The rejection score of one answer.
 
-        The student was not trained on what edits decide, so its signals count less there: with a part m of the answer
-        on labels that edits added, uncertainty and disagreement are multiplied by 1 - m; with a part a from a pinned
-        row, all three signals are multiplied by 1 - a.
+        The student was not trained on edits, so its signals count less for edited rows: with a part m of the answer on
+        labels that edits added, uncertainty and disagreement are multiplied by 1 - m; with a part a from a pinned row,
+        all three signals are multiplied by 1 - a.
 
         Args:
             student: [c], the student's probabilities.

@@ -21,7 +21,7 @@ class Difference:
         kind: ``"added"``, ``"removed"`` or ``"relabelled"``.
         old: its labelling before; None for an added row, or where the files no longer hold it.
         new: its labelling after; None for a removed row.
-        text: its text; None where it is not kept, or was erased.
+        text: its text; None if it is not kept, or was erased.
     """
 
     id: int
@@ -53,7 +53,7 @@ def differences(store: KnowledgeStore, first: int = 0, last: int | None = None) 
     """The rows that differ between the states after two edits, in the order of their ids.
 
     Args:
-        store: of the bundle.
+        store: the store of the bundle.
         first: number of the earlier edit; 0 is the export.
         last: number of the later edit. Default: the last one.
 

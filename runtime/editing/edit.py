@@ -52,10 +52,10 @@ class Edit:
     Attributes:
         entry: its line of the journal; None for a preview, or where there was nothing to change.
         change: the rows that change.
-        ids: of the rows that were added, relabelled or left unchanged, in the order in which they were given.
+        ids: ids of the rows that were added, relabelled or left unchanged, in the order of the arguments.
         unchanged: number of rows that had the label already.
         preview: the changed answers on the held-out rows; None unless ``preview`` or ``guard`` was given.
-        compacted: the journal's entry of the automatic compaction; None where there was none.
+        compacted: the journal's entry of the automatic compaction; None if there was none.
         not_compacted: the error of an automatic compaction that failed; the edit itself is made.
     """
 

@@ -1,6 +1,6 @@
-"""Edits of a bundle's knowledge base: rows are given as texts and labels, and the student computes their keys.
+"""Edits of a bundle's knowledge base: the caller gives texts and labels, and the student computes the keys.
 
-A row with one label that an edit adds or changes is pinned: its text is answered with that label from then on
+A row with one label that an edit adds or changes is pinned: its text is predicted with that label from then on
 (`blending.blend_edited`), and for similar texts it counts as one more neighbour.
 """
 
@@ -54,18 +54,21 @@ from .undo import check_undo, entry_to_undo
 from .verify import Verified, verify_history
 from .writer import KnowledgeWriter
 
-_COMPACT_SHARE, _COMPACT_ROWS = 0.2, 256  # edited rows above which edits are compacted: a share, and at least so many
+_COMPACT_SHARE, _COMPACT_ROWS = (
+    0.2,
+    256,
+)  # automatic compaction: share of edited rows, and minimum
 
 _Make = Callable[[OverlayKnowledgeBase, int], ChangeBuilder | Change]
 
 
 class KnowledgeEditor:
-    """Edits the knowledge base of an open runtime; every runtime that has the bundle open answers with it at once.
+    """Edits the knowledge base of an open runtime; an edit takes effect at once in every runtime with the bundle open.
 
     Args:
-        store: of the bundle.
-        tokenizer: of the bundle.
-        student: of the bundle; it computes keys.
+        store: the store of the bundle.
+        tokenizer: the tokenizer of the bundle.
+        student: the student of the bundle; it computes keys.
     """
 
     def __init__(self, store: KnowledgeStore, tokenizer: TextTokenizer, student: StudentSession) -> None:
@@ -98,7 +101,7 @@ class KnowledgeEditor:
             EditRefusedError: the guard refuses the edit.
             UsageError: an argument of the wrong type, a row without a label, shares that are no distribution, or
                 another edit is running.
-            StorageError: the disk refused; nothing is changed.
+            StorageError: the file cannot be written; nothing is changed.
         """
         checked, given = edit_options(options), checked_rows(texts, label, soft)
         checked_flag("new_labels", new_labels)
@@ -132,7 +135,7 @@ class KnowledgeEditor:
         Raises:
             UsageError: an argument of the wrong type, there is no such row, or another edit is running.
             EditRefusedError: the guard refuses the edit.
-            StorageError: the disk refused; nothing is changed.
+            StorageError: the file cannot be written; nothing is changed.
         """
         checked = edit_options(options)
         by_id, by_text, by_label = checked_ids(ids), checked_texts(texts), checked_labels(labels)
@@ -154,8 +157,8 @@ class KnowledgeEditor:
     ) -> Edit:
         """Change the label of rows, given by id or by text.
 
-        By text it works as `add`: the text is answered with the label afterwards. By id the row keeps its key, which
-        may be the teacher's, so its text may get another answer.
+        By text it works like `add`: the text is predicted with the label afterwards. By id the row keeps its key, which
+        may be the teacher's, so its text may be predicted with another label.
 
         Args:
             rows: id or text to a label, or to label names and shares.
@@ -166,16 +169,16 @@ class KnowledgeEditor:
             LabelError: a label is unknown.
             UsageError: an argument of the wrong type, there is no such row, or another edit is running.
             EditRefusedError: the guard refuses the edit.
-            StorageError: the disk refused; nothing is changed.
+            StorageError: the file cannot be written; nothing is changed.
         """
         checked, known = edit_options(options), self._store.current().labels
         checked_flag("new_labels", new_labels)
-        wanted = [(key, labelling_of(row, known, new_labels)) for key, row in rows_of_mapping(rows)]
-        keys = {key: self._key(key) for key, _ in wanted if not isinstance(key, int)}
+        labellings = [(key, labelling_of(row, known, new_labels)) for key, row in rows_of_mapping(rows)]
+        keys = {key: self._key(key) for key, _ in labellings if not isinstance(key, int)}
 
         def make(kb: OverlayKnowledgeBase, next_id: int) -> ChangeBuilder:
-            builder = ChangeBuilder(new_names((labelling for _, labelling in wanted), kb.labels))
-            for key, labelling in wanted:
+            builder = ChangeBuilder(new_names((labelling for _, labelling in labellings), kb.labels))
+            for key, labelling in labellings:
                 if isinstance(key, int):
                     row = kb.find(key)
                     if row is None:
@@ -198,7 +201,7 @@ class KnowledgeEditor:
         Raises:
             UsageError: there is no such edit, a later edit changed the same rows, or a compaction erased them.
             EditRefusedError: the guard refuses the edit.
-            StorageError: the disk refused; nothing is changed.
+            StorageError: the file cannot be written; nothing is changed.
         """
         checked, entry = edit_options(options), entry_to_undo(self._store.log(), seq)
         inverse = entry.change.inverse()
@@ -215,12 +218,12 @@ class KnowledgeEditor:
         """Write all edits into new files and erase removed rows; an erased row cannot be restored afterwards.
 
         Args:
-            progress: called with (rows done, rows in all).
+            progress: called with (rows done, rows in total).
             options: `WriteKeywords`.
 
         Raises:
             UsageError: there was no edit since the last compaction, or another edit is running.
-            StorageError: the disk refused; nothing is changed.
+            StorageError: the file cannot be written; nothing is changed.
         """
         return self._compact(write_options(options), progress)
 
@@ -242,7 +245,15 @@ class KnowledgeEditor:
         return differences(self._store, first, last)
 
     def verify(self, export: str | os.PathLike[str] | None = None) -> Verified:
-        """Check the chain of edits, and with a copy of the export repeat them (`verify.verify_history`)."""
+        """Check the chain of edits; with a copy of the export, repeat them and compare the files.
+
+        Args:
+            export: the path of a copy of the bundle from before the first edit. Default: no comparison.
+
+        Raises:
+            BundleIntegrityError: the journal or a file is damaged, or the edits give other files.
+            UsageError: ``export`` is not a path, is another bundle, or has edits.
+        """
         if export is not None and not isinstance(export, str | os.PathLike):
             raise UsageError("export is unusable", found=repr(export), expected="the path of a bundle")
         return verify_history(self._store, None if export is None else Path(export))
@@ -274,7 +285,7 @@ class KnowledgeEditor:
         return KnowledgeWriter(self._store).write_snapshot(options, self._queries(), progress)
 
     def _compacted(self, done: Edit, options: EditOptions) -> Edit:
-        """The edit with the automatic compaction that follows it; where that fails, the edit is made nevertheless."""
+        """Compact automatically after an edit; if that fails, the edit is saved nevertheless."""
         try:
             return replace(done, compacted=self._compact(replace(options, why="automatic compaction")))
         except ReaugkdError as error:

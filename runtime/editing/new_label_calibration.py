@@ -3,7 +3,8 @@
 A new label with five rows competes with old labels of a hundred rows each: without a factor most of its texts go to old
 labels. A hundred new labels, on the other hand, would take too many texts from the old ones. The factor on the odds of
 all new labels is therefore the largest one with which at most a share `LOSS` of the held-out rows is lost to them. On
-clinc150, with 30 of 150 intents as new labels of five rows each, this nearly doubled their recall (docs/editing.md).
+clinc150, with 30 of 150 intents as new labels of five rows each, this nearly doubled their recall
+(docs/explanation/lab-book.md).
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ _LEAST, _MOST = 1e-3, 1e3
 
 
 def new_label_odds(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Change) -> float | None:
-    """The factor after an edit; None where it stays unchanged.
+    """The factor after an edit; None if it stays unchanged.
 
     It is fitted again where there are fewer rows with new labels than before, or about a quarter more.
 
     Args:
-        store: of the bundle.
-        kb: before the edit.
+        store: the store of the bundle.
+        kb: the knowledge base before the edit.
         change: the edit.
     """
     trained = len(store.bundle.manifest.labels)
@@ -67,8 +68,8 @@ def calibrated(store: KnowledgeStore, kb: OverlayKnowledgeBase) -> float:
     """The factor fitted on the held-out rows; 1 where the bundle has none.
 
     Args:
-        store: of the bundle.
-        kb: with rows of new labels.
+        store: the store of the bundle.
+        kb: the knowledge base, with rows of new labels.
     """
     try:
         heldout, related = store.heldout(), store.related()

@@ -1,7 +1,7 @@
-"""Preview of an edit: which of the bundle's held-out rows get another answer.
+"""Preview of an edit: the held-out rows of the bundle whose predicted label changes.
 
-The knowledge base usually contains the held-out rows, and each would find itself. The preview hides them, so that each
-row is answered like a new text.
+The knowledge base usually contains the held-out rows, and each would retrieve itself. The preview hides them, so that
+each row is predicted like a new text.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Flip:
     Attributes:
         row: its number among the held-out rows.
         gold: its gold label.
-        before: its answer before the edit.
-        after: its answer after the edit.
+        before: its predicted label before the edit.
+        after: its predicted label after the edit.
     """
 
     row: int
@@ -66,11 +66,11 @@ class Preview:
 
 
 def preview_change(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Change) -> Preview:
-    """Answer the held-out rows before and after an edit.
+    """Predict the held-out rows before and after an edit.
 
     Args:
-        store: of the bundle.
-        kb: before the edit.
+        store: the store of the bundle.
+        kb: the knowledge base before the edit.
         change: the edit.
 
     Raises:
@@ -89,7 +89,7 @@ def preview_change(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Chan
 
 
 def _answers(kb: OverlayKnowledgeBase, heldout: HeldOutRows, config: BlendConfig) -> NDArray[np.int64]:
-    """The label number that each held-out row is answered with, int64 [n]."""
+    """Predict the label index of each held-out row, int64 [n]."""
     found = np.zeros(len(heldout), np.int64)
     rows, similarities = kb.search_many(heldout.queries, config.k)
     for row, (logits, near, nearness) in enumerate(zip(heldout.logits, rows, similarities, strict=True)):

@@ -1,4 +1,4 @@
-"""Resolve the texts and ids of an edit to rows: new ones, stored ones, and ones that replace others."""
+"""Resolve the texts and ids of an edit to rows: new rows, stored rows, and rows that replace others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ChangeBuilder:
         add: new rows.
         remove: ids of rows that new ones replace.
         relabel: rows that change their label.
-        ids: of the rows of all given texts, in their order.
+        ids: ids of the rows of all given texts, in their order.
         unchanged: number of rows that have the label already.
     """
 
@@ -60,15 +60,15 @@ class ChangeBuilder:
             self.relabel.append(Relabelling(row_id, old, labelling))
 
     def text(self, kb: OverlayKnowledgeBase, text: Text, labelling: Labelling, key: Floats, next_id: int) -> None:
-        """Make the knowledge base answer a text with a labelling.
+        """Change the knowledge base so that a text is predicted with a labelling.
 
         A stored row with this text is relabelled if a search with the text finds it. Otherwise (the teacher made its
         key, for example) a new row replaces it.
 
         Args:
-            kb: before the edit.
+            kb: the knowledge base before the edit.
             text: the text.
-            labelling: of the text's row.
+            labelling: the labelling of the text's row.
             key: the student's key of the text, float32 [d].
             next_id: the first free id before this change.
         """
@@ -117,7 +117,7 @@ def ids_with_label(kb: OverlayKnowledgeBase, label: str) -> list[int]:
 
     Raises:
         LabelError: the label is unknown.
-    """
+    """  # noqa: DOC501
     if label not in kb.labels:
         raise unknown_label(label, kb.labels)
     number = kb.labels.index(label)
@@ -131,8 +131,8 @@ def checked_rows(
 
     Args:
         texts: one or several texts, pairs or rows.
-        label: of the texts.
-        soft: label names and shares, of the texts.
+        label: the label of the texts.
+        soft: label names and shares of the texts.
 
     Raises:
         UsageError: a value of the wrong type, or a `Row` beside ``label`` or ``soft``.
@@ -161,7 +161,7 @@ def checked_ids(ids: Iterable[int]) -> list[int]:
     """Ids of rows as whole numbers.
 
     Raises:
-        UsageError: a value of another type, or one value in place of several.
+        UsageError: a value of another type, or one value instead of several.
     """
     return [_checked_id(row_id) for row_id in _several("ids", ids, "a list of ids")]
 
@@ -170,7 +170,7 @@ def checked_texts(texts: Iterable[Text]) -> list[Text]:
     """Texts and pairs.
 
     Raises:
-        UsageError: a value of another type, or one text in place of several.
+        UsageError: a value of another type, or one text instead of several.
     """
     found = _several("texts", texts, "a list of texts")
     for text in found:
@@ -184,7 +184,7 @@ def checked_labels(labels: Iterable[str]) -> list[str]:
     """Names of labels.
 
     Raises:
-        UsageError: a value of another type, or one name in place of several.
+        UsageError: a value of another type, or one name instead of several.
     """
     found = _several("labels", labels, "a list of labels")
     for label in found:
@@ -203,7 +203,11 @@ def _checked_id(value: object) -> int:
 
 
 def _several(name: str, values: Any, expected: str) -> list[Any]:
-    """The values of an iterable that is no single value."""
+    """Return the values of an iterable.
+
+    Raises:
+        UsageError: ``values`` is a single value.
+    """
     if isinstance(values, str | bytes | Mapping | Row) or not isinstance(values, Iterable):
         raise UsageError(f"{name} is unusable", found=repr(values), expected=expected, remedy="Put it into a list.")
     return list(values)
@@ -219,8 +223,8 @@ def distinct(rows: Sequence[Row], known: Sequence[str], new_labels: bool) -> lis
     """The rows with their labellings, without repeated ones.
 
     Args:
-        rows: to add.
-        known: labels.
+        rows: the rows to add.
+        known: the known labels.
         new_labels: whether unknown labels are allowed.
 
     Raises:
@@ -249,14 +253,14 @@ def labelling_of(row: Row, known: Sequence[str], new_labels: bool, number: int |
 
     Args:
         row: the row.
-        known: labels.
+        known: the known labels.
         new_labels: whether unknown labels are allowed.
-        number: of the row, for messages.
+        number: the number of the row, for messages.
 
     Raises:
         LabelError: a label is unknown.
         UsageError: no label, or shares that are no distribution.
-    """
+    """  # noqa: DOC501
     try:
         labelling = row.labelling
     except ReaugkdError as error:

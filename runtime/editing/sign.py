@@ -19,14 +19,14 @@ def sign_bundle(folder: Path, key: PrivateKey) -> Signature:
     Raises:
         BundleError: the bundle cannot be used.
         UsageError: this key did not sign all its edits.
-        StorageError: the disk refused.
+        StorageError: the file cannot be written.
     """
     bundle = Bundle.open(folder)
     try:
         KnowledgeStore(bundle, signer=key.public)
     except BundleIntegrityError as error:
         raise UsageError(
-            "the bundle has edits that this key has not signed, so no signature can make it open",
+            "the bundle has edits that this key has not signed, so a signature would not make it open",
             path=folder,
             found=f"{error.message} ({error.found})",
             remedy="Sign the export before the first edit, and sign edits with the same key.",

@@ -52,7 +52,7 @@ class Snapshot:
         kb_rows: number of rows.
         pins: whether there are pinned rows.
         next_id: the id of the next added row, larger than all ids so far.
-        related: first row and end of the bundle's held-out rows; None where they are unknown.
+        related: first row and end of the bundle's held-out rows; None if they are unknown.
         seq: number of the last edit before it.
         after: that edit's hash, or the manifest's seal.
         recall: measured recall of the search.
@@ -93,7 +93,7 @@ class Snapshot:
 
         Args:
             folder: `kb/` of the bundle.
-            manifest: of the bundle.
+            manifest: the manifest of the bundle.
             seal: the manifest's hash, with which the chain of edits begins.
         """
         listed = {name.rpartition("/")[2] for name in manifest.files}
@@ -108,7 +108,7 @@ class Snapshot:
             FileNotFoundError: its folder is missing.
             BundleIntegrityError: its table is damaged, or belongs to another bundle.
             BundleError: a field is missing or unusable.
-        """
+        """  # noqa: DOC501
         folder = bundle / SNAPSHOTS / str(head.snapshot)
         path = folder / SNAPSHOT_FILE
         size = plain_size(bundle, f"{SNAPSHOTS}/{head.snapshot}/{SNAPSHOT_FILE}", "a snapshot's table")
@@ -173,7 +173,7 @@ class Snapshot:
         """Write the table of contents into the snapshot's folder.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the file cannot be written.
         """
         table: dict[str, Any] = {
             "format": FORMAT,

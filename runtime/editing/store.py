@@ -140,7 +140,8 @@ class KnowledgeStore:
 
         Raises:
             BundleIntegrityError: the history or the journal is damaged, or an edit lacks a required signature.
-        """
+            BundleError: the parts do not fit each other.
+        """  # noqa: DOC501
         for last in _TRIES:
             view = self.current()
             try:
@@ -161,7 +162,7 @@ class KnowledgeStore:
         return HeldOutRows.open(self.bundle.path, len(manifest.labels), manifest.kb.ndim, manifest.kb_rows)
 
     def related(self) -> tuple[int, int] | None:
-        """First row and end of the held-out rows in the knowledge base; None where there are none."""
+        """First row and end of the held-out rows in the knowledge base; None if there are none."""
         snapshot = self.view.snapshot
         if snapshot.number or HELDOUT_FILE not in self.bundle.manifest.files:
             return snapshot.related
@@ -246,7 +247,11 @@ class KnowledgeStore:
         return View(edited, edited.labels, head, snapshot, line)
 
     def _history(self, snapshot: Snapshot) -> list[Entry]:
-        """The edits before a snapshot; the last one is the compaction that wrote it."""
+        """Read the edits before a snapshot; the last one is the compaction that wrote it.
+
+        Raises:
+            BundleIntegrityError: the history is damaged.
+        """  # noqa: DOC501
         if not snapshot.number:
             return []
         from ...kb.edits.journal import damaged, read_journal
@@ -263,14 +268,18 @@ class KnowledgeStore:
         entries = list(read_journal(data, path, config.dtype, config.ndim, 0, self.bundle.seal))
         self._check_signatures(entries, path)
         if not entries or (entries[-1].seq, entries[-1].after) != (snapshot.seq, snapshot.after):
-            raise damaged(path, f"{len(entries)} edits in place of {snapshot.seq}")
+            raise damaged(path, f"{len(entries)} edits instead of {snapshot.seq}")
         hashes = {name: record.sha256 for name, record in snapshot.files.items() if name != HISTORY_FILE}
         if entries[-1].files != {**hashes, SNAPSHOT_FILE: snapshot.digest()}:
             raise damaged(path, "a compaction with other files, or another table of contents")
         return entries
 
     def _entries(self, snapshot: Snapshot, head: JournalHead, known: JournalHead) -> list[Entry]:
-        """The journal's entries between two states."""
+        """Read the journal's entries between two states.
+
+        Raises:
+            BundleIntegrityError: the journal is damaged.
+        """  # noqa: DOC501
         path, config = snapshot.journal, snapshot.kb
         if (head.length, head.seq, head.after) == (known.length, known.seq, known.after):
             return []
@@ -301,7 +310,11 @@ def _kept(row: NewRow, texts: str) -> bool:
 
 
 def _refuse_unlisted(snapshot: Snapshot) -> None:
-    """Refuse a file of texts that the table of contents does not list: it would be read."""
+    """Refuse a file of texts that the table of contents does not list, because it would be read unchecked.
+
+    Raises:
+        BundleIntegrityError: there is such a file.
+    """
     for name in (TEXTS_FILE, DIGESTS_FILE):
         path = snapshot.folder / name
         if name not in snapshot.files and os.path.lexists(path):
@@ -329,7 +342,11 @@ def _check_rows(kb: KnowledgeBase, snapshot: Snapshot) -> None:
 
 
 def _read(bundle: Path, path: Path, start: int, end: int) -> bytes:
-    """Bytes ``start`` to ``end`` of a journal."""
+    """Read the bytes ``start`` to ``end`` of a journal.
+
+    Raises:
+        BundleIntegrityError: the journal cannot be read, or is shorter.
+    """  # noqa: DOC501
     from ...kb.edits.journal import MOST_BYTES, damaged
 
     found = plain_size(bundle, path.relative_to(bundle).as_posix(), f"{end} bytes")

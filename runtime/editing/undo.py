@@ -1,4 +1,4 @@
-"""Which edit an undo takes back, and whether it can be taken back."""
+"""Undo: find the edit to take back, and check that it can be taken back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...kb.edits.overlay import OverlayKnowledgeBase
 
 
 def entry_to_undo(entries: Sequence[Entry], seq: int | None) -> Entry:
-    """The entry that an undo takes back.
+    """Find the entry that an undo takes back.
 
     Args:
         entries: every edit since the export.

@@ -38,7 +38,7 @@ def verify_history(store: KnowledgeStore, export: Path | None = None) -> Verifie
     """Check the chain of edits; with a copy of the export, repeat them and compare the files.
 
     Args:
-        store: of a bundle that was opened with verification.
+        store: the store of a bundle that was opened with verification.
         export: a copy of the bundle from before the first edit. Default: no comparison.
 
     Raises:

@@ -32,7 +32,7 @@ class KnowledgeWriter:
     """Commits edits, one at a time among all threads and processes.
 
     Args:
-        store: of the bundle; it sees each edit at once.
+        store: the store of the bundle; it sees each edit at once.
     """
 
     def __init__(self, store: KnowledgeStore) -> None:
@@ -54,11 +54,11 @@ class KnowledgeWriter:
             undoes: for an undo, the number of the edit that it takes back.
 
         Returns:
-            The journal's entry; None where there was nothing to change.
+            The journal's entry; None if there was nothing to change.
 
         Raises:
             UsageError: the change refers to unknown rows, or another edit is running.
-            StorageError: the disk refused; nothing is changed.
+            StorageError: the file cannot be written; nothing is changed.
         """
         with self._locked(options):
             kb = self._store.edited()
@@ -86,14 +86,14 @@ class KnowledgeWriter:
         Args:
             options: author, reason, signature and waiting time.
             queries: float32 [m, d] for measuring the search's recall; None derives some from the keys.
-            progress: called with (rows done, rows in all).
+            progress: called with (rows done, rows in total).
 
         Returns:
             The journal's entry.
 
         Raises:
             UsageError: another edit is running.
-            StorageError: the disk refused and nothing is changed, or files with removed rows could not be deleted.
+            StorageError: the files cannot be written (nothing is changed), or files with removed rows remain.
         """
         with self._locked(options):
             kb = self._store.edited()
@@ -132,7 +132,11 @@ class KnowledgeWriter:
                 yield
 
     def _check_bundle(self) -> None:
-        """Check that the bundle is still the one that was opened."""
+        """Check that the bundle is still the one that was opened.
+
+        Raises:
+            UsageError: it was replaced.
+        """
         path = self._bundle.path / MANIFEST_FILE
         try:
             same = seal_of(path.read_bytes()) == self._bundle.seal
@@ -148,7 +152,11 @@ class KnowledgeWriter:
             )
 
     def _check_signed_before(self, options: WriteOptions) -> None:
-        """Refuse an unsigned edit of a signed bundle unless it is asked for: it could never be removed again."""
+        """Refuse an unsigned edit of a signed bundle unless it is requested: it can never be removed.
+
+        Raises:
+            UsageError: the edit has no signature, or one by another key than the bundle's.
+        """
         signature = read_signature(self._bundle.path)
         if signature is None or options.unsigned:
             return

@@ -166,7 +166,11 @@ def _gold(runtime: Runtime, split: Split, label_names: Sequence[str] | None) -> 
 
 
 def _systems(own: Mapping[str, Floats], extra: Mapping[str, ArrayLike], gold: Ints) -> dict[str, Floats]:
-    """Return every system's probabilities float64 [n, c], in the order of the table."""
+    """Return every system's probabilities float64 [n, c], in the order of the table.
+
+    Raises:
+        UsageError: ``extra`` has an unknown system, or probabilities of another shape.
+    """
     unknown = set(extra) - {TEACHER, STUDENT_FP32}
     if unknown:
         raise UsageError("unknown system", found=", ".join(sorted(unknown)), expected=f"{TEACHER} or {STUDENT_FP32}")

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Scores = Mapping[str, float | None]
-"""One system's value of each metric, by name, in the order of ``METRICS``; None where the metric needs a teacher."""
+"""One system's value of each metric, by name, in the order of ``METRICS``; None if the metric needs a teacher."""
 
 CALIBRATION_BINS = 10
 """Equal-width bins of the expected calibration error, as in Stanton et al."""
@@ -37,7 +37,7 @@ class ScoredRows:
         gold_probability: [n], the probability of the gold class.
         confidence: [n], the probability of the predicted class.
         teacher_predicted: [n], the teacher's most probable class; None without a teacher.
-        teacher_kl: [n], KL(teacher || system) in nats; None where the teacher's probabilities are not known.
+        teacher_kl: [n], KL(teacher || system) in nats; None if the teacher's probabilities are not known.
     """
 
     gold: Ints
@@ -163,7 +163,7 @@ class Metric:
         title: its column in tables.
         unit: ``share`` (0 to 1, shown in per cent), ``correlation`` (-1 to 1) or ``nats``.
         higher_is_better: whether a larger value is a better system.
-        per_row: the metric's value on each row, [n]; the metric is their mean. None where a teacher is missing.
+        per_row: the metric's value on each row, [n]; the metric is their mean. None if a teacher is missing.
         of_resample: the metric of b resamples, [b], for metrics that are not a mean over rows.
         in_fidelity: whether the fidelity table shows it.
     """
@@ -177,14 +177,14 @@ class Metric:
     in_fidelity: bool = False
 
     def value(self, rows: ScoredRows) -> float | None:
-        """The metric on the rows themselves; None where it needs a teacher and there is none."""
+        """The metric on the rows themselves; None if it needs a teacher and there is none."""
         if self.per_row is not None:
             values = self.per_row(rows)
             return None if values is None else float(np.mean(values))
         return float(self._of_resample(Resample(rows, np.ones((len(rows.gold), 1))))[0])
 
     def resampled(self, sample: Resample) -> Floats | None:
-        """The metric on each resample, [b]; None where it needs a teacher and there is none."""
+        """The metric on each resample, [b]; None if it needs a teacher and there is none."""
         if self.per_row is not None:
             values = self.per_row(sample.rows)
             return None if values is None else np.asarray(values @ sample.counts / sample.n)

@@ -45,8 +45,8 @@ class Neighbour:
 class Neighbours(Sequence[Neighbour]):
     """An immutable sequence of `Neighbour`, most similar first.
 
-    Row numbers, similarities and weights are at hand. The rest of each neighbour is read from the knowledge base at the
-    first access; afterwards, and in a pickle, the sequence holds no reference to the knowledge base.
+    Row numbers, similarities and weights are in memory. The rest of each neighbour is read from the knowledge base at
+    the first access; afterwards, and in a pickle, the sequence holds no reference to the knowledge base.
 
     Args:
         kb: the knowledge base that was searched.

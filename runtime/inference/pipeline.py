@@ -70,7 +70,7 @@ class Pipeline:
             TextError: the text cannot be answered.
             ModelError: the student cannot run, or its output is not a distribution.
             BundleError: the tokenizer fails on the text, or the keys or soft labels that were found are damaged.
-        """
+        """  # noqa: DOC501
         began = perf_counter_ns()
         encoding = self._tokenizer.encode(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()

@@ -48,7 +48,7 @@ class Prediction:
             None unless abstention was requested.
         abstention: the signal with the largest part of the score if the text is abstained from, else None.
         set_thresholds: thresholds of the prediction sets; None if the bundle has none for this answer.
-        edited: the parts of the answer that edits of the knowledge base decide: new labels, and a pinned row.
+        edited: the parts of the answer that come from edits: the part on new labels, and the part of a pinned row.
     """
 
     label: str

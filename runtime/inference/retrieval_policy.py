@@ -51,7 +51,7 @@ class RetrievalPolicy:
         return None
 
     def learn(self, search_ns: int | None) -> None:
-        """Tell the budget how long search and blend took; None if they were skipped."""
+        """Update the budget's estimate with the time of search and blend; None if they were skipped."""
         if self.budget is not None:
             self.budget.learn(search_ns)
 

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from typing import Any
 
-from ..decision.abstention import DriftReference
+from ..decision.abstention_thresholds import DriftReference
 from ..decision.histogram import AGREEMENT_EDGES, LATENCY_EDGES, SIMILARITY_EDGES, Histogram, population_stability
 from ..inference.prediction import Prediction
 
@@ -123,7 +123,7 @@ class Statistics:
                 self._clear()
         edges = (SIMILARITY_EDGES, AGREEMENT_EDGES, LATENCY_EDGES)
         similarity, agreement, latency = (Histogram(*both) for both in zip(edges, counts, strict=True))
-        judged = sum(abstentions.values())
+        requested = sum(abstentions.values())
         kept = abstentions.pop(None, 0)
         retrieved = reasons.pop(None, 0)
         chosen = bool(reasons.get("sure") or reasons.get("budget"))
@@ -133,8 +133,8 @@ class Statistics:
             errors=_sorted(errors),
             retrieved=retrieved,
             not_retrieved=_sorted(reasons),
-            judged=judged,
-            abstained=judged - kept,
+            judged=requested,
+            abstained=requested - kept,
             abstentions=_sorted(abstentions),
             labels=_sorted(labels),
             similarity=_as_record(similarity, sums[0]),

@@ -8,7 +8,7 @@ from ...kb.storage.ed25519 import PublicKey
 from ..bundle.bundle import KB_FOLDER, Bundle
 from ..bundle.manifest import FileRecord
 from ..bundle.signature import read_signature
-from ..decision.abstention import Abstention
+from ..decision.abstention_thresholds import Abstention
 from ..decision.blend_config import BlendConfig
 from ..decision.mixture_weight import FEATURES, BucketWeight
 from ..editing.store import KnowledgeStore

@@ -1,4 +1,4 @@
-"""`make bench`: when a ratio counts as moved, and that one round on a tiny bundle has them all."""
+"""`make bench`: the comparison of ratios, and one round on a tiny bundle."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def host(cpu: str = "Fast 9000") -> dict[str, object]:
         ([1.0, 1.001], [1.02, 1.021], "", ""),  # apart, but by 2 %
     ],
 )
-def test_what_has_moved(
+def test_changed_ratios(
     regression: ModuleType, old: list[float], new: list[float], lower_is_better: str, more_is_better: str
 ) -> None:
     assert regression.verdict(regression.INT8, old, new) == lower_is_better
     assert regression.verdict(regression.STREAM, old, new) == more_is_better
 
 
-def test_it_does_not_cry_wolf(regression: ModuleType) -> None:
-    """Two sets of seven rounds of one and the same thing: apart once in C(14, 7) / 2 = 1,716 times."""
+def test_false_alarms_are_rare(regression: ModuleType) -> None:
+    """Two sets of seven rounds of the same system differ by chance once in C(14, 7) / 2 = 1,716 times."""
     rng = np.random.default_rng(0)
     cries = sum(
         bool(regression.verdict(regression.INT8, *rng.lognormal(0, 0.1, (2, regression.ROUNDS)))) for _ in range(4000)
@@ -80,7 +80,7 @@ def test_the_report(regression: ModuleType) -> None:
     assert "nothing is stored yet: --update stores these" in regression.report(None, now)
 
 
-def test_what_is_stored_is_read_again(regression: ModuleType) -> None:
+def test_stored_ratios_are_read(regression: ModuleType) -> None:
     now = {"host": host(), "ratios": {regression.RETRIEVAL: [1.1, 1.2], regression.INT8: [0.4]}}
     text = regression.as_text(now)
     assert json.loads(text) == now and len(text.splitlines()) == 7
@@ -91,10 +91,10 @@ def test_one_round_takes_every_ratio(regression: ModuleType, tmp_path: Path) -> 
     for name in ("bundle", "float32"):
         reseal(build_tiny_bundle(tmp_path / name), gate=gate)
     with Runtime.open(tmp_path / "bundle") as runtime:
-        bed = SyntheticKb(runtime.knowledge_base)
+        synthetic = SyntheticKb(runtime.knowledge_base)
         for times in (1, 10):
-            bed.grow(64 * times, tmp_path / "grown" / str(times))
-    found = regression.take_round(tmp_path, tmp_path / "grown")
+            synthetic.enlarge(64 * times, tmp_path / "enlarged" / str(times))
+    found = regression.measure_round(tmp_path, tmp_path / "enlarged")
     several = {regression.STREAM} if default_threads() > 1 else set()
     names = {regression.RETRIEVAL, regression.GATED, regression.PREDICT, regression.INT8, regression.SEARCH}
     assert set(found) == names | several
@@ -109,7 +109,7 @@ def test_rounds_are_processes_of_their_own(regression: ModuleType, tmp_path: Pat
     assert all(len(values) == 1 and values[0] > 0 for values in found.values())
 
 
-def test_without_a_bundle_it_says_so() -> None:
+def test_without_a_bundle_it_fails() -> None:
     done = subprocess.run([sys.executable, SCRIPT, "nosuch"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and "there is no bundle here" in done.stderr

@@ -1,4 +1,4 @@
-"""The sweep on a tiny bundle: who takes part, what is compared with what, and that nothing stays behind."""
+"""The sweep on a tiny bundle: its systems, its comparisons, and its temporary files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from reaugkd.benchmarks.sweep.sweep import (
     SweepReport,
     SweepSettings,
     _cell,
-    _Contestant,
     _measure,
+    _System,
     _Times,
     sweep,
 )
@@ -58,7 +58,7 @@ def test_every_combination_is_there_in_order(report: SweepReport) -> None:
 
 
 def test_a_cell_by_hand() -> None:
-    """Searches twice and an answer 1.5 times as long, on every visit."""
+    """The search takes twice as long, and the prediction 1.5 times as long, on every visit."""
     base = np.arange(1.0, 102.0)
     times = _Times(
         {(8, 0): base, (8, 10): base, (8, 50): 1.5 * base}, {(8, 0): 0 * base, (8, 10): base, (8, 50): 2 * base}
@@ -70,7 +70,7 @@ def test_a_cell_by_hand() -> None:
     assert times.visit_us == pytest.approx(3.5 * 51)
 
 
-def test_the_search_is_the_stage_that_the_answers_tell() -> None:
+def test_the_search_time_is_that_of_the_predictions() -> None:
     class Answers:
         def __init__(self, search_us: float) -> None:
             self.search_us = search_us
@@ -79,7 +79,7 @@ def test_the_search_is_the_stage_that_the_answers_tell() -> None:
             one = np.ones(1, np.float32)
             return Prediction("a", 1.0, one, one, one, None, 0.5, Timings(1.0, 2.0, self.search_us, 4.0), ("a",))
 
-    field: Any = {(8, rows): _Contestant(Answers(10.0 * rows), None, ["noon"]) for rows in (0, 7)}  # type: ignore[arg-type]
+    field: Any = {(8, rows): _System(Answers(10.0 * rows), None, ["noon"]) for rows in (0, 7)}  # type: ignore[arg-type]
     times = _measure(field, 3, 0, lambda: 0)
     assert {place: set(us.tolist()) for place, us in times.search.items()} == {(8, 0): {0.0}, (8, 7): {70.0}}
 
@@ -129,7 +129,7 @@ def test_nothing_is_left(edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_swept(edge_bundle: Path, tmp_path: Path) -> None:
+def test_bundles_that_cannot_be_swept(edge_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no rows to copy"):
         sweep(build_tiny_bundle(tmp_path / "empty", rows=0))
     with pytest.raises(UsageError, match="max_length"):

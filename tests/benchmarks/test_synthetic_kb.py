@@ -1,4 +1,4 @@
-"""Grown knowledge bases, against cosines computed in float64."""
+"""Synthetic knowledge bases, compared with cosines in float64."""
 
 from __future__ import annotations
 
@@ -33,43 +33,45 @@ def own() -> KnowledgeBase:
 
 
 @pytest.fixture(scope="module")
-def bed(own: KnowledgeBase) -> SyntheticKb:
+def synthetic(own: KnowledgeBase) -> SyntheticKb:
     return SyntheticKb(own)
 
 
 def test_copies_are_as_near_to_their_row_as_rows_are_to_each_other(
-    own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path
+    own: KnowledgeBase, synthetic: SyntheticKb, tmp_path: Path
 ) -> None:
     keys = unit(own.keys())
     cosines = keys @ keys.T
     np.fill_diagonal(cosines, -1)
     nearest = np.sort(cosines.max(axis=1))
-    assert np.sort(bed.nearest) == pytest.approx(nearest, abs=0.002)
-    grown = bed.grow(21 * ROWS + 7, tmp_path / "kb").kb
-    copies = unit(grown.keys())[ROWS:]
+    assert np.sort(synthetic.nearest) == pytest.approx(nearest, abs=0.002)
+    enlarged = synthetic.enlarge(21 * ROWS + 7, tmp_path / "kb").kb
+    copies = unit(enlarged.keys())[ROWS:]
     of_parent = (copies * keys[np.arange(len(copies)) % ROWS]).sum(axis=1)
     # Each cosine is one of those between own keys, and they are drawn evenly.
     assert np.abs(of_parent[:, np.newaxis] - nearest).min(axis=1).max() < I8
     levels = [0.1, 0.5, 0.9]
     assert np.quantile(of_parent, levels) == pytest.approx(np.quantile(nearest, levels), abs=0.03)
     assert np.std(of_parent[::ROWS]) > 0.5 * np.std(nearest)  # of one row's copies, too
-    # Two copies of a row were turned each in a direction of its own.
+    # Two copies of a row are rotated in different directions.
     one, other = copies[:ROWS], copies[ROWS : 2 * ROWS]
     expected = of_parent[:ROWS] * of_parent[ROWS : 2 * ROWS]
     assert ((one * other).sum(axis=1) - expected).mean() == pytest.approx(0, abs=0.05)
 
 
-def test_labels_come_along_in_the_form_that_they_have(own: KnowledgeBase, bed: SyntheticKb, tmp_path: Path) -> None:
+def test_labels_come_along_in_the_form_that_they_have(
+    own: KnowledgeBase, synthetic: SyntheticKb, tmp_path: Path
+) -> None:
     assert isinstance(own.soft_labels, TopLabels)  # or the test shows nothing
-    grown = bed.grow(2 * ROWS + 3, tmp_path / "kb").kb
-    assert isinstance(grown.soft_labels, TopLabels) and grown.soft_labels.top == own.soft_labels.top
+    enlarged = synthetic.enlarge(2 * ROWS + 3, tmp_path / "kb").kb
+    assert isinstance(enlarged.soft_labels, TopLabels) and enlarged.soft_labels.top == own.soft_labels.top
     parents = np.arange(2 * ROWS + 3) % ROWS
-    assert np.array_equal(np.asarray(grown.soft_labels), np.asarray(own.soft_labels)[parents])
+    assert np.array_equal(np.asarray(enlarged.soft_labels), np.asarray(own.soft_labels)[parents])
 
 
-def test_recall_is_what_is_found_of_what_is_near() -> None:
+def test_recall_is_the_share_of_neighbours_found() -> None:
     class Half(KnowledgeBase):
-        """Of four rows asked for, it finds the nearest, twice the third, and the farthest."""
+        """A search for four rows that finds the nearest, the third twice, and the farthest."""
 
         def search_many(self, queries: NDArray[np.float32], k: int, threads: int = 1) -> Any:
             rows, similarities = super().search_many(queries, 50)

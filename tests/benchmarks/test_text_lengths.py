@@ -1,4 +1,4 @@
-"""Texts cut to a number of tokens: counted again by the tokenizer, and found again in what they were cut from."""
+"""Texts cut to a number of tokens: the tokenizer's count, and their presence in the original texts."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def test_pairs(tokenizer: TextTokenizer, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, MAX_LENGTH + 1])
-def test_what_cannot_be_made_is_refused(tokenizer: TextTokenizer, tokens: int) -> None:
+def test_impossible_lengths_are_refused(tokenizer: TextTokenizer, tokens: int) -> None:
     with pytest.raises(UsageError, match=f"found {tokens}; .*max_length"):
         texts_of_length(tokenizer, TEXTS, tokens, 2)

@@ -1,4 +1,4 @@
-"""Abstention and statistics as people and scripts meet them: predict --abstain, --stats, calibrate, inspect."""
+"""Abstention and statistics on the command line: predict --abstain, --stats, calibrate, inspect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory, path: Path) -> Path:
-    """Labelled rows on which retrieval is right three times of four, some of them in the knowledge base."""
+    """Labelled rows; retrieval is right on three of four, and some are in the knowledge base."""
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     texts = list(dict.fromkeys(tiny_texts(90, seed=900)))
     with Runtime.open(path) as runtime:
@@ -42,7 +42,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory, path: Path) -> Path:
 
 
 class TestPredict:
-    def test_records_say_what_is_abstained_from(self, path: Path) -> None:
+    def test_records_have_the_abstention(self, path: Path) -> None:
         found = records(ok("predict", path, *TEXTS, "--format", "jsonl", "--abstain", "coverage=60%").out)
         with Runtime.open(path) as runtime:
             expected = list(runtime.predict_many(TEXTS, abstain="coverage=60%"))
@@ -66,7 +66,7 @@ class TestPredict:
         bad = ok("predict", path, "--input", tmp_path / "texts.txt", "--format", "csv", "--abstain", "threshold=0").out
         assert [len(row) for row in csv.reader(io.StringIO(bad))] == [6, 6, 6]
 
-    def test_unasked_nothing_changes(self, path: Path) -> None:
+    def test_without_the_option_nothing_changes(self, path: Path) -> None:
         assert (
             ok("predict", path, "noon", "--format", "csv").out.splitlines()[0]
             == "row,label,probability,retrieved,error"
@@ -109,7 +109,7 @@ class TestStats:
         assert "cannot both go to stdout" in refused("predict", path, "noon", "--stats", "-")
 
     @pytest.mark.parametrize("name", ["stats.json", "stats.prom"])
-    def test_a_place_that_cannot_be_written_is_told_before_anything_is_answered(
+    def test_an_unwritable_output_is_reported_before_the_predictions(
         self, path: Path, tmp_path: Path, name: str
     ) -> None:
         (tmp_path / name).mkdir()
@@ -143,7 +143,7 @@ class TestCalibrate:
         assert names(tmp_path / "new") == names(path)
 
     def test_rows_are_left_out_by_their_digests_too(self, path: Path, rows: Path, tmp_path: Path) -> None:
-        """Of digests no text can be read: a row that is held is one all the same."""
+        """Digests hide the texts, but they still identify rows of the knowledge base."""
         texts = [json.loads(line) for line in rows.read_text().splitlines()]
         with Runtime.open(path) as runtime:
             held = {str(runtime.knowledge_base.text(row)) for row in range(len(runtime.knowledge_base))}
@@ -170,7 +170,7 @@ class TestCalibrate:
         line = refused("calibrate", path, "--out", tmp_path / "new", "--split", "all", "--data", same)
         assert "too few rows to calibrate on" in line and "found 0 that" in line
 
-    def test_what_cannot_be_used_leaves_nothing(self, path: Path, rows: Path, tmp_path: Path) -> None:
+    def test_unusable_input_leaves_no_output(self, path: Path, rows: Path, tmp_path: Path) -> None:
         few, foreign = tmp_path / "few.jsonl", tmp_path / "foreign.jsonl"
         few.write_text("\n".join(rows.read_text().splitlines()[:19]) + "\n")
         foreign.write_text('{"text": "noon", "label": "nobody\'s"}\n')
@@ -181,7 +181,7 @@ class TestCalibrate:
         (tmp_path / "new").mkdir()
         refused(*call, rows)
 
-    def test_inspect_tells(self, path: Path, tmp_path: Path) -> None:
+    def test_inspect_lists_the_thresholds(self, path: Path, tmp_path: Path) -> None:
         (line,) = [line for line in ok("inspect", path).out.splitlines() if line.startswith("abstention")]
         assert "on 30 rows" in line and "prediction sets: up to 95% coverage" in line
         assert "abstention" not in ok("inspect", build_tiny_bundle(tmp_path / "tiny")).out

@@ -22,7 +22,7 @@ ROWS = "text,label\n" + "".join(f"noon {row},{'ab'[row % 2]}\n" for row in range
 
 
 def spoilt(row: int, line: bytes) -> bytes:
-    """The rows with another line in the place of one; the header is row 1."""
+    """The rows with one line replaced; the header is row 1."""
     lines = ROWS.encode().splitlines()
     lines[row - 1] = line
     return b"\n".join(lines) + b"\n"
@@ -180,7 +180,7 @@ class TestOptions:
         ],
         ids=lambda part: part if isinstance(part, str) else " ".join(part),
     )
-    def test_that_cannot_be_meant(
+    def test_invalid_options(
         self, edge_bundle: Path, tmp_path: Path, arguments: list[str], part: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -267,7 +267,7 @@ class TestTexts:
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(content=st.binary(max_size=200), kind=st.sampled_from([one.name for one in FORMATS]))
-    def test_no_bytes_whatever_give_a_traceback(self, edge_bundle: Path, content: bytes, kind: str) -> None:
+    def test_random_bytes_give_no_traceback(self, edge_bundle: Path, content: bytes, kind: str) -> None:
         done = call("predict", edge_bundle, "--input", "-", "--input-format", kind, stdin=content)
         assert done.code in (0, 2)
         assert all(isinstance(json.loads(line), dict) for line in done.out.splitlines())

@@ -1,4 +1,4 @@
-"""The commands as scripts and people meet them: what goes in, what comes out, on which stream."""
+"""The commands: input, output and streams."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TestHelp:
         shown = ok(command, "--help").out
         assert [option for option in options.split() if option not in shown] == []
 
-    def test_the_defaults_it_tells_are_the_recipes(self) -> None:
+    def test_the_defaults_in_the_help_are_the_recipes(self) -> None:
         recipe = Recipe()
         expected = {
             "--embedding-dim": recipe.projection.embedding_dim,
@@ -183,7 +183,7 @@ class TestPredict:
         expected = [record["probabilities"] for record in records(ok_json(edge_bundle, *TEXTS))]
         assert [record["probabilities"] for record in records(ok_json(edge_bundle, "--input", file))] == expected
 
-    def test_stdin_is_lines_of_text_unless_told_otherwise(self, edge_bundle: Path) -> None:
+    def test_stdin_is_lines_of_text_by_default(self, edge_bundle: Path) -> None:
         expected = [record["probabilities"] for record in records(ok_json(edge_bundle, *TEXTS))]
         plain = "".join(f"{text}\r\n" for text in TEXTS).encode()
         table = ("text\n" + "".join(f"{text}\n" for text in TEXTS)).encode()
@@ -244,7 +244,7 @@ class TestPredict:
     def test_text_that_looks_like_an_option(self, edge_bundle: Path) -> None:
         assert "--noon" in ok("predict", edge_bundle, "--", "--noon").out
 
-    def test_what_the_terminal_cannot_show_stops_nothing(self, edge_bundle: Path) -> None:
+    def test_characters_that_the_terminal_lacks_are_replaced(self, edge_bundle: Path) -> None:
         text = "\u202eé 木 \x1b[31m"
         plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
         done = finish(spawn("predict", edge_bundle, text, env=plain))

@@ -1,4 +1,4 @@
-"""`reaugkd condense` as people and scripts meet it."""
+"""`reaugkd condense`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from support.tiny_bundle import build_tiny_bundle
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of 400 rows with held-out ones; to be looked at."""
+    """A bundle of 400 rows with held-out rows; read-only."""
     return build_heldout_bundle(tmp_path_factory.mktemp("full") / "bundle")
 
 
-def test_without_a_place_it_shows_what_every_size_keeps(full: Path, tmp_path: Path) -> None:
+def test_without_an_output_it_shows_the_quality_of_every_size(full: Path, tmp_path: Path) -> None:
     done = ok("condense", full, "--json", tmp_path / "sizes.json")
     assert done.err == ""
     report = json.loads((tmp_path / "sizes.json").read_text())
@@ -54,7 +54,7 @@ def test_bytes_in_every_unit(full: Path, given: str, most: int, tmp_path: Path) 
     assert 0.85 * min(most, 60_000) < report["bytes"] <= most
 
 
-def test_a_base_that_is_worse_than_none_is_told(tmp_path: Path) -> None:
+def test_a_knowledge_base_worse_than_the_student_is_reported(tmp_path: Path) -> None:
     full = build_heldout_bundle(tmp_path / "full", seed=4)
     done = ok("condense", full, "--out", tmp_path / "out", "--max-rows", "3", "--json", "-")
     assert json.loads(done.out)["kept_nll"] < 0
@@ -75,7 +75,7 @@ def test_a_base_that_is_worse_than_none_is_told(tmp_path: Path) -> None:
         (("--out", "{taken}", "--max-rows", "9"), "the output exists already"),
     ],
 )
-def test_mistakes_are_told_and_leave_nothing(full: Path, arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_errors_leave_no_output(full: Path, arguments: list[str], said: str, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     places = {"out": tmp_path / "out", "taken": tmp_path / "taken"}
     assert said in refused("condense", full, *(argument.format(**places) for argument in arguments))

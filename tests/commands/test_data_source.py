@@ -57,7 +57,7 @@ def test_with_a_network_it_is(environment: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "https_proxy", "ALL_PROXY", None])
-def test_what_the_user_has_decided_stays(environment: pytest.MonkeyPatch, variable: str | None) -> None:
+def test_the_users_settings_are_kept(environment: pytest.MonkeyPatch, variable: str | None) -> None:
     hosts = asked(environment, reachable=False)
     if variable is not None:
         environment.setenv(variable, "0")

@@ -17,7 +17,7 @@ def facts(path: Path) -> dict[str, str]:
     return {line[:11].strip(): line[11:] for line in lines}
 
 
-def test_what_a_bundle_is(edge_bundle: Path) -> None:
+def test_the_description_of_a_bundle(edge_bundle: Path) -> None:
     assert facts(edge_bundle) == {
         "bundle": f"{edge_bundle}, format 1, every file matches its hash",
         "signature": "none",
@@ -107,7 +107,7 @@ def test_the_gate_and_the_origin(tmp_path: Path) -> None:
     )
 
 
-def test_the_gate_says_what_it_saves_and_what_it_may_cost(tmp_path: Path) -> None:
+def test_the_gates_savings_and_cost_are_shown(tmp_path: Path) -> None:
     path = build_tiny_bundle(tmp_path / "tiny")
     gate = {"threshold": 0.875, "epsilon": 0.005, "delta": 0.05, "rows": 902, "losses": 1, "retrieved": 0.2461}
     reseal(path, gate=gate)

@@ -1,4 +1,4 @@
-"""`reaugkd kb`: edits from the command line, as a newcomer would make them."""
+"""`reaugkd kb`: edits from the command line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_rows_of_files_and_of_stdin(bundle: Path, tmp_path: Path) -> None:
     done = ok("kb", "add", bundle, "--input", "-", stdin=stdin)
     assert done.err == "edit 2: 1 added, 1 relabelled; 123 rows\n"
     again = ok("kb", "add", bundle, "jazz at noon", "--label", "b")
-    assert again.err == "not made: 1 unchanged; 123 rows\n"
+    assert again.err == "not saved: 1 unchanged; 123 rows\n"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_bad_json_lines(bundle: Path) -> None:
     assert not (bundle / "generations").exists()
 
 
-def test_what_is_asked_for_must_be_clear(bundle: Path, tmp_path: Path) -> None:
+def test_conflicting_options_are_refused(bundle: Path, tmp_path: Path) -> None:
     assert "either TEXTs with --label, or --input" in refused("kb", "add", bundle, "jazz")
     assert "either TEXTs with --label, or --input" in refused("kb", "add", bundle, "--label", "a")
     assert "no rows are given" in refused("kb", "remove", bundle)
@@ -115,7 +115,7 @@ def test_a_preview_and_a_guard(bundle: Path) -> None:
     rows = "".join(json.dumps({"text": text, "label": "c"}) + "\n" for text in tiny_texts(100, seed=3)).encode()
     done = ok("kb", "add", bundle, "--input", "-", "--preview", "--json", "-", stdin=rows)
     flips = json.loads(done.out)["flips"]
-    assert done.err.startswith("not made: ") and f"{len(flips)} of 60 held-out rows get another label" in done.err
+    assert done.err.startswith("not saved: ") and f"{len(flips)} of 60 held-out rows get another label" in done.err
     assert flips and any(flip["after"] == "c" for flip in flips) and "->" in done.err
     line = refused("kb", "add", bundle, "--input", "-", "--guard", "0.5%", stdin=rows)
     assert "held-out rows" in line and "at most 0.50%" in line
@@ -136,7 +136,7 @@ def test_fold_and_verify(export: Path, bundle: Path) -> None:
     assert "privacy" in ok("kb", "log", bundle).out
     out = ok("kb", "verify", bundle, "--export", export).out
     assert out.splitlines() == [
-        "3 edits form an unbroken chain; snapshot 1, 119 rows, 0 removed and not yet erased",
+        "3 edits, chain of hashes complete; snapshot 1, 119 rows, 0 removed and not yet erased",
         "2 edits, repeated on the export, give the same files byte for byte",
     ]
     assert "cannot be brought back" in refused("kb", "undo", bundle, 2)
@@ -167,7 +167,7 @@ def test_signed_edits(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_bundle_is_signed_before_it_is_edited_and_by_one_key(bundle: Path, tmp_path: Path) -> None:
-    """What no signature would make open again is not begun."""
+    """A signature that would not make the bundle open is refused."""
     for name in ("owner", "other"):
         new_key_pair(tmp_path / f"{name}.pem")
     ok("sign", bundle, "--key", tmp_path / "owner.pem")

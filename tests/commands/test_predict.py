@@ -23,9 +23,7 @@ cli(sys.argv[1:], standalone_mode=False)
 
 
 @pytest.mark.parametrize(("given", "found"), [(None, "1"), ("3", "3")])
-def test_predicting_loads_numpy_without_threads_unless_told_otherwise(
-    edge_bundle: Path, given: str | None, found: str
-) -> None:
+def test_predict_loads_numpy_without_threads_by_default(edge_bundle: Path, given: str | None, found: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     environment |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
     call = [sys.executable, "-c", SCRIPT, "predict", str(edge_bundle), "noon", "--format", "jsonl"]

@@ -1,4 +1,4 @@
-"""The commands that measure and describe: their tables for people, their JSON for scripts."""
+"""The commands that measure and describe: their tables and their JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUANTILES = {"p50_us", "p95_us", "p99_us"}
 
 
 class TestEval:
-    def test_the_json_has_what_scripts_rely_on(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_the_json_keys(self, edge_bundle: Path, tmp_path: Path) -> None:
         data, report = labelled_rows(tmp_path / "data.jsonl"), tmp_path / "out" / "report.json"
         done = ok("eval", edge_bundle, "--data", data, "--split", "all", "--json", report)
         assert done.err == "" and done.out.startswith("all: 30 rows of ")
@@ -43,11 +43,11 @@ class TestEval:
         done = ok("eval", edge_bundle, "--data", data, "--split", "all", "--json", "-")
         assert json.loads(done.out)["n"] == 30 and "student+retrieval" in done.err
 
-    def test_a_file_without_a_dev_split_is_carved_and_that_is_said(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_the_held_out_dev_split_is_reported(self, edge_bundle: Path, tmp_path: Path) -> None:
         data = labelled_rows(tmp_path / "data.jsonl")
         done = ok("eval", edge_bundle, "--data", data)
         assert done.out.startswith("dev: 3 rows of ")
-        assert "3 rows that training carves out of its 30" in done.err and "--split all" in done.err
+        assert "3 rows that the training holds out of its 30" in done.err and "--split all" in done.err
         few = labelled_rows(tmp_path / "few.jsonl", rows=3)
         assert "--split all" in refused("eval", edge_bundle, "--data", few)
         assert "3 rows" in ok("eval", edge_bundle, "--data", few, "--split", "all").out
@@ -66,7 +66,7 @@ class TestEval:
 
 
 class TestBench:
-    def test_the_json_has_what_scripts_rely_on(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_the_json_keys(self, edge_bundle: Path, tmp_path: Path) -> None:
         options = ("--seconds", "0.01", "--processes", "1", "--json", "-")
         done = ok("bench", edge_bundle, *options)
         found = json.loads(done.out)

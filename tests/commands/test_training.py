@@ -1,4 +1,4 @@
-"""Training and exporting through the command line, and what is said where that is not installed."""
+"""Training and export on the command line, and the error if the train extra is not installed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ for arguments in {[[str(part) for part in one] for one in calls]}:
         assert (done.code, done.err) == (0, "")
         assert "student+retrieval" in done.out
 
-    def test_the_others_say_what_to_install(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_the_other_commands_name_the_missing_extra(self, edge_bundle: Path, tmp_path: Path) -> None:
         data = labelled_rows(tmp_path / "data.jsonl")
         (tmp_path / "x.parquet").write_bytes(b"PAR1")
         calls = [
@@ -124,7 +124,7 @@ class TestWholeJob:
         assert found["rows"][0]["teacher_agreement"] == 1 and found["rows"][0]["teacher_kl"] == 0
         assert found["rows"][0]["accuracy"] > 0.8
 
-    def test_the_evaluation_with_the_run_tells_fidelity_on_three_kinds_of_rows(self, workshop: Workshop) -> None:
+    def test_the_evaluation_with_the_run_reports_fidelity_on_three_kinds_of_rows(self, workshop: Workshop) -> None:
         done = ok("eval", workshop.bundle, "--data", workshop.data, "--run", workshop.run, "--json", "-")
         found = json.loads(done.out)
         train_rows = len((workshop.run / "data" / "train.jsonl").read_text().splitlines())

@@ -123,7 +123,7 @@ def unknown_calls(page: Path) -> Iterator[str]:
         command: click.Command | None = cli
         words = call.split()
         while words and isinstance(command, click.Group):
-            command = command.commands.get(words.pop(0))
+            command = command.get_command(click.Context(command), words.pop(0))
         options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", " ".join(words))
         known = (
             [] if command is None else [name for part in command.params for name in (*part.opts, *part.secondary_opts)]
@@ -141,6 +141,16 @@ def unknown_targets(page: Path) -> Iterator[str]:
 @pytest.mark.parametrize("wrong", [dead_links, missing_paths, unknown_calls, unknown_targets])
 def test_what_pages_name_is_there(wrong: Callable[[Path], Iterator[str]]) -> None:
     assert [(str(page.relative_to(ROOT)), name) for page in PAGES for name in wrong(page)] == []
+
+
+def test_pages_that_the_code_names_are_there() -> None:
+    sources = [
+        file for folder in FOLDERS for kind in ("py", "toml", "sh") for file in (ROOT / folder).rglob(f"*.{kind}")
+    ]
+    assert len(sources) > 300
+    for file in sources:
+        for page in re.findall(r"docs/[\w/-]+\.md", file.read_text(encoding="utf-8")):
+            assert (ROOT / page).is_file(), f"{file}: {page}"
 
 
 def test_few_blocks_are_not_run() -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the training stage's tests, made once a session where they cost more than a moment."""
+"""Fixtures of the export's tests; expensive ones are made once per session."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from reaugkd.export.training.train import TrainJob, train
 from reaugkd.export.tuning.tune import Tuning
 from reaugkd.runtime.data import Dataset
 
-# On a machine with a GPU too: what is compared bit by bit is compared on the processor.
+# Also on a machine with a GPU: bitwise comparisons need the CPU.
 os.environ["ACCELERATE_USE_CPU"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Models this small are slower on several threads, and the machine's other cores are not ours."""
+    """One thread: small models are slower on several threads, and tests share the cores."""
     torch.set_num_threads(1)
 
 
@@ -41,7 +41,7 @@ def tiny_dataset() -> Dataset:
 def tiny_run(
     tiny_bert: Path, tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Tuning, TrainJob]:
-    """A finished run, to be looked at and not to be changed; its tuning; the job that made it."""
+    """A finished run (read-only), its tuning, and its job."""
     path = tmp_path_factory.mktemp("tiny") / "run"
     job = TrainJob(str(tiny_bert), tinymodels.tiny_recipe())
     return path, train(tiny_dataset, job, path), job
@@ -55,7 +55,7 @@ def small_dataset() -> Dataset:
 
 @pytest.fixture(scope="session")
 def quick_run(tiny_bert: Path, small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A run of a few steps, to be compared with and not to be changed."""
+    """A run of a few steps; read-only."""
     path = tmp_path_factory.mktemp("quick") / "run"
     job = TrainJob(str(tiny_bert), QUICK)
     return path, train(small_dataset, job, path), job
@@ -65,6 +65,6 @@ def quick_run(tiny_bert: Path, small_dataset: Dataset, tmp_path_factory: pytest.
 def tiny_bundle(
     tiny_run: tuple[Path, Tuning, TrainJob], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Exported]:
-    """The run as a bundle, dynamically quantized, to be looked at and not to be changed."""
+    """The run as a dynamically quantized bundle; read-only."""
     path = tmp_path_factory.mktemp("tiny") / "bundle"
     return path, export(tiny_run[0], path, ExportJob("avx2", allow_quality_loss=True))

@@ -307,7 +307,7 @@ def test_the_command_lines_start_replaces_the_files() -> None:
 
 @given(recipes, st.integers(0, 9), st.integers(2, 64))
 @settings(max_examples=30, deadline=None)
-def test_override_changes_what_it_names_and_nothing_else(recipe: Recipe, epochs: int, dim: int) -> None:
+def test_override_changes_the_named_field_only(recipe: Recipe, epochs: int, dim: int) -> None:
     changed = override(
         recipe, seed=5, student__fit__epochs=epochs, projection__embedding_dim=dim, teacher__fit__epochs=None
     )
@@ -351,7 +351,7 @@ def test_the_floats_of_a_recipe_are_all_known_here() -> None:
     assert sorted(FLOATS) == sorted(floats_of(asdict(Recipe())))
 
 
-def test_what_is_not_finite_is_refused_by_name() -> None:
+def test_values_that_are_not_finite_are_refused_by_name() -> None:
     for path, value in product(FLOATS, [float("inf"), float("-inf"), float("nan")]):
         *parents, name = path.split("__")
         of_a_list = name in ("label_temperatures", "gold_shares")
@@ -363,7 +363,7 @@ def test_what_is_not_finite_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")], ids=str)
-def test_what_is_not_finite_is_refused_in_an_objectives_settings(value: float) -> None:
+def test_objective_settings_that_are_not_finite_are_refused(value: float) -> None:
     known = 0
     for name in registry.names():
         for setting, parameter in inspect.signature(registry._REGISTRY[name]).parameters.items():

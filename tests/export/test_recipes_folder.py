@@ -1,4 +1,4 @@
-"""The recipes that the project ships must be what they say."""
+"""The shipped recipes load and have the documented defaults."""
 
 from __future__ import annotations
 

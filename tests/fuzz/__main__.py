@@ -24,7 +24,7 @@ LARGEST = 100_000  # bytes of an input
 
 
 def main(name: str, *arguments: str) -> None:
-    """Fuzz the target of that name."""
+    """Fuzz the target with this name."""
     if not arguments:
         guided(name)
         return
@@ -41,7 +41,7 @@ def main(name: str, *arguments: str) -> None:
 
 
 def guided(name: str) -> None:
-    """Fuzz with atheris; what is found, and the corpus, are kept for the next time."""
+    """Fuzz with atheris; findings and the corpus are kept for the next run."""
     import atheris
 
     with atheris.instrument_imports(include=["reaugkd"]):

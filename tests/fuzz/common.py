@@ -1,4 +1,4 @@
-"""What targets share: a folder, files that change, and seeds with something changed, as a fuzzer does it."""
+"""Helpers of the targets: a temporary folder, replaced files, and mutated seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = [b"null", b"-1", b"1e999", b"NaN", b"[", b"{", b'"', b"\\ud800", b"9" *
 
 
 def mutants(seeds: Sequence[bytes], count: int, seed: int = 0) -> Iterator[bytes]:
-    """The seeds, then ``count`` changed ones, the same at every run."""
+    """Return the seeds, then ``count`` mutated ones, the same in every run."""
     yield from seeds
     rng = random.Random(seed)
     for _ in range(count):
@@ -26,14 +26,14 @@ def mutants(seeds: Sequence[bytes], count: int, seed: int = 0) -> Iterator[bytes
 
 
 def scratch() -> Path:
-    """A new folder, until the process ends."""
+    """Return a new folder, which is removed when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def rewrite(file: Path, data: bytes) -> None:
-    """Make it a new file: a map of the old one must not change, and one that is cut short waits for the disk."""
+    """Replace a file by a new one: a map of the old file must not change, and truncation waits for the disk."""
     file.unlink(missing_ok=True)
     file.write_bytes(data)
 

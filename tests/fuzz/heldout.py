@@ -1,4 +1,4 @@
-"""Held-out rows: they are read and fit, or an error says why not."""
+"""Fuzz held-out rows: they are read and match the bundle, or an error says why not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _folder() -> Path:
 
 @cache
 def seeds() -> list[bytes]:
-    """Some rows, and none."""
+    """Return some rows, and no rows."""
     found = []
     for rows in (5, 0):
         logits, queries = np.zeros((rows, LABELS), np.float32), np.ones((rows, NDIM), np.float32)
@@ -33,7 +33,7 @@ def seeds() -> list[bytes]:
 
 
 def check(data: bytes) -> None:
-    """Raise what may not be."""
+    """Raise an error if the input breaks a promise."""
     rewrite(_folder() / HELDOUT_FILE, data)
     try:
         rows = HeldOutRows.open(_folder(), LABELS, NDIM, KB_ROWS)

@@ -1,4 +1,4 @@
-"""An index file: it is refused, or a search finds rows that there are; usearch does not crash."""
+"""Fuzz an index file: it is refused, or a search finds existing rows; usearch does not crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _file() -> Path:
 
 @cache
 def seeds() -> list[bytes]:
-    """Small indexes, one with levels."""
+    """Return small indexes, one with levels."""
     found = []
     for rows, dtype in ((0, "f16"), (1, "i8"), (5, "f32"), (60, "f16")):
         keys = np.random.default_rng(rows).standard_normal((rows, 3)).astype(np.float32)
@@ -31,7 +31,7 @@ def seeds() -> list[bytes]:
 
 
 def check(data: bytes) -> None:
-    """Raise what may not be."""
+    """Raise an error if the input breaks a promise."""
     path = _file()
     rewrite(path, data)
     try:

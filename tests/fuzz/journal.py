@@ -1,4 +1,4 @@
-"""A journal's bytes: edits that are written again as they were read, or an error of the package's."""
+"""Fuzz the bytes of a journal: its edits are written in the same way again, or an error of the package is raised."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NDIM = 4
 
 @cache
 def seeds() -> list[bytes]:
-    """One edit of each kind."""
+    """Return one edit of each kind."""
     key = np.array([1, -2, 3, 4], np.float32)
     row = NewRow.of(7, Labelling("a", {"a": 0.25, "b": 0.75}), Payload(key.astype(np.int8), "a text", "00"))
     changes = {
@@ -36,7 +36,7 @@ def seeds() -> list[bytes]:
 
 
 def check(data: bytes) -> None:
-    """Raise what may not be."""
+    """Raise an error if the input breaks a promise."""
     try:
         entries = list(read_journal(data, FILE, "i8", NDIM, 0, START))
     except BundleIntegrityError as error:

@@ -1,4 +1,4 @@
-"""A manifest's bytes: they are a manifest, which reads back as itself, or an error of the package's."""
+"""Fuzz the bytes of a manifest: it survives a round trip, or an error of the package is raised."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ GOOD = Manifest(
 
 @cache
 def seeds() -> list[bytes]:
-    """A manifest for each kind of weight."""
+    """Return a manifest for each kind of weight."""
     weights = (None, BucketWeight(edges=(0.5,), weights=(0.9, 0.1)), LogisticWeight(0.5, (1.0, 2.0, 0.0, -1.0, 3.0)))
     blends = [dataclasses.replace(GOOD.blend, weight=weight) for weight in weights]
     return [json.dumps(dataclasses.replace(GOOD, blend=blend).to_json()).encode() for blend in blends]
 
 
 def check(data: bytes) -> None:
-    """Raise what may not be."""
+    """Raise an error if the input breaks a promise."""
     try:
         manifest = Manifest.from_json(parse_json(data), FILE)
     except (ReaugkdError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""A model's bytes, as our own look at them goes: nothing but an error of the package's, in bounded time."""
+"""Fuzz the bytes of a model for the safety check: only errors of the package, in bounded time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 @cache
 def seeds() -> list[bytes]:
-    """A graph of a node and a tensor; one with a tensor elsewhere, deep inside; one that loops."""
+    """Return a graph of a node and a tensor; one with nested external data; one with a loop."""
     tensor, far = _field(9, b"data"), bytes([14 << 3, 1])
     node = _field(4, b"Gather") + _field(5, _field(5, tensor))
     deep = _field(5, _field(6, _field(1, _field(5, _field(10, far)))))
@@ -32,7 +32,7 @@ def seeds() -> list[bytes]:
 
 
 def check(data: bytes) -> None:
-    """Raise what may not be."""
+    """Raise an error if the input breaks a promise."""
     rewrite(_file(), data)
     try:
         check_onnx_file(_file())

@@ -40,7 +40,7 @@ def _folder(top: bool) -> Path:
 
 @cache
 def seeds() -> list[bytes]:
-    """Dense labels, and the likeliest."""
+    """Return dense labels, and labels of the likeliest classes."""
     found = []
     for top in (False, True):
         soft, rows, texts = ((_folder(top) / name).read_bytes() for name in FILES)
@@ -49,7 +49,7 @@ def seeds() -> list[bytes]:
 
 
 def check(data: bytes) -> None:
-    """Raise what may not be."""
+    """Raise an error if the input breaks a promise."""
     if len(data) < _SIZES.size:
         return
     top, soft, rows = _SIZES.unpack_from(data)

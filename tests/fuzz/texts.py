@@ -62,7 +62,7 @@ PIECES = {
 
 @cache
 def runtimes() -> list[Runtime]:
-    """The tiny bundle with its own tokenizer, and with BERT's ways."""
+    """Open the tiny bundle with its own tokenizer, and with BERT's normalisation."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from support.tiny_bundle import build_tiny_bundle, reseal
 
@@ -85,14 +85,14 @@ def runtimes() -> list[Runtime]:
 
 @cache
 def seeds() -> list[bytes]:
-    """Every piece in UTF-8, some in what is not, and all together."""
+    """Return every kind of character in UTF-8, some invalid bytes, and all of them together."""
     found = [text.encode("utf-8", "surrogatepass") for text in PIECES.values()]
     latin = "caf\xe9 na\xefve".encode("latin-1")
     return [*found, latin, "call noon".encode("utf-16"), b"\xff\xfe\xfd", b"\xc0\x80\xed\xa0\x80", b" ".join(found)]
 
 
 def check(data: bytes) -> None:
-    """Raise what may not be."""
+    """Raise an error if the input breaks a promise."""
     rng = random.Random(len(data))
     runtime = rng.choice(runtimes())
     for errors in ("replace", "surrogateescape"):
@@ -103,7 +103,7 @@ def check(data: bytes) -> None:
 
 
 def check_answer(answer: Prediction) -> None:
-    """A label, and distributions."""
+    """Check the label and the distributions."""
     assert answer.label in answer.labels
     for probabilities in (answer.probabilities, answer.student_probabilities, answer.retrieval_probabilities):
         assert probabilities is not None and (probabilities >= 0).all()
@@ -111,7 +111,7 @@ def check_answer(answer: Prediction) -> None:
 
 
 def check_stream(runtime: Runtime, data: bytes, kind: str) -> None:
-    """As `predict --input -` answers these bytes: a record a row, each an answer or an error."""
+    """Predict the bytes like `predict --input -`: one record for each row, a prediction or an error."""
     out = io.StringIO()
     try:
         records = list(read_text_rows(io.BytesIO(data), kind))

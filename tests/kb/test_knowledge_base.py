@@ -31,7 +31,7 @@ def saved(folder: Path, rows: int = 20) -> Path:
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 100])
 @pytest.mark.parametrize("kind", ["none", "single", "pair"])
-def test_what_was_saved_is_opened(tmp_path: Path, rows: int, kind: str) -> None:
+def test_save_and_open(tmp_path: Path, rows: int, kind: str) -> None:
     keys, soft = parts(rows)
     single = [f'tëxt {row} \U0001f600 \n\t"x"\u2028' for row in range(rows)]
     texts = {"none": None, "single": single, "pair": [(text, text[::-1]) for text in single]}[kind]
@@ -159,7 +159,7 @@ def test_gold_labels_out_of_range_are_refused_when_opened(tmp_path: Path) -> Non
         KnowledgeBase.open(tmp_path, CONFIG)
 
 
-def test_a_damaged_text_is_an_error_of_its_own(tmp_path: Path) -> None:
+def test_a_damaged_text_is_an_error(tmp_path: Path) -> None:
     file = saved(tmp_path) / "texts.jsonl"
     file.write_bytes(b"{" + file.read_bytes()[1:])
     kb = KnowledgeBase.open(tmp_path, CONFIG)

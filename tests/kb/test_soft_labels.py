@@ -1,4 +1,4 @@
-"""Soft labels in their two forms: what is kept is right, what is lost is bounded, and what does not fit is refused."""
+"""Soft labels in both forms: round trip, bounded loss, and refusal of invalid tables."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Floats = NDArray[np.float64]
 
 
 def distributions(rows: int, classes: int, sharpness: float = 3.0, seed: int = 0) -> Floats:
-    """Softmaxes of normal logits: the sharper, the more on one class."""
+    """Return softmaxes of normal logits; a larger ``sharpness`` concentrates them."""
     exponents = np.exp(sharpness * np.random.default_rng(seed).standard_normal((rows, classes)))
     found: Floats = exponents / exponents.sum(axis=1, keepdims=True)
     return found
 
 
 def likeliest_alone(probabilities: Floats, top: int) -> Floats:
-    """Each row's ``top`` likeliest classes, row by row, at sum one."""
+    """Return each row's ``top`` likeliest classes, scaled to sum to one, row by row."""
     cut = np.zeros_like(probabilities)
     for row, label in enumerate(probabilities):
         kept = sorted(range(len(label)), key=lambda number: (-label[number], number))[:top]
@@ -130,9 +130,7 @@ class TestWhatIsStored:
             (np.array([[0, 1, 2, 255, 0, 0]], np.uint8), 2),
         ],
     )
-    def test_what_is_not_what_it_should_be_is_refused(
-        self, stored: NDArray[np.generic], classes: int | None, tmp_path: Path
-    ) -> None:
+    def test_invalid_tables_are_refused(self, stored: NDArray[np.generic], classes: int | None, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"."):
             decode(stored, classes)
         KnowledgeBase.build(np.eye(3, dtype=np.float32), np.eye(3), config=IndexConfig(3)).save(tmp_path)

@@ -1,4 +1,4 @@
-"""What the edge drags in, and what it does to its process: seen from outside, in processes of their own."""
+"""Imports and side effects of the runtime, measured in new processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ print(*sys.modules)
 
 
 def test_nothing_reports_home(bundle: Path, tmp_path: Path) -> None:
-    """ONNX Runtime's telemetry is off, and what the user set for it stays."""
+    """ONNX Runtime's telemetry is off, and the user's own setting is kept."""
     show = "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     script = f"import os, sys; from reaugkd import Runtime; Runtime.open(sys.argv[1]); {show}"
     assert run(script, bundle, tmp_path).split() == ["1"]

@@ -46,7 +46,7 @@ def threaded(path: Path) -> Iterator[Runtime]:
 
 
 def test_a_prediction_is_tokenize_run_search_blend(runtime: Runtime) -> None:
-    """Against the four steps done by hand, the last two in float64."""
+    """Compared with the four steps computed by hand, the last two in float64."""
     config = runtime.manifest.blend
     for text in tiny_texts(20, seed=9):
         assert isinstance(text, str)
@@ -137,7 +137,7 @@ def test_a_student_weight_of_one_is_the_student_bit_for_bit(tmp_path: Path) -> N
     "weight", [BucketWeight((0.8, 0.9, 0.95), (0.9, 0.6, 0.3, 0.1)), LogisticWeight(-6.0, (9.0, -3.0, -2.0, 1.0, 0.5))]
 )
 def test_a_weight_per_example_goes_through_a_bundle_into_every_answer(tmp_path: Path, weight: ExampleWeight) -> None:
-    """Against the features of each text in float64, from what the constant's answer says of it."""
+    """Compared with the features of each text in float64."""
     path = build_tiny_bundle(tmp_path / "tiny")
     with Runtime.open(path) as constant:
         before = [constant.predict(text) for text in tiny_texts(60, seed=4)]
@@ -167,7 +167,7 @@ def test_a_weight_per_example_goes_through_a_bundle_into_every_answer(tmp_path: 
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 7])
-def test_small_knowledge_bases_answer_with_what_they_have(tmp_path: Path, rows: int) -> None:
+def test_small_knowledge_bases_return_all_their_rows(tmp_path: Path, rows: int) -> None:
     with Runtime.open(build_tiny_bundle(tmp_path / "tiny", rows=rows)) as runtime:
         got = runtime.predict("alarm at noon")
         assert len(got.neighbours) == rows
@@ -314,7 +314,7 @@ def test_records_are_json(runtime: Runtime) -> None:
     assert set(record) == short | more
 
 
-def test_a_closed_runtime_says_so(path: Path) -> None:
+def test_a_closed_runtime_raises_an_error(path: Path) -> None:
     runtime = Runtime.open(path)
     sibling = runtime.with_retrieval("never")
     runtime.close()

@@ -1,4 +1,4 @@
-"""Calling the command line: in this process, where that is enough, or in one of its own."""
+"""Calls of the command line, in this process or in a new one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMANDS = (
 
 
 class Called(NamedTuple):
-    """What a call came to."""
+    """The result of a call."""
 
     code: int
     out: str
@@ -41,7 +41,7 @@ class _Bytes(io.BytesIO):
 
 
 def call(*arguments: object, stdin: bytes = b"") -> Called:
-    """``reaugkd ARGUMENTS`` in this process."""
+    """Run ``reaugkd ARGUMENTS`` in this process."""
     streams = {
         name: io.TextIOWrapper(_Bytes(name, stdin if name == "stdin" else b""), encoding="utf-8", newline="")
         for name in ("stdin", "stdout", "stderr")
@@ -61,14 +61,14 @@ def call(*arguments: object, stdin: bytes = b"") -> Called:
 
 
 def ok(*arguments: object, stdin: bytes = b"") -> Called:
-    """``call``, which must succeed."""
+    """Run ``call``, which must succeed."""
     done = call(*arguments, stdin=stdin)
     assert done.code == 0, done.err
     return done
 
 
 def refused(*arguments: object, stdin: bytes = b"", code: int = 2, remarks: int = 0) -> str:
-    """``call``, which must fail with one line on stderr and nothing on stdout; returns the line.
+    """Run ``call``, which must fail with one line on stderr and nothing on stdout, and return the line.
 
     Args:
         arguments: of the command line.
@@ -86,12 +86,12 @@ def refused(*arguments: object, stdin: bytes = b"", code: int = 2, remarks: int 
 
 
 def spawn(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    """``reaugkd ARGUMENTS`` in a process of its own, its three streams piped unless ``options`` say otherwise."""
+    """Start ``reaugkd ARGUMENTS`` in a new process; the three streams are pipes unless ``options`` override them."""
     return spawn_python("from reaugkd.cli import main; main()", *arguments, **options)
 
 
 def spawn_python(script: str, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    """A script in a fresh interpreter that ignores no signal; see ``spawn``."""
+    """Start a script in a new interpreter that ignores no signal; see ``spawn``."""
     piped = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     # A job started in the background comes with SIGINT ignored, one under nohup with SIGHUP, and Python leaves that so.
@@ -108,7 +108,7 @@ def finish(process: subprocess.Popen[bytes], stdin: bytes | None = None) -> Call
 
 
 def names(folder: Path) -> list[str]:
-    """What is in a folder, hidden files too."""
+    """Return the names in a folder, hidden files included."""
     return sorted(entry.name for entry in folder.iterdir())
 
 
@@ -118,12 +118,12 @@ def records(text: str) -> list[dict[str, Any]]:
 
 
 def ok_json(bundle: Path, *arguments: object) -> str:
-    """What ``predict`` writes as JSON lines."""
+    """Return the output of ``predict`` as JSON lines."""
     return ok("predict", bundle, *arguments, "--format", "jsonl").out
 
 
 def labelled_rows(path: Path, rows: int = 30) -> Path:
-    """A labelled file of the tiny bundle's texts and labels."""
+    """Write a labelled file of the tiny bundle's texts and labels."""
     texts = tiny_texts(rows, seed=9)
     lines = [json.dumps({"text": text, "label": "abc"[row % 3]}) for row, text in enumerate(texts)]
     path.write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""A process that harms a bundle in many ways, one after another, and tries to use it each time.
+"""A process that damages a bundle in many ways, one after another, and tries to use it each time.
 
     python damage.py BUNDLE WORK LOG verify|trust
 
@@ -33,7 +33,7 @@ MOST_SECONDS = 20
 
 
 def harmed(content: bytes, folder: Path, harm: str, *values: object) -> bytes | None:
-    """What the file holds afterwards; None for nothing."""
+    """Return the damaged content of a file; None if the file is removed."""
     if harm == "flip":
         offset, mask = values
         assert isinstance(offset, int) and isinstance(mask, int)
@@ -47,7 +47,7 @@ def harmed(content: bytes, folder: Path, harm: str, *values: object) -> bytes | 
 
 
 def use(folder: Path, verify: bool) -> None:
-    """Everything that reads a bundle; AssertionError where an answer is none."""
+    """Use everything that reads a bundle; AssertionError for an invalid prediction."""
     with Runtime.open(folder, verify=verify) as runtime:
         for text in TEXTS:
             answer = runtime.predict(text)
@@ -62,16 +62,16 @@ def use(folder: Path, verify: bool) -> None:
 
 
 def check_distribution(probabilities: np.ndarray) -> None:
-    """AssertionError unless the numbers are from 0 and sum to 1."""
+    """Raise AssertionError unless the numbers are from 0 and sum to 1."""
     assert (probabilities >= 0).all() and abs(probabilities.sum(dtype=np.float64) - 1) < 1e-5, probabilities
 
 
 def attempt(folder: Path, name: str, verify: bool) -> str:
-    """What came of it: answered, refused, refused elsewhere (another file was named), or what may not be."""
+    """Return the outcome: answered, refused, refused with another file's name, or a failure."""
     try:
         use(folder, verify)
     except BundleError as error:
-        # A text is read long after the bundle was opened: its file's name is told without the folder.
+        # A text is read long after the bundle was opened: the error names its file without the folder.
         named = error.path is not None and (folder / name == Path(error.path) or Path(error.path).name in name)
         return "refused" if named else "refused elsewhere"
     except ReaugkdError:
@@ -82,7 +82,7 @@ def attempt(folder: Path, name: str, verify: bool) -> str:
 
 
 def main(bundle: str, work: str, log: str, how: str) -> None:
-    """Do all the work."""
+    """Run all damages."""
     folder, counts, wrong = Path(bundle), Counter[str](), []
     right = {"refused"} if how == "verify" else {"refused", "refused elsewhere", "answered"}
     with Path(log).open("w") as progress:

@@ -1,4 +1,4 @@
-"""Whole small distillations for the tests of single objectives: fitted, killed, gone on with."""
+"""Small distillations for the tests of single objectives: fit, kill, resume."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ROWS = 60
 
 
 class KilledError(Exception):
-    """Stands for a signal: nothing in the code can know it."""
+    """Simulates a signal; the code must not handle it."""
 
 
 @dataclass
 class Bomb(Objective):
-    """Ends the fit in the step of that number; kept in the recipe, harmless, where the fit goes on."""
+    """Stops the fit at a given step."""
 
     at: int = -1
 
@@ -40,12 +40,12 @@ class Bomb(Objective):
 
 
 def tiny_rows(folder: Path, pairs: bool = False) -> TokenRows:
-    """Sixty rows of three classes in turn."""
+    """Return sixty rows of three classes, alternating."""
     return tinymodels.tokens_of(tinymodels.make_split(ROWS, 5, pairs).inputs(), folder)
 
 
 def tiny_targets() -> Targets:
-    """A teacher that is mostly right."""
+    """Return the outputs of a teacher that is mostly right."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(ROWS) % 3
     return Targets(
@@ -81,12 +81,12 @@ def distilled(
 
 
 def distillation_of(student: EncoderClassifier, teacher: nn.Module, targets: Targets, seed: int = 0) -> Distillation:
-    """What an objective is given before the first step, in float32 on the CPU."""
+    """Return the input of an objective before the first step, in float32 on the CPU."""
     return Distillation(student, teacher, teacher, targets, seed, "fp32")
 
 
 def require_same_after_a_kill(folder: Path, rows: TokenRows, *terms: ObjectiveRecipe, steps: tuple[int, ...]) -> None:
-    """Assert that a fit killed in each of ``steps`` in turn ends, bit for bit, as the one left alone."""
+    """Assert that a fit killed in each of ``steps`` gives the same result, bit for bit, as an uninterrupted one."""
     whole = distilled(folder / "whole", rows, *terms)
     for step in steps:
         with pytest.raises(KilledError):

@@ -1,4 +1,4 @@
-"""A tiny bundle with held-out rows, as an export leaves them, for tests of what measures on them."""
+"""A tiny bundle with held-out rows, the same as an export writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXTS = tiny_texts(60, seed=77)
 
 
 def seen(prediction: Prediction) -> tuple[object, ...]:
-    """What of an answer two runtimes with the same knowledge have in common, to the last bit."""
+    """Return the parts of a prediction that depend on the knowledge base only."""
     return prediction.label, prediction.probabilities.tobytes(), prediction.retrieved
 
 
@@ -38,7 +38,7 @@ def build_heldout_bundle(path: Path, rows: int = 400, unrelated: int | None = No
 
 
 def add_heldout(path: Path, texts: list[Text], unrelated: int) -> None:
-    """Ask a bundle's student, and put its answers into the bundle."""
+    """Add the student's outputs on held-out rows to a bundle."""
     with Runtime.open(path) as runtime:
         labels, ndim = len(runtime.labels), runtime.knowledge_base.ndim
         said = [runtime.predict(text).retrieval_probabilities for text in texts]
@@ -52,7 +52,7 @@ def add_heldout(path: Path, texts: list[Text], unrelated: int) -> None:
 
 
 def add_abstention(path: Path) -> Path:
-    """Fit when to abstain on a bundle's held-out rows, as its export would have."""
+    """Fit abstention on a bundle's held-out rows, the same as the export."""
     from reaugkd.export.tuning.abstention import abstention_of
 
     bundle = Bundle.open(path)

@@ -1,4 +1,4 @@
-"""Bundles that were made to do harm, with hashes that are right: what is done to an honest one, by case."""
+"""Hostile bundles with valid hashes: a modification of a valid bundle for each case."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Make = Callable[[Path], object]
 
 
 def written(bundle: Path, raw: bytes) -> None:
-    """Make ``raw``, a JSON object, the manifest, with its seal."""
+    """Write ``raw``, a JSON object, as the manifest, with its seal."""
     head = raw.rstrip().removesuffix(b"}").rstrip() + b",\n  "
     (bundle / MANIFEST_FILE).write_bytes(head + seal_entry(head))
 
@@ -39,7 +39,7 @@ def plain(bundle: Path) -> dict[str, Any]:
 
 
 def with_field(bundle: Path, place: str, value: object) -> None:
-    """A manifest with another value at a place such as ``blend.k``, sealed."""
+    """Write a manifest with another value at a path such as ``blend.k``, sealed."""
     obj = inner = plain(bundle)
     *sections, name = place.split(".")
     for section in sections:
@@ -134,7 +134,7 @@ def pickled(bundle: Path, name: str) -> None:
 
 
 def bomb(bundle: Path, claimed: int | None = None) -> None:
-    """A small archive of an endless array; ``claimed``, it says that it is this small."""
+    """Return a small archive of a huge array; with ``claimed`` its header states a small size."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("logits", "queries", "gold", "groups", "unrelated"):
@@ -163,7 +163,7 @@ def replaces(*steps: tuple[str, str]) -> dict[str, object]:
 
 
 def many_special(bundle: Path) -> None:
-    """One special token that stands for two million."""
+    """Write one special token that stands for two million."""
     tokenizer = json.loads((bundle / TOKENIZER).read_text())
     named = tokenizer["post_processor"]["special_tokens"]["[CLS]"]
     named["ids"], named["tokens"] = [2] * 2_000_000, ["[CLS]"] * 2_000_000
@@ -185,7 +185,7 @@ def slow_pattern(bundle: Path) -> None:
 
 
 def model_of(bundle: Path, *nodes: onnx.NodeProto, tensors: list[TensorProto] | None = None) -> None:
-    """A model with a part before the honest one's."""
+    """Write a model with a part before the original graph."""
     model = onnx.load(str(bundle / MODEL))
     for node in reversed(nodes):
         model.graph.node.insert(0, node)
@@ -219,7 +219,7 @@ def absurd_tensor(bundle: Path) -> None:
 
 
 def functions_of_functions(bundle: Path) -> None:
-    """Each calls the one before it twice: loaded, they would be a thousand million nodes."""
+    """Each function calls the previous one twice: inlined, they are a thousand million nodes."""
     model = onnx.load(str(bundle / MODEL))
     sets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     for number in range(30):
@@ -233,7 +233,7 @@ def functions_of_functions(bundle: Path) -> None:
 
 
 def memory_of_its_own(bundle: Path) -> None:
-    """A node that asks for 256 GB, which only running it tells."""
+    """A node that allocates 256 GB when it runs."""
     shape = helper.make_tensor("shape", TensorProto.INT64, [1], [2**36])
     nodes = [helper.make_node("ConstantOfShape", ["shape"], ["much"])]
     nodes.append(helper.make_node("ReduceSum", ["much"], ["sum"], keepdims=0))
@@ -244,7 +244,7 @@ def memory_of_its_own(bundle: Path) -> None:
 
 
 def deep_model(bundle: Path) -> None:
-    """A graph in a node in a graph, 60,000 times, which a reader that calls itself would not survive."""
+    """A graph in a node in a graph, 60,000 levels deep, which overflows a recursive reader."""
     size, starts = 0, []
     for _ in range(60_000):
         for field in (6, 5, 1):

@@ -38,7 +38,7 @@ OPTS = WriteOptions(why="test", who="test")
 
 
 def added(seed: int, count: int = 2) -> Callable[[OverlayKnowledgeBase, int], Change]:
-    """Rows with keys of their own."""
+    """Add rows with keys of their own."""
 
     def make(kb: OverlayKnowledgeBase, next_id: int) -> Change:
         keys = np.random.default_rng(seed).standard_normal((count, kb.ndim)).astype(np.float32)
@@ -52,13 +52,13 @@ def added(seed: int, count: int = 2) -> Callable[[OverlayKnowledgeBase, int], Ch
 
 
 def relabelled(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
-    """One row gets another label."""
+    """Relabel one row."""
     row = int(np.flatnonzero(kb.alive)[-1])
     return Change(relabel=(Relabelling(kb.id(row), kb.labelling(row), Labelling("b", None, True)),))
 
 
 def removed(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
-    """The first two rows go."""
+    """Remove the first two rows."""
     return Change(remove=tuple(kb.id(int(row)) for row in np.flatnonzero(kb.alive)[:2]))
 
 
@@ -92,7 +92,7 @@ EDITS: dict[str, tuple[list[Edit], Edit]] = {
 
 
 def state(bundle: Path) -> tuple[object, ...]:
-    """All that a knowledge base answers with, but for the order in which a search walks."""
+    """Return everything that predictions depend on, independent of the order of a search."""
     store = KnowledgeStore(Bundle.open(bundle))
     kb = store.edited()
     rows = np.flatnonzero(kb.alive)
@@ -154,7 +154,7 @@ def run(bundle: Path, folder: Path, operation: str, step: int = 1) -> dict[str, 
 
 
 def edit_after(bundle: Path) -> None:
-    """Whoever edits next finds nothing in the way, and leaves nothing of the interrupted one."""
+    """The next edit succeeds and removes the remains of the interrupted edit."""
     store = KnowledgeStore(Bundle.open(bundle))
     number = len(list(store.log()))
     KnowledgeWriter(store).edit("add", added(3), OPTS)
@@ -166,7 +166,7 @@ def edit_after(bundle: Path) -> None:
 
 
 def every() -> int:
-    """All operations at every stop; how many kills left something that may not be."""
+    """Kill all operations at every stop; return the number of failures."""
     from support.tiny_bundle import build_tiny_bundle
 
     kills = faults = 0

@@ -1,4 +1,4 @@
-"""A process that opens bundles one after another, and says of each what came of it and what it took.
+"""A process that opens bundles one after another, and reports the outcome and cost of each.
 
     python opener.py BUNDLE...
 
@@ -25,7 +25,7 @@ MORE_BYTES = 1 << 30
 
 
 def resident_mb() -> float:
-    """The most that was ever resident, since the last reset where the system has one."""
+    """Return the peak resident memory, since the last reset if the system supports it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
@@ -33,7 +33,7 @@ def resident_mb() -> float:
 
 
 def attempt(folder: str) -> dict[str, object]:
-    """Open a bundle, its held-out rows too, and ask it one text."""
+    """Open a bundle with its held-out rows, and predict one text."""
     gc.collect()
     with suppress(OSError):  # not every kernel has it: then the mark only rises
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
@@ -58,12 +58,12 @@ def attempt(folder: str) -> dict[str, object]:
 
 
 def address_space() -> int:
-    """Bytes of address space in use."""
+    """Return the bytes of address space in use."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def main(folders: list[str]) -> None:
-    """Open them all."""
+    """Open all bundles."""
     for number, folder in enumerate(folders):
         signal.alarm(MOST_SECONDS)  # unheeded, it ends the process
         print(json.dumps(attempt(folder)), flush=True)  # noqa: T201

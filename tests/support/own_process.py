@@ -1,4 +1,4 @@
-"""Scripts in interpreters of their own, with a time limit that ends their children too."""
+"""Scripts in new interpreters, with a time limit that also ends their children."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMIT = 60  # seconds; what runs here takes two
 
 @contextmanager
 def group(command: list[str], folder: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that leads a group of its own, which is ended whole when the block is left."""
+    """Start a process with its own group, and end the whole group at the end of the block."""
     process = subprocess.Popen(
         command,
         env={**os.environ, "HOME": str(folder), "PYTHONWARNINGS": "ignore::DeprecationWarning", **more},
@@ -34,7 +34,7 @@ def group(command: list[str], folder: Path, **more: str) -> Iterator[subprocess.
 
 
 def run_script(script: str, bundle: Path, folder: Path) -> str:
-    """What a script prints, run as the file ``main.py`` in ``folder`` with the bundle as its argument.
+    """Run a script as ``main.py`` in ``folder`` with the bundle as its argument, and return its output.
 
     Raises:
         TimeoutExpired: it hangs, or a child of it does.

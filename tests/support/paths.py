@@ -1,4 +1,4 @@
-"""Folders that tests look into."""
+"""Folders of the tests."""
 
 from __future__ import annotations
 

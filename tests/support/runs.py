@@ -1,4 +1,4 @@
-"""Runs of a few steps, and what their folders hold before and after something was done to them."""
+"""Short runs, and the content of their folders."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Finished = tuple[Path, Tuning, TrainJob]
 
 
 class KilledError(Exception):
-    """Stands for a signal: nothing in the code can know it."""
+    """Simulates a signal; the code must not handle it."""
 
 
 def contents(folder: Path, timed: bool = True) -> dict[str, bytes]:
-    """Every file; ``timed`` False leaves out how long a stage took."""
+    """Return every file; ``timed`` False omits the durations of the stages."""
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     if not timed:
         for name in found:
@@ -35,11 +35,11 @@ def contents(folder: Path, timed: bool = True) -> dict[str, bytes]:
 
 
 def times(folder: Path) -> dict[str, int]:
-    """When each file was written."""
+    """Return the modification time of each file."""
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def redone(before: dict[str, int], after: dict[str, int]) -> set[str]:
-    """The stages of which some file is another than before."""
+    """Return the stages with a changed file."""
     files = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     return {name.split("/")[0] for name in files if "/" in name}

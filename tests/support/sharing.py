@@ -1,4 +1,4 @@
-"""Two processes that share distillations: for test_sharing.py, which reads what each of them saved."""
+"""Two processes that share distillations, for test_sharing.py, which reads their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of random numbers for the objectives, everything in them that a step can hold."""
+"""Batches of random numbers for the objectives, with all fields of a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reaugkd.export.objectives.base import DistillationStep, Targets
 
 
 def no_forward(**_inputs: Any) -> Any:
-    """Stands for a student that no objective under test may ask."""
+    """A student that the tested objective must not run."""
     raise AssertionError("the student was asked again")
 
 
@@ -24,7 +24,7 @@ def step_of(
     rows: Tensor | None = None,
     **changes: Any,
 ) -> DistillationStep:
-    """A step of the rows (all, unless given) of ``targets``."""
+    """Return a step of the rows (default: all) of ``targets``."""
     rows = torch.arange(len(student_logits)) if rows is None else rows
     step = DistillationStep(
         number=0,
@@ -47,7 +47,7 @@ def step_of(
 def make_targets(
     rows: int, classes: int = 4, dim: int = 6, hidden: int = 8, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> Targets:
-    """Random targets of so many rows."""
+    """Return random targets for a number of rows."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -64,7 +64,7 @@ def make_targets(
 def make_step(
     rows: int, classes: int = 4, dim: int = 6, seed: int = 0, grad: bool = False, dtype: torch.dtype = torch.float64
 ) -> DistillationStep:
-    """A step of random numbers; with ``grad`` the student's outputs are leaves that take gradients."""
+    """Return a step of random numbers; with ``grad`` the student's outputs require gradients."""
     generator = torch.Generator().manual_seed(seed + 1)
     logits = torch.randn(rows, classes, generator=generator, dtype=dtype).requires_grad_(grad)
     projection = torch.randn(rows, dim, generator=generator, dtype=dtype)

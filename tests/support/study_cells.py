@@ -1,4 +1,4 @@
-"""A study of two tasks and stand-ins for its cells, which workers import too."""
+"""A study of two tasks with fake cells, importable by workers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ keys = "student"
 
 
 def write_study(folder: Path, text: str = STUDY) -> Path:
-    """The study's file with its recipes, its data and its teacher beside it."""
+    """Write the study's file with its recipes, data and teacher."""
     (folder / "recipes").mkdir(parents=True)
     (folder / "teacher").mkdir()
     (folder / "teacher" / "config.json").write_text("{}")
@@ -53,7 +53,7 @@ def write_study(folder: Path, text: str = STUDY) -> Path:
 
 
 def probabilities(rows: int, seed: int) -> NDArray[np.float64]:
-    """[rows, CLASSES], distributions."""
+    """Return distributions, [rows, CLASSES]."""
     return np.random.default_rng(seed).dirichlet(np.ones(CLASSES), size=rows)
 
 
@@ -66,12 +66,12 @@ def system(
 
 
 def gold_of(task: str) -> NDArray[np.int64]:
-    """[rows], the same for every cell of the task."""
+    """Return gold labels [rows], the same for every cell of the task."""
     return np.random.default_rng(zlib.crc32(task.encode())).integers(0, CLASSES, ROWS[task])
 
 
 def make_result(task: str, recipe: str, seed: int, variants: tuple[str, ...] = ("k8",)) -> CellResult:
-    """Random answers, the same for the same cell."""
+    """Return random results, the same for the same cell."""
     first, gold = zlib.crc32(f"{task}.{recipe}.{seed}".encode()), gold_of(task)
     teacher = zlib.crc32(f"{task}.{seed}".encode())
     return CellResult(
@@ -87,7 +87,7 @@ def make_result(task: str, recipe: str, seed: int, variants: tuple[str, ...] = (
 
 
 def calm(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
-    """A cell that leaves a line in OUT/events when it begins and when it ends."""
+    """A cell that writes a line to OUT/events at its start and end."""
     assert Path(cell.task.located(data_dir)).is_file() and Path(plan.located(plan.teacher)).is_dir()
     note(out, f"begin {cell.name}")
     result = make_result(cell.task.name, cell.recipe, cell.seed, tuple(variant.name for variant in plan.variants))
@@ -96,29 +96,29 @@ def calm(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
 
 
 def note(out: Path, line: str) -> None:
-    """Append a line, whole even where others write at the same time."""
+    """Append a whole line, even with concurrent writers."""
     with (out / "events").open("ab", buffering=0) as file:
         file.write(f"{line}\n".encode())
 
 
 def events(out: Path) -> list[str]:
-    """The lines so far."""
+    """Return the lines so far."""
     return (out / "events").read_text().splitlines() if (out / "events").exists() else []
 
 
 def write_orders(study: Path, what: dict[str, str]) -> None:
-    """Say what becomes of the cells named."""
+    """Write the behaviour of the named cells."""
     (study.parent / "orders.json").write_text(json.dumps(what))
 
 
 def orders(data_dir: Path) -> dict[str, str]:
-    """What stands in orders.json beside the data: a cell's name -> what becomes of it."""
+    """Read orders.json next to the data: name of a cell -> its behaviour."""
     file = data_dir / "orders.json"
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def troubled(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
-    """A cell that fails as its orders say."""
+    """A cell that fails as orders.json says."""
     how = orders(data_dir).get(cell.name)
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -132,7 +132,7 @@ def troubled(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
 
 
 def stuck(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
-    """A cell that, where its orders name a pipe, opens it and waits for ever."""
+    """A cell that opens the pipe that orders.json names, and waits forever."""
     if cell.name in orders(data_dir):
         pipe = Path(orders(data_dir)[cell.name]).open("wb", buffering=0)  # noqa: SIM115  (open until the process ends)
         pipe.write(b"here")

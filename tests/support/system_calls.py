@@ -1,4 +1,4 @@
-"""Ends a process between two of its system calls: the one crash test that leaves no moment out (Linux, ptrace)."""
+"""Kill a process between any two of its system calls (Linux, ptrace)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real bundle, tiny, built in well under a second without torch: for tests of everything that reads bundles."""
+"""A tiny real bundle, built in less than a second without torch, for tests that read bundles."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def build_tiny_bundle(
 
 
 def tiny_texts(count: int, *, seed: int = 0, pairs: bool = False) -> list[Text]:
-    """Texts (or pairs) of 1 to 12 known words each."""
+    """Return texts (or pairs) of 1 to 12 known words."""
     rng = np.random.default_rng(seed)
 
     def one() -> str:

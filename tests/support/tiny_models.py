@@ -1,4 +1,4 @@
-"""Models, rows and recipes small enough that a whole run takes a second or two: for the tests of the training stage."""
+"""Models, rows and recipes so small that a whole run takes a second or two."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HIDDEN, LAYERS, MAX_LENGTH, POSITIONS = 32, 4, 24, 40
 
 
 def tiny_tokenizer() -> Tokenizer:
-    """A word a token, lower-cased, with BERT's [CLS] and [SEP] and second type for a pair."""
+    """Write a tokenizer with one token per word, lower-cased, with BERT's [CLS], [SEP] and second type for a pair."""
     vocabulary = {word: number for number, word in enumerate(VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -73,7 +73,7 @@ def bert_config(**changes: Any) -> BertConfig:
 
 
 def write_bert(folder: Path, seed: int = 0, **changes: Any) -> Path:
-    """A random BERT encoder and its tokenizer as a Hugging Face folder, without the pooler that nothing here uses."""
+    """Write a random BERT encoder and its tokenizer as a Hugging Face folder, without a pooler."""
     torch.manual_seed(seed)
     BertModel(bert_config(**changes), add_pooling_layer=False).save_pretrained(folder)
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
@@ -81,7 +81,7 @@ def write_bert(folder: Path, seed: int = 0, **changes: Any) -> Path:
 
 
 def write_classifier(folder: Path, labels: Mapping[int, str] | None, num_labels: int = 3, seed: int = 0) -> Path:
-    """A BERT for sequence classification, as fine-tuned elsewhere; ``labels`` None leaves LABEL_0, LABEL_1, ..."""
+    """Write a BERT for sequence classification; ``labels`` None leaves LABEL_0, LABEL_1, ..."""
     torch.manual_seed(seed)
     names = {"id2label": dict(labels)} if labels else {"num_labels": num_labels}
     BertForSequenceClassification(bert_config(**names)).save_pretrained(folder)
@@ -90,7 +90,7 @@ def write_classifier(folder: Path, labels: Mapping[int, str] | None, num_labels:
 
 
 def write_modernbert_classifier(folder: Path, labels: Mapping[int, str]) -> Path:
-    """A classifier whose encoder ends with a norm, as if trained: not of ones."""
+    """Write a classifier whose encoder ends with a norm with weights other than ones."""
     torch.manual_seed(0)
     config = ModernBertConfig(
         vocab_size=len(VOCABULARY),
@@ -113,7 +113,7 @@ def write_modernbert_classifier(folder: Path, labels: Mapping[int, str]) -> Path
 
 
 def write_distilbert(folder: Path) -> Path:
-    """A model type without token_type_ids that names its sizes otherwise (dim, n_layers)."""
+    """Write a model type without token_type_ids and with other names of its sizes (dim, n_layers)."""
     torch.manual_seed(0)
     config = DistilBertConfig(
         vocab_size=len(VOCABULARY),
@@ -130,7 +130,7 @@ def write_distilbert(folder: Path) -> Path:
 
 
 def write_roberta(folder: Path) -> Path:
-    """A model type with one token type and positions that start after the padding id."""
+    """Write a model type with one token type and positions that start after the padding id."""
     torch.manual_seed(0)
     config = RobertaConfig(
         vocab_size=len(VOCABULARY),
@@ -149,14 +149,14 @@ def write_roberta(folder: Path) -> Path:
 
 
 def sentence(rng: np.random.Generator, label: str) -> str:
-    """One to nine words, at least one of them the class's own."""
+    """Return one to nine words, at least one of them a word of the class."""
     own = rng.choice(OWN_WORDS[label], size=rng.integers(1, 4))
     shared = rng.choice(SHARED_WORDS, size=rng.integers(0, 7))
     return " ".join(rng.permutation([*own, *shared]))
 
 
 def make_split(rows: int, seed: int, pairs: bool = False, source: str = "tiny") -> Split:
-    """Rows of all classes in turn; in a pair both texts are of the class."""
+    """Return rows of all classes, alternating; both texts of a pair are of the class."""
     rng = np.random.default_rng(seed)
     labels = [LABELS[row % len(LABELS)] for row in range(rows)]
     texts = [sentence(rng, label) for label in labels]
@@ -165,7 +165,7 @@ def make_split(rows: int, seed: int, pairs: bool = False, source: str = "tiny") 
 
 
 def make_dataset(rows: int = 240, test: int = 60, dev: int = 0, pairs: bool = False) -> Dataset:
-    """A data set whose classes a bag of words tells apart."""
+    """Return a data set that a bag of words can classify."""
     splits = {"train": make_split(rows, 0, pairs), "test": make_split(test, 1, pairs)}
     if dev:
         splits["dev"] = make_split(dev, 2, pairs)
@@ -173,13 +173,13 @@ def make_dataset(rows: int = 240, test: int = 60, dev: int = 0, pairs: bool = Fa
 
 
 def fast_fit(epochs: int = 3, **changes: Any) -> FitRecipe:
-    """A fit that gets somewhere in a few dozen steps from random weights."""
+    """Return fit settings that learn in a few dozen steps from random weights."""
     settings = {"batch_size": 16, "learning_rate": 2e-3, "head_learning_rate": 5e-3, "freeze_word_embeddings": False}
     return FitRecipe(epochs=epochs, **{**settings, **changes})
 
 
 def tiny_recipe(**changes: Any) -> Recipe:
-    """A recipe for the tiny models; ``changes`` are fields of Recipe."""
+    """Return a recipe for the tiny models; ``changes`` are fields of Recipe."""
     settings: dict[str, Any] = {
         "max_length": MAX_LENGTH,
         "precision": "fp32",
@@ -199,7 +199,7 @@ def tiny_student(num_labels: int = 3, embedding_dim: int | None = 16, seed: int 
 
 
 def student_of(encoder: torch.nn.Module, num_labels: int = 3, embedding_dim: int = 16) -> EncoderClassifier:
-    """Heads on an encoder, in evaluation mode."""
+    """Return heads on an encoder, in evaluation mode."""
     torch.manual_seed(1)
     return EncoderClassifier(encoder, HeadConfig(num_labels, embedding_dim=embedding_dim)).eval()
 
@@ -207,7 +207,7 @@ def student_of(encoder: torch.nn.Module, num_labels: int = 3, embedding_dim: int
 def tokens_of(
     inputs: Sequence[str | tuple[str, str]], folder: Path, config: PretrainedConfig | None = None
 ) -> TokenRows:
-    """The rows of tokens as the training stage makes them from a folder's tokenizer."""
+    """Return the rows of tokens that the training makes with a folder's tokenizer."""
     with_types = config is None or getattr(config, "type_vocab_size", 0) > 1
     return TokenRows(TextTokenizer(folder / "tokenizer.json", MAX_LENGTH), inputs, with_types, 0)
 

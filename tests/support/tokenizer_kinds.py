@@ -1,5 +1,4 @@
-"""Small tokenizers of every kind whose vocabulary can be cut, with what published ones have: gaps, added tokens, byte
-pieces, pieces that no text contains."""
+"""Small tokenizers of every kind with a prunable vocabulary: gaps, added tokens, byte pieces and unused pieces."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ def corpus(rows: int = 200) -> Iterator[str]:
 
 
 def word_pieces() -> Tokenizer:
-    """As BERT's: lower case, marks apart, [unused] pieces in front, one token that was added later."""
+    """Return a tokenizer like BERT's: lower case, separate punctuation, [unused] pieces first, one added token."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -49,7 +48,7 @@ def word_pieces() -> Tokenizer:
 
 
 def bare_word_pieces() -> Tokenizer:
-    """One that leaves marks in their words, so that ## can be a part of a text too."""
+    """Return a tokenizer that keeps punctuation in words, so that ## can be part of a text."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(vocab_size=260, special_tokens=["[UNK]"], show_progress=False)
@@ -59,7 +58,7 @@ def bare_word_pieces() -> Tokenizer:
 
 
 def byte_level() -> Tokenizer:
-    """As RoBERTa's, its special tokens in front and its mask behind."""
+    """Return a tokenizer like RoBERTa's, special tokens first and the mask last."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -78,7 +77,7 @@ def byte_level() -> Tokenizer:
 
 
 def letter_pairs() -> Tokenizer:
-    """Merges of letters with an end-of-word mark, and a piece that two merges lead to."""
+    """Return merges of letters with an end-of-word mark, and a piece that two merges give."""
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
@@ -97,7 +96,7 @@ def letter_pairs() -> Tokenizer:
 
 
 def _likelihoods() -> list[tuple[str, float]]:
-    """All strings of up to four characters that are frequent, and every character."""
+    """Return all frequent strings of up to four characters, and every character."""
     counts: Counter[str] = Counter()
     for line in corpus():
         line = "▁" + line.replace(" ", "▁")
@@ -109,7 +108,7 @@ def _likelihoods() -> list[tuple[str, float]]:
 
 
 def unigram() -> Tokenizer:
-    """As XLM-R's."""
+    """Return a tokenizer like XLM-R's."""
     tokenizer = Tokenizer(models.Unigram([("<pad>", 0.0), ("<unk>", 0.0), ("</s>", 0.0), *_likelihoods()], 1, False))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer.add_special_tokens(["<pad>", "<unk>", "</s>", "<mask>"])
@@ -120,7 +119,7 @@ def unigram() -> Tokenizer:
 
 
 def unigram_with_bytes() -> Tokenizer:
-    """Unknown characters in bytes, and a piece with a character that is no piece."""
+    """Return a tokenizer with byte pieces for unknown characters, and a piece with an unknown character."""
     in_bytes = [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
     pieces = [piece for piece in _likelihoods() if piece[0] != "ü"]
     tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), *in_bytes, *pieces], 0, True))

@@ -1,4 +1,4 @@
-"""One training through the command line, on a model so small that it takes two seconds."""
+"""One training through the command line with a model that trains in two seconds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ freeze_word_embeddings = false
 
 @dataclass(frozen=True)
 class Workshop:
-    """A training through the command line: what it was made from, and what the calls left and said."""
+    """A training through the command line: its inputs, results and output."""
 
     data: Path
     teacher: Path
@@ -44,7 +44,7 @@ class Workshop:
     export_said: tuple[str, str]
 
     def train_arguments(self, out: Path) -> list[object]:
-        """The call that made ``run``, to another place."""
+        """Return the command that made ``run``, with another output folder."""
         given = {"--data": self.data, "--teacher": self.teacher, "--recipe": self.recipe, "--out": out}
         return ["train", *(part for pair in given.items() for part in pair), "--student-layers", "0,3"]
 

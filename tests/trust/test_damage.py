@@ -1,4 +1,5 @@
-"""Bytes flipped, files cut, lost and swapped: a bundle that was harmed is refused by the file's name, or still answers.
+"""Flipped bytes, truncated, missing and swapped files: a damaged bundle is refused with the file's name, or still
+answers.
 
 Each kind of harm is done in one process of its own (`damage.py`), which may not die, hang, or raise anything but the
 package's errors.
@@ -46,7 +47,7 @@ def files(bundle: Path) -> list[str]:
 
 
 def done(bundle: Path, work: Work, how: str) -> dict[str, Any]:
-    """What came of harming the bundle in all these ways, counted."""
+    """The counted outcomes of all damages."""
     todo, log = bundle.parent / "work.json", bundle.parent / "log"
     todo.write_text(json.dumps(work))
     command = [sys.executable, "-P", HARMER, bundle, todo, log, how]
@@ -128,7 +129,7 @@ def test_soft_labels_that_are_none_are_no_answer(tmp_path: Path, value: float) -
 def test_a_student_that_gives_no_distribution_has_no_answer(
     edge_bundle: Path, monkeypatch: pytest.MonkeyPatch, own: list[float], retrieval: Any
 ) -> None:
-    """Golden texts show that a model's own probabilities are some; of other texts they show nothing."""
+    """Golden texts check the model's probabilities for these texts only."""
     with Runtime.open(edge_bundle, retrieval=retrieval) as runtime, np.errstate(all="ignore"):
         answer = runtime.student.answer
         said = np.array(own, np.float32)
@@ -150,7 +151,7 @@ def test_keys_that_are_no_numbers_are_no_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["[]", '["a"]', '["a", 1]', "7", "null", "{}", "[" * 3000, '"\xff'])
-def test_a_stored_text_that_is_none_says_so_when_it_is_read(tmp_path: Path, line: str) -> None:
+def test_a_damaged_stored_text_is_an_error_at_access(tmp_path: Path, line: str) -> None:
     bundle = build_tiny_bundle(tmp_path / "bundle", rows=1)
     rows = np.load(bundle / "kb/rows.npy")
     rows["text_end"] = len(line.encode("latin-1"))

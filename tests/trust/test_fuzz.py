@@ -1,4 +1,4 @@
-"""Nothing but the package's own errors comes of bytes that were changed.
+"""Changed bytes raise only errors of the package.
 
 The targets of tests/fuzz, shortly, and a manifest's values and types changed at many places at once.
 """
@@ -34,7 +34,7 @@ def test_there_are_targets() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_stands_changed_seeds(target: str) -> None:
-    """In a process of its own, as what reaches usearch may end it."""
+    """In a new process, because usearch may crash it."""
     command = [sys.executable, "-m", "fuzz", target, "--count", "1500"]
     done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -60,14 +60,14 @@ ODD = st.one_of(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every value below."""
+    """Return the path to every nested value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [way for key, below in inner for way in ((*path, key), *places(below, (*path, key)))]
 
 
 @st.composite
 def changed_manifests(draw: st.DrawFn) -> Any:
-    """A good manifest with values replaced, removed, renamed, doubled and moved."""
+    """Yield a valid manifest with values replaced, removed, renamed, doubled and moved."""
     obj = copy.deepcopy(json.loads(draw(st.sampled_from(manifest_target.seeds()))))
     for _ in range(draw(st.integers(1, 5))):
         ways = places(obj)
@@ -120,6 +120,6 @@ def test_json_is_read_as_it_stands_or_not_at_all(obj: Any) -> None:
     "raw",
     [b"", b"{", b"\xff", b"\xef\xbb\xbf{}", b'{"a": 1, "a": 1}', b"[NaN]", b"[-Infinity]", b"[1e400]", b"[" * 99_999],
 )
-def test_what_the_standard_does_not_allow_is_no_json(raw: bytes) -> None:
+def test_invalid_json_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_json(raw)

@@ -1,4 +1,4 @@
-"""Bundles that were made to do harm, with hashes that are right: refused by the file's name, soon, in little memory.
+"""Hostile bundles with valid hashes: refused with the file's name, in little time and memory.
 
 Each is opened in a process of its own that may not take more than a gigabyte of address space beyond what an honest
 bundle takes, and is ended when it takes too long.
@@ -43,7 +43,7 @@ def bundle(honest: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(honest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What came of opening every hostile bundle, each after the other in few processes, by its case."""
+    """The outcomes of all hostile bundles, opened one after another in few processes, by case."""
     folder = tmp_path_factory.mktemp("hostile")
     cases = {f"manifest: {name}": make for name, (make, _) in MANIFESTS.items()}
     cases |= {f"file: {name}": make for name, (_, make) in FILES.items()}
@@ -84,7 +84,7 @@ def test_a_pattern_is_given_up(opened: dict[str, dict[str, Any]]) -> None:
 
 
 def check_cost(result: dict[str, Any]) -> None:
-    """Not seconds by the clock, which a busy machine stretches, but of the processor."""
+    """Check CPU time, which does not depend on other processes."""
     assert result["cpu_s"] < 5, result
     assert result["grown_mb"] < 500, result
 
@@ -93,7 +93,7 @@ def check_cost(result: dict[str, Any]) -> None:
 
 
 def linked(bundle: Path, name: str) -> Path:
-    """The file or folder ``name`` moved out of the bundle, with a link in its place."""
+    """Move the file or folder ``name`` out of the bundle, and put a link in its place."""
     there = bundle.parent / "elsewhere"
     (bundle / name).rename(there)
     (bundle / name).symlink_to(there)
@@ -127,7 +127,7 @@ def test_the_folder_itself_may_be_a_link(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [MANIFEST_FILE, MODEL, INDEX, "student/config.json"])
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 @pytest.mark.parametrize("verify", [True, False])
-def test_what_is_no_file_is_refused_without_waiting(
+def test_pipes_are_refused_without_waiting(
     bundle: Path, name: str, kind: str, verify: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (bundle / name).unlink()
@@ -144,8 +144,8 @@ def test_what_is_no_file_is_refused_without_waiting(
 
 @pytest.mark.parametrize("name", ["kb/texts.jsonl", HELDOUT])
 @pytest.mark.parametrize("verify", [True, False])
-def test_what_is_read_where_it_is_must_be_listed(bundle: Path, name: str, verify: bool) -> None:
-    """Or a link to any file of the reader's would have its lines shown as a neighbour's text."""
+def test_optional_files_must_be_listed(bundle: Path, name: str, verify: bool) -> None:
+    """Otherwise a link to any file would show its lines as a neighbour's text."""
     files = plain(bundle)["files"]
     files.pop(name)
     with_field(bundle, "files", files)

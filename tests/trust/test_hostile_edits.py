@@ -1,4 +1,4 @@
-"""Edited bundles that are made to do harm."""
+"""Hostile bundles with edits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def journal(bundle: Path) -> Path:
 
 
 def set_head(bundle: Path, **changes: Any) -> None:
-    """HEAD with other values, its checksum right."""
+    """Write HEAD with other values and a valid checksum."""
     _, head = HeadFile(bundle).read()
     assert head is not None
     (bundle / "generations" / "HEAD").write_bytes(JournalHead(**{**vars(head), **changes}).line())
@@ -35,7 +35,7 @@ def canonical(obj: object) -> bytes:
 
 
 def reseal_line(obj: dict[str, Any]) -> bytes:
-    """A journal's line with its hash made right."""
+    """Return a journal line with a valid hash."""
     bare = json.loads(json.dumps(obj))
     bare.pop("after")
     bare.pop("signature", None)
@@ -73,8 +73,8 @@ def folded(edited: Path) -> Path:
         lambda row: row["payload"].update(text_digest="0" * 64),
     ],
 )
-def test_a_row_without_what_is_kept_of_rows(edited: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """A payload that is erased leaves the chain whole: only a history may lack it."""
+def test_a_row_without_its_payload(edited: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """An erased payload leaves the chain valid, but only a history may lack one."""
     path = journal(edited)
     obj = json.loads(path.read_bytes())
     change(obj["add"][0])
@@ -120,7 +120,7 @@ def test_a_table_with_values_that_may_not_be(folded: Path, name: str, value: obj
 
 @pytest.mark.parametrize("name", ["HEAD", "1/journal.jsonl", "1/generation.json", "1/history.jsonl", "1/index.usearch"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link", "missing"])
-def test_what_is_no_plain_file(folded: Path, name: str, kind: str, tmp_path: Path) -> None:
+def test_links_and_pipes(folded: Path, name: str, kind: str, tmp_path: Path) -> None:
     with Runtime.open(folded) as runtime:
         runtime.kb.add("noon", "a")
     path = folded / "generations" / name
@@ -159,7 +159,7 @@ def test_head_of_other_sizes_and_numbers(edited: Path) -> None:
 
 
 def test_with_a_signature_nothing_is_free(folded: Path, export: Path, tmp_path: Path) -> None:
-    """The table of contents says labels and odds: the signed entry of the compaction has its hash."""
+    """The signed entry of the compaction has the hash of the table of contents, with its labels and odds."""
     new_key_pair(tmp_path / "key.pem")
     key, public = read_private_key(tmp_path / "key.pem"), tmp_path / "key.pub.pem"
     bundle = tmp_path / "signed"
@@ -187,7 +187,7 @@ def test_other_files_in_the_folder_are_ignored(folded: Path) -> None:
         runtime.kb.add("noon", "a")
 
 
-def test_what_was_altered_since_it_was_opened_is_not_sealed_again(bundle: Path) -> None:
+def test_files_altered_after_opening_are_not_sealed_again(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
         runtime.kb.add("noon", "a")
         path = bundle / "kb" / "texts.jsonl"

@@ -1,4 +1,4 @@
-"""What reads a bundle's files, each by itself: the honest is read, the absurd is refused before it costs anything."""
+"""The readers of a bundle's files: valid files are read, hostile files are refused early."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_nothing_times_too_much_is_no_array(shape: str) -> None:
 
 
 def test_rows_of_ever_more_levels_are_no_index(tmp_path: Path) -> None:
-    """One row on all of 20,000 levels above very many rows: to look at each level would take minutes."""
+    """One row on all 20,000 levels above very many rows: a check of each level would take minutes."""
     rows, levels = 200_000, np.zeros(200_000, "<i2")
     levels[0] = 20_000
     head = struct.pack("<7s3H4B3QB", b"usearch", 2, 0, 0, 99, 23, 14, 15, rows, 0, 1, 0).ljust(64, b"\0")
@@ -64,7 +64,7 @@ def test_rows_of_ever_more_levels_are_no_index(tmp_path: Path) -> None:
 
 
 def test_an_index_of_very_many_edges_is_looked_at_bit_by_bit(tmp_path: Path) -> None:
-    """Of an honest, if odd, index of 24 MB no more than a part is in memory at once."""
+    """Only a part of a valid index of 24 MB is in memory at once."""
     rows, edges = 150, 20_000
     head = struct.pack("<7s3H4B3QB", b"usearch", 2, 0, 0, 99, 23, 14, 15, rows, 0, 1, 0).ljust(64, b"\0")
     graph = struct.pack("<5Q", rows, edges, 2 * edges, 0, 0) + bytes(2 * rows)
@@ -82,7 +82,7 @@ def test_an_index_of_very_many_edges_is_looked_at_bit_by_bit(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("loop", ["Loop", "Scan", "SequenceMap"])
-def test_a_loop_is_told_wherever_it_is(tmp_path: Path, loop: str, inside: bool) -> None:
+def test_a_loop_is_refused_at_any_place(tmp_path: Path, loop: str, inside: bool) -> None:
     node = helper.make_node(loop, ["x"], ["y"])
     if inside:
         branch = helper.make_graph([node], "then", [], [])

@@ -1,4 +1,4 @@
-"""Texts that trip readers of texts: each is answered with a distribution or by an error, in bounded time and memory."""
+"""Hostile texts: each gets a distribution or an error, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_text_is_refused_at_once(runtime: Runtime, name: str) -> None:
+def test_other_values_than_texts_are_refused(runtime: Runtime, name: str) -> None:
     with pytest.raises(TextError) as caught:
         runtime.predict(REFUSED[name])
     str(caught.value).encode()
@@ -72,7 +72,7 @@ def test_every_other_text_is_answered_with_a_distribution(runtime: Runtime, name
 
 
 def test_changed_texts_and_streams() -> None:
-    """Some of what `python -m fuzz texts --count 100000` runs."""
+    """A part of `python -m fuzz texts --count 100000`."""
     for data in mutants(texts.seeds(), 1500, seed=1):
         texts.check(data)
 
@@ -93,7 +93,7 @@ finally:
 
 
 def predicted(bundle: Path, stdin: Path, *options: str) -> tuple[list[dict[str, object]], float]:
-    """The records of `predict BUNDLE --input -`, and the peak of memory in MB."""
+    """Return the records of `predict BUNDLE --input -`, and the peak memory in MB."""
     command = [sys.executable, "-P", "-c", PREDICT, "predict", str(bundle), "--input", "-", *options]
     with stdin.open("rb") as stream:
         done = subprocess.run(command, stdin=stream, capture_output=True, check=False, timeout=200)
@@ -137,7 +137,7 @@ def test_a_stream_is_answered_to_its_end_in_bounded_memory(name: str, edge_bundl
 
 
 def test_a_file_of_stray_quotes_is_not_read_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each second of these lines opens a quote, and leaves one open that is."""
+    """Every second line opens a quote that never closes."""
     lines, taken = 3_000, 0
     take = delimited._CsvRecords._take_line
 

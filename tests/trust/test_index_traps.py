@@ -1,4 +1,4 @@
-"""Where a vector index can go wrong without a word, tried on every dtype, as built, as mapped, and as mapped again."""
+"""Silent failures of vector indexes, tried on every dtype: built, mapped, and mapped again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPENINGS += [("f16", "viewed"), ("f32", "built")]
 
 @pytest.fixture(params=OPENINGS, ids=" ".join)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
-    """Makes an index of keys; ``opened.dtype`` says of which kind."""
+    """Return a function that builds an index of keys; ``opened.dtype`` is the type."""
     dtype, how = request.param
     config = IndexConfig(NDIM, dtype=dtype, connectivity=3, expansion_add=8, expansion_search=4)
 
@@ -54,7 +54,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
 
 
 def cosines(query: NDArray[np.float32], keys: NDArray[np.float32]) -> NDArray[np.float64]:
-    """In float64, of queries of any length."""
+    """Return cosines in float64, for queries of any length."""
     directions = [wide / np.abs(wide).max(axis=-1, keepdims=True) for wide in (query.astype(float), keys.astype(float))]
     norms = [np.linalg.norm(wide, axis=-1) for wide in directions]
     cosine: NDArray[np.float64] = directions[1] @ directions[0] / norms[0] / norms[1]
@@ -62,7 +62,7 @@ def cosines(query: NDArray[np.float32], keys: NDArray[np.float32]) -> NDArray[np
 
 
 def check_answer(index: VectorIndex, keys: NDArray[np.float32], query: NDArray[np.float32], k: int) -> None:
-    """An answer is of so many rows, all known, none twice, each with its own cosine, best first."""
+    """Check a result: the number of rows, no repeated row, the cosine of each, best first."""
     rows, similarities = index.search(query, k)
     wanted = min(k, len(keys))
     assert rows.shape == similarities.shape == (wanted,)
@@ -91,7 +91,7 @@ def test_any_k_on_any_size(opened: Opened, rows: int) -> None:
 
 
 def test_many_rows_with_one_key(opened: Opened) -> None:
-    """Rows that say the same are common in data; their distances tie, and every walk ends among them."""
+    """Equal rows are common in data; their distances tie, and every graph walk ends among them."""
     keys = np.repeat(vectors(4), 40, axis=0)
     index = opened(keys)
     for k in (1, 39, 40, 41, 160, 200):
@@ -110,7 +110,7 @@ def test_all_rows_with_one_key(opened: Opened) -> None:
 @pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-20, 1e-6, 1e-3, 1e3, 1e6, 1e20, 1e37])
 @pytest.mark.filterwarnings("error")
 def test_a_querys_length_does_not_matter(opened: Opened, scale: float) -> None:
-    """It does to usearch: float16 ends at 65,504, and of what became infinite or zero it knows no neighbours."""
+    """In usearch it does: float16 ends at 65,504, and infinite or zero queries find nothing."""
     keys = vectors(60)
     index = opened(keys)
     for query in vectors(5, seed=5):
@@ -150,7 +150,7 @@ def test_a_query_of_another_width_is_refused(opened: Opened) -> None:
 
 
 def test_threads_of_both_kinds_after_opening(opened: Opened) -> None:
-    """With usearch's threads and with Python's: searches share scratch space inside the graph."""
+    """With usearch's threads and with Python's: searches share scratch memory in the graph."""
     keys, queries = vectors(300), vectors(80, seed=1)
     index = opened(keys)
     expected_rows, expected = index.search_many(queries, 7)
@@ -193,7 +193,7 @@ def test_any_finite_query_has_an_answer(dtype: str, rows: int, k: int, exponent:
 def test_a_students_broken_embedding_is_an_error_and_no_answer(
     tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys of i8, the default, once gave every row the same similarity for it, and so an answer like any other."""
+    """With i8 keys usearch returned the same similarity for every row."""
     with Runtime.open(build_tiny_bundle(tmp_path / "tiny", dtype="i8")) as runtime:
         probabilities, embedding = runtime.student.answer(runtime.tokenizer.encode("noon"), 1.0)
         broken = np.full_like(embedding, bad)

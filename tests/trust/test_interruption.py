@@ -26,14 +26,14 @@ TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 
 @pytest.fixture(autouse=True)
 def _ctrl_c_is_heeded() -> Iterator[None]:
-    """Started in the background, a process comes with SIGINT ignored, and so do these tests."""
+    """A process started in the background ignores SIGINT; these tests must not."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def begin_predicting(bundle: Path, folder: Path, rows: int = 5) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-    """`predict --output` in a process that has begun to write and waits for more input; and the input's open end."""
+    """Start `predict --output`, wait until it writes, and return the process and its open input."""
     pipe = folder / "pipe.txt"
     os.mkfifo(pipe)
     process = spawn("predict", bundle, "--input", pipe, "--output", folder / "out.jsonl")
@@ -137,7 +137,7 @@ class TestPredictToStdout:
 
 
 def killed_in(module: str, owner: str, name: str, at_call: int) -> str:
-    """A script that runs the command line and kills itself at the n-th call of ``owner.name`` in a module."""
+    """Return a script that runs the command line and kills itself at the n-th call of ``owner.name``."""
     return f"""
 import itertools, os
 import {module}
@@ -235,7 +235,7 @@ class TestExporting:
 
 
 class TestTemporaries:
-    """Which temporary files `atomic_write` removes."""
+    """Temporary files that `atomic_write` removes."""
 
     @pytest.mark.parametrize("kind", ["file", "folder"])
     def test_of_dead_writers_of_the_same_name_go_and_all_else_stays(self, tmp_path: Path, kind: str) -> None:
@@ -262,7 +262,7 @@ class TestTemporaries:
             raise ZeroDivisionError
         assert names(tmp_path) == ["out"]
 
-    def test_what_is_wrong_with_another_file_is_not_the_outputs_fault(self, tmp_path: Path) -> None:
+    def test_errors_of_other_files_pass_through(self, tmp_path: Path) -> None:
         def denied() -> None:
             raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere")
 
@@ -285,7 +285,7 @@ class TestTemporaries:
             (ValueError("nonsense"), None),
         ],
     )
-    def test_what_libraries_say_of_a_full_disk(self, tmp_path: Path, error: Exception, reason: str | None) -> None:
+    def test_messages_of_libraries_on_a_full_disk(self, tmp_path: Path, error: Exception, reason: str | None) -> None:
         for write in (atomic_write, atomic_directory):
             with pytest.raises(type(error) if reason is None else StorageError) as caught, write(tmp_path / "out"):
                 raise error

@@ -1,4 +1,4 @@
-"""Bundles that earlier versions wrote are read, and answer as they did (tests/data/bundles, made by its make.py)."""
+"""Bundles of earlier versions open and give the same predictions (tests/data/bundles, written by its make.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSIONS = sorted(int(path.stem[1:]) for path in KEPT.glob("v*.json"))
 
 
 def kept(version: int) -> tuple[Path, list[dict[str, Any]]]:
-    """A kept bundle and the answers that it gave."""
+    """A stored bundle and its predictions."""
     answers = json.loads((KEPT / f"v{version}.json").read_text())
     for answer in answers:
         answer["text"] = answer["text"] if isinstance(answer["text"], str) else tuple(answer["text"])
@@ -37,7 +37,7 @@ def test_there_is_one_of_every_format_that_is_read() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_kept_bundle_answers_as_when_it_was_made(version: int) -> None:
-    """Within float32's rounding, which differs between processors."""
+    """Within float32 rounding, which differs between processors."""
     path, answers = kept(version)
     with Runtime.open(path) as runtime, Runtime.open(path, threads=2) as threaded:
         assert runtime.manifest.format_version == version
@@ -51,7 +51,7 @@ def test_a_kept_bundle_answers_as_when_it_was_made(version: int) -> None:
             np.testing.assert_allclose(getattr(answer, name), expected[name], rtol=1e-5, atol=1e-6)
 
 
-def test_they_hold_what_tells_the_formats_apart() -> None:
+def test_each_has_the_features_of_its_format() -> None:
     with Runtime.open(KEPT / "v1") as first, Runtime.open(KEPT / "v2", retrieval="gated") as second:
         assert isinstance(first.knowledge_base.soft_labels, DenseLabels)
         assert isinstance(second.knowledge_base.soft_labels, TopLabels)

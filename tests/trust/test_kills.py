@@ -1,4 +1,4 @@
-"""kill -9 at every system call of every edit: the old or the new state, whole, and no acknowledged edit lost."""
+"""SIGKILL at every system call of every edit: the old or the new state, and no acknowledged edit is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Where syncing costs nothing, if there is such a place: a killed process loses nothing that it had written."""
+    """A folder in memory if possible, because a killed process loses no written data."""
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path
         return

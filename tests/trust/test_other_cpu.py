@@ -1,4 +1,4 @@
-"""Another processor: the same answers within rounding, or a refusal that says what to do (see test_bundle.py).
+"""Another processor: equal predictions within rounding, or a refusal with a remedy (see test_bundle.py).
 
 Which kernels are used is decided by the libraries. What they let one switch: numpy by NPY_DISABLE_CPU_FEATURES,
 OpenBLAS (inside numpy) by OPENBLAS_CORETYPE, ONNX Runtime only whether weights are repacked (the session's
@@ -56,7 +56,7 @@ print(json.dumps(found))
 
 
 def answered(path: Path, texts: list[Any], **environment: str) -> dict[str, Any]:
-    """What a new process in that environment answers, or its error."""
+    """Return the predictions of a new process in that environment, or its error."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", SCRIPT],
         input=json.dumps([str(path), texts]),
@@ -88,12 +88,12 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretending(shim: Path, level: str) -> dict[str, str]:
-    """The environment in which a process has the instruction sets of that level."""
+    """Return the environment of a process with the instruction sets of a level."""
     return {"LD_PRELOAD": str(shim), "OTHER_CPU": level}
 
 
 def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[float]:
-    """The largest difference of any probability, blended and of the student, where all labels are the same."""
+    """Return the largest difference of any probability, of blend and student, if all labels are equal."""
     assert "error" not in found and len(found["answers"]) == len(expected["answers"])
     worst = [0.0, 0.0]
     for (label, *ours), (other, *theirs) in zip(found["answers"], expected["answers"], strict=True):
@@ -126,7 +126,7 @@ def test_a_trained_student_exported_for_avx2_answers_within_its_tolerance(
 
 
 def test_int8_that_saturates_there_is_refused_with_the_way_out(shim: Path, tmp_path: Path) -> None:
-    """Weights of 8 bits, as for avx512_vnni: without VNNI, products are added up in 16 bits, which are too few."""
+    """Without VNNI, products of 8-bit weights overflow their 16-bit sums."""
     flags = Path("/proc/cpuinfo").read_text()
     if "avx512_vnni" not in flags and "avx_vnni" not in flags:
         pytest.skip("this processor has no VNNI that could be hidden")
@@ -140,7 +140,7 @@ def test_int8_that_saturates_there_is_refused_with_the_way_out(shim: Path, tmp_p
 
 
 def numpys_extensions() -> str:
-    """What numpy uses beyond its baseline on this processor."""
+    """Return numpy's instruction sets beyond its baseline on this processor."""
     config: Any = np.show_config(mode="dicts")
     return " ".join(config["SIMD Extensions"].get("found", []))
 

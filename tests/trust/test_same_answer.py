@@ -1,4 +1,4 @@
-"""One text, one answer, to the last bit: whatever stands before and after it, and whoever asks how."""
+"""The same text gets the same prediction, bit for bit, in any context and through any interface."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ texts_strategy = st.lists(
 
 @pytest.fixture(scope="module")
 def runtimes(workshop: Workshop) -> Iterator[dict[int, Runtime]]:
-    """A trained student in dynamic int8 (which computes the ranges of its numbers anew in every run), by threads."""
+    """Runtimes of a trained student in dynamic int8, by the number of threads."""
     opened = {threads: Runtime.open(workshop.bundle, threads=threads) for threads in THREADS}
     assert opened[1].manifest.quantization["kind"] == "dynamic"
     yield opened
@@ -36,7 +36,7 @@ def runtimes(workshop: Workshop) -> Iterator[dict[int, Runtime]]:
 
 
 def bits(answer: Prediction | dict[str, Any]) -> tuple[object, ...]:
-    """All numbers of an answer, or of a record that the command line wrote of one."""
+    """Return all numbers of a prediction, or of a record of the command line."""
     record = json.loads(json.dumps(answer.as_record(explain=True))) if isinstance(answer, Prediction) else answer
     vectors = [
         np.array(list(record[name].values()), np.float32).tobytes()
@@ -75,7 +75,7 @@ def test_the_command_line_gives_the_same_numbers(
 
 
 def test_a_new_process_gives_the_same_numbers(workshop: Workshop, runtimes: dict[int, Runtime], tmp_path: Path) -> None:
-    """Nothing of an answer is left over from what was asked before, or drawn when a process starts."""
+    """A prediction does not depend on earlier predictions or on random numbers of the process."""
     from support.command_line import finish, spawn
 
     texts = ["wake me at seven", "rain", "unheard-of " * 50]

@@ -1,4 +1,4 @@
-"""Signed bundles: what was signed opens, and nothing else does. Checked against the library itself, byte for byte."""
+"""Signed bundles: only signed content opens. Compared with the library itself, byte for byte."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SPKI, PLAIN = serialization.PublicFormat.SubjectPublicKeyInfo, serialization.NoE
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with mine.pem, mine.pub.pem, other.pem and other.pub.pem."""
+    """Return a folder with mine.pem, mine.pub.pem, other.pem and other.pub.pem."""
     folder = tmp_path_factory.mktemp("keys")
     for name in ("mine", "other"):
         ok("sign", "--new-key", folder / f"{name}.pem")
@@ -62,9 +62,9 @@ def signed(edge_bundle: Path, keys: Path, tmp_path: Path) -> Path:
 
 
 class TestTheFormat:
-    """As docs/bundle.md has it, with nothing of ours in between."""
+    """The format of the signature, checked without reaugkd's code."""
 
-    def test_the_library_alone_verifies_what_we_sign(self, signed: Path, keys: Path) -> None:
+    def test_the_library_verifies_our_signatures(self, signed: Path, keys: Path) -> None:
         public = serialization.load_pem_public_key((keys / "mine.pub.pem").read_bytes())
         assert isinstance(public, ed25519.Ed25519PublicKey)
         content = json.loads((signed / "manifest.sig").read_bytes())
@@ -74,7 +74,7 @@ class TestTheFormat:
         message = DOMAIN + (signed / "manifest.json").read_bytes()
         public.verify(base64.b64decode(content["signature"]), message)  # or it raises
 
-    def test_we_verify_what_the_library_alone_signs(self, signed: Path, tmp_path: Path) -> None:
+    def test_we_verify_the_librarys_signatures(self, signed: Path, tmp_path: Path) -> None:
         key = ed25519.Ed25519PrivateKey.generate()
         raw = key.public_key().public_bytes_raw()
         value = base64.b64encode(key.sign(DOMAIN + (signed / "manifest.json").read_bytes())).decode()
@@ -86,7 +86,7 @@ class TestTheFormat:
             assert runtime.predict("noon").label
 
     def test_rfc_8032s_first_key(self) -> None:
-        """Section 7.1, test 1: its public key, and its deterministic signature of an empty message."""
+        """Section 7.1, test 1: its public key, and the deterministic signature of an empty message."""
         secret = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
         key = ed25519.Ed25519PrivateKey.from_private_bytes(secret)
         mine = read_private_key(key.private_bytes(PEM, PKCS8, PLAIN))
@@ -150,7 +150,7 @@ class TestOpening:
             Runtime.open(signed, require_signature=keys / "mine.pub.pem")
 
     def test_no_byte_of_the_signature_can_be_another(self, signed: Path, keys: Path) -> None:
-        """Not even one that a reader of JSON or base64 would pass over."""
+        """Also bytes that JSON and base64 readers ignore."""
         key, manifest = read_public_key(keys / "mine.pub.pem"), (signed / MANIFEST_FILE).read_bytes()
         file = signed / SIGNATURE_FILE
         content = file.read_bytes()
@@ -189,7 +189,7 @@ class TestOpening:
     def test_the_bytes_that_are_verified_are_those_that_are_used(
         self, signed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A manifest that is exchanged between two readings must not come into use."""
+        """A manifest replaced between two reads must not be used."""
         read, reads = Path.read_bytes, []
 
         def exchanged(self: Path) -> bytes:
@@ -206,7 +206,7 @@ class TestOpening:
         assert len(reads) == 1 and bundle.manifest.pooling == "mean"
         assert bundle.content == read(signed / MANIFEST_FILE)
 
-    def test_it_cannot_be_asked_for_without_the_hashes(self, signed: Path, keys: Path) -> None:
+    def test_it_requires_the_hashes(self, signed: Path, keys: Path) -> None:
         key = keys / "mine.pub.pem"
         for call in (
             lambda: Runtime.open(signed, verify=False, require_signature=key),
@@ -262,7 +262,7 @@ class TestSigning:
         assert {file.name for file in signed.iterdir()} == {MANIFEST_FILE, SIGNATURE_FILE, "kb", "student"}
 
     @pytest.mark.parametrize("given", [[], ["BUNDLE"], ["--key", "k"], ["BUNDLE", "--new-key", "k"]])
-    def test_what_to_do_must_be_clear(self, given: list[str]) -> None:
+    def test_conflicting_arguments_are_refused(self, given: list[str]) -> None:
         assert "either BUNDLE and --key, or --new-key alone" in refused("sign", *given)
 
 
@@ -321,7 +321,7 @@ class TestKeys:
                 read(tmp_path / name)
             assert caught.value.path == str(tmp_path / name)
 
-    def test_what_is_no_key_is_refused(self, keys: Path, tmp_path: Path) -> None:
+    def test_other_files_than_keys_are_refused(self, keys: Path, tmp_path: Path) -> None:
         secret = ed25519.Ed25519PrivateKey.generate()
         locked = secret.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"password"))
         mine = (keys / "mine.pem").read_bytes()
@@ -375,18 +375,18 @@ def test_measuring_opens_the_bundle_under_the_same_condition(signed: Path, keys:
         measure(signed, require_signature=read_public_key(keys / "other.pub.pem"))
 
 
-def test_the_probes_of_bench_ask_too(signed: Path, keys: Path) -> None:
+def test_the_processes_of_bench_require_it_too(signed: Path, keys: Path) -> None:
     from reaugkd import ReaugkdError
-    from reaugkd.runtime.benchmark.cold_start import probe
+    from reaugkd.runtime.benchmark.cold_start import measure_process
 
     orders = {"kind": "runtime", "path": str(signed), "threads": 1, "retrieval": "always", "texts": ["noon"]}
     mine, other = (read_public_key(keys / f"{name}.pub.pem").raw.hex() for name in ("mine", "other"))
-    assert probe({**orders, "signer": mine})["open_ms"]
+    assert measure_process({**orders, "signer": mine})["open_ms"]
     with pytest.raises(ReaugkdError, match="signed by another key"):
-        probe({**orders, "signer": other})
+        measure_process({**orders, "signer": other})
 
 
-def test_without_the_library_the_way_out_is_told(signed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_error_has_a_remedy(signed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*sys.modules]:
         if name.startswith("cryptography.hazmat.primitives"):
             monkeypatch.setitem(sys.modules, name, None)

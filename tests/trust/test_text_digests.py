@@ -1,4 +1,4 @@
-"""Digests in place of texts: what they find, what they do not show, and what docs/privacy.md says they do not hide."""
+"""Digests instead of texts: the rows they find and the texts they hide (docs/explanation/privacy.md)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def knowledge(texts: Any, rows: int) -> KnowledgeBase:
 
 
 def hashed(salt: bytes, text: object) -> str:
-    """The definition, by hand."""
+    """The definition, computed independently."""
     return hashlib.sha256(salt + json.dumps(text, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -66,7 +66,7 @@ def test_lone_surrogates_have_digests_too() -> None:
     assert kb.rows_of("\ud800") == [0]
 
 
-def test_every_knowledge_base_has_a_salt_of_its_own() -> None:
+def test_every_knowledge_base_has_another_salt() -> None:
     one, two = TextDigests.of(["noon"] * 3), TextDigests.of(["noon"] * 3)
     assert one[0] == one[1] and one[0] != two[0] and one.table[0].any()
     assert len({TextDigests.of(["noon"])[0] for _ in range(20)}) == 20
@@ -92,7 +92,7 @@ def test_prototypes_and_other_labels_keep_them() -> None:
 
 
 def test_a_compact_bundle_keeps_them_within_its_bytes(tmp_path: Path) -> None:
-    """And every other reader of a bundle takes digests for no texts."""
+    """Every other reader of a bundle treats digests as no texts."""
     path = build_heldout_bundle(tmp_path / "full", rows=200, texts="hash")
     size = sum(file.stat().st_size for file in (path / "kb").iterdir())
     for most in (int(0.7 * size), int(0.4 * size)):
@@ -123,7 +123,7 @@ def test_digests_that_do_not_fit_are_refused(tmp_path: Path, table: Any) -> None
 
 @pytest.mark.parametrize("name", ["kb/text_digests.npy", "heldout.npz"])
 def test_a_file_that_would_be_read_must_be_listed(tmp_path: Path, name: str) -> None:
-    """A seal, and a signature, vouch for what the manifest lists: nothing else may come into use."""
+    """A seal and a signature cover only listed files: other files must not be read."""
     path = build_tiny_bundle(tmp_path / "tiny")
     np.save(path / name, np.zeros((65, 32), np.uint8))
     (path / f"{name}.npy").rename(path / name) if name.endswith("npz") else None
@@ -136,7 +136,7 @@ def test_a_file_that_would_be_read_must_be_listed(tmp_path: Path, name: str) -> 
 
 @pytest.fixture(scope="module")
 def bundle(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workshop's bundle, with digests."""
+    """The workshop's bundle with digests."""
     path = tmp_path_factory.mktemp("digests") / "bundle"
     ok("export", workshop.run, "--out", path, "--target", "avx2", "--allow-quality-loss", "--kb-texts", "hash")
     return path
@@ -165,7 +165,7 @@ class TestExport:
         assert "rows with digests of their texts" in ok("inspect", bundle).out
 
     def test_a_guess_is_confirmed_by_the_keys_alone(self, workshop: Workshop, bundle: Path) -> None:
-        """docs/privacy.md: why the digests are not slow. No digest is asked here."""
+        """docs/explanation/privacy.md: a slow digest would not help, because the keys confirm a guess."""
         with Runtime.open(workshop.bundle) as plain, Runtime.open(bundle) as runtime:
             confirmed = []
             for row in range(0, len(plain.knowledge_base), 7):

@@ -1,4 +1,4 @@
-"""Threads, forks and worker processes of all kinds: equal answers, and an end. Each within a limit of time."""
+"""Threads, forks and worker processes: equal predictions within a time limit."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ print(wrong)
 @forks
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_fork_in_the_middle_of_other_threads_predictions(edge_bundle: Path, tmp_path: Path, threads: int) -> None:
-    """Their locks are held in the child for ever: it must use none of them, and no more may its own child."""
+    """The parent's locks stay held in the child and its own child: neither may use them."""
     script = f"""{BEGINNING}
 runtime = Runtime.open(sys.argv[1], threads={threads})
 expected = answers(runtime)
@@ -106,8 +106,10 @@ with runtime.knowledge_base.index._lock:  # for certain, and not by the draw
 
 @forks
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_child_that_goes_on_with_its_parents_stream_is_told(edge_bundle: Path, tmp_path: Path, threads: int) -> None:
-    """Nobody works on it there: the child would wait for ever."""
+def test_a_child_that_continues_its_parents_stream_gets_an_error(
+    edge_bundle: Path, tmp_path: Path, threads: int
+) -> None:
+    """No thread works on the stream in the child, which would wait forever."""
     script = f"""{BEGINNING}
 import gc, itertools
 runtime = Runtime.open(sys.argv[1], threads={threads})
@@ -154,7 +156,7 @@ print(in_child(child))
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_pool_of_workers_while_the_parent_answers(edge_bundle: Path, tmp_path: Path, method: str) -> None:
-    """The runtime is the workers' argument: inherited or pickled, and asked by both from several threads."""
+    """The runtime is inherited or pickled, and several threads predict in both processes."""
     import multiprocessing
 
     if method not in multiprocessing.get_all_start_methods():
@@ -216,7 +218,7 @@ def application(environ, start_response):
 
 @pytest.fixture
 def gunicorn(edge_bundle: Path, tmp_path: Path) -> Iterator[Path]:
-    """gunicorn --preload with two sync workers; gives the socket that it listens on."""
+    """Start gunicorn --preload with two sync workers; yield its socket."""
     if sys.platform != "linux" or find_spec("gunicorn") is None:
         pytest.skip("gunicorn is not here")
     (tmp_path / "served.py").write_text(APPLICATION)
@@ -238,7 +240,7 @@ def gunicorn(edge_bundle: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def connect(path: Path) -> socket.socket:
-    """A connection to gunicorn, as soon as it listens."""
+    """Connect to gunicorn as soon as it listens."""
     until = time.monotonic() + LIMIT
     while True:
         channel = socket.socket(socket.AF_UNIX)
@@ -254,7 +256,7 @@ def connect(path: Path) -> socket.socket:
 
 
 def ask(channel: socket.socket, text: str) -> dict[str, Any]:
-    """The application's answer to a text."""
+    """Return the application's answer to a text."""
     query = text.replace(" ", "+")
     channel.sendall(f"GET /?text={query} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
     with channel, channel.makefile("rb") as file:

@@ -24,7 +24,6 @@ from reaugkd import (
     DataError,
     DependencyError,
     EditRefusedError,
-    KnowledgeBase,
     LabelError,
     ModelError,
     Neighbour,
@@ -40,8 +39,9 @@ from reaugkd import (
     TextError,
     UsageError,
 )
+from reaugkd.kb.searchable import Searchable
 
-ELSEWHERE = {"Edit", "How", "Row"}  # the editor of the knowledge base has its own typed test
+ELSEWHERE = {"Edit", "Row"}  # the editor of the knowledge base has its own typed test
 
 
 def test_a_runtime(edge_bundle: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_runtime(edge_bundle: Path) -> None:
         assert_type(runtime, Runtime)
         assert_type(runtime.labels, tuple[str, ...])
         assert_type(runtime.threads, int)
-        assert_type(runtime.knowledge_base, KnowledgeBase)
+        assert_type(runtime.knowledge_base, Searchable)
         assert len(runtime.knowledge_base) == runtime.manifest.kb_rows
         assert runtime.gate is None and runtime.retrieval == "always"
         assert runtime.tokenizer.encode("noon").ids and runtime.student.path.is_file()
@@ -151,7 +151,7 @@ def test_a_wrong_type_is_refused_with_what_was_found_and_expected(
 
 
 @pytest.mark.parametrize("text", [None, 3, b"noon", ["noon"], {"text": "noon"}])
-def test_what_is_not_a_text_is_a_text_error_so_that_a_stream_can_go_on(edge_bundle: Path, text: str) -> None:
+def test_other_values_are_text_errors_so_that_a_stream_continues(edge_bundle: Path, text: str) -> None:
     with Runtime.open(edge_bundle) as runtime:
         with pytest.raises(TextError):
             runtime.predict(text)

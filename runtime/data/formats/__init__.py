@@ -27,7 +27,7 @@ class FileFormat:
             the format allows.
         labels: whether a row can have a label.
         splits: whether ``read`` can return a `SplitFile`.
-        pair_separator: the string between the two texts of a pair where a row is one string; None where it cannot be.
+        pair_separator: the string between the two texts of a pair where a row is one string; None if it cannot be.
     """
 
     name: str

@@ -21,7 +21,7 @@ def read_split_object(content: Mapping[str, object], source: str) -> SplitFile:
 
     Raises:
         DataError: there is no split, or one has an unknown name.
-    """
+    """  # noqa: DOC501
     splits, with_out_of_scope = {}, {}
     for key, rows in content.items():
         split = _SPLITS.get(key.removeprefix(_OOS_PREFIX))

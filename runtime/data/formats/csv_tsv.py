@@ -28,7 +28,7 @@ def read_tsv(stream: BinaryIO, source: str) -> Table:
 
     Raises:
         DataError: the stream is empty, or its first line cannot be read.
-    """
+    """  # noqa: DOC501
     lines = read_lines(stream, source)
     first = next(lines, None)
     if first is None:
@@ -72,7 +72,7 @@ def read_csv(stream: BinaryIO, source: str) -> Table:
 
     Raises:
         DataError: the stream is empty, or its header cannot be read.
-    """
+    """  # noqa: DOC501
     records = _CsvRecords(stream, source)
     header = next(records, None)
     if header is None:

@@ -84,7 +84,12 @@ def _not_utf8(source: str, row: int, column: str) -> TextError:
 
 @contextmanager
 def _damage_reported(source: str) -> Iterator[None]:
-    """Turn errors of pyarrow and of the file system into a DataError."""
+    """Turn errors of pyarrow and of the file system into a DataError.
+
+    Raises:
+        DataError: the file cannot be read.
+        ValueError: another error than pyarrow's; it passes through.
+    """  # noqa: DOC501
     try:
         yield
     except (OSError, ValueError) as error:

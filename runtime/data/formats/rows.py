@@ -1,4 +1,4 @@
-"""Rows as every reader returns them: parsed but unchecked, with an error in place of a row that cannot be parsed."""
+"""Rows as every reader returns them: parsed but unchecked, with an error for a row that cannot be parsed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Table(NamedTuple):
 
     Attributes:
         source: the name of the file, for messages.
-        header: the column names in order, or None where each row names its own columns (JSON) or has none (plain text).
+        header: the column names in order, or None if each row names its own columns (JSON) or has none (plain text).
         rows: an iterator that can be consumed once.
     """
 

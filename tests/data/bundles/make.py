@@ -1,4 +1,4 @@
-"""Makes the kept bundles: one of every format version, and the answers that it gave when it was made.
+"""Make the stored bundles: one for every format version, with its predictions at that time.
 
 They stand for what users have on their disks: made once, at the version that wrote them, and not again. To add one for
 a new format version, add a function and call
@@ -29,12 +29,12 @@ HERE = Path(__file__).resolve().parent
 
 
 def dense(path: Path) -> None:
-    """Version 1: soft labels of all classes, single texts, keys in f32."""
+    """Write version 1: soft labels of all classes, single texts, keys in f32."""
     build_heldout_bundle(path, rows=60, dtype="f32", reduce_range=True)
 
 
 def likeliest(path: Path) -> None:
-    """Version 2: soft labels of the likeliest classes, pairs without their texts, keys in i8, a weight and a gate."""
+    """Write version 2: soft labels of the likeliest classes, pairs without texts, keys in i8, a weight and a gate."""
     labels = [f"intent {number}" for number in range(20)]
     build_tiny_bundle(path, rows=60, labels=labels, pairs=True, texts=False, dtype="i8", reduce_range=True)
     with Runtime.open(path) as runtime:
@@ -52,7 +52,7 @@ def likeliest(path: Path) -> None:
 
 
 def write(name: str) -> None:
-    """One bundle and its answers, of the student with its neighbours and alone."""
+    """Write one bundle with its predictions, with neighbours and by the student alone."""
     path = HERE / name
     {"v1": dense, "v2": likeliest}[name](path)
     manifest = json.loads((path / "manifest.json").read_text())

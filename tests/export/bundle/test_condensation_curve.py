@@ -1,4 +1,4 @@
-"""What a size is worth: by hand."""
+"""Size/quality curve against values computed by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reaugkd.runtime.decision.blend_config import BlendConfig
 
 
 def answered(nll: list[float], right: str) -> CurveInputs:
-    """Answers of that NLL, right where there is a 1; a wrong label is 9."""
+    """Results with a given NLL, correct where there is a 1; a wrong label is 9."""
     is_right = np.array([mark == "1" for mark in right])
     return CurveInputs(np.where(is_right, 0, 9), is_right, np.array(nll))
 
@@ -27,7 +27,7 @@ def test_answers_of_probabilities() -> None:
     found = CurveInputs.of(np.array([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]), np.array([1, 1, 1]))
     assert found.labels.tolist() == [1, 0, 0] and found.right.tolist() == [True, False, False]
     np.testing.assert_allclose(found.nll[:2], -np.log([0.75, 0.5]))
-    assert 20 < found.nll[2] < 30  # of a probability of nothing
+    assert 20 < found.nll[2] < 30  # NLL of probability 0
 
 
 def test_shares_of_the_gain() -> None:
@@ -44,11 +44,11 @@ def test_shares_of_the_gain() -> None:
     assert size.as_dict()["kept_nll"] == size.kept_nll
 
 
-def test_where_there_is_no_gain_there_is_no_share() -> None:
+def test_no_gain_gives_no_share() -> None:
     none = Reference(STUDENT, STUDENT, np.arange(4))
     size = none.size(1, 1, FULL)
     assert (size.kept_accuracy, size.kept_nll, size.kept_nll_error) == (None, None, None)
-    with pytest.raises(UsageError, match=r"gains nothing.*2\.0000 -> 2\.0000.*--max-rows or --max-bytes"):
+    with pytest.raises(UsageError, match=r"has no gain.*2\.0000 -> 2\.0000.*--max-rows or --max-bytes"):
         none.smallest_within(0.5, [FULL])
 
 
@@ -69,13 +69,13 @@ class TestTheSmallest:
         sizes = [self.of(0.3, 80), self.of(0.302, 80), self.of(0.304, 80), self.of(0.309, 80), self.of(0.35, 80)]
         assert [self.chosen(loss, *sizes) for loss in (0, 0.03, 0.05, 0.1, 0.4, 0.6)] == [0, 1, 2, 3, 3, 4]
 
-    def test_not_behind_one_that_does_not(self) -> None:
+    def test_a_size_below_an_insufficient_one_is_not_chosen(self) -> None:
         assert self.chosen(0.05, self.of(0.3, 80), self.of(0.31, 80), self.of(0.3, 80)) == 0
 
-    def test_a_better_one_keeps_enough_too(self) -> None:
+    def test_a_better_size_keeps_enough(self) -> None:
         assert self.chosen(0, self.of(0.3, 80), self.of(0.29, 81)) == 1
 
-    def test_accuracy_may_fall_by_its_share_and_the_root_of_what_differs(self) -> None:
+    def test_accuracy_may_lose_its_share_and_a_standard_error(self) -> None:
         # Of 20 right ones 0.1 is 2. With 4 wrong ones, which differ, 2 more may be lost; with 9, 3 more may.
         assert self.chosen(0.1, self.of(0.3, 80), self.of(0.3, 76)) == 1
         assert self.chosen(0.1, self.of(0.3, 80), self.of(0.3, 75)) == 0

@@ -1,4 +1,4 @@
-"""Compacting a bundle: limits are kept to, figures are those of what was written, and nothing half-made is left."""
+"""Condensing a bundle: limits hold, the report describes the written bundle, and a failure leaves no partial output."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def silent(_label: str, _unit: str) -> Iterator[Callable[[int, int | None], obje
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 rows, none of which knows the held-out ones; to be looked at."""
+    """A bundle of 400 rows that are not related to the held-out rows; read-only."""
     return build_heldout_bundle(tmp_path_factory.mktemp("full") / "bundle")
 
 
 @pytest.fixture(scope="module")
 def halved(full: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Condensed]:
-    """200 rows of it; to be looked at."""
+    """The bundle condensed to 200 rows; read-only."""
     out = tmp_path_factory.mktemp("halved") / "bundle"
     return out, condense(full, out, Limit(rows=200), silent)
 
@@ -53,14 +53,14 @@ def heldout_of(bundle: Path) -> HeldOutRows:
 
 
 def nll_and_accuracy(bundle: Path, gold: np.ndarray, retrieval: str = "always") -> tuple[float, float]:
-    """What the runtime answers to the held-out texts."""
+    """The runtime's answers to the held-out texts."""
     with Runtime.open(bundle, retrieval=retrieval) as runtime:  # type: ignore[arg-type]
         said = np.array([runtime.predict(text).probabilities for text in TEXTS])
     return float(-np.log(said[np.arange(len(gold)), gold]).mean()), float((said.argmax(axis=1) == gold).mean())
 
 
 class TestTheBundle:
-    def test_answers_and_says_what_that_is_worth(self, full: Path, halved: tuple[Path, Condensed]) -> None:
+    def test_answers_and_reports_its_quality(self, full: Path, halved: tuple[Path, Condensed]) -> None:
         out, done = halved
         gold = heldout_of(full).gold
         student, alone = nll_and_accuracy(full, gold, "never")
@@ -72,7 +72,7 @@ class TestTheBundle:
         assert size.accuracy == pytest.approx(still_right)
         assert size.kept_nll == pytest.approx((student - found) / (student - whole), abs=0.01)
         assert size.kept_accuracy == pytest.approx((still_right - alone) / (right - alone))
-        assert 0.2 < size.kept_nll < 0.8  # neither nothing nor everything
+        assert 0.2 < size.kept_nll < 0.8  # some, but not all
 
     def test_is_a_bundle_of_that_many_rows(self, full: Path, halved: tuple[Path, Condensed]) -> None:
         out, done = halved
@@ -130,29 +130,29 @@ class TestTheBundle:
         never_gated = condense(full, tmp_path / "none", Limit(rows=50), silent)
         assert never_gated.manifest.gate is None and "--gated" not in format_condensed(tmp_path / "none", never_gated)
 
-    def test_when_it_abstains_is_fitted_on_its_own_answers(self, full: Path, tmp_path: Path) -> None:
+    def test_abstention_is_fitted_on_its_own_answers(self, full: Path, tmp_path: Path) -> None:
         shutil.copytree(full, tmp_path / "knowing")
         before = Bundle.open(add_abstention(tmp_path / "knowing")).manifest.abstention
         after = condense(tmp_path / "knowing", tmp_path / "out", Limit(rows=50), silent).manifest.abstention
         assert before is not None and after is not None and after.rows == before.rows
-        # Of fewer rows the nearest are farther; the student's own answers have not changed.
+        # With fewer rows neighbours are farther; the student's answers are unchanged.
         assert sum(after.tails.distance.values) > 1.2 * sum(before.tails.distance.values)
         assert after.student == before.student and after.sets.student == before.sets.student
         never = condense(full, tmp_path / "never", Limit(rows=50), silent).manifest
         assert never.abstention is None
 
-    def test_a_gate_that_cannot_be_certified_any_more_is_told(self, full: Path, tmp_path: Path) -> None:
+    def test_a_gate_that_can_no_longer_be_certified_is_reported(self, full: Path, tmp_path: Path) -> None:
         shutil.copytree(full, tmp_path / "gated")
-        reseal(tmp_path / "gated", gate={**GATE, "epsilon": 0.005})  # 60 rows prove no such thing
+        reseal(tmp_path / "gated", gate={**GATE, "epsilon": 0.005})  # 60 rows are too few for a proof
         done = condense(tmp_path / "gated", tmp_path / "out", Limit(rows=50), silent)
         assert done.manifest.gate is None
-        told = format_condensed(tmp_path / "out", done)
-        assert "none: too few held-out rows to certify a loss of 0.50%" in told
+        reported = format_condensed(tmp_path / "out", done)
+        assert "none: too few held-out rows to certify a loss of 0.50%" in reported
 
-    def test_the_manifest_tells_of_its_own_search(self, full: Path, tmp_path: Path) -> None:
-        shutil.copytree(full, tmp_path / "told")
-        reseal(tmp_path / "told", quality={"search": {"expansion_search": 999, "recall": 0.1, "compared": 1.0}})
-        made = condense(tmp_path / "told", tmp_path / "out", Limit(rows=50), silent).manifest
+    def test_the_manifest_describes_the_new_search(self, full: Path, tmp_path: Path) -> None:
+        shutil.copytree(full, tmp_path / "reported")
+        reseal(tmp_path / "reported", quality={"search": {"expansion_search": 999, "recall": 0.1, "compared": 1.0}})
+        made = condense(tmp_path / "reported", tmp_path / "out", Limit(rows=50), silent).manifest
         assert made.quality["search"]["expansion_search"] == made.kb.expansion_search != 999
         assert made.quality["search"]["recall"] > 0.9
 
@@ -165,9 +165,9 @@ class TestTheBundle:
             assert runtime.predict("noon").probabilities.sum() == pytest.approx(1, abs=1e-5)
 
 
-class TestRowsThatKnowTheHeldOutOnes:
+class TestRowsRelatedToHeldOutRows:
     def test_are_not_measured_with(self, full: Path, tmp_path: Path) -> None:
-        """The same rows and then the held-out texts themselves, with the right labels: the figures stay."""
+        """Adding the held-out texts with their labels to the knowledge base does not change the measured quality."""
         shutil.copytree(full, tmp_path / "knowing")
         heldout, kb = heldout_of(full), opened_kb(full)
         keys = np.concatenate([kb.keys(), heldout.queries])
@@ -183,7 +183,7 @@ class TestRowsThatKnowTheHeldOutOnes:
         assert found.sizes[0].nll == pytest.approx(expected.sizes[0].nll)
         done = condense(tmp_path / "knowing", tmp_path / "out", Limit(rows=230), silent)
         assert done.size.rows == done.manifest.kb_rows == 230
-        # As large a share: 200 of 400.
+        # The same share: 200 of 400.
         assert done.size.nll == pytest.approx(condense(full, tmp_path / "half", Limit(rows=200), silent).size.nll)
 
 
@@ -195,7 +195,7 @@ def opened_kb(bundle: Path) -> KnowledgeBase:
 class TestLimits:
     @pytest.mark.parametrize("keep_texts", [True, False])
     @pytest.mark.parametrize("share", [1.2, 1.0, 0.6, 0.2])
-    def test_bytes_are_not_exceeded_nor_wasted(
+    def test_the_limit_of_bytes_is_used_and_not_exceeded(
         self, full: Path, share: float, keep_texts: bool, tmp_path: Path
     ) -> None:
         whole = condense(full, tmp_path / "whole", Limit(rows=ROWS), silent, keep_texts).size.bytes
@@ -204,7 +204,7 @@ class TestLimits:
         assert kb_bytes(tmp_path / "out") > 0.9 * min(share, 1) * whole
         assert (done.size.rows == ROWS) == (share >= 1)
 
-    def test_a_frontier_tells_about_the_bytes_and_the_answers(self, full: Path, tmp_path: Path) -> None:
+    def test_a_frontier_predicts_bytes_and_answers(self, full: Path, tmp_path: Path) -> None:
         found = frontier(full, silent)
         rows = [size.rows for size in found.sizes]
         assert rows[:7] == [400, 283, 200, 141, 100, 71, 50] and rows[-1] == 4
@@ -216,7 +216,7 @@ class TestLimits:
             assert done.size.nll == pytest.approx(size.nll, abs=0.02)
         assert found.to_json()["sizes"][2] == found.sizes[2].as_dict()
 
-    def test_a_loss_takes_the_smallest_that_keeps_enough(self, full: Path, tmp_path: Path) -> None:
+    def test_a_loss_limit_chooses_the_smallest_sufficient_size(self, full: Path, tmp_path: Path) -> None:
         found = frontier(full, silent)
         gain, right = found.reference.gain, found.reference.more_right
         taken = []
@@ -233,8 +233,8 @@ class TestLimits:
         assert condense(full, tmp_path / "out", Limit(rows=10**30), silent).size.rows == ROWS
 
     @pytest.mark.parametrize("limit", [Limit(rows=2), Limit(bytes=300), Limit(bytes=0)])
-    def test_what_cannot_be_kept_to_is_refused(self, full: Path, limit: Limit, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"condensed so far; found room for \d rows; expected at least 3"):
+    def test_impossible_limits_are_refused(self, full: Path, limit: Limit, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"condensed to this limit; found room for \d rows; expected at least 3"):
             condense(full, tmp_path / "out", limit, silent)
         assert names(tmp_path) == []
 
@@ -243,7 +243,7 @@ class TestLimits:
         with pytest.raises(UsageError, match="0 to 1"):
             Limit(loss=loss)
 
-    def test_the_next_smaller_one_would_lose_too_much(self, full: Path, tmp_path: Path) -> None:
+    def test_the_next_smaller_size_would_lose_too_much(self, full: Path, tmp_path: Path) -> None:
         found = frontier(full, silent)
         gain, right = found.reference.gain, found.reference.more_right
         done = condense(full, tmp_path / "out", Limit(loss=0.3), silent)
@@ -255,14 +255,14 @@ class TestLimits:
     @pytest.mark.parametrize(
         ("limits", "found"), [({}, "none"), ({"rows": 3, "loss": 0.1}, "--max-rows and --max-loss")]
     )
-    def test_one_is_taken(self, limits: dict[str, float], found: str) -> None:
+    def test_exactly_one_limit_is_needed(self, limits: dict[str, float], found: str) -> None:
         with pytest.raises(UsageError, match=f"one limit; found {found};"):
             Limit(**limits)  # type: ignore[arg-type]
 
 
 class TestFewUnrelatedRows:
-    def test_no_size_is_told_that_cannot_be_measured(self, tmp_path: Path) -> None:
-        """20 of 400 rows: if they are of three classes, they stand for sizes down to three twentieths."""
+    def test_only_measurable_sizes_are_reported(self, tmp_path: Path) -> None:
+        """20 of 400 rows: with three classes they measure sizes down to three twentieths."""
         full = build_heldout_bundle(tmp_path / "full", unrelated=20)
         classes = len(set(np.asarray(opened_kb(full).soft_labels)[:20].argmax(axis=1)))
         assert classes > 1 and min(size.rows for size in frontier(full, silent).sizes) >= 20 * classes
@@ -270,7 +270,7 @@ class TestFewUnrelatedRows:
             condense(full, tmp_path / "out", Limit(rows=20 * classes - 1), silent)
 
 
-class TestBasesThatAreNone:
+class TestInvalidKnowledgeBases:
     def test_labels_that_are_no_distributions(self, full: Path, tmp_path: Path) -> None:
         shutil.copytree(full, tmp_path / "broken")
         np.save(tmp_path / "broken" / "kb" / "soft_labels.npy", np.zeros((ROWS, 3), np.float16))
@@ -284,12 +284,12 @@ class TestSmallAndOdd:
         full = build_heldout_bundle(tmp_path / "full", rows=20, labels=["only"])
         done = condense(full, tmp_path / "out", Limit(rows=1), silent)
         assert (done.size.rows, done.size.accuracy, done.size.kept_nll) == (1, 1.0, None)
-        assert "retrieval gains nothing" in format_condensed(tmp_path / "out", done)
+        assert "retrieval has no gain" in format_condensed(tmp_path / "out", done)
         assert frontier(full, silent).sizes[-1].rows == 1
-        with pytest.raises(UsageError, match="gains nothing on the held-out rows"):
+        with pytest.raises(UsageError, match="has no gain on the held-out rows"):
             condense(full, tmp_path / "lossless", Limit(loss=0.5), silent)
 
-    def test_one_row_of_which_fewer_than_k_are_found(self, tmp_path: Path) -> None:
+    def test_fewer_rows_than_k(self, tmp_path: Path) -> None:
         full = build_heldout_bundle(tmp_path / "full", rows=1)
         done = condense(full, tmp_path / "out", Limit(bytes=10**6), silent)
         assert done.size.rows == 1 and done.manifest.quality["search"]["recall"] == 1
@@ -316,12 +316,12 @@ class TestSmallAndOdd:
         build_tiny_bundle(tmp_path / "full", rows=rows)
         add_heldout(tmp_path / "full", texts, rows)  # type: ignore[arg-type]
         for call in (frontier, lambda path, progress: condense(path, tmp_path / "out", Limit(rows=9), progress)):
-            with pytest.raises(UsageError, match="nothing to condense, or no rows to measure it on"):
+            with pytest.raises(UsageError, match="condensing needs rows in the knowledge base and held-out rows"):
                 call(tmp_path / "full", silent)
         assert names(tmp_path) == ["full"]
 
 
-class TestNothingIsLeft:
+class TestNoPartialOutput:
     def test_where_something_is_already(self, full: Path, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("mine")
         with pytest.raises(OutputExistsError):

@@ -1,4 +1,4 @@
-"""Texts that are added to the knowledge base at export: labelled by the teacher, without a gold label."""
+"""Extra texts for the knowledge base at export: labelled by the teacher, without gold labels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ JOB = ExportJob("avx2", "none", allow_quality_loss=True)
 
 
 def unrelated(rows: int) -> Split:
-    """Rows of which none is part of a row of the tiny data, nor the other way round."""
+    """Rows that are not related to rows of the tiny data."""
     known = [f" {text} " for split in tinymodels.make_dataset().splits.values() for text in split.texts]
     made = tinymodels.make_split(60, 77, source="new.csv")
     texts = [f" {text} " for text in made.texts]
@@ -42,7 +42,7 @@ def unrelated(rows: int) -> Split:
     return made.take(alone[:rows])
 
 
-NEW = unrelated(12)  # with gold labels, which nobody may look at
+NEW = unrelated(12)  # with gold labels, which must not be used
 
 
 def softmax(scores: np.ndarray, temperature: float) -> np.ndarray:
@@ -55,7 +55,7 @@ def texts_of(run: Path, name: str) -> list[str]:
 
 
 def teacher_on(run: Path, inputs: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """The teacher's logits and embeddings, a text at a time."""
+    """The teacher's logits and embeddings, one text at a time."""
     teacher = EncoderClassifier.load(run / "teacher")
     rows = tinymodels.tokens_of(inputs, run / "teacher")
     found = [teacher(**rows.batch([row])) for row in range(len(rows))]
@@ -86,7 +86,7 @@ def test_they_stand_after_the_train_rows_and_have_the_teachers_labels(
         logits, _ = teacher_on(path, NEW.texts)
         np.testing.assert_allclose(kb.soft_labels[new], softmax(logits, blend.label_temperature), atol=1e-3)
         assert kb.soft_labels[: new.start].max(axis=1).min() >= 0.5
-        # Each is found by its own text, as the student puts it.
+        # Each row is found by the student's query for its text.
         for row, text in zip(range(new.start, new.stop), NEW.texts, strict=True):
             found, similarities = kb.search(runtime.student.run(runtime.tokenizer.encode(text))[1], 5)
             assert row in found[similarities > 0.998]
@@ -108,9 +108,9 @@ def test_pseudo_labelled_rows_tune_the_blend_and_join_the_knowledge_base(
     )
     train_texts, heldout = texts_of(path, "train"), texts_of(path, "heldout")
     pseudo_labelled = len(NEW) // 5
-    told = found.quality["tuning"]
-    assert (told["rows"], told["pseudo_labelled"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
-    # Gold labels alone say how sure the student may be and what the gate keeps to.
+    reported = found.quality["tuning"]
+    assert (reported["rows"], reported["pseudo_labelled"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
+    # The student's temperature and the gate use gold labels only.
     assert found.blend.student_temperature == without.blend.student_temperature
     for _, blended, gold, groups, _ in certified:
         assert len(blended) == len(gold) == len(groups) == len(heldout)
@@ -160,7 +160,7 @@ def test_labels_that_they_come_with_make_no_difference(tiny_run: Finished, tmp_p
     assert bundles[0] == bundles[1] == bundles[2]  # every file's hash among it
 
 
-def test_what_the_blend_is_tuned_on_is_not_among_them(tiny_run: Finished, tmp_path: Path) -> None:
+def test_tuning_rows_are_not_in_the_knowledge_base_while_tuning(tiny_run: Finished, tmp_path: Path) -> None:
     """However it is spaced; nor a row that train has already."""
     path = tiny_run[0]
     heldout, known = texts_of(path, "heldout"), texts_of(path, "train")
@@ -176,10 +176,8 @@ def test_what_the_blend_is_tuned_on_is_not_among_them(tiny_run: Finished, tmp_pa
 
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.slow
-def test_relatives_of_what_the_blend_is_tuned_on_come_only_with_it(
-    tiny_run: Finished, tmp_path: Path, kept: bool
-) -> None:
-    """A phrase cut out of a held-out text would make its neighbours look better than those of new texts are."""
+def test_rows_related_to_tuning_rows_are_added_only_with_them(tiny_run: Finished, tmp_path: Path, kept: bool) -> None:
+    """A phrase of a held-out text would make its neighbours better than those of new texts."""
     path = tiny_run[0]
     heldout, known = texts_of(path, "heldout"), texts_of(path, "train")
     longest = max(heldout, key=len)
@@ -201,7 +199,7 @@ def test_relatives_of_what_the_blend_is_tuned_on_come_only_with_it(
 
 @pytest.mark.parametrize("repeated", [True, False])
 @pytest.mark.slow
-def test_none_that_are_left_are_as_none_given(tiny_run: Finished, tmp_path: Path, repeated: bool) -> None:
+def test_extra_rows_that_are_all_known_have_no_effect(tiny_run: Finished, tmp_path: Path, repeated: bool) -> None:
     texts = texts_of(tiny_run[0], "heldout")[:4] if repeated else []
     extra = Split(texts, None, None, "new.csv", list(range(1, len(texts) + 1)))
     without, found = (
@@ -231,7 +229,7 @@ def test_pairs(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_came_fine_tuned_labels_them_too(small_dataset: Dataset, tmp_path: Path) -> None:
-    """It is read from where it was, and its outputs are put into the order of the labels."""
+    """The teacher is loaded from its source, and its outputs have the order of the labels."""
     source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(["weather", "alarm", "music"])))
     train(small_dataset, TrainJob(str(source), QUICK), tmp_path / "run")
     made = export(tmp_path / "run", tmp_path / "bundle", replace(JOB, extra=NEW))
@@ -270,7 +268,7 @@ def test_files_of_texts(
     ("name", "content", "row"),
     [("a.txt", b"noon\n\ncall\n", 2), ("a.jsonl", b'"noon"\n{"words": 1}\n', 2), ("a.csv", b'text\nnoon\n" "\n', 3)],
 )
-def test_a_row_without_a_text_is_told(tmp_path: Path, name: str, content: bytes, row: int) -> None:
+def test_a_row_without_a_text_is_reported(tmp_path: Path, name: str, content: bytes, row: int) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises((DataError, TextError)) as caught:
         load_rows(str(tmp_path / name), Columns(), False)
@@ -286,8 +284,8 @@ class TestCommandLine:
         (tmp_path / "new.csv").write_text(f"gold,words\nmusic,{text}\nalarm,bell bell clock\n")
         given = ("--kb-data", tmp_path / "new.csv", "--text-column", "words", "--leave-heldout", "--weight", "constant")
         options = ("--target", "avx2", "--allow-quality-loss", *given)
-        told = ok("export", workshop.run, "--out", tmp_path / "bundle", *options).err
-        assert "new.csv: 2 texts are new to the run; the blend is tuned on the held-out rows only\n" in told
+        reported = ok("export", workshop.run, "--out", tmp_path / "bundle", *options).err
+        assert "new.csv: 2 new texts; the blend is tuned on the held-out rows only\n" in reported
         (line,) = ok("predict", tmp_path / "bundle", text, "--format", "jsonl", "--explain").out.splitlines()
         nearest = json.loads(line)["neighbours"][0]
         assert nearest["text"] == text and nearest["similarity"] > 0.99
@@ -318,7 +316,7 @@ class TestCommandLine:
 
     def test_a_way_to_ask_and_a_way_to_be_found_that_do_not_fit(self, workshop: Workshop, tmp_path: Path) -> None:
         message = refused("export", workshop.run, "--out", tmp_path / "bundle", "--keys", "teacher")
-        assert "query by layers" in message and "query 'distilled'" in message
+        assert "query 'layers'" in message and "query 'distilled'" in message
         assert names(tmp_path) == []
 
     def test_the_papers_way_to_retrieve(self, workshop: Workshop, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Prototypes: the means they are, the rows that stand for them, and the knowledge bases made of them."""
+"""Prototypes: their means, the rows that represent them, and knowledge bases of prototypes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_all_rows_are_themselves() -> None:
     same(Condensation.of(7 * keys, labels).prototypes(12), unit, labels, list(range(12)))
 
 
-def test_the_same_key_twice_is_merged_first_and_a_lone_row_is_left_alone() -> None:
+def test_equal_keys_are_merged_first() -> None:
     keys = np.array([[1, 0], [0, 1], [1, 0], [0.9, 0.1], [0, 2]], np.float32)
     labels = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [1.0, 0.0], [0.8, 0.2]], np.float32)
     found = Condensation.of(keys, labels).prototypes(4)

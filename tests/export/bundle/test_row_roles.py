@@ -1,4 +1,4 @@
-"""Row roles; of many extra rows some are pseudo-labelled validation rows, which tune the blend."""
+"""Row roles, and pseudo-labelled validation rows among many extra rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELDOUT = [f"held{n} out{n} row{n}" for n in range(20)]
 
 
 def numbers_of(texts: list[str], width: int) -> np.ndarray:
-    """[n, width], other numbers for every text, the same for the same."""
+    """Random numbers [n, width] that are a function of the text."""
     return np.array([np.random.default_rng(list(text.encode())).normal(size=width) for text in texts], np.float32)
 
 
@@ -105,7 +105,7 @@ def test_keys_of_the_teacher_leave_the_students_answers_to_the_pseudo_labelled_r
 
 
 def test_no_relative_of_a_pseudo_labelled_row_is_searched() -> None:
-    """Phrases of the same text are pseudo-labelled together or not at all, and a phrase of a train row's is none."""
+    """Phrases of one text are pseudo-labelled together or not at all; phrases of train rows are not pseudo-labelled."""
     whole = [f"one{n} two{n} three{n}" for n in range(300)]
     new = [*whole, *(f"two{n} three{n}" for n in range(300)), *(text.split()[1] for text in TRAIN)]
     parts = allocated(new)

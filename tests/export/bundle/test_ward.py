@@ -1,4 +1,4 @@
-"""Ward's merges, against SciPy's and against the sums of squares that they are defined by."""
+"""Ward's merges against SciPy's and against the definition by sums of squares."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def squares(points: Floats, clusters: Ints) -> float:
 
 
 @given(rows=st.integers(2, 40), seed=st.integers(0, 999))
-def test_they_are_scipys(rows: int, seed: int) -> None:
+def test_merges_equal_scipys(rows: int, seed: int) -> None:
     points = points_of(rows, seed)
     found, tree = merged(points), hierarchy.linkage(points, "ward")
     np.testing.assert_allclose(found.costs, tree[:, 2] ** 2 / 2, rtol=1e-9)
@@ -49,15 +49,15 @@ def test_they_are_scipys(rows: int, seed: int) -> None:
 
 
 @given(rows=st.integers(2, 25), seed=st.integers(0, 999), values=st.integers(1, 3))
-def test_each_costs_what_it_adds_to_the_squares(rows: int, seed: int, values: int) -> None:
-    """Also where many points are the same, and many merges cost the same."""
+def test_the_cost_of_a_merge_is_the_increase_of_the_sum_of_squares(rows: int, seed: int, values: int) -> None:
+    """Also for equal points and merges of equal cost."""
     points = np.random.default_rng(seed).integers(0, values, size=(rows, 2)).astype(np.float64)
     found = merged(points)
     assert found.fewest == 1 and (np.diff(found.costs) >= 0).all()
     sums = [squares(points, found.clusters(count)) for count in range(rows, 0, -1)]
     np.testing.assert_allclose(np.diff(sums), found.costs, atol=1e-9)
     different = len(np.unique(points, axis=0))
-    assert squares(points, found.clusters(different)) == pytest.approx(0, abs=1e-9)  # the same are merged first
+    assert squares(points, found.clusters(different)) == pytest.approx(0, abs=1e-9)  # equal points are merged first
 
 
 @given(rows=st.integers(1, 40), groups=st.integers(1, 5), seed=st.integers(0, 999))
@@ -79,7 +79,7 @@ def test_groups_stay_apart_and_sizes_are_nested(rows: int, groups: int, seed: in
 def test_many_rows_are_merged_in_parts_of_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PART_ROWS", 8)
     rng = np.random.default_rng(3)
-    # Four crowds on a line, far apart, and all of them far from the origin in another direction.
+    # Four distant clusters on a line, all far from the origin in another direction.
     points = np.concatenate([np.array([100 * crowd, 9999]) + rng.standard_normal((8, 2)) for crowd in range(4)])
     order = rng.permutation(32)
     seen: list[int] = []
@@ -92,14 +92,14 @@ def test_many_rows_are_merged_in_parts_of_neighbours(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, -3])
-def test_what_cannot_be_is_refused(count: int) -> None:
+def test_impossible_numbers_of_clusters_are_refused(count: int) -> None:
     found = merged(points_of(5, 0), np.array([0, 0, 1, 1, 1]))
-    with pytest.raises(UsageError, match=r"cannot be merged into so many.*2 to 5"):
+    with pytest.raises(UsageError, match=r"cannot be merged to this number.*2 to 5"):
         found.clusters(count)
 
 
-def test_points_that_are_all_but_one_come_to_an_end() -> None:
-    """Costs that differ in their last bit alone, where a chain that sees them otherwise from each side circles."""
+def test_equal_points_end_the_chain() -> None:
+    """Costs that differ only in the last bit, for which an asymmetric chain would not end."""
     for seed in range(40):
         rng = np.random.default_rng(seed)
         rows, ndim = int(rng.integers(150, 400)), int(rng.integers(100, 400))

@@ -56,8 +56,8 @@ def test_the_bundle_opens_and_answers(tiny_bundle: Made, tiny_dataset: Dataset) 
     assert np.mean([one.label == label for one, label in zip(found, test.labels or (), strict=True)]) > 0.8
 
 
-def test_what_was_tuned_is_what_the_runtime_answers(tiny_run: Finished, tmp_path: Path) -> None:
-    """But for float16 labels and keys; of a knowledge base in which the held-out rows do not find themselves."""
+def test_the_runtime_answers_with_the_tuned_blend(tiny_run: Finished, tmp_path: Path) -> None:
+    """Except for float16 labels and keys; the knowledge base does not contain the held-out rows."""
     without = replace(tiny_run[2].recipe.retrieval, keep_heldout=False)
     made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, retrieval=without))
     heldout = read_rows(RunFolder(tiny_run[0]).data / "heldout.jsonl")
@@ -68,7 +68,7 @@ def test_what_was_tuned_is_what_the_runtime_answers(tiny_run: Finished, tmp_path
     assert nll == pytest.approx(made.tuning.nll["blend"], rel=0.01)
 
 
-def test_the_gate_is_certified_on_what_the_runtime_answers(tiny_run: Finished, tmp_path: Path) -> None:
+def test_the_gate_is_certified_on_the_runtimes_answers(tiny_run: Finished, tmp_path: Path) -> None:
     without = replace(tiny_run[2].recipe.retrieval, keep_heldout=False, one_se_rule=False)
     job = replace(JOB, retrieval=without, certificate=Certificate(0.2, 0.2))
     made = export(tiny_run[0], tmp_path / "bundle", job)
@@ -87,7 +87,7 @@ def test_the_gate_is_certified_on_what_the_runtime_answers(tiny_run: Finished, t
 
 
 def rows_of(run: RunFolder, *names: str) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """The texts of the splits, their gold labels, the teacher's logits and its keys, from the files alone."""
+    """Texts, gold labels, teacher logits and teacher keys of the splits, read from the files."""
     splits = [read_rows(run.data / f"{name}.jsonl") for name in names]
     outputs = [load_file(str(run.teacher_outputs / f"{name}.safetensors")) for name in names]
     gold = np.concatenate([label_indices(split, LABELS) for split in splits])
@@ -104,7 +104,7 @@ def rows_of(run: RunFolder, *names: str) -> tuple[list[str], np.ndarray, np.ndar
 
 
 def require_found_by(runtime: Runtime, keys: np.ndarray) -> None:
-    """Assert that the rows of the knowledge base have these keys, float64, but for i8."""
+    """Assert that the rows of the knowledge base have these float64 keys, up to i8 rounding."""
     kb = runtime.knowledge_base
     # Each key finds itself (or its equal).
     _, similarities = kb.search_many(keys.astype(np.float32), 1)
@@ -115,7 +115,7 @@ def require_found_by(runtime: Runtime, keys: np.ndarray) -> None:
 
 
 def require_soft_labels(runtime: Runtime, gold: np.ndarray, logits: np.ndarray, blend: BlendConfig) -> None:
-    """Assert that they are the teacher's, softened and mixed with the gold ones as the blend has it."""
+    """Assert that they are the teacher's labels with the blend's temperature and share of gold."""
     expected = (1 - blend.gold_share) * softmax(logits, blend.label_temperature) + blend.gold_share * np.eye(3)[gold]
     np.testing.assert_allclose(runtime.knowledge_base.soft_labels, expected, atol=1e-3)
 
@@ -130,7 +130,7 @@ def test_the_knowledge_base_is_the_train_and_then_the_held_out_rows(tiny_bundle:
         assert [kb.text(row) for row in range(len(kb))] == texts
         assert [kb.label(row) for row in range(len(kb))] == gold.tolist()
         require_soft_labels(runtime, gold, logits, made.tuning.blend)
-        # The keys are the bundle's own student's.
+        # The keys come from the bundle's student.
         keys = np.array([runtime.student.run(runtime.tokenizer.encode(text))[1] for text in texts], np.float64)
         require_found_by(runtime, keys / np.linalg.norm(keys, axis=1, keepdims=True))
 
@@ -154,8 +154,8 @@ def test_the_paper_s_knowledge_base_is_the_train_rows_by_the_teachers_keys(tiny_
 
 
 @pytest.mark.slow
-def test_what_is_kept_of_the_held_out_rows_changes_no_choice(tiny_run: Finished, tmp_path: Path) -> None:
-    """They are added when everything is chosen: else each would have found itself."""
+def test_keeping_held_out_rows_changes_no_choice(tiny_run: Finished, tmp_path: Path) -> None:
+    """They are added after the tuning: otherwise each would retrieve itself."""
     left = replace(tiny_run[2].recipe.retrieval, keep_heldout=False)
     kept, without = (
         export(tiny_run[0], tmp_path / str(number), replace(JOB, retrieval=recipe))
@@ -166,8 +166,8 @@ def test_what_is_kept_of_the_held_out_rows_changes_no_choice(tiny_run: Finished,
     assert kept.manifest.abstention == without.manifest.abstention is not None
 
 
-def test_when_to_abstain_can_be_fitted_again_from_what_the_bundle_holds(tiny_bundle: Made) -> None:
-    """But for the half precision of the rows in it."""
+def test_abstention_can_be_fitted_again_from_the_bundle(tiny_bundle: Made) -> None:
+    """Except for the half precision of the stored rows."""
     path, made = tiny_bundle
     written = made.manifest.abstention
     with Runtime.open(path) as runtime:
@@ -200,7 +200,7 @@ def test_soft_labels_are_as_they_were_tuned(
         assert np.abs(runtime.knowledge_base.soft_labels - softmax(logits, 1.0)).max() > 0.1
 
 
-def test_the_manifest_says_what_was_done(tiny_bundle: Made, tiny_run: Finished) -> None:
+def test_the_manifest_describes_the_export(tiny_bundle: Made, tiny_run: Finished) -> None:
     path, made = tiny_bundle
     manifest = json.loads((path / "manifest.json").read_text())
     description = RunFolder(tiny_run[0]).describe()
@@ -211,7 +211,7 @@ def test_the_manifest_says_what_was_done(tiny_bundle: Made, tiny_run: Finished) 
     # Of each of two layers attention and three products, and the two heads.
     assert manifest["quantization"]["int8"] == 10 and manifest["quantization"]["float32"] == 0
     created = {name: description[name] for name in ("recipe", "data", "versions")}
-    assert Path(description["teacher"]).is_absolute()  # and the layout of this disk is nobody's business
+    assert Path(description["teacher"]).is_absolute()  # no paths of this machine
     assert manifest["created_from"] == {"teacher": Path(description["teacher"]).name, **created, "extra_rows": 0}
     assert manifest["created_from"]["recipe"]["retrieval"]["keys"] == "student"
     assert set(exporting.VERSIONS_OF) <= set(manifest["versions"])
@@ -229,7 +229,7 @@ def test_the_manifest_says_what_was_done(tiny_bundle: Made, tiny_run: Finished) 
     }
 
 
-def test_golden_texts_are_nobodys_data_short_and_long(tiny_bundle: Made, tiny_run: Finished) -> None:
+def test_golden_texts_are_fixed_texts_of_three_lengths(tiny_bundle: Made, tiny_run: Finished) -> None:
     _, made = tiny_bundle
     golden = made.manifest.golden
     assert [one.text for one in golden] == list(GOLDEN_TEXTS)
@@ -244,7 +244,7 @@ def test_golden_texts_are_nobodys_data_short_and_long(tiny_bundle: Made, tiny_ru
 
 
 def test_the_float32_student_is_torchs(tiny_run: Finished, tmp_path: Path) -> None:
-    """Without quantization the bundle's student gives what the run's gives, and passes every floor."""
+    """Without quantization the bundle's student equals the run's and passes every floor."""
     made = export(tiny_run[0], tmp_path / "bundle", ExportJob("avx2", "none"))
     assert made.quality.label_agreement == made.quality.neighbour_overlap == 1.0
     assert made.quality.accuracy == made.quality.accuracy_float32

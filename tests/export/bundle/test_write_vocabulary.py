@@ -1,4 +1,4 @@
-"""A whole export with fewer word pieces, against the same export with all of them."""
+"""An export with a pruned vocabulary, compared with the same export with the full one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Made = tuple[Path, Exported]
 
 
 def with_word_pieces(folder: Path) -> Path:
-    """A BERT whose tokenizer knows the rows' words in pieces, and words that they do not have."""
+    """A BERT whose tokenizer has subwords of the rows' words, and words that are not in the rows."""
     tokenizer = tokenizerkinds.word_pieces()
     content = json.loads(tokenizer.to_str())
     vocabulary = content["model"]["vocab"]
@@ -67,7 +67,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_rare_words() -> Dataset:
-    """Half of the train rows end on a word that no other row has, so that the held-out ones have some of their own."""
+    """Half of the train rows end with a unique word, so that held-out rows have words that train does not have."""
     data = tinymodels.make_dataset(90, 30)
     train = data.splits["train"]
     texts = [f"{text} {RARE[row // 2]}" if row % 2 else text for row, text in enumerate(train.texts)]
@@ -97,7 +97,7 @@ def student_answers(path: Path, texts: list[str]) -> list[tuple[list[str], np.nd
 
 
 def words_of(path: Path) -> np.ndarray:
-    """The table of pieces in a float32 model.onnx: the one that is wider than it needs to be for anything else."""
+    """The table of subwords in a float32 model.onnx, found by its size."""
     tables = [numpy_helper.to_array(item) for item in onnx.load(str(path / "student" / "model.onnx")).graph.initializer]
     return max((table for table in tables if table.ndim == 2 and table.shape[1] == 32), key=len)
 
@@ -115,7 +115,7 @@ def test_the_train_rows_get_the_same_answers_bit_for_bit(run: Path, full: Made, 
         np.testing.assert_array_equal(*keys)
 
 
-def test_the_tables_are_smaller_and_the_manifest_says_so(run: Path, full: Made, pruned: Made) -> None:
+def test_the_tables_are_smaller_and_the_manifest_reports_it(run: Path, full: Made, pruned: Made) -> None:
     of = EncoderClassifier.load(RunFolder(run).student).encoder.config.vocab_size
     kept = Tokenizer.from_file(str(pruned[0] / "student" / "tokenizer.json")).get_vocab_size()
     assert full[1].manifest.quantization["vocabulary"] == {"kept": of, "of": of}
@@ -162,8 +162,8 @@ def test_other_programs_give_the_same_answers(run: Path, full: Made, pruned: Mad
     np.testing.assert_allclose(model(**batch).logits.numpy(), ours, atol=1e-4)
 
 
-def test_what_it_costs_is_told_on_rows_that_had_no_say(run: Path, pruned: Made) -> None:
-    """Computed again from the full tokenizer's file, with all pieces taken out that are not in train."""
+def test_the_cost_is_measured_on_held_out_rows(run: Path, pruned: Made) -> None:
+    """Computed again from the full tokenizer's file without the subwords that are not in train."""
     folder = RunFolder(run)
     heldout, trained = (read_rows(folder.data / f"{name}.jsonl") for name in ("heldout", "train"))
     full = Tokenizer.from_file(str(folder.student / "tokenizer.json"))
@@ -205,7 +205,7 @@ def test_extra_rows_keep_their_pieces(run: Path, pruned: Made, tmp_path: Path) -
         assert word in student_answers(tmp_path / "bundle", [word])[0][0]
 
 
-def test_a_number_beyond_what_there_is_keeps_all_that_can_occur(run: Path, tmp_path: Path) -> None:
+def test_a_number_above_the_vocabulary_keeps_all_subwords_that_can_occur(run: Path, tmp_path: Path) -> None:
     found = export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary="task")).manifest.quantization["vocabulary"]
     assert found["of"] - 1 == found["kept"] and found["unseen"]["changed"] == 0  # all but [unused2]
 
@@ -236,17 +236,17 @@ def test_too_costly_is_refused_or_left(
     left = plan_pruning(source, source.student(source.recipe.retrieval), "auto", tmp_path, None, strict)
     assert left.kept == left.of and left.unseen is None
     assert left.tokenizer == (RunFolder(run).student / "tokenizer.json").read_bytes()
-    assert "the vocabulary stays whole: the pruned vocabulary costs too much accuracy" in capsys.readouterr().err
+    assert "the vocabulary is not pruned: the pruned vocabulary costs too much accuracy" in capsys.readouterr().err
 
 
 def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is free to choose the better one, whatever a bundle that was asked for may cost."""
+    """``auto`` chooses the better vocabulary, even if quality loss is allowed."""
     monkeypatch.setattr(pruning, "TASK_SUBWORDS", 0)
     source = FinishedRun.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
-    for lost, pieces_go in ((4, False), (3, True)):  # of 100 rows; three are no proof
+    for lost, pieces_go in ((4, False), (3, True)):  # of 100 rows; three are within the floor
         monkeypatch.setattr(
             pruning, "_effect_on_heldout", lambda *_, lost=lost: pruning.HeldOutEffect(100, 50, 20, lost)
         )
@@ -256,7 +256,7 @@ def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
 
 
 def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Errors that make "timetable" of every third word, and "sardine" of some."""
+    """Typing errors that turn every third word into "timetable", and some into "sardine"."""
     source = FinishedRun.read(RunFolder(run))
     student = source.student(source.recipe.retrieval)
     least = plan_pruning(source, student, 0, tmp_path).kept
@@ -273,7 +273,7 @@ def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("size", ["full", 0])
-def test_a_student_that_answers_otherwise_is_refused(
+def test_a_student_with_other_outputs_is_refused(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: VocabularySize
 ) -> None:
     def wrong(student: EncoderClassifier, *_: object) -> EncoderClassifier:
@@ -282,7 +282,7 @@ def test_a_student_that_answers_otherwise_is_refused(
         return made
 
     monkeypatch.setattr(pruning, "prune_tables", wrong)
-    with pytest.raises(ModelError, match="gives other answers"):
+    with pytest.raises(ModelError, match="gives other outputs"):
         export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary=size))
 
 
@@ -299,7 +299,7 @@ def test_the_option(
     call = ("--target", "avx2", "--allow-quality-loss", "--vocabulary")
     said = ok("export", run, "--out", tmp_path / "a", *call, "20").err
     assert "held-out texts tokenize differently" in said and "vocabulary: " in said
-    assert "the vocabulary stays whole" in ok("export", tiny_run[0], "--out", tmp_path / "b", *call, "auto").err
+    assert "the vocabulary is not pruned" in ok("export", tiny_run[0], "--out", tmp_path / "b", *call, "auto").err
     assert "WordLevel" in refused("export", tiny_run[0], "--out", tmp_path / "c", *call, "task")
     assert "number of subwords" in refused("export", run, "--out", tmp_path / "c", *call, "-3")
     assert f"up to {TASK_SUBWORDS:,}" in " ".join(ok("export", "--help").out.split())

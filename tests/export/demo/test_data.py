@@ -78,7 +78,7 @@ def test_an_intent_with_fewer_rows_gives_all_of_them() -> None:
     assert len(choose_rows([("a", "x"), ("b", "y"), ("c", "x"), ("d", "x")], 2, seed=0)) == 3
 
 
-def test_every_row_has_one_part(rows: dict[str, list[Row]], demo_data: DemoData) -> None:
+def test_every_row_is_in_one_split(rows: dict[str, list[Row]], demo_data: DemoData) -> None:
     train, test = demo_data.dataset.splits["train"], demo_data.dataset.splits["test"]
     assert len(train) == 76 * ROWS_PER_INTENT and len(test) == 3_040
     assert len(demo_data.dataset.label_names) == 76 and NEW_INTENT not in demo_data.dataset.label_names

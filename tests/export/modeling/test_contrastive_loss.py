@@ -42,7 +42,7 @@ def test_it_is_the_published_formula(labels: list[int], temperature: float) -> N
     assert found == pytest.approx(by_hand(embeddings.numpy(), labels, temperature), rel=1e-10, abs=1e-12)
 
 
-def test_a_class_of_one_member_is_left_out_of_the_mean_but_stays_a_negative() -> None:
+def test_a_row_without_positives_is_not_averaged_but_is_a_negative() -> None:
     embeddings = draw(3)
     both = supervised_contrastive(embeddings, torch.tensor([0, 0, 1]), 0.3).item()
     s01, s02, s12 = (float(embeddings[a] @ embeddings[b]) / 0.3 for a, b in ((0, 1), (0, 2), (1, 2)))
@@ -70,7 +70,7 @@ def test_degenerate_batches_give_finite_gradients(labels: list[int]) -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert embeddings.grad is not None and torch.isfinite(embeddings.grad).all()
-    if len(set(labels)) == len(labels):  # no positives: nothing to pull
+    if len(set(labels)) == len(labels):  # no positives, so no gradient
         assert loss.item() == 0.0
         assert not embeddings.grad.any()
 
@@ -81,7 +81,7 @@ def test_the_gradient_is_right(labels: list[int]) -> None:
     assert torch.autograd.gradcheck(lambda x: supervised_contrastive(x, torch.tensor(labels), 0.2), (embeddings,))
 
 
-def test_it_is_low_where_classes_are_apart_and_high_where_they_are_mixed() -> None:
+def test_the_loss_is_low_for_separated_classes_and_high_for_mixed_ones() -> None:
     apart = torch.eye(4, dtype=torch.float64)[[0, 0, 1, 1]]
     mixed = torch.eye(4, dtype=torch.float64)[[0, 1, 0, 1]]
     labels = torch.tensor([0, 0, 1, 1])

@@ -1,4 +1,4 @@
-"""Two processes share a training on the CPU, started the way several GPUs are."""
+"""Two processes share a training on the CPU, started in the same way as with several GPUs."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def test_two_processes_make_one_run(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("student: done") == 1  # one of the two keeps what both computed
+    assert done.stderr.count("student: done") == 1  # the main process keeps the results
     made = export(tmp_path / "run", tmp_path / "bundle", ExportJob("avx2", "none", allow_quality_loss=True))
     assert made.manifest.labels == tuple(tinymodels.LABELS)

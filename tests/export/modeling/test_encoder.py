@@ -35,14 +35,14 @@ def inputs_of(*rows: list[int]) -> dict[str, torch.Tensor]:
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
-def test_mean_pooling_is_the_mean_of_what_the_mask_shows(lengths: list[int], seed: int) -> None:
+def test_mean_pooling_is_the_mean_over_the_mask(lengths: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     states = rng.standard_normal((len(lengths), 6, 3))
     mask = np.array([[1] * length + [0] * (6 - length) for length in lengths])
     expected = np.array(
         [row[:length].mean(axis=0) if length else np.zeros(3) for row, length in zip(states, lengths, strict=True)]
     )
-    states[mask == 0] = 1e6  # whatever padding holds
+    states[mask == 0] = 1e6  # independent of padding
     pooled = pool(torch.from_numpy(states), torch.from_numpy(mask), "mean")
     np.testing.assert_allclose(pooled.numpy(), expected, atol=1e-9)
 
@@ -61,8 +61,8 @@ def test_padding_beside_a_row_does_not_count(pooling: str) -> None:
     torch.testing.assert_close(beside.embedding[:1], alone.embedding, atol=1e-5, rtol=0)
 
 
-def test_what_the_heads_compute() -> None:
-    """The whole forward pass again, from the encoder's states on, in float64 numpy."""
+def test_the_outputs_of_the_heads() -> None:
+    """The forward pass after the encoder, recomputed in float64 numpy."""
     model = tinymodels.tiny_student(num_labels=3, embedding_dim=16)
     inputs = inputs_of([2, 8, 9, 10, 3], [2, 11, 3])
     states = model.encoder(**inputs).last_hidden_state.detach().double().numpy()
@@ -113,7 +113,7 @@ def test_save_and_load_are_exact(tmp_path: Path, kind: str, embedding_dim: int |
 
 
 def test_loading_draws_nothing_at_random(tmp_path: Path) -> None:
-    """A pooler that the checkpoint lacks would be, and a run would not repeat."""
+    """A pooler that the checkpoint lacks would have random weights."""
     folder = tinymodels.write_bert(tmp_path / "bert")
     first = load_encoder(str(folder)).state_dict()
     torch.manual_seed(1234)
@@ -135,7 +135,7 @@ def test_weights_in_half_precision_are_read_in_full(tmp_path: Path) -> None:
     assert {value.dtype for value in load_encoder(str(tmp_path / "bert")).parameters()} == {torch.float32}
 
 
-def test_heads_that_do_not_fit_are_told(tmp_path: Path) -> None:
+def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = tinymodels.tiny_student()
     for number, heads in enumerate(({"classifier.weight": model.classifier.weight}, {"other.weight": torch.ones(1)})):
         folder = tmp_path / str(number)
@@ -185,7 +185,7 @@ def test_layers_that_do_not_exist_are_refused(tiny_bert: Path, layers: tuple[int
     assert len(encoder.encoder.layer) == 4
 
 
-def test_the_stack_is_found_in_models_that_name_it_otherwise(tmp_path: Path) -> None:
+def test_the_layer_stack_is_found_under_any_name(tmp_path: Path) -> None:
     distilbert = load_encoder(str(tinymodels.write_distilbert(tmp_path)))
     assert isinstance(distilbert, DistilBertModel)
     assert layer_stack(distilbert, 2) is distilbert.transformer.layer
@@ -193,14 +193,14 @@ def test_the_stack_is_found_in_models_that_name_it_otherwise(tmp_path: Path) -> 
         layer_stack(distilbert, 7)
 
 
-def test_what_is_no_encoder_is_told(tmp_path: Path) -> None:
+def test_a_model_that_is_not_an_encoder_is_refused(tmp_path: Path) -> None:
     config = T5Config(vocab_size=20, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
     T5Model(config).save_pretrained(tmp_path / "t5")
     with pytest.raises(ModelError, match="not an encoder; found t5"):
         load_encoder(str(tmp_path / "t5"))
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")

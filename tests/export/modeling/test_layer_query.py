@@ -1,4 +1,4 @@
-"""The query read from all layers, against principal components by singular values in numpy, a text at a time."""
+"""Query by layers, compared with principal components from numpy's SVD, one text at a time."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def test_half_whitened() -> None:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_it_is_the_principal_components_of_all_layers_alike(tiny_bert: Path, pooling: str) -> None:
-    """The classifier's pooling does not matter: what layers say of a text is the mean of its tokens."""
+    """The query uses mean pooling, independent of the classifier's pooling."""
     student = tinymodels.tiny_student(pooling=pooling)
-    with torch.no_grad():  # a layer whose states are larger, for no reason, must not count for more
+    with torch.no_grad():  # a layer with larger states must have the same weight
         student.encoder.encoder.layer[1].output.LayerNorm.weight.mul_(20.0)
     reader = with_layer_query(student, fit_layer_query(student, tokens(tiny_bert), DIM))
     found = outputs_of(reader, tokens(tiny_bert, OTHERS), "").embedding.double().numpy()
     known, asked = (pooled_layers(student, tokens(tiny_bert, texts)) for texts in (TEXTS, OTHERS))
     expected = queries_by_hand(known, asked, DIM)
     assert found.shape == (len(OTHERS), DIM)
-    signs = np.sign((found * expected).sum(axis=0))  # a component's direction is anybody's choice
+    signs = np.sign((found * expected).sum(axis=0))  # the sign of a component is arbitrary
     np.testing.assert_allclose(found, expected * signs, atol=2e-4)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
 
@@ -106,7 +106,7 @@ def test_the_same_rows_give_the_same_head(tiny_bert: Path) -> None:
     assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
 
 
-def test_no_more_components_than_the_layers_have_or_rows_tell_apart(tiny_bert: Path) -> None:
+def test_the_number_of_components_is_limited_by_layers_and_rows(tiny_bert: Path) -> None:
     student = tinymodels.tiny_student()
     wide = tinymodels.LAYERS * tinymodels.HIDDEN
     head = fit_layer_query(student, tokens(tiny_bert, TEXTS[:5]), 1000)
@@ -128,7 +128,7 @@ def test_it_is_saved_with_the_model(tiny_bert: Path, tmp_path: Path, pooling: st
     assert torch.equal(found.embedding, expected.embedding) and torch.equal(found.logits, expected.logits)
 
 
-def test_models_from_before_there_was_one_read_the_last_layer(tmp_path: Path) -> None:
+def test_older_models_read_the_last_layer(tmp_path: Path) -> None:
     student = tinymodels.tiny_student()
     student.save(tmp_path)
     heads = json.loads((tmp_path / "heads.json").read_text())

@@ -20,7 +20,7 @@ RECIPE = ProjectionRecipe(embedding_dim=6, epochs=15, batch_size=32, learning_ra
 
 
 def make_embeddings(rows: int = 120, hidden: int = 20, classes: int = 4, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Rows whose class shows in a few directions, under noise that is the same for all classes."""
+    """Rows whose class depends on a few directions, with noise in the others."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(rows) % classes
     directions = torch.randn(classes, hidden, generator=generator)
@@ -49,7 +49,7 @@ def test_fitting_lowers_the_contrastive_loss_on_other_rows_too() -> None:
     assert fitted.weight.shape == (6, 20) and not fitted.weight.requires_grad and fitted.bias is None
     assert loss_of(fitted, embeddings[train], labels[train]) < loss_of(start, embeddings[train], labels[train]) - 0.3
     assert loss_of(fitted, embeddings[other], labels[other]) < loss_of(start, embeddings[other], labels[other]) - 0.2
-    # It is the labels that do it: with others the keys spread out, and classes come no nearer.
+    # The effect comes from the labels: with random labels, classes do not move closer.
     mixed = labels[train][torch.randperm(120, generator=torch.Generator().manual_seed(1))]
     misled = fit_projection(embeddings[train], mixed, RECIPE, seed=0)
     assert loss_of(fitted, embeddings[other], labels[other]) < loss_of(misled, embeddings[other], labels[other]) - 0.5
@@ -90,7 +90,7 @@ BY_PCA = ProjectionRecipe(method="pca", embedding_dim=6)
 
 
 @pytest.mark.parametrize(("rows", "hidden", "dim"), [(120, 20, 6), (30, 12, 12), (9000, 5, 2), (8, 20, 6)])
-def test_pca_is_sklearns_but_for_the_scale(rows: int, hidden: int, dim: int) -> None:
+def test_pca_equals_sklearns_except_for_the_scale(rows: int, hidden: int, dim: int) -> None:
     embeddings = make_embeddings(rows, hidden)[0] + 10.0
     head = fit_projection(embeddings, torch.zeros(rows), ProjectionRecipe(method="pca", embedding_dim=dim), seed=0)
     expected = PCA(dim, svd_solver="full").fit(embeddings.double().numpy())
@@ -100,7 +100,7 @@ def test_pca_is_sklearns_but_for_the_scale(rows: int, hidden: int, dim: int) -> 
     scale = np.sqrt((scores**2).sum(axis=1).mean())
     np.testing.assert_allclose(np.abs(found), np.abs(scores) / scale, atol=1e-4)
     assert (found**2).sum(axis=1).mean() == pytest.approx(1.0, rel=1e-4)
-    # The sign of a component is by its largest entry, whichever the eigensolver gave.
+    # The sign of a component depends on its largest entry, not on the eigensolver.
     weight = head.weight.numpy()
     assert (weight[np.arange(dim), np.abs(weight).argmax(axis=1)] > 0).all()
     keys = project(embeddings, head)
@@ -108,7 +108,7 @@ def test_pca_is_sklearns_but_for_the_scale(rows: int, hidden: int, dim: int) -> 
 
 
 @pytest.mark.parametrize("whitening", [0.0, 0.25, 0.5, 1.0])
-def test_whitening_takes_a_power_of_the_standard_deviations_away(whitening: float) -> None:
+def test_whitening_divides_by_a_power_of_the_standard_deviations(whitening: float) -> None:
     embeddings = make_embeddings()[0] + 10.0
     scores = PCA(6, svd_solver="full").fit_transform(embeddings.double().numpy())
     expected = scores / scores.std(axis=0) ** whitening
@@ -134,7 +134,7 @@ def test_pca_does_not_look_at_labels_or_seed() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
 def test_directions_without_variance_are_left_out(rows: int) -> None:
-    """Of n rows there are n - 1, and what rounding adds to them is none."""
+    """n rows have n - 1 components; rounding errors add none."""
     embeddings = make_embeddings(rows)[0] + 100.0
     head = fit_projection(embeddings, torch.zeros(rows), BY_PCA, seed=0)
     assert head.bias is not None and torch.isfinite(head.bias).all()
@@ -143,7 +143,7 @@ def test_directions_without_variance_are_left_out(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [3, 1000])
-def test_rows_all_the_same_have_no_directions(rows: int) -> None:
+def test_equal_rows_have_no_components(rows: int) -> None:
     embeddings = make_embeddings(1)[0].expand(rows, -1) / 3
     head = fit_projection(embeddings, torch.zeros(rows), BY_PCA, seed=0)
     assert not head.weight.any() and not project(embeddings, head).any()
@@ -155,7 +155,7 @@ def test_pca_adds_no_dimensions() -> None:
         fit_projection(embeddings, labels, BY_PCA, seed=0)
 
 
-def test_a_head_is_saved_whole(tmp_path: Path) -> None:
+def test_a_head_is_saved_and_loaded(tmp_path: Path) -> None:
     for number, head in enumerate((fit_pca(make_embeddings()[0], 6), LinearLayer(torch.randn(20, 6).T))):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -166,7 +166,7 @@ def test_a_head_is_saved_whole(tmp_path: Path) -> None:
         assert head.bias is None or (again.bias is not None and torch.equal(again.bias, head.bias))
 
 
-def test_files_from_before_there_was_a_bias(tmp_path: Path) -> None:
+def test_older_files_without_a_bias(tmp_path: Path) -> None:
     weight = torch.randn(6, 20)
     save_file({"weight": weight}, str(tmp_path / "projection.safetensors"))
     head = LinearLayer.load(tmp_path)

@@ -30,7 +30,7 @@ def classifier(folder: Path, *names: str) -> Path:
     return tinymodels.write_classifier(folder, dict(enumerate(names)))
 
 
-def test_who_says_of_itself_that_it_classifies(tiny_bert: Path, tmp_path: Path) -> None:
+def test_classifiers_are_recognised(tiny_bert: Path, tmp_path: Path) -> None:
     assert not is_classifier(str(tiny_bert))
     assert is_classifier(str(classifier(tmp_path / "teacher", *LABELS)))
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -50,11 +50,11 @@ def test_labels_are_matched_by_name() -> None:
 
 def test_generic_names_are_matched_by_position() -> None:
     assert order_of(["LABEL_0", "LABEL_1", "LABEL_2"]) == [0, 1, 2]
-    # Where the data's own labels are called so, the name counts.
+    # If the data's labels have these names, they are matched by name.
     assert order_of(["LABEL_1", "LABEL_0"], ("LABEL_0", "LABEL_1")) == [1, 0]
 
 
-def test_names_that_differ_in_case_alone_are_told_apart() -> None:
+def test_names_that_differ_only_in_case_are_distinguished() -> None:
     assert order_of(["us", "US"], ("US", "us")) == [1, 0]
     with pytest.raises(ModelError):
         order_of(["us", "US", "it"], ("US", "it"))
@@ -65,7 +65,7 @@ def test_names_that_differ_in_case_alone_are_told_apart() -> None:
     [["alarm", "music"], ["alarm", "music", "weather", "news"], ["LABEL_0", "LABEL_1"], ["a", "b", "c"]],
 )
 def test_other_labels_are_refused(names: list[str]) -> None:
-    with pytest.raises(ModelError, match="labels are not the data's") as caught:
+    with pytest.raises(ModelError, match="labels differ from the data's") as caught:
         order_of(names)
     assert caught.value.path == "a-model"
     assert caught.value.found == ", ".join(names)
@@ -74,7 +74,7 @@ def test_other_labels_are_refused(names: list[str]) -> None:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_fine_tuned_classifier_is_used_as_it_is(tmp_path: Path, pooling: str) -> None:
-    """Its own logits, in the order of our labels; the embedding is pooled from its last states."""
+    """The model's logits in the order of the data's labels; the embedding is pooled from its last states."""
     folder = classifier(tmp_path / "teacher", "weather", "alarm", "music")
     teacher = load_fine_tuned(str(folder), pooling, LABELS)
     rows = tinymodels.tokens_of(TEXTS, folder)
@@ -91,7 +91,7 @@ def test_a_fine_tuned_classifier_is_used_as_it_is(tmp_path: Path, pooling: str) 
     assert teacher.encoder is teacher.model.bert
 
 
-def test_the_embedding_is_what_the_encoder_says(tmp_path: Path) -> None:
+def test_the_embedding_is_the_encoders_output(tmp_path: Path) -> None:
     """ModernBERT's last norm comes after the last of its classifier's hidden states."""
     folder = tinymodels.write_modernbert_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
     teacher = load_fine_tuned(str(folder), "mean", LABELS)
@@ -113,7 +113,7 @@ def test_a_fine_tuned_classifier_that_cannot_be_read(tmp_path: Path) -> None:
         load_fine_tuned(str(folder), "mean", LABELS)
 
 
-def test_loading_tells_ours_from_others(tmp_path: Path) -> None:
+def test_loading_distinguishes_a_runs_teacher_from_others(tmp_path: Path) -> None:
     ours = tmp_path / "ours"
     model = tinymodels.tiny_student(embedding_dim=None)
     model.encoder.config.id2label = dict(enumerate(LABELS))
@@ -151,5 +151,5 @@ def check_that_it_can_teach_another_run(teacher: EncoderClassifier, rows: TokenR
     again = load_teacher(folder, "mean", [LABELS[number] for number in order])
     found = outputs_of(again, rows, "teacher").logits
     assert torch.equal(found, outputs_of(teacher.eval(), rows, "teacher").logits[:, order])
-    with pytest.raises(ModelError, match="labels are not the data's"):
+    with pytest.raises(ModelError, match="labels differ from the data's"):
         load_teacher(folder, "mean", ("alarm", "music"))

@@ -133,7 +133,7 @@ def test_tokenizer_json_is_copied_byte_for_byte(tiny_bert: Path, tmp_path: Path)
 
 
 def test_a_vocabulary_without_tokenizer_json_is_converted(tmp_path: Path) -> None:
-    """As older checkpoints come: vocab.txt alone."""
+    """Older checkpoints have only vocab.txt."""
     source = tmp_path / "old"
     source.mkdir()
     (source / "vocab.txt").write_text("\n".join([*tinymodels.SPECIAL, "[MASK]", *tinymodels.WORDS]) + "\n")
@@ -144,7 +144,7 @@ def test_a_vocabulary_without_tokenizer_json_is_converted(tmp_path: Path) -> Non
     assert [vocabulary[number] for number in rows.ids[0].tolist()] == ["[CLS]", "the", "song", "[SEP]"]
 
 
-def test_a_model_without_a_tokenizer_is_told(tmp_path: Path) -> None:
+def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     tinymodels.bert_config().save_pretrained(tmp_path / "bare")
     with pytest.raises(ModelError, match="tokenizer cannot be loaded") as caught:
         save_tokenizer(str(tmp_path / "bare"), tmp_path / "new")

@@ -22,7 +22,7 @@ STEPS = 9  # 3 epochs of 3 batches
 
 
 class KilledError(Exception):
-    """Stands for a signal: nothing in the code can know it."""
+    """An exception that stands for a signal; no code catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def start() -> EncoderClassifier:
 
 @pytest.fixture(scope="module")
 def whole(rows: TokenRows, labels: Tensor, tmp_path_factory: pytest.TempPathFactory) -> EncoderClassifier:
-    """What an uninterrupted fit comes to."""
+    """The result of an uninterrupted fit."""
     return fitted(rows, loss_on(labels), make_job(tmp_path_factory.mktemp("whole")))
 
 
@@ -70,7 +70,7 @@ def fitted(rows: TokenRows, loss: Loss, job: FitJob) -> EncoderClassifier:
 
 
 def killed_at(number: int, loss: Loss) -> Loss:
-    """The loss, until its call of that number."""
+    """The loss, which raises at a given call."""
     calls = itertools.count()
 
     def deadly(step: Step) -> Tensor:
@@ -130,7 +130,7 @@ def test_killed_at_any_step_and_started_again_it_ends_the_same(
 
     torch.rand(step)  # another process would have drawn other numbers
     again = fitted(rows, counted, job)
-    assert next(calls) == STEPS - step  # it went on, and did not begin again
+    assert next(calls) == STEPS - step  # resumed, not started again
     assert tinymodels.same_states(again.state_dict(), whole.state_dict())
 
 
@@ -157,7 +157,7 @@ def test_killed_long_after_the_last_checkpoint(
 
 
 @pytest.mark.slow
-def test_killed_while_saving_it_goes_on_from_the_save_before(
+def test_a_kill_while_saving_resumes_from_the_previous_checkpoint(
     rows: TokenRows, loss: Loss, whole: EncoderClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(tmp_path / "killed")
@@ -187,9 +187,7 @@ def test_a_finished_fit_is_not_done_again(
     assert tinymodels.same_states(again.state_dict(), whole.state_dict())
 
 
-def test_a_disk_that_fills_up_is_told(
-    rows: TokenRows, loss: Loss, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported(rows: TokenRows, loss: Loss, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(state: object, file: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -207,7 +205,7 @@ def test_the_seed_decides_everything(rows: TokenRows, loss: Loss, whole: Encoder
 
 
 @pytest.mark.parametrize("freeze", [True, False])
-def test_frozen_word_embeddings_stay_bit_by_bit(rows: TokenRows, loss: Loss, tmp_path: Path, freeze: bool) -> None:
+def test_frozen_word_embeddings_do_not_change(rows: TokenRows, loss: Loss, tmp_path: Path, freeze: bool) -> None:
     model = start()
     before = tinymodels.state_of(model)
     fit(model, rows, loss, make_job(tmp_path, 60.0, freeze_word_embeddings=freeze))
@@ -351,7 +349,7 @@ def test_outputs_of_no_rows(tiny_bert: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "world"), [(6, 1), (6, 2), (7, 2), (3, 8), (1, 4)])
-def test_every_process_gets_as_many_batches_and_none_is_left_out(count: int, world: int) -> None:
+def test_every_process_gets_the_same_number_of_batches(count: int, world: int) -> None:
     batches = [[number] for number in range(count)]
     shares = [fitting.share(batches, process, world) for process in range(world)]
     assert {len(one) for one in shares} == {-(-count // world)}

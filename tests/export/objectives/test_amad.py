@@ -107,7 +107,7 @@ def test_it_holds_for_any_maps_and_any_dropout(
     assert loss.item() >= -1e-12
     loss.backward()
     assert student.grad is not None and torch.isfinite(student.grad).all()
-    # A map of which nothing is left has no direction; by hand that would be 0 / 0.
+    # A map without kept tokens has no direction: 0 / 0 by hand.
     if all((student[row, :, :length, :length].sum(dim=(1, 2)) > 0).all() for row, length in enumerate(lengths)):
         assert loss.item() == pytest.approx(layer_by_hand(teacher, student, mask, 0.1), rel=1e-9, abs=1e-12)
 
@@ -122,8 +122,8 @@ def test_equal_maps_leave_nothing_to_learn_with_dropout_too() -> None:
     assert value(Attention(), mask, (torch.zeros_like(maps),), (maps,)) == 0.0
 
 
-def test_low_temperature_lets_each_head_teach_the_one_most_like_it() -> None:
-    """The same heads in another order are then no loss at all."""
+def test_a_low_temperature_aligns_the_most_similar_heads() -> None:
+    """The same heads in another order have a loss of 0."""
     mask = lengths_mask(5, 5)
     maps = make_maps(mask, 3, 5)
     turned = maps[:, [2, 0, 1]]
@@ -218,14 +218,14 @@ def test_probabilities_next_to_nothing_give_finite_gradients(smallest: float) ->
 
 
 def four_headed() -> EncoderClassifier:
-    """A student of two layers with twice the heads of its teacher."""
+    """A student with two layers and twice as many heads as its teacher."""
     torch.manual_seed(2)
     config = tinymodels.bert_config(num_hidden_layers=2, num_attention_heads=4, initializer_range=0.3, **SHOWN)
     return tinymodels.student_of(BertModel(config, add_pooling_layer=False))
 
 
 def sharp_teacher() -> EncoderClassifier:
-    """A teacher whose attention is not flat, so that there is something to see in it."""
+    """A teacher with attention that is not uniform."""
     torch.manual_seed(3)
     config = tinymodels.bert_config(initializer_range=0.3, **SHOWN)
     return tinymodels.student_of(BertModel(config, add_pooling_layer=False))
@@ -260,7 +260,7 @@ def test_a_fit_lowers_it_with_other_heads_and_dropout(tmp_path: Path, tiny_bert:
     assert value_of(student, rows) < 0.85 * before
 
 
-def test_killed_and_gone_on_with_it_ends_the_same(tmp_path: Path, tiny_bert: Path) -> None:
+def test_a_killed_and_resumed_fit_gives_the_same_result(tmp_path: Path, tiny_bert: Path) -> None:
     terms = (ObjectiveRecipe("attention", WEIGHT), ObjectiveRecipe("hard_labels", 0.5))
     require_same_after_a_kill(tmp_path, tiny_rows(tiny_bert), *terms, steps=(4,))
 
@@ -290,6 +290,6 @@ def test_layers_are_a_list_in_a_recipe(tmp_path: Path) -> None:
     ("name", "found"),
     [("layers", [2, 5.0]), ("layers", [True]), ("layers", "2,5"), ("layers", 2), ("layers", [-1]), ("temperature", 0)],
 )
-def test_settings_that_cannot_be_meant(name: str, found: Any) -> None:
+def test_invalid_settings_are_refused(name: str, found: Any) -> None:
     with pytest.raises(RecipeError, match=name):
         objectives.build([ObjectiveRecipe("attention", 1.0, {name: found})])

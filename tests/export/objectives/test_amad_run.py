@@ -1,4 +1,4 @@
-"""Whole runs with the attention objective: both models compute attention the plain way, which shows its maps."""
+"""Runs with the attention objective: both models use eager attention, which returns the maps."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_both_models_are_loaded_so_that_they_show_their_maps(
     train(small_dataset, TrainJob(str(teacher), override(QUICK, student=student, objectives=TERMS)), run)
     assert seen == ["eager", "eager"]
     assert [text for text in warned if "attention" in text] == []
-    # What reads the student afterwards, and a run without the objective, take the quicker way.
+    # Later stages, and runs without the objective, use the faster attention.
     assert EncoderClassifier.load(run / "student").encoder.config._attn_implementation == "sdpa"
     shutil.rmtree(run / "student")
     plain = override(QUICK, student=student, objectives=TERMS[:1])

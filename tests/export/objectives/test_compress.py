@@ -37,7 +37,7 @@ def step_on(targets: Targets, rows: list[int], seed: int = 9, grad: bool = False
 
 
 def by_hand(step: DistillationStep, keys: np.ndarray, anchors: list[int], tau: float, include_self: bool) -> float:
-    """The formula row by row, over nothing but the anchors that count."""
+    """The formula row by row, over the anchors that count."""
     total = 0.0
     for row, key, query in zip(step.rows.tolist(), step.keys.numpy(), step.student_embedding.numpy(), strict=True):
         chosen = keys[[anchor for anchor in anchors if include_self or anchor != row]]
@@ -168,6 +168,6 @@ def test_descent_brings_queries_to_their_keys() -> None:
 @pytest.mark.parametrize(
     "settings", [{"anchors": 0}, {"temperature": 0.0}, {"temperature": -1.0}, {"anchors": 2.5}, {"bank": 3}]
 )
-def test_settings_out_of_range_are_told(settings: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=next(iter(settings))):
         objectives.build([ObjectiveRecipe("compress", 1.0, settings)])

@@ -28,11 +28,11 @@ STEPS = 12  # 3 epochs of 4 batches
 
 
 class KilledError(Exception):
-    """Stands for a signal."""
+    """An exception that stands for a signal."""
 
 
 class Linear(nn.Module):
-    """A student whose every number can be written down: the normalised linear map of given features."""
+    """A student that numpy can follow: a normalised linear map of given features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,8 +129,8 @@ def test_gradients_are_right(rows: list[int]) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize("equal", [False, True])
-def test_few_rows_and_rows_all_the_same(rows: int, equal: bool) -> None:
-    """With one row there is never another one to compare with."""
+def test_few_rows_and_equal_rows(rows: int, equal: bool) -> None:
+    """With one row there is no other row to compare with."""
     targets = make_targets(rows, dim=DIM)
     if equal:
         targets.keys.copy_(targets.keys[:1].clone())
@@ -145,7 +145,7 @@ def test_few_rows_and_rows_all_the_same(rows: int, equal: bool) -> None:
         objective.after_step()
 
 
-def test_the_copy_neither_learns_nor_drops_nor_holds_the_student_still() -> None:
+def test_the_copy_has_no_gradient_and_no_dropout() -> None:
     student = Linear().train()
     objective = begun(CompRess2q(), student, make_targets(ROWS, dim=DIM))
     assert student.training and all(value.requires_grad for value in student.parameters())
@@ -159,7 +159,7 @@ def test_the_copy_neither_learns_nor_drops_nor_holds_the_student_still() -> None
 @pytest.mark.parametrize(
     "settings", [{"queue": 0}, {"temperature": 0.0}, {"momentum": 1.0}, {"momentum": -0.1}, {"anchors": 3}]
 )
-def test_settings_out_of_range_are_told(settings: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=next(iter(settings))):
         objectives.build([ObjectiveRecipe("compress_2q", 1.0, settings)])
 
@@ -222,7 +222,7 @@ def test_killed_and_started_again_it_ends_the_same(
 
 
 @pytest.mark.parametrize("forgotten", ["queues", "slow"])
-def test_without_its_memory_it_would_end_otherwise(
+def test_the_saved_state_affects_the_result(
     token_rows: TokenRows, whole: EncoderClassifier, tmp_path: Path, forgotten: str
 ) -> None:
     kill(tmp_path, token_rows, 5)

@@ -125,7 +125,7 @@ def test_the_helpers_loss(top: int, phase: int) -> None:
     budget, penalty = 0.04 + 0.02 * turn, 5 - 4 * turn
     expected = helper_loss_by_hand(objective, targets, logits, budget, penalty)
     assert objective.helper_loss(torch.arange(9), logits).item() == pytest.approx(expected, rel=1e-10)
-    assert expected > helper_loss_by_hand(objective, targets, logits, 1e9, penalty)  # the budget had a say
+    assert expected > helper_loss_by_hand(objective, targets, logits, 1e9, penalty)  # the budget was exceeded
 
 
 def test_the_budget_and_its_weight_turn_by_a_cosine() -> None:
@@ -222,7 +222,7 @@ def test_degenerate_batches_give_finite_losses_and_gradients(case: str, top: int
         assert all(torch.isfinite(value).all() for value in objective._helper.parameters())
 
 
-def test_where_none_is_wrong_the_budget_still_holds() -> None:
+def test_the_budget_is_defined_without_wrong_rows() -> None:
     labels = torch.arange(3)
     right = 4.0 * torch.eye(3, dtype=torch.float64)
     help_ = torch.full((3,), 0.5, dtype=torch.float64)
@@ -252,7 +252,7 @@ def test_student_and_helper_take_turns() -> None:
     assert not tinymodels.same_states(fresh, objective._helper.state_dict())
 
 
-def test_the_helpers_turn_is_its_steps_of_adam_on_what_was_kept() -> None:
+def test_the_helper_is_trained_by_adam_on_the_kept_batches() -> None:
     targets = make_targets(8, CLASSES)
     objective = begun(Scaffold(period=2, learning_rate=0.05), targets)
     other = copy.deepcopy(objective)
@@ -314,7 +314,7 @@ def test_its_state_is_all_that_it_needs_to_go_on(tmp_path: Path, done: int) -> N
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["texts", "pairs"])
 def test_a_fit_lowers_it(tmp_path: Path, tiny_bert: Path, pairs: bool) -> None:
-    """By what it is without help, whatever the scaffold has become."""
+    """Measured without help from the scaffold."""
     rows, targets = tiny_rows(tiny_bert, pairs), tiny_targets()
     student = tinymodels.tiny_student(dropout=0.0)
     term = ObjectiveRecipe("disk", 1.0, {"period": 5})
@@ -330,7 +330,7 @@ def test_a_fit_lowers_it(tmp_path: Path, tiny_bert: Path, pairs: bool) -> None:
     assert not any("helper" in name for name in fitted.state_dict())
 
 
-def test_killed_and_gone_on_with_it_ends_the_same(tmp_path: Path, tiny_bert: Path) -> None:
+def test_a_killed_and_resumed_fit_gives_the_same_result(tmp_path: Path, tiny_bert: Path) -> None:
     """Within a phase, at its end, and in a later one: twelve steps are three phases."""
     term = ObjectiveRecipe("disk", 1.0, {"period": 4})
     require_same_after_a_kill(tmp_path, tiny_rows(tiny_bert), term, steps=(2, 4, 11))
@@ -351,6 +351,6 @@ def test_killed_and_gone_on_with_it_ends_the_same(tmp_path: Path, tiny_bert: Pat
         ("learning_rate", 0.0),
     ],
 )
-def test_settings_that_cannot_be_meant(name: str, value: Any) -> None:
+def test_invalid_settings_are_refused(name: str, value: Any) -> None:
     with pytest.raises(RecipeError, match=name):
         objectives.build([ObjectiveRecipe("disk", 1.0, {name: value})])

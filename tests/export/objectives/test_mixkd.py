@@ -129,7 +129,7 @@ def test_it_is_the_papers_loss(objective: MixKD, rows: int) -> None:
 
 
 @pytest.mark.parametrize("distance", ["mse", "kl"])
-def test_gradients_are_right_and_none_reaches_the_teacher(distance: str) -> None:
+def test_gradients_are_right_and_the_teacher_has_none(distance: str) -> None:
     student, teacher = Bag(3, seed=1), Bag(4, seed=2)
     step = bag_step(student, 4)
     objective = begun(MixKD(distance=distance), student, teacher)
@@ -168,7 +168,7 @@ def test_every_row_is_mixed_and_every_row_is_a_partner(rows: int, ratio: int, se
         assert drawn.first[part].tolist() == list(range(rows))
         assert sorted(drawn.second[part].tolist()) == list(range(rows))
     assert len(drawn.share) == rows * ratio and ((drawn.share >= 0) & (drawn.share <= 1)).all()
-    torch.rand(1)  # no other stream has a say
+    torch.rand(1)  # independent of other random streams
     again = draw_mixture(rows, ratio, 0.4, seed, step)
     assert torch.equal(drawn.share, again.share) and torch.equal(drawn.second, again.second)
     assert not torch.equal(drawn.share, draw_mixture(rows, ratio, 0.4, seed, step + 1).share)
@@ -205,7 +205,7 @@ def test_padding_is_zeros_and_attention_covers_both_rows() -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "bert_pairs", "distilbert", "roberta", "classifier"])
 @torch.no_grad()
-def test_embeddings_say_to_a_model_what_ids_do(tmp_path: Path, kind: str) -> None:
+def test_embeddings_and_ids_give_the_same_outputs(tmp_path: Path, kind: str) -> None:
     """A row mixed with itself, padded, gets the answer that the row gets: positions and types are as with ids."""
     makers = {"distilbert": tinymodels.write_distilbert, "roberta": tinymodels.write_roberta}
     if kind == "classifier":
@@ -256,7 +256,7 @@ def test_a_fit_lowers_it(tmp_path: Path, tiny_bert: Path, pairs: bool, distance:
     assert value_of(MixKD(distance=distance), student, load_teacher(), rows) < 0.9 * before
 
 
-def test_killed_and_gone_on_with_it_ends_the_same(tmp_path: Path, tiny_bert: Path) -> None:
+def test_a_killed_and_resumed_fit_gives_the_same_result(tmp_path: Path, tiny_bert: Path) -> None:
     terms = (ObjectiveRecipe("mixkd"), ObjectiveRecipe("hard_labels", 0.5))
     require_same_after_a_kill(tmp_path, tiny_rows(tiny_bert), *terms, steps=(1, 5))
 
@@ -276,6 +276,6 @@ def test_a_student_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     ("name", "value"),
     [("alpha", 0.0), ("ratio", 0), ("ratio", 1.5), ("tmkd_weight", -1.0), ("sm_weight", -0.1), ("distance", "cosine")],
 )
-def test_settings_that_cannot_be_meant(name: str, value: Any) -> None:
+def test_invalid_settings_are_refused(name: str, value: Any) -> None:
     with pytest.raises(RecipeError, match=name):
         objectives.build([ObjectiveRecipe("mixkd", 1.0, {name: value})])

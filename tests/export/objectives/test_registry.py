@@ -109,7 +109,7 @@ def test_with_the_self_term_and_a_low_temperature_it_is_merely_info_nce() -> Non
 
 @given(rows=st.integers(1, 12), seed=st.integers(0, 10**6), include_self=st.booleans(), tau=st.floats(0.02, 2.0))
 @settings(max_examples=60, deadline=None)
-def test_relation_is_never_negative_and_zero_where_the_student_sees_what_the_teacher_does(
+def test_relation_is_not_negative_and_zero_for_equal_similarities(
     rows: int, seed: int, include_self: bool, tau: float
 ) -> None:
     step = make_step(rows, seed=seed)
@@ -226,13 +226,13 @@ def test_the_default_loss_is_reaugkds_with_hard_labels() -> None:
     assert objectives.build(REAUGKD)(step).item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_registry_names_what_a_recipe_may() -> None:
+def test_the_registry_has_the_names_of_recipes() -> None:
     assert {"hard_labels", "relation", "soft_labels"} <= set(objectives.names())
     assert objectives.names() == sorted(objectives.names())
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("recipe", "reported"),
     [
         (ObjectiveRecipe("sotf_labels"), "sotf_labels"),
         (ObjectiveRecipe("relation", 1.0, {"temprature": 0.1}), "temprature"),
@@ -243,8 +243,8 @@ def test_the_registry_names_what_a_recipe_may() -> None:
         (ObjectiveRecipe("hard_labels", 1.0, {"smoothing": 1.0}), "smoothing"),
     ],
 )
-def test_what_an_objective_does_not_have_is_refused(recipe: ObjectiveRecipe, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_unknown_and_invalid_settings_are_refused(recipe: ObjectiveRecipe, reported: str) -> None:
+    with pytest.raises(RecipeError, match=reported):
         objectives.build([recipe])
 
 

@@ -56,7 +56,7 @@ def test_it_is_the_squared_distance_to_the_reduced_embedding(rows: list[int]) ->
     assert begun(targets)(step).item() == pytest.approx(distances.mean(), rel=1e-9)
 
 
-def test_a_student_that_says_nothing_has_a_loss_of_one() -> None:
+def test_a_student_with_output_0_has_a_loss_of_1() -> None:
     targets = make_targets(50, dim=6, hidden=20)
     step = step_of(targets.teacher_logits, torch.zeros(50, 6, dtype=torch.float64), targets)
     assert begun(targets)(step).item() == pytest.approx(1.0, rel=1e-12)
@@ -85,7 +85,7 @@ def test_gradients_are_right() -> None:
 
 @pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("rows", [1, 2, 5])
-def test_few_rows_and_rows_all_the_same(rows: int, equal: bool) -> None:
+def test_few_rows_and_equal_rows(rows: int, equal: bool) -> None:
     targets = make_targets(rows, dim=6, dtype=torch.float32)
     if equal:
         targets.teacher_embeddings.copy_(targets.teacher_embeddings[:1].clone())
@@ -95,7 +95,7 @@ def test_few_rows_and_rows_all_the_same(rows: int, equal: bool) -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert step.student_projection.grad is not None and torch.isfinite(step.student_projection.grad).all()
-    if equal or rows == 1:  # nothing tells the rows apart, so there is nothing but the origin to go to
+    if equal or rows == 1:  # equal rows are reduced to the origin
         assert loss.item() == pytest.approx(step.student_projection.pow(2).sum(dim=1).mean().item(), rel=1e-6)
 
 
@@ -129,7 +129,7 @@ def test_distillation_lowers_it(tmp_path: Path, tiny_bert: Path) -> None:
         recipe,
         FitJob("s", tinymodels.fast_fit(8), 0, "fp32", tmp_path / "c"),
     )
-    assert loss() < 0.7  # to answer 0 would give 1; a student told of other rows' embeddings ends above that
+    assert loss() < 0.7  # output 0 gives 1; a student trained on other rows' embeddings ends above 1
 
 
 # A whole run with keys by PCA.
@@ -169,7 +169,7 @@ def test_keys_and_queries_share_the_reduced_space(tiny_bert: Path, tiny_dataset:
         np.testing.assert_allclose(session.run(tokenizer.encode(text))[1], queries[row].numpy(), atol=1e-4)
 
 
-def test_too_many_dimensions_are_told_before_the_teachers_hours(
+def test_too_many_dimensions_are_refused_before_any_training(
     tiny_bert: Path, tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:

@@ -62,8 +62,8 @@ def test_fused_or_not_the_answers_are_torchs_also_of_padded_rows(kind: str, tmp_
         assert float((found[1] * wanted[1]).sum()) > 0.95
 
 
-def test_another_attention_is_left_as_it_is(tmp_path: Path) -> None:
-    """Told by a config of more layers than the model has."""
+def test_another_attention_is_not_fused(tmp_path: Path) -> None:
+    """A configuration with more layers than the model makes the fusion fail."""
     student, model = exported("bert", tmp_path)
     config = PretrainedConfig.from_dict({**student.encoder.config.to_dict(), "num_hidden_layers": 3})
     assert not fuse_attention(model, config, tmp_path / "fused.onnx")

@@ -149,7 +149,7 @@ def test_the_runtimes_session_runs_it(exported: Exported) -> None:
 
 
 def test_a_model_with_one_token_type_exports_and_answers_pairs(tmp_path: Path) -> None:
-    """Its training never saw token types; what the exporter asks for must not break a pair."""
+    """The model was trained without token types; the export must still answer pairs."""
     start = tinymodels.write_bert(tmp_path / "start", num_hidden_layers=1, type_vocab_size=1)
     student = tinymodels.student_of(load_encoder(str(start)))
     session = StudentSession(export_float32(student, LABELS, MAX_LENGTH, tmp_path))
@@ -188,7 +188,7 @@ def test_quantized_models_load_and_answer_nearly_the_same(exported: Exported, tm
     assert np.median(spread) < 0.15
 
 
-def test_none_leaves_the_model_as_it_is(bert: Exported, tmp_path: Path) -> None:
+def test_quantization_none_copies_the_model(bert: Exported, tmp_path: Path) -> None:
     counted = quantize(bert.path, "avx2", "none", tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() == bert.path.read_bytes()
     assert counted == QuantizedNodes(0, WEIGHTED["bert"], 0, bert.path.stat().st_size, bert.path.stat().st_size)
@@ -203,7 +203,7 @@ def test_every_target_gives_a_model(bert: Exported, target: exporting.Target, tm
     assert np.isfinite(logits).all() and np.isfinite(embedding).all()
 
 
-def test_the_targets_differ_in_what_the_weights_are() -> None:
+def test_the_targets_have_different_weight_types() -> None:
     """u8u8 where u8s8 would saturate (AVX2 without VNNI), u8s8 elsewhere."""
     presets = {target: getattr(exporting.AutoQuantizationConfig, target)(is_static=False) for target in TARGETS}
     kinds = {target: (preset.activations_dtype, preset.weights_dtype) for target, preset in presets.items()}
@@ -232,7 +232,7 @@ def test_a_student_that_was_not_quantized_is_refused(
         quantize(bert.path, "avx2", "dynamic", tmp_path)
 
 
-def test_quantization_that_does_nothing_is_noticed(
+def test_quantization_without_effect_is_refused(
     bert: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a newer exporter names its nodes so that the quantizer knows none of them."""
@@ -263,7 +263,7 @@ def small_graph(path: Path, *nodes: onnx.NodeProto) -> Path:
     return path
 
 
-def test_nodes_are_counted_by_what_they_multiply(tmp_path: Path) -> None:
+def test_nodes_are_counted_by_their_inputs(tmp_path: Path) -> None:
     node = helper.make_node
     path = small_graph(
         tmp_path / "model.onnx",
@@ -274,7 +274,7 @@ def test_nodes_are_counted_by_what_they_multiply(tmp_path: Path) -> None:
         node("MatMul", ["a", "d"], ["3"]),  # QDQ
         node("Gemm", ["dw", "a"], ["4"]),  # QDQ
         node("MatMul", ["a", "w"], ["5"]),  # left in float32
-        node("MatMul", ["a", "b"], ["6"]),  # of attention, no weights: not what quantization is judged by
+        node("MatMul", ["a", "b"], ["6"]),  # product of attention without weights, which does not count
         node("Gather", ["w8", "i"], ["7"]),  # an int8 look-up
         node("Gather", ["dw", "i"], ["8"]),  # and one in QDQ form
         node("Gather", ["w", "i"], ["9"]),
@@ -297,7 +297,7 @@ def test_other_programs_can_use_the_student(bert: Exported, tmp_path: Path) -> N
     np.testing.assert_array_equal(theirs.numpy(), ours)
 
 
-def test_a_kind_of_model_that_optimum_does_not_know_is_told(tmp_path: Path) -> None:
+def test_an_unknown_model_type_is_refused(tmp_path: Path) -> None:
     class Odd(PretrainedConfig):
         model_type = "no-such-type"
 
@@ -323,11 +323,11 @@ def test_the_target_follows_the_processor(
     assert detect_target() == target
 
 
-def test_an_export_that_answers_otherwise_is_refused(bert: Exported) -> None:
+def test_an_export_with_other_outputs_is_refused(bert: Exported) -> None:
     batch = {name: torch.from_numpy(value) for name, value in feeds_of(bert.kind, 3, 7, padded=True).items()}
     require_same_answers(bert.student, bert.path, batch)
     other = copy.deepcopy(bert.student)
     with torch.no_grad():
         other.classifier.bias += 0.5
-    with pytest.raises(ModelError, match=r"logits 0\.5 apart"):
+    with pytest.raises(ModelError, match=r"a difference of 0\.5 in logits"):
         require_same_answers(other, bert.path, batch)

@@ -1,4 +1,4 @@
-"""A bundle as one file: it answers as the bundle, says where it is from, and is there whole or not at all."""
+"""A bundle as one file: it gives the bundle's answers, names its bundle, and is written atomically."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WEIGHTS = {
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    """examples/fused/classify.py, which knows nothing of reaugkd."""
+    """examples/fused/classify.py, which does not import reaugkd."""
     spec = importlib.util.spec_from_file_location("classify", EXAMPLE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -55,7 +55,7 @@ def example() -> ModuleType:
 
 @pytest.fixture
 def copied(edge_bundle: Path, tmp_path: Path) -> Path:
-    """The tiny bundle, to be changed."""
+    """A copy of the tiny bundle that tests may change."""
     path = tmp_path / "copied"
     shutil.copytree(edge_bundle, path)
     return path
@@ -145,7 +145,7 @@ class TestAnswers:
         long = [" ".join(TEXTS[:5]), " ".join(TEXTS)]
         require_same_answers(example, edge_bundle, fuse(edge_bundle, tmp_path / "model.onnx").path, long)
 
-    def test_neighbours_that_the_bundles_search_misses_are_told(self, copied: Path, tmp_path: Path) -> None:
+    def test_neighbours_that_the_bundles_search_misses_are_reported(self, copied: Path, tmp_path: Path) -> None:
         narrow = IndexConfig(NDIM, connectivity=2, expansion_add=2, expansion_search=1)
         with_knowledge(copied, 2000, 3, narrow)
         compared = fuse(copied, tmp_path / "model.onnx").comparison
@@ -166,7 +166,7 @@ class TestAnswers:
 
 
 class TestTheFile:
-    def test_it_is_the_same_every_time_and_says_where_it_is_from(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_the_file_is_reproducible_and_names_its_bundle(self, edge_bundle: Path, tmp_path: Path) -> None:
         done = [fuse(edge_bundle, tmp_path / name) for name in ("a.onnx", "deep/b.onnx")]
         assert done[0].path.read_bytes() == done[1].path.read_bytes()
         assert done[0].bytes == done[0].path.stat().st_size
@@ -192,7 +192,7 @@ class TestTheFile:
 
 
 def with_other(**changes: Any) -> Callable[..., onnx.ModelProto]:
-    """`fused_model`, misled about the blend."""
+    """`fused_model` with a wrong blend."""
 
     def misled(student: Any, knowledge: Any, config: BlendConfig, *rest: Any) -> onnx.ModelProto:
         return fused_model(student, knowledge, dataclasses.replace(config, **changes), *rest)
@@ -201,7 +201,7 @@ def with_other(**changes: Any) -> Callable[..., onnx.ModelProto]:
 
 
 def with_other_knowledge(change: Callable[[FusedTables], dict[str, Any]]) -> Callable[..., onnx.ModelProto]:
-    """`fused_model`, misled about the rows."""
+    """`fused_model` with wrong rows."""
 
     def misled(student: Any, knowledge: FusedTables, *rest: Any) -> onnx.ModelProto:
         return fused_model(student, dataclasses.replace(knowledge, **change(knowledge)), *rest)
@@ -236,12 +236,12 @@ WRONG = {
 
 class TestRefusals:
     @pytest.mark.parametrize("name", WRONG)
-    def test_a_file_that_answers_otherwise_is_not_put_in_place(
+    def test_a_file_with_other_answers_is_not_written(
         self, edge_bundle: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        wrong, told = WRONG[name]
+        wrong, reported = WRONG[name]
         monkeypatch.setattr(fused_module, "fused_model", wrong)
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=reported):
             fuse(edge_bundle, tmp_path / "model.onnx")
         assert names(tmp_path) == []
 
@@ -258,7 +258,7 @@ class TestRefusals:
         self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(fused_module, "_LARGEST_FILE", 1000)
-        with pytest.raises(UsageError, match="larger than an ONNX file can be"):
+        with pytest.raises(UsageError, match="larger than the limit of an ONNX file"):
             fuse(edge_bundle, tmp_path / "model.onnx")
 
     def test_an_empty_knowledge_base(self, tmp_path: Path) -> None:
@@ -282,23 +282,23 @@ class TestRefusals:
 
 
 class TestCommand:
-    def test_it_says_what_it_made(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_the_command_describes_the_file(self, edge_bundle: Path, tmp_path: Path) -> None:
         done = ok("fuse", edge_bundle, "--out", tmp_path / "model.onnx")
         assert done.out == ""
         assert (
             f"{tmp_path / 'model.onnx'}: " in done.err
-            and "64 rows inside; 34 of 34 texts get the bundle's answers" in done.err
+            and "64 rows; 34 of 34 texts have the bundle's probabilities" in done.err
         )
         assert done.err.count("\n") == 1 and names(tmp_path) == ["model.onnx"]
 
     def test_its_limit_is_the_functions(self) -> None:
         assert f"[default: {MAX_ROWS}]" in " ".join(ok("fuse", "--help").out.split())
 
-    def test_it_refuses_in_one_line(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_errors_are_one_line(self, edge_bundle: Path, tmp_path: Path) -> None:
         said = refused("fuse", edge_bundle, "--out", tmp_path / "model.onnx", "--max-rows", 10)
         assert "64 rows" in said and "reaugkd condense" in said and "--max-rows" in said
 
-    def test_without_onnx_it_says_what_to_install(
+    def test_without_onnx_the_error_names_the_extra(
         self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for module in [name for name in sys.modules if name.startswith("reaugkd.export.onnx.fuse")]:

@@ -1,4 +1,4 @@
-"""The graph behind the student against the whole blend in numpy float64, from the stored arrays."""
+"""The graph after the student, compared with the blend in numpy float64 from the stored arrays."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Case:
-    """A student that looks its answers up in two tables, and what is put behind it."""
+    """A student that looks up its outputs in two tables, with retrieval and blend appended."""
 
     logits: NDArray[np.float32]
     queries: NDArray[np.float32]
@@ -154,7 +154,7 @@ def share(weight: ExampleWeight | None, config: BlendConfig, p: Wide, r: Wide, s
 
 
 def by_hand(case: Case, asked: int) -> dict[str, Any]:
-    """What docs/bundle.md says, in float64."""
+    """The formulas of docs/reference/bundle.md in float64."""
     config, knowledge = case.config, case.knowledge
     query = rounded(case.queries[asked].astype(np.float64), knowledge.dtype)
     keys = knowledge.keys.astype(np.float64)
@@ -302,7 +302,7 @@ def test_a_batch_is_answered_as_its_rows() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_of_equal_rows_the_lower_ones_come_first(dtype: str) -> None:
+def test_of_equally_near_rows_the_lower_comes_first(dtype: str) -> None:
     case = make_case(9, 3, dtype, replace(PLAIN, k=4))
     twice = FusedTables(np.tile(case.knowledge.keys, (5, 1)), dtype, np.tile(case.knowledge.soft_labels, (5, 1)))
     found = replace(case, knowledge=twice).run(list(range(ASKED)))
@@ -349,7 +349,7 @@ class TestTheFile:
         assert [given.name for given in session.get_inputs()] == ["input_ids"]
         assert all(output.doc_string for output in case.model().graph.output)
 
-    def test_what_it_says_of_itself(self) -> None:
+    def test_names_and_metadata(self) -> None:
         case = make_case(20, 3, "f16", PLAIN)
         found = session_of(case.model()).get_modelmeta().custom_metadata_map
         assert {name: json.loads(value) for name, value in found.items()} == {
@@ -374,7 +374,7 @@ class TestTheFile:
         (found,) = session_of(model).run(["probabilities"], {"input_ids": np.array([[2]])})
         np.testing.assert_allclose(found[0], by_hand(case, 2)["probabilities"], atol=1e-5)
 
-    def test_an_older_one_is_refused(self) -> None:
+    def test_an_older_opset_is_refused(self) -> None:
         with pytest.raises(BundleError, match="opset 15"):
             make_case(20, 3, "f16", PLAIN).model(opset=15)
 

@@ -57,7 +57,7 @@ def test_a_bundle_answers_as_before(plain: Path, calibrated: Path) -> None:
             np.testing.assert_allclose(new.student_probabilities, old.student_probabilities, atol=1e-6)
 
 
-def test_everything_at_once_is_what_two_runs_give(plain: Path, calibrated: Path) -> None:
+def test_one_run_equals_two(plain: Path, calibrated: Path) -> None:
     for path in (plain, calibrated):
         with Runtime.open(path) as runtime:
             for text in TEXTS[:5]:

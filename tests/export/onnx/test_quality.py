@@ -25,7 +25,7 @@ GOOD = QualityReport(
 
 
 def unit(*degrees: float) -> NDArray[np.float32]:
-    """Unit vectors of a plane, so that who is near to whom can be told by heart."""
+    """Unit vectors in a plane, whose nearest neighbours are obvious."""
     angles = np.radians(degrees)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
@@ -97,13 +97,13 @@ def test_floors(changes: dict[str, Any], failures: list[str]) -> None:
         report.require(Floors())
 
 
-def test_all_failures_are_told_at_once() -> None:
+def test_all_failures_are_reported_together() -> None:
     report = replace(GOOD, label_agreement=0.5, accuracy=0.5, neighbour_overlap=0.1)
     assert len(report.failures(Floors())) == 3
     assert report.failures(Floors(agreement=0.4, accuracy_loss=0.5, neighbour_overlap=0.05)) == []
 
 
-def test_what_is_no_number_is_below_every_floor() -> None:
+def test_nan_misses_every_floor() -> None:
     nan = float("nan")
     for name in ("label_agreement", "neighbour_overlap", "accuracy"):
         assert len(replace(GOOD, **{name: nan}).failures(Floors())) == 1
@@ -116,7 +116,7 @@ def test_it_is_json_ready() -> None:
     assert QualityReport(**json.loads(json.dumps(report.as_dict()))) == report
 
 
-def test_rows_are_asked_one_by_one_in_their_order() -> None:
+def test_rows_are_run_one_by_one_in_order() -> None:
     class Tokenizer:
         def encode(self, text: str, pair: str | None = None) -> tuple[str, str | None]:
             return text, pair

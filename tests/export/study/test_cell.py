@@ -1,4 +1,4 @@
-"""A real cell of a study, tiny, from its TOML to its figures, which are those of a bundle of the same recipe."""
+"""A small cell of a study, from its TOML to its metrics, which equal those of a bundle with the same recipe."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ student.layers = [0, 3]
 [student.fit]
 {FIT}
 [retrieval]
-cautious = false
+one_se_rule = false
 """
 STUDY = """
 teacher = "teacher"
@@ -96,7 +96,7 @@ def write_csv(path: Path, split: Split) -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """A cell that was run, and where."""
+    """A finished cell and its folder."""
 
     cell: Cell
     plan: Plan
@@ -147,7 +147,7 @@ def test_rows(done: Done) -> Split:
     return load_local(str(done.data / "data"), None, Columns()).splits["test"]
 
 
-def test_every_system_is_there(done: Done) -> None:
+def test_every_system_has_a_result(done: Done) -> None:
     expected = [("teacher", ""), ("student_fp32", "")]
     expected += [
         (system, variant) for variant in VARIANTS for system in OF_BUNDLES if not variant or system != "student"
@@ -157,7 +157,7 @@ def test_every_system_is_there(done: Done) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_its_figures_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_path: Path, variant: str) -> None:
+def test_its_metrics_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_path: Path, variant: str) -> None:
     """Exported from the cell's run by the variant's recipe, and asked row by row by the runtime."""
     extra = None
     if variant == KB_REST:
@@ -172,12 +172,12 @@ def test_its_figures_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_pat
     assert fidelity is not None
     beside = {(kind, row.system): row.scores for kind in ("typos", "distillation") for row in fidelity.kinds[kind]}
     for system in OF_BUNDLES:
-        # What is retrieved changes nothing in how the student answers: there is one for all variants.
+        # Retrieval does not change the student alone, which is the same for all variants.
         probabilities, found = answers.systems[system], done.find(system, "" if system == "student" else variant)
         expected = score(probabilities, answers.gold, teacher)
         for kind in ("typos", "distillation"):
             for name in FIDELITY_METRICS:
-                expected[f"{kind}_{name}"] = getattr(beside[kind, system], name)
+                expected[f"{kind}_{name}"] = beside[kind, system][name]
         for name, value in expected.items():
             assert found.metrics[name] == pytest.approx(value, abs=1e-4), (system, name)
         assert found.metrics["n"] == 40
@@ -188,12 +188,12 @@ def test_its_figures_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_pat
     for (kind, system), scores in beside.items():
         if system == "teacher":
             figures = {name: done.find("teacher").metrics[f"{kind}_{name}"] for name in FIDELITY_METRICS}
-            assert figures == pytest.approx({name: getattr(scores, name) for name in FIDELITY_METRICS}, abs=1e-5)
-    told, blend = done.find("student+retrieval", variant).metrics, manifest.blend
-    assert told["kb_rows"] == manifest.kb_rows
-    assert (told["k"], told["tau"], told["gold_share"]) == (blend.k, blend.tau, blend.gold_share)
-    assert told["student_weight"] == pytest.approx(blend.student_weight)
-    assert told["weight"] == ("constant" if blend.weight is None else blend.weight.kind)
+            assert figures == pytest.approx({name: scores[name] for name in FIDELITY_METRICS}, abs=1e-5)
+    reported, blend = done.find("student+retrieval", variant).metrics, manifest.blend
+    assert reported["kb_rows"] == manifest.kb_rows
+    assert (reported["k"], reported["tau"], reported["gold_share"]) == (blend.k, blend.tau, blend.gold_share)
+    assert reported["student_weight"] == pytest.approx(blend.student_weight)
+    assert reported["weight"] == ("constant" if blend.weight is None else blend.weight.kind)
 
 
 def test_teacher_and_float32_student_are_the_runs(done: Done, test_rows: Split) -> None:
@@ -212,7 +212,7 @@ def test_mistyped_rows_can_be_left_out(done: Done) -> None:
     assert not [name for name in student.metrics if name.startswith("typos")]
 
 
-def test_the_embeddings_are_tried_on_another_domain(done: Done) -> None:
+def test_the_embeddings_are_evaluated_on_another_domain(done: Done) -> None:
     figures = {one.system: one.metrics.get("out_of_domain") for one in done.result.systems}
     assert {name for name, value in figures.items() if value is not None} == {"teacher", "student_fp32"}
     assert all(1 / 3 < float(figures[name] or 0) <= 1 for name in ("teacher", "student_fp32"))
@@ -247,7 +247,7 @@ def test_the_teacher_of_another_run_teaches_as_it_is(done: Done, tmp_path: Path)
 
 @pytest.fixture
 def asked_teachers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is done with teachers from here on: ``fitted``, or ``asked`` about the rows that are scored."""
+    """Records what is done with teachers: ``fitted``, or ``asked`` for the scored rows."""
     found: list[str] = []
     teacher = FinishedRun.teacher
 
@@ -293,7 +293,7 @@ def test_the_same_again_is_the_same(done: Done, asked_teachers: list[str]) -> No
         assert np.array_equal(one.gold_probability, other.gold_probability)
 
 
-def test_a_split_that_is_not_there_is_told_before_the_training(done: Done, tmp_path: Path) -> None:
+def test_a_missing_split_is_refused_before_the_training(done: Done, tmp_path: Path) -> None:
     cell = replace(done.cell, task=replace(done.cell.task, data="rows.csv", split="test"))
     (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"row {n},{n % 2}\n" for n in range(60)))
     with pytest.raises(UsageError, match="test"):

@@ -1,4 +1,4 @@
-"""How embeddings do on another data set: against scikit-learn, by hand where neighbours disagree, from files."""
+"""Out-of-domain accuracy against scikit-learn, by hand for ties, and from files."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_runs_models_on_another_data_set(tiny_run: Finished) -> None:
 
 
 def test_large_data_sets_are_sampled_once_and_for_all(tiny_run: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its train rows too where there is no test split: then a part of them is carved out."""
+    """Also its train rows if there is no test split: then a part of them is split off."""
     run = RunFolder(tiny_run[0])
     other = Dataset("other", {"train": tinymodels.make_split(200, 21)}, ("alarm", "music", "weather"))
     monkeypatch.setattr(out_of_domain, "MOST_TRAIN", 40)
@@ -126,7 +126,7 @@ def test_large_data_sets_are_sampled_once_and_for_all(tiny_run: Finished, monkey
 
 @pytest.mark.parametrize("kept", ["train", "train dev", "train test", "train dev test"])
 def test_no_row_is_its_own_neighbour(kept: str) -> None:
-    """Not where dev has to be carved out of train either."""
+    """Also if the dev split is split off train."""
     given = {name: tinymodels.make_split(60, number) for number, name in enumerate(("train", "dev", "test"))}
     other = OtherDomain.of(Dataset("other", {name: given[name] for name in kept.split()}, LABELS))
     if "test" in kept:
@@ -139,7 +139,7 @@ def test_no_row_is_its_own_neighbour(kept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("splits", "error", "told"),
+    ("splits", "error", "reported"),
     [
         ({"test": tinymodels.make_split(9, 1)}, DataError, "found test; expected a train split.*out_of_domain"),
         (
@@ -150,8 +150,8 @@ def test_no_row_is_its_own_neighbour(kept: str) -> None:
         ({"train": tinymodels.make_split(3, 1)}, DataError, "too few rows"),
     ],
 )
-def test_what_cannot_be_tried_is_told(splits: dict[str, Split], error: type[ReaugkdError], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_unusable_data_sets_are_refused(splits: dict[str, Split], error: type[ReaugkdError], reported: str) -> None:
+    with pytest.raises(error, match=reported):
         OtherDomain.of(Dataset("other", splits, LABELS))
 
 

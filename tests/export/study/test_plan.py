@@ -17,7 +17,7 @@ from reaugkd.export.training.run_folder import made_from
 LEAST = 'teacher = "bert"\nrecipes = ["kd"]\n[[tasks]]\nname = "one"\ndata = "one.csv"\n'
 
 
-STUDIES = ROOT / "docs" / "studies.md"
+STUDIES = ROOT / "docs" / "reference" / "studies.md"
 
 
 def plan_of(folder: Path, text: str) -> Plan:
@@ -25,7 +25,7 @@ def plan_of(folder: Path, text: str) -> Plan:
 
 
 class TestLoading:
-    def test_what_is_not_said_has_its_default(self, tmp_path: Path) -> None:
+    def test_missing_keys_have_defaults(self, tmp_path: Path) -> None:
         plan = plan_of(tmp_path, LEAST)
         (task,) = plan.tasks
         assert (task.name, task.data, task.seeds, task.metric) == ("one", "one.csv", (0, 1, 2), "accuracy")
@@ -73,7 +73,7 @@ class TestLoading:
         (study.parent / "recipes" / "better.toml").write_text("max_length = 64\n")
         assert load_plan(study).recipes["better"].max_length == 64
 
-    def test_the_student_stands_in_place_of_each_recipes_own(self, tmp_path: Path) -> None:
+    def test_the_student_replaces_each_recipes_own(self, tmp_path: Path) -> None:
         study = write_study(tmp_path / "study", LEAST + '[student]\nmodel = "small"\n')
         (study.parent / "recipes" / "kd.toml").write_text("[student]\nlayers = [1]\nfit = { epochs = 9 }\n")
         student = load_plan(study).recipes["kd"].student
@@ -120,10 +120,10 @@ class TestLoading:
             (LEAST + '[student]\nlayers = ["1"]\n', ["student.layers", "a list of numbers"]),
             ("options = 1\n" + LEAST, ["options", "a table"]),
             ("options = { colour = 1 }\n" + LEAST, ["'options.colour'", "out_of_domain, typos"]),
-            ("seeds = [", ["no valid TOML"]),
+            ("seeds = [", ["not valid TOML"]),
         ],
     )
-    def test_what_cannot_be_meant_is_refused(self, tmp_path: Path, text: str, words: list[str]) -> None:
+    def test_invalid_values_are_refused(self, tmp_path: Path, text: str, words: list[str]) -> None:
         study = write_study(tmp_path / "study", text)
         with pytest.raises(RecipeError) as caught:
             load_plan(study)
@@ -193,7 +193,7 @@ class TestKeys:
             ('["kd", "better"]', '["better", "kd"]', ""),
         ],
     )
-    def test_what_a_change_changes(self, tmp_path: Path, old: str, new: str, changed: str) -> None:
+    def test_changes_affect_the_keys_of_their_cells(self, tmp_path: Path, old: str, new: str, changed: str) -> None:
         before, after = (
             self.keys(plan_of(tmp_path / "a", STUDY)),
             self.keys(plan_of(tmp_path / "b", STUDY.replace(old, new))),
@@ -209,7 +209,7 @@ class TestKeys:
         after = self.keys(load_plan(study))
         assert {name.split(".")[1] for name in before if before[name] != after[name]} == {"better"}
 
-    def test_data_and_models_count_by_what_is_in_them(self, tmp_path: Path) -> None:
+    def test_data_and_models_are_compared_by_content(self, tmp_path: Path) -> None:
         study = write_study(tmp_path / "study")
         plan = load_plan(study)
 
@@ -238,8 +238,12 @@ class TestKeys:
 
 
 class TestShipped:
-    def test_the_readmes_study(self, tmp_path: Path) -> None:
-        (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    def test_the_study_in_the_documentation(self, tmp_path: Path) -> None:
+        (block,) = re.findall(
+            r"```toml\n(.*?)```",
+            (ROOT / "docs" / "how-to" / "compare-recipes.md").read_text(encoding="utf-8"),
+            re.DOTALL,
+        )
         (tmp_path / "study.toml").write_text(block, encoding="utf-8")
         (tmp_path / "recipes").symlink_to(ROOT / "recipes")
         plan = load_plan(tmp_path / "study.toml")
@@ -251,10 +255,10 @@ class TestShipped:
 
 
 def test_the_documentation_has_every_key() -> None:
-    told = STUDIES.read_text(encoding="utf-8")
+    documented = STUDIES.read_text(encoding="utf-8")
     of_file = {field.name for field in fields(Plan)} - {"folder", "here"} | {"seeds", "student"}
     for name in {*of_file, *(field.name for kind in (Task, Options) for field in fields(kind))}:
-        assert any(mark in told for mark in (f"`{name}`", f"`[{name}]`", f"`[[{name}]]`")), name
+        assert any(mark in documented for mark in (f"`{name}`", f"`[{name}]`", f"`[[{name}]]`")), name
 
 
 def test_a_variant_has_the_folds_of_its_recipe(tmp_path: Path) -> None:

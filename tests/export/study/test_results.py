@@ -51,7 +51,7 @@ class TestSystemResult:
             assert one.confidence[row] == np.float32(p[row].max())
             assert one.correct[row] == (one.predicted[row] == gold[row])
 
-    def test_what_was_not_measured_is_none(self) -> None:
+    def test_metrics_that_were_not_measured_are_none(self) -> None:
         one = system_result("student", probabilities(40, 1), gold_of("one"), where="here")
         assert one.metric("teacher_kl") is None and one.metric("where") is None and one.metric("colour") is None
         assert one.metric("n") == 40.0
@@ -66,7 +66,7 @@ class TestSystemResult:
 
 
 class TestCellFiles:
-    def test_there_and_back(self, plan: Plan, tmp_path: Path) -> None:
+    def test_round_trip(self, plan: Plan, tmp_path: Path) -> None:
         cell, result, notes = plan.cells()[1], make_result("one", "better", 0), CellNotes("s", "i", 1.5, 3)
         path = cell_file(tmp_path, cell)
         assert path == tmp_path / "cells" / "one.better.0.parquet"
@@ -86,7 +86,7 @@ class TestCellFiles:
         assert_same(read_cell(tmp_path / "x.parquet"), mixed)
 
     @pytest.mark.parametrize("content", [None, b"", b"PAR1 and more", b"{}"])
-    def test_a_file_that_is_none(self, tmp_path: Path, content: bytes | None) -> None:
+    def test_a_file_that_is_not_parquet(self, tmp_path: Path, content: bytes | None) -> None:
         path = tmp_path / "x.parquet"
         if content is not None:
             path.write_bytes(content)
@@ -94,7 +94,7 @@ class TestCellFiles:
         with pytest.raises(DataError, match="cannot be read"):
             read_cell(path)
 
-    def test_a_parquet_file_of_somebody_elses(self, tmp_path: Path) -> None:
+    def test_a_parquet_file_of_another_program(self, tmp_path: Path) -> None:
         import pyarrow as pa
 
         pq.write_table(pa.table({"a": [1]}), tmp_path / "x.parquet")
@@ -104,14 +104,14 @@ class TestCellFiles:
 
     @pytest.mark.parametrize("rows", [80, 119, 121])
     def test_a_file_whose_rows_are_not_those_of_its_systems(self, plan: Plan, tmp_path: Path, rows: int) -> None:
-        """As somebody leaves it who drops a system's rows and not its metrics."""
+        """A file that lacks the rows of a system but has its metrics."""
         path = tmp_path / "x.parquet"
         write_cell(path, plan.cells()[0], make_result("one", "kd", 0, ()), CellNotes("s", "i", 0.0, 3))
         table = pq.read_table(path)
         assert len(table) == 120
         pq.write_table(table.take([row % 120 for row in range(rows)]), path)
         assert read_notes(path) is None
-        with pytest.raises(DataError, match=f"{rows} rows, of systems with 120"):
+        with pytest.raises(DataError, match=f"{rows} rows, and systems with 120 rows"):
             read_cell(path)
 
     def test_finished(self, plan: Plan, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Order, crashes, interrupts: workers are real processes, their cells stand-ins."""
+"""Order, crashes and interrupts, with real worker processes and fake cells."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TestOrder:
         plan = load_plan(write_study(folder / "study"))
         return [CellJob(cell, plan, folder, folder, "s", "i", studycells.calm) for cell in plan.cells()]
 
-    def test_one_cell_makes_the_teacher_and_the_others_wait_for_it(self, tmp_path: Path) -> None:
+    def test_one_cell_trains_the_teacher_and_the_others_wait(self, tmp_path: Path) -> None:
         jobs = self.jobs(tmp_path)
         assert next_job(jobs, set(), []) is jobs[0]
         assert next_job(jobs[1:], set(), [("one", 0)]) is jobs[2]
@@ -97,12 +97,12 @@ class TestOrder:
         assert next_job(jobs[1:2], set(), []) is jobs[1]  # the first has failed: now this one makes it
         assert next_job([], set(), []) is None
 
-    def test_no_second_cell_begins_before_the_teacher_is_there(self, done_once: Path) -> None:
-        told = events(done_once / "out")
-        assert sorted(told) == sorted(f"{word} {name}" for name in CELLS for word in ("begin", "end"))
+    def test_no_second_cell_starts_before_the_teacher_exists(self, done_once: Path) -> None:
+        reported = events(done_once / "out")
+        assert sorted(reported) == sorted(f"{word} {name}" for name in CELLS for word in ("begin", "end"))
         for name in CELLS:
             if ".better." in name:
-                assert told.index(f"begin {name}") > told.index(f"end {name.replace('better', 'kd')}")
+                assert reported.index(f"begin {name}") > reported.index(f"end {name.replace('better', 'kd')}")
 
     def test_shares_of_the_machine(self) -> None:
         assert Workers.of(None, 4) == Workers(4, 1)
@@ -133,19 +133,19 @@ class TestOrder:
 
 class TestStudy:
     def test_from_plan_to_report(self, done_once: Path) -> None:
-        out, told = done_once / "out", (done_once / "stderr").read_text().splitlines()
+        out, reported = done_once / "out", (done_once / "stderr").read_text().splitlines()
         tables = (done_once / "stdout").read_text()
         assert tables.startswith("# Study\n") and tables.rstrip() in (out / "report.md").read_text()
-        assert len(told) == len(CELLS)
-        assert all(re.fullmatch(r"\S+: done in \d+ s \(\d of 4\)", line) for line in told)
-        assert told[-1].endswith("(4 of 4)")
+        assert len(reported) == len(CELLS)
+        assert all(re.fullmatch(r"\S+: done in \d+ s \(\d of 4\)", line) for line in reported)
+        assert reported[-1].endswith("(4 of 4)")
         files = {"cells", "logs", "events", "plan.json", "report.md", "results.parquet", "rows.parquet", ".lock"}
         plots = {"retrieval.svg", "variants.kd.svg", "variants.better.svg"}
         assert set(names(out)) == files | plots
         assert cells_of(out) == sorted(CELLS)
 
     @pytest.mark.parametrize("option", [[], ["--report-only"]])
-    def test_again_it_runs_nothing_and_says_the_same(self, carried: Path, option: list[str]) -> None:
+    def test_a_second_run_trains_nothing_and_reports_the_same(self, carried: Path, option: list[str]) -> None:
         out = carried / "out"
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         again = ok("study", carried / "study" / "study.toml", "--out", out, *option)
@@ -202,8 +202,8 @@ class TestStudy:
 
 
 @pytest.mark.slow
-class TestTrouble:
-    def test_failures_are_told_and_stop_nothing(self, tmp_path: Path, use: Callable[..., None]) -> None:
+class TestFailures:
+    def test_failures_are_reported_and_stop_no_other_cell(self, tmp_path: Path, use: Callable[..., None]) -> None:
         use(studycells.troubled, processes=True)
         how = {"one.kd.0": "killed", "one.better.0": "raises", "two.kd.5": "refuses"}
         study, out = write_study(tmp_path / "study", SMALL), tmp_path / "out"
@@ -213,14 +213,14 @@ class TestTrouble:
         assert cells_of(out) == sorted(set(CELLS) - set(how))
         assert "1 of 4 cells" in done.out
         reasons = {
-            "one.kd.0": "its process was killed (out of memory?) or ended without a result",
+            "one.kd.0": "the process was killed (out of memory?) or ended without a result",
             "one.better.0": "ValueError: a bug",
             "two.kd.5": "x.csv, row 3: unusable rows",
         }
-        told = done.err.splitlines()
+        reported = done.err.splitlines()
         for name, reason in reasons.items():
-            assert f"{name}: failed: {reason}" in told
-            (line,) = (line for line in told if line.startswith(f"{name} failed: {reason} (see "))
+            assert f"{name}: failed: {reason}" in reported
+            (line,) = (line for line in reported if line.startswith(f"{name} failed: {reason} (see "))
             assert Path(line.rpartition("(see ")[2].rstrip(")")) == out / "logs" / f"{name}.log"
         assert "Traceback" in (out / "logs" / "one.better.0.log").read_text()
 
@@ -235,7 +235,7 @@ class TestTrouble:
         text = STUDY.partition('[[tasks]]\nname = "two"')[0].replace("[0, 1, 2]", "[0]")
         study, out = write_study(tmp_path / "study", text), tmp_path / "out"
         write_orders(study, dict.fromkeys(cells, "refuses"))
-        assert "holds no study" in refused("study", study, "--out", out, "--report-only")
+        assert "is not of a study" in refused("study", study, "--out", out, "--report-only")
         done = call("study", study, "--out", out)
         assert done.code == 1 and done.out == "" and len(done.err.splitlines()) == 2 * len(cells)
         assert not (out / "report.md").exists()
@@ -245,10 +245,10 @@ class TestTrouble:
         study, out = write_study(tmp_path / "study", SMALL), tmp_path / "out"
         out.mkdir()
         (out / "thesis.tex").write_text("years")
-        assert "holds no study" in refused("study", study, "--out", out, remarks=1)
+        assert "is not of a study" in refused("study", study, "--out", out, remarks=1)
         assert names(out) == ["thesis.tex"]
 
-    def test_a_plan_that_cannot_be_meant(self, tmp_path: Path) -> None:
+    def test_an_invalid_plan_is_refused(self, tmp_path: Path) -> None:
         study = write_study(tmp_path / "study", STUDY.replace("seeds", "seed"))
         assert "unknown key 'seed'" in refused("study", study, "--out", tmp_path / "out")
         assert not (tmp_path / "out").exists()
@@ -296,7 +296,7 @@ main()
         [(signal.SIGTERM, 143), (signal.SIGKILL, -9)],
         ids=["term", "kill"],
     )
-    def test_the_workers_go_and_the_next_call_goes_on(
+    def test_the_workers_end_and_the_next_run_resumes(
         self, tmp_path: Path, use: Callable[..., None], number: signal.Signals, code: int
     ) -> None:
         study, out, process, reader = self.begin(tmp_path)

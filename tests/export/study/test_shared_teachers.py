@@ -1,4 +1,4 @@
-"""Runs that share a folder of teachers: what one has made the others take over, the same files under another name."""
+"""Runs that share a folder of teachers reuse each other's stages by hard links."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_another_students_run_takes_the_teacher_over(
     assert len(list(place.iterdir())) == 2
 
 
-def test_what_is_shared_takes_no_room(first: Finished, small_dataset: Dataset, tmp_path: Path, place: Path) -> None:
+def test_shared_stages_take_no_extra_space(
+    first: Finished, small_dataset: Dataset, tmp_path: Path, place: Path
+) -> None:
     train(small_dataset, replace(first[2], recipe=PLAIN), tmp_path / "second")
     files = [file for file in place.rglob("*") if file.is_file()]
     assert "model.safetensors" in {file.name for file in files}
@@ -91,7 +93,7 @@ def test_what_is_shared_takes_no_room(first: Finished, small_dataset: Dataset, t
 @pytest.mark.parametrize(
     "changes", [{"seed": 1}, {"teacher__fit__learning_rate": 1e-3}, {"max_length": 16}, {"heldout_max": 5}]
 )
-def test_what_makes_another_teacher_trains_one(
+def test_changed_inputs_train_another_teacher(
     first: Finished, small_dataset: Dataset, tmp_path: Path, place: Path, fitted: list[str], changes: dict[str, Any]
 ) -> None:
     other = replace(first[2], recipe=override(QUICK, **changes))
@@ -213,5 +215,5 @@ def test_only_a_teachers_stages_are_shared(tmp_path: Path, place: Path) -> None:
     assert shared_stages(place) == OF_TEACHERS
 
 
-def test_a_job_shares_nothing_unless_it_is_told_to() -> None:
+def test_a_job_shares_nothing_by_default() -> None:
     assert TrainJob("teacher", QUICK).shared is None and RunFolder(Path("run")).shared is None

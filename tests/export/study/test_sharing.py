@@ -1,4 +1,4 @@
-"""What objectives do where two processes share a distillation on the CPU."""
+"""Objectives in a distillation that two processes share on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests over seeds against scipy and enumeration; the resampled metrics against metrics of rows really repeated."""
+"""Tests over seeds against scipy and enumeration; resampled metrics against metrics of repeated rows."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class TestRows:
         assert found is not None and found.p_value == pytest.approx(expected, rel=1e-9)
         assert found.first_only - found.second_only == leads.sum()
 
-    def test_the_same_answers_of_more_seeds_say_no_more(self) -> None:
+    def test_equal_answers_of_more_seeds_add_no_evidence(self) -> None:
         pair = system("a", gold_of("one"), 1), system("b", gold_of("one"), 2)
         one, three = row_test([pair]), row_test([pair] * 3)
         assert one is not None and three is not None and three.p_value == pytest.approx(one.p_value)

@@ -1,4 +1,4 @@
-"""Comparisons against sums by hand, the tables to the letter, the plots as far as a program can see them."""
+"""Comparisons computed by hand, exact tables, and the elements of plots."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class TestComparisons:
         average = analysis.spread(AVERAGE, KD)
         assert average is not None and average.mean == pytest.approx((np.mean(accuracies) + mcc) / 2)  # type: ignore[operator]
 
-    def test_what_is_missing_is_told_as_missing(self, analysis: Analysis) -> None:
+    def test_missing_seeds_are_reported(self, analysis: Analysis) -> None:
         found = {
             key: cell
             for key, cell in analysis.found.items()
@@ -178,7 +178,7 @@ class TestTables:
             f"| better | with retrieval, baseline without | +1.50 {zero} | +1.50 {zero} |",
         ]
 
-    def test_what_retrieval_adds(self, small: Analysis) -> None:
+    def test_gain_of_retrieval(self, small: Analysis) -> None:
         zero = "[+0.00, +0.00]"
         added = f"+0.50 {zero} | -0.0250 [+0.0000, +0.0000] | +0.00 {zero} | +0.00 {zero} |"
         assert tables.added_on_average(small).splitlines() == [
@@ -216,9 +216,9 @@ class TestTables:
         for where, cell in small.found.items():
             neighbours = fixed(0.7, 0.6, "0000", "retrieval")
             found[where] = CellResult(tuple(with_kinds(one, where[2]) for one in (*cell.systems, neighbours)))
-        told, table = tables.fidelity(Analysis(small.plan, found))
-        assert told.startswith("Mean of the tasks' means; KL(teacher || system) in nats. Rows: clean, the rows as")
-        assert "; typos, the same rows" in told and "; distillation, up to 1,000 training rows" in told
+        reported, table = tables.fidelity(Analysis(small.plan, found))
+        assert reported.startswith("Mean of the tasks' means; KL(teacher || system) in nats. Rows: clean, the rows as")
+        assert "; typos, the same rows" in reported and "; distillation, up to 1,000 training rows" in reported
         complete = "90.00 | 80.00 | 100.00 | 0.1250 | - | 2.00 | 5.00 |"
         missing = complete.replace("0 |", "0 (1 seed missing) |")
         assert table.splitlines() == [
@@ -234,9 +234,9 @@ class TestTables:
             f"| better | student+retrieval | the recipe's own | {missing}",
         ]
 
-    def test_fidelity_is_a_mean_over_tasks_of_what_was_measured(self, analysis: Analysis) -> None:
-        told, table = tables.fidelity(analysis)
-        assert "clean" in told and "typos" not in told and "distillation" not in told
+    def test_fidelity_is_a_mean_over_tasks(self, analysis: Analysis) -> None:
+        reported, table = tables.fidelity(analysis)
+        assert "clean" in reported and "typos" not in reported and "distillation" not in reported
         lines = {tuple(line.split(" | ")[:3]): line.split(" | ")[3:] for line in table.splitlines()}
         kls = [analysis.spread(task, Who("kd", STUDENT), "teacher_kl") for task in ("one", "two")]
         assert lines["| kd", "student", "-"][1] == f"{np.mean([kl.mean for kl in kls if kl]):.4f}"

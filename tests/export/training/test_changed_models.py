@@ -1,4 +1,4 @@
-"""A teacher or student whose files are no longer those that a run was made from."""
+"""A teacher or student whose files changed after a run."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def test_a_changed_student_is_refused(small_dataset: Dataset, tiny_bert: Path, t
     require_refused_and_redone(small_dataset, job, tmp_path / "run", "student", {"student", "query", "tuning"})
 
 
-def test_a_run_of_before_there_were_fingerprints_is_gone_on_with(
-    quick_run: Finished, small_dataset: Dataset, tmp_path: Path
-) -> None:
+def test_a_run_without_fingerprints_resumes(quick_run: Finished, small_dataset: Dataset, tmp_path: Path) -> None:
     path, tuning, job = quick_run
     run = Path(shutil.copytree(path, tmp_path / "run"))
     description = RunFolder(run).describe()

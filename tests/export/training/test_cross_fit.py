@@ -1,4 +1,4 @@
-"""Cross-fitted labels: who shares a fold, and that no row is labelled by a teacher that has seen it or its like."""
+"""Cross-fitted labels: related rows share a fold, and no row is labelled by a teacher that was fitted on its fold."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def split_of(texts: list[str], pairs: list[str] | None = None) -> Split:
     return Split(texts, pairs, None, "here.csv", list(range(1, len(texts) + 1)))
 
 
-# Who shares a fold.
+# Folds.
 
 
 @given(st.lists(st.tuples(phrases, phrases), min_size=1, max_size=60), st.integers(2, 5), st.booleans())
@@ -86,7 +86,7 @@ def test_rows_that_are_all_related_are_refused() -> None:
     assert caught.value.path == "here.csv" and 'labels = "teacher"' in str(caught.value)
 
 
-# Who labels what.
+# Labels.
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_the_knowledge_base_has_them(cross_fitted_run: Finished, tmp_path: Path)
         np.testing.assert_allclose(runtime.knowledge_base.soft_labels, expected, atol=1e-3)
 
 
-def test_they_are_one_choice_of_an_export(cross_fitted_run: Finished, tmp_path: Path) -> None:
+def test_an_export_can_choose_them(cross_fitted_run: Finished, tmp_path: Path) -> None:
     """The teacher's own labels are there too: the tuning is then that of a run without cross-fitting."""
     plain = replace(CROSS_FITTED, labels="teacher", gold_shares=(0.0,))
     export(cross_fitted_run[0], tmp_path / "bundle", replace(JOB, retrieval=plain))
@@ -237,7 +237,7 @@ def test_those_of_other_settings_are_not_taken(
         export(path, tmp_path / "bundle", replace(JOB, retrieval=CROSS_FITTED))
 
 
-def test_a_run_without_has_none_to_export(quick_run: Finished, tmp_path: Path) -> None:
+def test_a_run_without_them_cannot_export_them(quick_run: Finished, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no cross-fitted labels") as caught:
         export(quick_run[0], tmp_path / "bundle", replace(JOB, retrieval=CROSS_FITTED))
     assert caught.value.path == str(quick_run[0])
@@ -246,18 +246,18 @@ def test_a_run_without_has_none_to_export(quick_run: Finished, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("gone", [["cross_fit_0"], ["cross_fit_1"], ["cross_fit_0", "cross_fit_1"]])
-def test_folds_that_are_missing_are_told(cross_fitted_run: Finished, tmp_path: Path, gone: list[str]) -> None:
+def test_missing_folds_are_reported(cross_fitted_run: Finished, tmp_path: Path, gone: list[str]) -> None:
     path = Path(shutil.copytree(cross_fitted_run[0], tmp_path / "run"))
     for name in gone:
         shutil.rmtree(path / name)
-    with pytest.raises(DataError, match="folds that do not fit") as caught:
+    with pytest.raises(DataError, match="do not cover each train row once") as caught:
         export(path, tmp_path / "bundle", replace(JOB, retrieval=CROSS_FITTED))
-    assert "call the same `reaugkd train` again" in str(caught.value)
+    assert "run the same `reaugkd train` again" in str(caught.value)
 
 
 def test_a_teacher_that_comes_fine_tuned_is_refused(job: TrainJob, small_dataset: Dataset, tmp_path: Path) -> None:
     source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
-    with pytest.raises(RecipeError, match="fitted without") as caught:
+    with pytest.raises(RecipeError, match="a teacher that is not fine-tuned") as caught:
         train(small_dataset, replace(job, teacher=str(source)), tmp_path / "run")
     assert caught.value.path == str(source) and 'labels = "teacher"' in str(caught.value)
     assert not (tmp_path / "run").exists()

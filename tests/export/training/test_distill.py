@@ -31,7 +31,7 @@ def rows(tiny_bert: Path) -> TokenRows:
 
 @pytest.fixture(scope="module")
 def targets() -> Targets:
-    """A teacher that is mostly right, its keys near to each other where the class is the same."""
+    """A teacher that is mostly right, with near keys for rows of the same class."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(ROWS) % 3
     centres = torch.randn(3, 16, generator=generator)
@@ -63,7 +63,7 @@ def test_a_student_of_the_teachers_layers_inherits_everything() -> None:
     assert student.projection is not None and torch.equal(student.projection.weight, projection)
     assert tinymodels.same_states(student.classifier.state_dict(), teacher.classifier.state_dict())
     assert student.dropout.p == 0.3 and student.head.embedding_dim == 16
-    # The teacher stays whole, and shares no weight with its student.
+    # The teacher keeps its layers and shares no weight with its student.
     assert tinymodels.same_states(teacher.state_dict(), before)
     assert teacher.encoder.config.num_hidden_layers == 4
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_a_whole_copy_answers_as_its_teacher(rows: TokenRows) -> None:
 
 
 def test_a_head_with_a_bias_gives_the_student_one(tmp_path: Path, rows: TokenRows) -> None:
-    """As a whole copy its query is the teacher's key, also once saved and loaded."""
+    """The query of a full copy equals the teacher's key, also after saving and loading."""
     teacher = tinymodels.tiny_student(embedding_dim=None, seed=4)
     head = LinearLayer(torch.randn(16, tinymodels.HIDDEN), torch.randn(16))
     start_student(teacher, head, 3, StudentRecipe(layers=(0, 1, 2, 3))).save(tmp_path)
@@ -127,7 +127,7 @@ def test_a_student_of_a_teacher_fine_tuned_elsewhere(tmp_path: Path, rows: Token
     assert torch.equal(found.logits, again.logits)
 
 
-def test_a_student_of_a_model_of_its_own(tmp_path: Path, rows: TokenRows) -> None:
+def test_a_student_from_another_model(tmp_path: Path, rows: TokenRows) -> None:
     teacher = tinymodels.tiny_student(embedding_dim=None)
     for folder, wide in (("same", False), ("narrow", True)):
         changes = {"hidden_size": 16, "intermediate_size": 24} if wide else {}
@@ -187,14 +187,14 @@ def test_the_relation_brings_queries_to_keys_of_their_class(tmp_path: Path, rows
 
 
 def test_each_row_is_paired_with_its_own_targets(tmp_path: Path, rows: TokenRows, targets: Targets) -> None:
-    """The batches come in another order than the rows; what a batch is told must be its own rows'."""
+    """Batches are in another order than the rows; each batch must get the targets of its own rows."""
     seen: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
     names = {tuple(row.tolist()): number for number, row in enumerate(targets.keys)}
 
     class Spy(objectives.Objective):
         def __call__(self, step: objectives.DistillationStep) -> Tensor:
-            told = zip(step.rows, step.teacher_logits, step.teacher_embedding, step.labels, strict=True)
-            for keys, row in zip(step.keys, told, strict=True):
+            targets = zip(step.rows, step.teacher_logits, step.teacher_embedding, step.labels, strict=True)
+            for keys, row in zip(step.keys, targets, strict=True):
                 seen[names[tuple(keys.tolist())]] = row
             return step.student_logits.sum()
 
@@ -209,6 +209,6 @@ def test_each_row_is_paired_with_its_own_targets(tmp_path: Path, rows: TokenRows
         assert label == targets.labels[row]
 
 
-def test_an_unknown_objective_is_told(tmp_path: Path, rows: TokenRows, targets: Targets) -> None:
+def test_an_unknown_objective_is_refused(tmp_path: Path, rows: TokenRows, targets: Targets) -> None:
     with pytest.raises(RecipeError, match="unknown objective"):
         distilled(tmp_path, rows, targets, ObjectiveRecipe("softlabels"))

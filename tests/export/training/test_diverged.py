@@ -1,4 +1,4 @@
-"""Fits that end in no numbers: told as the learning rate's fault, and never taken for a stage that is done."""
+"""Fits that diverge: the error names the learning rate, and the stage does not count as done."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_FINITE = re.escape("; found a loss or weights that are not finite. Lower its
 @pytest.mark.parametrize(
     ("stage", "name"), [("teacher", "teacher"), ("student", "student"), ("projection", "projection head")]
 )
-def test_a_run_tells_which_fit_diverged_and_goes_on_with_a_lower_rate(
+def test_the_error_names_the_diverged_fit_and_a_lower_rate_resumes_the_run(
     small_dataset: Dataset, tiny_bert: Path, tmp_path: Path, stage: str, name: str
 ) -> None:
     path = f"{stage}__learning_rate" if stage == "projection" else f"{stage}__fit__learning_rate"
@@ -45,7 +45,7 @@ def job_of(folder: Path, seconds: float, epochs: int) -> FitJob:
 
 @pytest.mark.parametrize(("seconds", "steps"), [(0.0, 2), (60.0, 4)], ids=["checkpoint", "end"])
 @pytest.mark.parametrize("spoilt", ["loss", "weights"])
-def test_it_is_told_at_the_next_checkpoint_or_at_the_end(
+def test_divergence_is_reported_at_the_next_checkpoint_or_at_the_end(
     tiny_bert: Path, tmp_path: Path, spoilt: str, seconds: float, steps: int
 ) -> None:
     """What was saved before stays good."""
@@ -72,7 +72,7 @@ def test_it_is_told_at_the_next_checkpoint_or_at_the_end(
         assert saved["step"] == 1 and all(value.isfinite().all() for value in saved["model"].values())
 
 
-def test_a_projection_head_of_no_numbers_is_refused() -> None:
+def test_a_projection_head_that_is_not_finite_is_refused() -> None:
     embeddings, labels = torch.randn(60, 32, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
     fit_projection(embeddings, labels, ProjectionRecipe(embedding_dim=4, epochs=1), 0)
     with pytest.raises(RecipeError, match="the fit diverged: projection head"):
@@ -80,7 +80,7 @@ def test_a_projection_head_of_no_numbers_is_refused() -> None:
 
 
 @pytest.mark.parametrize("head", ["classifier", "projection"])
-def test_answers_that_are_no_numbers_are_refused(tiny_bert: Path, head: str) -> None:
+def test_outputs_that_are_not_finite_are_refused(tiny_bert: Path, head: str) -> None:
     """Of a model from elsewhere, or of one whose last step alone was too long."""
     rows = tinymodels.tokens_of(["wake me", "rain"], tiny_bert)
     model = tinymodels.tiny_student()

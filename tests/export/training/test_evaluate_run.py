@@ -1,4 +1,4 @@
-"""The evaluation beside a run: what its models answer, on which rows, against the run's own files."""
+"""Evaluation with a run: its models' answers and rows, compared with the run's files."""
 
 from __future__ import annotations
 
@@ -111,5 +111,5 @@ def test_rows_of_a_class_that_the_bundle_does_not_know(workshop: Workshop, runti
 
 
 def test_the_run_of_another_bundle(workshop: Workshop, edge_bundle: Path, split: Split) -> None:
-    with Runtime.open(edge_bundle) as other, pytest.raises(DataError, match="labels are not the bundle's"):
+    with Runtime.open(edge_bundle) as other, pytest.raises(DataError, match="labels differ from the bundle's"):
         evaluate_with_run(workshop.run, other, split)

@@ -73,7 +73,7 @@ def test_other_settings_are_refused_by_name(
     before = files_of(run.path)
     with pytest.raises(OutputExistsError) as caught:
         run.begin(changed(**changes), redo=False)
-    assert caught.value.message == f"the output is a run of other settings: {key}"
+    assert caught.value.message == f"the output is a run with other settings: {key}"
     assert (caught.value.found, caught.value.expected) == (f"{key} = {there}", f"{key} = {wanted}")
     assert caught.value.path == str(run.path)
     assert "--redo" in str(caught.value)
@@ -111,7 +111,7 @@ def test_many_changes_are_counted(tmp_path: Path) -> None:
         run.begin(changed(**others), redo=False)
 
 
-def test_what_is_no_run_folder_is_never_written_into(tmp_path: Path) -> None:
+def test_other_folders_are_never_written_to(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("a file")
@@ -124,14 +124,14 @@ def test_what_is_no_run_folder_is_never_written_into(tmp_path: Path) -> None:
     RunFolder(tmp_path / "empty").begin(DESCRIPTION, redo=False)
 
 
-def test_a_kill_while_run_json_was_written_is_gone_on_from(tmp_path: Path) -> None:
+def test_a_run_resumes_after_a_kill_during_the_write_of_run_json(tmp_path: Path) -> None:
     (tmp_path / ".run.json.0123abcd.tmp").write_text("{")
     RunFolder(tmp_path).begin(DESCRIPTION, redo=False)
     assert list(files_of(tmp_path)) == ["run.json"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
-def test_a_damaged_run_json_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_run_json_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     for call in (lambda run: run.describe(), lambda run: run.begin(DESCRIPTION, False)):
         with pytest.raises(DataError, match="cannot be read") as caught:
@@ -139,7 +139,7 @@ def test_a_damaged_run_json_is_told(tmp_path: Path, content: bytes) -> None:
         assert caught.value.path == str(tmp_path / "run.json")
 
 
-def test_what_is_no_run_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"run\.json is missing; expected a run folder"):
         RunFolder(tmp_path).describe()
     with pytest.raises(DataError, match=r"missing"):
@@ -169,8 +169,8 @@ def test_a_stage_is_done_once_for_its_inputs(tmp_path: Path, capsys: pytest.Capt
     assert do_stage(run, "two", "second")
     assert (run.teacher / "weights").read_text() == "second"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["teacher"]
-    told = capsys.readouterr()
-    assert told.out == "" and told.err.count("teacher: done") == 2
+    reported = capsys.readouterr()
+    assert reported.out == "" and reported.err.count("teacher: done") == 2
 
 
 def test_a_stage_that_fails_leaves_nothing_and_is_done_again(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_a_stage_that_fails_leaves_nothing_and_is_done_again(tmp_path: Path) -> 
     assert do_stage(run, "one")
 
 
-def test_what_is_redone_replaces_nothing_before_it_starts(tmp_path: Path) -> None:
-    """An old result is gone as soon as its inputs are: it must not be taken for the new one's."""
+def test_a_repeated_stage_replaces_nothing_before_it_starts(tmp_path: Path) -> None:
+    """An old result is removed when its inputs change, so that it cannot count as the new one."""
     run = RunFolder(tmp_path)
     do_stage(run, "one", "first")
     with pytest.raises(KeyboardInterrupt), run.stage(run.teacher, "two"):
@@ -204,7 +204,7 @@ def test_a_checkpoint_belongs_to_its_inputs(tmp_path: Path) -> None:
     checkpoint.write_text("state of two")
     forget_checkpoint_of_other_inputs(checkpoint, "one")
     assert not checkpoint.exists()
-    # One whose origin nobody knows is not trusted.
+    # A checkpoint of unknown origin is not used.
     checkpoint.write_text("state")
     checkpoint.with_suffix(".from").unlink()
     forget_checkpoint_of_other_inputs(checkpoint, "one")
@@ -289,6 +289,6 @@ def test_no_rows_survive_writing(tmp_path: Path) -> None:
     assert len(read_rows(tmp_path / "none.jsonl")) == 0
 
 
-def test_reading_json_tells_what_was_wanted(tmp_path: Path) -> None:
+def test_the_error_for_missing_json_describes_the_expected_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.json is missing; expected the thing"):
         read_run_json(tmp_path / "x.json", "the thing")

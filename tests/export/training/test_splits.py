@@ -34,7 +34,7 @@ def keys(split: Split) -> set[tuple[str, ...]]:
     return {tuple(map(normalise, (item,) if isinstance(item, str) else item)) for item in split.inputs()}
 
 
-def test_every_row_has_one_part() -> None:
+def test_every_row_is_in_one_split() -> None:
     source = dataset_of(train=numbered(200), test=numbered(50, "test"))
     splits = assign(source, RECIPE, None)
     assert list(splits.scored) == ["test", "dev"]
@@ -109,7 +109,7 @@ def test_the_given_dev_split_is_left_alone() -> None:
 
 @pytest.mark.parametrize("limit", [30, 60, 150, 10_000, None])
 @pytest.mark.parametrize("seed", [0, 7])
-def test_dev_is_carved_from_all_rows_whatever_the_limit_and_the_seed(limit: int | None, seed: int) -> None:
+def test_the_dev_split_depends_on_neither_limit_nor_seed(limit: int | None, seed: int) -> None:
     source = dataset_of(train=numbered(300))
     expected = assign(source, RECIPE, None).scored["dev"]
     splits = assign(source, replace(RECIPE, seed=seed), limit)
@@ -155,19 +155,19 @@ def no_rows() -> Split:
         (split_of(["the same"] * 40), "too few rows"),
     ],
 )
-def test_too_little_to_train_on_is_told(train: Split | None, message: str) -> None:
+def test_too_few_rows_are_refused(train: Split | None, message: str) -> None:
     splits = {"train": train} if train is not None else {"test": numbered(30)}
     with pytest.raises(DataError, match=message):
         assign(dataset_of(**splits), RECIPE, None)
 
 
-def test_a_limit_too_small_is_told() -> None:
+def test_a_limit_that_is_too_small_is_refused() -> None:
     with pytest.raises(DataError, match="a limit of 1 rows; expected more than the 1"):
         assign(dataset_of(train=numbered(300)), RECIPE, 1)
 
 
 @pytest.mark.parametrize("limit", [30, 90, 200, 268])
-def test_a_limit_holds_out_none_of_the_rows_that_a_run_without_it_trains_on(limit: int) -> None:
+def test_rows_held_out_with_a_limit_are_held_out_without_it(limit: int) -> None:
     source = dataset_of(train=numbered(300))
     limited, full = assign(source, RECIPE, limit), assign(source, RECIPE, None)
     assert keys(limited.heldout) <= keys(full.heldout)
@@ -211,7 +211,7 @@ def test_related_rows_of_a_limit_are_held_out_together() -> None:
     assert not held & {text.split()[0] for text, *_ in keys(splits.train) | keys(splits.beyond)}
 
 
-def test_train_without_labels_is_told() -> None:
+def test_train_rows_without_labels_are_refused() -> None:
     unlabelled = Split([f"row {n}" for n in range(40)], None, None, "made", list(range(40)))
     with pytest.raises(LabelError, match="no labels"):
         assign(dataset_of(train=unlabelled), RECIPE, None)
@@ -226,7 +226,7 @@ def test_pairs_are_the_same_only_if_both_texts_are() -> None:
     assert ("row 0", "x") not in keys(splits.train)
 
 
-def test_the_tiny_rows_are_what_the_other_tests_take_them_for() -> None:
+def test_the_tiny_rows_have_the_expected_splits() -> None:
     splits = assign(tinymodels.make_dataset(), tinymodels.tiny_recipe(), None)
     assert set(splits.train.labels or []) == set(LABELS)
     assert len(splits.train) > 150 and len(splits.heldout) == 45

@@ -34,7 +34,7 @@ from reaugkd.runtime.data import Dataset, label_indices
 FROM_THE_STUDENT_ON = {"student", "query", "tuning"}
 
 
-def test_what_a_run_leaves_behind(tiny_run: Finished, tiny_dataset: Dataset) -> None:
+def test_the_files_of_a_finished_run(tiny_run: Finished, tiny_dataset: Dataset) -> None:
     path, _, job = tiny_run
     assert sorted(item.name for item in path.iterdir()) == sorted([*STAGES, "run.json"])
     run = RunFolder(path)
@@ -74,7 +74,7 @@ def test_teacher_and_student_learn(tiny_run: Finished, tiny_dataset: Dataset) ->
 
 
 def test_scores_of_another_runs_labels_are_refused(tiny_run: Finished, tiny_dataset: Dataset) -> None:
-    with pytest.raises(DataError, match="labels are not the bundle's") as caught:
+    with pytest.raises(DataError, match="labels differ from the bundle's") as caught:
         run_probabilities(tiny_run[0], tiny_dataset.splits["test"], ("alarm", "music"))
     assert caught.value.found == "alarm, music, weather"
 
@@ -220,7 +220,7 @@ def test_a_second_call_touches_nothing(
         ({"heldout_max": 5}, "data.rows.heldout", set(STAGES)),
     ],
 )
-def test_other_settings_are_refused_and_redo_redoes_what_depends_on_them(
+def test_other_settings_are_refused_and_redo_repeats_the_dependent_stages(
     quick_run: Finished,
     small_dataset: Dataset,
     copy_of: Callable[[Path], Path],
@@ -250,7 +250,7 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
     return copy
 
 
-def test_frozen_word_embeddings_are_the_pretrained_ones(
+def test_frozen_word_embeddings_keep_the_pretrained_values(
     small_dataset: Dataset, tiny_bert: Path, tmp_path: Path
 ) -> None:
     frozen = tinymodels.fast_fit(1, freeze_word_embeddings=True)
@@ -278,7 +278,7 @@ def test_a_fine_tuned_teacher_is_used_as_it_is(small_dataset: Dataset, tmp_path:
     assert set(run_probabilities(run.path, small_dataset.splits["test"], LABELS)) == {"teacher", "student_fp32"}
 
 
-def test_a_student_of_a_model_of_its_own(small_dataset: Dataset, tiny_bert: Path, tmp_path: Path) -> None:
+def test_a_student_from_another_model(small_dataset: Dataset, tiny_bert: Path, tmp_path: Path) -> None:
     source = tinymodels.write_distilbert(tmp_path / "other")
     recipe = override(QUICK, student=StudentRecipe(model=str(source), fit=tinymodels.fast_fit(1)))
     train(small_dataset, TrainJob(str(tiny_bert), recipe), tmp_path / "run")
@@ -300,7 +300,7 @@ def test_limit(small_dataset: Dataset, tiny_bert: Path, tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "run").describe()["data"]["rows"] == {"train": 24, "heldout": 6}
 
 
-def test_a_run_knows_its_teacher_from_any_folder(
+def test_a_run_finds_its_teacher_from_any_folder(
     quick_run: Finished, small_dataset: Dataset, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fine-tuned teacher is read again by `eval --run`, wherever that is called."""

@@ -1,4 +1,4 @@
-"""What stages are made from beyond the settings that test_train.py changes: the models' files, the rows, the seed."""
+"""Inputs of stages besides the settings of test_train.py: model files, rows, seed."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def two_models(folder: Path) -> TrainJob:
     return TrainJob(str(tinymodels.write_bert(folder / "teacher")), recipe)
 
 
-def test_other_weights_in_a_models_folder_redo_what_was_made_of_it(small_dataset: Dataset, tmp_path: Path) -> None:
-    """The settings are the same to the letter: only the files tell."""
+def test_changed_weights_in_a_models_folder_repeat_the_dependent_stages(small_dataset: Dataset, tmp_path: Path) -> None:
+    """The settings are identical; only the files differ."""
     job, run = replace(two_models(tmp_path), redo=True), tmp_path / "run"
     train(small_dataset, job, run)
     changes: list[tuple[str, dict[str, Any], set[str]]] = [

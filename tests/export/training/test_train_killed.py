@@ -111,7 +111,7 @@ def test_killed_again_and_again_it_still_ends_the_same(
 def test_a_checkpoint_of_other_settings_is_not_taken(
     quick_run: Finished, small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed in the student's fit, then asked, with redo, for another: it must not go on from the first one's."""
+    """After a kill in the student's fit, a run with --redo and other settings must not use the checkpoint."""
     _, _, job = quick_run
     path = tmp_path / "run"
     other = replace(job, recipe=override(job.recipe, objectives=(ObjectiveRecipe("hard_labels"),)), redo=True)
@@ -135,7 +135,7 @@ def test_a_checkpoint_of_other_settings_is_not_taken(
 def test_a_run_that_is_being_redone_is_not_finished(
     quick_run: Finished, small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else an export would take the old student for one of the new settings."""
+    """Otherwise an export would use the old student with the new settings."""
     path, _, job = quick_run
     shutil.copytree(path, tmp_path / "run")
 

@@ -35,7 +35,7 @@ def test_other_rows_are_refused(quick_run: Finished, tmp_path: Path) -> None:
         train(other, job, Path(shutil.copytree(path, tmp_path / "copy")))
 
 
-def test_what_is_no_run_is_not_overwritten(small_dataset: Dataset, tiny_bert: Path, tmp_path: Path) -> None:
+def test_other_folders_are_not_overwritten(small_dataset: Dataset, tiny_bert: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputExistsError, match="not a run folder"):
         train(small_dataset, TrainJob(str(tiny_bert), QUICK), tmp_path)
@@ -43,13 +43,13 @@ def test_what_is_no_run_is_not_overwritten(small_dataset: Dataset, tiny_bert: Pa
 
 
 def refused(recipe: Recipe, teacher: Path, dataset: Dataset, out: Path, error: type[Exception], match: str) -> None:
-    """What cannot come to anything is told at once, and leaves no folder that another try would stumble over."""
+    """Unusable settings are refused at once and leave no folder."""
     with pytest.raises(error, match=match):
         train(dataset, TrainJob(str(teacher), recipe), out)
     assert not out.exists()
 
 
-def test_what_cannot_work_is_told_before_anything_is_done(
+def test_unusable_settings_are_refused_before_any_training(
     small_dataset: Dataset, tiny_bert: Path, tmp_path: Path
 ) -> None:
     def check(recipe: Recipe, error: type[Exception], match: str, teacher: Path = tiny_bert) -> None:
@@ -58,10 +58,10 @@ def test_what_cannot_work_is_told_before_anything_is_done(
     check(override(QUICK, objectives=(ObjectiveRecipe("no-such"),)), RecipeError, "unknown objective")
     check(override(QUICK, student__layers=(0, 4)), ModelError, "no such layer; found 0,4; expected numbers from 0 to 3")
     check(override(QUICK, student=StudentRecipe(model=str(tmp_path / "no"))), ModelError, "cannot be loaded")
-    check(override(QUICK, max_length=tinymodels.POSITIONS + 1), RecipeError, "max_length is beyond .*at most 40")
+    check(override(QUICK, max_length=tinymodels.POSITIONS + 1), RecipeError, "max_length exceeds .*at most 40")
     check(QUICK, ModelError, "cannot be loaded", tmp_path / "no")
     other = tinymodels.write_classifier(tmp_path / "teacher", {0: "a", 1: "b", 2: "c"})
-    check(QUICK, ModelError, "labels are not the data's", other)
+    check(QUICK, ModelError, "labels differ from the data's", other)
 
 
 def small_config(kind: type[PretrainedConfig], **changes: Any) -> PretrainedConfig:
@@ -77,7 +77,7 @@ def small_config(kind: type[PretrainedConfig], **changes: Any) -> PretrainedConf
     ("config", "layers", "match"),
     [
         (small_config(AlbertConfig, embedding_size=16), (0, 3), "layers were not found"),
-        (small_config(ModernBertConfig, local_attention=8), (0, 3), "do not work in their new places"),
+        (small_config(ModernBertConfig, local_attention=8), (0, 3), "do not work in other positions"),
         (small_config(RobertaConfig, max_position_embeddings=tinymodels.MAX_LENGTH), (0, 3), "expected states of 24"),
         (small_config(GPT2Config), (0, 3), "cannot be used as an encoder"),
         (XLNetConfig(vocab_size=50, d_model=8, n_layer=4, n_head=2, d_inner=8), (0, 3), "cannot be exported"),
@@ -85,7 +85,7 @@ def small_config(kind: type[PretrainedConfig], **changes: Any) -> PretrainedConf
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )
-def test_a_kind_of_model_that_cannot_work_is_told_before_anything_is_done(
+def test_unusable_model_types_are_refused_before_any_training(
     config: PretrainedConfig, layers: tuple[int, ...], match: str, small_dataset: Dataset, tmp_path: Path
 ) -> None:
     AutoModel.from_config(config).save_pretrained(tmp_path / "teacher")
@@ -102,8 +102,8 @@ OWN = StudentRecipe(model="own", fit=tinymodels.fast_fit(1))
     [
         (ObjectiveRecipe("attention", 1.0, {"layers": (0, 1, 2)}), {}, r"expected 2 numbers.* from 0 to 3"),
         (ObjectiveRecipe("attention", 1.0, {"layers": (0, 4)}), {}, r"expected 2 numbers.* from 0 to 3"),
-        (ObjectiveRecipe("attention"), {"student": OWN}, "'attention' shows .*found 200 tokens of the student"),
-        (ObjectiveRecipe("mixkd"), {"student": OWN}, "'mixkd' shows .*found 200 tokens of the student"),
+        (ObjectiveRecipe("attention"), {"student": OWN}, "'attention' needs the same vocabulary .*found 200 tokens"),
+        (ObjectiveRecipe("mixkd"), {"student": OWN}, "'mixkd' needs the same vocabulary .*found 200 tokens"),
         (
             ObjectiveRecipe("sea"),
             {"projection__embedding_dim": tinymodels.HIDDEN + 1},
@@ -112,7 +112,7 @@ OWN = StudentRecipe(model="own", fit=tinymodels.fast_fit(1))
     ],
     ids=["too many layers", "no such layer", "attention", "mixkd", "sea"],
 )
-def test_an_objective_that_does_not_fit_the_models_is_told_before_anything_is_done(
+def test_an_objective_that_does_not_fit_the_models_is_refused_before_any_training(
     term: ObjectiveRecipe,
     changes: dict[str, Any],
     match: str,
@@ -128,10 +128,10 @@ def test_an_objective_that_does_not_fit_the_models_is_told_before_anything_is_do
 
 
 @pytest.mark.parametrize("of_the_teacher", [True, False], ids=["teacher", "student"])
-def test_a_model_that_shows_no_attention_maps_is_told_before_anything_is_done(
+def test_a_model_without_attention_maps_is_refused_before_any_training(
     small_dataset: Dataset, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_the_teacher: bool
 ) -> None:
-    """YOSO gives its layers' states in the maps' place."""
+    """YOSO returns its layers' states instead of attention maps."""
     monkeypatch.setattr(model_checks, "onnx_config", lambda _: None)  # as a student it could not be exported either
     other = tmp_path / "yoso"
     AutoModel.from_config(small_config(YosoConfig)).save_pretrained(other)
@@ -139,5 +139,5 @@ def test_a_model_that_shows_no_attention_maps_is_told_before_anything_is_done(
     teacher, own = (other, tiny_bert) if of_the_teacher else (tiny_bert, other)
     student = StudentRecipe(model=str(own), fit=tinymodels.fast_fit(1))
     recipe = override(QUICK, student=student, objectives=(ObjectiveRecipe("attention"),))
-    match = "yoso: the model does not show its attention maps; found shapes"
+    match = "yoso: the model does not return its attention maps; found shapes"
     refused(recipe, teacher, small_dataset, tmp_path / "run", ModelError, match)

@@ -1,4 +1,4 @@
-"""Thresholds against brute force, and the promises themselves against draws of which the truth is known."""
+"""Thresholds against brute force, and guarantees against simulations with known error rates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
-from reaugkd.runtime.decision.abstention import Abstention
+from reaugkd.runtime.decision.abstention_thresholds import Abstention
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.conformal import COVERAGES
 from reaugkd.runtime.decision.gating import Gate
@@ -54,7 +54,7 @@ class TestCertifiedErrors:
         found = certified_threshold(np.arange(2000.0), wrong, 0.02)
         assert found is not None and found.answered == 2000
 
-    def test_rows_of_one_doubt_come_together(self) -> None:
+    def test_rows_with_equal_scores_are_treated_alike(self) -> None:
         rejection_scores, wrong = np.repeat([0.0, 1.0], 300), np.zeros(600, bool)
         wrong[300:] = True
         found = certified_threshold(rejection_scores, wrong, 0.05)
@@ -72,7 +72,7 @@ class TestCertifiedErrors:
                 answered.append(found.threshold)
         # The true limit is t = 0.69. With delta 0.05, 26 of 300 would be rejected at the level of 1 %.
         assert bad < binom.isf(0.01, 300, 0.05)
-        assert np.mean(answered) > 0.3  # or the promise would be empty
+        assert np.mean(answered) > 0.3  # otherwise the guarantee would be empty
 
 
 @st.composite
@@ -102,7 +102,9 @@ class TestPredictionSets:
         def rows(count: int) -> tuple[np.ndarray, np.ndarray]:
             truth = rng.dirichlet(np.full(8, 0.4), count)
             gold = np.array([rng.choice(8, p=one) for one in truth])
-            wrong = truth**0.6 + rng.random(truth.shape) * 0.1  # a model that is off: the promise does not mind
+            wrong = (
+                truth**0.6 + rng.random(truth.shape) * 0.1
+            )  # the guarantee does not depend on the model's calibration
             return wrong / wrong.sum(axis=1, keepdims=True), gold
 
         covered = []
@@ -125,7 +127,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnowledgeBase, Held
 
 
 class TestFitting:
-    def test_one_of_each_group_counts_and_only_unrelated_rows_are_found(
+    def test_one_row_of_each_group_counts_and_neighbours_are_unrelated(
         self, parts: tuple[KnowledgeBase, HeldOutRows, BlendConfig]
     ) -> None:
         kb, heldout, blend = parts
@@ -139,9 +141,7 @@ class TestFitting:
         assert counts.sum() == 30
         assert counts[-1] == (near[:, 0] > found.reference.similarity.edges[-1]).sum()
 
-    def test_coverages_are_ranks_with_the_correction_for_one_more(
-        self, parts: tuple[KnowledgeBase, HeldOutRows, BlendConfig]
-    ) -> None:
+    def test_coverages_are_conformal_ranks(self, parts: tuple[KnowledgeBase, HeldOutRows, BlendConfig]) -> None:
         kb, heldout, blend = parts
         found = abstention_of(kb, heldout, blend)
         assert found is not None
@@ -165,9 +165,7 @@ class TestFitting:
         said = blend_found(rows, near, kb.soft_labels, blend, heldout.logits[::2])
         return said.student, said.retrieval, near
 
-    def test_a_gate_s_sets_are_of_what_it_lets_through(
-        self, parts: tuple[KnowledgeBase, HeldOutRows, BlendConfig]
-    ) -> None:
+    def test_the_sets_of_a_gate_use_gated_answers(self, parts: tuple[KnowledgeBase, HeldOutRows, BlendConfig]) -> None:
         kb, heldout, blend = parts
 
         def with_gate(threshold: float) -> Abstention:
@@ -188,7 +186,7 @@ class TestFitting:
         assert describe_abstention(found).startswith("by coverage")
 
 
-def test_a_copy_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_module_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import sys
 
     from reaugkd.errors import DependencyError

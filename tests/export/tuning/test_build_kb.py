@@ -1,4 +1,4 @@
-"""Keys, soft labels, the blend that is tuned on them, and its answers to many rows against the runtime's to one."""
+"""Keys, soft labels, the tuned blend, and batch answers compared with the runtime's."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def answers_to(rows: KbRows, seed: int = 5) -> StudentOutputs:
     return StudentOutputs((rows.logits / 2 + rng.standard_normal(rows.logits.shape)).astype(np.float32), rows.queries)
 
 
-# What rows are found by.
+# Keys.
 
 
 def test_keys_of_the_three_kinds() -> None:
@@ -94,7 +94,7 @@ def test_rows_are_joined_in_order() -> None:
         assert np.array_equal(getattr(both, name)[4:], getattr(second, name))
 
 
-# What is stored with them.
+# Soft labels.
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_knowledge_base_is_built_as_the_blend_has_it() -> None:
     assert build_kb(rows, STUDENTS, blend, KbStorageConfig(texts="none")).text(0) is None
 
 
-# The choice.
+# Tuning.
 
 
 def tuned(rows: KbRows, heldout: KbRows, recipe: RetrievalRecipe) -> Any:
@@ -157,7 +157,7 @@ def tuned(rows: KbRows, heldout: KbRows, recipe: RetrievalRecipe) -> Any:
 
 
 @pytest.mark.parametrize("keys", ["student", "teacher", "both"])
-def test_it_is_tuned_on_what_the_held_out_rows_find(keys: Any) -> None:
+def test_the_blend_is_tuned_on_the_neighbours_of_held_out_rows(keys: Any) -> None:
     """The nearest rows by a full search in float64, then the tuner on them."""
     rows, heldout, recipe = knowledge(60, 1), knowledge(90, 2), replace(STUDENTS, keys=keys)
     found, asked = tuned(rows, heldout, recipe), answers_to(heldout)
@@ -177,7 +177,7 @@ def test_it_is_tuned_on_what_the_held_out_rows_find(keys: Any) -> None:
     assert found.nll == pytest.approx(expected.nll, rel=1e-4)
 
 
-def test_no_gold_is_used_where_there_is_none() -> None:
+def test_rows_without_gold_labels_use_none() -> None:
     rows, heldout = knowledge(60, 1), knowledge(90, 2)
     unlabelled = replace(rows, gold=np.full(60, -1))
     plain = tuned(rows, heldout, replace(STUDENTS, gold_shares=(0.0,)))
@@ -213,7 +213,7 @@ def test_only_the_recipes_temperatures_are_tried(temperatures: tuple[float, ...]
     assert found.blend.label_temperature in temperatures
 
 
-# Its answers.
+# Answers.
 
 WEIGHTS: dict[str, dict[str, Any]] = {
     "constant": {},
@@ -259,7 +259,7 @@ def test_so_it_is_with_an_exported_bundle(workshop: Workshop, tmp_path: Path, we
     require_as_the_runtime(bundle, [json.loads(line)["text"] for line in lines])
 
 
-def test_the_width_is_chosen_on_what_the_graph_finds() -> None:
+def test_ef_search_is_chosen_by_recall() -> None:
     """At least twice k; as broad as it takes, against a search of all keys in float64."""
     rng = np.random.default_rng(3)
     rows = knowledge(600, seed=3)

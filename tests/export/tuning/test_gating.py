@@ -33,7 +33,7 @@ def answers(sure: list[float], right: list[bool]) -> Floats:
 def certified(
     sure: list[float], student: list[bool], blend: list[bool], groups: list[int] | None = None
 ) -> Gate | None:
-    """Gates of rows whose blend is right or wrong as told."""
+    """Gates of rows with given right and wrong answers of the blend."""
     blends = answers([0.9] * len(blend), blend)
     return certify(
         answers(sure, student),
@@ -110,13 +110,13 @@ def test_related_rows_count_once() -> None:
     assert certified([0.9] * n, fine, blend, [number // 2 for number in range(n)]) is None
 
 
-def test_where_both_say_the_same_the_student_may_always_answer_alone() -> None:
+def test_equal_answers_give_threshold_0() -> None:
     p = answers([0.6, 0.9, 0.7], [True, False, True])
     found = certify(p, p.copy(), np.zeros(3, int))
     assert found == Gate(0.0, 0.005, 0.05, 3, 0, 0.0)
 
 
-def test_sure_is_what_the_edge_calls_so() -> None:
+def test_confidence_is_computed_as_in_the_runtime() -> None:
     """All of these are 1 to float32: the gate takes them together, so the 20 losses among them are not to be missed."""
     sure = [1 - 1e-12] * 380 + [1 - 1e-10] * 20
     student = [True] * 380 + [False] * 20

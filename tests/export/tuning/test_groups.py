@@ -1,4 +1,4 @@
-"""Rows that tell of each other are found, whole and quickly."""
+"""Groups of related rows, compared with brute force."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fitting the weight per example: against brute force and other optimisers, and where the right answer is known."""
+"""Fits of the mixture weight against brute force, other optimisers and known solutions."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_pseudo_rows_are_rows(n: int, seed: int, towards: float, pseudo_rows: fl
     assert objective(at)[0] <= objective(inner).min() + 1e-4
 
 
-def test_without_rows_the_share_is_what_it_is_shrunk_towards() -> None:
+def test_without_rows_the_share_is_the_prior_mode() -> None:
     nothing = np.empty(0)
     for towards in (0.0, 0.25, 1.0):
         assert fit_share(nothing, nothing, towards, 5.0) == towards
@@ -142,7 +142,7 @@ def test_buckets_are_quarters_each_fitted_alone() -> None:
 
 @given(values=st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=40), seed=st.integers(0, 999))
 @settings(max_examples=60, deadline=None)
-def test_ties_make_fewer_buckets_and_none_empty(values: list[float], seed: int) -> None:
+def test_ties_make_fewer_buckets_without_empty_buckets(values: list[float], seed: int) -> None:
     top = np.array(values)
     student, retrieved = np.random.default_rng(seed).beta(1, 1, size=(2, len(top)))
     weight = fit_buckets(student, retrieved, top, 0.5)
@@ -249,7 +249,7 @@ def test_the_logistic_is_chosen_where_only_another_feature_tells() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_where_no_feature_tells_the_weight_stays_constant(seed: int) -> None:
+def test_uninformative_features_give_a_constant_weight(seed: int) -> None:
     chosen = fit_weighting(answered(400, seed, 0.75))
     assert chosen.kind == "constant" and chosen.weight is None
     assert 0.3 < chosen.constant < 0.7
@@ -314,7 +314,7 @@ def test_a_form_asked_for_alone_is_taken_and_compared(kind: Kind, made: type) ->
     assert set(chosen.cv_nll) == {"constant", kind}
 
 
-def test_a_class_of_one_row_and_a_single_class_are_no_trouble() -> None:
+def test_a_class_of_one_row_and_a_single_class_work() -> None:
     rows = answered(60, 0)
     rows.gold[:] = 0
     for gold in (rows.gold, np.array([1, *[0] * 59])):

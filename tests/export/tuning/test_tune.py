@@ -147,7 +147,7 @@ def test_no_point_of_the_grid_is_better(seed: int) -> None:
         assert found.by_k[k] == pytest.approx(value, abs=1e-3)
 
 
-def test_the_tuned_nll_is_what_the_runtimes_blend_gives() -> None:
+def test_the_tuned_nll_is_that_of_the_runtimes_blend() -> None:
     rows = make_rows(neighbours=0.4)
     tuning = tune_blend(rows)
     assert 0.0 < tuning.blend.student_weight < 1.0
@@ -254,7 +254,7 @@ def test_a_weight_per_example_is_fitted_at_the_constants_settings(weight: Weight
     assert len(shares) >= 3 and 0.0 < config.student_weight < 1.0
 
 
-def test_where_it_does_not_pay_the_weight_stays_as_it_was() -> None:
+def test_without_a_gain_the_weight_stays_constant() -> None:
     few = make_rows(n=FEWEST_ROWS - 1, neighbours=6.0)
     alone = make_rows(n=200, k=0)
     for rows, weight in itertools.product((few, alone), ("auto", "buckets")):
@@ -284,14 +284,14 @@ def rows_with_help(n: int, helped: float, seed: int = 0) -> HeldOut:
     )
 
 
-def test_cautious_keeps_what_helps_on_other_rows() -> None:
+def test_the_one_se_rule_keeps_a_gain_on_unseen_rows() -> None:
     rows = rows_with_help(300, 0.6)
     assert tune_blend(rows, one_se_rule=True) == tune_blend(rows)
     assert tune_blend(rows).blend.student_weight < 0.8
 
 
 def test_cautious_leaves_the_student_alone_where_the_gain_is_only_the_choice() -> None:
-    """Hundreds of settings on a few rows find a gain that other rows do not have: then it is not taken."""
+    """Hundreds of settings on a few rows find a gain that other rows do not have; it is not used."""
     taken = 0
     for seed in range(20):
         rows = make_rows(n=120, k=16, classes=3, neighbours=0, seed=seed)
@@ -337,7 +337,7 @@ def test_pseudo_labels_of_a_misleading_teacher_have_no_effect(right: float) -> N
 
 
 def test_caution_looks_at_the_choice_that_is_taken() -> None:
-    """One neighbour gains a little wherever it is asked; two gain more at a few rows and lose at the others."""
+    """One neighbour has a small gain at all rows; two have a larger gain at a few rows and a loss at the others."""
     student, steady = np.full(100, 0.5), np.full(100, 0.501)
     lucky = np.where(np.random.default_rng(0).permutation(100) < 20, 1.0, 0.4)
     candidates = Candidates([Setting(1, 0.1, 1.0, 0.0), Setting(2, 0.1, 1.0, 0.0)], np.array([steady, lucky]))
@@ -354,7 +354,7 @@ def test_of_too_few_rows_nothing_is_believed() -> None:
 
 @pytest.mark.parametrize("related", [True, False])
 def test_related_rows_count_as_one(related: bool) -> None:
-    """One lucky text, twenty times over, is no proof; twenty different ones would be."""
+    """A gain on twenty copies of one text is not significant; a gain on twenty different texts is."""
     rng = np.random.default_rng(3)
     lucky, others = 40, 160
     student = np.full(lucky + others, 0.5)

@@ -83,15 +83,15 @@ def test_kept_pieces_split_as_before_and_nothing_becomes_unknown(
             assert pruned.encode(one).tokens == kind.full.encode(one).tokens, name
 
 
-def test_fewer_pieces_do_split_other_texts_otherwise(kind: Kind) -> None:
-    """So that the properties above are about something."""
+def test_other_texts_are_tokenized_differently(kind: Kind) -> None:
+    """The properties above need texts that are tokenized differently."""
     made, pruned = kind.pruned([LINES[0]])
     assert len(made.old_ids) < kind.full.get_vocab_size() and len(pruned.get_vocab()) == len(made.old_ids)
     longer = [len(pruned.encode(line)) - len(kind.full.encode(line)) for line in LINES]
     assert longer[0] == 0 and sum(more > 0 for more in longer) > len(longer) / 2
 
 
-def test_what_must_stay_stays_and_no_more(kind: Kind) -> None:
+def test_only_required_subwords_are_kept(kind: Kind) -> None:
     made, pruned = kind.pruned([])
     content = json.loads(kind.full.to_str())
     vocabulary = kind.full.get_vocab(with_added_tokens=False)
@@ -109,14 +109,14 @@ def test_what_must_stay_stays_and_no_more(kind: Kind) -> None:
     assert {piece for piece in long if not piece.startswith("<0x")} <= special | {least}
 
 
-def test_others_join_in_their_order_up_to_the_number_wanted(kind: Kind) -> None:
+def test_others_are_added_in_order_up_to_the_number(kind: Kind) -> None:
     alone = set(kind.pruned([])[0].old_ids)
     every = kind.vocabulary.candidates()
     for order in (every, every[::-1]):
         made = set(kind.vocabulary.pruned([], len(alone) + 15, order).old_ids)
         assert alone < made and len(made) - len(alone) >= 15
         if json.loads(kind.full.to_str())["model"]["type"] == "BPE":
-            assert len(made) - len(alone) < 25  # a piece brings its parts with it
+            assert len(made) - len(alone) < 25  # the parts of a kept subword are kept
         else:
             assert len(made) - len(alone) == 15
         first = next(piece for piece in order if piece not in alone)
@@ -126,7 +126,7 @@ def test_others_join_in_their_order_up_to_the_number_wanted(kind: Kind) -> None:
     assert set(kind.vocabulary.pruned([], 3, every).old_ids) == alone
 
 
-def test_no_text_contains_what_is_no_candidate(make_kind: Callable[[str], Kind]) -> None:
+def test_only_candidates_occur_in_texts(make_kind: Callable[[str], Kind]) -> None:
     kind = make_kind("word pieces")
     tokens = {kind.full.id_to_token(piece) for piece in kind.vocabulary.candidates()}
     assert not tokens & {"[unused1]", "[unused2]"}
@@ -148,7 +148,7 @@ def test_the_same_pieces_give_the_same_bytes(kind: Kind) -> None:
     assert json.loads(first.tokenizer)["version"] == "1.0"
 
 
-def test_ids_in_every_place_of_the_file_are_the_new_ones(make_kind: Callable[[str], Kind]) -> None:
+def test_all_ids_in_the_file_are_renumbered(make_kind: Callable[[str], Kind]) -> None:
     made, pruned = make_kind("word pieces").pruned(["please wake me"])
     content = json.loads(made.tokenizer)
     assert {token["content"]: token["id"] for token in content["added_tokens"]} == {
@@ -171,7 +171,7 @@ def test_ids_in_every_place_of_the_file_are_the_new_ones(make_kind: Callable[[st
     assert tokenizer.token_to_id("<mask>") == len(roberta.old_ids) - 1
 
 
-def test_special_tokens_that_are_no_added_ones_stay(tmp_path: Path) -> None:
+def test_special_tokens_that_are_not_added_tokens_are_kept(tmp_path: Path) -> None:
     """As in the tokenizers of these tests: the file names [CLS] in its post-processor alone."""
     tokenizer = Tokenizer(models.WordPiece({"a": 0, "##a": 1, "aa": 2, "[UNK]": 3, "[CLS]": 4, "[PAD]": 5}))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -213,7 +213,7 @@ def test_a_piece_that_no_text_contains_need_not_be_spelled() -> None:
     assert subwords_of(tokenizer).required == {"a", "b", "##a", "##b", "[UNK]"}
 
 
-def test_words_taken_whole(tmp_path: Path) -> None:
+def test_words_that_are_not_split(tmp_path: Path) -> None:
     """With ignore_merges a word that is a piece needs no merges; without its piece it is merged."""
     vocabulary = {"a": 0, "b": 1, "c": 2, "ab": 3, "abc": 4, "bc": 5}
     tokenizer = Tokenizer(models.BPE(vocabulary, [("a", "b"), ("b", "c")], ignore_merges=True))
@@ -223,7 +223,7 @@ def test_words_taken_whole(tmp_path: Path) -> None:
     assert Tokenizer.from_str(path.pruned([]).tokenizer).encode("abc").tokens == ["a", "b", "c"]
 
 
-def test_an_unknown_character_costs_what_it_did(tmp_path: Path) -> None:
+def test_the_cost_of_an_unknown_character_is_unchanged(tmp_path: Path) -> None:
     """Its price is ten below the least likely piece: with zz gone, bytes and xy would be the better path."""
     in_bytes = [(f"<0x{byte:02X}>", -60.0) for byte in range(256)]
     own = [("x", -60.0), ("y", -60.0), ("xy", -1.0), ("üx", -45.0), ("zz", -100.0)]

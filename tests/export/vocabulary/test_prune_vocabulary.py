@@ -69,7 +69,7 @@ def test_kept_pieces_have_their_rows_and_their_answers(student: EncoderClassifie
     require_unchanged_answers(student, smaller, old, MAX_LENGTH)
 
 
-def test_a_query_of_all_layers_stays_one(tmp_path: Path) -> None:
+def test_a_pruned_student_keeps_its_query_by_layers(tmp_path: Path) -> None:
     student = tinymodels.tiny_student(embedding_dim=8, all_layers=True, projection_bias=True)
     assert student.projection is not None and student.projection.in_features == HIDDEN * LAYERS
     smaller = prune_tables(student, kept([0, 5, 6, 7]), positions_needed(student, MAX_LENGTH))
@@ -78,7 +78,7 @@ def test_a_query_of_all_layers_stays_one(tmp_path: Path) -> None:
         assert torch.equal(here, there)
 
 
-def test_special_ids_of_the_configuration_are_the_new_ones() -> None:
+def test_special_ids_of_the_configuration_are_renumbered() -> None:
     torch.manual_seed(0)
     config = tinymodels.bert_config(pad_token_id=7, bos_token_id=60, cls_token_id=61, eos_token_id=[60, 8], foo_id=9)
     student = tinymodels.student_of(BertModel(config, add_pooling_layer=False))
@@ -110,7 +110,7 @@ def test_positions_behind_the_longest_text_are_cut(student: EncoderClassifier) -
     assert student.encoder.config.max_position_embeddings > first + MAX_LENGTH
 
 
-def test_never_fewer_positions_than_the_exporter_traces(student: EncoderClassifier) -> None:
+def test_positions_cover_the_text_that_the_exporter_traces(student: EncoderClassifier) -> None:
     assert answers(prune_tables(student, None, positions_needed(student, 4)), list(range(1, 17))).logits.shape == (1, 3)
 
 
@@ -140,7 +140,7 @@ def student_from(config: PretrainedConfig) -> EncoderClassifier:
         (ElectraConfig(**SMALL, embedding_size=8), MAX_LENGTH),
         (MPNetConfig(**SMALL), MAX_LENGTH + 2),
         (RobertaConfig(**SMALL), MAX_LENGTH + 2),
-        # What is told by distances, and a kind whose positions are read in other ways too.
+        # Relative positions, and a model type that uses positions in other ways too.
         (BertConfig(**SMALL, position_embedding_type="relative_key"), 64),
         (DebertaV2Config(**SMALL, position_biased_input=True, pos_att_type=["p2c"], relative_attention=True), 64),
     ],
@@ -154,26 +154,26 @@ def test_positions_of_other_kinds(config: PretrainedConfig, rows: int) -> None:
     require_unchanged_answers(student, smaller, [0, 1, 2, 3, *range(10, 40)], MAX_LENGTH)
 
 
-def test_another_answer_is_noticed(student: EncoderClassifier) -> None:
+def test_another_output_is_refused(student: EncoderClassifier) -> None:
     smaller = prune_tables(student, kept([0, 1, 2, 3, 4, 5]))
-    with pytest.raises(ModelError, match=r"gives other answers .*: --student MODEL|logits .* apart"):
+    with pytest.raises(ModelError, match=r"gives other outputs .*: --student MODEL"):
         require_unchanged_answers(student, smaller, [0, 1, 2, 3, 4, 6], MAX_LENGTH)
     table = smaller.encoder.embeddings.position_embeddings
     with torch.no_grad():  # the last position that a text can have
         table.weight[MAX_LENGTH - (student.encoder.config.model_type != "roberta")] += torch.linspace(-1, 1, HIDDEN)
-    with pytest.raises(ModelError, match="gives other answers"):
+    with pytest.raises(ModelError, match="gives other outputs"):
         require_unchanged_answers(student, smaller, [0, 1, 2, 3, 4, 5], MAX_LENGTH)
 
 
-def test_positions_that_begin_after_another_padding_id_are_noticed() -> None:
+def test_positions_that_begin_after_another_padding_id_are_refused() -> None:
     """Where padding gets a new id, RoBERTa's first position would move with it."""
     student = student_from(RobertaConfig(**SMALL, pad_token_id=7))
     smaller = prune_tables(student, kept([3, 7, *range(8, 40)]))
-    with pytest.raises(ModelError, match="gives other answers"):
+    with pytest.raises(ModelError, match="gives other outputs"):
         require_unchanged_answers(student, smaller, [3, 7, *range(8, 40)], MAX_LENGTH)
 
 
-def test_another_split_is_noticed(tmp_path: Path) -> None:
+def test_another_tokenization_is_refused(tmp_path: Path) -> None:
     full = tokenizerkinds.write(tokenizerkinds.word_pieces(), tmp_path / "full")
     made = Vocabulary(full).pruned([])
     (tmp_path / "tokenizer.json").write_text(made.tokenizer)
@@ -183,7 +183,7 @@ def test_another_split_is_noticed(tmp_path: Path) -> None:
         require_unchanged_tokens(["a", "wake"], made.old_ids, *tokenizers)
 
 
-def test_what_fewer_pieces_may_cost() -> None:
+def test_the_floors_limit_the_loss_of_accuracy() -> None:
     floors = Floors(accuracy_loss=0.02, accuracy_loss_rows=3)
     for allowed in (
         HeldOutEffect(100, 30, 9, 3),

@@ -7,7 +7,7 @@ from reaugkd.export.vocabulary.subword_ranking import likeliest_first, most_freq
 
 
 def clustered(pieces: int = 400, seed: int = 0) -> np.ndarray:
-    """The even pieces lie around one point, the odd ones around another."""
+    """Embeddings of even ids are near one point, those of odd ids near another."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(2, 16)) * 3
     return (centres[np.arange(pieces) % 2] + rng.normal(size=(pieces, 16))).astype(np.float32)
@@ -20,7 +20,7 @@ def test_pieces_like_the_used_ones_come_first() -> None:
     assert all(piece % 2 == 0 for piece in order[:190])
 
 
-def test_the_more_frequent_first_where_meanings_say_nothing() -> None:
+def test_frequency_decides_if_embeddings_carry_no_information() -> None:
     table = np.ones((300, 4), np.float32)
     order = likeliest_first(range(300), range(50), table)
     assert order == tuple(range(300))
@@ -43,7 +43,7 @@ def test_it_is_ridge_regression_on_standardised_features() -> None:
     assert [scores[piece] for piece in found] == pytest.approx(sorted(scores.values(), reverse=True), abs=1e-5)
 
 
-def test_none_of_none() -> None:
+def test_no_rows_give_no_ids() -> None:
     assert likeliest_first([], {1, 2}, clustered(4)) == ()
 
 

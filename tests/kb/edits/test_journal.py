@@ -1,4 +1,4 @@
-"""The journal's lines: what is written is read, and nothing else is."""
+"""The lines of the journal: a round trip, and the refusal of all other lines."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read(data: bytes, dtype: str = "i8", ndim: int = NDIM) -> list[Entry]:
     return list(read_journal(data, PATH, dtype, ndim, 0, START))
 
 
-def test_what_is_written_is_read() -> None:
+def test_round_trip() -> None:
     entries = chain(*CHANGES)
     data = b"".join(entry.line() for entry in entries)
     assert data.isascii() and data.count(b"\n") == 3
@@ -61,7 +61,7 @@ def test_what_is_written_is_read() -> None:
 
 
 def test_the_hash_is_that_of_the_canonical_line_without_payloads() -> None:
-    """Computed here from the line's JSON alone, as another program would."""
+    """The hash is computed here from the line's JSON alone, like in another program."""
     for entry in chain(*CHANGES):
         obj = json.loads(entry.line())
         assert obj.pop("after") == entry.after
@@ -113,7 +113,7 @@ def test_lines_out_of_their_place_are_found() -> None:
 
 
 def resealed(obj: dict[str, object]) -> bytes:
-    """A line with the hashes of what it says now: whoever can write can seal as well."""
+    """Return a line with the hashes of its new content: who can write can also seal."""
     for added in obj["add"]:  # type: ignore[attr-defined]
         if isinstance(added, dict) and "payload" in added:
             added["digest"] = hashlib.sha256(canonical(added["payload"])).hexdigest()
@@ -190,7 +190,7 @@ def test_keys_without_a_direction_are_refused(key: list[float]) -> None:
 
 
 def test_a_line_written_in_another_way_is_refused() -> None:
-    """One edit has one line: what another program would write of it is none."""
+    """One edit has exactly one valid line."""
     line = json.dumps(line_of(CHANGES[1])).encode() + b"\n"
     with pytest.raises(BundleIntegrityError, match="not in canonical form"):
         read(line)

@@ -1,4 +1,4 @@
-"""A knowledge base with edits on top, against a plain dict of rows that is searched by looking at all of them."""
+"""A knowledge base with edits on top, compared with a dict of rows and an exact search."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def new_row(row_id: int, seed: int, labelling: Labelling, dtype: str = "f32") ->
 
 @dataclass(frozen=True)
 class Known:
-    """A row as a test knows it."""
+    """A row of the reference."""
 
     key: np.ndarray
     soft: dict[str, float]
@@ -72,7 +72,7 @@ def edits(draw: st.DrawFn) -> list[tuple[str, int, int]]:
 
 
 def apply(kb: OverlayKnowledgeBase, model: dict[int, Known], kind: str, pick: int, label: int) -> OverlayKnowledgeBase:
-    """One edit of both, where there is a row for it."""
+    """Apply one edit to both, if there is a row for it."""
     name = LABELS[label]
     if kind.startswith("add"):
         row_id = kb.next_id(1000)
@@ -170,7 +170,7 @@ def test_a_fold_in_goes_is_a_fold_at_once(dtype: str, label_loss: float) -> None
     assert at_once.index._index.save_index_to_buffer() == in_goes.index._index.save_index_to_buffer()
     assert at_once.soft_labels.stored.tobytes() == in_goes.soft_labels.stored.tobytes()
     assert at_once._rows.tobytes() == in_goes._rows.tobytes() and at_once._texts == in_goes._texts
-    # What nobody edited is as it was, bit for bit.
+    # Unedited rows stay unchanged, bit for bit.
     kept = np.array([row for row in range(BASE) if row not in (0, 4)])
     places = np.array([at_once.rows_with_id(100 + row)[0] for row in kept])
     was, now = np.asarray(below.soft_labels)[kept], at_once.soft_labels.take(places)
@@ -179,7 +179,7 @@ def test_a_fold_in_goes_is_a_fold_at_once(dtype: str, label_loss: float) -> None
 
 
 def test_more_labels_than_a_byte_counts() -> None:
-    """From 256 labels to 257, numbers take two bytes: shares stay what they were."""
+    """From 256 to 257 labels, numbers take two bytes and the shares stay equal."""
     labels = tuple(f"l{number}" for number in range(256))
     rng = np.random.default_rng(0)
     soft = rng.dirichlet(np.full(256, 0.01), 40).astype(np.float32)
@@ -219,7 +219,7 @@ class TestRefused:
             Change(remove=(101, 101)),
         ],
     )
-    def test_edits_of_what_is_not_there(self, change: Change) -> None:
+    def test_edits_of_missing_rows(self, change: Change) -> None:
         kb = OverlayKnowledgeBase(base(), LABELS)
         with pytest.raises(UsageError):
             kb.apply(change)

@@ -1,4 +1,4 @@
-"""The exact search, against sorting everything, and the search that is as broad as it has to be."""
+"""The exact search against a full sort, and the choice of ``ef_search``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_more_queries_than_a_block() -> None:
 
 @pytest.fixture(scope="module")
 def crowded() -> tuple[VectorIndex, Floats, Floats]:
-    """Crowds with few ways between them, in a graph of too few edges; its keys; queries near the crowds."""
+    """Clusters with few edges between them; their keys; queries near the clusters."""
     keys = np.repeat(unit_rows(60, 24, seed=2), 50, axis=0) + 0.05 * unit_rows(3000, 24, seed=3)
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
     queries = keys[::15] + 0.3 * unit_rows(200, 24, seed=4)
@@ -57,7 +57,7 @@ def recall_of(index: VectorIndex, keys: Floats, queries: Floats, k: int, width: 
     return float(np.mean([len(set(one) & set(other)) / k for one, other in zip(exact, found, strict=True)]))
 
 
-def test_the_narrowest_search_finds_what_the_broadest_finds(crowded: tuple[VectorIndex, Floats, Floats]) -> None:
+def test_the_least_ef_search_has_the_recall_of_the_largest(crowded: tuple[VectorIndex, Floats, Floats]) -> None:
     index, keys, queries = crowded
     chosen = least_ef_search(index, keys, queries, 32)
     recalls = {32 * width: recall_of(index, keys, queries, 32, 32 * width) for width in EF_SEARCH_GRID}

@@ -23,7 +23,7 @@ def vectors(rows: int, ndim: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def cosines(queries: NDArray[np.float32], keys: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The reference: brute force in float64."""
+    """The reference: exact cosines in float64."""
     wide_q, wide_k = queries.astype(np.float64), keys.astype(np.float64)
     norms = np.linalg.norm(wide_q, axis=1)[:, None] * np.linalg.norm(wide_k, axis=1)[None]
     return wide_q @ wide_k.T / norms
@@ -117,7 +117,7 @@ def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 50])
-def test_view_finds_what_was_saved(tmp_path: Path, rows: int) -> None:
+def test_view_finds_the_saved_rows(tmp_path: Path, rows: int) -> None:
     config = IndexConfig(8)
     index = VectorIndex.build(vectors(rows, 8), config)
     index.save(tmp_path / "index")
@@ -207,7 +207,7 @@ def test_progress_counts_up_and_can_stop_the_build() -> None:
 
 
 def test_an_interrupt_while_building_or_trying_widths_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Usearch itself raises a RuntimeError of that text."""
+    """usearch itself raises a RuntimeError with this text."""
 
     def terminated(*_: object, **__: object) -> None:
         raise RuntimeError("Operation has been terminated")

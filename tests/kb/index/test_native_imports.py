@@ -1,4 +1,4 @@
-"""usearch's and onnxruntime's wheels crash each other when loaded in the wrong order: ours must not depend on it."""
+"""The wheels of usearch and onnxruntime crash in the wrong import order; reaugkd works in any order."""
 
 from __future__ import annotations
 

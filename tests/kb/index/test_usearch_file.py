@@ -1,4 +1,4 @@
-"""usearch's file, read by us: it is what usearch says it is, and what is not is refused before usearch maps it."""
+"""The check of usearch's file: it agrees with usearch, and refuses invalid files before usearch maps them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def built(path: Path, rows: int = 300, dtype: str = "f16", edges: int = EDGES, n
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "edges", "ndim"), [(0, 3, 6), (1, 2, 1), (300, 3, 6), (1100, 16, 33)])
-def test_it_says_what_usearch_says(dtype: str, rows: int, edges: int, ndim: int, tmp_path: Path) -> None:
+def test_it_agrees_with_usearch(dtype: str, rows: int, edges: int, ndim: int, tmp_path: Path) -> None:
     path = built(tmp_path / "index", rows, dtype, edges, ndim)
     assert read_index_file(path) == IndexFile(rows, ndim, dtype, edges)
     theirs = compiled().index_dense_metadata_from_path(str(path))
@@ -42,7 +42,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 class Places:
-    """Where things are in the file of 300 rows, found by another way than the code's: from its end."""
+    """Byte offsets in the file of 300 rows, computed from its end, unlike in the code."""
 
     def __init__(self, content: bytes) -> None:
         self.head = 8 + 300 * NDIM * 2
@@ -88,7 +88,7 @@ def changed(content: bytes, place: int, kind: str, value: int) -> bytes:
         ("upper", 14 + 8 * EDGES, "I", 4, "4 edges with room for 3"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_values_are_refused(
     index: bytes, where: str, offset: int, kind: str, value: int, told: str, tmp_path: Path
 ) -> None:
     places = Places(index)
@@ -163,7 +163,7 @@ print(refused)
 
 @pytest.mark.slow
 def test_whatever_is_changed_nothing_crashes(index: bytes, tmp_path: Path) -> None:
-    """Thousands of harmed graphs are refused, or searched with rows that there are."""
+    """Thousands of damaged graphs are refused, or searches in them return existing rows."""
     (tmp_path / "source").write_bytes(index)
     command = [sys.executable, "-P", "-c", FUZZ, tmp_path / "source", tmp_path / "index", "3000"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

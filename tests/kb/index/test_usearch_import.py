@@ -1,4 +1,4 @@
-"""usearch's module alone: the same as by its package, in whatever order the two are imported."""
+"""usearch's compiled module alone: the same as in its package, for any import order."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ assert compiled().Index is usearch.compiled.Index
 
 
 def test_threads_that_load_it_at_once_do_not_meet() -> None:
-    """Without importlib's lock one in three such processes has a thread without usearch."""
+    """Without importlib's lock, one of three such processes has a thread without usearch."""
     for _ in range(12):
         run(RACE)
 

@@ -1,4 +1,4 @@
-"""The stored keys, read back: what the index compares is what it was given, rounded to its type."""
+"""The stored keys: equal to the input, rounded to the stored type."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_length_of_a_key_does_not_matter(dtype: str, length: float) -> None:
 
 
 def test_keys_without_a_direction_are_no_keys() -> None:
-    """As a hostile index may hold them; ours are checked when they are built."""
+    """A hostile index may hold such keys; reaugkd checks keys when it builds an index."""
     index = VectorIndex.build(some_keys(3), IndexConfig(24, dtype="f32"))
     index._index.add_many(np.array([3], np.uint64), np.zeros((1, 24), np.float32))
     broken = VectorIndex(index._index, index.config)

@@ -1,4 +1,4 @@
-"""Which errors of the disk are told as failed writing, and which are left as they are."""
+"""Errors of the disk become StorageError; other errors pass through."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reaugkd.kb.storage.atomic import atomic_directory
 
 
 def failing(out: Path, *files: Path | None) -> None:
-    """Raise inside the block what a full disk raises about these files."""
+    """Raise the error of a full disk for these files inside the block."""
     with atomic_directory(out) as folder:
         paths = [str(file if file is None or file.is_absolute() else folder / file) for file in files]
         raise OSError(errno.ENOSPC, "No space left on device", *paths[:1], *([None] if paths[1:] else []), *paths[1:])
@@ -27,7 +27,7 @@ def test_a_copy_into_the_folder_names_its_source_first(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_wrong_elsewhere_stays_as_it_is(tmp_path: Path) -> None:
+def test_other_errors_pass_through(tmp_path: Path) -> None:
     for files in ((tmp_path / "other",), (tmp_path / "one", tmp_path / "two")):
         with pytest.raises(OSError, match="No space left") as caught:
             failing(tmp_path / "out", *files)

@@ -1,4 +1,4 @@
-"""The benchmark's report on a tiny bundle: its structure, and statistics on a clock that the tests set."""
+"""The benchmark's report on a tiny bundle: its structure, and its statistics with a test clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd.errors import BundleError, ReaugkdError, TextError, UsageError
 from reaugkd.runtime.benchmark.bench import MOST_SAMPLES, BenchReport, BenchSettings, _fitting, bench
-from reaugkd.runtime.benchmark.cold_start import Process, bundle_bytes, probe
+from reaugkd.runtime.benchmark.cold_start import Process, bundle_bytes, measure_process
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.interleaved import TEXTS_PER_PASS, InterleavedTimer, choose_inputs
 from reaugkd.runtime.benchmark.report import format_bench
@@ -56,7 +56,7 @@ def test_the_json_for_scripts(report: BenchReport) -> None:
 
 
 @pytest.mark.slow
-def test_a_gate_is_a_contestant_of_its_own(tmp_path: Path) -> None:
+def test_a_gate_is_a_separate_system(tmp_path: Path) -> None:
     path, texts = build_tiny_bundle(tmp_path / "tiny"), tiny_texts(20, seed=3)
     with Runtime.open(path, retrieval="never") as runtime:
         middle = sorted(runtime.predict(text).probability for text in texts)[10]
@@ -108,7 +108,7 @@ def test_the_table_shows_the_figures(report: BenchReport) -> None:
 
 
 def test_the_statistics_are_the_clocks(bundle: Path) -> None:
-    """On a clock that ticks a microsecond at every look, every run takes exactly one."""
+    """The clock advances a microsecond per reading, so every run takes exactly one."""
 
     class Ticking:
         now = 0
@@ -226,24 +226,24 @@ def test_no_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"samples": 1}, {"seconds": -1.0}, {"inputs": 0}, {"passes": 0}, {"processes": -1}])
-def test_settings_that_cannot_be_meant(wrong: dict[str, float]) -> None:
+def test_settings_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         BenchSettings(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
-    orders = {"kind": "runtime", "path": str(tmp_path / "gone"), "threads": 1, "retrieval": "always", "texts": ["a"]}
+def test_a_failed_process_reports_its_error(tmp_path: Path) -> None:
+    request = {"kind": "runtime", "path": str(tmp_path / "gone"), "threads": 1, "retrieval": "always", "texts": ["a"]}
     with pytest.raises(ReaugkdError, match="no bundle"):
-        probe(orders)
+        measure_process(request)
 
 
 def test_the_median_process_counts() -> None:
-    findings = [
+    results = [
         {"import_ms": ms, "open_ms": 10 * ms, "first_answer_ms": 1.0, "rss_bytes": 1e6 * ms, "peak_rss_bytes": None}
         for ms in (3.0, 1.0, 100.0)
     ]
-    assert Process.of(findings) == Process(3.0, 30.0, 1.0, 3.0, None)  # type: ignore[arg-type]
-    assert Process.of(findings).cold_start_ms == 34.0  # type: ignore[arg-type]
+    assert Process.of(results) == Process(3.0, 30.0, 1.0, 3.0, None)  # type: ignore[arg-type]
+    assert Process.of(results).cold_start_ms == 34.0  # type: ignore[arg-type]
 
 
 def test_host_facts(tmp_path: Path) -> None:

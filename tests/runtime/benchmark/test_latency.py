@@ -1,4 +1,4 @@
-"""The timing of systems in turns, on a clock that the tests set."""
+"""Interleaved timing with a test clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reaugkd.runtime.benchmark.latency import Overhead, Quantiles, interleave, m
 
 
 class Clock:
-    """Stands still but for what the tasks take."""
+    """A clock that only the tasks advance."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -118,8 +118,8 @@ def test_overhead_of_known_latencies() -> None:
     assert found.ci95_percent == pytest.approx((100, 100))
 
 
-def test_the_pairing_sees_what_the_percentiles_hide() -> None:
-    """One microsecond more on every visit, lost in texts of very different length, is still found exactly."""
+def test_paired_differences_find_small_changes() -> None:
+    """One microsecond more per visit is found exactly, although the texts vary a lot in length."""
     baseline = np.random.default_rng(0).uniform(100, 10_000, 500)
     found = Overhead.of(baseline + 1, baseline)
     assert found.paired_p50_us == pytest.approx(1)
@@ -128,7 +128,7 @@ def test_the_pairing_sees_what_the_percentiles_hide() -> None:
 
 
 @pytest.mark.slow
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     rng = np.random.default_rng(1)
     covered = 0
     for trial in range(60):
@@ -140,7 +140,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 
 def test_slow_disturbances_widen_the_interval() -> None:
-    """The same latencies, once with their disturbances in long stretches and once shuffled."""
+    """The same latencies, with long disturbances and shuffled."""
     rng = np.random.default_rng(2)
     stretches = np.repeat(rng.random(20) < 0.5, 50)
     baseline = np.full(1000, 10.0) + rng.normal(0, 0.1, 1000)

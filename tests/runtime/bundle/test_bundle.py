@@ -106,7 +106,7 @@ def test_without_verification_contents_are_not_hashed(bundle: Path) -> None:
         Bundle.open(bundle)
 
 
-def test_a_newer_bundle_is_told_apart_from_a_broken_one(bundle: Path) -> None:
+def test_a_newer_bundle_is_not_reported_as_damaged(bundle: Path) -> None:
     manifest = bundle / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"format_version": 1', b'"format_version": 3'))
     for verify in (True, False):
@@ -121,7 +121,7 @@ def test_extra_files_are_ignored(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["student/model.onnx", "kb/index.usearch", "kb/rows.npy"])
-def test_a_manifest_must_list_what_is_needed(bundle: Path, name: str) -> None:
+def test_a_manifest_must_list_the_required_files(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
     reseal(bundle)
     with pytest.raises(BundleError, match=name):
@@ -146,7 +146,7 @@ def test_a_name_that_no_file_can_have_is_a_missing_file(bundle: Path, name: str)
 
 
 @pytest.mark.parametrize("place", ["nothing", "file", "folder"])
-def test_what_is_no_bundle_says_so(tmp_path: Path, place: str) -> None:
+def test_other_folders_are_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     with pytest.raises(BundleError) as caught:
@@ -155,7 +155,7 @@ def test_what_is_no_bundle_says_so(tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"x"', b"{}", b"\xff\xfe", b"[" * 2000])
-def test_a_manifest_that_is_none_says_so(bundle: Path, content: bytes) -> None:
+def test_another_file_as_manifest_is_refused(bundle: Path, content: bytes) -> None:
     (bundle / "manifest.json").write_bytes(content)
     with pytest.raises(BundleError) as caught:
         Bundle.open(bundle, verify=False)

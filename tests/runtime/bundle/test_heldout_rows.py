@@ -1,4 +1,4 @@
-"""Held-out rows in a bundle: they come back as they were put in, and nothing else comes in."""
+"""Held-out rows in a bundle: round trip, and refusal of damaged files."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def test_the_most_rows_there_can_be_fit(tmp_path: Path) -> None:
     assert len(reopened(tmp_path)) == MOST_ROWS
 
 
-def test_none_are_told_with_the_way_out(tmp_path: Path) -> None:
+def test_missing_rows_are_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no held-out rows.*that it was made from"):
         reopened(tmp_path)
 
 
 @given(data=st.data())
-def test_damage_is_told(data: st.DataObject, packed: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Cut or altered anywhere, it is refused as what it is, or it happens to be sound."""
+def test_damage_is_reported(data: st.DataObject, packed: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A truncated or altered file is refused, or it is still valid."""
     folder = tmp_path_factory.mktemp("damaged")
     content = bytearray(packed[: data.draw(st.integers(0, len(packed)))])
     for _ in range(data.draw(st.integers(0, 3))):
@@ -146,8 +146,8 @@ def test_absurd_sizes_are_refused_before_they_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["logits", "gold", "unrelated"])
-def test_what_is_no_array_is_refused(name: str, tmp_path: Path) -> None:
-    """NumPy hands out the bytes of a member that is none."""
+def test_other_members_than_arrays_are_refused(name: str, tmp_path: Path) -> None:
+    """NumPy returns the bytes of a member that is not an array."""
     some_rows().save(tmp_path)
     arrays = arrays_of(tmp_path)
     with zipfile.ZipFile(tmp_path / HELDOUT_FILE, "w") as archive:
@@ -181,7 +181,7 @@ def test_what_is_no_array_is_refused(name: str, tmp_path: Path) -> None:
         ("unrelated", np.float64(3), "unrelated float64"),
     ],
 )
-def test_what_does_not_fit_is_refused(name: str, value: np.ndarray, found: str, tmp_path: Path) -> None:
+def test_arrays_that_do_not_match_are_refused(name: str, value: np.ndarray, found: str, tmp_path: Path) -> None:
     some_rows().save(tmp_path)
     np.savez(tmp_path / HELDOUT_FILE, **{**arrays_of(tmp_path), name: value})  # type: ignore[arg-type]
     with pytest.raises(BundleError, match=rf"do not fit.*{found}.*rows of 5 logits and 4 dimensions"):

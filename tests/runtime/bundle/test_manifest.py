@@ -205,7 +205,7 @@ def test_a_setting_out_of_range_is_named(section: str, name: str, value: object)
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_golden_text_has_numbers_that_can_be_compared(value: float) -> None:
-    """Within a tolerance of infinity is every answer."""
+    """An infinite tolerance would accept every answer."""
     for change in ({"tolerance": value}, {"logits": [value, 0.0]}):
         obj = plain()
         obj["golden"] = [{**obj["golden"][0], **change}]
@@ -214,7 +214,7 @@ def test_a_golden_text_has_numbers_that_can_be_compared(value: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "..", "", "a\\b"])
-def test_files_lie_below_the_bundle(name: str) -> None:
+def test_files_must_be_below_the_bundle(name: str) -> None:
     obj = plain()
     obj["files"] = {name: {"bytes": 1, "sha256": "0"}}
     with pytest.raises(BundleError, match="below the bundle"):
@@ -268,7 +268,7 @@ def test_numpy_numbers_and_paths_may_be_recorded(tmp_path: Path) -> None:
     assert read == {"accuracy": 0.5, "rows": 3, "path": str(Path("a/b")), "ok": True}
 
 
-def test_what_json_cannot_say_is_not_written(tmp_path: Path) -> None:
+def test_values_that_json_lacks_are_not_written(tmp_path: Path) -> None:
     for report, kind in (({"x": float("nan")}, ValueError), ({"x": object()}, TypeError)):
         with pytest.raises(kind):
             seal(tmp_path, dataclasses.replace(MANIFEST, quality=report))

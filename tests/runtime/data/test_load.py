@@ -351,7 +351,7 @@ def test_bad_categories_and_repeated_classes(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(DependencyError, match=r"pip install 'reaugkd\[train\]'"):

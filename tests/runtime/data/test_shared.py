@@ -1,4 +1,4 @@
-"""The real data sets, as far as they are there: row counts as their README states them."""
+"""The real data sets, if they exist: row counts as in their README."""
 
 from __future__ import annotations
 

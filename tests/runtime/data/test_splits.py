@@ -70,7 +70,7 @@ def test_all_rows_keep_their_places() -> None:
     assert chosen.labels == list("abcabcabc")
 
 
-def test_what_cannot_be_scored() -> None:
+def test_splits_that_cannot_be_scored() -> None:
     train = split(30)
     with pytest.raises(UsageError, match="no split 'test'; expected one of train, all"):
         choose_split(dataset(train=train), "test")

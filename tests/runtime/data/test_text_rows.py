@@ -24,7 +24,7 @@ def read(content: bytes | str, kind: str | None = None, **settings: object) -> l
 
 
 def texts(records: list[TextRow | BadRow]) -> list[object]:
-    """The texts, and for a bad record the row and the error's message."""
+    """Return the texts, and for a bad record its row and the error message."""
     return [one.text if isinstance(one, TextRow) else (one.row, one.error.message) for one in records]
 
 
@@ -124,7 +124,7 @@ def test_malformed_json_lines() -> None:
     assert texts(read("[" * 100_000 + "\n" + "9" * 5000, "jsonl")) == [(1, "malformed JSON"), (2, "malformed JSON")]
 
 
-def test_json_lines_of_pairs_and_columns_told_by_the_first_good_object() -> None:
+def test_json_lines_of_pairs_and_columns_of_the_first_good_object() -> None:
     content = '{"id": 1}\n{"premise": "a", "hypothesis": "b"}\n["c", "d"]\n["e"]\n"f"\n{"premise": "g"}\n'
     records = read(content, "jsonl", pair=True)
     assert texts(records) == [
@@ -208,7 +208,7 @@ def test_a_byte_order_mark_is_no_text() -> None:
     assert read("\ufeff") == []
 
 
-def test_files_tell_their_format_and_are_checked_at_once(tmp_path: Path) -> None:
+def test_the_suffix_gives_the_format_and_files_are_checked_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.ndjson").write_text('"a"\n')
     assert list(read_text_rows(tmp_path / "a.ndjson")) == [TextRow(1, "a")]
     assert list(read_text_rows(str(tmp_path / "a.ndjson"), "txt")) == [TextRow(1, '"a"')]
@@ -251,7 +251,7 @@ def test_parquet_strings_that_are_no_utf8(tmp_path: Path) -> None:
 
 
 class _Endless(io.RawIOBase):
-    """A pipe that says the same line for ever."""
+    """A pipe that returns the same line forever."""
 
     def __init__(self, line: bytes) -> None:
         self._line = line
@@ -304,7 +304,7 @@ def test_every_line_of_plain_text_gets_one_record(content: bytes) -> None:
     assert [one.row for one in rows] == list(range(1, len(rows) + 1))
 
 
-def test_loading_raises_what_a_stream_records(tmp_path: Path) -> None:
+def test_loading_raises_the_errors_of_a_stream(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"text,label\na,x\n\xff,y\n")
     with pytest.raises(TextError) as caught:

@@ -1,4 +1,4 @@
-"""Abstaining as callers meet it: goals become thresholds, answers keep what they were, and every mode has its rule."""
+"""Abstention in the runtime: goals become thresholds, in every retrieval mode; predictions stay unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import Abstain, BundleError, Row, Runtime, UsageError
 from reaugkd.runtime.bundle.manifest import Manifest
-from reaugkd.runtime.decision.abstention import Abstention, Certified, Thresholds, write_thresholds
+from reaugkd.runtime.decision.abstention_thresholds import Abstention, Certified, Thresholds, write_thresholds
 from reaugkd.runtime.decision.gating import Gate
 from reaugkd.runtime.decision.rejection_score import WEIGHTS, uncertainty
 
@@ -25,7 +25,7 @@ NEW = tiny_texts(80, seed=500)
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that knows when to abstain, with a gate that leaves half to the student."""
+    """A bundle with abstention and a gate that leaves half of the texts to the student."""
     path = build_heldout_bundle(tmp_path_factory.mktemp("abstain") / "bundle")
     with Runtime.open(path, retrieval="never") as runtime:
         sure = sorted(runtime.predict(text).probability for text in TEXTS)
@@ -40,7 +40,7 @@ def abstention_of(path: Path) -> Abstention:
 
 
 def section(abstention: Abstention) -> Any:
-    """The manifest's section."""
+    """Return the abstention section of the manifest."""
     values = json.loads(json.dumps(dataclasses.asdict(abstention)))
     write_thresholds(values)
     return values
@@ -64,7 +64,7 @@ class TestThresholds:
         ("goal", "message"),
         [("coverage=95%", "at most 90.0%"), ("error=0.5%", "at least 1.0%")],
     )
-    def test_what_the_rows_cannot_promise_is_refused(self, goal: str, message: str) -> None:
+    def test_goals_without_enough_rows_are_refused(self, goal: str, message: str) -> None:
         with pytest.raises(UsageError, match=message):
             self.THRESHOLDS.threshold(Abstain.parse(goal))
 
@@ -107,7 +107,7 @@ class TestAnswers:
             assert dataclasses.replace(answer, rejection_score=None, abstention=None) == before
 
     def test_a_goal_s_coverage_is_that_of_the_held_out_rows(self, path: Path) -> None:
-        """Of the very rows it was fitted on, searched among all of the knowledge base."""
+        """Measured on the rows of the fit, with a search in all rows of the knowledge base."""
         with Runtime.open(path) as runtime:
             for share in (0.5, 0.9):
                 kept = [not runtime.predict(text, Abstain(coverage=share)).abstained for text in TEXTS[::2]]
@@ -128,7 +128,7 @@ class TestAnswers:
             assert [one.prediction_set for one in carried] == [one.prediction_set for one in alone]
             assert carried[0].similarities.tobytes() == alone[0].similarities.tobytes()
 
-    def test_the_record_says_so_only_where_it_was_asked_for(self, path: Path) -> None:
+    def test_the_record_has_abstention_only_on_request(self, path: Path) -> None:
         with Runtime.open(path) as runtime:
             assert "abstained" not in runtime.predict(NEW[0]).as_record()
             answer = runtime.predict(NEW[0], "threshold=0")
@@ -144,7 +144,7 @@ class TestAnswers:
 
 class TestModes:
     def test_the_gate_is_left_out(self, path: Path) -> None:
-        """The nearest rows tell most of what is foreign, also where the student is sure."""
+        """The distance to the nearest rows is the strongest signal, also if the student is certain."""
         with Runtime.open(path, retrieval="gated") as gated, gated.with_retrieval("always") as always:
             assert {gated.predict(text).reason for text in NEW} == {None, "sure"}
             assert [gated.predict(text, "coverage=80%") for text in NEW] == [
@@ -230,8 +230,8 @@ class TestEdits:
         shutil.copytree(path, tmp_path / "copy")
         return tmp_path / "copy"
 
-    def test_what_was_corrected_is_answered(self, copy: Path) -> None:
-        """A pinned row decides alone: the student's doubt is of no account."""
+    def test_a_corrected_text_is_answered(self, copy: Path) -> None:
+        """A pinned row alone decides; the student's uncertainty is ignored."""
         strange = ["oven " * 12, "clock clock clock", "zzz zzz"]
         with Runtime.open(copy) as runtime:
             before = [runtime.predict(text, abstain="threshold=0") for text in strange]
@@ -245,7 +245,7 @@ class TestEdits:
                 ] == 1.0
                 assert pickle.loads(pickle.dumps(after)).edited == after.edited
 
-    def test_of_new_labels_the_student_is_not_asked(self, copy: Path) -> None:
+    def test_new_labels_ignore_the_student(self, copy: Path) -> None:
         with Runtime.open(copy) as runtime:
             tails = abstention_of(copy).tails
             texts = tiny_texts(30, seed=77)
@@ -272,7 +272,7 @@ class TestEdits:
 
 
 class TestBundlesWithout:
-    def test_they_answer_as_before_and_say_what_they_lack(self, edge_bundle: Path) -> None:
+    def test_old_bundles_predict_as_before_and_refuse_abstention(self, edge_bundle: Path) -> None:
         with Runtime.open(edge_bundle) as runtime:
             answer = runtime.predict(NEW[0])
             assert answer.prediction_set is None and "prediction_set" not in answer.as_record(explain=True)

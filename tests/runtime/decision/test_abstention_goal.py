@@ -1,4 +1,4 @@
-"""What is asked of abstention: one goal, in range, in words or in numbers."""
+"""Parsing and validation of an abstention goal."""
 
 from __future__ import annotations
 

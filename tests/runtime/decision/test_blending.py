@@ -26,7 +26,7 @@ def blend_by_hand(
     soft_labels: NDArray[np.floating],
     config: BlendConfig,
 ) -> tuple[list[float], list[float]]:
-    """p = w softmax(logits / T) + (1 - w) sum_j softmax_j(sim_j / tau) y_j, in Python floats, one at a time."""
+    """p = w softmax(logits / T) + (1 - w) sum_j softmax_j(sim_j / tau) y_j, in Python floats, step by step."""
     student = softmax_by_hand(logits, config.student_temperature)
     weights = softmax_by_hand(similarities, config.tau)
     rows = [[float(value) for value in row] for row in soft_labels]

@@ -26,7 +26,7 @@ def gated_bundle(path: Path, threshold: float) -> Path:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The gate's threshold is the middle of what the student gives these texts."""
+    """The gate's threshold is the median of the student's confidence on these texts."""
     path = build_tiny_bundle(tmp_path_factory.mktemp("gate") / "tiny")
     with Runtime.open(path, retrieval="never") as runtime:
         threshold = float(np.median([runtime.predict(text).probability for text in TEXTS]))
@@ -52,7 +52,7 @@ def test_the_unsure_texts_are_answered_with_neighbours_and_the_others_without(pa
         assert 20 <= reasons.count("sure") <= 40
 
 
-def test_the_record_says_why(path: Path) -> None:
+def test_the_record_has_the_reason(path: Path) -> None:
     with Runtime.open(path, retrieval="gated") as gated:
         records = [gated.predict(text).as_record() for text in TEXTS]
         assert {record.get("reason") for record in records} == {None, "sure"}
@@ -75,7 +75,7 @@ def test_a_stream_a_pickle_and_threads_keep_to_the_gate(path: Path) -> None:
         assert again.retrieval == "gated" and list(again.predict_many(TEXTS)) == alone
 
 
-def test_a_bundle_without_a_gate_says_so(tmp_path: Path) -> None:
+def test_a_bundle_without_a_gate_is_refused(tmp_path: Path) -> None:
     path = build_tiny_bundle(tmp_path / "tiny")
     with pytest.raises(UsageError, match="has no gate"):
         Runtime.open(path, retrieval="gated")
@@ -106,7 +106,7 @@ def test_numbers_that_no_gate_has(wrong: dict[str, float]) -> None:
 
 
 def test_a_student_that_always_wins_needs_no_neighbours(tmp_path: Path) -> None:
-    """What export writes where the blend leaves the student alone: nothing is searched, the answers stay."""
+    """If the blend is the student alone, the export sets a gate that searches for no text."""
     path = gated_bundle(tmp_path / "tiny", 0.0)
     reseal(path, blend=dataclasses.asdict(BlendConfig(k=5, tau=0.05, student_weight=1.0)))
     with Runtime.open(path, retrieval="gated") as gated:

@@ -1,4 +1,4 @@
-"""Counts between edges, quantiles of them, and the stability index by its formula."""
+"""Histograms: counts, quantiles, and the population stability index by its formula."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reaugkd.runtime.decision.histogram import LATENCY_EDGES, Histogram, populat
 EDGES = (0.0, 0.5, 1.0)
 
 
-def test_a_value_on_an_edge_lies_below_it() -> None:
+def test_a_value_on_an_edge_counts_below_it() -> None:
     found = Histogram.of(np.array([-1.0, 0.0, 0.1, 0.5, 0.7, 1.0, 1.1, 9.0]), EDGES)
     assert found.counts == (2, 2, 2, 2) and found.total == 8
     assert Histogram.of(np.array([]), EDGES).counts == (0, 0, 0, 0)
@@ -42,7 +42,7 @@ def test_the_stability_index_by_its_formula() -> None:
 
 
 def test_small_buckets_of_the_reference_are_joined() -> None:
-    """The first two, 3 % together, go with the third; the last, 2 %, with the one before it."""
+    """The first two, together 3 %, join the third; the last, 2 %, joins the one before it."""
     reference = Histogram((1.0, 2.0, 3.0, 4.0), (1, 2, 47, 48, 2))
     joined = Histogram((1.0,), (50, 50))
     assert population_stability(reference, (30, 0, 0, 60, 10)) == population_stability(joined, (30, 70))

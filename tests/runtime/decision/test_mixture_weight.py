@@ -44,7 +44,7 @@ def logistic_by_hand(weight: LogisticWeight, features: list[float]) -> float:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Student and retrieved [n, c], similarities [n, k]; certain, even and zero probabilities among them."""
+    """Return student and retrieved [n, c] and similarities [n, k], with certain, uniform and zero probabilities."""
     n, classes, k = draw(st.integers(1, 6)), draw(st.integers(1, 9)), draw(st.integers(1, 5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     concentration = draw(st.sampled_from([0.02, 0.5, 50.0]))
@@ -106,7 +106,7 @@ def test_the_bucket_of_one_text_and_of_many_is_the_last_whose_edge_is_reached(ca
 
 
 def test_an_edge_belongs_to_the_range_above_it_and_is_not_rounded() -> None:
-    """0.1 as a float32 lies above 0.1: next to a float32, NumPy would compare the two as equal or the wrong way."""
+    """0.1 as float32 is above 0.1: in float32, NumPy would compare the two wrongly."""
     student = np.full(2, 0.5, np.float32)
     at = np.float32(0.1)
     above, below = float(at), float(np.nextafter(at, np.float32(0)))

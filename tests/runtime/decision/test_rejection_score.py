@@ -1,4 +1,4 @@
-"""The signals by hand, the tails by counting, and one answer's doubt as that of many."""
+"""The signals computed by hand, the tails by counting, and one answer's score against the batch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_signals_of_many_are_those_of_each() -> None:
 
 @given(values)
 def test_a_tail_is_the_share_of_rows_at_least_as_large(found: list[float]) -> None:
-    """At the quantiles that are kept, within the step between two of them."""
+    """At the stored quantiles, within the step between two of them."""
     tail = EmpiricalSurvival.of(np.array(found))
     least = min(level for level in SURVIVAL if level * (len(found) + 1) >= 1)
     for value, p in zip(tail.values, tail.p, strict=True):
@@ -85,8 +85,8 @@ def test_numbers_that_are_no_tail(numbers: tuple[float, ...], shares: tuple[floa
         EmpiricalSurvival(numbers, shares)
 
 
-def test_an_answer_s_doubt_is_the_weighted_sum_of_logarithms(edge_bundle: Path) -> None:
-    """Against the formula in float64, from the answer's own numbers."""
+def test_an_answers_score_is_the_weighted_sum_of_logarithms(edge_bundle: Path) -> None:
+    """Compared with the formula in float64, from the answer's own numbers."""
     rng = np.random.default_rng(1)
     tails = Tails(
         EmpiricalSurvival.of(rng.random(300)),

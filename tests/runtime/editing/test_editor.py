@@ -1,4 +1,4 @@
-"""Edits through an open runtime: seen at once, by every process, undone, previewed, guarded, folded."""
+"""Edits through an open runtime: visible at once in every process, undo, preview, guard, compaction."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TestAdd:
             np.testing.assert_allclose(near.soft_label, [0.3, 0.7, 0], atol=1e-6)
             assert runtime.predict("jazz at noon").probability < 0.99  # not pinned
 
-    def test_unknown_labels_are_asked_back(self, bundle: Path) -> None:
+    def test_unknown_labels_are_refused(self, bundle: Path) -> None:
         with Runtime.open(bundle) as runtime:
             with pytest.raises(LabelError, match="new_labels=True"):
                 runtime.kb.add("jazz", "d")
@@ -110,7 +110,7 @@ class TestNewLabels:
             assert never.label in "abc" and never.probabilities[3] == 0
 
     def test_the_odds_are_the_largest_that_lose_no_held_out_row(self, bundle: Path) -> None:
-        """Of 60 rows 0.3 % is none. Reckoned here in float64 from the soft labels of all rows, by the formula."""
+        """0.3 % of 60 rows is no row. Computed here in float64 from the soft labels of all rows."""
         with Runtime.open(bundle) as runtime:
             done = runtime.kb.add([Row(text, "new") for text in tiny_texts(60, seed=91)], new_labels=True)
             kb, config = runtime.knowledge_base, runtime.manifest.blend
@@ -172,7 +172,7 @@ class TestUndo:
             again = runtime.kb.undo(6)  # an undo is an edit too
             assert again.entry is not None and len(runtime.knowledge_base) == 123
 
-    def test_not_what_a_later_edit_changed(self, bundle: Path) -> None:
+    def test_rows_of_a_later_edit_are_refused(self, bundle: Path) -> None:
         with Runtime.open(bundle) as runtime:
             row = runtime.kb.add("jazz", "a").ids[0]
             runtime.kb.relabel({row: "b"})
@@ -200,7 +200,7 @@ class TestUndo:
 
 
 class TestPreviewAndGuard:
-    def test_a_preview_changes_nothing_and_tells_what_an_edit_does(self, bundle: Path) -> None:
+    def test_a_preview_changes_nothing_and_reports_the_effect(self, bundle: Path) -> None:
         with Runtime.open(bundle) as runtime:
             kb = runtime.knowledge_base
             rows = {kb.id(row): "abc"[(kb.label(row) + 1) % 3] for row in range(60)}
@@ -218,7 +218,7 @@ class TestPreviewAndGuard:
             }
 
     def test_held_out_rows_do_not_find_themselves(self, bundle: Path) -> None:
-        """Rows 90 to 119 are the held-out ones: changing them alone says nothing of new texts."""
+        """Rows 90 to 119 are the held-out rows: a change of these alone must not change a prediction."""
         with Runtime.open(bundle) as runtime:
             kb = runtime.knowledge_base
             own = {kb.id(row): "abc"[(kb.label(row) + 1) % 3] for row in range(90, 120)}
@@ -265,7 +265,7 @@ class TestFold:
             with pytest.raises(UsageError, match="another bundle"):
                 runtime.kb.verify(other)
 
-    def test_what_works_on_exports_says_so(self, bundle: Path) -> None:
+    def test_operations_on_exports_refuse_edits(self, bundle: Path) -> None:
         Bundle.open(bundle).refuse_edits("compact")
         with Runtime.open(bundle) as runtime:
             runtime.kb.add("jazz", "a")
@@ -295,7 +295,7 @@ class TestOthers:
             assert runtime.predict("jazz").label == "c" and runtime.predict("noon").retrieved
 
     def test_many_processes_edit_and_read_at_once(self, bundle: Path) -> None:
-        """No edit is lost, none is made twice, and every answer is one of a state that was in force."""
+        """No edit is lost or repeated, and every prediction comes from a committed state."""
         script = (
             "import sys\n"
             "from reaugkd import Runtime, UsageError\n"
@@ -339,7 +339,7 @@ class TestOthers:
             texts = {runtime.knowledge_base.text(row) for row in range(120, 144)}
             assert texts == {f"jazz {name} {turn}" for name in ("one", "two", "three") for turn in range(8)}
 
-    def test_one_who_waits_in_vain_is_told(self, bundle: Path) -> None:
+    def test_a_timeout_of_the_lock_is_an_error(self, bundle: Path) -> None:
         with Runtime.open(bundle) as runtime, head.write_lock(bundle, 0):
             with pytest.raises(UsageError, match="another edit of the knowledge base is running"):
                 runtime.kb.add("jazz", "a", wait=0.05)

@@ -1,4 +1,4 @@
-"""Edits on a disk that refuses, and edited bundles that are damaged."""
+"""Edits on a failing disk, and damaged bundles with edits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from reaugkd import BundleError, BundleIntegrityError, Runtime, StorageError
 class TestDisk:
     @pytest.mark.parametrize("call", ["pwrite", "fdatasync", "ftruncate"])
     @pytest.mark.parametrize("error", [28, 5])  # ENOSPC, EIO
-    def test_an_edit_that_the_disk_refuses_is_not_made(
+    def test_a_failed_write_makes_no_edit(
         self, bundle: Path, call: str, error: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whichever of the calls fails, and if it had written a part before."""
+        """For a failure of each call, also after a partial write."""
         real = getattr(os, call)
         with Runtime.open(bundle) as runtime:
             runtime.kb.add("half an hour", "a")
@@ -111,7 +111,7 @@ class TestDamage:
                 path.write_bytes(content)
         Runtime.open(bundle).close()
 
-    def test_a_file_that_nobody_listed(self, bundle: Path) -> None:
+    def test_an_unlisted_file(self, bundle: Path) -> None:
         with Runtime.open(bundle) as runtime:
             runtime.kb.add("jazz", "b")
             runtime.kb.compact()

@@ -15,7 +15,7 @@ from reaugkd.runtime.editing.writer import KnowledgeWriter
 
 
 def test_all_neighbours_of_new_labels(bundle: Path) -> None:
-    """Of mass 1 nothing is left to the old labels, whatever the odds."""
+    """If the neighbours have only new labels, old labels get nothing, for any odds."""
     with Runtime.open(bundle) as runtime:
         runtime.kb.remove(ids=[runtime.knowledge_base.id(row) for row in range(120)], auto_compact=False)
         runtime.kb.add([Row(text, "new") for text in tiny_texts(40, seed=5)], new_labels=True, auto_compact=False)
@@ -51,7 +51,7 @@ def test_labels_of_any_script(bundle: Path) -> None:
         assert runtime.predict("noon 1").label in runtime.labels and len(runtime.labels) == 8
 
 
-def test_what_cannot_be_written_down_is_no_edit(bundle: Path) -> None:
+def test_an_edit_that_cannot_be_written_is_refused(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
         for wrong in (
             lambda: runtime.kb.add("noon", "a", why=None),  # type: ignore[arg-type]
@@ -128,7 +128,7 @@ def test_undo_of_an_undo_and_undo_again(bundle: Path) -> None:
             runtime.kb.undo()
 
 
-def test_diff_tells_what_rows_said_then(bundle: Path) -> None:
+def test_diff_shows_the_rows_of_that_time(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
         row = runtime.knowledge_base.id(5)
         old = runtime.knowledge_base.soft_labels[5]

@@ -21,7 +21,7 @@ def journal(bundle: Path) -> Path:
     return next((bundle / "generations").glob("*/journal.jsonl"))
 
 
-def test_a_damaged_journal_is_told_with_every_text(bundle: Path) -> None:
+def test_a_damaged_journal_is_reported_at_every_prediction(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime, Runtime.open(bundle) as other:
         other.kb.add("noon", "a")
         whole = journal(bundle).read_bytes()
@@ -69,7 +69,7 @@ def test_an_interrupt_after_an_edit_is_in_force(bundle: Path, monkeypatch: pytes
 
 
 def test_a_copy_put_back_in_place(bundle: Path, tmp_path: Path) -> None:
-    """An older state, restored file by file as rsync does, and edited by somebody else."""
+    """An older state, restored file by file like by rsync, and edited by another process."""
     with Runtime.open(bundle) as runtime, Runtime.open(bundle) as other:
         runtime.kb.add("night", "b")
         shutil.copytree(bundle / "generations", tmp_path / "backup")
@@ -117,7 +117,7 @@ def test_edits_that_are_gone(bundle: Path) -> None:
         assert len(runtime.kb.log()) == 1 and runtime.predict("noon").label == "a"
 
 
-def test_reading_the_log_while_others_fold(bundle: Path) -> None:
+def test_reading_the_log_during_compactions(bundle: Path) -> None:
     over = threading.Event()
     faults: list[BaseException] = []
 

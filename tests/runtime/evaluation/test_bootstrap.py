@@ -1,4 +1,4 @@
-"""The bootstrap against the metrics on rows really resampled; McNemar against scipy's binomial test."""
+"""The bootstrap against metrics of resampled rows; McNemar's test against scipy's binomial test."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_chunks_hold_every_resample(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(values.shape == (8,) for values in draws["weak"].values())
 
 
-def test_intervals_are_as_wide_as_theory_says() -> None:
+def test_intervals_have_the_theoretical_width() -> None:
     """For an accuracy the standard error is known: sqrt(p (1 - p) / n)."""
     probabilities, gold = systems(1, 1000, 4)
     p = score(probabilities["weak"], gold)["accuracy"]
@@ -94,7 +94,7 @@ def test_intervals_are_as_wide_as_theory_says() -> None:
 
 
 def test_a_difference_is_paired() -> None:
-    """A system against itself differs by nothing in any resample, however wide its own interval."""
+    """The difference of a system and itself is 0 in every resample."""
     probabilities, gold = systems(2, 60, 3)
     draws = draws_of({"one": probabilities["weak"], "two": probabilities["weak"]}, gold, resamples=50)
     low, high = interval(draws["one"]["accuracy"])

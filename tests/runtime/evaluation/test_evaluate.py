@@ -1,4 +1,4 @@
-"""The evaluation against predictions asked for one by one and scored with scikit-learn."""
+"""The evaluation against single predictions scored with scikit-learn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def runtime(bundle: Path) -> Runtime:
 
 @pytest.fixture(scope="module")
 def split(runtime: Runtime) -> Split:
-    """Labels that the bundle has right about half the time."""
+    """Labels that the bundle predicts correctly about half the time."""
     texts = [str(text) for text in tiny_texts(N, seed=9)]
     rng = np.random.default_rng(9)
     said = [runtime.predict(text).label for text in texts]
@@ -93,7 +93,7 @@ def test_all_five_systems_in_the_tables_order(runtime: Runtime, split: Split, te
     assert set(report.differences) == set(METRICS)
 
 
-def test_what_retrieval_changed(runtime: Runtime, split: Split) -> None:
+def test_differences_of_retrieval(runtime: Runtime, split: Split) -> None:
     report = evaluate_bundle(runtime, split)
     scores = {row.system: row.scores for row in report.rows}
     for metric, difference in report.differences.items():
@@ -212,6 +212,6 @@ def test_a_text_that_cannot_be_answered_is_named(runtime: Runtime) -> None:
         (None, {TEACHER: np.ones((N - 1, 3)) / 3}, "wrong shape"),
     ],
 )
-def test_what_does_not_fit(runtime: Runtime, split: Split, names: object, extra: object, message: str) -> None:
+def test_mismatched_arguments(runtime: Runtime, split: Split, names: object, extra: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         evaluate_bundle(runtime, split, names, extra=extra)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Fidelity on three kinds of rows against predictions asked for one by one and figures computed by hand."""
+"""Fidelity on three kinds of rows against single predictions and figures computed by hand."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def others(clean: Split) -> dict[str, Split]:
 
 @pytest.fixture(scope="module")
 def asked() -> dict[str, Arrays]:
-    """What the training side would have said."""
+    """Return the probabilities that the training code would pass."""
     rng = np.random.default_rng(8)
     return {kind: {name: rng.dirichlet(np.ones(3), n) for name in (TEACHER, STUDENT_FP32)} for kind, n in ROWS.items()}
 
@@ -145,7 +145,7 @@ def test_without_the_teacher_there_is_none(runtime: Runtime, clean: Split) -> No
     assert "fidelity" not in format_evaluation(found)
 
 
-def test_the_table_has_every_kind_and_says_what_it_is(report: EvalReport) -> None:
+def test_the_table_describes_every_kind(report: EvalReport) -> None:
     assert report.fidelity is not None
     text = format_evaluation(report)
     lines = text[text.index("fidelity to the teacher") :].splitlines()
@@ -209,7 +209,9 @@ def test_a_distillation_row_of_an_unknown_class(runtime: Runtime, clean: Split, 
         measured(runtime, clean, {DISTILLATION: Split(["alarm"], None, ["z"], "train.jsonl", [5])}, asked)
 
 
-def test_what_does_not_fit(runtime: Runtime, clean: Split, others: dict[str, Split], asked: dict[str, Arrays]) -> None:
+def test_mismatched_arguments(
+    runtime: Runtime, clean: Split, others: dict[str, Split], asked: dict[str, Arrays]
+) -> None:
     full, bare = evaluate(runtime, clean, extra=asked[CLEAN]), evaluate(runtime, clean)
     one = {TYPOS: others[TYPOS]}
     teacher = {TYPOS: {TEACHER: asked[TYPOS][TEACHER]}}

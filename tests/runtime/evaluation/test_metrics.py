@@ -1,4 +1,4 @@
-"""The evaluation's figures against scikit-learn, scipy and sums written out by hand."""
+"""The metrics against scikit-learn, scipy and explicit sums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reaugkd.runtime.evaluation.metrics import METRICS, PROBABILITY_FLOOR, score
 
 
 def random_case(seed: int, n: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probabilities, gold and a teacher's probabilities; few enough rows that some classes are often absent."""
+    """Return probabilities, gold labels and a teacher's probabilities; with few rows, some classes are absent."""
     rng = np.random.default_rng(seed)
     gold = rng.integers(0, classes, n)
     logits = rng.normal(size=(2, n, classes)) * rng.uniform(0.1, 4)
@@ -124,6 +124,6 @@ def test_teacher_columns_are_none_without_a_teacher() -> None:
         ([[0.5, 0.5]], [0], [[0.2, 0.3, 0.5]], "teacher_probabilities has shape"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(probabilities: object, gold: object, teacher: object, message: str) -> None:
+def test_invalid_input_is_refused(probabilities: object, gold: object, teacher: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         score(probabilities, gold, teacher)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Typing errors: what they may do to a text, whatever the text is; and how often they do what they say."""
+"""Typing errors: the allowed changes of any text, and their frequency."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def one(text: str, seed: int = 0, rate: float = RATE) -> str:
 
 
 def slips(word: str) -> dict[str, set[str]]:
-    """Every form of the word with one error behind its first letter, by the kind of error."""
+    """Return every form of the word with one error after its first letter, by the kind of error."""
     at = range(1, len(word))
     found = {
         "drop": {word[:i] + word[i + 1 :] for i in at},
@@ -41,7 +41,7 @@ def slips(word: str) -> dict[str, set[str]]:
 
 
 def touching(letter: str) -> set[str]:
-    """The letters whose keys touch this one's, by the distance of the keys' middles."""
+    """Return the letters of adjacent keys, by the distance of the keys' centres."""
     places = {key: (x + y / 2, y) for y, row in enumerate(KEYBOARD) for x, key in enumerate(row)}
     if not letter.isascii() or letter.lower() not in places:
         return set()
@@ -60,7 +60,7 @@ def test_a_text_with_a_long_word_changes_and_no_other(text: str, seed: int) -> N
 @given(TEXTS, st.integers(0, 5))
 def test_only_letters_of_long_words_change(text: str, seed: int) -> None:
     def frame(text: str) -> str:
-        """All that is no letter, and where the letters stand between."""
+        """Return everything except letters, and the positions of the letters."""
         return re.sub(r"[^\W\d_]+", "x", text)
 
     assert frame(one(text, seed)) == frame(text)
@@ -76,7 +76,7 @@ def test_a_word_gets_one_error_of_the_four(word: str, seed: int) -> None:
 
 
 def test_each_kind_of_error_is_as_frequent() -> None:
-    # No letter twice and no form of two kinds: the error can be told from the form.
+    # No letter twice and no form of two kinds: the form identifies the error.
     word = "chartibold"
     forms = slips(word)
     assert sum(map(len, forms.values())) == len(set().union(*forms.values()))
@@ -89,13 +89,13 @@ def test_each_kind_of_error_is_as_frequent() -> None:
 
 
 @given(st.lists(WORDS, min_size=1, max_size=30), st.floats(0.01, 1))
-def test_as_many_words_as_the_rate_says(words: list[str], rate: float) -> None:
+def test_the_rate_is_the_share_of_changed_words(words: list[str], rate: float) -> None:
     before, after = words, one(" ".join(words), 3, rate).split(" ")
     changed = sum(a != b for a, b in zip(before, after, strict=True))
     assert changed == max(1, round(rate * len(words)))
 
 
-def test_one_long_word_in_four_unless_told_otherwise() -> None:
+def test_the_default_rate_is_one_long_word_in_four() -> None:
     text = " ".join(["alarm"] * 40)
     assert sum(word != "alarm" for word in one(text).split(" ")) == 10
     assert sum(word != "alarm" for word in one(text, rate=1).split(" ")) == 40

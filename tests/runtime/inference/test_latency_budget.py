@@ -37,7 +37,7 @@ def test_with_all_the_time_in_the_world_nothing_changes(path: Path) -> None:
         assert [patient.predict(text) for text in TEXTS] == [usual.predict(text) for text in TEXTS]
 
 
-def test_what_is_spent_and_what_a_search_takes_must_fit() -> None:
+def test_the_time_spent_and_the_search_must_fit() -> None:
     budget = Budget(5.0, 1e6)  # 5 ms, of which a search takes 1
     assert budget.affords(0) and budget.affords(4_000_000)
     assert not budget.affords(4_000_001)
@@ -57,7 +57,7 @@ def test_the_estimate_rises_at_once_and_falls_slowly_to_the_undisturbed_cost() -
 
 
 def test_a_cost_that_was_measured_under_load_is_forgotten() -> None:
-    """Or a runtime opened on a busy machine would never search."""
+    """Otherwise a runtime opened on a busy machine would never search."""
     budget, texts = Budget(5.0, 6e6), 0  # a search was seen to take 6 ms of 5
     while not budget.affords(1_000_000):
         budget.learn(None)
@@ -76,7 +76,7 @@ def test_a_cost_that_was_measured_under_load_is_forgotten() -> None:
 
 @given(st.lists(st.none() | st.integers(0, 10**10), max_size=50))
 def test_the_estimate_is_never_below_the_last_search_nor_the_lowest(taken: list[int | None]) -> None:
-    """Or than four limits, beyond which it does not matter how slow the search was."""
+    """The estimate is limited to four budgets."""
     budget = Budget(5.0, 1e6)
     lowest = 1e6
     for one in taken:
@@ -99,7 +99,7 @@ def test_the_way_back_from_a_pause_does_not_depend_on_how_long_it_was() -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), float("inf"), 1e7, "5"])
-def test_budgets_that_cannot_be_meant(path: Path, wrong: Any) -> None:
+def test_invalid_budgets(path: Path, wrong: Any) -> None:
     with pytest.raises(UsageError, match="budget"):
         Runtime.open(path, budget_ms=wrong)
 
@@ -110,7 +110,7 @@ def test_an_empty_knowledge_base_has_no_search_to_measure(tmp_path: Path) -> Non
 
 
 def test_the_cost_is_that_of_the_calls_alone_and_pauses_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock of its own: the middle one of the calls' times, though some take a thousand times as long."""
+    """With a test clock: the median of the calls, of which some take a thousand times as long."""
     now, calls = 0, []
 
     def spend(nanoseconds: int) -> None:

@@ -21,7 +21,7 @@ def ids(words: str) -> list[int]:
     return [{"[CLS]": 2, "[SEP]": 3, "[UNK]": 1}.get(word) or 4 + WORDS.index(word) for word in words.split()]
 
 
-def test_no_padding_and_our_own_truncation_whatever_the_file_says(file: Path) -> None:
+def test_no_padding_and_the_manifests_truncation_for_any_file(file: Path) -> None:
     tokenizer = TextTokenizer(file, MAX_LENGTH)
     encoding = tokenizer.encode("Alarm at NOON five six")
     assert encoding.ids == ids("[CLS] alarm [UNK] noon five [UNK] [SEP]")
@@ -79,6 +79,6 @@ def test_inputs_are_checked() -> None:
         (("a", None), True, "nothing"),
     ],
 )
-def test_an_unusable_input_says_why(item: object, pair: bool, message: str) -> None:
+def test_an_unusable_input_is_an_error_with_a_reason(item: object, pair: bool, message: str) -> None:
     with pytest.raises(TextError, match=message):
         checked_input(item, pair)

@@ -1,4 +1,4 @@
-"""What was answered, counted: against the answers themselves, from several threads, and read by another's parser."""
+"""Statistics against the predictions themselves, from several threads, and read by an independent parser."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TestCounts:
         assert found["seconds"] > 0
         json.dumps(found, allow_nan=False)
 
-    def test_why_nothing_was_retrieved_and_what_could_not_be_answered(self, path: Path) -> None:
+    def test_reasons_without_retrieval_and_errors(self, path: Path) -> None:
         with Runtime.open(path, retrieval="never") as runtime:
             list(runtime.predict_many([*TEXTS[:5], "", " "], on_error="return"))
             with pytest.raises(TextError):
@@ -180,7 +180,7 @@ class TestDrift:
         found = statistics.stats()["drift"]
         assert found["similarity"] is None and found["agreement"] is not None
 
-    def test_of_few_texts_or_chosen_ones_it_tells_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_drift_from_few_or_selected_texts(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         none = {"similarity": None, "agreement": None}
         with Runtime.open(path, budget_ms=1e-6) as hurried, Runtime.open(path) as runtime:
             for text in TEXTS:
@@ -192,7 +192,7 @@ class TestDrift:
             assert runtime.stats()["drift"] == none
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-    def test_a_forked_child_begins_anew_and_waits_for_nobody(self) -> None:
+    def test_a_forked_child_counts_from_zero_without_a_lock(self) -> None:
         statistics = Statistics(None)
         statistics.count(an_answer())
         with statistics._lock:  # as another thread of the parent may hold it
@@ -215,7 +215,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def parsed(text: str) -> tuple[dict[str, str], Samples]:
-    """Types and samples of a text in format 0.0.4, by the words of its specification; anything else fails."""
+    """Return types and samples of a text in format 0.0.4, by its specification; any other text fails."""
     assert text.endswith("\n")
     types: dict[str, str] = {}
     samples: Samples = {}
@@ -281,7 +281,7 @@ class TestPrometheus:
         _, samples = parsed(statistics.stats().prometheus())
         assert samples["reaugkd_answers_total", (("label", label),)] == 1
 
-    def test_the_last_bucket_holds_what_is_above_every_edge(self) -> None:
+    def test_the_last_bucket_has_the_values_above_every_edge(self) -> None:
         statistics = Statistics()
         statistics.count(an_answer(late=1.0))
         statistics.count(an_answer(late=1e9))

@@ -95,7 +95,7 @@ def test_table_shows_the_first_of_many_neighbours(edge_bundle: Path, tmp_path: P
     assert more.split() == ["...", f"{sum(near.weight for near in answer.neighbours[10:]):.1%}", "6", "more"]
 
 
-def test_table_says_where_no_texts_are_kept(tmp_path: Path) -> None:
+def test_the_table_shows_that_no_texts_are_kept(tmp_path: Path) -> None:
     with Runtime.open(build_tiny_bundle(tmp_path / "tiny", texts=False)) as runtime:
         out = written("table", (1, "noon", runtime.predict("noon")), explain=True)
     assert out.count("(the bundle stores no texts)") == 8

@@ -32,7 +32,7 @@ def bad(row: int) -> BadRow:
 
 
 class Lines:
-    """An output that counts and forgets."""
+    """An output that counts its lines and discards them."""
 
     count = 0
 
@@ -84,7 +84,7 @@ def test_the_first_bad_argument_ends_the_call_and_is_named(runtime: Runtime) -> 
 
 
 def test_answers_come_as_the_rows_do(runtime: Runtime) -> None:
-    """Bad rows in a row, however many, neither hold back the answers before them nor pile up unwritten."""
+    """Consecutive bad rows neither delay earlier answers nor accumulate in memory."""
     out = Lines()
     ahead = 0
 
@@ -101,7 +101,7 @@ def test_answers_come_as_the_rows_do(runtime: Runtime) -> None:
 @pytest.mark.parametrize("share", [0, 1, 1000])
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_stream(runtime: Runtime, share: int) -> None:
-    """All good rows, all bad rows, and good ones among a thousand bad ones."""
+    """Good rows alone, bad rows alone, and good rows among a thousand bad ones."""
 
     def records(count: int) -> Iterator[TextRow | BadRow]:
         for row in range(count):

@@ -20,7 +20,7 @@ class Clock:
 
 
 def shown(written: str) -> str:
-    """What a terminal shows after these characters."""
+    """Return what a terminal shows after these characters."""
     line: list[str] = []
     at = 0
     for mark in written:
@@ -63,7 +63,7 @@ def test_a_shorter_line_leaves_nothing_of_a_longer_one(clock: Clock) -> None:
     assert shown(out.getvalue()) == "x: 999,999/1,000,000 rows, 0 s left"
 
 
-def test_without_a_total_it_tells_the_speed(clock: Clock) -> None:
+def test_without_a_total_it_shows_the_speed(clock: Clock) -> None:
     out = Terminal()
     line = ProgressLine("predict", "row", out, clock=clock)
     clock.now = 104.0

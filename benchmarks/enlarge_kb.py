@@ -1,6 +1,6 @@
-"""A bundle with its knowledge base grown to more rows, to measure what they cost; its answers mean nothing.
+"""Write a copy of a bundle with a larger, synthetic knowledge base, to measure latency; its predictions are useless.
 
-python benchmarks/grow.py BUNDLE ROWS OUT
+python benchmarks/enlarge_kb.py BUNDLE ROWS OUT
 reaugkd bench OUT --data TEXTS
 """
 
@@ -20,14 +20,14 @@ from reaugkd.runtime.inference.threads import default_threads
 
 
 def main(path: Path, rows: int, out: Path) -> None:
-    """Write it."""
+    """Write the copy."""
     refuse_existing(out)
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
     with atomic_directory(out) as folder:
         shutil.copytree(path / "student", folder / "student")
-        SyntheticKb(kb).grow(rows, folder / KB_FOLDER, default_threads())
+        SyntheticKb(kb).enlarge(rows, folder / KB_FOLDER, default_threads())
         seal(folder, replace(manifest, kb=replace(manifest.kb, dtype=DTYPE), kb_rows=rows))
 
 

@@ -1,4 +1,7 @@
-"""A data set's texts of so many tokens, one a line: python benchmarks/of_length.py BUNDLE DATA FEWEST MOST."""
+"""Print a data set's texts with FEWEST to MOST tokens, one a line.
+
+python benchmarks/texts_of_length.py BUNDLE DATA FEWEST MOST
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
 
 def main(path: str, data: str, fewest: int, most: int) -> None:
-    """Print them."""
+    """Print the texts."""
     bundle = Bundle.open(path)
     tokenizer = TextTokenizer(bundle.tokenizer_path, bundle.manifest.max_length)
     for text in choose_split(load_dataset(data), None)[1].texts:

@@ -1,7 +1,7 @@
-"""The measured side of ``footprint``: a fresh process that opens a bundle, answers, and says what that took.
+"""The measured process of `cold_start`: opens a bundle, predicts, and reports times and memory.
 
-Started as ``python -P -c COMMAND``. It reads its orders from stdin and writes its findings to stdout, both one
-JSON object. What it imports at the top is what an import is charged with, so that is the standard library only.
+Started as ``python -P -c COMMAND``. It reads a request from stdin and writes its results to stdout, each one JSON
+object. The imports at the top count as import time, so they are from the standard library only.
 """
 
 from __future__ import annotations
@@ -12,51 +12,51 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-_IMPORT = "from reaugkd.runtime.benchmark.cold_start_probe import main"
+_IMPORT = "from reaugkd.runtime.benchmark.cold_start_process import main"
 COMMAND = f"import time; start = time.perf_counter_ns(); {_IMPORT}; main(start)"
-"""``start`` is taken before anything of this package is imported."""
+"""``start`` is taken before this package is imported."""
 
 
 def main(start: int) -> None:
-    """Follow the orders on stdin: ``{"kind": "runtime" | "session", ...}``.
+    """Run the measurement that is requested on stdin: ``{"kind": "runtime" | "session", ...}``.
 
     Args:
         start: ``perf_counter_ns()`` at the start of the program.
     """
     reading = perf_counter_ns()
-    orders = json.load(sys.stdin)
-    start += perf_counter_ns() - reading  # waiting for orders is not part of a start
-    measured = _runtime(orders, start) if orders["kind"] == "runtime" else _session(orders, start)
+    request = json.load(sys.stdin)
+    start += perf_counter_ns() - reading  # exclude the wait for the request
+    measured = _runtime(request, start) if request["kind"] == "runtime" else _session(request, start)
     json.dump({**measured, **memory()}, sys.stdout)
 
 
 def memory() -> dict[str, int | None]:
-    """This process's resident memory now and at its highest, in bytes; None on other systems than Linux.
+    """Return the current and the peak resident memory of this process, in bytes; None on other systems than Linux.
 
-    Not ``getrusage``: a process inherits its ``ru_maxrss`` from the one that started it.
+    Not ``getrusage``: a process inherits ``ru_maxrss`` from its parent.
     """
     return {"rss_bytes": _status("VmRSS"), "peak_rss_bytes": _status("VmHWM")}
 
 
-def _runtime(orders: dict[str, Any], start: int) -> dict[str, float]:
-    """The whole runtime on ``texts``, the first of them timed."""
+def _runtime(request: dict[str, Any], start: int) -> dict[str, float]:
+    """Measure the runtime: open the bundle, and predict ``texts``, the first of them timed."""
     from ...kb.index.usearch_import import compiled
     from ...kb.storage.ed25519 import PublicKey
     from ..inference.onnxruntime_setup import import_onnxruntime
     from ..runtime import Runtime
 
-    # The engine imports these two only when it opens a bundle; here they count as imports. In this order: with
-    # usearch 2.26 loaded first, importing onnxruntime 1.31 can crash the process.
+    # The runtime imports these two when it opens a bundle; here they count as imports. The order matters: with
+    # usearch 2.26 loaded first, the import of onnxruntime 1.31 can crash the process.
     import_onnxruntime()
     compiled()
 
     imported = perf_counter_ns()
-    signer = None if orders.get("signer") is None else PublicKey(bytes.fromhex(orders["signer"]))
+    signer = None if request.get("signer") is None else PublicKey(bytes.fromhex(request["signer"]))
     runtime = Runtime.open(
-        orders["path"], threads=orders["threads"], retrieval=orders["retrieval"], require_signature=signer
+        request["path"], threads=request["threads"], retrieval=request["retrieval"], require_signature=signer
     )
     opened = perf_counter_ns()
-    texts = [tuple(text) if isinstance(text, list) else text for text in orders["texts"]]
+    texts = [tuple(text) if isinstance(text, list) else text for text in request["texts"]]
     runtime.predict(texts[0])
     answered = perf_counter_ns()
     for text in texts[1:]:
@@ -64,8 +64,8 @@ def _runtime(orders: dict[str, Any], start: int) -> dict[str, float]:
     return _stages(start, imported, opened, answered)
 
 
-def _session(orders: dict[str, Any], start: int) -> dict[str, float]:
-    """ONNX Runtime alone on ready ``feeds``: what any user of the model pays."""
+def _session(request: dict[str, Any], start: int) -> dict[str, float]:
+    """Measure ONNX Runtime alone, with token ids as ``feeds``."""
     import numpy as np
 
     from ..inference.onnxruntime_setup import import_onnxruntime
@@ -73,11 +73,11 @@ def _session(orders: dict[str, Any], start: int) -> dict[str, float]:
     onnxruntime = import_onnxruntime()
     imported = perf_counter_ns()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = orders["threads"]
+    options.intra_op_num_threads = request["threads"]
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(orders["path"], options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(request["path"], options, providers=["CPUExecutionProvider"])
     opened = perf_counter_ns()
-    feeds = [{name: np.array(ids, np.int64) for name, ids in feed.items()} for feed in orders["feeds"]]
+    feeds = [{name: np.array(ids, np.int64) for name, ids in feed.items()} for feed in request["feeds"]]
     session.run(None, feeds[0])
     answered = perf_counter_ns()
     for feed in feeds[1:]:
@@ -94,7 +94,7 @@ def _stages(start: int, imported: int, opened: int, answered: int) -> dict[str, 
 
 
 def _status(field: str) -> int | None:
-    """A size from Linux's account of this process, in bytes."""
+    """Return a size in /proc/self/status, in bytes."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

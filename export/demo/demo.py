@@ -59,7 +59,7 @@ class DemoJob:
     seed: int = 0
     new_intent: str = NEW_INTENT
     rows_per_intent: int = ROWS_PER_INTENT
-    bench: BenchSettings = BenchSettings(seconds=4, processes=0, passes=1)
+    bench: BenchSettings = BenchSettings(seconds=3, processes=0, passes=1)
     export: ExportJob | None = None
 
 
@@ -296,16 +296,11 @@ class _Demo:
         )
 
     def _tfidf(self) -> float:
-        """The test accuracy of TF-IDF and logistic regression, C chosen on the held-out rows."""
-        models = [
-            make_pipeline(
-                TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=strength, max_iter=1000)
-            ).fit(self.splits.train.texts, self.splits.train.labels)
-            for strength in (10.0, 100.0)
-        ]
-        best = max(models, key=lambda model: model.score(self.splits.heldout.texts, self.splits.heldout.labels))
-        test = self.data.dataset.splits["test"]
-        return float(best.score(test.texts, test.labels))
+        """The test accuracy of TF-IDF and logistic regression; C between 10 and 100 makes no difference here."""
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        model = make_pipeline(vectorizer, LogisticRegression(C=10, max_iter=1000))
+        train, test = self.splits.train, self.data.dataset.splits["test"]
+        return float(model.fit(train.texts, train.labels).score(test.texts, test.labels))
 
 
 def _accuracy(report: EvalReport, system: str) -> float:

@@ -83,7 +83,7 @@ def a_text(value: Any, name: str) -> str:
 def a_name(value: Any, name: str) -> str:
     """Check for a name that can be part of a file name and is not ``AVERAGE``."""
     fits = isinstance(value, str) and _NAME.fullmatch(value) is not None and value != AVERAGE
-    require(fits, name, value, f"letters, digits, '_', '-' and '+', for file names; not {AVERAGE!r}")
+    require(fits, name, value, f"letters, digits, '_', '-' and '+': it is part of file names; not {AVERAGE!r}")
     return str(value)
 
 

@@ -17,7 +17,7 @@ from reaugkd.export.training.run_folder import made_from
 LEAST = 'teacher = "bert"\nrecipes = ["kd"]\n[[tasks]]\nname = "one"\ndata = "one.csv"\n'
 
 
-STUDIES = ROOT / "docs" / "studies.md"
+STUDIES = ROOT / "docs" / "reference" / "studies.md"
 
 
 def plan_of(folder: Path, text: str) -> Plan:
@@ -238,8 +238,12 @@ class TestKeys:
 
 
 class TestShipped:
-    def test_the_readmes_study(self, tmp_path: Path) -> None:
-        (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    def test_the_study_in_the_documentation(self, tmp_path: Path) -> None:
+        (block,) = re.findall(
+            r"```toml\n(.*?)```",
+            (ROOT / "docs" / "how-to" / "compare-recipes.md").read_text(encoding="utf-8"),
+            re.DOTALL,
+        )
         (tmp_path / "study.toml").write_text(block, encoding="utf-8")
         (tmp_path / "recipes").symlink_to(ROOT / "recipes")
         plan = load_plan(tmp_path / "study.toml")

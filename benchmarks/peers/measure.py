@@ -38,7 +38,7 @@ from systems import (
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.latency import Quantiles, interleave, visits
 from reaugkd.runtime.data import choose_split, load_dataset
-from reaugkd.runtime.evaluation.typos import shifted
+from reaugkd.runtime.evaluation.typos import add_typos
 
 VISITS, WARM_UP, TEXTS, STARTS = 600, 100, 300, 5
 
@@ -50,7 +50,7 @@ def main(data: Path, built: Path, out: Path) -> None:
     asks = {name: open_system(name, built) for name in SYSTEMS if name != GATED or gated}
     count = min(TEXTS, len(split))
     texts = [split.texts[i] for i in np.random.default_rng(0).choice(len(split), count, replace=False)]
-    mistyped = shifted(split.texts)
+    mistyped = add_typos(split.texts)
     tasks = [_task(ask, texts) for ask in asks.values()]
     interleave(tasks, visits(count, count, 1))  # warms every system up
     taken = interleave(tasks, visits(count, VISITS, 0))

@@ -146,7 +146,7 @@ def _table(report: dict[str, Any]) -> str:
     lines += [f"- {name}: {ratio:.2f}x" for name, ratio in report["ratios"].items()]
     search = report["search"]
     lines += ["", "{rows} keys of {ndim} dimensions, k {k}, {edges} edges, width {width}:".format(**search["setting"])]
-    lines += ["", "| search, after a student's run | recall | p50 us | p95 us | CPU us | MB |", "|---|---|---|---|---|"]
+    lines += ["", "| search, after a student's run | recall | p50 us | p95 us | MB |", "|---|---|---|---|---|"]
     for name, found in search["graphs"].items():
         cells = [f"{found['recall']:.4f}", f"{found['p50_us']:.0f}", f"{found['p95_us']:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} | {found['bytes'] / 1e6:.1f} |")

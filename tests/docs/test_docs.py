@@ -17,7 +17,7 @@ import pytest
 from support.command_line import ok
 from support.paths import ROOT
 
-from reaugkd import errors
+from reaugkd import __all__, errors
 from reaugkd.cli import cli
 
 DOCS = ROOT / "docs"

@@ -91,12 +91,6 @@ class Neighbours(Sequence[Neighbour]):
     def __getitem__(self, index: int | slice) -> Neighbour | tuple[Neighbour, ...]:
         return self._all()[index]
 
-    def __eq__(self, other: object) -> bool:
-        return self._all() == tuple(other) if isinstance(other, Neighbours | tuple) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._all())
-
     def __repr__(self) -> str:
         return f"Neighbours{self._all()!r}"
 

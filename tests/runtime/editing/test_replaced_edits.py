@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.tiny_bundle import build_tiny_bundle
 
-from reaugkd import BundleError, Runtime, UsageError
+from reaugkd import BundleError, BundleIntegrityError, Runtime, UsageError
 from reaugkd.kb.edits.head import write_lock
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.editing.store import KnowledgeStore
@@ -25,10 +25,13 @@ def test_a_damaged_journal_is_reported_at_every_prediction(bundle: Path) -> None
     with Runtime.open(bundle) as runtime, Runtime.open(bundle) as other:
         other.kb.add("noon", "a")
         whole = journal(bundle).read_bytes()
+        stream = runtime.predict_many(["jazz", "noon"], on_error="return")
         journal(bundle).write_bytes(whole.replace(b"noon", b"moon"))
         for _ in range(3):
             with pytest.raises(BundleError, match="damaged"):
                 runtime.predict("jazz")
+        found = list(stream)
+        assert [type(error) for error in found] == [BundleIntegrityError] * 2
         journal(bundle).write_bytes(whole)
         assert runtime.predict("noon").label == "a"
 

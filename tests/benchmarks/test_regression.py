@@ -78,8 +78,8 @@ def test_the_report(regression: ModuleType) -> None:
     assert any(line.startswith(regression.STREAM) and line.endswith("new") for line in shown)
     assert any("stored with Fast 9000" in line and "now Slow 1" in line for line in shown)
     same = regression.report(stored, stored)
-    assert "nothing moved beyond its noise\n" in same and "stored with" not in same
-    assert "nothing is stored yet: --update stores these" in regression.report(None, now)
+    assert "no ratio has changed\n" in same and "stored with" not in same
+    assert "no ratios are stored yet; --update stores these" in regression.report(None, now)
 
 
 def test_stored_ratios_are_read(regression: ModuleType) -> None:

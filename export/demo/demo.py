@@ -125,7 +125,8 @@ class _Demo:
         seed = f" --seed {self.job.seed}" if self.job.seed else ""
         self.page.step(
             "The student alone",
-            "The teacher is the encoder, fine-tuned. The student is a smaller copy that learns its answers.",
+            "The teacher is the encoder, fine-tuned. The student is a smaller copy that learns its answers. "
+            "Accuracy on the test questions, here and below:",
             f"reaugkd train --data {self.out / DATA} --teacher ENCODER --recipe {self.out / RECIPE.name}{seed} "
             f"--out {self.out / RUN}",
             f"reaugkd export {self.out / RUN} --out {self.out / BUNDLE}",

@@ -45,7 +45,7 @@ class Page:
 
     def text(self, text: str, indent: str = _INDENT) -> None:
         """A paragraph."""
-        for line in textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent):
+        for line in textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False):
             self._say(line)
 
     def lines(self, *lines: str) -> None:

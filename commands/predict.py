@@ -110,6 +110,8 @@ def predict(
     if gated and no_retrieval:
         raise UsageError("give either --gated or --no-retrieval", found="both")
     retrieval: Any = "never" if no_retrieval else "gated" if gated else "always"
+    if stats_path is not None and stats_path != "-" and Path(stats_path).absolute() == Path(target).absolute():
+        raise UsageError("--output and --stats name the same file", found=target, remedy="Give two files.")
     if stats_path == target == "-":
         raise UsageError(
             "the predictions and --stats cannot both go to stdout", remedy="Name a file with --output or --stats."

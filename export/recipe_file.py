@@ -83,11 +83,16 @@ def _replace_nested(target: _T, path: list[str], value: Any) -> _T:
     return replace(target, **{path[0]: value})  # type: ignore[type-var]
 
 
+_OLD_KEYS = {"retrieval.cautious": "one_se_rule"}
+"""Keys of version 0.1.0, which its finished runs have in run.json."""
+
+
 def _build(kind: type[_T], table: Mapping[str, Any], where: str) -> _T:
     hints = get_type_hints(kind)
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    for name, value in table.items():
+    for given, value in table.items():
+        name = _OLD_KEYS.get(where + given, given)
         if name not in known:
             raise RecipeError(
                 f"unknown key {where + name!r}",

@@ -209,7 +209,7 @@ class KnowledgeBase:
 
     @property
     def pins(self) -> NDArray[np.bool_] | None:
-        """Which rows alone answer texts like their own, bool [n]; None for no rows."""
+        """Which rows are pinned, bool [n]; None if no row is. A pinned row decides what its own text gets."""
         return self._pins
 
     @property

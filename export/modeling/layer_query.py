@@ -18,7 +18,10 @@ from .tokens import TokenRows
 from .training_loop import outputs_of
 
 WHITENING = 0.5
-"""Of the principal components (`fit_pca`); chosen by held-out likelihood on banking77 among 0, 0.25 and 0.5."""
+"""Exponent of the whitening of the principal components (`fit_pca`).
+
+Chosen among 0, 0.25 and 0.5 by the held-out likelihood on banking77.
+"""
 
 
 def fit_layer_query(student: EncoderClassifier, rows: TokenRows, dim: int) -> LinearLayer:

@@ -262,6 +262,8 @@ def run_job(job: CellJob) -> str | None:
         notes = CellNotes(job.settings, job.inputs, round(time.monotonic() - began, 3), CELL_FORMAT)
         write_cell(cell_file(job.out, job.cell), job.cell, result, notes)
     except SystemExit:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(128 + signal.SIGTERM)  # the pool would catch the exception and wait for the next job
     except Exception as error:
         traceback.print_exc()

@@ -59,7 +59,7 @@ def array_of(data: NDArray[np.uint8], kinds: Collection[np.dtype[Any]]) -> NDArr
     except Exception as error:  # invalid bytes raise several kinds of errors, and warnings
         raise ValueError("not a NumPy array of version 1.0") from error
     if kind not in kinds or by_columns:
-        raise ValueError(f"an array of {np.lib.format.dtype_to_descr(kind)!r:.80}")
+        raise ValueError(f"an array of {kind.str!r:.80}")
     if len(shape) > _MOST_DIMENSIONS or not all(type(size) is int and 0 <= size <= _MOST_ROWS for size in shape):
         raise ValueError(f"the shape {shape!r:.80}")
     body = data[head.tell() :]

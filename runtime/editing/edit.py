@@ -45,7 +45,7 @@ class Row:
         return checked_labelling(Labelling(self.label, self.soft, pin=self.soft is None))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edit:
     """The result of an edit.
 

@@ -54,11 +54,10 @@ from .undo import check_undo, entry_to_undo
 from .verify import Verified, verify_history
 from .writer import KnowledgeWriter
 
-_COMPACT_SHARE, _COMPACT_ROWS = (
-    0.2,
-    256,
-)  # automatic compaction: share of edited rows, and minimum
+_COMPACT_SHARE = 0.2  # automatic compaction when more than this share of the rows was edited,
+_COMPACT_ROWS = 256  # and more than so many
 
+_Labels = str | Mapping[str, float]
 _Make = Callable[[OverlayKnowledgeBase, int], ChangeBuilder | Change]
 
 
@@ -150,7 +149,10 @@ class KnowledgeEditor:
 
     def relabel(
         self,
-        rows: Mapping[int, str | Mapping[str, float]] | Mapping[Text, str | Mapping[str, float]],
+        rows: Mapping[int, _Labels]
+        | Mapping[str, _Labels]
+        | Mapping[tuple[str, str], _Labels]
+        | Mapping[Text, _Labels],
         *,
         new_labels: bool = False,
         **options: Unpack[EditKeywords],

@@ -288,7 +288,7 @@ def unknown_label(name: str, known: Sequence[str], row: int | None = None) -> La
     )
 
 
-def rows_of_mapping(rows: Mapping[int, object] | Mapping[Text, object]) -> list[tuple[int | Text, Row]]:
+def rows_of_mapping(rows: Mapping[Any, object]) -> list[tuple[int | Text, Row]]:
     """Ids or texts, and the new labels of their rows.
 
     Raises:

@@ -62,7 +62,7 @@ class KnowledgeWriter:
         """
         with self._locked(options):
             kb = self._store.edited()
-            change = make(kb, self._next_id())
+            change = make(kb, self._next_id(kb))
             if not change:
                 return None
             kb.check(change)
@@ -238,7 +238,7 @@ class KnowledgeWriter:
                 self._store.view.head.seq + 1,
                 "",
                 pins=True,
-                next_id=self._next_id(),
+                next_id=self._next_id(kb),
                 related=_moved(self._store.related(), kb),
                 recall=recall,
                 new_label_odds=kb.new_label_odds,
@@ -278,8 +278,8 @@ class KnowledgeWriter:
             shutil.rmtree(folder, ignore_errors=True)
         return any(folder.exists() for folder in old)
 
-    def _next_id(self) -> int:
-        snapshot, kb = self._store.view.snapshot, self._store.edited()
+    def _next_id(self, kb: OverlayKnowledgeBase) -> int:
+        snapshot = self._store.view.snapshot
         first = kb.base.next_id() if snapshot.next_id is None else snapshot.next_id
         return kb.next_id(first)
 

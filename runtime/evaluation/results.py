@@ -18,7 +18,7 @@ SYSTEMS = (TEACHER, STUDENT_FP32, STUDENT, RETRIEVAL, BLEND, GATED)
 """The systems in the order of the tables."""
 
 RESAMPLES, CONFIDENCE, SEED = 1000, 0.95, 0
-"""Of the bootstrap."""
+"""Settings of the bootstrap."""
 
 
 @dataclass(frozen=True)

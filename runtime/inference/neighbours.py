@@ -83,6 +83,16 @@ class Neighbours(Sequence[Neighbour]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the same rows were found, with the same similarities and weights, bit for bit."""
+        return self._key() == other._key() if isinstance(other, Neighbours) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[bytes, bytes, bytes]:
+        return self.rows.tobytes(), self.similarities.tobytes(), self.weights.tobytes()
+
     @overload
     def __getitem__(self, index: int) -> Neighbour: ...
     @overload
@@ -90,12 +100,6 @@ class Neighbours(Sequence[Neighbour]):
 
     def __getitem__(self, index: int | slice) -> Neighbour | tuple[Neighbour, ...]:
         return self._all()[index]
-
-    def __eq__(self, other: object) -> bool:
-        return self._all() == tuple(other) if isinstance(other, Neighbours | tuple) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._all())
 
     def __repr__(self) -> str:
         return f"Neighbours{self._all()!r}"

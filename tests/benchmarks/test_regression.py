@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = ROOT / "benchmarks" / "regression.py"
 
+WORDS = [("noon", "a"), ("jazz", "b"), ("rain", "c"), ("wake", "a"), ("song", "b"), ("snow", "c")]
+
 
 @pytest.fixture(scope="module")
 def regression() -> ModuleType:
@@ -72,12 +74,12 @@ def test_the_report(regression: ModuleType) -> None:
     now = {"host": host("Slow 1"), "ratios": {regression.RETRIEVAL: [1.5, 1.6, 1.7], regression.STREAM: [1.9]}}
     shown = regression.report(stored, now).splitlines()
     assert "WORSE: retrieval / student 1.200 -> 1.600" in shown
-    assert any(line.startswith(regression.INT8) and line.endswith("not at hand") for line in shown)
+    assert any(line.startswith(regression.INT8) and line.endswith("not measured") for line in shown)
     assert any(line.startswith(regression.STREAM) and line.endswith("new") for line in shown)
     assert any("stored with Fast 9000" in line and "now Slow 1" in line for line in shown)
     same = regression.report(stored, stored)
-    assert "nothing moved beyond its noise\n" in same and "stored with" not in same
-    assert "nothing is stored yet: --update stores these" in regression.report(None, now)
+    assert "no ratio has changed\n" in same and "stored with" not in same
+    assert "no ratios are stored yet; --update stores these" in regression.report(None, now)
 
 
 def test_stored_ratios_are_read(regression: ModuleType) -> None:
@@ -86,7 +88,16 @@ def test_stored_ratios_are_read(regression: ModuleType) -> None:
     assert json.loads(text) == now and len(text.splitlines()) == 7
 
 
+def write_data(demo: Path) -> None:
+    """Write the demo's data set: texts that the tiny bundle's tokenizer knows."""
+    rows = "".join(f"{word} {other},{label}\n" for word, label in WORDS for other, _ in WORDS)
+    (demo / "banking77").mkdir()
+    for split in ("train", "test"):
+        (demo / "banking77" / f"{split}.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+
+
 def test_one_round_takes_every_ratio(regression: ModuleType, tmp_path: Path) -> None:
+    write_data(tmp_path)
     gate = {"threshold": 0.5, "epsilon": 0.1, "delta": 0.1, "rows": 50, "losses": 0, "retrieved": 0.5}
     for name in ("bundle", "float32"):
         reseal(build_tiny_bundle(tmp_path / name), gate=gate)
@@ -103,6 +114,7 @@ def test_one_round_takes_every_ratio(regression: ModuleType, tmp_path: Path) -> 
 
 
 def test_rounds_are_processes_of_their_own(regression: ModuleType, tmp_path: Path) -> None:
+    write_data(tmp_path)
     build_tiny_bundle(tmp_path / "bundle")
     found = regression.measure(tmp_path, rounds=1)
     assert {regression.PREDICT, regression.RETRIEVAL, regression.SEARCH} <= set(found)

@@ -91,7 +91,7 @@ def test_the_table_has_a_line_for_each(report: SweepReport) -> None:
     for line, one in zip(lines[1:4], report.cells[:3], strict=True):
         assert f"{one.overhead.p50_percent:+.1f} %" in line and line.split()[1] == f"{one.total.p50_us:.0f}"
         assert line.endswith(f"{one.throughput.speedup:.2f}") and f"  {one.growth.ratio:.2f}  " in line
-    assert "64, beyond them copies of these" in shown and "WARNING" not in shown
+    assert "64, then copies of these" in shown and "WARNING" not in shown
 
 
 @pytest.mark.parametrize("stops", ["", "throughput"])

@@ -372,3 +372,8 @@ def test_objective_settings_that_are_not_finite_are_refused(value: float) -> Non
                 with pytest.raises(RecipeError, match=f"{name}: {setting} is out of range"):
                     registry.build([ObjectiveRecipe(name, 1.0, {setting: value})])
     assert known > 10
+
+
+def test_a_recipe_of_version_0_1_0_is_read() -> None:
+    """Its finished runs have the old name of ``one_se_rule`` in run.json."""
+    assert recipe_from_dict({"retrieval": {"cautious": False}}).retrieval.one_se_rule is False

@@ -114,7 +114,7 @@ def test_without_retrieval_the_student_answers_alone(path: Path, runtime: Runtim
     with Runtime.open(path, retrieval="never") as alone:
         for text in tiny_texts(20, seed=5):
             got, both = alone.predict(text), runtime.predict(text)
-            assert not got.retrieved and got.neighbours == () and got.retrieval_probabilities is None
+            assert not got.retrieved and not got.neighbours and got.retrieval_probabilities is None
             assert got.student_weight == 1.0
             assert got.probabilities.tobytes() == got.student_probabilities.tobytes()
             assert got.probabilities.tobytes() == both.student_probabilities.tobytes()

@@ -293,13 +293,14 @@ main()
 
     @pytest.mark.parametrize(
         ("number", "code"),
-        [(signal.SIGTERM, 143), (signal.SIGKILL, -9)],
-        ids=["term", "kill"],
+        [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+        ids=["int", "term", "kill"],
     )
     def test_the_workers_end_and_the_next_run_resumes(
         self, tmp_path: Path, use: Callable[..., None], number: signal.Signals, code: int
     ) -> None:
         study, out, process, reader = self.begin(tmp_path)
+        assert "another run of this study is in progress" in refused("study", study, "--out", out)
         process.send_signal(number)
         done = finish(process)
         assert done.code == code

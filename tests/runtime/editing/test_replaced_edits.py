@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.tiny_bundle import build_tiny_bundle
 
-from reaugkd import BundleError, Runtime, UsageError
+from reaugkd import BundleError, BundleIntegrityError, Runtime, UsageError
 from reaugkd.kb.edits.head import write_lock
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.editing.store import KnowledgeStore
@@ -31,6 +31,14 @@ def test_a_damaged_journal_is_reported_at_every_prediction(bundle: Path) -> None
                 runtime.predict("jazz")
         journal(bundle).write_bytes(whole)
         assert runtime.predict("noon").label == "a"
+
+
+def test_a_stream_returns_the_error_of_edits_that_it_cannot_read(bundle: Path) -> None:
+    with Runtime.open(bundle) as runtime, Runtime.open(bundle) as other:
+        stream = runtime.predict_many(["jazz", "noon"], on_error="return")
+        other.kb.add("noon", "a")
+        journal(bundle).write_bytes(journal(bundle).read_bytes().replace(b"noon", b"moon"))
+        assert [type(answer) for answer in stream] == [BundleIntegrityError] * 2
 
 
 def test_an_interrupt_in_the_middle_of_taking_edits_in(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_a_text_that_is_late_already_is_answered_by_the_student(path: Path) -> N
         alone = hurried.with_retrieval("never")
         for text in TEXTS:
             found = hurried.predict(text)
-            assert found.reason == "budget" and not found.retrieved and found.neighbours == ()
+            assert found.reason == "budget" and not found.retrieved and not found.neighbours
             assert found.probabilities.tobytes() == alone.predict(text).probabilities.tobytes()
         again: Runtime = pickle.loads(pickle.dumps(hurried))
         assert again.predict(TEXTS[0]).reason == "budget"

@@ -92,14 +92,14 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
 @click.option(
     "--query",
     type=click.Choice(["layers", "distilled"]),
-    help="Query of the student: from the states of all layers, or distilled (trained to match the teacher's "
-    "keys).  [default: the recipe's]",
+    help="Query of the student: a head on all layers, fitted after distillation, or distilled (the head that the "
+    "recipe's objectives trained).  [default: the recipe's]",
 )
 @click.option(
     "--keys",
     type=click.Choice(["student", "teacher", "both"]),
-    help="Keys of the knowledge base: the student's queries, the teacher's projected embeddings, or both (their mean).  "
-    "[default: the recipe's]",
+    help="Keys of the knowledge base: the student's queries, the teacher's projected embeddings, or both (their "
+    "mean).  [default: the recipe's]",
 )
 @click.option(
     "--weight",

@@ -17,6 +17,7 @@ import pytest
 from support.command_line import ok
 from support.paths import ROOT
 
+from reaugkd import __all__, errors
 from reaugkd.cli import cli
 
 DOCS = ROOT / "docs"
@@ -153,6 +154,12 @@ def test_pages_that_the_code_names_are_there() -> None:
             assert (ROOT / page).is_file(), f"{file}: {page}"
 
 
+def test_the_api_page_has_every_public_name() -> None:
+    page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    missing = [name for name in __all__ if not (hasattr(errors, name) or re.search(rf"reaugkd\.{name}\b", page))]
+    assert missing == ["__version__"]
+
+
 def test_few_blocks_are_not_run() -> None:
     skipped = [block for page in (README, TUTORIAL) for block in blocks(page) if block.skipped]
     assert len(skipped) <= 4
@@ -178,12 +185,12 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_models.write_bert(folder / "sentence-transformers" / "all-MiniLM-L6-v2")
     (folder / "tiny.toml").write_text(TINY_RECIPE)
     with contextlib.chdir(folder):
-        reaugkd("train --data demo/banking77 --teacher sentence-transformers/all-MiniLM-L6-v2 --out demo/run".split())
-        reaugkd("export demo/run --out demo/bundle".split())
+        call("train --data demo/banking77 --teacher sentence-transformers/all-MiniLM-L6-v2 --out demo/run".split())
+        call("export demo/run --out demo/bundle".split())
     return folder
 
 
-def reaugkd(words: list[str]) -> None:
+def call(words: list[str]) -> None:
     ok(*words, *TINY.get(words[0], ()))
 
 
@@ -198,7 +205,7 @@ def run(page: Path, folder: Path) -> None:
             for line in block.text.splitlines() if block.language == "bash" else ():
                 words = shlex.split(line, comments=True)
                 if words[:1] == ["reaugkd"]:
-                    reaugkd(words[1:])
+                    call(words[1:])
                 elif words:
                     subprocess.run(words, check=True)
 

@@ -39,7 +39,7 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | No
     "--max-loss",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="Largest share of retrieval's gain to lose, such as 0.05. The smallest size within it is used.",
+    help="Largest share of retrieval's gain in NLL that may be lost, such as 0.05; the smallest such size is chosen.",
 )
 @click.option("--no-texts", is_flag=True, help="Do not store texts in the new knowledge base.")
 @with_json

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.option(
     "--split",
     metavar="NAME",
-    help="Split to score: train, dev, test or all.  [default: test if it has labels, else dev]",
+    help="Split to score: train, dev, test or all (every row; for a file of rows not used in training).  "
+    "[default: test if it has labels, else dev]",
 )
 @with_task
 @click.option(

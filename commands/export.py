@@ -52,7 +52,12 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     show_default=True,
     help="Quantization of the student: dynamic (int8) or none (float32).",
 )
-@click.option("--allow-quality-loss", is_flag=True, help="Write the bundle even if it misses the quality floors.")
+@click.option(
+    "--allow-quality-loss",
+    is_flag=True,
+    help="Write the bundle even if it misses the quality floors: 95 % of held-out labels kept, at most 1 % "
+    "accuracy lost, 30 % of neighbours kept.",
+)
 @click.option(
     "--kb-texts",
     type=click.Choice(["plain", "hash", "none"]),
@@ -85,17 +90,22 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     help="File with more texts for the knowledge base. The teacher labels them; labels in the file are ignored.",
 )
 @click.option(
-    "--query", type=click.Choice(["layers", "distilled"]), help="Query of the student.  [default: the recipe's]"
+    "--query",
+    type=click.Choice(["layers", "distilled"]),
+    help="Query of the student: a head on all layers, fitted after distillation, or distilled (the head that the "
+    "recipe's objectives trained).  [default: the recipe's]",
 )
 @click.option(
     "--keys",
     type=click.Choice(["student", "teacher", "both"]),
-    help="Keys of the knowledge base.  [default: the recipe's]",
+    help="Keys of the knowledge base: the student's queries, the teacher's projected embeddings, or both (their "
+    "mean).  [default: the recipe's]",
 )
 @click.option(
     "--weight",
     type=click.Choice(["auto", "constant", "buckets", "logistic"]),
-    help="Form of the mixture weight.  [default: the recipe's]",
+    help="Form of the student's weight: constant, buckets (four values by top similarity), logistic (of five "
+    "features), or auto (by cross-validation).  [default: the recipe's]",
 )
 @click.option(
     "--keep-heldout/--leave-heldout",

@@ -18,7 +18,7 @@ from .options import PATH
     type=click.IntRange(1),
     default=4096,
     metavar="N",
-    help="Largest number of rows of the knowledge base; larger ones are refused.  [default: 4096]",
+    help="Refuse a knowledge base with more rows.  [default: 4096]",
 )
 def fuse(bundle: Path, out: Path, max_rows: int) -> None:
     """Write BUNDLE as one ONNX file with student, knowledge base and blend, for any ONNX Runtime (C#, Java, browser).

@@ -82,13 +82,13 @@ def _with_edit_options(command: Callable[..., None]) -> Callable[..., None]:
             "auto_compact",
             flag_value=False,
             default=True,
-            help="Do not compact the edit log automatically.",
+            help="Do not compact the edit log automatically (after edits of more than 20 % of the rows and 256 rows).",
         ),
         click.option(
             "--guard",
             callback=_share,
             metavar="SHARE",
-            help="Largest share of held-out rows whose prediction may change; an edit that changes more is refused.",
+            help="Refuse the edit if it changes more than this share of the held-out predictions, such as 0.5%.",
         ),
         click.option("--preview", is_flag=True, help="Show which held-out predictions change, and write nothing."),
         _WHO,
@@ -225,7 +225,7 @@ def relabel(
 @with_json
 @without_blas_threads
 def undo(bundle: Path, number: int | None, options: EditKeywords, json_path: str | None) -> None:
-    """Take edit NUMBER back. Default: the last edit."""
+    """Take edit NUMBER back. Default: the last edit in force that is neither an undo nor a compaction."""
     from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle)

@@ -57,9 +57,8 @@ def _input_formats() -> list[str]:
 @click.option(
     "--abstain",
     metavar="GOAL",
-    help="Abstain if the prediction is too uncertain for a goal: coverage=95% (answer this share of texts like the "
-    "held-out ones), error=2% (at most this share of the answers is wrong, certified) or threshold=N (highest "
-    "rejection score of an answer).",
+    help="Abstain if the rejection score is too high. GOAL is coverage=95% (answer 95 % of texts like the held-out "
+    "rows), error=2% (at most 2 % of the answers are wrong, certified) or threshold=N (answer up to score N).",
 )
 @click.option(
     "--stats",
@@ -90,8 +89,8 @@ def predict(
 ) -> None:
     """Predict the label of each TEXT, or of each row of --input, with the bundle BUNDLE.
 
-    If the bundle was trained on pairs, every two TEXTs are a pair. A row of --input that cannot be used gets an error
-    record in its place; the number of these rows is printed to stderr.
+    For a bundle of text pairs, give two TEXTs per pair: A B C D are the pairs (A, B) and (C, D). A row of --input that
+    cannot be used gets an error record in its place; the number of these rows is printed to stderr.
     """
     from ..runtime.decision.abstention_goal import Abstain
     from ..runtime.output.prediction_stream import (

@@ -19,8 +19,8 @@ from .options import PATH
 def sign(bundle: Path | None, key: Path | None, new_key: Path | None) -> None:
     """Check BUNDLE and sign its manifest, or create a key pair. Needs pip install 'reaugkd[sign]'.
 
-    `--require-signature KEY.pub.pem` (predict, eval, bench, inspect) and `Runtime.open(...,
-    require_signature="KEY.pub.pem")` refuse a bundle that the owner of the key did not sign.
+    `--require-signature KEY.pub.pem` (predict, eval, bench, inspect, kb verify) and
+    `Runtime.open(..., require_signature="KEY.pub.pem")` refuse a bundle that the owner of the key did not sign.
     """
     from ..kb.storage.ed25519 import new_key_pair, read_private_key
     from ..runtime.bundle.manifest import SIGNATURE_FILE

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
     "--data",
     type=PATH,
     metavar="DIR",
-    help="Base folder of relative data paths.  [default: the study's folder]",
+    help="Folder that relative data paths start from.  [default: the study's folder]",
 )
 @click.option("--teacher", metavar="MODEL", help="Hub id or folder of a teacher that replaces the study's.")
 @click.option(
     "--processes",
     type=click.IntRange(1),
     metavar="N",
-    help="Number of parallel cells.  [default: one per GPU, or one per core without a GPU]",
+    help="Number of cells (one recipe, task and seed) that run at the same time.  "
+    "[default: one per GPU, or one per core without a GPU]",
 )
 @click.option(
     "--report-only", is_flag=True, help="Write tables and plots of the finished cells only, without training."

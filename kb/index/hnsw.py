@@ -39,8 +39,8 @@ class IndexConfig:
         ndim: dimensions of a key.
         dtype: type of stored keys: ``"i8"`` or ``"f16"``; ``"f32"`` in early bundles.
         connectivity: edges per node of the graph (HNSW's M), at least 2.
-        expansion_add: breadth of the search at insertion (efConstruction).
-        expansion_search: breadth of the search for a query (ef); a larger value is slower and has a higher recall.
+        expansion_add: search width at insertion (efConstruction).
+        expansion_search: search width for a query (``ef_search``); a larger value is slower and has a higher recall.
 
     Raises:
         UsageError: a value is outside its range.
@@ -242,7 +242,7 @@ class VectorIndex:
         return keys.view(np.int64), 1.0 - distances
 
     def set_ef_search(self, expansion_search: int) -> None:
-        """Set ``ef_search``, the breadth of later searches.
+        """Set ``ef_search``, the search width of later searches.
 
         Raises:
             UsageError: out of range.

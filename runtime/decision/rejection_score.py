@@ -2,12 +2,12 @@
 
     distance        d = 1 - mean of the top min(4, k) similarities                     (Sun et al., ICML 2022)
     uncertainty     u = sum_c (s_c (1 - s_c))^0.1, the student's generalized entropy   (GEN: Liu et al., CVPR 2023)
-    disagreement    a = 1 - sum_c s_c r_c: student and neighbours, each drawing a label, draw different ones
+    disagreement    g = 1 - sum_c s_c r_c: student and neighbours, each drawing a label, draw different ones
 
 for the student's probabilities s and the neighbours' probabilities r. The p-value of a signal is the share of held-out
 rows whose signal is at least as large. Fisher's method with weights (Good, 1955) combines the p-values:
 
-    rejection score = - ln p_d - ln p_u - 1/2 ln p_a
+    rejection score = - ln p_d - ln p_u - 1/2 ln p_g
 
 All held-out rows have known labels, so the score assumes nothing about out-of-scope texts. Without neighbours the score
 is the uncertainty part alone. p-values are stored at a few quantiles, interpolated linearly between them; a p-value
@@ -151,8 +151,8 @@ class Tails:
         """The rejection score of one answer.
 
         The student was not trained on edits, so its signals count less for edited rows: with a part m of the answer on
-        labels that edits added, uncertainty and disagreement are multiplied by 1 - m; with a part a from a pinned row,
-        all three signals are multiplied by 1 - a.
+        labels that edits added, uncertainty and disagreement are multiplied by 1 - m; with a part h from a pinned row,
+        all three signals are multiplied by 1 - h.
 
         Args:
             student: [c], the student's probabilities.

@@ -96,7 +96,7 @@ def write_demo_data(
     """Write the demo's rows as CSV files into ``folder``, which the commands can read too, and read them.
 
     Args:
-        rows: ``train`` and ``test``, as of `read_banking77`.
+        rows: ``train`` and ``test``, in the form that `read_banking77` returns.
         folder: gets train.csv, test.csv, `MORE_TEXTS`, new_intent.csv and new_intent_test.csv; files of these names
             are replaced.
         seed: of the choice of train rows.

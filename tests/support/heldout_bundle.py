@@ -29,7 +29,7 @@ def build_heldout_bundle(path: Path, rows: int = 400, unrelated: int | None = No
         path: where to.
         rows: rows of the knowledge base.
         unrelated: those that know nothing of the held-out ones; all unless given.
-        options: as of `build_tiny_bundle`.
+        options: same as `build_tiny_bundle`.
     """
     # 7-bit weights give the same integers on every processor, so the gain is the same too.
     build_tiny_bundle(path, rows=rows, reduce_range=True, **options)  # type: ignore[arg-type]

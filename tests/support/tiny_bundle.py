@@ -60,7 +60,7 @@ def build_tiny_bundle(
         seed: of everything random; other seeds give other weights.
         dtype: of the keys.
         reduce_range: weights of 7 bits, whose products no processor saturates: the same integers everywhere.
-        label_loss: as of `KnowledgeBase.build`; above 0, and with more than 16 labels, only the likeliest are kept.
+        label_loss: same as `KnowledgeBase.build`; above 0, and with more than 16 labels, only the likeliest are kept.
     """
     rng = np.random.default_rng(seed)
     model, tokenizer_path = path / MODEL_FILE, path / TOKENIZER_FILE

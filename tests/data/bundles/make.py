@@ -57,7 +57,7 @@ def write(name: str) -> None:
     {"v1": dense, "v2": likeliest}[name](path)
     manifest = json.loads((path / "manifest.json").read_text())
     for golden in manifest["golden"]:
-        golden["tolerance"] = 0.05 * float(np.ptp(golden["logits"]))  # as of an export
+        golden["tolerance"] = 0.05 * float(np.ptp(golden["logits"]))  # the tolerance of an export
     libraries = {library: version(library) for library in ("onnxruntime", "usearch", "numpy", "tokenizers")}
     reseal(path, golden=manifest["golden"], versions={"reaugkd": "0.1.0", **libraries})
     with Runtime.open(path) as runtime:

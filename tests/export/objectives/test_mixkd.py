@@ -20,7 +20,8 @@ from transformers import BertModel
 
 from reaugkd.errors import RecipeError
 from reaugkd.export import objectives
-from reaugkd.export.modeling.encoder import Outputs, load_encoder
+from reaugkd.export.modeling.checkpoint import load_encoder
+from reaugkd.export.modeling.encoder import Outputs
 from reaugkd.export.modeling.teacher import load_fine_tuned
 from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.objectives.base import Distillation, DistillationStep

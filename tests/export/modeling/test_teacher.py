@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support import tiny_models as tinymodels
 from support.tiny_models import LABELS
 from transformers import AutoModel, AutoModelForSequenceClassification
@@ -40,7 +42,7 @@ def test_classifiers_are_recognised(tiny_bert: Path, tmp_path: Path) -> None:
 
 def order_of(names: list[str], label_names: tuple[str, ...] = LABELS) -> list[int]:
     config = tinymodels.bert_config(id2label=dict(enumerate(names)))
-    return match_labels("a-model", config, label_names)
+    return list(match_labels("a-model", config, label_names).order)
 
 
 def test_labels_are_matched_by_name() -> None:
@@ -57,20 +59,57 @@ def test_generic_names_are_matched_by_position() -> None:
 
 def test_names_that_differ_only_in_case_are_distinguished() -> None:
     assert order_of(["us", "US"], ("US", "us")) == [1, 0]
+    assert order_of(["us", "US", "it"], ("US", "it")) == [1, 2]
     with pytest.raises(ModelError):
-        order_of(["us", "US", "it"], ("US", "it"))
+        order_of(["us", "US", "it"], ("Us", "it"))
 
 
 @pytest.mark.parametrize(
     "names",
-    [["alarm", "music"], ["alarm", "music", "weather", "news"], ["LABEL_0", "LABEL_1"], ["a", "b", "c"]],
+    [["alarm", "music"], ["LABEL_0", "LABEL_1"], ["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"], ["a", "b", "c"]],
 )
 def test_other_labels_are_refused(names: list[str]) -> None:
-    with pytest.raises(ModelError, match="labels differ from the data's") as caught:
+    with pytest.raises(ModelError, match="does not know a label of the data") as caught:
         order_of(names)
     assert caught.value.path == "a-model"
-    assert caught.value.found == ", ".join(names)
+    missing = [label for label in LABELS if label not in names]
+    assert caught.value.found == f"outputs {', '.join(names)}; no output for {', '.join(missing)}"
     assert caught.value.expected == "alarm, music, weather"
+
+
+def test_a_teacher_may_know_more_labels_and_they_may_be_named() -> None:
+    config = tinymodels.bert_config(id2label=dict(enumerate(["news", "weather", "alarm", "music"])))
+    matched = match_labels("a-model", config, LABELS)
+    assert (matched.order, matched.by_position, matched.unused) == ((2, 3, 1), False, ("news",))
+    assert match_labels("a-model", config, LABELS, ["music", "weather", "x", "alarm"]).order == (3, 0, 1)
+    with pytest.raises(ModelError, match="found 3 labels; expected 4"):
+        match_labels("a-model", config, LABELS, LABELS)
+    assert match_labels("a-model", tinymodels.bert_config(num_labels=3), LABELS).by_position
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [({"problem_type": "multi_label_classification"}, "multi_label"), ({"num_labels": 1}, "1 output")],
+)
+def test_a_classifier_without_one_label_per_text_is_refused(changes: dict[str, Any], found: str) -> None:
+    with pytest.raises(ModelError, match="one label per text") as caught:
+        match_labels("a-model", tinymodels.bert_config(**changes), LABELS)
+    assert found in str(caught.value.found)
+
+
+def test_a_classifier_without_its_head_is_refused(tmp_path: Path) -> None:
+    """Its weights would be random."""
+    folder = classifier(tmp_path / "teacher", *LABELS)
+    weights = load_file(folder / "model.safetensors")
+    for change, missing in (
+        (lambda name: None if name.startswith("classifier") else name, "2 missing: classifier.bias, classifier.weight"),
+        (lambda name: f"module.{name}", "missing: bert.embeddings"),
+    ):
+        kept = {change(name): value for name, value in weights.items() if change(name)}
+        save_file(kept, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ModelError, match="lacks weights") as caught:
+            load_fine_tuned(str(folder), TeacherRecipe(), LABELS)
+        assert missing in str(caught.value.found)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -148,8 +187,8 @@ def check_that_it_can_teach_another_run(teacher: EncoderClassifier, rows: TokenR
     """Its labels are kept with it, so that data which lists them in another order gets the same answers."""
     teacher.save(folder)
     order = [2, 0, 1]
-    again = load_teacher(folder, "mean", [LABELS[number] for number in order])
+    again = load_teacher(folder, TeacherRecipe(), [LABELS[number] for number in order])
     found = outputs_of(again, rows, "teacher").logits
     assert torch.equal(found, outputs_of(teacher.eval(), rows, "teacher").logits[:, order])
-    with pytest.raises(ModelError, match="labels differ from the data's"):
-        load_teacher(folder, "mean", ("alarm", "music"))
+    some = outputs_of(load_teacher(folder, TeacherRecipe(), ("weather", "alarm")), rows, "teacher").logits
+    assert torch.equal(some, outputs_of(teacher.eval(), rows, "teacher").logits[:, [2, 0]])

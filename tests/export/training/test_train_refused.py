@@ -76,7 +76,6 @@ def small_config(kind: type[PretrainedConfig], **changes: Any) -> PretrainedConf
     [
         (small_config(ModernBertConfig, local_attention=8), (1, 3), "do not work in other positions"),
         (small_config(RobertaConfig, max_position_embeddings=tinymodels.MAX_LENGTH), (0, 3), "expected states of 24"),
-        (small_config(YosoConfig), (0, 3), "cannot be exported"),
         (
             BartConfig(vocab_size=len(tinymodels.VOCABULARY), d_model=16, encoder_layers=1, decoder_layers=1),
             (0,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -342,9 +342,12 @@ def _texts(text: tuple[str, ...], pair: bool) -> list[Any]:
 
 def _not_answered(runtime: Any, rows: list[Row]) -> list[tuple[Row, str]]:
     """Return the added texts whose predicted label is not their label."""
-    hard = [row for row in rows if row.label is not None and row.soft is None]
-    answers = ((row, runtime.predict(row.text).label) for row in hard)
-    return [(row, label) for row, label in answers if label != row.label]
+    from ..runtime.labels import LabelNames
+
+    known = LabelNames(runtime.labels)
+    hard = [(row, known.read(row.label)) for row in rows if row.label is not None and row.soft is None]
+    answers = ((row, label, runtime.predict(row.text).label) for row, label in hard)
+    return [(row, answer) for row, label, answer in answers if answer != label]
 
 
 def _report(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
@@ -362,6 +365,7 @@ def _report(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
     more = f" and {len(change.labels) - _LABELS:,} more" if len(change.labels) > _LABELS else ""
     labels = f"; new labels: {', '.join(change.labels[:_LABELS])}{more}" if change.labels else ""
     click.echo(f"{number}: {counted}{labels}; {len(runtime.knowledge_base):,} rows", err=True)
+    _report_near_equal(runtime.labels, change.labels)
     if found is not None:
         _report_preview(found)
     if done.not_compacted is not None:
@@ -370,6 +374,17 @@ def _report(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
         click.echo(f"edit {done.compacted.seq}: automatic compaction, snapshot {done.compacted.snapshot}", err=True)
     flips = None if found is None else [vars(flip) for flip in found.flips]
     write({"seq": done.entry and done.entry.seq, **counts, "ids": list(done.ids), "flips": flips})
+
+
+def _report_near_equal(labels: Sequence[str], new: Sequence[str]) -> None:
+    """Report new labels that differ from others only in case, blanks, punctuation or Unicode form."""
+    from ..runtime.labels import near_equal
+
+    if not new:
+        return
+    for group in near_equal(dict.fromkeys([*labels, *new], 1)):
+        if not set(group).isdisjoint(new):
+            click.echo(f"note: labels that are nearly equal: {', '.join(map(repr, group))}", err=True)
 
 
 def _report_preview(found: Preview) -> None:

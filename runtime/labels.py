@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 _BOOLEANS = frozenset({"true", "false"})
@@ -79,6 +79,17 @@ def near_equal(counts: Mapping[str, int]) -> list[list[str]]:
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
         groups.setdefault(_folded(name), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def near_equal_to(new: Collection[str], names: Iterable[str]) -> list[list[str]]:
+    """Find the groups of near-equal names, as `near_equal` does, that hold a new name.
+
+    Args:
+        new: the new names.
+        names: all names, with or without the new ones.
+    """
+    groups = near_equal(dict.fromkeys([*names, *new], 1)) if new else []
+    return [group for group in groups if not set(group).isdisjoint(new)]
 
 
 def _folded(name: str) -> str:

@@ -8,7 +8,7 @@ from itertools import chain
 
 from ...errors import ColumnError, DataError, LabelError, UsageError
 from ..labels import LabelNames
-from .cells import check_label, check_text
+from .cells import check_text, optional_label
 from .columns import ChosenColumns, choose_columns
 from .dataset import SPLIT_NAMES, Columns, Dataset, Split, sort_labels
 from .formats.rows import BadRow, RawRow, Table, empty_file
@@ -89,7 +89,7 @@ class _LabelColumn:
 
     def append(self, value: object, split: Split) -> None:
         """Append the label of the last row of a split."""
-        self.texts.append(check_label(value, split.source, split.rows[-1], split.label_column))
+        self.texts.append(optional_label(value, split.source, split.rows[-1], split.label_column))
         if isinstance(value, str) and self.texts[-1] is not None and value != value.strip():
             self.padded.append(value)
 

@@ -57,7 +57,27 @@ def _wrong_text(value: object) -> tuple[str, str | None, str, str]:
     return "the text holds an unpaired surrogate", None, "valid Unicode", "Repair the escapes (\\ud800 to \\udfff)."
 
 
-def check_label(value: object, source: str, row: int, column: str | None = None) -> str | None:
+def check_label(value: object, source: str, row: int, column: str | None = None) -> str:
+    """Return a cell as the text of a label, as `optional_label` does.
+
+    Raises:
+        LabelError: same as `optional_label`, or the cell is missing or blank.
+    """
+    label = optional_label(value, source, row, column)
+    if label is None:
+        raise LabelError(
+            "the label is missing",
+            path=source,
+            row=row,
+            column=column,
+            found=_shown(value),
+            expected="a string, a number or a boolean",
+            remedy="Fill the cell, or drop the row.",
+        )
+    return label
+
+
+def optional_label(value: object, source: str, row: int, column: str | None = None) -> str | None:
     """Return a cell as the text of a label, without blanks at its ends, or None if the cell is missing or blank.
 
     A number or boolean becomes the text that pandas writes to CSV: ``1``, ``1.0``, ``True``. A list of one label is
@@ -88,19 +108,6 @@ def _wrong_label(value: object, source: str, row: int, column: str | None) -> La
         remedy="Keep one label in each row."
         if several
         else "Name the label column with --label-column, or convert the values to classes.",
-    )
-
-
-def missing_label(source: str, row: int, column: str | None, value: object) -> LabelError:
-    """Return the error for a row without a label."""
-    return LabelError(
-        "the label is missing",
-        path=source,
-        row=row,
-        column=column,
-        found=_shown(value),
-        expected="a string, a number or a boolean",
-        remedy="Fill the cell, or drop the row.",
     )
 
 

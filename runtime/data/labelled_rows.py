@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ...errors import DataError, LabelError
-from .cells import check_label, check_text, missing_label
+from .cells import check_label, check_text
 from .columns import ChosenColumns, choose_columns
 from .dataset import Columns
 from .formats import FileFormat, open_file
@@ -85,10 +85,7 @@ def _labelled_row(row: int, value: dict[str, object], chosen: ChosenColumns, sou
     label = value.get(chosen.label)
     if isinstance(label, dict):
         return LabelledRow(row, both, None, _soft_label(label, source, row, chosen.label))
-    name = check_label(label, source, row, chosen.label)
-    if name is None:
-        raise missing_label(source, row, chosen.label, label)
-    return LabelledRow(row, both, name, None)
+    return LabelledRow(row, both, check_label(label, source, row, chosen.label), None)
 
 
 def _soft_label(label: dict[str, object], source: str, row: int, column: str) -> dict[str, float]:

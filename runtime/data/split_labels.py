@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ...errors import LabelError
-from ..labels import LabelNames, near_equal
+from ..labels import LabelNames, near_equal, near_equal_to
 from .dataset import Split, label_indices, one_of
 
 _FRACTION = re.compile(r"-?[0-9]+\.[0-9]+")
@@ -114,9 +114,8 @@ class SplitLabels:
         """Return unknown labels with their rows, and the class that each nearly equals."""
         shown = []
         for label, count in unseen.most_common(_SHOWN):
-            groups = near_equal(dict.fromkeys([*self._known.names, label], 1))
-            alike = next((name for group in groups if label in group for name in group if name != label), None)
-            shown.append(f"{label!r} ({_rows(count)}{'' if alike is None else f', nearly {alike!r}'})")
+            alike = [name for group in near_equal_to([label], self._known.names) for name in group if name != label]
+            shown.append(f"{label!r} ({_rows(count)}{f', nearly {alike[0]!r}' if alike else ''})")
         return shown + [""] * (len(unseen) - len(shown))
 
 

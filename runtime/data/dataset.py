@@ -138,7 +138,7 @@ def label_indices(split: Split, label_names: Sequence[str], *, unseen: bool = Fa
             column=split.label_column,
             found=repr(split.labels[row]),
             expected=one_of(label_names),
-            remedy="Correct the row, or train on data with this class.",
+            remedy="Correct or drop the row, or train on data with this class.",
         )
     return np.asarray(found, dtype=np.int64)
 

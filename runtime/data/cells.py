@@ -13,7 +13,7 @@ from ..inference.inputs import MAX_TEXT_CHARS
 _MISSING_WORDS = frozenset({"nan", "NaN", "NAN", "<NA>"})
 
 # What is between the brackets of a list of one label, and of a list of several.
-_ONE = re.compile(r"""'([^'\\]*)'|"([^"\\]*)"|(-?\d+(?:\.\d*)?|[Tt]rue|[Ff]alse|)""")
+_ONE = re.compile(r"""'([^'\\]*)'|"([^"\\]*)"|(-?\d+(?:\.\d*)?|True|true|False|false|)""")
 _SEVERAL = re.compile(r"""'.*'|".*"|-?\d[\d\s.,-]*""", re.DOTALL)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ReaugkdError, UsageError, one_line
-from .console import Commands, json_report, progress
+from .console import Commands, json_report, progress, tell
 from .options import PATH, with_columns, with_json, with_signature, without_blas_threads
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def kb() -> None:
     "--input",
     "source",
     metavar="FILE|-",
-    help="File of labelled rows: CSV, TSV, JSON lines or Parquet; - for JSON lines on stdin.",
+    help="File of labelled rows in any format that `train` reads; - for JSON lines or a JSON array on stdin.",
 )
 @click.option("--new-labels", is_flag=True, help="Add labels that the bundle does not know.")
 @_with_edit_options
@@ -330,7 +330,7 @@ def _rows(
 
     if source is None:
         return [Row(one, label) for one in _texts(text, pair)], []
-    rows = read_labelled_rows(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair)
+    rows = read_labelled_rows(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair, tell)
     return [Row(row.text, row.label, row.soft) for row in rows], [row.row for row in rows]
 
 

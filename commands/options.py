@@ -43,15 +43,26 @@ class LazyChoice(click.Choice[str]):
 
 
 def with_columns(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the three options that name columns; the command receives them as one argument ``columns``."""
+    """Add the options that name columns and the encoding; the command receives them as one argument ``columns``."""
 
     @functools.wraps(command)
     def wrapped(
-        *args: Any, text_column: str | None, text_pair_column: str | None, label_column: str | None, **options: Any
+        *args: Any,
+        text_column: str | None,
+        text_pair_column: str | None,
+        label_column: str | None,
+        encoding: str | None,
+        **options: Any,
     ) -> None:
         from ..runtime.data import Columns
 
-        command(*args, columns=Columns(text_column, text_pair_column, label_column), **options)
+        command(*args, columns=Columns(text_column, text_pair_column, label_column, encoding), **options)
+
+    wrapped = click.option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of text files, such as cp1252.  [default: UTF-8, or what a byte order mark names]",
+    )(wrapped)
 
     for option, what in (("label", "label"), ("text-pair", "second text of a pair"), ("text", "text")):
         text = f"Name of the column with the {what}.  [default: detected]"

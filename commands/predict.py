@@ -10,7 +10,7 @@ import click
 
 from ..errors import UsageError
 from ..runtime.output.prediction_formats import FORMATS
-from .console import output, progress, stats_report
+from .console import output, progress, stats_report, tell
 from .options import PATH, LazyChoice, with_columns, with_signature, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ def _input_formats() -> list[str]:
 @click.command(short_help="Predict the label of each text.")
 @click.argument("bundle", type=PATH)
 @click.argument("text", nargs=-1)
-@click.option("--input", "source", metavar="FILE|-", help="Read texts from a file, or from stdin (-).")
+@click.option(
+    "--input",
+    "source",
+    metavar="FILE|-",
+    help="Read texts from a file, or from stdin (-).",
+)
 @click.option(
     "--input-format",
     type=LazyChoice(_input_formats),
@@ -121,7 +126,9 @@ def predict(
     )
     pair = runtime.manifest.text_pair
     records = (
-        records_of_arguments(text, pair) if source is None else records_of_source(source, input_format, columns, pair)
+        records_of_arguments(text, pair)
+        if source is None
+        else records_of_source(source, input_format, columns, pair, tell)
     )
     kind = kind or ("table" if source is None else "jsonl")
     if source == STDIN and sys.stdin.isatty():

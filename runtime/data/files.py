@@ -200,9 +200,9 @@ def parts_to_read(path: Path, tell: Tell) -> Parts:
     Raises:
         DataError: there is nothing, or a folder holds several splits or no table.
     """  # noqa: DOC501
-    if path.is_file():
-        return Parts((path,), str(path))
     if not path.is_dir():
+        if path.exists():  # also a named pipe
+            return Parts((path,), str(path))
         raise DataError("no such file", path=path, expected="a file of texts", remedy="Check the path.")
     splits = split_parts(path, tell)
     if len(splits) > 1:

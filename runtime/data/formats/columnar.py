@@ -44,8 +44,13 @@ def read_arrow(source: Source) -> Table:
         source.stream.seek(0)
         reader = (ipc.open_file if is_file else ipc.open_stream)(source.stream)
     whole = (reader.get_batch(number) for number in range(reader.num_record_batches)) if is_file else iter(reader)
-    parts = (batch.slice(at, _BATCH_ROWS) for batch in whole for at in range(0, batch.num_rows, _BATCH_ROWS))
+    parts = (part for batch in whole for part in _checked_parts(batch))
     return _table(reader.schema, parts, source, "Arrow")
+
+
+def _checked_parts(batch: Any) -> Iterator[Any]:
+    batch.validate(full=True)  # wrong offsets in a damaged file would be read as they are
+    return (batch.slice(at, _BATCH_ROWS) for at in range(0, batch.num_rows, _BATCH_ROWS))
 
 
 def _pyarrow(source: Source, load: Callable[[], Any]) -> Any:

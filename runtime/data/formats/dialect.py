@@ -9,7 +9,7 @@ COMMA, TAB = ",", "\t"
 _DELIMITERS = (COMMA, ";", TAB, "|")
 _HINT = re.compile(r"sep=(.)\r?")
 _IN_QUOTES = re.compile(r'"[^"]*"')
-_NAMES = {TAB: "a tab", COMMA: "a comma", ";": "a semicolon"}
+_NAMES = {TAB: "a tab", COMMA: "a comma", ";": "a semicolon", "|": "a vertical bar"}
 
 # A cell of a tab-separated table in quotes, a cell without any quote, and a cell that no quote closes.
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=\t|\r?(?:\n|\Z))')
@@ -77,15 +77,14 @@ def are_tabs_quoted(sample: str, width: int, *, complete: bool) -> bool | None:
     Returns:
         True or False; None if all cells with quotes are in quotes, but none needs to be.
     """
+    marks = '"\t\n' if width > 1 else '"\t'  # lines with a single cell are texts of their own just as well
     needed = seen = False
-    at = column = 0
-    several_lines = False
+    at = begin = column = 0
     while at < len(sample):
         quoted = _QUOTED.match(sample, at)
         if quoted:
             seen = True
-            needed = needed or any(mark in quoted[1] for mark in '"\t\n')
-            several_lines = several_lines or "\n" in quoted[1]
+            needed = needed or any(mark in quoted[1] for mark in marks)
         elif seen and not complete and _UNCLOSED.match(sample, at):
             break
         cell = quoted or _PLAIN.match(sample, at)
@@ -95,7 +94,15 @@ def are_tabs_quoted(sample: str, width: int, *, complete: bool) -> bool | None:
         if sample.startswith(TAB, at):
             at += 1
             continue
-        if several_lines and column != width:
+        if not _may_be_record(sample[begin:at].split("\n"), column, width):
             return False
-        at, column, several_lines = sample.find("\n", at) + 1 or len(sample), 0, False
+        at = begin = sample.find("\n", at) + 1 or len(sample)
+        column = 0
     return True if needed else None
+
+
+def _may_be_record(lines: list[str], cells: int, width: int) -> bool:
+    """Whether lines are one record of quoted cells: not if their number is wrong or each line is a whole record too."""
+    if len(lines) == 1:
+        return True
+    return cells == width and (width == 1 or any(line.count(TAB) != width - 1 for line in lines))

@@ -82,5 +82,5 @@ def _not_lines(source: str, found: str) -> DataError:
         path=source,
         found=found,
         expected="one JSON object a line",
-        remedy="Give the file the suffix .json; where there is the option, --input-format json does it too.",
+        remedy="Read it as json, not as jsonl: with --input-format json, or by a name that ends with .json.",
     )

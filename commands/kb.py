@@ -13,7 +13,7 @@ import click
 
 from ..errors import ReaugkdError, UsageError, one_line
 from .console import Commands, json_report, progress, tell
-from .options import PATH, with_columns, with_json, with_signature, without_blas_threads
+from .options import PATH, not_empty, with_columns, with_json, with_signature, without_blas_threads
 
 if TYPE_CHECKING:
     from ..kb.edits.journal import Entry
@@ -113,6 +113,7 @@ def kb() -> None:
 @click.option(
     "--input",
     "source",
+    callback=not_empty,
     metavar="FILE|-",
     help="File of labelled rows in any format that `train` reads; - for JSON lines or a JSON array on stdin.",
 )

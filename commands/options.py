@@ -84,6 +84,17 @@ def without_blas_threads(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def not_empty(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty name, such as that of an unset variable: as a path it would be the current folder.
+
+    Raises:
+        BadParameter: the name is empty.
+    """
+    if value == "":
+        raise click.BadParameter("the name is empty")
+    return value
+
+
 def numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """Parse the value of an option: whole numbers, separated by commas.
 

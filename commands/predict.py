@@ -11,7 +11,7 @@ import click
 from ..errors import UsageError
 from ..runtime.output.prediction_formats import FORMATS
 from .console import output, progress, stats_report, tell
-from .options import PATH, LazyChoice, with_columns, with_signature, with_threads, without_blas_threads
+from .options import PATH, LazyChoice, not_empty, with_columns, with_signature, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -29,8 +29,9 @@ def _input_formats() -> list[str]:
 @click.option(
     "--input",
     "source",
+    callback=not_empty,
     metavar="FILE|-",
-    help="Read texts from a file, or from stdin (-).",
+    help="Read texts from a file, from a folder of its parts, or from stdin (-).",
 )
 @click.option(
     "--input-format",

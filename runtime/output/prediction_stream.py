@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import ReaugkdError, UsageError
 from ..data import BadRow, Columns, TextRow, read_text_rows
+from ..data.formats.source import Tell, silent
 from ..decision.abstention_goal import Abstain
 from ..inference.prediction import Prediction
 from ..runtime import Runtime
@@ -55,7 +56,7 @@ def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[TextRow
 
 
 def records_of_source(
-    source: str, kind: str | None, columns: Columns, pair: bool, tell: Callable[[str], object]
+    source: str, kind: str | None, columns: Columns, pair: bool, tell: Tell = silent
 ) -> Iterator[TextRow | BadRow]:
     """Records of a file or a folder of its parts, or of stdin for ``-``; ``tell`` receives remarks on the files."""
     return read_text_rows(sys.stdin.buffer if source == STDIN else Path(source), kind, columns, pair, tell)

@@ -13,7 +13,7 @@ import json
 import lzma
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,7 +185,11 @@ KINDS = (
     Kind("JSON lines", "rows.jsonl", _text(_lines())),
     Kind("JSON array", "rows.json", _json(_objects(), indent=1)),
     Kind('JSON object `{"data": [...]}`', "rows.json", _json({"data": _objects(), "version": 1})),
-    Kind('JSON object of splits `{"train": [...], "test": [...]}`', "rows.json", _json({"train": _objects(), "test": _objects()})),
+    Kind(
+        'JSON object of splits `{"train": [...], "test": [...]}`',
+        "rows.json",
+        _json({"train": _objects(), "test": _objects()}),
+    ),
     Kind("JSON of pandas, default orient", "rows.json", _json(_BY_ROW)),
     Kind("JSON of pandas, orient=index", "rows.json", _json(dict(enumerate(_objects())))),
     Kind("JSON of pandas, orient=split", "rows.json", _json(_AS_LISTS)),
@@ -205,7 +209,9 @@ KINDS = (
     Kind("zstandard", "rows.csv.zst", _zstd),
     Kind("zip with one file", "rows.zip", _zip),
     Kind("folder of `train`, `dev` and `test`", "rows", _splits),
-    Kind("folder of parts of the splits", "rows", _folder("train-00000-of-00002.parquet", "train-00001-of-00002.parquet")),
+    Kind(
+        "folder of parts of the splits", "rows", _folder("train-00000-of-00002.parquet", "train-00001-of-00002.parquet")
+    ),
     Kind("folder of parts of one table", "rows", _folder("part-00000.parquet", "part-00001.parquet")),
     Kind("folder of compressed parts", "rows", _folder("0.jsonl.gz", "1.jsonl.gz", "2.jsonl.gz")),
 )
@@ -273,21 +279,22 @@ def _state(read: Callable[[], bool]) -> str:
         return "no"
 
 
-def table(kinds: Sequence[Kind] = KINDS) -> str:
-    """Return the table of all kinds as Markdown."""
-    return "".join(_lines_of_table(kinds))
+def head_of_table() -> list[str]:
+    """Return the first two lines of the table."""
+    names = ("kind", "sample", "`train`, `eval`", "`predict`", "`kb add`", "from a pipe", "what is told")
+    return [f"| {' | '.join(names)} |\n", "|---" * len(names) + "|\n"]
 
 
-def _lines_of_table(kinds: Sequence[Kind]) -> Iterator[str]:
-    yield "| kind | sample | `train`, `eval` | `predict` | `kb add` | from a pipe | what is told |\n"
-    yield "|---|---|---|---|---|---|---|\n"
-    for kind in kinds:
-        with tempfile.TemporaryDirectory() as folder:
-            found = look_at(kind, Path(folder))
-        option = f" `--encoding {kind.options}`" if kind.options else ""
-        yield f"| {kind.what.replace('|', chr(92) + '|')} | `{kind.name}`{option} | {' | '.join(found)} |\n"
+def line_of_table(kind: Kind, found: Found) -> str:
+    """Return the line of a kind, as Markdown."""
+    option = f" `--encoding {kind.options}`" if kind.options else ""
+    return f"| {kind.what} | `{kind.name}`{option} | {' | '.join(found)} |\n"
 
 
 if __name__ == "__main__":
+    lines = head_of_table()
+    for one in KINDS:
+        with tempfile.TemporaryDirectory() as scratch:
+            lines.append(line_of_table(one, look_at(one, Path(scratch))))
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    PAGE.write_text(before + BEGIN + table() + END + rest.split(END)[1], encoding="utf-8")
+    PAGE.write_text(before + BEGIN + "".join(lines) + END + rest.split(END)[1], encoding="utf-8")

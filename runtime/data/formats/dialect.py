@@ -77,14 +77,14 @@ def are_tabs_quoted(sample: str, width: int, *, complete: bool) -> bool | None:
     Returns:
         True or False; None if all cells with quotes are in quotes, but none needs to be.
     """
-    marks = '"\t\n' if width > 1 else '"\t'  # lines with a single cell are texts of their own just as well
-    needed = seen = False
+    seen = doubled = needed = alike = False
     at = begin = column = 0
     while at < len(sample):
         quoted = _QUOTED.match(sample, at)
         if quoted:
             seen = True
-            needed = needed or any(mark in quoted[1] for mark in marks)
+            doubled = doubled or '"' in quoted[1]
+            needed = needed or TAB in quoted[1] or ("\n" in quoted[1] and width > 1)
         elif seen and not complete and _UNCLOSED.match(sample, at):
             break
         cell = quoted or _PLAIN.match(sample, at)
@@ -94,15 +94,13 @@ def are_tabs_quoted(sample: str, width: int, *, complete: bool) -> bool | None:
         if sample.startswith(TAB, at):
             at += 1
             continue
-        if not _may_be_record(sample[begin:at].split("\n"), column, width):
+        lines = sample[begin:at].split("\n")
+        if len(lines) > 1 and column != width:
             return False
+        # Each line of a quoted cell is a whole row, too: then only doubled quotes show that it is one.
+        alike = alike or (len(lines) > 1 and width > 1 and all(line.count(TAB) == width - 1 for line in lines))
         at = begin = sample.find("\n", at) + 1 or len(sample)
         column = 0
+    if doubled or alike:
+        return doubled
     return True if needed else None
-
-
-def _may_be_record(lines: list[str], cells: int, width: int) -> bool:
-    """Whether lines are one record of quoted cells: not if their number is wrong or each line is a whole record too."""
-    if len(lines) == 1:
-        return True
-    return cells == width and (width == 1 or any(line.count(TAB) != width - 1 for line in lines))

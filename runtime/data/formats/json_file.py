@@ -33,7 +33,7 @@ def read_json(source: Source) -> Table | SplitFile:
     if filled and _are_rows(filled):
         return Table(source.name, None, parse_lines(lines, source.name))
     value = _parse("\n".join(line.text for line in lines), source.name)
-    if isinstance(value, dict) and value and set(_SPLITS) & set(value):
+    if isinstance(value, dict) and _has_splits(value):
         return _read_splits(value, source)
     return _read_value(value, source, source.name)
 
@@ -52,7 +52,11 @@ def _are_rows(lines: Sequence[str]) -> bool:
         value = json.loads(lines[0])
     except (ValueError, RecursionError):
         return False
-    return len(lines) > 1 or not (is_whole_file(value) or _only_rows(value))
+    return len(lines) > 1 or not (is_whole_file(value) or _only_rows(value) or _has_splits(value))
+
+
+def _has_splits(value: object) -> bool:
+    return isinstance(value, dict) and any(isinstance(value.get(key), list | dict) for key in _SPLITS)
 
 
 def _parse(text: str, source: str) -> object:
@@ -129,7 +133,8 @@ def _table_of_columns(value: Mapping[str, object], name: str) -> Table | None:
     columns = list(value.values())
     if all(isinstance(cells, list) for cells in columns):
         lists = [cells for cells in columns if isinstance(cells, list)]
-        if len(set(map(len, lists))) != 1 or any(isinstance(cell, list) for cells in lists for cell in cells[:1]):
+        nested = any(isinstance(cell, list | dict) for cells in lists for cell in cells)
+        if nested or len(set(map(len, lists))) != 1:
             return None
         return _rows([dict(zip(value, cells, strict=True)) for cells in zip(*lists, strict=True)], name)
     objects = [cells for cells in columns if isinstance(cells, dict)]

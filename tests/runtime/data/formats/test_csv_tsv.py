@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def texts(rows: list[TextRow | BadRow]) -> list[object]:
     return [row.text if isinstance(row, TextRow) else str(row.error) for row in rows]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     rows=ROWS,
     delimiter=st.sampled_from(",;\t|"),
@@ -58,7 +59,7 @@ def test_quoted_tables_are_read_as_they_were_written(
 UNQUOTED = st.text('" ab.', min_size=1, max_size=8).map(lambda text: f"{text}.")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=st.lists(st.tuples(UNQUOTED, UNQUOTED), min_size=1, max_size=8))
 @example(rows=[('"abc', "0"), ('def"', "1")])  # the quotes close, but each line is a row without them
 @example(rows=[('say "hi"', "0"), ('"abc"', "1")])
@@ -140,3 +141,16 @@ def test_excel_german(tmp_path: Path) -> None:
 def test_a_header_alone_names_what_was_found() -> None:
     with pytest.raises(ColumnError, match="no text column; columns found: 'id', 'body of it'"):
         read("id;body of it\n1;a\n", "csv")
+    with pytest.raises(ColumnError, match=r"columns found: 'text;label'; .* The header may be in quotes as a whole"):
+        read('"text;label"\n"a;x"\n', "csv")
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "tsv", "jsonl"])
+def test_each_row_of_a_live_pipe_is_read_as_soon_as_it_is_there(kind: str) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as pipe:
+        rows = read_text_rows(stream, kind)
+        pipe.write(b"" if kind in ("txt", "jsonl") else b"text\n")
+        for text in ("one", "two", "three"):
+            pipe.write(f'"{text}"\n'.encode() if kind == "jsonl" else f"{text}\n".encode())
+            assert texts([next(rows)]) == [text]

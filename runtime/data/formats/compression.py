@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import importlib
-import lzma
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ....errors import DataError, DependencyError, ReaugkdError, UsageError
 from .source import chunks_of
+
+if TYPE_CHECKING:
+    import zipfile
 
 ZIP = ".zip"
 _MAGIC = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"(\xb5/\xfd", ZIP: b"PK\x03\x04"}
@@ -45,6 +44,8 @@ def inner_name(path: Path) -> PurePath:
     """
     suffix = path.suffix.lower()
     if suffix == ZIP and path.is_file():
+        import zipfile
+
         with path.open("rb") as stream, _damage_reported(str(path)), zipfile.ZipFile(stream) as archive:
             return PurePath(_only_member(archive, str(path)).filename)
     return path.with_suffix("") if suffix in SUFFIXES else path
@@ -79,6 +80,8 @@ def require_sane_archive(stream: BinaryIO, source: str) -> None:
     Raises:
         DataError: the archive is damaged or too large.
     """  # noqa: DOC501
+    import zipfile
+
     with _damage_reported(source):
         members = zipfile.ZipFile(stream).infolist()
     size, compressed = sum(one.file_size for one in members), sum(one.compress_size for one in members)
@@ -126,6 +129,8 @@ def _zstandard(stream: Any, source: str) -> BinaryIO:
 
 
 def _unzipped(stream: Any, source: str) -> BinaryIO:
+    import zipfile
+
     if not stream.seekable():
         raise UsageError(
             "a zip archive cannot be read from a pipe", path=source, remedy="Give the name of the file, or pipe gzip."
@@ -134,10 +139,11 @@ def _unzipped(stream: Any, source: str) -> BinaryIO:
     return archive.open(_only_member(archive, source))  # type: ignore[return-value]
 
 
+# Of the standard library, and imported when needed: most files are not compressed.
 _OPENERS: dict[str, Callable[[Any, str], Any]] = {
-    ".gz": lambda stream, _source: gzip.GzipFile(fileobj=stream),
-    ".bz2": lambda stream, _source: bz2.BZ2File(stream),
-    ".xz": lambda stream, _source: lzma.LZMAFile(stream),  # noqa: SIM115  (the stream is closed by the caller)
+    ".gz": lambda stream, _source: importlib.import_module("gzip").GzipFile(fileobj=stream),
+    ".bz2": lambda stream, _source: importlib.import_module("bz2").BZ2File(stream),
+    ".xz": lambda stream, _source: importlib.import_module("lzma").LZMAFile(stream),
     ".zst": _zstandard,
     ZIP: _unzipped,
 }

@@ -102,7 +102,8 @@ def _find_quoting(lines: Iterator[Line], width: int, source: Source) -> tuple[bo
         source.remark("cells are quoted, as pandas and Excel write them")
     elif found is None:
         source.remark(
-            f"line {sample[0].number}: quotes around a whole cell are taken as quoting and left out of the text"
+            f"line {sample[0].number}: quotes around whole cells are taken as quoting: "
+            "they are left out, and a line break between them is part of the text"
         )
     return found is not False, chain(sample, lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,8 +31,11 @@ def read_excel(source: Source) -> Table:
         ) from error
     require_sane_archive(source.stream, source.name)
     with _damage_reported(source):
-        book = openpyxl.load_workbook(source.stream, read_only=True, data_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of features that have no influence on the cells
+            book = openpyxl.load_workbook(source.stream, read_only=True, data_only=True)
         sheet, *others = book.worksheets
+        sheet.reset_dimensions()  # some programs store a wrong size
         rows = _numbered(sheet.iter_rows(values_only=True))
         header = next(rows, None)
     if header is None:

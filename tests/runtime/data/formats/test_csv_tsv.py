@@ -87,8 +87,8 @@ def test_what_cannot_be_told_is_said() -> None:
     told: list[str] = []
     assert texts(read('text\n"one\ntwo"\nthree\n', "tsv", told)) == ["one\ntwo", "three"]
     assert texts(read('text\tnote\n"whole"\t1\n', "tsv", told)) == ["whole"]
-    words = "line 2: quotes around a whole cell are taken as quoting and left out of the text"
-    assert told == [f"<stdin>: {words}"] * 2
+    assert len(told) == 2
+    assert all(remark.startswith("<stdin>: line 2: quotes around whole cells are taken as quoting") for remark in told)
 
 
 def test_other_dialects_are_told() -> None:

@@ -39,6 +39,17 @@ def test_the_first_sheet_is_read_and_the_others_are_told(tmp_path: Path) -> None
     assert told == [f"{path}: only the first of 3 sheets is read: 'first'"]
 
 
+def test_a_wrong_size_in_the_file_is_not_believed(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", ("text", "label"), ("a", "x"), ("b", "y"))
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    assert b'ref="A1:B3"' in files["xl/worksheets/sheet1.xml"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content.replace(b'ref="A1:B3"', b'ref="A1"'))
+    assert load_dataset(path).splits["train"].texts == ["a", "b"]
+
+
 def test_numbers_are_labels(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsm", ("text", "label"), ("a", 1), ("b", 0.0), ("c", True))
     assert load_dataset(path).splits["train"].labels == ["1", "0", "true"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...errors import ColumnError, DataError
@@ -159,13 +160,13 @@ def _joined(splits: Sequence[Split], parts: Parts) -> Split:
     for split in splits:
         rows += [before + row for row in split.rows]
         before = rows[-1]
-    return Split(
+    return replace(
+        first,
         texts=[text for split in splits for text in split.texts],
         pairs=None if first.pairs is None else [text for split in splits for text in split.pairs or ()],
         labels=None if first.labels is None else [label for split in splits for label in split.labels or ()],
         source=parts.name,
         rows=rows,
-        label_column=first.label_column,
     )
 
 

@@ -83,15 +83,20 @@ def split_parts(folder: Path, tell: Tell) -> dict[str, Parts]:
     Raises:
         DataError: two files could be the same split.
     """
-    found = _named_splits(folder) or _split_folders(folder)
+    found = named_splits(folder) or _split_folders(folder)
     if not found and (folder / _INNER).is_dir():
-        found = _named_splits(folder / _INNER)
+        found = named_splits(folder / _INNER)
     for parts in found.values():
         _tell_several(parts, tell)
     return found
 
 
-def _named_splits(folder: Path) -> dict[str, Parts]:
+def named_splits(folder: Path) -> dict[str, Parts]:
+    """Return the files in a folder that are named after their splits.
+
+    Raises:
+        DataError: two files could be the same split.
+    """  # noqa: DOC501
     by_stem: dict[str, list[Path]] = {}
     for file in _data_files(folder):
         by_stem.setdefault(_whole_stem(file), []).append(file)

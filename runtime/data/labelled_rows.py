@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ...errors import DataError, LabelError
-from .cells import check_text
+from .cells import check_label, check_text
 from .columns import ChosenColumns, choose_columns
 from .dataset import Columns
 from .files import once, parts_to_read, require_format
@@ -40,7 +40,7 @@ def read_labelled_rows(
     pair: bool = False,
     tell: Tell = silent,
 ) -> list[LabelledRow]:
-    """Read all rows of a file in a format with labels, or of the parts of a table in a folder.
+    """Read all rows of a file in a format with labels, or of a folder with the parts of a table, numbered through.
 
     A label is a name, or in JSON also an object of label names and shares.
 
@@ -62,7 +62,7 @@ def read_labelled_rows(
         return _read(
             require_format(None, format or "json").read_rows(file, source, columns.encoding, tell), columns, pair
         )
-    rows = []
+    rows: list[LabelledRow] = []
     for path in parts_to_read(file, tell).files:
         file_format = require_format(path, format)
         if not file_format.labels:
@@ -73,7 +73,9 @@ def read_labelled_rows(
                 remedy="Give the texts as arguments with --label, or write them as CSV or JSON lines.",
             )
         with open_file(path) as stream:
-            rows += _read(file_format.read_rows(stream, str(path), columns.encoding, tell), columns, pair)
+            found = _read(file_format.read_rows(stream, str(path), columns.encoding, tell), columns, pair)
+        before = rows[-1].row if rows else 0
+        rows += [row._replace(row=before + row.row) for row in found]
     return rows
 
 
@@ -100,9 +102,7 @@ def _labelled_row(row: int, value: dict[str, object], chosen: ChosenColumns, sou
     label = value.get(chosen.label)
     if isinstance(label, dict):
         return LabelledRow(row, both, None, _soft_label(label, source, row, chosen.label))
-    if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-        raise LabelError("the label is missing", path=source, row=row, column=chosen.label, found=repr(label))
-    return LabelledRow(row, both, str(label), None)
+    return LabelledRow(row, both, check_label(label, source, row, chosen.label), None)
 
 
 def _soft_label(label: dict[str, object], source: str, row: int, column: str) -> dict[str, float]:

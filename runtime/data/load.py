@@ -34,18 +34,20 @@ def load_dataset(
         path: a folder with the files ``train``, ``dev`` (or ``val``, ``valid``, ``validation``, ``dev_matched``) and
             ``test`` in any format with labels, each one file or parts (``train-00000-of-00002.parquet``); a GLUE
             folder; CLINC150's JSON file or its folder; or one file of rows or a folder of its parts, which becomes
-            ``train``. ``categories.json`` (a list of names) in the folder gives the classes and their order.
+            ``train``. ``categories.json`` (a list of names) in the folder gives the classes and their order. Nothing
+            else in the folder matters. Rows without a label are left out; `Dataset.notes` counts them.
         columns: the columns to use; None = detected.
         task: ``sst2``, ``mrpc``, ``rte``, ``cola``, ``qnli``, ``qqp``, ``mnli``, ``wnli``, ``banking77``, ``clinc150``
             or ``clinc150_oos`` (with the out-of-scope rows as one more class); None = detected. If the folder holds a
             folder for each task, it selects one of them.
         label_names: the expected classes in order, such as those of a bundle; None = those of the data. If given,
-            train may hold a single row or class.
+            train may hold a single row or class, and every split labels that are not expected.
         tell: receives remarks on how files are read where that is not the default.
 
     Raises:
         ColumnError: a column is missing or ambiguous.
-        LabelError: a label is missing or not one of the classes, or train has only one class.
+        LabelError: no row of a split has a label, a label of train is not one of the classes, train has only one class,
+            or none of dev's labels is one of the classes.
         TextError: a text is missing, empty, over 1,000,000 characters, or not UTF-8.
         DataError: the file does not exist, has no rows, or has a malformed row.
         UsageError: the task is unknown.
@@ -167,6 +169,7 @@ def _joined(splits: Sequence[Split], parts: Parts) -> Split:
         labels=None if first.labels is None else [label for split in splits for label in split.labels or ()],
         source=parts.name,
         rows=rows,
+        notes=tuple(note for split in splits for note in split.notes),
     )
 
 

@@ -50,7 +50,9 @@ def test_parts_are_read_in_order_by_every_reader(tmp_path: Path, names: list[str
     rows = list(read_text_rows(tmp_path))
     assert [row.text for row in rows] == train.texts  # type: ignore[union-attr]
     assert [row.row for row in rows] == train.rows
-    assert [row.text for row in read_labelled_rows(tmp_path)] == train.texts
+    assert [(row.row, row.text) for row in read_labelled_rows(tmp_path)] == list(
+        zip(train.rows, train.texts, strict=True)
+    )
 
 
 def test_what_lies_beside_split_files_changes_nothing(tmp_path: Path) -> None:

@@ -126,8 +126,8 @@ def _as_text(cell: Any, classes: tuple[str, ...] | None) -> Any:
             return cell.decode("utf-8")
         except UnicodeDecodeError:
             return cell
-    if classes is not None and isinstance(cell, int) and 0 <= cell < len(classes):
-        return classes[cell]
+    if classes is not None and isinstance(cell, int) and -1 <= cell < len(classes):
+        return None if cell == -1 else classes[cell]  # -1 stands for no label
     return cell
 
 

@@ -50,8 +50,8 @@ def test_a_wrong_size_in_the_file_is_not_believed(tmp_path: Path) -> None:
 
 
 def test_numbers_are_labels(tmp_path: Path) -> None:
-    path = workbook(tmp_path / "a.xlsm", ("text", "label"), ("a", 1), ("b", 0.0), ("c", True))
-    assert load_dataset(path).splits["train"].labels == ["1", "0", "true"]
+    path = workbook(tmp_path / "a.xlsm", ("text", "label"), ("a", 1), ("b", 0))
+    assert load_dataset(path).splits["train"].labels == ["1", "0"]
 
 
 def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,15 +44,26 @@ class LazyChoice(click.Choice[str]):
 
 
 def with_columns(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the three options that name columns; the command receives them as one argument ``columns``."""
+    """Add the options that name columns and the encoding; the command receives them as one argument ``columns``."""
 
     @functools.wraps(command)
     def wrapped(
-        *args: Any, text_column: str | None, text_pair_column: str | None, label_column: str | None, **options: Any
+        *args: Any,
+        text_column: str | None,
+        text_pair_column: str | None,
+        label_column: str | None,
+        encoding: str | None,
+        **options: Any,
     ) -> None:
         from ..runtime.data import Columns
 
-        command(*args, columns=Columns(text_column, text_pair_column, label_column), **options)
+        command(*args, columns=Columns(text_column, text_pair_column, label_column, encoding), **options)
+
+    wrapped = click.option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of text files, such as cp1252.  [default: UTF-8, or what a byte order mark names]",
+    )(wrapped)
 
     for option, what in (("label", "label"), ("text-pair", "second text of a pair"), ("text", "text")):
         text = f"Name of the column with the {what}.  [default: detected]"
@@ -72,6 +83,17 @@ def without_blas_threads(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, **options)
 
     return wrapped
+
+
+def not_empty(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty name, such as that of an unset variable: as a path it would be the current folder.
+
+    Raises:
+        BadParameter: the name is empty.
+    """
+    if value == "":
+        raise click.BadParameter("the name is empty")
+    return value
 
 
 def numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:

@@ -172,6 +172,14 @@ class TestPredict:
         if suffix == ".parquet":
             pyarrow = pytest.importorskip("pyarrow")
             pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), file)
+        elif suffix in (".arrow", ".feather", ".ipc"):
+            pyarrow = pytest.importorskip("pyarrow")
+            pytest.importorskip("pyarrow.feather").write_feather(pyarrow.Table.from_pylist(rows), str(file))
+        elif suffix in (".xlsx", ".xlsm"):
+            book = pytest.importorskip("openpyxl").Workbook()
+            for cells in (list(rows[0]), *(list(row.values()) for row in rows)):
+                book.active.append(cells)
+            book.save(file)
         elif suffix in (".txt", ".text"):
             file.write_text("".join(f"{text}\n" for text in TEXTS))
         elif suffix in (".jsonl", ".ndjson", ".json"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.data import Split, drop_duplicates_of, label_indices
+from ...runtime.data import Split, drop_duplicates_of
 from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
 from ..training.finished_run import FinishedRun
@@ -69,8 +69,8 @@ def allocate(
     searched = source.of_train(ask_student(source.train.inputs(), "keys").queries if of_students else None, recipe)
     heldout = source.of_heldout(heldout_answers.queries if of_students else None)
     later = heldout.take(np.full(len(heldout), recipe.keep_heldout))
-    # Without a gold label, a row has its teacher's label: the blend is tuned on it, but it is stored as no gold label.
-    heldout = replace(heldout, gold=label_indices(source.heldout, source.labels))
+    # Rows without a gold label tune the blend with their teacher's label, which is not stored as gold.
+    heldout = replace(heldout, gold=np.where(heldout.gold < 0, heldout.logits.argmax(axis=1), heldout.gold))
     new = None if extra is None else extra.take(drop_duplicates_of(extra, [source.train, source.heldout]))
     if new is None or not len(new):
         return Allocation(searched, heldout, heldout_answers, later)

@@ -224,7 +224,8 @@ def _created_from(source: FinishedRun, recipe: RetrievalRecipe, kb_rows: int) ->
     extra_rows = kb_rows - len(source.train) - (len(source.heldout) if recipe.keep_heldout else 0)
     teacher = description["teacher"]
     name = Path(teacher).name if Path(teacher).is_absolute() else teacher
-    run = {key: description[key] for key in ("data", "versions", "teacher_file") if key in description}
+    kept: tuple[str, ...] = ("data", "versions", "teacher_file")
+    run = {key: description[key] for key in kept if key in description}
     retrieval = json.loads(json.dumps(asdict(recipe)))  # with lists for tuples, as in a manifest that was read
     made = {**description["recipe"], "retrieval": retrieval}
     return {"teacher": name, "recipe": made, **run, "extra_rows": extra_rows}

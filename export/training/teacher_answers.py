@@ -33,8 +33,15 @@ class Cell(NamedTuple):
 
     def wrong(self, expected: str, remedy: str = "Correct or drop the row.") -> LabelError:
         """Return the error for a value of the wrong form."""
-        place = {"path": self.source, "row": self.row, "column": self.column}
-        return LabelError("the value cannot be used", **place, found=repr(self.value), expected=expected, remedy=remedy)
+        return LabelError(
+            "the value cannot be used",
+            path=self.source,
+            row=self.row,
+            column=self.column,
+            found=repr(self.value),
+            expected=expected,
+            remedy=remedy,
+        )
 
     def label(self, name: object) -> str:
         """Return the name of a label in the cell.

@@ -60,7 +60,7 @@ class TeacherFile:
     @property
     def has_embeddings(self) -> bool:
         """Whether the file has embeddings."""
-        return self.embeddings.shape[1] > 0
+        return bool(self.embeddings.shape[1])
 
     @property
     def fingerprint(self) -> str:

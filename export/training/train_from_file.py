@@ -147,12 +147,11 @@ class _FromFile(Pipeline):
             if folder:
                 for name, split in {"train": self.splits.train, "heldout": self.splits.heldout}.items():
                     places = self.file.places(split)
-                    values = {
-                        "logits": self.file.logits,
-                        "embeddings": self.file.embeddings,
-                        "gold": self.file.gold,
+                    tensors = {
+                        "logits": torch.from_numpy(self.file.logits[places]),
+                        "embeddings": torch.from_numpy(self.file.embeddings[places]),
+                        "gold": torch.from_numpy(self.file.gold[places]),
                     }
-                    tensors = {key: torch.from_numpy(value[places]) for key, value in values.items()}
                     save_file(tensors, str(folder / f"{name}.safetensors"))
         return load_outputs(self.run)
 

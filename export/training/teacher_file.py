@@ -210,11 +210,11 @@ class _Answers:
         if self.rescaled:
             mean = sum(self.rescaled) / len(self.rescaled)
             yield (
-                f"{len(self.rescaled):,} answers with probabilities that do not sum to 1 were normalised; sum: mean "
-                f"{mean:.3f}, least {min(self.rescaled):.3f}"
+                f"answers with probabilities that do not sum to 1, which were normalised: {len(self.rescaled):,}; their sum: "
+                f"mean {mean:.3f}, least {min(self.rescaled):.3f}"
             )
         if tied:
-            yield f"{tied:,} texts have several most probable labels; the first in order counts as their label"
+            yield f"texts with several most probable labels, of which the first in order counts: {tied:,}"
         single = sorted(label for label, count in Counter(labels).items() if count == 1)
         if single:
             more = f" and {len(single) - _SHOWN:,} more" if len(single) > _SHOWN else ""

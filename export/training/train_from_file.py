@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
-from ...errors import RecipeError
+from ...errors import LabelError, RecipeError
 from ...runtime.data import Dataset
 from ...runtime.data.assemble import assemble
 from .. import objectives
@@ -49,9 +49,14 @@ def train_from_file(file: TeacherFile, scored: Dataset | None, job: TrainJob, ou
 
     Raises:
         RecipeError: the recipe needs a teacher that is a model, or embeddings that the file does not have.
+        LabelError: all texts have the same label.
         DataError, ModelError, OutputExistsError, StorageError: same as `train`.
     """
     check_recipe(file, job.recipe)
+    if len(set(file.split.labels or ())) < 2:
+        raise LabelError(
+            "every text has the same label", path=file.split.source, expected="texts of at least 2 classes"
+        )
     others = {} if scored is None else {name: split for name, split in scored.splits.items() if name != "train"}
     dataset = assemble(Path(file.name).stem, {"train": file.split, **others}, None, file.label_names)
     splits = assign(dataset, job.recipe, job.limit, file.gold >= 0)

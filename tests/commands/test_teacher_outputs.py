@@ -85,7 +85,7 @@ def test_the_bundle_answers_and_names_its_teacher(job: Job) -> None:
     with Runtime.open(job.bundle) as runtime:
         assert runtime.manifest.created_from["teacher"] == "file answers.jsonl"
         assert str(job.folder) not in json.dumps(runtime.manifest.created_from)
-        neighbour = runtime.predict("song album jazz", retrieval="always").neighbours[0]
+        neighbour = runtime.predict("song album jazz").neighbours[0]
     assert neighbour.label == "music"
 
 

@@ -210,8 +210,8 @@ class _Answers:
         if self.rescaled:
             mean = sum(self.rescaled) / len(self.rescaled)
             yield (
-                f"answers with probabilities that do not sum to 1, which were normalised: {len(self.rescaled):,}; their sum: "
-                f"mean {mean:.3f}, least {min(self.rescaled):.3f}"
+                f"answers with probabilities that do not sum to 1, which were normalised: {len(self.rescaled):,}; "
+                f"their sum: mean {mean:.3f}, least {min(self.rescaled):.3f}"
             )
         if tied:
             yield f"texts with several most probable labels, of which the first in order counts: {tied:,}"

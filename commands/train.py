@@ -12,7 +12,7 @@ import click
 from ..errors import UsageError
 from .console import resumable, train_extra
 from .data_source import go_offline_if_unreachable, load
-from .options import PATH, numbers, with_columns, with_task
+from .options import PATH, names, numbers, with_columns, with_task
 
 if TYPE_CHECKING:
     from ..export.recipe import ObjectiveRecipe
@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     callback=numbers,
     metavar="N,N,..",
     help="Layers of the teacher, 0-based, that the student starts from.  [default: every second layer]",
+)
+@click.option(
+    "--teacher-labels",
+    callback=names,
+    metavar="NAME,NAME,..",
+    help="Names of a fine-tuned teacher's outputs, in their order.  [default: those of its config.json]",
 )
 @click.option("--student", metavar="MODEL", help="Hub id or folder of another model to start the student from.")
 @click.option("--embedding-dim", type=int, metavar="N", help="Dimension of keys and queries.  [default: 128]")
@@ -97,6 +103,7 @@ def train(
         base,
         seed=options["seed"],
         max_length=options["max_length"],
+        teacher__labels=options["teacher_labels"],
         teacher__fit__epochs=options["teacher_epochs"],
         projection__embedding_dim=options["embedding_dim"],
         student=recipes.with_start(base.student, options["student_layers"], options["student"]),
@@ -134,7 +141,7 @@ def _require_one_teacher(
         )
     if teacher is not None and data is None:
         raise UsageError("train needs the rows", expected="--data with --teacher")
-    of_a_model = [name for name in ("student_layers", "teacher_epochs") if options[name] is not None]
+    of_a_model = [name for name in ("student_layers", "teacher_epochs", "teacher_labels") if options[name] is not None]
     if teacher_outputs is not None and of_a_model:
         raise UsageError(
             f"--{of_a_model[0].replace('_', '-')} needs a teacher that is a model",

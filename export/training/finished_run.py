@@ -92,7 +92,7 @@ class FinishedRun:
                 "reaugkd kb add.",
             )
         source = self.description["teacher"] if self.description["teacher_is_fine_tuned"] else self.run.teacher
-        return load_teacher(source, self.recipe.teacher.pooling, self.labels)
+        return load_teacher(source, self.recipe.teacher, self.labels)
 
     @property
     def of_file(self) -> bool:

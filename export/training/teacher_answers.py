@@ -1,184 +1,127 @@
-"""One answer of a teacher in a row of a file: a label, votes, probabilities or log-probabilities."""
+"""Check, before the distillation, that a teacher that was fine-tuned elsewhere answers the train rows rightly."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import csv
+import io
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
-from ...errors import LabelError
-from ...runtime.data.cells import check_label, is_missing
+from ...errors import ModelError
+from ...runtime.data import Split, label_indices
+from ..modeling.teacher import FineTunedTeacher, load_teacher
+from ..modeling.tokens import save_tokenizer, token_rows
+from ..modeling.training_loop import outputs_of
+from ..recipe import Recipe
 
-TOLERANCE = 0.02
-"""Largest difference from 1 of the sum of given probabilities, which are then normalised."""
+ROWS = 512
+"""Largest number of train rows that are asked."""
+CLEARLY_BETTER = 0.1
+"""Share of rows that another order of the labels must answer better."""
 
-GOLD, EMBEDDING = "gold", "embedding"
-FORMS = (
-    'one of "label": "refund", "labels": ["refund", "refund", "billing"], '
-    '"probs": {"refund": 0.8, "billing": 0.2}, "logprobs": {"refund": -0.2, "billing": -1.9}'
-)
-
-
-class Cell(NamedTuple):
-    """A cell of a file: its value, its place for messages, and the labels allowed (None for all)."""
-
-    value: object
-    source: str
-    row: int
-    column: str
-    allowed: frozenset[str] | None
-
-    def wrong(self, expected: str, remedy: str = "Correct or drop the row.") -> LabelError:
-        """Return the error for a value of the wrong form."""
-        return LabelError(
-            "the value cannot be used",
-            path=self.source,
-            row=self.row,
-            column=self.column,
-            found=repr(self.value),
-            expected=expected,
-            remedy=remedy,
-        )
-
-    def label(self, name: object) -> str:
-        """Return the name of a label in the cell.
-
-        Raises:
-            LabelError: it is no label, or not one that is allowed.
-        """
-        label = check_label(name, self.source, self.row, self.column)
-        if self.allowed is not None and label not in self.allowed:
-            raise LabelError(
-                "unknown label",
-                path=self.source,
-                row=self.row,
-                column=self.column,
-                found=repr(label),
-                expected=f"one of the {len(self.allowed)} labels of --data",
-                remedy="Correct or drop the row; without --data, every label is accepted.",
-            )
-        return label
+Indices = NDArray[np.int64]
 
 
-class Answer(NamedTuple):
-    """An answer as evidence for labels.
-
-    Attributes:
-        evidence: label -> number of votes, or share of one answer.
-        total: sum of the given probabilities before they were normalised; None for votes.
-    """
-
-    evidence: dict[str, float]
-    total: float | None
-
-
-def read_answer(cells: Mapping[str, object], source: str, row: int, allowed: frozenset[str] | None) -> Answer:
-    """Read the only answer of a row.
+def require_right_answers(model: str, recipe: Recipe, train: Split, label_names: Sequence[str]) -> None:
+    """Ask a fine-tuned teacher for some train rows and tell the share of right answers on stderr.
 
     Args:
-        cells: column name -> cell.
-        source: the file's name, for messages.
-        row: 1-based, for messages.
-        allowed: the labels allowed; None for all.
+        model: hub id or folder of the teacher.
+        recipe: with the names of the teacher's outputs; if these are given, no answers are refused.
+        train: the train rows.
+        label_names: the data's labels in order.
 
     Raises:
-        LabelError: there is no answer, more than one, or one that cannot be used.
+        ModelError: another order of the teacher's labels is clearly better, or the teacher is no better than the most
+            frequent label.
     """
-    given = [name for name in READERS if not is_missing(cells.get(name))]
-    if len(given) == 1:
-        return READERS[given[0]](Cell(cells[given[0]], source, row, given[0], allowed))
-    raise LabelError(
-        "the row has several answers" if given else "the row has no answer",
-        path=source,
-        row=row,
-        found=" and ".join(given) or None,
-        expected=FORMS,
-        remedy=f"Keep one of them. The column of gold labels is {GOLD!r}." if given else "Drop the row.",
-    )
+    teacher = load_teacher(model, recipe.teacher, label_names)
+    if not isinstance(teacher, FineTunedTeacher):
+        return  # of another run: its labels have names
+    order = list(teacher.order)
+    names = _output_names(teacher, recipe.teacher.labels, order, label_names)
+    teacher.order = list(range(len(names)))
+    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:ROWS])
+    sample = train.take(rows.tolist())
+    with tempfile.TemporaryDirectory() as folder:
+        save_tokenizer(model, Path(folder))
+        tokens = token_rows(Path(folder), sample, teacher.encoder.config, recipe.max_length)
+        answers = outputs_of(teacher, tokens, "teacher on some train rows").logits
+    gold = label_indices(sample, label_names)
+    right = float(np.mean(np.asarray(order)[answers[:, order].argmax(dim=1).numpy()] == np.asarray(order)[gold]))
+    click.echo(f"the teacher answers {right:.1%} of {len(rows)} train rows rightly", err=True)
+    if not recipe.teacher.labels:
+        _require_order(model, answers.argmax(dim=1).numpy(), gold, right, names, label_names)
 
 
-def read_embedding(cell: Cell) -> NDArray[np.float32]:
-    """Read an embedding: a list of finite numbers.
-
-    Raises:
-        LabelError: it has another form.
-    """
-    value = cell.value
-    numbers = isinstance(value, list) and all(type(item) in (int, float) for item in value)
-    vector = np.asarray(value if numbers else [], np.float32)
-    if not len(vector) or not np.isfinite(vector).all():
-        raise cell.wrong("a list of finite numbers")
-    return vector
+def _output_names(
+    teacher: FineTunedTeacher, given: Sequence[str], order: Sequence[int], label_names: Sequence[str]
+) -> list[str]:
+    """Return the name of each of the teacher's outputs; the data's name where an output was matched with a label."""
+    own = teacher.model.config.id2label
+    names = list(given) or [str(own[number]) for number in sorted(own)]
+    for output, name in zip(order, label_names, strict=True):
+        names[output] = name
+    return names
 
 
-def _one_vote(cell: Cell) -> Answer:
-    if isinstance(cell.value, dict | list | tuple):
-        raise cell.wrong(FORMS)
-    return Answer({cell.label(cell.value): 1.0}, None)
-
-
-def _votes(cell: Cell) -> Answer:
-    value = cell.value
-    if not isinstance(value, list) or not value or any(isinstance(vote, dict | list | tuple) for vote in value):
-        raise cell.wrong('a list of labels, ["refund", "refund", "billing"]')
-    votes: dict[str, float] = {}
-    for vote in value:
-        label = cell.label(vote)
-        votes[label] = votes.get(label, 0.0) + 1.0
-    return Answer(votes, None)
-
-
-def _probabilities(cell: Cell) -> Answer:
-    shares = _numbers(cell, lambda number: 0 <= number <= 1 + TOLERANCE)
-    total = sum(shares.values())
-    if abs(total - 1) > TOLERANCE:
-        raise cell.wrong(
-            f"numbers that sum to 1, within {TOLERANCE}; their sum is {total:.4g}",
-            "Divide them by their sum, unless a label is missing.",
+def _require_order(
+    model: str, found: Indices, gold: Indices, right: float, names: Sequence[str], label_names: Sequence[str]
+) -> None:
+    other = _cross_validated(found, gold, len(names), len(label_names))
+    settled = f"--teacher-labels {_joined(names)}"
+    if other > right + CLEARLY_BETTER:
+        best = list(names)
+        for output, label in _assignment(found, gold, len(names), len(label_names)).items():
+            best[output] = label_names[label]
+        raise ModelError(
+            "the teacher's labels are in another order",
+            path=model,
+            found=f"{right:.0%} of {len(gold)} train rows answered rightly, {other:.0%} with another order",
+            expected="the order in which most answers are right",
+            remedy=f"Name its outputs in their order: --teacher-labels {_joined(best)}. If the present order is right: "
+            f"{settled}.",
         )
-    return _normalised(shares, total)
+    chance = float(np.bincount(gold).max() / len(gold))
+    if right <= chance + 2 * (chance * (1 - chance) / len(gold)) ** 0.5:
+        raise ModelError(
+            "the teacher is no better than the most frequent label",
+            path=model,
+            found=f"{right:.0%} of {len(gold)} train rows answered rightly",
+            expected=f"clearly more than {chance:.0%}",
+            remedy="Check that it was trained for these labels, or give a model without a classifier, which is "
+            f"fine-tuned on the data. To use it all the same: {settled}.",
+        )
 
 
-def _log_probabilities(cell: Cell) -> Answer:
-    shares = {label: math.exp(number) for label, number in _numbers(cell, lambda number: number <= TOLERANCE).items()}
-    total = sum(shares.values())
-    if not 0 < total <= 1 + TOLERANCE:
-        raise cell.wrong(f"logarithms of probabilities that sum to at most 1; their sum is {total:.4g}")
-    return _normalised(shares, total)
+def _assignment(found: Indices, gold: Indices, outputs: int, labels: int) -> dict[int, int]:
+    """Return the label of each output, one to one, with which most answers are right."""
+    counts = np.zeros((outputs, labels))
+    np.add.at(counts, (found, gold), 1)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
-def _normalised(shares: Mapping[str, float], total: float) -> Answer:
-    return Answer({label: share / total for label, share in shares.items()}, total)
+def _cross_validated(found: Indices, gold: Indices, outputs: int, labels: int) -> float:
+    """Return the share of right answers with the best assignment of the other half of the rows."""
+    halves = np.arange(len(gold)) % 2 == 0
+    right = 0
+    for half in (halves, ~halves):
+        chosen = _assignment(found[half], gold[half], outputs, labels)
+        right += sum(chosen.get(output) == label for output, label in zip(found[~half], gold[~half], strict=True))
+    return right / len(gold)
 
 
-def _numbers(cell: Cell, fits: Callable[[float], bool]) -> dict[str, float]:
-    """Return the numbers of an object of labels and numbers."""
-    value = cell.value
-    if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):
-        value = dict(value)  # a Parquet map
-    if not isinstance(value, dict):
-        raise cell.wrong(f"an object of labels and numbers; {FORMS}")
-    found: dict[str, float] = {}
-    for name, number in value.items():
-        if number is None:  # a Parquet struct has the labels of all rows
-            continue
-        if isinstance(number, bool) or not isinstance(number, int | float) or not fits(number):
-            what = "probabilities from 0 to 1" if cell.column == "probs" else "logarithms of probabilities, at most 0"
-            raise cell._replace(value={name: number}).wrong(what)
-        label = cell.label(name)
-        if label in found:
-            raise cell.wrong(f"the label {label!r} once")
-        found[label] = float(number)
-    return found
-
-
-READERS: dict[str, Callable[[Cell], Answer]] = {
-    "label": _one_vote,
-    "labels": _votes,
-    "probs": _probabilities,
-    "logprobs": _log_probabilities,
-}
-"""The columns of answers."""
+def _joined(names: Sequence[str]) -> str:
+    """Write names as a value of --teacher-labels, quoted for the shell."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    text = line.getvalue()
+    return shlex.quote(text)

@@ -23,8 +23,9 @@ from ...runtime.data.columns import choose_columns
 from ...runtime.data.dataset import sort_labels
 from ...runtime.data.formats import FORMATS, format_of, open_file
 from ...runtime.data.formats.rows import BadRow, Table, empty_file
+from ...runtime.labels import LabelNames
 from ..types import Floats
-from .teacher_answers import EMBEDDING, FORMS, GOLD, READERS, Answer, Cell, read_answer, read_embedding
+from .answer_forms import EMBEDDING, FORMS, GOLD, READERS, Answer, Cell, read_answer, read_embedding
 
 VOTE_PRIOR = 0.1
 """Prior beside votes, in votes: a single vote gets 0.91 + 0.09 / c, about as much as with the usual label smoothing."""
@@ -100,10 +101,12 @@ def read_teacher_file(
             expected=f"a file with one of the suffixes {suffixes}",
             remedy="Correct --teacher-outputs.",
         )
-    answers = _Answers(str(path), None if label_names is None else frozenset(label_names))
+    answers = _Answers(str(path), None if label_names is None else LabelNames(label_names))
     with open_file(path) as stream:
         answers.read(file_format.read_rows(stream, str(path)), columns)
-    return answers.assembled(path.name, sort_labels(answers.labels) if label_names is None else tuple(label_names))
+    if label_names is None:
+        answers.give_labels_one_spelling()
+    return answers.assembled(path.name, tuple(label_names or sort_labels(answers.labels)))
 
 
 @dataclass
@@ -121,6 +124,12 @@ class _Text:
         for label, share in answer.evidence.items():
             self.evidence[label] += share
 
+    def rename(self, names: LabelNames) -> None:
+        evidence, self.evidence = self.evidence, defaultdict(float)
+        for label, share in evidence.items():
+            self.evidence[names.read(label)] += share
+        self.gold = None if self.gold is None else names.read(self.gold)
+
     def soft_label(self, names: Sequence[str]) -> Floats:
         """Return the posterior mean, [c]."""
         evidence = np.array([self.evidence.get(name, 0.0) for name in names])
@@ -134,9 +143,9 @@ class _Answers:
     """The rows of a file, in which the answers to the same text are added."""
 
     source: str
-    allowed: frozenset[str] | None
+    allowed: LabelNames | None
     texts: dict[tuple[str, str | None], _Text] = field(default_factory=dict)
-    labels: set[str] = field(default_factory=set)
+    labels: frozenset[str] = frozenset()
     rows: int = 0
     unused: set[str] = field(default_factory=set)
     rescaled: list[float] = field(default_factory=list)
@@ -164,7 +173,13 @@ class _Answers:
         if text.gold not in (None, label):
             raise cell.wrong(f"{text.gold!r}, the gold label of the same text in an earlier row")
         text.gold = label
-        self.labels.add(label)
+        self.labels |= {label}
+
+    def give_labels_one_spelling(self) -> None:
+        names = LabelNames.of_texts(self.labels)
+        self.labels = names.names
+        for text in self.texts.values():
+            text.rename(names)
 
     def assembled(self, name: str, names: tuple[str, ...]) -> TeacherFile:
         entries = list(self.texts.values())

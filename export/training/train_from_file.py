@@ -59,6 +59,9 @@ def train_from_file(file: TeacherFile, scored: Dataset | None, job: TrainJob, ou
         )
     others = {} if scored is None else {name: split for name, split in scored.splits.items() if name != "train"}
     dataset = assemble(Path(file.name).stem, {"train": file.split, **others}, None, file.label_names)
+    for note in dataset.notes:
+        if scored is None or note not in scored.notes:
+            click.echo(note, err=True)
     splits = assign(dataset, job.recipe, job.limit, file.gold >= 0)
     student = job.recipe.student.model
     # A teacher in a file is no encoder to check, and the objectives that it can serve ask nothing of the student.

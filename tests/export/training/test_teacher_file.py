@@ -102,6 +102,17 @@ def test_the_labels_of_the_data_are_those_allowed(tmp_path: Path) -> None:
     assert first.label_names == ("c", "b", "a") and first.logits.argmax() == 1
 
 
+def test_a_label_has_one_spelling(tmp_path: Path) -> None:
+    """Numbers, booleans and blanks, as in labelled data; with --data's labels, its spelling."""
+    rows = [{"text": "x", "label": 1}, {"text": "x", "label": "1.0 "}, {"text": "y", "label": 0, "gold": "0"}]
+    file = read_teacher_file(write(tmp_path / "numbers.jsonl", *rows))
+    assert file.label_names == ("0", "1") and file.gold.tolist() == [-1, 0]
+    np.testing.assert_allclose(soft_labels(file)[0], [0.05 / 2.1, 2.05 / 2.1], rtol=1e-5)
+    path = write(tmp_path / "booleans.jsonl", {"text": "x", "probs": {"True": 1}}, {"text": "y", "label": False})
+    assert read_teacher_file(path).label_names == ("false", "true")
+    assert read_teacher_file(path, label_names=("True", "False")).split.labels == ["True", "False"]
+
+
 def test_a_change_of_any_answer_changes_the_fingerprint(tmp_path: Path) -> None:
     rows = [{"text": "x", "label": "a", "embedding": [1]}, {"text": "y", "label": "b", "embedding": [2]}]
     changes = ({}, {"text": "z"}, {"labels": ["a", "a"], "label": None}, {"gold": "b"}, {"embedding": [3]})
@@ -133,7 +144,7 @@ def test_a_change_of_any_answer_changes_the_fingerprint(tmp_path: Path) -> None:
         ({"logprobs": {"a": 0, "b": -0.1}}, "sum to at most 1; their sum is 1.905"),
         ({"logprobs": {"a": -math.inf}}, "their sum is 0"),
         ({"logprobs": {"a": math.nan}}, "at most 0"),
-        ({"label": "a", "gold": 2.5}, "column 'gold': the value is not a class label"),
+        ({"label": "a", "gold": {"a": 1}}, "column 'gold': the value is not a class label"),
         ({"label": "a", "embedding": [1.0, "x"]}, "column 'embedding': .*expected a list of finite numbers"),
         ({"label": "a", "embedding": []}, "expected a list of finite numbers"),
         ({"label": "a", "embedding": [math.inf]}, "expected a list of finite numbers"),

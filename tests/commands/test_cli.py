@@ -51,7 +51,8 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("command", "options"),
         [
-            ("train", "--data --teacher --out --task --student-layers --student --embedding-dim --teacher-epochs "),
+            ("train", "--data --teacher --teacher-outputs --out --task --student-layers --student --embedding-dim "),
+            ("train", "--teacher-epochs"),
             ("train", "--student-epochs --limit --seed --recipe --text-column --text-pair-column --label-column"),
             ("export", "RUN --out --target --quantization --allow-quality-loss auto|avx2|avx512_vnni|arm64"),
             ("export", "dynamic|none --kb-data --query layers|distilled --keys student|teacher|both"),

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from ...errors import ModelError, RecipeError
 from .. import objectives
-from ..modeling.checkpoint import load_config, load_encoder
+from ..modeling.checkpoint import load_config, load_encoder, sentence_modules
 from ..modeling.encoder import EncoderClassifier, HeadConfig, choose_pooling, require_usable
 from ..modeling.layers import default_layers, keep_layers
 from ..modeling.projection import require_reducible
@@ -56,6 +56,7 @@ def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Se
         _tell_labels(match_labels(teacher, config, label_names, recipe.teacher.labels), label_names)
     for model in filter(None, (teacher, student.model)):
         _check_tokenizer(model, recipe.max_length)
+        _tell_unused_modules(model)
     taught: Any
     if fine_tuned:
         taught = load_teacher(teacher, recipe.teacher, label_names, loss.attention).encoder
@@ -89,6 +90,13 @@ def _tell_labels(matched: MatchedLabels, label_names: Sequence[str]) -> None:
         )
     if matched.unused:
         click.echo(f"labels of the teacher that no row has, left out: {', '.join(matched.unused)}", err=True)
+
+
+def _tell_unused_modules(model: str) -> None:
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in sentence_modules(model)]
+    unused = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
+    if unused:
+        click.echo(f"{model}: its modules after the pooling are left out: {', '.join(unused)}", err=True)
 
 
 def _check_tokenizer(model: str, max_length: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from support import tiny_models as tinymodels
@@ -17,7 +19,9 @@ from reaugkd.export.modeling.teacher import load_fine_tuned
 from reaugkd.export.onnx.fuse import fuse
 from reaugkd.export.recipe import Recipe, StudentRecipe, TeacherRecipe
 from reaugkd.export.training.train import TrainJob, train
+from reaugkd.runtime.bundle.bundle import MODEL_FILE
 
+TABLE = Path(__file__).parents[3] / "docs" / "reference" / "models.md"
 TEXTS = ("please play the song", "rain", "wake me at seven tomorrow morning and tell me the forecast")
 
 
@@ -42,6 +46,10 @@ def test_from_training_to_prediction(family: str, classifier: bool, tmp_path: Pa
     with Runtime.open(tmp_path / "bundle") as runtime:
         assert {runtime.predict(text).label for text in TEXTS} <= set(LABELS)
     fuse(tmp_path / "bundle", tmp_path / "model.onnx")  # compares its answers with the bundle's
+    ops = Counter(node.op_type for node in onnx.load(str(tmp_path / "bundle" / MODEL_FILE)).graph.node)
+    fused = "yes" if ops["QAttention"] == 2 else "no"
+    row = f"| {family} | {done.manifest.pooling} | {fused} | works | works |"
+    assert row in TABLE.read_text().splitlines(), row
 
 
 @pytest.mark.parametrize("family", DECODERS)

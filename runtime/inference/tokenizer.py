@@ -69,6 +69,11 @@ class TextTokenizer:
             raise self._unusable(size, text)
         return encoding
 
+    def truncated(self, encoding: Encoding) -> bool:
+        """Whether an encoding of `encode` is only the beginning of its text or pair."""
+        # The library keeps what it cut off. It copies it at this access, so the length is compared first.
+        return len(encoding) == self.max_length and bool(encoding.overflowing)
+
     def _unusable(self, size: int, text: str) -> ReaugkdError:
         if size == 0:
             return TextError("the text has no tokens", found=ascii(text[:60]))

@@ -53,6 +53,13 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     help="Quantization of the student: dynamic (int8) or none (float32).",
 )
 @click.option(
+    "--exporter",
+    type=click.Choice(["torch", "optimum"]),
+    default="torch",
+    show_default=True,
+    help="What writes the student's ONNX graph: torch, or optimum (needs the extra train-optimum instead of train).",
+)
+@click.option(
     "--allow-quality-loss",
     is_flag=True,
     help="Write the bundle even if it misses the quality floors: 95 % of held-out labels kept, at most 1 % "
@@ -118,6 +125,7 @@ def export(
     out: Path,
     target: str,
     quantization: Any,
+    exporter: Any,
     allow_quality_loss: bool,
     kb_texts: KbTexts,
     gate_loss: float,
@@ -131,7 +139,7 @@ def export(
         from ..export import recipe_file as recipes
         from ..export.bundle.write import ExportJob
         from ..export.bundle.write import export as run_export
-        from ..export.onnx.export import detect_target
+        from ..export.onnx.quantization import detect_target
         from ..export.training.run_folder import RunFolder
         from ..export.tuning.abstention import describe_abstention
         from ..export.tuning.build_kb import KbStorageConfig
@@ -147,6 +155,7 @@ def export(
         retrieval=replace(recipe, **{name: value for name, value in retrieval.items() if value is not None}),
         certificate=Certificate(gate_loss),
         vocabulary=vocabulary,
+        exporter=exporter,
         extra=None if kb_data is None else load_rows(kb_data, columns, description["data"]["text_pair"]),
     )
     done = run_export(run, out, job)

@@ -16,8 +16,10 @@ from ...runtime.inference.tokenizer import TextTokenizer
 from ..modeling.progress import progress
 from ..modeling.tokens import token_rows
 from ..onnx.attention_fusion import fuse_attention
-from ..onnx.export import Quantization, QuantizedNodes, Target, export_float32, quantize, require_same_answers
+from ..onnx.export import export_float32, require_same_answers
+from ..onnx.exporters import Exporter
 from ..onnx.quality import Floors, StudentOutputs, answers_of
+from ..onnx.quantization import Quantization, QuantizedNodes, Target, quantize
 from ..recipe import RetrievalRecipe
 from ..training.finished_run import FinishedRun
 from ..vocabulary.prune_vocabulary import VocabularySize, plan_pruning
@@ -38,6 +40,7 @@ class StudentJob:
         vocabulary: subwords to keep: ``auto``, ``full``, ``task`` or the smallest number (`plan_pruning`).
         floors: the accuracy that vocabulary pruning may cost; None for no limit.
         extra: further rows whose subwords are kept; None for none.
+        exporter: what writes the float32 graph: ``torch``, or ``optimum`` (needs optimum-onnx).
     """
 
     target: Target
@@ -45,6 +48,7 @@ class StudentJob:
     vocabulary: VocabularySize = "auto"
     floors: Floors | None = None
     extra: Split | None = None
+    exporter: Exporter = "torch"
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def write_student(source: FinishedRun, recipe: RetrievalRecipe, job: StudentJob,
         plan = plan_pruning(source, model, job.vocabulary, scratch, job.extra, job.floors)
         student = plan.apply(model)
         (scratch / _TOKENIZER).write_bytes(plan.tokenizer)
-        float32 = export_float32(student, source.labels, source.recipe.max_length, scratch)
+        float32 = export_float32(student, source.labels, source.recipe.max_length, scratch, job.exporter)
         proof = source.heldout.take(range(min(_PROOF_ROWS, len(source.heldout))))
         tokens = token_rows(scratch, proof, student.encoder.config, source.recipe.max_length)
         batch = tokens.batch(range(len(tokens)))

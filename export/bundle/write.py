@@ -20,9 +20,10 @@ from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
 from ...runtime.inference.student import StudentSession
 from ...runtime.inference.tokenizer import TextTokenizer
-from ..onnx.export import Quantization, Target
+from ..onnx.exporters import Exporter
 from ..onnx.probabilities_output import add_probabilities
 from ..onnx.quality import Floors, QualityReport, compare
+from ..onnx.quantization import Quantization, Target
 from ..recipe import RetrievalRecipe
 from ..training.finished_run import FinishedRun
 from ..training.run_folder import RunFolder, read_run_json
@@ -35,7 +36,7 @@ from ..vocabulary.prune_vocabulary import VocabularySize
 from .student import StudentJob, WrittenStudent, write_student
 from .tuned_kb import KbJob, TunedKb, build_tuned_kb
 
-VERSIONS_OF = ("reaugkd", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "usearch", "numpy")
+VERSIONS_OF = ("reaugkd", "torch", "transformers", "optimum", "onnx", "onnxruntime", "usearch", "numpy")
 GOLDEN_TEXTS = (
     "No.",
     "Where is my parcel? I ordered it on May 3rd, paid $25.90, and it's STILL not here.",
@@ -59,6 +60,7 @@ class ExportJob:
         extra: extra rows for the knowledge base, labelled by the teacher; None for none.
         certificate: the largest accuracy loss of the retrieval gate, and its confidence.
         vocabulary: subwords to keep: ``auto``, ``full``, ``task`` or the smallest number (`plan_pruning`).
+        exporter: what writes the float32 graph: ``torch``, or ``optimum`` (needs optimum-onnx).
     """
 
     target: Target
@@ -70,12 +72,13 @@ class ExportJob:
     extra: Split | None = None
     certificate: Certificate = Certificate()
     vocabulary: VocabularySize = "auto"
+    exporter: Exporter = "torch"
 
     @property
     def student(self) -> StudentJob:
         """Return the settings of the student."""
         floors = None if self.allow_quality_loss else self.floors
-        return StudentJob(self.target, self.quantization, self.vocabulary, floors, self.extra)
+        return StudentJob(self.target, self.quantization, self.vocabulary, floors, self.extra, self.exporter)
 
     def kb(self, recipe: RetrievalRecipe) -> KbJob:
         """Return the settings of the knowledge base."""
@@ -200,11 +203,17 @@ def _seal(folder: Path, parts: _Parts, job: ExportJob) -> Manifest:
             "tuning": kb.tuning.as_dict(),
             "search": None if kb.ef_search is None else asdict(kb.ef_search),
         },
-        versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        versions=_versions(job.exporter),
         created_from=_created_from(source, parts.recipe, len(kb.kb)),
         format_version=kb.kb.format_version,
     )
     return seal(folder, manifest)
+
+
+def _versions(exporter: Exporter) -> dict[str, str]:
+    """Return the versions of the packages that made the bundle."""
+    names = (*VERSIONS_OF, "optimum-onnx") if exporter == "optimum" else VERSIONS_OF
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _created_from(source: FinishedRun, recipe: RetrievalRecipe, kb_rows: int) -> dict[str, Any]:

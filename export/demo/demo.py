@@ -21,7 +21,7 @@ from ...runtime.evaluation.fidelity import split_with_typos
 from ...runtime.evaluation.results import BLEND, STUDENT, STUDENT_FP32, TEACHER, EvalReport
 from ...runtime.runtime import Runtime
 from ..bundle.write import ExportJob, export
-from ..onnx.export import detect_target
+from ..onnx.quantization import detect_target
 from ..recipe_file import load_recipe
 from ..training.evaluate_run import run_probabilities
 from ..training.run_folder import remove_folder

@@ -35,8 +35,8 @@ from ..bundle.tuned_kb import KbJob, build_tuned_kb
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import TokenRows, token_rows
 from ..modeling.training_loop import outputs_of
-from ..onnx.export import detect_target
 from ..onnx.quality import StudentOutputs
+from ..onnx.quantization import detect_target
 from ..recipe import RetrievalRecipe
 from ..recipe_file import retrieval_from_dict
 from ..training.evaluate_run import distillation_sample

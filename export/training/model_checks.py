@@ -13,7 +13,6 @@ from .. import objectives
 from ..modeling.encoder import keep_layers, load_config, load_encoder, require_usable
 from ..modeling.projection import require_reducible
 from ..modeling.teacher import match_labels
-from ..onnx.export import onnx_config
 from ..recipe import Recipe
 from .distill import default_layers
 
@@ -56,7 +55,6 @@ def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Se
     else:
         own = keep_layers(copy.deepcopy(taught), student.layers or default_layers(taught.config.num_hidden_layers))
     require_usable(own, student.model or teacher, recipe.max_length)
-    onnx_config(own.config)
     if "attentions" in loss.needs:
         require_attention_maps(taught, teacher)
         require_attention_maps(own, student.model or teacher)

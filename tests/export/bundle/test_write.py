@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from optimum.onnxruntime import ORTModelForSequenceClassification
 from safetensors.numpy import load_file
 from support import tiny_models as tinymodels
 from support.tiny_models import LABELS
@@ -271,7 +270,8 @@ def test_other_targets(tiny_run: Finished, tmp_path: Path, target: Any) -> None:
 
 def test_other_programs_load_the_student(tiny_bundle: Made) -> None:
     path, _ = tiny_bundle
-    model = ORTModelForSequenceClassification.from_pretrained(path / "student")
+    optimum = pytest.importorskip("optimum.onnxruntime", reason="needs optimum-onnx: make test-optimum")
+    model = optimum.ORTModelForSequenceClassification.from_pretrained(path / "student")
     assert model.config.id2label == dict(enumerate(LABELS))
     with Runtime.open(path) as runtime:
         for text in ("the song", "please tell me the forecast for tomorrow evening"):

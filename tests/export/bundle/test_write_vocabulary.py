@@ -12,7 +12,6 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from optimum.onnxruntime import ORTModelForSequenceClassification
 from support import tiny_models as tinymodels
 from support import tokenizer_kinds as tokenizerkinds
 from support.command_line import ok, refused
@@ -151,7 +150,8 @@ def test_other_programs_give_the_same_answers(run: Path, full: Made, pruned: Mad
     texts = [*rows_of(run)[:5], "please the song"]
     with Runtime.open(pruned[0]) as runtime:
         ours = [runtime.student.run(runtime.tokenizer.encode(text))[0] for text in texts]
-    model = ORTModelForSequenceClassification.from_pretrained(pruned[0] / "student")
+    optimum = pytest.importorskip("optimum.onnxruntime", reason="needs optimum-onnx: make test-optimum")
+    model = optimum.ORTModelForSequenceClassification.from_pretrained(pruned[0] / "student")
     tokenizer = AutoTokenizer.from_pretrained(pruned[0] / "student")
     assert len(tokenizer) == model.config.vocab_size
     assert tokenizer.pad_token_id == model.config.pad_token_id == 0

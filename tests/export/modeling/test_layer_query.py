@@ -16,7 +16,8 @@ from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig, load_
 from reaugkd.export.modeling.layer_query import WHITENING, fit_layer_query, with_layer_query
 from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.modeling.training_loop import outputs_of
-from reaugkd.export.onnx.export import export_float32, quantize, require_same_answers
+from reaugkd.export.onnx.export import export_float32, require_same_answers
+from reaugkd.export.onnx.quantization import quantize
 from reaugkd.runtime.inference.student import StudentSession
 from reaugkd.runtime.inference.tokenizer import TextTokenizer
 

@@ -14,7 +14,8 @@ from transformers import PretrainedConfig
 
 from reaugkd.export.modeling.encoder import EncoderClassifier, load_encoder
 from reaugkd.export.onnx.attention_fusion import fuse_attention
-from reaugkd.export.onnx.export import export_float32, quantize, require_same_answers
+from reaugkd.export.onnx.export import export_float32, require_same_answers
+from reaugkd.export.onnx.quantization import quantize
 from reaugkd.runtime.inference.student import OUTPUTS, StudentSession
 
 WRITERS: dict[str, Callable[[Path], Path]] = {

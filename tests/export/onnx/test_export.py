@@ -14,22 +14,23 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType
-from optimum.onnxruntime import ORTModelForSequenceClassification
 from support import tiny_models as tinymodels
 from support.tiny_models import LABELS, MAX_LENGTH
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig
 
 from reaugkd.errors import ModelError, QualityError
 from reaugkd.export.modeling.encoder import EncoderClassifier, load_encoder
-from reaugkd.export.onnx import export as exporting
-from reaugkd.export.onnx.export import (
+from reaugkd.export.onnx import quantization as quantizing
+from reaugkd.export.onnx.export import export_float32, require_same_answers
+from reaugkd.export.onnx.exporters import OPSET
+from reaugkd.export.onnx.quantization import (
     TARGETS,
+    WEIGHT_TYPES,
     QuantizedNodes,
+    Target,
     count_nodes,
     detect_target,
-    export_float32,
     quantize,
-    require_same_answers,
 )
 from reaugkd.runtime.inference.student import StudentSession
 from reaugkd.runtime.inference.tokenizer import TextTokenizer
@@ -132,7 +133,7 @@ def test_the_folder_is_complete(exported: Exported) -> None:
     assert config.num_labels == 3
     model = onnx.load(str(exported.path))
     onnx.checker.check_model(model)
-    assert next(item.version for item in model.opset_import if item.domain == "") == exporting.OPSET
+    assert next(item.version for item in model.opset_import if item.domain == "") == OPSET
     assert json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"] == MAX_LENGTH
 
 
@@ -174,7 +175,7 @@ def test_quantized_models_load_and_answer_nearly_the_same(exported: Exported, tm
     assert counted.bytes_int8 == (tmp_path / "model.onnx").stat().st_size
     assert counted.int8_gathers >= 1
     assert weight_bytes(tmp_path / "model.onnx") < 0.35 * weight_bytes(exported.path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.onnx", "ort_config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.onnx"]
     session = session_of(tmp_path / "model.onnx")
     assert [node.name for node in session.get_outputs()] == OUTPUTS
     student = StudentSession(exported.path)
@@ -192,11 +193,10 @@ def test_quantization_none_copies_the_model(bert: Exported, tmp_path: Path) -> N
     counted = quantize(bert.path, "avx2", "none", tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() == bert.path.read_bytes()
     assert counted == QuantizedNodes(0, WEIGHTED["bert"], 0, bert.path.stat().st_size, bert.path.stat().st_size)
-    assert (tmp_path / "ort_config.json").is_file()
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_target_gives_a_model(bert: Exported, target: exporting.Target, tmp_path: Path) -> None:
+def test_every_target_gives_a_model(bert: Exported, target: Target, tmp_path: Path) -> None:
     counted = quantize(bert.path, target, "dynamic", tmp_path)
     assert counted.int8 == WEIGHTED["bert"] and counted.int8_gathers >= 1
     logits, embedding = session_of(tmp_path / "model.onnx").run(OUTPUTS, feeds_of("bert", 1, 5))
@@ -205,11 +205,7 @@ def test_every_target_gives_a_model(bert: Exported, target: exporting.Target, tm
 
 def test_the_targets_have_different_weight_types() -> None:
     """u8u8 where u8s8 would saturate (AVX2 without VNNI), u8s8 elsewhere."""
-    presets = {target: getattr(exporting.AutoQuantizationConfig, target)(is_static=False) for target in TARGETS}
-    kinds = {target: (preset.activations_dtype, preset.weights_dtype) for target, preset in presets.items()}
-    u8u8, u8s8 = (QuantType.QUInt8, QuantType.QUInt8), (QuantType.QUInt8, QuantType.QInt8)
-    assert kinds == {"avx2": u8u8, "avx512_vnni": u8s8, "arm64": u8s8}
-    assert all("Gather" in (preset.operators_to_quantize or []) for preset in presets.values())
+    assert {"avx2": QuantType.QUInt8, "avx512_vnni": QuantType.QInt8, "arm64": QuantType.QInt8} == WEIGHT_TYPES
 
 
 def test_dynamic_quantization_repeats(bert: Exported, tmp_path: Path) -> None:
@@ -223,7 +219,7 @@ def test_dynamic_quantization_repeats(bert: Exported, tmp_path: Path) -> None:
 def test_a_student_that_was_not_quantized_is_refused(
     bert: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, int8: int, left: int, refused: bool
 ) -> None:
-    monkeypatch.setattr(exporting, "count_nodes", lambda before, after: QuantizedNodes(int8, left, 0, 1, 1))
+    monkeypatch.setattr(quantizing, "count_nodes", lambda before, after: QuantizedNodes(int8, left, 0, 1, 1))
     if refused:
         with pytest.raises(QualityError, match="skipped most") as caught:
             quantize(bert.path, "avx2", "dynamic", tmp_path)
@@ -240,7 +236,7 @@ def test_quantization_without_effect_is_refused(
     def nothing(model: str, out: str, **settings: object) -> None:
         Path(out).write_bytes(Path(model).read_bytes())
 
-    monkeypatch.setattr(exporting, "quantize_dynamic", nothing)
+    monkeypatch.setattr(quantizing, "quantize_dynamic", nothing)
     with pytest.raises(QualityError, match="skipped most"):
         quantize(bert.path, "avx2", "dynamic", tmp_path)
 
@@ -284,26 +280,6 @@ def test_nodes_are_counted_by_their_inputs(tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     other.write_bytes(b"x" * 10)
     assert count_nodes(other, path) == QuantizedNodes(4, 1, 2, 10, path.stat().st_size)
-
-
-def test_other_programs_can_use_the_student(bert: Exported, tmp_path: Path) -> None:
-    quantize(bert.path, "avx2", "dynamic", tmp_path)
-    (tmp_path / "config.json").write_bytes((bert.path.parent / "config.json").read_bytes())
-    model = ORTModelForSequenceClassification.from_pretrained(tmp_path)
-    assert model.config.id2label == dict(enumerate(LABELS))
-    feeds = feeds_of("bert", 1, 6)
-    theirs = model(**{name: torch.from_numpy(value) for name, value in feeds.items()}).logits
-    ours = session_of(tmp_path / "model.onnx").run(OUTPUTS, feeds)[0]
-    np.testing.assert_array_equal(theirs.numpy(), ours)
-
-
-def test_an_unknown_model_type_is_refused(tmp_path: Path) -> None:
-    class Odd(PretrainedConfig):
-        model_type = "no-such-type"
-
-    with pytest.raises(ModelError, match="cannot be exported") as caught:
-        exporting.onnx_config(Odd())
-    assert caught.value.found == "no-such-type"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from reaugkd import Runtime
 from reaugkd.errors import UsageError
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.teacher import fine_tune
-from reaugkd.export.onnx.export import detect_target
+from reaugkd.export.onnx.quantization import detect_target
 from reaugkd.export.recipe import RetrievalRecipe
 from reaugkd.export.study import cell as cells
 from reaugkd.export.study.cell import load_local, run_cell

@@ -24,6 +24,11 @@ with_signature = click.option(
     metavar="PUB.pem",
     help="Refuse the bundle unless it is signed with this key (see `reaugkd sign`).",
 )
+with_links = click.option(
+    "--follow-links",
+    is_flag=True,
+    help="Follow links that lead out of the bundle's folder, as in the cache of Hugging Face's hub.",
+)
 with_json = click.option(
     "--json", "json_path", metavar="FILE|-", help="Write the results as JSON to a file, or to stdout (-)."
 )

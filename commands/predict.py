@@ -11,7 +11,7 @@ import click
 from ..errors import UsageError
 from ..runtime.output.prediction_formats import FORMATS
 from .console import output, progress, stats_report
-from .options import PATH, LazyChoice, with_signature, with_text_columns, with_threads, without_blas_threads
+from .options import PATH, LazyChoice, with_links, with_signature, with_text_columns, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -74,6 +74,7 @@ def _input_formats() -> list[str]:
 )
 @with_threads
 @with_signature
+@with_links
 @without_blas_threads
 @with_text_columns
 def predict(
@@ -92,6 +93,7 @@ def predict(
     stats_path: str | None,
     threads: int,
     require_signature: Path | None,
+    follow_links: bool,
     columns: Columns,
 ) -> int:
     """Predict the label of each TEXT, or of each row of --input, with the bundle BUNDLE.
@@ -118,7 +120,7 @@ def predict(
     retrieval: Any = "never" if no_retrieval else "gated" if gated else "always"
     goal = None if abstain is None else Abstain.parse(abstain)
     runtime = Runtime.open(
-        bundle, threads=threads, retrieval=retrieval, budget_ms=budget_ms, require_signature=require_signature
+        bundle, threads, retrieval, budget_ms=budget_ms, require_signature=require_signature, follow_links=follow_links
     )
     pair = runtime.manifest.text_pair
     records = (

@@ -239,7 +239,7 @@ def _read_manifest(
         files = {MANIFEST_FILE: find_file(folder, MANIFEST_FILE, "a bundle's manifest", links)}
     except BundleIntegrityError as error:
         raise error.at(remedy="Pass the folder that `reaugkd export` wrote.") from error
-    if os.path.lexists(folder / SIGNATURE_FILE):
+    if signer is not None and os.path.lexists(folder / SIGNATURE_FILE):
         files[SIGNATURE_FILE] = find_file(folder, SIGNATURE_FILE, "a signature", links)
     if files[MANIFEST_FILE].size > MOST_MANIFEST_BYTES:
         raise BundleError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ...errors import BundleIntegrityError
 from ...kb.storage.ed25519 import PublicKey, Signature, verify_signature
+from .files import find_file
 from .manifest import MANIFEST_FILE, SIGNATURE_FILE
 
 CONTEXT = b"reaugkd bundle manifest v1"
@@ -40,12 +42,14 @@ def read_signature(folder: Path) -> Signature | None:
 
     Raises:
         BundleIntegrityError: the signature file cannot be read.
+        BundleError: it is a pipe or device.
     """
     path = folder / SIGNATURE_FILE
+    if not os.path.lexists(path):
+        return None
+    find_file(folder, SIGNATURE_FILE, "a signature", "followed")  # a pipe would never end
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise BundleIntegrityError("the signature cannot be read", path=path, found=error.strerror) from error
     return Signature.from_bytes(content, path)

@@ -153,7 +153,7 @@ def test_no_link_leads_out(edge_bundle: Path, tmp_path: Path, way: str, verify: 
 
 @pytest.mark.parametrize("follow", [False, True])
 @pytest.mark.parametrize("kind", ["pipe", "loop", "nothing", "folder"])
-@pytest.mark.parametrize("name", [MANIFEST_FILE, TOKENIZER, "manifest.sig"])
+@pytest.mark.parametrize("name", [MANIFEST_FILE, TOKENIZER])
 def test_what_is_no_file_behind_a_link(edge_bundle: Path, tmp_path: Path, name: str, kind: str, follow: bool) -> None:
     path = Path(shutil.copytree(edge_bundle, tmp_path / "bundle"))
     (path / name).unlink(missing_ok=True)
@@ -167,6 +167,17 @@ def test_what_is_no_file_behind_a_link(edge_bundle: Path, tmp_path: Path, name: 
     (path / name).symlink_to(os.path.relpath(target, (path / name).parent))
     with pytest.raises(BundleError, match=r"link|not a file"):
         Runtime.open(path, follow_links=follow)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_signature_that_is_a_pipe_is_not_waited_for(edge_bundle: Path, tmp_path: Path, link: bool) -> None:
+    path = Path(shutil.copytree(edge_bundle, tmp_path / "bundle"))
+    os.mkfifo(path / ("pipe" if link else "manifest.sig"))
+    if link:
+        (path / "manifest.sig").symlink_to("pipe")
+    ok("sign", "--new-key", tmp_path / "key.pem")
+    for command in (("inspect", path), ("predict", path, "a", "--require-signature", tmp_path / "key.pub.pem")):
+        assert "manifest.sig: this is not a file" in refused(*command)
 
 
 @pytest.mark.parametrize("what", ["another version", "other content", "nothing"])

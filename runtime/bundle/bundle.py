@@ -15,7 +15,7 @@ from ...kb.storage.strict_json import parse_json
 from ...kb.texts import DIGESTS_FILE
 from .files import AGAIN, Identity, Links, check_file, copy_command, find_file, identity_of
 from .heldout_rows import HELDOUT_FILE
-from .manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, seal_of, sealed
+from .manifest import MANIFEST_FILE, Manifest, seal_of, sealed
 from .signature import check_signature
 
 STUDENT_FOLDER, KB_FOLDER = "student", "kb"
@@ -236,16 +236,14 @@ def _read_manifest(
         found = "a file" if folder.exists() else "nothing"
         raise BundleError("there is no bundle here", path=folder, found=found, expected="a folder")
     try:
-        files = {MANIFEST_FILE: find_file(folder, MANIFEST_FILE, "a bundle's manifest", links)}
+        found = find_file(folder, MANIFEST_FILE, "a bundle's manifest", links)
     except BundleIntegrityError as error:
         raise error.at(remedy="Pass the folder that `reaugkd export` wrote.") from error
-    if signer is not None and os.path.lexists(folder / SIGNATURE_FILE):
-        files[SIGNATURE_FILE] = find_file(folder, SIGNATURE_FILE, "a signature", links)
-    if files[MANIFEST_FILE].size > MOST_MANIFEST_BYTES:
+    if found.size > MOST_MANIFEST_BYTES:
         raise BundleError(
             "the manifest is too large",
             path=path,
-            found=f"{files[MANIFEST_FILE].size:,} bytes",
+            found=f"{found.size:,} bytes",
             expected=f"at most {MOST_MANIFEST_BYTES:,}",
             remedy=AGAIN,
         )
@@ -254,7 +252,7 @@ def _read_manifest(
     except OSError as error:
         raise BundleIntegrityError("the manifest cannot be read", path=path, found=error.strerror) from error
     if signer is not None:
-        check_signature(folder, raw, signer)  # before it is parsed
+        check_signature(folder, raw, signer, links)  # before it is parsed
     try:
         obj = parse_json(raw)
     except ValueError as error:
@@ -269,4 +267,4 @@ def _read_manifest(
             expected="the manifest as it was exported",
             remedy=f"{AGAIN} To use an edited manifest, open the bundle with verify=False.",
         )
-    return manifest, raw, {name: found.identity for name, found in files.items() if found.linked}
+    return manifest, raw, {MANIFEST_FILE: found.identity} if found.linked else {}

@@ -13,7 +13,7 @@ from .manifest import MANIFEST_FILE, SIGNATURE_FILE
 CONTEXT = b"reaugkd bundle manifest v1"
 
 
-def check_signature(folder: Path, manifest: bytes, key: PublicKey, links: Links) -> None:
+def check_signature(folder: Path, manifest: bytes, key: PublicKey, links: Links = "refused") -> None:
     """Check that a manifest was signed with the private key of ``key``.
 
     Args:

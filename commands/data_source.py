@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import click
+
 from .console import train_extra
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def load(
 
 
 def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tuple[list[str | tuple[str, str]], str]:
-    """Load texts without labels, and the name of their source; from a file, the first 100,000 usable rows.
+    """Load texts without labels, and the name of their source; from a file, the usable ones of the first 100,000 rows.
 
     Raises:
         DataError: nothing can be read.
@@ -58,8 +60,11 @@ def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tup
     path = Path(data)
     file_format = format_of(path)
     if path.is_file() and file_format is not None and not file_format.splits:
-        rows = (row for row in read_text_rows(path, None, columns, pair) if isinstance(row, TextRow))
-        return [row.text for row in islice(rows, _MAX_TEXTS)], data
+        rows = list(islice(read_text_rows(path, None, columns, pair), _MAX_TEXTS))
+        texts = [row.text for row in rows if isinstance(row, TextRow)]
+        if bad := len(rows) - len(texts):
+            click.echo(f"{data}: {bad:,} of {len(rows):,} rows left out, which have no usable text", err=True)
+        return texts, data
     split = unlabelled_split(load(data, task, columns))
     return split.inputs(), split.source
 

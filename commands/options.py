@@ -30,7 +30,7 @@ with_links = click.option(
     help="Follow links that lead out of the bundle's folder, as in the cache of Hugging Face's hub.",
 )
 with_json = click.option(
-    "--json", "json_path", metavar="FILE|-", help="Write the results as JSON to a file, or to stdout (-)."
+    "--json", "json_path", metavar="FILE|-", help="Write the results as JSON to a new file, or to stdout (-)."
 )
 
 

@@ -70,7 +70,8 @@ def _input_formats() -> list[str]:
     "--stats",
     "stats_path",
     metavar="FILE|-",
-    help="Write statistics of the predictions as JSON, or in Prometheus's text format if FILE ends in .prom.",
+    help="Write statistics of the predictions to a new file or to stdout (-): as JSON, or in Prometheus's text format "
+    "if FILE ends in .prom.",
 )
 @with_threads
 @with_signature

@@ -179,7 +179,7 @@ def test_without_a_proof_there_is_no_cut(make: Callable[[], Tokenizer], text: st
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "BERT", "DeBERTa"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(words=st.lists(st.sampled_from(PIECES), min_size=1, max_size=12), times=st.integers(1, 60))
 def test_long_texts_are_encoded_as_whole_ones(files: dict[str, Path], kind: str, words: list[str], times: int) -> None:
     text, made = " ".join(words * times), bare(Tokenizer.from_str(source(kind)))
@@ -222,18 +222,15 @@ def test_what_is_cut_off_must_be_unicode_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "BERT", "DeBERTa"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(pieces=st.tuples(TEXTS, TEXTS), times=st.tuples(st.integers(1, 12), st.integers(1, 12)), size=st.integers(6, 9))
 def test_long_pairs_are_encoded_as_whole_ones(
     files: dict[str, Path], kind: str, pieces: tuple[str, str], times: tuple[int, int], size: int
 ) -> None:
     """Which of the two is longer decides which one keeps the odd token."""
     first, second = (text * count for text, count in zip(pieces, times, strict=True))
-    made = bare({**KINDS, **CUT}[kind]())
-    tokenizer, whole = (
-        TextTokenizer(write(made, tmp_path_factory.getbasetemp() / kind), size),
-        made.encode(first, second),
-    )
+    made = bare(Tokenizer.from_str(source(kind)))
+    tokenizer, whole = TextTokenizer(files[kind], size), made.encode(first, second)
     made.enable_truncation(size, strategy="longest_first")
     expected = made.encode(first, second)
     if len(expected):

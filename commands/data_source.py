@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from ..errors import one_line
 from .console import train_extra
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def load(
     label_names: Sequence[str] | None = None,
     models: Sequence[str] = (),
 ) -> Dataset:
-    """Load the data set at a path, or if there is none, the data set of this id on the hub.
+    """Load the data set at a path, or if there is none, the data set of this id on the hub, and show its notes.
 
     Hugging Face libraries go offline if the hub cannot be reached and ``data`` or one of ``models`` would be loaded
     from it; this must happen before such a library is imported.
@@ -38,9 +39,16 @@ def load(
         DataError: same as `load_dataset` and `load_hub_dataset`.
         DependencyError: the data set is on the hub, and `datasets` is not installed.
     """
+    go_offline_if_unreachable(data, *models)
+    dataset = _load(data, task, columns, label_names)
+    for note in dataset.notes:
+        click.echo(f"note: {one_line(note)}", err=True)
+    return dataset
+
+
+def _load(data: str, task: str | None, columns: Columns, label_names: Sequence[str] | None) -> Dataset:
     from ..runtime.data import load_dataset
 
-    go_offline_if_unreachable(data, *models)
     if is_local(data) and not _is_hub_folder(Path(data)):
         return load_dataset(Path(data), columns, task, label_names)
     with train_extra("reading data sets of the Hugging Face hub"):
@@ -65,7 +73,8 @@ def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tup
         if bad := len(rows) - len(texts):
             click.echo(f"{data}: {bad:,} of {len(rows):,} rows left out, which have no usable text", err=True)
         return texts, data
-    split = unlabelled_split(load(data, task, columns))
+    go_offline_if_unreachable(data)
+    split = unlabelled_split(_load(data, task, columns, None))
     return split.inputs(), split.source
 
 
@@ -101,8 +110,13 @@ def is_local(name: str) -> bool:
 
 
 def _is_hub_folder(path: Path) -> bool:
-    """Whether `datasets` wrote the folder (save_to_disk), or it is a copy of a data set's repository on the hub."""
-    if not path.is_dir():
+    """Whether `datasets` wrote the folder (save_to_disk), or it is a copy of a data set's repository on the hub.
+
+    A folder with split files of its own is neither, whatever else is in it.
+    """
+    from ..runtime.data.load import find_splits
+
+    if not path.is_dir() or find_splits(path):
         return False
     saved = any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json"))
     return saved or any(path.glob("data/*.*")) or any(path.glob("*-of-*.parquet"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -100,3 +101,8 @@ def numbers(_context: click.Context, _parameter: click.Parameter, value: str | N
         return tuple(int(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 0,2,5") from None
+
+
+def names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Parse the value of an option: names separated by commas; one that has a comma stands in double quotes."""
+    return None if value is None else tuple(name.strip() for name in next(csv.reader([value], skipinitialspace=True)))

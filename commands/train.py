@@ -9,7 +9,7 @@ import click
 
 from .console import resumable, train_extra
 from .data_source import load
-from .options import PATH, numbers, with_columns, with_task
+from .options import PATH, names, numbers, with_columns, with_task
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     callback=numbers,
     metavar="N,N,..",
     help="Layers of the teacher, 0-based, that the student starts from.  [default: every second layer]",
+)
+@click.option(
+    "--teacher-labels",
+    callback=names,
+    metavar="NAME,NAME,..",
+    help="Names of a fine-tuned teacher's outputs, in their order.  [default: those of its config.json]",
 )
 @click.option("--student", metavar="MODEL", help="Hub id or folder of another model to start the student from.")
 @click.option("--embedding-dim", type=int, metavar="N", help="Dimension of keys and queries.  [default: 128]")
@@ -77,6 +83,7 @@ def train(
         base,
         seed=options["seed"],
         max_length=options["max_length"],
+        teacher__labels=options["teacher_labels"],
         teacher__fit__epochs=options["teacher_epochs"],
         projection__embedding_dim=options["embedding_dim"],
         student=recipes.with_start(base.student, options["student_layers"], options["student"]),

@@ -22,6 +22,7 @@ from ..modeling.progress import progress
 from ..modeling.teacher import load_teacher
 from ..modeling.tokens import token_rows
 from ..modeling.training_loop import outputs_of
+from ..recipe_file import recipe_from_dict
 from .run_folder import RunFolder, read_rows
 
 _SAMPLE_SEED = 0
@@ -50,11 +51,11 @@ class RunSystems:
                 remedy="Give the run that the bundle was exported from.",
             )
         run.require_finished()
-        recipe = description["recipe"]
+        recipe = recipe_from_dict(description["recipe"])
         source = description["teacher"] if description["teacher_is_fine_tuned"] else run.teacher
-        self._max_length: int = recipe["max_length"]
+        self._max_length: int = recipe.max_length
         self._models: dict[str, tuple[nn.Module, Path]] = {
-            TEACHER: (load_teacher(source, recipe["teacher"]["pooling"], labels), run.teacher),
+            TEACHER: (load_teacher(source, recipe.teacher, labels), run.teacher),
             STUDENT_FP32: (EncoderClassifier.load(run.student), run.student),
         }
 

@@ -80,7 +80,7 @@ class FinishedRun:
     def teacher(self) -> nn.Module:
         """Load the teacher; its outputs are in the order of the labels."""
         source = self.description["teacher"] if self.description["teacher_is_fine_tuned"] else self.run.teacher
-        return load_teacher(source, self.recipe.teacher.pooling, self.labels)
+        return load_teacher(source, self.recipe.teacher, self.labels)
 
     def of_train(self, queries: NDArray[np.float32] | None, recipe: RetrievalRecipe) -> KbRows:
         """Return the train rows with keys and the soft labels of the recipe.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,8 +24,9 @@ from ...errors import RecipeError
 from ...kb.storage.atomic import sha256_file
 from ...runtime.data import Dataset, Split, label_indices
 from .. import objectives
+from ..modeling.checkpoint import load_config
 from ..modeling.distributed import processes
-from ..modeling.encoder import EncoderClassifier, load_config
+from ..modeling.encoder import EncoderClassifier
 from ..modeling.layer_query import fit_layer_query, with_layer_query
 from ..modeling.projection import LinearLayer, fit_projection, project
 from ..modeling.teacher import fine_tune, is_classifier, load_teacher
@@ -40,6 +42,7 @@ from .distill import distil, start_student
 from .model_checks import check_models
 from .run_folder import RUN_FORMAT, RunFolder, made_from, remove_folder, write_rows
 from .splits import RunSplits, assign
+from .teacher_answers import require_right_answers
 from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs
 
 Indices = NDArray[np.int64]
@@ -97,6 +100,8 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
     if job.recipe.retrieval.labels == "cross_fitted":
         folds_of(splits.train, job.recipe.retrieval.folds)  # raises now if cross-fitting is impossible
     check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
+    if fine_tuned:
+        require_right_answers(job.teacher, job.recipe, splits.train, splits.label_names)
     models = {"teacher": fingerprint(job.teacher), "student": fingerprint(job.recipe.student.model)}
     with processes().main_process_first():
         run.begin(_description(splits, job, fine_tuned, models), job.redo)
@@ -199,7 +204,7 @@ class _Pipeline:
 
     def load_teacher(self, attention: str | None = None) -> nn.Module:
         source = self.model if self.fine_tuned else self.run.teacher
-        return load_teacher(source, self.recipe.teacher.pooling, self.splits.label_names, attention)
+        return load_teacher(source, self.recipe.teacher, self.splits.label_names, attention)
 
     def teacher_outputs(self) -> dict[str, TeacherOutputs]:
         splits = {"train": self.splits.train, "heldout": self.splits.heldout}
@@ -261,8 +266,10 @@ class _Pipeline:
                 torch.manual_seed(self.recipe.seed)
                 names = self.splits.label_names
                 student = start_student(load(), head, len(names), self.recipe.student, attention)
-                source = self.recipe.student.model or str(self.run.teacher)
-                save_tokenizer(source, folder)
+                if self.recipe.student.model:
+                    save_tokenizer(self.recipe.student.model, folder)
+                else:
+                    shutil.copyfile(self.run.teacher / "tokenizer.json", folder / "tokenizer.json")
                 rows = self._tokens(folder, self.splits.train, student.encoder.config)
                 labels = torch.from_numpy(label_indices(self.splits.train, names))
                 keys = project(outputs.embeddings, head)

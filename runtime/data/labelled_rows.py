@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ...errors import DataError, LabelError
-from .cells import check_text
+from .cells import check_label, check_text
 from .columns import ChosenColumns, choose_columns
 from .dataset import Columns
 from .formats import FileFormat, open_file
@@ -85,9 +85,7 @@ def _labelled_row(row: int, value: dict[str, object], chosen: ChosenColumns, sou
     label = value.get(chosen.label)
     if isinstance(label, dict):
         return LabelledRow(row, both, None, _soft_label(label, source, row, chosen.label))
-    if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-        raise LabelError("the label is missing", path=source, row=row, column=chosen.label, found=repr(label))
-    return LabelledRow(row, both, str(label), None)
+    return LabelledRow(row, both, check_label(label, source, row, chosen.label), None)
 
 
 def _soft_label(label: dict[str, object], source: str, row: int, column: str) -> dict[str, float]:

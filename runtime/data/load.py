@@ -35,17 +35,18 @@ def load_dataset(
         path: a folder with the files ``train``, ``dev`` (or ``val``, ``valid``, ``validation``, ``dev_matched``) and
             ``test`` in any format with labels; a GLUE folder; CLINC150's JSON file or its folder; or one file of rows,
             which becomes ``train``. ``categories.json`` (a list of names) in the folder gives the classes and their
-            order.
+            order. Nothing else in the folder matters. Rows without a label are left out; `Dataset.notes` counts them.
         columns: the columns to use; None = detected.
         task: ``sst2``, ``mrpc``, ``rte``, ``cola``, ``qnli``, ``qqp``, ``mnli``, ``wnli``, ``banking77``, ``clinc150``
             or ``clinc150_oos`` (with the out-of-scope rows as one more class); None = detected. If the folder holds a
             folder for each task, it selects one of them.
         label_names: the expected classes in order, such as those of a bundle; None = those of the data. If given,
-            train may hold a single row or class.
+            train may hold a single row or class, and every split labels that are not expected.
 
     Raises:
         ColumnError: a column is missing or ambiguous.
-        LabelError: a label is missing or not one of the classes, or train has only one class.
+        LabelError: no row of a split has a label, a label of train is not one of the classes, train has only one class,
+            or none of dev's labels is one of the classes.
         TextError: a text is missing, empty, over 1,000,000 characters, or not UTF-8.
         DataError: the file does not exist, has no rows, or has a malformed row.
         UsageError: the task is unknown.
@@ -59,7 +60,7 @@ def load_dataset(
         )
     if path.is_file():
         return _load_file(path, columns, chosen, label_names)
-    files = _find_splits(path)
+    files = find_splits(path)
     if files:
         return _load_folder(path, files, columns, chosen, label_names)
     if (path / _CLINC_FILE).is_file():
@@ -116,7 +117,7 @@ def _require_format(path: Path) -> FileFormat:
     return file_format
 
 
-def _find_splits(folder: Path) -> dict[str, Path]:
+def find_splits(folder: Path) -> dict[str, Path]:
     """Return the split files of a folder.
 
     Raises:

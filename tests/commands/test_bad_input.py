@@ -37,12 +37,15 @@ BAD_DATA: dict[str, tuple[str, bytes, list[str]]] = {
     "an empty text": ("d.csv", spoilt(5, b",a"), ["row 5", "column 'text'", "empty", "Fill the cell"]),
     "a blank text": ("d.csv", spoilt(5, b"  ,a"), ["row 5", "column 'text'", "empty"]),
     "a NaN text": ("d.csv", spoilt(5, b"nan,a"), ["row 5", "column 'text'", "missing", "nan"]),
-    "a NaN label": ("d.csv", spoilt(5, b"noon,NaN"), ["row 5", "column 'label'", "missing", "NaN"]),
-    "no label": ("d.csv", spoilt(6, b"noon,"), ["row 6", "column 'label'", "missing"]),
+    "no label": ("d.csv", b"text,label\nx,\ny,NaN\n", ["column 'label'", "no row has a label", "2 rows"]),
     "a null in JSON": ("d.jsonl", b'{"text": null, "label": "a"}\n', ["row 1", "column 'text'", "null"]),
     "a NaN in JSON": ("d.jsonl", b'{"text": NaN, "label": "a"}\n', ["row 1", "column 'text'"]),
     "a number as text": ("d.jsonl", b'{"text": 3, "label": "a"}\n', ["row 1", "column 'text'", "int 3"]),
-    "a list as label": ("d.jsonl", b'{"text": "x", "label": [1]}\n', ["row 1", "column 'label'", "list [1]"]),
+    "a list as label": (
+        "d.jsonl",
+        b'{"text": "x", "label": [1, 2]}\n',
+        ["row 1", "column 'label'", "[1, 2]", "one label"],
+    ),
     "no JSON": ("d.jsonl", b'{"text": "x", "label": "a"}\n{"text"\n', ["row 2", "malformed JSON", "Correct the line"]),
     "a text of 10 MB": ("d.csv", spoilt(7, b"x" * 10_000_000 + b",a"), ["row 7", "10,000,000 characters", "1,000,000"]),
     "no UTF-8": ("d.csv", spoilt(8, b"caf\xe9,a"), ["row 8", "0xe9", "expected UTF-8"]),
@@ -96,16 +99,20 @@ def test_an_unknown_data_set_of_the_hub_fails_at_once_without_a_network(
 class TestLabelsOutsideTheSet:
     def test_of_the_train_split(self, tmp_path: Path) -> None:
         (tmp_path / "train.csv").write_text(ROWS)
-        (tmp_path / "dev.csv").write_text("text,label\nx,a\ny,other\n")
+        (tmp_path / "dev.csv").write_text("text,label\nx,0\ny,0\n")
         message = refused("train", "--data", tmp_path, "--teacher", "x", "--out", tmp_path / "run")
-        for part in (f"{tmp_path / 'dev.csv'}, row 3", "found 'other'", "expected one of 'a', 'b'"):
+        for part in (f"{tmp_path / 'dev.csv'}, column 'label'", "found '0' (2 rows)", "expected one of 'a', 'b'"):
             assert part in message
 
     def test_of_the_bundle(self, edge_bundle: Path, tmp_path: Path) -> None:
-        (tmp_path / "d.csv").write_text("text,label\nnoon,a\nnoon,other\n")
+        (tmp_path / "d.csv").write_text("text,label\nnoon,other\nnoon,other\n")
         message = refused("eval", edge_bundle, "--data", tmp_path / "d.csv", "--split", "all")
-        for part in (f"{tmp_path / 'd.csv'}, row 3", "found 'other'", "expected one of 'a', 'b', 'c'"):
+        for part in (f"{tmp_path / 'd.csv'}, column 'label'", "found 'other'", "expected one of 'a', 'b', 'c'"):
             assert part in message
+        (tmp_path / "d.csv").write_text("text,label\nnoon,a \nnoon,B\n")
+        done = ok("eval", edge_bundle, "--data", tmp_path / "d.csv", "--split", "all")
+        assert "note: " in done.err and "1 of 2 rows" in done.err and "'B' (1 row, nearly 'b')" in done.err
+        assert "1 of them have a label that the bundle does not have" in done.out
 
 
 class TestUnreadableModels:

@@ -236,14 +236,14 @@ def _read_manifest(
         found = "a file" if folder.exists() else "nothing"
         raise BundleError("there is no bundle here", path=folder, found=found, expected="a folder")
     try:
-        found = find_file(folder, MANIFEST_FILE, "a bundle's manifest", links)
+        file = find_file(folder, MANIFEST_FILE, "a bundle's manifest", links)
     except BundleIntegrityError as error:
         raise error.at(remedy="Pass the folder that `reaugkd export` wrote.") from error
-    if found.size > MOST_MANIFEST_BYTES:
+    if file.size > MOST_MANIFEST_BYTES:
         raise BundleError(
             "the manifest is too large",
             path=path,
-            found=f"{found.size:,} bytes",
+            found=f"{file.size:,} bytes",
             expected=f"at most {MOST_MANIFEST_BYTES:,}",
             remedy=AGAIN,
         )
@@ -267,4 +267,4 @@ def _read_manifest(
             expected="the manifest as it was exported",
             remedy=f"{AGAIN} To use an edited manifest, open the bundle with verify=False.",
         )
-    return manifest, raw, {MANIFEST_FILE: found.identity} if found.linked else {}
+    return manifest, raw, {MANIFEST_FILE: file.identity} if file.linked else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.command_line import call, finish, names, refused, spawn
+from support.command_line import call, finish, names, ok, refused, spawn
 from support.workshop import Workshop
 
 from reaugkd.runtime.data.formats import FORMATS

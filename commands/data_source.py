@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import click
-
-from ..errors import one_line
-from .console import train_extra
+from .console import tell, train_extra
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns, Dataset, Split
@@ -42,15 +39,15 @@ def load(
     go_offline_if_unreachable(data, *models)
     dataset = _load(data, task, columns, label_names)
     for note in dataset.notes:
-        click.echo(f"note: {one_line(note)}", err=True)
+        tell(note)
     return dataset
 
 
 def _load(data: str, task: str | None, columns: Columns, label_names: Sequence[str] | None) -> Dataset:
     from ..runtime.data import load_dataset
 
-    if is_local(data) and not _is_hub_folder(Path(data)):
-        return load_dataset(Path(data), columns, task, label_names)
+    if is_local(data) and not _is_saved_by_datasets(Path(data)):
+        return load_dataset(Path(data), columns, task, label_names, tell)
     with train_extra("reading data sets of the Hugging Face hub"):
         from ..export.training.hub import load_hub_dataset
     return load_hub_dataset(data, columns, task, label_names)
@@ -68,10 +65,10 @@ def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tup
     path = Path(data)
     file_format = format_of(path)
     if path.is_file() and file_format is not None and not file_format.splits:
-        rows = list(islice(read_text_rows(path, None, columns, pair), _MAX_TEXTS))
+        rows = list(islice(read_text_rows(path, None, columns, pair, tell), _MAX_TEXTS))
         texts = [row.text for row in rows if isinstance(row, TextRow)]
         if bad := len(rows) - len(texts):
-            click.echo(f"{data}: {bad:,} of {len(rows):,} rows left out, which have no usable text", err=True)
+            tell(f"{data}: {bad:,} of {len(rows):,} rows left out, which have no usable text")
         return texts, data
     go_offline_if_unreachable(data)
     split = unlabelled_split(_load(data, task, columns, None))
@@ -89,7 +86,7 @@ def load_rows(path: str, columns: Columns, pair: bool) -> Split:
     texts: list[str] = []
     pairs: list[str] = []
     rows: list[int] = []
-    for row in read_text_rows(Path(path), None, columns, pair):
+    for row in read_text_rows(Path(path), None, columns, pair, tell):
         if isinstance(row, BadRow):
             raise row.error
         first, second = (row.text, None) if isinstance(row.text, str) else row.text
@@ -109,17 +106,12 @@ def is_local(name: str) -> bool:
     return name.startswith(_PATH_STARTS) or name.count("/") > 1 or format_of(path) is not None or path.exists()
 
 
-def _is_hub_folder(path: Path) -> bool:
-    """Whether `datasets` wrote the folder (save_to_disk), or it is a copy of a data set's repository on the hub.
+def _is_saved_by_datasets(path: Path) -> bool:
+    """Whether `datasets` wrote the folder (save_to_disk): it has no split files of its own, whatever else is in it."""
+    from ..runtime.data.files import named_splits
 
-    A folder with split files of its own is neither, whatever else is in it.
-    """
-    from ..runtime.data.load import find_splits
-
-    if not path.is_dir() or find_splits(path):
-        return False
-    saved = any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json"))
-    return saved or any(path.glob("data/*.*")) or any(path.glob("*-of-*.parquet"))
+    saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    return saved and not named_splits(path)
 
 
 def go_offline_if_unreachable(*names: str) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ReaugkdError, UsageError, one_line
-from .console import Commands, json_report, progress
+from .console import Commands, json_report, progress, tell
 from .edit_report import report_edit, report_not_answered
-from .options import PATH, with_columns, with_json, with_signature, without_blas_threads
+from .options import PATH, not_empty, with_columns, with_json, with_signature, without_blas_threads
 
 if TYPE_CHECKING:
     from ..kb.edits.journal import Entry
@@ -111,8 +111,9 @@ def kb() -> None:
 @click.option(
     "--input",
     "source",
+    callback=not_empty,
     metavar="FILE|-",
-    help="File of labelled rows: CSV, TSV, JSON lines or Parquet; - for JSON lines on stdin.",
+    help="File of labelled rows in any format that `train` reads; - for JSON lines or a JSON array on stdin.",
 )
 @click.option("--new-labels", is_flag=True, help="Add labels that the bundle does not know.")
 @_with_edit_options
@@ -326,7 +327,7 @@ def _rows(
 
     if source is None:
         return [Row(one, label) for one in _texts(text, pair)], []
-    rows = read_labelled_rows(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair)
+    rows = read_labelled_rows(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair, tell)
     return [Row(row.text, row.label, row.soft) for row in rows], [row.row for row in rows]
 
 

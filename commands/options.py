@@ -52,7 +52,7 @@ _COLUMNS = {"label": "label", "text_pair": "second text of a pair", "text": "tex
 
 
 def with_columns(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the three options that name columns; the command receives them as one argument ``columns``."""
+    """Add the options that name columns and the encoding; the command receives them as one argument ``columns``."""
     return _with_columns(command, _COLUMNS)
 
 
@@ -63,11 +63,17 @@ def with_text_columns(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _with_columns(command: Callable[..., Any], names: Mapping[str, str]) -> Callable[..., Any]:
     @functools.wraps(command)
-    def wrapped(*args: Any, **options: Any) -> Any:
+    def wrapped(*args: Any, encoding: str | None, **options: Any) -> Any:
         from ..runtime.data import Columns
 
         text, pair, label = (options.pop(f"{name}_column", None) for name in ("text", "text_pair", "label"))
-        return command(*args, columns=Columns(text, pair, label), **options)
+        return command(*args, columns=Columns(text, pair, label, encoding), **options)
+
+    wrapped = click.option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of text files, such as cp1252.  [default: UTF-8, or what a byte order mark names]",
+    )(wrapped)
 
     for name, what in names.items():
         text = f"Name of the column with the {what}.  [default: detected]"
@@ -87,6 +93,17 @@ def without_blas_threads(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, **options)
 
     return wrapped
+
+
+def not_empty(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty name, such as that of an unset variable: as a path it would be the current folder.
+
+    Raises:
+        BadParameter: the name is empty.
+    """
+    if value == "":
+        raise click.BadParameter("the name is empty")
+    return value
 
 
 def numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:

@@ -44,10 +44,10 @@ def _wrong_text(value: object) -> tuple[str, str | None, str, str]:
         return "the text is missing", _shown(value), "a text", "Fill the cell, or drop the row."
     if not isinstance(value, str):
         return (
-            "the text is not a string",
+            "the bytes are not UTF-8" if isinstance(value, bytes) else "the text is not a string",
             f"{type(value).__name__} {value!r}",
             "a string",
-            "Name the column of the texts.",
+            "Name the column of the texts with --text-column, or convert the values to strings.",
         )
     if not value or value.isspace():
         return "the text is empty", None, "at least one visible character", "Fill the cell, or drop the row."

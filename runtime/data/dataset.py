@@ -19,17 +19,19 @@ UNSEEN = -1
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns to read, by their exact names in the source; None = detected.
+    """The columns to read, by their exact names in the source; None = detected. And how its text is encoded.
 
     Attributes:
         text: the column of the text, or of the first text of a pair.
         pair: the column of the second text of a pair. If ``text`` is given and this is None, rows are single texts.
         label: the column of the label.
+        encoding: the encoding of a text file without a byte order mark, such as ``cp1252``; None = UTF-8.
     """
 
     text: str | None = None
     pair: str | None = None
     label: str | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)

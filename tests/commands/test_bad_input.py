@@ -49,7 +49,7 @@ BAD_DATA: dict[str, tuple[str, bytes, list[str]]] = {
     "no JSON": ("d.jsonl", b'{"text": "x", "label": "a"}\n{"text"\n', ["row 2", "malformed JSON", "Correct the line"]),
     "a text of 10 MB": ("d.csv", spoilt(7, b"x" * 10_000_000 + b",a"), ["row 7", "10,000,000 characters", "1,000,000"]),
     "no UTF-8": ("d.csv", spoilt(8, b"caf\xe9,a"), ["row 8", "0xe9", "expected UTF-8"]),
-    "UTF-16": ("d.csv", ROWS.encode("utf-16"), ["UTF-16", "expected UTF-8"]),
+    "UTF-16": ("d.csv", ROWS.encode("utf-16-le"), ["UTF-16", "expected UTF-8", "--encoding utf-16-le"]),
     "one class only": (
         "d.csv",
         b"text,label\nx,a\ny,a\n",
@@ -60,7 +60,7 @@ BAD_DATA: dict[str, tuple[str, bytes, list[str]]] = {
     "one row": ("d.csv", b"text,label\nx,a\n", ["too few rows", "1 row", "at least 2"]),
     "two rows": ("d.csv", b"text,label\nx,a\ny,b\n", ["too few rows to hold any out", "2 rows of 2 classes"]),
     "no Parquet": ("d.parquet", b"PAR1 and not much more", ["Parquet", "expected a complete Parquet file"]),
-    "an unknown suffix": ("d.xlsx", b"PK", ["found .xlsx", "expected one of .csv"]),
+    "an unknown suffix": ("d.docx", b"PK", ["found .docx", "expected one of .csv"]),
 }
 
 
@@ -166,7 +166,7 @@ class TestOptions:
             (["predict", "B", "x", "--threads", "0"], "0 is not in the range"),
             (["predict", "B", "x", "--threads", "100000"], "found 100000; expected a whole number from 1 to 1024"),
             (["predict", "B", "--input", "nosuch.csv"], "nosuch.csv: no such file"),
-            (["predict", "B", "--input", "B"], "unknown input format; found no suffix"),
+            (["predict", "B", "--input", "B"], "the folder holds no split files"),
             (["predict", "nosuch", "x"], "there is no bundle here"),
             (["eval", "B"], "Missing option '--data'"),
             (["eval", "B", "--data", "nosuch.csv"], "nosuch.csv: no such file or folder"),
@@ -265,7 +265,7 @@ class TestTexts:
             assert bad[row] in error["message"] + error["expected"]
         assert len(found) == len(bad) + 2
 
-    @pytest.mark.parametrize("content", [b"", b"foo,bar\n1,2\n", "text\nnoon\n".encode("utf-16")])
+    @pytest.mark.parametrize("content", [b"", b"foo,bar\n1,2\n", "text\nnoon\n".encode("utf-16-le")])
     def test_files_that_give_nothing_are_refused(self, edge_bundle: Path, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "d.csv").write_bytes(content)
         target = tmp_path / "out.jsonl"
@@ -279,7 +279,8 @@ class TestTexts:
         done = call("predict", edge_bundle, "--input", "-", "--input-format", kind, stdin=content)
         assert done.code in (0, 1, 2, 3)
         assert all(isinstance(json.loads(line), dict) for line in done.out.splitlines())
-        assert done.err.count("\n") == (1 if done.err else 0)
+        lines = [line for line in done.err.splitlines() if not line.startswith("note: <stdin>: ")]
+        assert len(lines) == (1 if lines else 0)
 
 
 class TestBundles:

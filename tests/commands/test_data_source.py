@@ -71,5 +71,5 @@ def test_texts_of_a_file_stop_somewhere_and_bad_rows_are_told(
     monkeypatch.setattr(datasource, "_MAX_TEXTS", 4)
     (tmp_path / "in.txt").write_text("a\n\nb\nc\nd\n")
     assert datasource.load_texts(str(tmp_path / "in.txt"), None, Columns(), False)[0] == ["a", "b", "c"]
-    said = f"{tmp_path / 'in.txt'}: 1 of 4 rows left out, which have no usable text\n"
+    said = f"note: {tmp_path / 'in.txt'}: 1 of 4 rows left out, which have no usable text\n"
     assert capsys.readouterr().err == said

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import torch
@@ -33,9 +34,7 @@ from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
 LABELS = [f"label {number}" for number in range(77)]
 MAX_LENGTH, ROUNDS, LARGEST_DIFFERENCE, SLOWER = 128, 300, 1e-4, 1.02
-WORDS = (
-    "please tell me why my card payment was declined twice at the cash machine and what i can do about it now".split()
-)
+WORDS = "please tell me why my card payment was declined twice at the cash machine and what i can do now".split()
 
 
 def make_student(model: str, folder: Path) -> None:
@@ -86,14 +85,14 @@ def compare(folder: Path, student: Path, systems: list[str]) -> int:
     float32 = {name: StudentSession(folder / name / "float32" / "model.onnx") for name in files}
     exact = {name: np.array([one.run(item)[0] for item in encodings]) for name, one in float32.items()}
     milliseconds = in_turns(sessions, encodings)
-    print(f"transformers {transformers.__version__}; int8 {detect_target()}; 3 layers; 400 texts")
-    print("system | float32 logits differ by | int8 labels equal | nodes | bytes | ms | to optimum")
+    click.echo(f"transformers {transformers.__version__}; int8 {detect_target()}; 3 layers; 400 texts")
+    click.echo("system | float32 logits differ by | int8 labels equal | nodes | bytes | ms | to optimum")
     for name, path in files.items():
         nodes = Counter(node.op_type for node in onnx.load(str(path)).graph.node)
         difference = float(np.abs(exact[name] - exact["optimum"]).max())
         agreement = float(np.mean(logits[name].argmax(1) == logits["optimum"].argmax(1)))
         ratio = float(np.median(milliseconds[name] / milliseconds["optimum"]))
-        print(
+        click.echo(
             f"{name} | {difference:.1e} | {agreement:.2%} | {sum(nodes.values())} ({nodes['QAttention']} QAttention) | "
             f"{path.stat().st_size:,} | {np.median(milliseconds[name]):.3f} | {ratio:.3f}"
         )

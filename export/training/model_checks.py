@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -55,11 +56,11 @@ def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Se
         _tell_labels(match_labels(teacher, config, label_names, recipe.teacher.labels), label_names)
     for model in filter(None, (teacher, student.model)):
         _check_tokenizer(model, recipe.max_length)
-    taught = (
-        load_teacher(teacher, recipe.teacher, label_names, loss.attention).encoder
-        if fine_tuned
-        else load_encoder(teacher, loss.attention)
-    )
+    taught: Any
+    if fine_tuned:
+        taught = load_teacher(teacher, recipe.teacher, label_names, loss.attention).encoder
+    else:
+        taught = load_encoder(teacher, loss.attention)
     require_usable(taught, teacher, recipe.max_length)
     choose_pooling(recipe.teacher.pooling, teacher, taught)
     if recipe.projection.method == "pca":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from ...runtime.data import Columns, Split
 from ...runtime.data.cells import check_text, is_missing
 from ...runtime.data.columns import choose_columns
 from ...runtime.data.dataset import sort_labels
-from ...runtime.data.formats import FORMATS, format_of, open_file
+from ...runtime.data.files import SUFFIXES, require_label_format
+from ...runtime.data.formats.opening import open_file
 from ...runtime.data.formats.rows import BadRow, Table, empty_file
 from ...runtime.labels import LabelNames
 from ..types import Floats
@@ -92,21 +93,19 @@ def read_teacher_file(
     Raises:
         DataError: the file or a row of it cannot be used (also as ColumnError, LabelError or TextError).
     """
-    file_format = format_of(path)
-    if not path.is_file() or file_format is None or not file_format.labels:
-        suffixes = ", ".join(suffix for one in FORMATS if one.labels for suffix in one.suffixes)
+    if not path.is_file():
         raise DataError(
-            "unknown file format" if path.is_file() else "no such file",
-            path=path,
-            expected=f"a file with one of the suffixes {suffixes}",
-            remedy="Correct --teacher-outputs.",
+            "no such file", path=path, expected=f"a file of {', '.join(SUFFIXES)}", remedy="Correct --teacher-outputs."
         )
+    file_format = require_label_format(path)
+    told: list[str] = []
     answers = _Answers(str(path), None if label_names is None else LabelNames(label_names))
     with open_file(path) as stream:
-        answers.read(file_format.read_rows(stream, str(path)), columns)
+        answers.read(file_format.read_rows(stream, str(path), columns.encoding, told.append), columns)
     if label_names is None:
         answers.give_labels_one_spelling()
-    return answers.assembled(path.name, tuple(label_names or sort_labels(answers.labels)))
+    made = answers.assembled(path.name, tuple(label_names or sort_labels(answers.labels)))
+    return replace(made, remarks=(*told, *made.remarks))
 
 
 @dataclass

@@ -219,7 +219,7 @@ def json_report(path: str | None) -> contextlib.AbstractContextManager[Callable[
     The file is opened at once, so that an error is reported before anything is measured.
 
     Args:
-        path: a file, which is replaced if it exists; ``-`` for stdout; None for no report.
+        path: a file that does not exist yet; ``-`` for stdout; None for no report.
     """
     return _report(path, _json)
 
@@ -237,8 +237,7 @@ def _report(path: str | None, render: Callable[[Any], str]) -> Iterator[Callable
         return
     from ..kb.storage.atomic import atomic_write, refuse_existing
 
-    if not Path(path).is_file():
-        refuse_existing(Path(path))
+    refuse_existing(Path(path))
     with atomic_write(Path(path)) as file:
 
         def write(report: Any) -> None:

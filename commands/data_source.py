@@ -54,7 +54,7 @@ def _load(data: str, task: str | None, columns: Columns, label_names: Sequence[s
 
 
 def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tuple[list[str | tuple[str, str]], str]:
-    """Load texts without labels, and the name of their source; from a file, the first 100,000 usable rows.
+    """Load texts without labels, and the name of their source; from a file, the usable ones of the first 100,000 rows.
 
     Raises:
         DataError: nothing can be read.
@@ -65,8 +65,11 @@ def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tup
     path = Path(data)
     file_format = format_of(path)
     if path.is_file() and file_format is not None and not file_format.splits:
-        rows = (row for row in read_text_rows(path, None, columns, pair, tell) if isinstance(row, TextRow))
-        return [row.text for row in islice(rows, _MAX_TEXTS)], data
+        rows = list(islice(read_text_rows(path, None, columns, pair, tell), _MAX_TEXTS))
+        texts = [row.text for row in rows if isinstance(row, TextRow)]
+        if bad := len(rows) - len(texts):
+            tell(f"{data}: {bad:,} of {len(rows):,} rows left out, which have no usable text")
+        return texts, data
     go_offline_if_unreachable(data)
     split = unlabelled_split(_load(data, task, columns, None))
     return split.inputs(), split.source

@@ -10,7 +10,7 @@ import click
 from ..errors import UsageError
 from .console import json_report, progress, train_extra
 from .data_source import load
-from .options import PATH, with_columns, with_json, with_signature, with_task, with_threads
+from .options import PATH, with_columns, with_json, with_links, with_signature, with_task, with_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns, Split
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 )
 @with_threads
 @with_signature
+@with_links
 @with_json
 @with_columns
 def evaluate(
@@ -42,6 +43,7 @@ def evaluate(
     run: Path | None,
     threads: int,
     require_signature: Path | None,
+    follow_links: bool,
     json_path: str | None,
     columns: Columns,
 ) -> None:
@@ -58,7 +60,7 @@ def evaluate(
     from ..runtime.evaluation.report import format_evaluation
     from ..runtime.runtime import Runtime
 
-    runtime = Runtime.open(bundle, threads=threads, require_signature=require_signature)
+    runtime = Runtime.open(bundle, threads=threads, require_signature=require_signature, follow_links=follow_links)
     dataset = load(data, task, columns, runtime.labels)
     name, rows = choose_split(dataset, split)
     if is_held_out(dataset, name):

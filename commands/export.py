@@ -10,7 +10,7 @@ import click
 
 from .console import train_extra
 from .data_source import load_rows
-from .options import PATH, with_columns
+from .options import PATH, with_text_columns
 
 if TYPE_CHECKING:
     from ..export.tuning.build_kb import KbTexts
@@ -119,7 +119,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     default=None,
     help="Add the held-out rows to the knowledge base after tuning, or leave them out.  [default: the recipe's]",
 )
-@with_columns
+@with_text_columns
 def export(
     run: Path,
     out: Path,

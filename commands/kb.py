@@ -42,6 +42,7 @@ _SIGN_KEY = click.option(
     metavar="KEY.pem",
     help="Private key that signs the edit; needed where bundles are opened with --require-signature.",
 )
+_UNSIGNED = click.option("--unsigned", is_flag=True, help="Edit a signed bundle without a signature.")
 _IDS = click.option("--id", "ids", type=int, multiple=True, metavar="ID", help="Id of a row; can be given repeatedly.")
 
 
@@ -72,7 +73,7 @@ def _with_edit_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, options=options, **more)
 
     for option in (
-        click.option("--unsigned", is_flag=True, help="Edit a signed bundle without a signature."),
+        _UNSIGNED,
         _SIGN_KEY,
         click.option(
             "--no-auto-compact",
@@ -273,7 +274,8 @@ def diff(bundle: Path, first: int, last: int | None, json_path: str | None) -> N
 @_WHY
 @_WHO
 @_SIGN_KEY
-def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None) -> None:
+@_UNSIGNED
+def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None, unsigned: bool) -> None:
     """Compact all edits into new files and erase removed rows.
 
     The log stays, but without the texts and keys of removed rows. `undo` cannot restore erased rows.
@@ -282,7 +284,7 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None) -> N
 
     runtime = Runtime.open(bundle)
     with progress("compact", "row") as advance:
-        entry = runtime.kb.compact(why=why, who=who, key=sign_key, progress=advance)
+        entry = runtime.kb.compact(why=why, who=who, key=sign_key, unsigned=unsigned, progress=advance)
     rows, recall = len(runtime.knowledge_base), runtime.kb.recall
     found = "" if recall is None else f"; a search finds {recall:.2%} of the true neighbours"
     click.echo(f"edit {entry.seq}: snapshot {entry.snapshot} has {rows:,} rows{found}", err=True)

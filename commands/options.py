@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,13 @@ with_signature = click.option(
     metavar="PUB.pem",
     help="Refuse the bundle unless it is signed with this key (see `reaugkd sign`).",
 )
+with_links = click.option(
+    "--follow-links",
+    is_flag=True,
+    help="Follow links that lead out of the bundle's folder, as in the cache of Hugging Face's hub.",
+)
 with_json = click.option(
-    "--json", "json_path", metavar="FILE|-", help="Write the results as JSON to a file, or to stdout (-)."
+    "--json", "json_path", metavar="FILE|-", help="Write the results as JSON to a new file, or to stdout (-)."
 )
 
 
@@ -43,21 +48,26 @@ class LazyChoice(click.Choice[str]):
         return self._load()
 
 
-def with_columns(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name columns and the encoding; the command receives them as one argument ``columns``."""
+_COLUMNS = {"label": "label", "text_pair": "second text of a pair", "text": "text"}
 
+
+def with_columns(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name columns and the encoding; the command receives them as one argument ``columns``."""
+    return _with_columns(command, _COLUMNS)
+
+
+def with_text_columns(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`with_columns` without the label's, for a command that reads no labels."""
+    return _with_columns(command, {name: what for name, what in _COLUMNS.items() if name != "label"})
+
+
+def _with_columns(command: Callable[..., Any], names: Mapping[str, str]) -> Callable[..., Any]:
     @functools.wraps(command)
-    def wrapped(
-        *args: Any,
-        text_column: str | None,
-        text_pair_column: str | None,
-        label_column: str | None,
-        encoding: str | None,
-        **options: Any,
-    ) -> None:
+    def wrapped(*args: Any, encoding: str | None, **options: Any) -> Any:
         from ..runtime.data import Columns
 
-        command(*args, columns=Columns(text_column, text_pair_column, label_column, encoding), **options)
+        text, pair, label = (options.pop(f"{name}_column", None) for name in ("text", "text_pair", "label"))
+        return command(*args, columns=Columns(text, pair, label, encoding), **options)
 
     wrapped = click.option(
         "--encoding",
@@ -65,22 +75,22 @@ def with_columns(command: Callable[..., None]) -> Callable[..., None]:
         help="Encoding of text files, such as cp1252.  [default: UTF-8, or what a byte order mark names]",
     )(wrapped)
 
-    for option, what in (("label", "label"), ("text-pair", "second text of a pair"), ("text", "text")):
+    for name, what in names.items():
         text = f"Name of the column with the {what}.  [default: detected]"
-        wrapped = click.option(f"--{option}-column", metavar="NAME", help=text)(wrapped)
+        wrapped = click.option(f"--{name.replace('_', '-')}-column", metavar="NAME", help=text)(wrapped)
     return wrapped
 
 
-def without_blas_threads(command: Callable[..., None]) -> Callable[..., None]:
+def without_blas_threads(command: Callable[..., Any]) -> Callable[..., Any]:
     """Keep numpy, imported when the command runs, from starting one thread for each core, which takes 26 ms.
 
     Use it for commands that need no fast linear algebra.
     """
 
     @functools.wraps(command)
-    def wrapped(*args: Any, **options: Any) -> None:
+    def wrapped(*args: Any, **options: Any) -> Any:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        command(*args, **options)
+        return command(*args, **options)
 
     return wrapped
 

@@ -11,7 +11,16 @@ import click
 from ..errors import UsageError
 from ..runtime.output.prediction_formats import FORMATS
 from .console import output, progress, stats_report, tell
-from .options import PATH, LazyChoice, not_empty, with_columns, with_signature, with_threads, without_blas_threads
+from .options import (
+    PATH,
+    LazyChoice,
+    not_empty,
+    with_links,
+    with_signature,
+    with_text_columns,
+    with_threads,
+    without_blas_threads,
+)
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -51,6 +60,12 @@ def _input_formats() -> list[str]:
     type=click.Choice(FORMATS),
     help="Format of the predictions.  [default: table; jsonl with --input]",
 )
+@click.option(
+    "--on-error",
+    type=click.Choice(["record", "skip", "raise"]),
+    help="What becomes of a row that cannot be predicted: an error record in its place, nothing, or the end of the "
+    "command.  [default: raise for TEXTs; record with --input]",
+)
 @click.option("--explain", is_flag=True, help="Include the retrieved neighbours.")
 @click.option("--no-retrieval", is_flag=True, help="Predict with the student alone.")
 @click.option("--gated", is_flag=True, help="Retrieve only if the bundle's gate finds the student uncertain.")
@@ -70,12 +85,14 @@ def _input_formats() -> list[str]:
     "--stats",
     "stats_path",
     metavar="FILE|-",
-    help="Write statistics of the predictions as JSON, or in Prometheus's text format if FILE ends in .prom.",
+    help="Write statistics of the predictions to a new file or to stdout (-): as JSON, or in Prometheus's text format "
+    "if FILE ends in .prom.",
 )
 @with_threads
 @with_signature
+@with_links
 @without_blas_threads
-@with_columns
+@with_text_columns
 def predict(
     bundle: Path,
     text: tuple[str, ...],
@@ -83,6 +100,7 @@ def predict(
     input_format: Any,
     target: str,
     kind: str | None,
+    on_error: Any,
     explain: bool,
     no_retrieval: bool,
     gated: bool,
@@ -91,12 +109,16 @@ def predict(
     stats_path: str | None,
     threads: int,
     require_signature: Path | None,
+    follow_links: bool,
     columns: Columns,
-) -> None:
+) -> int:
     """Predict the label of each TEXT, or of each row of --input, with the bundle BUNDLE.
 
-    For a bundle of text pairs, give two TEXTs per pair: A B C D are the pairs (A, B) and (C, D). A row of --input that
-    cannot be used gets an error record in its place; the number of these rows is printed to stderr.
+    For a bundle of text pairs, give two TEXTs per pair: A B C D are the pairs (A, B) and (C, D). The numbers of rows
+    that were answered, failed and truncated are printed to stderr.
+
+    Exit code: 0 if every row was answered, 3 if some rows failed, 1 if all did, 2 for a wrong call or with --on-error
+    raise.
     """
     from ..runtime.decision.abstention_goal import Abstain
     from ..runtime.output.prediction_stream import (
@@ -108,22 +130,13 @@ def predict(
     )
     from ..runtime.runtime import Runtime
 
-    if bool(text) == (source is not None):
-        found = f"{len(text)} texts and --input {source}" if text else "neither"
-        remedy = "Quote each text as one argument, or read stdin with --input -."
-        raise UsageError("give either TEXTs or --input", found=found, remedy=remedy)
+    _check_places(text, source, target, stats_path)
     if gated and no_retrieval:
         raise UsageError("give either --gated or --no-retrieval", found="both")
     retrieval: Any = "never" if no_retrieval else "gated" if gated else "always"
-    if stats_path is not None and stats_path != "-" and Path(stats_path).absolute() == Path(target).absolute():
-        raise UsageError("--output and --stats name the same file", found=target, remedy="Give two files.")
-    if stats_path == target == "-":
-        raise UsageError(
-            "the predictions and --stats cannot both go to stdout", remedy="Name a file with --output or --stats."
-        )
     goal = None if abstain is None else Abstain.parse(abstain)
     runtime = Runtime.open(
-        bundle, threads=threads, retrieval=retrieval, budget_ms=budget_ms, require_signature=require_signature
+        bundle, threads, retrieval, budget_ms=budget_ms, require_signature=require_signature, follow_links=follow_links
     )
     pair = runtime.manifest.text_pair
     records = (
@@ -132,6 +145,7 @@ def predict(
         else records_of_source(source, input_format, columns, pair, tell)
     )
     kind = kind or ("table" if source is None else "jsonl")
+    on_error = on_error or ("raise" if source is None else "record")
     if source == STDIN and sys.stdin.isatty():
         click.echo("reading one text per line; end with Ctrl-D", err=True)
     with (
@@ -140,7 +154,27 @@ def predict(
         progress("predict", "row") as advance,
     ):
         counted = None if target == "-" else advance
-        failed = answer_stream(runtime, records, PredictOptions(kind, explain, source, goal), out, counted)
+        options = PredictOptions(kind, explain, source, on_error, goal)
+        done = answer_stream(runtime, records, options, out, counted)
         write_stats(runtime.stats())
-    if failed:
-        click.echo(f"{failed:,} row{'s' * (failed > 1)} could not be predicted: see the error records", err=True)
+    if source is not None or done.failed or done.truncated:
+        click.echo(done.summary(on_error, runtime.manifest.max_length), err=True)
+    return done.exit_code
+
+
+def _check_places(text: tuple[str, ...], source: str | None, target: str, stats_path: str | None) -> None:
+    """Check that the texts come from one place, and that the two outputs go to two places.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    if bool(text) == (source is not None):
+        found = f"{len(text)} texts and --input {source}" if text else "neither"
+        remedy = "Quote each text as one argument, or read stdin with --input -."
+        raise UsageError("give either TEXTs or --input", found=found, remedy=remedy)
+    if stats_path is not None and stats_path != "-" and Path(stats_path).absolute() == Path(target).absolute():
+        raise UsageError("--output and --stats name the same file", found=target, remedy="Give two files.")
+    if stats_path == target == "-":
+        raise UsageError(
+            "the predictions and --stats cannot both go to stdout", remedy="Name a file with --output or --stats."
+        )

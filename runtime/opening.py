@@ -34,6 +34,7 @@ class Settings:
     verify: bool
     budget_ms: float | None
     signer: PublicKey | None
+    follow_links: bool = False
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Parts:
         """A session that uses one thread, for texts that run side by side."""
         if self.single is None:
             self.single = StudentSession(self.bundle.model_path, threads=1)
+            self.bundle.check_links()
         return self.single
 
 
@@ -77,7 +79,13 @@ class Opened:
 
 
 def checked_settings(
-    path: object, threads: object, retrieval: object, verify: object, budget_ms: object, signer: object
+    path: object,
+    threads: object,
+    retrieval: object,
+    verify: object,
+    budget_ms: object,
+    signer: object,
+    follow_links: object,
 ) -> Settings:
     """The arguments of `Runtime.open`, checked.
 
@@ -97,6 +105,7 @@ def checked_settings(
         verify=checked_bool("verify", verify),
         budget_ms=None if budget_ms is None else checked_budget(budget_ms),
         signer=None if signer is None else read_public_key(signer),
+        follow_links=checked_bool("follow_links", follow_links),
     )
 
 
@@ -121,11 +130,12 @@ def open_parts(settings: Settings) -> Parts:
 
     Raises: same as `Runtime.open`.
     """
-    bundle = Bundle.open(settings.path, settings.verify, settings.signer)
+    bundle = Bundle.open(settings.path, settings.verify, settings.signer, settings.follow_links)
     tokenizer = TextTokenizer(bundle.tokenizer_path, bundle.manifest.max_length)
     store = KnowledgeStore(bundle, settings.verify, settings.signer)
     student = StudentSession(bundle.model_path, settings.threads)
     check_golden(bundle, tokenizer, student)
+    bundle.check_links()
     return Parts(bundle, tokenizer, student, store, os.getpid())
 
 

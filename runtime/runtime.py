@@ -61,6 +61,7 @@ class Runtime:
         verify: bool = True,
         budget_ms: float | None = None,
         require_signature: PublicKey | bytes | str | os.PathLike[str] | None = None,
+        follow_links: bool = False,
     ) -> Runtime:
         """Open a bundle, check its files, and check with its golden texts that this machine computes the same answers.
 
@@ -76,16 +77,19 @@ class Runtime:
                 (``Prediction.reason`` is ``"budget"``), so two calls with one text may differ. None: no limit.
             require_signature: the public key (a path, or PEM as bytes) that the bundle must be signed with (`reaugkd
                 sign`). Forked children and unpickled copies require the same key. None: signatures are not read.
+            follow_links: follow links that lead out of the folder, as in the cache of Hugging Face's hub, if you trust
+                the places that they lead to. Links that stay inside the folder are always followed.
 
         Raises:
             BundleIntegrityError: a file is missing, truncated or altered; or the required signature is missing,
                 damaged, made with another key, or made for another manifest.
             BundleVersionError: a newer reaugkd wrote the bundle.
-            BundleError: the parts do not fit each other, or a golden text gets another answer.
+            BundleError: the parts do not fit each other, a golden text gets another answer, or a link leads out of the
+                folder.
             UsageError: an argument has the wrong type or an unusable value, or ``"gated"`` and the bundle has no gate.
             DependencyError: a signature is required, and the library ``cryptography`` is missing.
         """
-        settings = checked_settings(path, threads, retrieval, verify, budget_ms, require_signature)
+        settings = checked_settings(path, threads, retrieval, verify, budget_ms, require_signature, follow_links)
         return cls(settings, open_parts(settings))
 
     @property
@@ -266,7 +270,7 @@ class Runtime:
     def __reduce__(self) -> tuple[object, ...]:
         settings = self._settings
         given = (settings.threads, settings.retrieval, settings.verify, settings.budget_ms, settings.signer)
-        return (Runtime.open, (str(settings.path), *given))
+        return (Runtime.open, (str(settings.path), *given, settings.follow_links))
 
     def __repr__(self) -> str:
         settings = self._settings

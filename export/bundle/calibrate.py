@@ -49,6 +49,7 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
     refuse_existing(out)
     bundle = Bundle.open(path)
     bundle.refuse_edits("calibrate")
+    bundle.refuse_links("calibrate")
     manifest = bundle.manifest
     gold = label_indices(rows, manifest.labels)
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))

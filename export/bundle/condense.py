@@ -213,6 +213,7 @@ class _Workbench:
     def open(cls, path: Path, keep_texts: bool, progress: Progress) -> _Workbench:
         bundle = Bundle.open(path)
         bundle.refuse_edits("condense")
+        bundle.refuse_links("condense")
         manifest = bundle.manifest
         kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
         heldout = HeldOutRows.open(bundle.path, len(manifest.labels), manifest.kb.ndim, len(kb))

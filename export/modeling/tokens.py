@@ -94,6 +94,9 @@ class TokenRows:
         inputs: n texts, or pairs of texts.
         with_types: whether the model uses token_type_ids.
         pad: id of the padding.
+
+    Attributes:
+        truncated: number of rows of which only the beginning fits into ``max_length`` tokens.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class TokenRows:
         encodings = [tokenizer.encode(*((item,) if isinstance(item, str) else item)) for item in inputs]
         self.ids = [torch.tensor(encoding.ids) for encoding in encodings]
         self.types = [torch.tensor(encoding.type_ids) for encoding in encodings] if with_types else None
+        self.truncated = sum(map(tokenizer.truncated, encodings))
         self.pad = pad
 
     def __len__(self) -> int:

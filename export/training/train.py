@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -166,7 +167,7 @@ class Pipeline:
         self, run: RunFolder, splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]
     ) -> None:
         self.run, self.splits, self.recipe, self.model = run, splits, job.recipe, job.teacher
-        self.fine_tuned = fine_tuned
+        self.fine_tuned, self.told = fine_tuned, False
         recipe = job.recipe
         self.rows_hash = made_from(_rows_of(splits.train), _rows_of(splits.heldout), splits.label_names)
         self.teacher_hash = made_from(
@@ -350,7 +351,11 @@ class Pipeline:
         return label_indices(self.splits.train, self.splits.label_names)
 
     def _tokens(self, folder: Path, split: Split, config: Any) -> TokenRows:
-        return token_rows(folder, split, config, self.recipe.max_length)
+        rows, longest = token_rows(folder, split, config, self.recipe.max_length), self.recipe.max_length
+        if split is self.splits.train and rows.truncated and not self.told and processes().is_main_process:
+            self.told = True
+            click.echo(f"{rows.truncated:,} of {len(rows):,} train rows truncated to {longest:,} tokens", err=True)
+        return rows
 
     def _fit_job(self, stage: str, fit_recipe: Any) -> FitJob:
         return FitJob(stage, fit_recipe, self.recipe.seed, self.recipe.precision, self.run.checkpoint(stage))

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -60,6 +61,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes ``path`` only if the block ends without an error.
 
+    Its new files get the umask's mode: some libraries (safetensors) make files that only their owner can read.
+
     Args:
         path: the folder to create; must not exist.
 
@@ -72,9 +75,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         with _storage_errors(path, temporary):
             yield temporary
         with refusals(path):
+            # What the umask leaves to others of a new folder, it leaves of a new file too.
+            mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
             for file in sorted(temporary.rglob("*")):
                 if file.is_file():
-                    _sync_file(file)
+                    _sync_file(file, mode)
             refuse_existing(path)
             temporary.rename(path)
             _sync_folder(path.parent)
@@ -211,9 +216,12 @@ def _refused(path: Path, reason: str) -> StorageError:
     )
 
 
-def _sync_file(path: Path) -> None:
+def _sync_file(path: Path, mode: int) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+        status = os.fstat(file.fileno())
+    if status.st_nlink == 1 and not path.is_symlink() and status.st_mode & mode != mode:  # not another folder's file
+        path.chmod(stat.S_IMODE(status.st_mode) | mode)
 
 
 def _sync_folder(path: Path) -> None:

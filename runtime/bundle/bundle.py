@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ...errors import BundleError, BundleIntegrityError, UsageError
-from ...kb.edits.head import HeadFile
+from ...kb.edits.head import HEAD_FILE, SNAPSHOTS, HeadFile
 from ...kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
-from ...kb.storage.atomic import sha256_file
 from ...kb.storage.ed25519 import PublicKey
 from ...kb.storage.strict_json import parse_json
 from ...kb.texts import DIGESTS_FILE
+from .files import AGAIN, Identity, Links, check_file, copy_command, find_file, identity_of
 from .heldout_rows import HELDOUT_FILE
-from .manifest import MANIFEST_FILE, FileRecord, Manifest, seal_of, sealed
+from .manifest import MANIFEST_FILE, Manifest, seal_of, sealed
 from .signature import check_signature
 
 STUDENT_FOLDER, KB_FOLDER = "student", "kb"
@@ -32,8 +32,6 @@ OPTIONAL_FILES = (f"{KB_FOLDER}/{TEXTS_FILE}", f"{KB_FOLDER}/{DIGESTS_FILE}", HE
 MOST_MANIFEST_BYTES = 8 * 2**20
 """The largest manifest; one with a thousand labels has 100 kB."""
 
-_AGAIN = "Copy the bundle again, or export it again."
-
 
 @dataclass(frozen=True)
 class Bundle:
@@ -43,30 +41,39 @@ class Bundle:
         path: the bundle's folder, absolute.
         manifest: the manifest as it was exported; `store.KnowledgeStore` has the edits since then.
         content: the bytes of the manifest file.
+        links: the files that links lead to, by their paths in the bundle, as they were checked.
     """
 
     path: Path
     manifest: Manifest
     content: bytes = field(default=b"", repr=False, compare=False)
+    links: Mapping[str, Identity] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: Path | str, verify: bool = True, require_signature: PublicKey | None = None) -> Bundle:
+    def open(
+        cls,
+        path: Path | str,
+        verify: bool = True,
+        require_signature: PublicKey | None = None,
+        follow_links: bool = False,
+    ) -> Bundle:
         """Read the manifest and check every file that it lists; unlisted files that the runtime reads are refused.
 
-        The folder itself may be a link; the files in it must be plain files. A link leads out of the folder, whatever
-        its hash, and a pipe never ends.
+        The folder itself may be a link. The files in it must be plain files, or links that stay inside the folder
+        (`files`). Call `check_links` after they were read.
 
         Args:
             path: the bundle's folder.
             verify: check the SHA-256 of every file; without it, only existence and sizes are checked.
             require_signature: the key that the manifest must be signed with.
+            follow_links: follow links that lead out of the folder too.
 
         Raises:
             BundleIntegrityError: a file is missing, truncated or altered; the runtime would read an unlisted file; or
                 the required signature is missing or made with another key.
             UsageError: a signature is required without a check of the files.
             BundleVersionError: a newer reaugkd wrote the bundle.
-            BundleError: this is not a bundle, or it has links, pipes or unusable values.
+            BundleError: this is not a bundle, or it has pipes, links that lead out of it, or unusable values.
         """
         folder = Path(path).absolute()
         if require_signature is not None and not verify:
@@ -76,7 +83,9 @@ class Bundle:
                 found="verify=False",
                 remedy="Do not set verify=False: the signature covers the hashes, and the hashes cover the files.",
             )
-        manifest, content = _read_manifest(folder, verify, require_signature)
+        links: Links = "followed" if follow_links else "inside"
+        _refuse_linked_edits(folder, MANIFEST_FILE)
+        manifest, content, linked = _read_manifest(folder, verify, require_signature, links)
         for name in REQUIRED_FILES:
             if name not in manifest.files:
                 raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
@@ -87,18 +96,47 @@ class Bundle:
                     "the manifest does not list a file of the bundle",
                     path=folder / name,
                     expected="no such file, or its size and hash in the manifest",
-                    remedy=_AGAIN,
+                    remedy=AGAIN,
                 )
-        head = HeadFile(folder)
-        for name, record in manifest.files.items():
+        linked |= _check_files(folder, manifest, verify, links)
+        if linked:
+            _refuse_linked_edits(folder, next(iter(linked)))
+        return cls(folder, manifest, content, linked)
+
+    def check_links(self) -> None:
+        """Check that the links lead to the same files as when these were checked; call it after they were read.
+
+        Raises:
+            BundleError: they lead to other files, or a file has changed.
+        """
+        for name, checked in self.links.items():
             try:
-                if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
-                    check_file(folder, name, record, verify)
-            except BundleIntegrityError:
-                # Another process may have compacted the edits just now, and removed the replaced files.
-                if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
-                    raise
-        return cls(folder, manifest, content)
+                same = identity_of((self.path / name).stat()) == checked
+            except OSError:
+                same = False
+            if not same:
+                raise BundleError(
+                    "a link leads to another file than when the bundle was checked",
+                    path=self.path / name,
+                    remedy="Open the bundle again.",
+                )
+
+    def refuse_links(self, what: str) -> None:
+        """Check that the bundle has no links.
+
+        Args:
+            what: the operation that needs plain files, for the message.
+
+        Raises:
+            UsageError: links lead to some of its files.
+        """
+        if self.links:
+            raise UsageError(
+                f"{what} needs a bundle without links",
+                path=self.path,
+                found=f"{next(iter(self.links))} behind a link",
+                remedy=f"Copy the bundle, and use the copy: `{copy_command(self.path)}`.",
+            )
 
     def refuse_edits(self, what: str) -> None:
         """Check that the knowledge base has no edits.
@@ -145,38 +183,81 @@ def _replaced(head: HeadFile) -> bool:
     return now is not None and now.snapshot > 0
 
 
-def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tuple[Manifest, bytes]:
+def _check_files(folder: Path, manifest: Manifest, verify: bool, links: Links) -> dict[str, Identity]:
+    """Check every file that the manifest lists; returns the identity of each one behind a link.
+
+    Raises:
+        BundleIntegrityError: a file is missing, truncated or altered.
+    """
+    head, linked = HeadFile(folder), {}
+    for name, record in manifest.files.items():
+        try:
+            if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
+                found = check_file(folder, name, record, verify, links)
+                linked.update({name: found.identity} if found.linked else {})
+        except BundleIntegrityError:
+            # Another process may have compacted the edits just now, and removed the replaced files.
+            if not (name.startswith(f"{KB_FOLDER}/") and _replaced(head)):
+                raise
+    return linked
+
+
+def _refuse_linked_edits(folder: Path, name: str) -> None:
+    """Refuse edits of a bundle of links: they could be those of another bundle.
+
+    Args:
+        folder: the bundle's folder.
+        name: a file of the bundle.
+
+    Raises:
+        BundleError: the edits are links, or this file is one and there are edits.
+    """
+    edits = folder / SNAPSHOTS
+    linked = edits.is_symlink() or (edits / HEAD_FILE).is_symlink()
+    if linked or (os.path.lexists(edits) and find_file(folder, name, "a file of the bundle", "followed").linked):
+        raise BundleError(
+            "a bundle with edits must not have links",
+            path=edits / HEAD_FILE,
+            remedy=f"Copy the bundle, and use the copy: `{copy_command(folder)}`.",
+        )
+
+
+def _read_manifest(
+    folder: Path, verify: bool, signer: PublicKey | None, links: Links
+) -> tuple[Manifest, bytes, dict[str, Identity]]:
+    """The manifest, its bytes, and the identity of each of its files that is behind a link.
+
+    Raises:
+        BundleIntegrityError: the manifest is missing or damaged.
+        BundleError: there is no bundle, or the manifest is too large.
+    """
     path = folder / MANIFEST_FILE
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise BundleError("there is no bundle here", path=folder, found=found, expected="a folder")
     try:
-        status = path.lstat()
-        _refuse_unusual(path, status.st_mode)
-        if status.st_size > MOST_MANIFEST_BYTES:
-            raise BundleError(
-                "the manifest is too large",
-                path=path,
-                found=f"{status.st_size:,} bytes",
-                expected=f"at most {MOST_MANIFEST_BYTES:,}",
-                remedy=_AGAIN,
-            )
+        file = find_file(folder, MANIFEST_FILE, "a bundle's manifest", links)
+    except BundleIntegrityError as error:
+        raise error.at(remedy="Pass the folder that `reaugkd export` wrote.") from error
+    if file.size > MOST_MANIFEST_BYTES:
+        raise BundleError(
+            "the manifest is too large",
+            path=path,
+            found=f"{file.size:,} bytes",
+            expected=f"at most {MOST_MANIFEST_BYTES:,}",
+            remedy=AGAIN,
+        )
+    try:
         raw = path.read_bytes()
     except OSError as error:
-        raise BundleIntegrityError(
-            "the manifest cannot be read",
-            path=path,
-            found=error.strerror,
-            expected="a bundle's manifest",
-            remedy="Pass the folder that `reaugkd export` wrote.",
-        ) from error
+        raise BundleIntegrityError("the manifest cannot be read", path=path, found=error.strerror) from error
     if signer is not None:
-        check_signature(folder, raw, signer)  # before it is parsed
+        check_signature(folder, raw, signer, links)  # before it is parsed
     try:
         obj = parse_json(raw)
     except ValueError as error:
         message = "the manifest is not valid JSON"
-        raise BundleIntegrityError(message, path=path, found=str(error), remedy=_AGAIN) from error
+        raise BundleIntegrityError(message, path=path, found=str(error), remedy=AGAIN) from error
     manifest = Manifest.from_json(obj, path)
     if verify and not sealed(raw):
         raise BundleIntegrityError(
@@ -184,86 +265,6 @@ def _read_manifest(folder: Path, verify: bool, signer: PublicKey | None) -> tupl
             path=path,
             found="content that does not match its seal",
             expected="the manifest as it was exported",
-            remedy=f"{_AGAIN} To use an edited manifest, open the bundle with verify=False.",
+            remedy=f"{AGAIN} To use an edited manifest, open the bundle with verify=False.",
         )
-    return manifest, raw
-
-
-def check_file(folder: Path, name: str, record: FileRecord, verify: bool) -> None:
-    """Check that a file is a plain file that matches its record.
-
-    Args:
-        folder: the folder that contains it.
-        name: its path below the folder, with ``/``; no part of it may be a link.
-        record: its expected size and hash.
-        verify: check the SHA-256 too.
-
-    Raises:
-        BundleIntegrityError: it is missing, truncated or altered.
-        BundleError: it is a link, pipe or device.
-    """
-    path = folder / name
-    size = plain_size(folder, name, f"{record.bytes} bytes")
-    if size != record.bytes:
-        raise BundleIntegrityError(
-            "the file was truncated or extended",
-            path=path,
-            found=f"{size} bytes",
-            expected=f"{record.bytes} bytes",
-            remedy=_AGAIN,
-        )
-    if not verify:
-        return
-    try:
-        digest = sha256_file(path)
-    except OSError as error:
-        raise BundleIntegrityError("the file cannot be read", path=path, found=error.strerror) from error
-    if digest != record.sha256:
-        raise BundleIntegrityError(
-            "the file was altered",
-            path=path,
-            found=f"sha256 {digest}",
-            expected=f"sha256 {record.sha256}",
-            remedy=_AGAIN,
-        )
-
-
-def plain_size(folder: Path, name: str, expected: str) -> int:
-    """The size of a plain file below a folder; no part of its path may be a link.
-
-    Raises:
-        BundleIntegrityError: it is missing.
-        BundleError: it is a link, pipe or device.
-    """  # noqa: DOC501
-    path = folder
-    try:
-        for part in PurePosixPath(name).parts:
-            path /= part
-            status = path.lstat()
-            if not stat.S_ISDIR(status.st_mode):
-                _refuse_unusual(path, status.st_mode)
-        if not stat.S_ISREG(status.st_mode):
-            raise IsADirectoryError
-    except (OSError, ValueError) as error:  # ValueError: an invalid file name
-        raise BundleIntegrityError(
-            "the file is missing", path=folder / name, expected=expected, remedy=_AGAIN
-        ) from error
-    return status.st_size
-
-
-def _refuse_unusual(path: Path, mode: int) -> None:
-    """Check that a path is no link, pipe, socket or device; the caller refuses a folder.
-
-    Raises:
-        BundleError: it is one of these.
-    """
-    if stat.S_ISLNK(mode):
-        raise BundleError(
-            "a bundle must not contain links",
-            path=path,
-            found="a symbolic link",
-            expected="the file itself",
-            remedy="Copy the bundle with `cp -RL`, which replaces links by files.",
-        )
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise BundleError("this is not a file", path=path, found="a pipe, socket or device", expected="a plain file")
+    return manifest, raw, {MANIFEST_FILE: file.identity} if file.linked else {}

@@ -18,10 +18,11 @@ def sign_bundle(folder: Path, key: PrivateKey) -> Signature:
 
     Raises:
         BundleError: the bundle cannot be used.
-        UsageError: this key did not sign all its edits.
+        UsageError: this key did not sign all its edits, or the bundle has links.
         StorageError: the file cannot be written.
     """
     bundle = Bundle.open(folder)
+    bundle.refuse_links("sign")
     try:
         KnowledgeStore(bundle, signer=key.public)
     except BundleIntegrityError as error:

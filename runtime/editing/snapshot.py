@@ -28,7 +28,7 @@ from ...kb.storage.atomic import atomic_write
 from ...kb.storage.json_fields import JsonReader
 from ...kb.storage.strict_json import parse_json
 from ...kb.texts import DIGESTS_FILE
-from ..bundle.bundle import plain_size
+from ..bundle.files import find_file
 from ..bundle.manifest import FileRecord, Manifest, read_files, seal_entry, sealed
 
 SNAPSHOT_FILE = "generation.json"
@@ -111,7 +111,7 @@ class Snapshot:
         """  # noqa: DOC501
         folder = bundle / SNAPSHOTS / str(head.snapshot)
         path = folder / SNAPSHOT_FILE
-        size = plain_size(bundle, f"{SNAPSHOTS}/{head.snapshot}/{SNAPSHOT_FILE}", "a snapshot's table")
+        size = find_file(bundle, f"{SNAPSHOTS}/{head.snapshot}/{SNAPSHOT_FILE}", "a snapshot's table").size
         if size > _MOST_BYTES:
             raise _refused(path, f"{size:,} bytes")
         raw = path.read_bytes()

@@ -22,7 +22,8 @@ from ...kb.knowledge_base import TEXTS_FILE, KnowledgeBase
 from ...kb.searchable import Searchable
 from ...kb.storage.ed25519 import PublicKey
 from ...kb.texts import DIGESTS_FILE
-from ..bundle.bundle import KB_FOLDER, Bundle, check_file, plain_size
+from ..bundle.bundle import KB_FOLDER, Bundle
+from ..bundle.files import check_file, find_file
 from ..bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from .snapshot import HISTORY_FILE, SNAPSHOT_FILE, Snapshot
 
@@ -349,7 +350,7 @@ def _read(bundle: Path, path: Path, start: int, end: int) -> bytes:
     """  # noqa: DOC501
     from ...kb.edits.journal import MOST_BYTES, damaged
 
-    found = plain_size(bundle, path.relative_to(bundle).as_posix(), f"{end} bytes")
+    found = find_file(bundle, path.relative_to(bundle).as_posix(), f"{end} bytes").size
     if end > MOST_BYTES or found < end or start > end:
         raise damaged(path, f"{found} bytes, where HEAD names {end}")
     try:

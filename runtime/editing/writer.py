@@ -122,9 +122,10 @@ class KnowledgeWriter:
         """Hold the writer's lock, with the store at the current state.
 
         Raises:
-            UsageError: the edit needs a signature, or the bundle was replaced.
+            UsageError: the edit needs a signature, or the bundle was replaced or has links.
         """
         self._check_key(options)
+        self._bundle.refuse_links("an edit")
         with write_lock(self._bundle.path, options.wait):
             self._check_bundle()
             with self._store.latest():

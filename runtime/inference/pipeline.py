@@ -105,6 +105,7 @@ class Pipeline:
             neighbours=neighbours,
             set_thresholds=sets,
             edited=(new, pinned),
+            truncated=self._tokenizer.truncated(encoding),
         )
 
     def _search(self, student: StudentSession, embedding: Floats) -> tuple[NDArray[np.int64], Floats]:

@@ -49,6 +49,7 @@ class Prediction:
         abstention: the signal with the largest part of the score if the text is abstained from, else None.
         set_thresholds: thresholds of the prediction sets; None if the bundle has none for this answer.
         edited: the parts of the answer that come from edits: the part on new labels, and the part of a pinned row.
+        truncated: whether only the beginning of the text was read: it has more tokens than the bundle's ``max_length``.
     """
 
     label: str
@@ -65,6 +66,7 @@ class Prediction:
     abstention: Signal | None = None
     set_thresholds: PredictionSets | None = field(default=None, repr=False)
     edited: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
+    truncated: bool = False
 
     @property
     def abstained(self) -> bool:
@@ -109,8 +111,8 @@ class Prediction:
     def as_record(self, explain: bool = False) -> dict[str, Any]:
         """The answer as JSON values.
 
-        Keys: ``label``, ``probability``, ``probabilities`` (label to number), ``retrieved``; without neighbours also
-        ``reason``; with abstention also ``abstained``, ``rejection_score`` and ``abstention``.
+        Keys: ``label``, ``probability``, ``probabilities`` (label to number), ``retrieved``, ``truncated``; without
+        neighbours also ``reason``; with abstention also ``abstained``, ``rejection_score`` and ``abstention``.
 
         Args:
             explain: add ``student_weight``, ``student_probabilities``, ``retrieval_probabilities``, ``neighbours`` and,
@@ -121,6 +123,7 @@ class Prediction:
             "probability": self.probability,
             "probabilities": self._named(self.probabilities),
             "retrieved": self.retrieved,
+            "truncated": self.truncated,
         }
         if self.reason is not None:
             record["reason"] = self.reason
@@ -148,6 +151,7 @@ class Prediction:
         return (
             self.label,
             self.reason,
+            self.truncated,
             self.student_weight,
             self.rejection_score,
             self.abstention,

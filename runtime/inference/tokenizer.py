@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
 from ...errors import BundleError, ReaugkdError, TextError
 from ..bundle.tokenizer_safety import check_growth, check_size
+from .text_cut import CutPlaces, cut_places
+
+_LONG = 32  # characters for each token of max_length; of a longer text, half as many are usually enough
 
 
 class TextTokenizer:
@@ -55,7 +59,12 @@ class TextTokenizer:
             BundleError: the tokenizer fails on the text, for example because a regular expression takes too long.
         """
         try:
-            encoding = self._tokenizer.encode(text, pair)
+            if len(text) + len(pair or "") <= _LONG * self.max_length:
+                encoding = self._tokenizer.encode(text, pair)
+            elif pair is None:
+                encoding = self._beginning(text) or self._tokenizer.encode(text)
+            else:
+                encoding = self._tokenizer.encode(*self._beginnings(text, pair))
         except (TypeError, UnicodeError) as error:
             raise TextError("the text is not valid Unicode", found=ascii(text[:60]), expected="UTF-8") from error
         except BaseException as error:
@@ -68,6 +77,57 @@ class TextTokenizer:
         if not 0 < size <= self.max_length:
             raise self._unusable(size, text)
         return encoding
+
+    @cached_property
+    def _places(self) -> CutPlaces | None:
+        return cut_places(self._tokenizer)
+
+    def _beginning(self, text: str) -> Encoding | None:
+        """The encoding of a long text, from its beginning alone; None if the whole text is needed.
+
+        Raises:
+            UnicodeError: the text is not valid Unicode.
+        """
+        if self._places is None:
+            return None
+        text.encode()  # the library would look at the beginning alone
+        end = next(self._places.places(text, _LONG * self.max_length // 2), len(text))
+        if end > len(text) // 2:
+            return None
+        encoding = self._tokenizer.encode(text[:end])
+        return encoding if self.truncated(encoding) else None
+
+    def _beginnings(self, first: str, second: str) -> tuple[str, str]:
+        """The beginnings of a long pair that have the same encoding.
+
+        The library would join each part of one text that it cuts off with each part of the other.
+        """
+        ids = self._all_ids(first), self._all_ids(second)
+        if len(ids[0]) > len(ids[1]):  # the longer one must stay the longer one: it keeps one token more
+            shorter, tokens = self._shortened(second, ids[1], self.max_length)
+            return self._shortened(first, ids[0], max(self.max_length, tokens + 1))[0], shorter
+        shorter, tokens = self._shortened(first, ids[0], self.max_length)
+        return shorter, self._shortened(second, ids[1], max(self.max_length, tokens))[0]
+
+    def _all_ids(self, text: str) -> list[int]:
+        """All token ids of a text, without special tokens."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return [*encoding.ids, *(one for part in encoding.overflowing for one in part.ids)]
+
+    def _shortened(self, text: str, ids: list[int], keep: int) -> tuple[str, int]:
+        """A beginning of a text with the same first ``keep`` of its ids, and the number of its tokens."""
+        size = 4 * keep
+        while size < len(text):
+            found = self._all_ids(text[:size])
+            if len(found) >= keep and found[:keep] == ids[:keep]:
+                return text[:size], len(found)
+            size *= 2
+        return text, len(ids)
+
+    def truncated(self, encoding: Encoding) -> bool:
+        """Whether an encoding of `encode` is only the beginning of its text or pair."""
+        # The library keeps what it cut off. It copies it at this access, so the length is compared first.
+        return len(encoding) == self.max_length and bool(encoding.overflowing)
 
     def _unusable(self, size: int, text: str) -> ReaugkdError:
         if size == 0:

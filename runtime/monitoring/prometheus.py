@@ -26,6 +26,12 @@ def exposition(stats: Mapping[str, Any]) -> str:
     metrics = [
         _metric("answers_total", "counter", "Texts answered, by label.", by_label),
         _metric("errors_total", "counter", "Texts that could not be answered, by error class.", errors),
+        _metric(
+            "truncated_total",
+            "counter",
+            "Answers from the beginning of a text alone.",
+            [("", {}, stats["truncated"])],
+        ),
         _metric("retrieved_total", "counter", "Answers with neighbours.", [("", {}, stats["retrieved"])]),
         _metric("not_retrieved_total", "counter", "Answers of the student alone, by reason.", reasons),
         _metric("judged_total", "counter", "Answers with abstention requested.", [("", {}, stats["judged"])]),

@@ -26,6 +26,7 @@ class Stats(dict[str, Any]):
     Keys:
         seconds: time since the runtime was opened or the counts were reset.
         predictions: texts answered, including texts abstained from.
+        truncated: answers from the beginning of a text alone (`Prediction.truncated`).
         errors: texts that could not be answered, by error class.
         retrieved: answers with neighbours.
         not_retrieved: answers without neighbours, by ``Prediction.reason``.
@@ -67,6 +68,7 @@ class Statistics:
 
     def _clear(self) -> None:
         self._since = time.monotonic()
+        self._truncated = 0
         self._labels: Counter[str] = Counter()
         self._reasons: Counter[str | None] = Counter()
         self._abstentions: Counter[str | None] = Counter()
@@ -90,6 +92,7 @@ class Statistics:
         with self._lock:
             self._labels[answer.label] += 1
             self._reasons[answer.reason] += 1
+            self._truncated += answer.truncated
             if answer.rejection_score is not None:
                 self._abstentions[answer.abstention] += 1
             self._latency[late] += 1
@@ -118,7 +121,7 @@ class Statistics:
             labels, reasons = dict(self._labels), dict(self._reasons)
             abstentions, errors = dict(self._abstentions), dict(self._errors)
             counts = [tuple(one) for one in (self._similarity, self._agreement, self._latency)]
-            sums, seconds = tuple(self._sums), now - self._since
+            sums, seconds, truncated = tuple(self._sums), now - self._since, self._truncated
             if reset:
                 self._clear()
         edges = (SIMILARITY_EDGES, AGREEMENT_EDGES, LATENCY_EDGES)
@@ -130,6 +133,7 @@ class Statistics:
         return Stats(
             seconds=seconds,
             predictions=latency.total,
+            truncated=truncated,
             errors=_sorted(errors),
             retrieved=retrieved,
             not_retrieved=_sorted(reasons),

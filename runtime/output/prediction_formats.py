@@ -69,21 +69,24 @@ def _jsonl(out: Output, explain: bool, _labels: Sequence[str], _abstains: bool) 
 
 
 def _csv(out: Output, explain: bool, _labels: Sequence[str], abstains: bool) -> RowWriter:
-    """CSV with the columns row, label, probability, retrieved and error.
+    """CSV with the columns row, label, probability, retrieved, error and truncated.
 
     With abstention there is a column ``abstained``: the signal with the largest part of the score, or nothing if the
     text is answered. With ``explain`` there is a column ``neighbours``, as JSON.
     """
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        ["row", "label", "probability", "retrieved", "error"] + ["abstained"] * abstains + ["neighbours"] * explain
+        ["row", "label", "probability", "retrieved", "error", "truncated"]
+        + ["abstained"] * abstains
+        + ["neighbours"] * explain
     )
 
     def write(row: int, _text: Text | None, answer: Prediction | ReaugkdError) -> None:
         if isinstance(answer, ReaugkdError):
-            writer.writerow([row, "", "", "", one_line(str(answer))] + [""] * (abstains + explain))
+            writer.writerow([row, "", "", "", one_line(str(answer)), ""] + [""] * (abstains + explain))
             return
-        cells: list[object] = [row, answer.label, f"{answer.probability:.6f}", str(answer.retrieved).lower(), ""]
+        retrieved, truncated = str(answer.retrieved).lower(), str(answer.truncated).lower()
+        cells: list[object] = [row, answer.label, f"{answer.probability:.6f}", retrieved, "", truncated]
         if abstains:
             cells.append(answer.abstention or "")
         if explain:

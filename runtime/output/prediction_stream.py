@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ...errors import ReaugkdError, UsageError
 from ..data import BadRow, Columns, TextRow, read_text_rows
@@ -17,6 +18,8 @@ from .prediction_formats import Output, row_writer
 
 STDIN = "-"
 
+OnError = Literal["record", "skip", "raise"]
+
 
 @dataclass(frozen=True)
 class PredictOptions:
@@ -25,15 +28,46 @@ class PredictOptions:
     Attributes:
         kind: the output format, one of `prediction_formats.FORMATS`.
         explain: add the neighbours.
-        source: the file that the records come from, for error messages. None for command-line arguments: then the first
-            bad text raises its error; with a source, its error record is written and the stream continues.
+        source: the file that the records come from, for error messages; None for command-line arguments.
+        on_error: what becomes of a row that cannot be answered: ``"record"`` writes its error in its place, ``"skip"``
+            leaves it out, ``"raise"`` ends the stream with its error.
         abstain: the abstention goal; None to answer every text.
     """
 
     kind: str
     explain: bool = False
     source: str | None = None
+    on_error: OnError = "record"
     abstain: Abstain | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the rows of a stream.
+
+    Attributes:
+        rows: the number of rows read.
+        failed: of these, rows that could not be answered.
+        truncated: of these, rows of which only the first tokens were read.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    truncated: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every row was answered, 3 if some were, 1 if none was."""
+        return 0 if not self.failed else 1 if self.failed == self.rows else 3
+
+    def summary(self, on_error: OnError, max_length: int) -> str:
+        """One line for people."""
+        where = "left out" if on_error == "skip" else "see the error records"
+        return (
+            f"{self.rows:,} row{'s' * (self.rows != 1)}: {self.rows - self.failed:,} answered"
+            + (f", {self.failed:,} failed ({where})" if self.failed else "")
+            + (f", {self.truncated:,} truncated to {max_length:,} tokens" if self.truncated else "")
+        )
 
 
 def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[TextRow]:
@@ -68,7 +102,7 @@ def answer_stream(
     options: PredictOptions,
     out: Output,
     progress: Callable[[int], object] | None = None,
-) -> int:
+) -> Outcome:
     """Answer every record and write the answers in order, in constant memory.
 
     Args:
@@ -76,27 +110,27 @@ def answer_stream(
         records: read as answers are written.
         options: options of the answers.
         out: the output.
-        progress: called after each row with the number of rows written.
-
-    Returns:
-        The number of rows that could not be answered.
+        progress: called after each row with the number of rows read.
 
     Raises:
-        ReaugkdError: the error of the first bad text, without a source.
+        ReaugkdError: with ``on_error="raise"``, the error of the first row that cannot be answered.
     """
     write = row_writer(options.kind, out, options.explain, runtime.labels, options.abstain is not None)
     keyed = ((record, record.text if isinstance(record, TextRow) else record.error) for record in records)
-    failed = 0
+    count = failed = truncated = 0
     for count, (record, answer) in enumerate(runtime.predict_keyed(keyed, options.abstain), start=1):
         found = _placed(answer, record.row, options.source)
         if isinstance(found, ReaugkdError):
-            if options.source is None:
+            if options.on_error == "raise":
                 raise found
             failed += 1
-        write(record.row, record.text if isinstance(record, TextRow) else None, found)
+        else:
+            truncated += found.truncated
+        if not (isinstance(found, ReaugkdError) and options.on_error == "skip"):
+            write(record.row, record.text if isinstance(record, TextRow) else None, found)
         if progress is not None:
             progress(count)
-    return failed
+    return Outcome(count, failed, truncated)
 
 
 def _placed(answer: Prediction | ReaugkdError, row: int, source: str | None) -> Prediction | ReaugkdError:

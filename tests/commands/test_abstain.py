@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.command_line import call as run_line
 from support.command_line import names, ok, records, refused
 from support.heldout_bundle import add_abstention, build_heldout_bundle
 from support.tiny_bundle import build_tiny_bundle, tiny_texts
@@ -56,20 +57,22 @@ class TestPredict:
             why = [answer.abstention or "" for answer in runtime.predict_many(TEXTS, abstain="coverage=60%")]
         done = ok("predict", path, *TEXTS, "--format", "csv", "--abstain", "coverage=60%", "--explain")
         read = list(csv.DictReader(io.StringIO(done.out)))
-        assert list(read[0]) == ["row", "label", "probability", "retrieved", "error", "abstained", "neighbours"]
+        columns = ["row", "label", "probability", "retrieved", "error", "truncated", "abstained", "neighbours"]
+        assert list(read[0]) == columns
         assert [row["abstained"] for row in read] == why
         head, *lines = ok("predict", path, *TEXTS, "--abstain", "coverage=60%").out.splitlines()
         assert head.split() == ["row", "label", "prob.", "abstained", "text"]
         place = head.index("abstained")
         assert [line[place : place + 12].strip() for line in lines] == why
         (tmp_path / "texts.txt").write_text("noon\n\n")
-        bad = ok("predict", path, "--input", tmp_path / "texts.txt", "--format", "csv", "--abstain", "threshold=0").out
-        assert [len(row) for row in csv.reader(io.StringIO(bad))] == [6, 6, 6]
+        options = ("--input", tmp_path / "texts.txt", "--format", "csv", "--abstain", "threshold=0")
+        bad = run_line("predict", path, *options).out
+        assert [len(row) for row in csv.reader(io.StringIO(bad))] == [7, 7, 7]
 
     def test_without_the_option_nothing_changes(self, path: Path) -> None:
         assert (
             ok("predict", path, "noon", "--format", "csv").out.splitlines()[0]
-            == "row,label,probability,retrieved,error"
+            == "row,label,probability,retrieved,error,truncated"
         )
         assert "abstained" not in ok("predict", path, "noon").out
 
@@ -92,18 +95,19 @@ class TestStats:
     def test_they_are_written_at_the_end(self, path: Path, tmp_path: Path) -> None:
         (tmp_path / "texts.txt").write_text("noon\n\noven clock\n")
         call = ("predict", path, "--input", tmp_path / "texts.txt", "--abstain", "threshold=0")
-        ok(*call, "--stats", tmp_path / "stats.json")
+        assert run_line(*call, "--stats", tmp_path / "stats.json").code == 3
         found = json.loads((tmp_path / "stats.json").read_text())
         assert (found["predictions"], found["judged"], found["abstained"]) == (2, 2, 2)
         assert found["errors"] == {"TextError": 1}
-        done = ok(*call, "--output", tmp_path / "answers.jsonl", "--stats", "-")
+        done = run_line(*call, "--output", tmp_path / "answers.jsonl", "--stats", "-")
         assert json.loads(done.out)["predictions"] == 2 and len(records((tmp_path / "answers.jsonl").read_text())) == 3
 
-    def test_for_prometheus_by_the_suffix_and_again_over_the_old_one(self, path: Path, tmp_path: Path) -> None:
-        for _ in range(2):
-            ok("predict", path, "noon", "--stats", tmp_path / "stats.prom")
-            assert "\nreaugkd_latency_seconds_count 1\n" in (tmp_path / "stats.prom").read_text()
-        assert names(tmp_path) == ["stats.prom"]
+    def test_for_prometheus_by_the_suffix_and_never_over_an_old_one(self, path: Path, tmp_path: Path) -> None:
+        ok("predict", path, "noon", "--stats", tmp_path / "stats.prom")
+        written = (tmp_path / "stats.prom").read_text()
+        assert "\nreaugkd_latency_seconds_count 1\n" in written
+        assert "nothing is overwritten" in refused("predict", path, "noon", "--stats", tmp_path / "stats.prom")
+        assert names(tmp_path) == ["stats.prom"] and (tmp_path / "stats.prom").read_text() == written
 
     def test_not_both_to_stdout(self, path: Path) -> None:
         assert "cannot both go to stdout" in refused("predict", path, "noon", "--stats", "-")

@@ -119,7 +119,7 @@ class TestPredict:
         with Runtime.open(edge_bundle) as runtime:
             answers = [runtime.predict(text) for text in TEXTS]
         for row, (record, answer) in enumerate(zip(found, answers, strict=True), start=1):
-            assert list(record) == ["row", "label", "probability", "probabilities", "retrieved"]
+            assert list(record) == ["row", "label", "probability", "probabilities", "retrieved", "truncated"]
             assert record["row"] == row and record["retrieved"] is True
             assert record["label"] == answer.label and record["probability"] == answer.probability
             assert record["probabilities"] == dict(zip("abc", answer.probabilities.tolist(), strict=True))
@@ -154,7 +154,7 @@ class TestPredict:
 
     def test_csv(self, edge_bundle: Path) -> None:
         rows = list(csv.DictReader(io.StringIO(ok("predict", edge_bundle, *TEXTS, "--format", "csv", "--explain").out)))
-        assert list(rows[0]) == ["row", "label", "probability", "retrieved", "error", "neighbours"]
+        assert list(rows[0]) == ["row", "label", "probability", "retrieved", "error", "truncated", "neighbours"]
         assert [row["row"] for row in rows] == ["1", "2", "3"]
         assert all(len(json.loads(row["neighbours"])) == 8 for row in rows)
 
@@ -227,17 +227,17 @@ class TestPredict:
     @pytest.mark.parametrize("threads", [1, 3])
     def test_bad_rows_get_their_records_in_their_places(self, edge_bundle: Path, threads: int) -> None:
         stdin = b"noon\n\n\xff\nalarm\n   \ncall"
-        done = ok("predict", edge_bundle, "--input", "-", "--threads", threads, stdin=stdin)
+        done = call("predict", edge_bundle, "--input", "-", "--threads", threads, stdin=stdin)
         found = records(done.out)
         assert [record["row"] for record in found] == [1, 2, 3, 4, 5, 6]
         assert ["error" in record for record in found] == [False, True, True, False, True, False]
         error = found[2]["error"]
         assert (error["type"], error["path"], error["row"], error["expected"]) == ("TextError", "<stdin>", 3, "UTF-8")
         assert "0xff" in error["found"] and error["remedy"]
-        assert done.err == "3 rows could not be predicted: see the error records\n"
+        assert (done.code, done.err) == (3, "6 rows: 3 answered, 3 failed (see the error records)\n")
 
     def test_an_error_found_while_answering_names_the_row_too(self, pair_bundle: Path) -> None:
-        out = ok("predict", pair_bundle, "--input", "-", stdin=b"noon\talarm\nnoon\n").out
+        out = call("predict", pair_bundle, "--input", "-", stdin=b"noon\talarm\nnoon\n").out
         assert records(out)[1]["error"]["row"] == 2 and records(out)[1]["error"]["path"] == "<stdin>"
 
     def test_to_a_file(self, edge_bundle: Path, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ class TestPredict:
         no_out = finish(spawn_python(script.format(1, "stdout"), "predict", edge_bundle, "noon"))
         assert (no_out.code, no_out.err) == (0, "")
         no_in = finish(spawn_python(script.format(0, "stdin"), "predict", edge_bundle, "--input", "-", stdin=None))
-        assert no_in == (0, "", "")
+        assert no_in == (0, "", "0 rows: 0 answered\n")
 
 
 def build_unicode(beside: Path) -> Path:

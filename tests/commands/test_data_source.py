@@ -65,7 +65,11 @@ def test_the_users_settings_are_kept(environment: pytest.MonkeyPatch, variable: 
     assert hosts == [] and os.environ.get("HF_HUB_OFFLINE") == ("0" if variable == "HF_HUB_OFFLINE" else None)
 
 
-def test_texts_of_a_file_stop_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasource, "_MAX_TEXTS", 3)
+def test_texts_of_a_file_stop_somewhere_and_bad_rows_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(datasource, "_MAX_TEXTS", 4)
     (tmp_path / "in.txt").write_text("a\n\nb\nc\nd\n")
     assert datasource.load_texts(str(tmp_path / "in.txt"), None, Columns(), False)[0] == ["a", "b", "c"]
+    said = f"note: {tmp_path / 'in.txt'}: 1 of 4 rows left out, which have no usable text\n"
+    assert capsys.readouterr().err == said

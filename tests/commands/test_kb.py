@@ -200,3 +200,11 @@ def test_an_edited_bundle_without_a_signature_gets_none(bundle: Path, tmp_path: 
     ok("kb", "add", bundle, "jazz", "--label", "a")
     assert "has not signed" in refused("sign", bundle, "--key", tmp_path / "owner.pem")
     assert not (bundle / "manifest.sig").exists()
+
+
+def test_a_signed_bundle_is_compacted_with_the_key_or_unsigned(bundle: Path, tmp_path: Path) -> None:
+    ok("sign", "--new-key", tmp_path / "key.pem")
+    ok("sign", bundle, "--key", tmp_path / "key.pem")
+    ok("kb", "add", bundle, "jazz", "--label", "a", "--sign-key", tmp_path / "key.pem")
+    assert "--unsigned" in refused("kb", "compact", bundle)
+    assert ok("kb", "compact", bundle, "--unsigned").err.startswith("edit 2: snapshot 1 ")

@@ -29,13 +29,14 @@ class TestEval:
             assert 0 <= row["accuracy"] <= 1 and row["nll"] > 0 and row["teacher_kl"] is None
         assert set(found["mcnemar"]) >= {"first_only", "second_only", "p_value"}
 
-    def test_an_older_report_is_replaced_and_a_folder_is_not(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_an_older_report_is_not_replaced_nor_is_a_folder(self, edge_bundle: Path, tmp_path: Path) -> None:
         data, report = labelled_rows(tmp_path / "data.jsonl"), tmp_path / "report.json"
         report.write_text("older")
-        ok("eval", edge_bundle, "--data", data, "--split", "all", "--json", report)
-        assert json.loads(report.read_text())["n"] == 30
         (tmp_path / "folder").mkdir()
-        refused("eval", edge_bundle, "--data", data, "--split", "all", "--json", tmp_path / "folder")
+        for existing in (report, tmp_path / "folder"):
+            message = refused("eval", edge_bundle, "--data", data, "--split", "all", "--json", existing)
+            assert "nothing is overwritten" in message
+        assert report.read_text() == "older"
         assert names(tmp_path) == ["data.jsonl", "folder", "report.json"]
 
     def test_json_to_stdout_sends_the_table_to_stderr(self, edge_bundle: Path, tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ class TestBench:
         done = ok("bench", edge_bundle, "--data", tmp_path / "texts.txt", *quick, "--json", report)
         found = json.loads(report.read_text())
         assert found["setting"]["texts"] == 2 and found["setting"]["source"] == str(tmp_path / "texts.txt")
-        assert found["cold_start_ms"] is None and done.err == ""
+        assert found["cold_start_ms"] is None and "1 of 3 rows left out" in done.err
         (tmp_path / "set").mkdir()
         labelled_rows(tmp_path / "set" / "train.jsonl")
         (tmp_path / "set" / "test.csv").write_text("text\nnoon\n")

@@ -89,6 +89,21 @@ class TestWholeJob:
         out, err = workshop.export_said
         assert out == "" and "dynamic quantization for avx2" in err and f"reaugkd predict {workshop.bundle}" in err
 
+    def test_every_file_has_the_mode_of_a_new_file(self, workshop: Workshop, tmp_path: Path) -> None:
+        (tmp_path / "new").touch()
+        files = [file for folder in (workshop.run, workshop.bundle) for file in folder.rglob("*") if file.is_file()]
+        assert sum(file.suffix == ".safetensors" for file in files) > 5
+        assert {oct(file.stat().st_mode) for file in files} == {oct((tmp_path / "new").stat().st_mode)}
+
+    def test_truncated_rows_are_told(self, workshop: Workshop, tmp_path: Path) -> None:
+        one_epoch = ("--teacher-epochs", 1, "--student-epochs", 1)
+        err = ok(*workshop.train_arguments(tmp_path / "run"), "--max-length", 8, *one_epoch).err
+        lines = (tmp_path / "run" / "data" / "train.jsonl").read_text().splitlines()
+        longer = sum(len(json.loads(line)["text"].split()) > 6 for line in lines)  # beside [CLS] and [SEP]
+        assert longer and err.count("rows truncated") == 1
+        assert f"{longer} of {len(lines)} train rows truncated to 8 tokens\n" in err
+        assert "rows truncated" not in workshop.train_said[1]
+
     def test_a_finished_run_is_done_again_in_no_time(self, workshop: Workshop) -> None:
         before = {file: file.stat().st_mtime_ns for file in workshop.run.rglob("*.safetensors")}
         done = ok(*workshop.train_arguments(workshop.run))

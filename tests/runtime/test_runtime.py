@@ -308,7 +308,7 @@ def test_records_are_json(runtime: Runtime) -> None:
     assert record["probabilities"][got.label] == got.probability
     assert record["neighbours"][0]["text"] == got.neighbours[0].text
     assert record["student_weight"] == got.student_weight
-    short = {"label", "probability", "probabilities", "retrieved"}
+    short = {"label", "probability", "probabilities", "retrieved", "truncated"}
     assert set(got.as_record()) == short
     more = {"student_weight", "student_probabilities", "retrieval_probabilities", "neighbours"}
     assert set(record) == short | more

@@ -106,7 +106,7 @@ def linked(bundle: Path, name: str) -> Path:
 @pytest.mark.parametrize("verify", [True, False])
 def test_a_link_is_refused_and_named(bundle: Path, name: str, verify: bool) -> None:
     link = linked(bundle, name)
-    with pytest.raises(BundleError, match=r"link.*cp -RL") as caught:
+    with pytest.raises(BundleError, match=r"link.*cp -rL") as caught:
         Runtime.open(bundle, verify=verify)
     assert caught.value.path == str(link)
 

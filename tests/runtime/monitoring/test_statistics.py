@@ -34,8 +34,8 @@ from reaugkd.runtime.monitoring.statistics import Statistics
 
 TEXTS = tiny_texts(60, seed=31)
 KEYS = (
-    *("seconds", "predictions", "errors", "retrieved", "not_retrieved", "judged", "abstained", "abstentions"),
-    *("labels", "similarity", "agreement", "latency_us", "drift"),
+    *("seconds", "predictions", "truncated", "errors", "retrieved", "not_retrieved", "judged", "abstained"),
+    *("abstentions", "labels", "similarity", "agreement", "latency_us", "drift"),
 )
 
 
@@ -291,5 +291,5 @@ class TestPrometheus:
 
     def test_without_answers_it_is_valid_too(self) -> None:
         types, samples = parsed(Statistics().stats().prometheus())
-        assert len(types) == 10 and samples["reaugkd_retrieved_total", ()] == 0
+        assert len(types) == 11 and samples["reaugkd_retrieved_total", ()] == 0
         assert isinstance(Statistics().stats(), Stats)

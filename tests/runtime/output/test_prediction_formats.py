@@ -54,12 +54,12 @@ def test_jsonl_explains(prediction: Prediction, alone: Prediction) -> None:
 def test_csv_has_the_same_columns_in_every_row(prediction: Prediction, explain: bool) -> None:
     out = written("csv", (1, "a,b", prediction), (2, None, ERROR), explain=explain)
     rows = list(csv.reader(io.StringIO(out)))
-    assert rows[0] == ["row", "label", "probability", "retrieved", "error"] + ["neighbours"] * explain
-    assert {len(row) for row in rows} == {5 + explain} and len(rows) == 3
-    assert rows[1][:5] == ["1", prediction.label, f"{prediction.probability:.6f}", "true", ""]
-    assert rows[2][:5] == ["2", "", "", "", " ".join(str(ERROR).split())]
+    assert rows[0] == ["row", "label", "probability", "retrieved", "error", "truncated"] + ["neighbours"] * explain
+    assert {len(row) for row in rows} == {6 + explain} and len(rows) == 3
+    assert rows[1][:6] == ["1", prediction.label, f"{prediction.probability:.6f}", "true", "", "false"]
+    assert rows[2][:6] == ["2", "", "", "", " ".join(str(ERROR).split()), ""]
     if explain:
-        assert len(json.loads(rows[1][5])) == 8 and rows[2][5] == ""
+        assert len(json.loads(rows[1][6])) == 8 and rows[2][6] == ""
     assert out.count("\n") == 3
 
 

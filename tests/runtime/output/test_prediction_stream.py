@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from reaugkd import Runtime, TextError, UsageError
 from reaugkd.runtime.data import BadRow, Columns, TextRow
 from reaugkd.runtime.output.prediction_stream import (
+    Outcome,
     PredictOptions,
     answer_stream,
     records_of_arguments,
@@ -66,20 +67,21 @@ def test_every_row_gets_its_record_in_its_place(edge_bundle: Path, kinds: list[s
     ]
     out, seen = io.StringIO(), []
     with Runtime.open(edge_bundle, threads=threads, verify=False) as runtime:
-        failed = answer_stream(runtime, rows, PredictOptions("jsonl", source="in.txt"), out, seen.append)
+        outcome = answer_stream(runtime, rows, PredictOptions("jsonl", source="in.txt"), out, seen.append)
     found = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [record["row"] for record in found] == list(range(1, len(kinds) + 1)) == seen
     assert ["good" if "label" in record else "bad" for record in found] == [
         "good" if kind == "good" else "bad" for kind in kinds
     ]
-    assert failed == sum(kind != "good" for kind in kinds)
+    assert outcome == Outcome(len(kinds), sum(kind != "good" for kind in kinds))
     assert all(record["error"]["path"] == "in.txt" for record in found if "error" in record)
 
 
 def test_the_first_bad_argument_ends_the_call_and_is_named(runtime: Runtime) -> None:
     out = io.StringIO()
     with pytest.raises(TextError, match=r"^TEXT 3: the text is empty"):
-        answer_stream(runtime, records_of_arguments(("a", "b", "", "c"), False), PredictOptions("jsonl"), out)
+        options = PredictOptions("jsonl", on_error="raise")
+        answer_stream(runtime, records_of_arguments(("a", "b", "", "c"), False), options, out)
     assert len(out.getvalue().splitlines()) == 2
 
 
@@ -94,7 +96,7 @@ def test_answers_come_as_the_rows_do(runtime: Runtime) -> None:
             yield TextRow(row, "noon") if row % 100 == 1 else bad(row)
             ahead = max(ahead, row - out.count)
 
-    assert answer_stream(runtime, records(), PredictOptions("jsonl", source="x"), out) == 494
+    assert answer_stream(runtime, records(), PredictOptions("jsonl", source="x"), out).failed == 494
     assert ahead <= 8 * runtime.threads + 1
 
 

@@ -118,9 +118,8 @@ def compare(folder: Path) -> None:
     for name, found in ours.items():
         same = sum(map(str.__eq__, found["labels"], theirs[name]["labels"]))
         apart = np.abs(np.subtract(found["probabilities"], theirs[name]["probabilities"])).max(axis=1)
-        print(
-            f"{HERE}: {name}: {same} of {len(found['labels'])} labels are {other.stem}'s, probabilities within {apart.max():.2g}"
-        )  # noqa: T201
+        of = f"{same} of {len(found['labels'])} labels are {other.stem}'s"
+        print(f"{HERE}: {name}: {of}, probabilities within {apart.max():.2g}")  # noqa: T201
         assert same == len(found["labels"]) and apart.max() <= TOLERANCE, name
         assert (apart > ROUNDING).sum() <= BEYOND, name
 

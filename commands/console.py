@@ -144,6 +144,11 @@ def _discard_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def tell(remark: str) -> None:
+    """Show a remark on the input in one line on stderr."""
+    click.echo(f"note: {one_line(remark)}", err=True)
+
+
 @contextlib.contextmanager
 def train_extra(what: str) -> Iterator[None]:
     """Import libraries of the train extra in this block.

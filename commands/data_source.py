@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from .console import train_extra
+from .console import tell, train_extra
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns, Dataset, Split
@@ -27,7 +27,7 @@ def load(
     label_names: Sequence[str] | None = None,
     models: Sequence[str] = (),
 ) -> Dataset:
-    """Load the data set at a path, or if there is none, the data set of this id on the hub.
+    """Load the data set at a path, or if there is none, the data set of this id on the hub, and show its notes.
 
     Hugging Face libraries go offline if the hub cannot be reached and ``data`` or one of ``models`` would be loaded
     from it; this must happen before such a library is imported.
@@ -36,11 +36,18 @@ def load(
         DataError: same as `load_dataset` and `load_hub_dataset`.
         DependencyError: the data set is on the hub, and `datasets` is not installed.
     """
+    go_offline_if_unreachable(data, *models)
+    dataset = _load(data, task, columns, label_names)
+    for note in dataset.notes:
+        tell(note)
+    return dataset
+
+
+def _load(data: str, task: str | None, columns: Columns, label_names: Sequence[str] | None) -> Dataset:
     from ..runtime.data import load_dataset
 
-    go_offline_if_unreachable(data, *models)
-    if is_local(data) and not _is_hub_folder(Path(data)):
-        return load_dataset(Path(data), columns, task, label_names)
+    if is_local(data) and not _is_saved_by_datasets(Path(data)):
+        return load_dataset(Path(data), columns, task, label_names, tell)
     with train_extra("reading data sets of the Hugging Face hub"):
         from ..export.training.hub import load_hub_dataset
     return load_hub_dataset(data, columns, task, label_names)
@@ -58,9 +65,10 @@ def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tup
     path = Path(data)
     file_format = format_of(path)
     if path.is_file() and file_format is not None and not file_format.splits:
-        rows = (row for row in read_text_rows(path, None, columns, pair) if isinstance(row, TextRow))
+        rows = (row for row in read_text_rows(path, None, columns, pair, tell) if isinstance(row, TextRow))
         return [row.text for row in islice(rows, _MAX_TEXTS)], data
-    split = unlabelled_split(load(data, task, columns))
+    go_offline_if_unreachable(data)
+    split = unlabelled_split(_load(data, task, columns, None))
     return split.inputs(), split.source
 
 
@@ -75,7 +83,7 @@ def load_rows(path: str, columns: Columns, pair: bool) -> Split:
     texts: list[str] = []
     pairs: list[str] = []
     rows: list[int] = []
-    for row in read_text_rows(Path(path), None, columns, pair):
+    for row in read_text_rows(Path(path), None, columns, pair, tell):
         if isinstance(row, BadRow):
             raise row.error
         first, second = (row.text, None) if isinstance(row.text, str) else row.text
@@ -95,12 +103,12 @@ def is_local(name: str) -> bool:
     return name.startswith(_PATH_STARTS) or name.count("/") > 1 or format_of(path) is not None or path.exists()
 
 
-def _is_hub_folder(path: Path) -> bool:
-    """Whether `datasets` wrote the folder (save_to_disk), or it is a copy of a data set's repository on the hub."""
-    if not path.is_dir():
-        return False
-    saved = any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json"))
-    return saved or any(path.glob("data/*.*")) or any(path.glob("*-of-*.parquet"))
+def _is_saved_by_datasets(path: Path) -> bool:
+    """Whether `datasets` wrote the folder (save_to_disk): it has no split files of its own, whatever else is in it."""
+    from ..runtime.data.files import named_splits
+
+    saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    return saved and not named_splits(path)
 
 
 def go_offline_if_unreachable(*names: str) -> None:

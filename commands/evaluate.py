@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import UsageError
 from .console import json_report, progress, train_extra
 from .data_source import load
 from .options import PATH, with_columns, with_json, with_signature, with_task, with_threads
 
 if TYPE_CHECKING:
-    from ..runtime.data import Columns
+    from ..runtime.data import Columns, Split
+    from ..runtime.runtime import Runtime
 
 
 @click.command(name="eval", short_help="Score the student, retrieval and their blend on labelled rows.")
@@ -60,6 +62,7 @@ def evaluate(
     dataset = load(data, task, columns, runtime.labels)
     name, rows = choose_split(dataset, split)
     if is_held_out(dataset, name):
+        _require_held_out_rows(runtime, rows)
         click.echo(
             f"{rows.source} has no dev split: scoring the {len(rows):,} rows that the training holds out of its "
             f"{len(dataset.splits['train']):,}; use --split all to score every row",
@@ -75,3 +78,12 @@ def evaluate(
             report = evaluate_with_run(run, runtime, rows, name)
         click.echo(format_evaluation(report), err=json_path == "-")
         write(report.to_json())
+
+
+def _require_held_out_rows(runtime: Runtime, rows: Split) -> None:
+    if "teacher_file" in runtime.manifest.created_from:
+        raise UsageError(
+            "the data has neither dev nor test rows, and a training with --teacher-outputs holds no dev rows out",
+            path=rows.source,
+            remedy="Score rows that were not used in the training: --split all.",
+        )

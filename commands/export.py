@@ -141,6 +141,7 @@ def export(
         from ..export.bundle.write import export as run_export
         from ..export.onnx.quantization import detect_target
         from ..export.training.run_folder import RunFolder
+        from ..export.training.train_from_file import describe_heldout
         from ..export.tuning.abstention import describe_abstention
         from ..export.tuning.build_kb import KbStorageConfig
         from ..export.tuning.gating import Certificate, describe_gate
@@ -170,6 +171,8 @@ def export(
         f"neighbour overlap {quality.neighbour_overlap:.2%} at k={quality.k}",
         err=True,
     )
+    if "teacher_file" in description:
+        click.echo(describe_heldout(description), err=True)
     if kb_data is not None:
         added, asking = done.manifest.created_from["extra_rows"], done.tuning.pseudo_labelled
         rows = f"the held-out rows and {asking:,} of them" if asking else "the held-out rows only"

@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ReaugkdError, UsageError, one_line
-from .console import Commands, json_report, progress
-from .options import PATH, with_columns, with_json, with_signature, without_blas_threads
+from .console import Commands, json_report, progress, tell
+from .edit_report import report_edit, report_not_answered
+from .options import PATH, not_empty, with_columns, with_json, with_signature, without_blas_threads
 
 if TYPE_CHECKING:
     from ..kb.edits.journal import Entry
     from ..runtime.data import Columns
-    from ..runtime.editing.edit import Edit, EditKeywords, Row
-    from ..runtime.editing.preview import Preview
-
-_SHOWN = 20  # rows in a list on the terminal
-_LABELS = 6  # names in one line
+    from ..runtime.editing.edit import EditKeywords, Row
 
 
 def _share(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -113,8 +110,9 @@ def kb() -> None:
 @click.option(
     "--input",
     "source",
+    callback=not_empty,
     metavar="FILE|-",
-    help="File of labelled rows: CSV, TSV, JSON lines or Parquet; - for JSON lines on stdin.",
+    help="File of labelled rows in any format that `train` reads; - for JSON lines or a JSON array on stdin.",
 )
 @click.option("--new-labels", is_flag=True, help="Add labels that the bundle does not know.")
 @_with_edit_options
@@ -149,10 +147,9 @@ def add(
             if source is None or error.row is None:
                 raise
             raise error.at(path=source, row=numbers[error.row - 1]) from error
-        _report(runtime, done, write)
-        wrong = [] if options["preview"] else _not_answered(runtime, rows)
-    for row, found in wrong[:_SHOWN]:
-        click.echo(f"still predicted as {found}: {row.text} ({row.label})", err=True)
+        report_edit(runtime, done, write)
+        if not options["preview"]:
+            report_not_answered(runtime, rows)
 
 
 @kb.command(short_help="Remove rows by text, id or label.")
@@ -181,7 +178,7 @@ def remove(
     runtime = Runtime.open(bundle)
     with json_report(json_path) as write:
         texts = _texts(text, runtime.manifest.text_pair)
-        _report(runtime, runtime.kb.remove(ids, texts=texts, labels=labels, **options), write)
+        report_edit(runtime, runtime.kb.remove(ids, texts=texts, labels=labels, **options), write)
 
 
 @kb.command(short_help="Change the label of rows.")
@@ -211,11 +208,9 @@ def relabel(
     runtime = Runtime.open(bundle)
     rows: dict[Any, str] = dict.fromkeys([*ids, *_texts(text, runtime.manifest.text_pair)], label)
     with json_report(json_path) as write:
-        _report(runtime, runtime.kb.relabel(rows, new_labels=new_labels, **options), write)
-        asked = [] if options["preview"] else [Row(one, label) for one in rows if not isinstance(one, int)]
-        wrong = _not_answered(runtime, asked)
-    for row, found in wrong[:_SHOWN]:
-        click.echo(f"still predicted as {found}: {row.text} ({row.label})", err=True)
+        report_edit(runtime, runtime.kb.relabel(rows, new_labels=new_labels, **options), write)
+        if not options["preview"]:
+            report_not_answered(runtime, [Row(one, label) for one in rows if not isinstance(one, int)])
 
 
 @kb.command(short_help="Take an edit back.")
@@ -230,7 +225,7 @@ def undo(bundle: Path, number: int | None, options: EditKeywords, json_path: str
 
     runtime = Runtime.open(bundle)
     with json_report(json_path) as write:
-        _report(runtime, runtime.kb.undo(number, **options), write)
+        report_edit(runtime, runtime.kb.undo(number, **options), write)
 
 
 @kb.command(short_help="List every edit.")
@@ -330,7 +325,7 @@ def _rows(
 
     if source is None:
         return [Row(one, label) for one in _texts(text, pair)], []
-    rows = read_labelled_rows(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair)
+    rows = read_labelled_rows(sys.stdin.buffer if source == "-" else Path(source), None, columns, pair, tell)
     return [Row(row.text, row.label, row.soft) for row in rows], [row.row for row in rows]
 
 
@@ -338,48 +333,6 @@ def _texts(text: tuple[str, ...], pair: bool) -> list[Any]:
     from ..runtime.output.prediction_stream import records_of_arguments
 
     return [record.text for record in records_of_arguments(text, pair)]
-
-
-def _not_answered(runtime: Any, rows: list[Row]) -> list[tuple[Row, str]]:
-    """Return the added texts whose predicted label is not their label."""
-    hard = [row for row in rows if row.label is not None and row.soft is None]
-    answers = ((row, runtime.predict(row.text).label) for row in hard)
-    return [(row, label) for row, label in answers if label != row.label]
-
-
-def _report(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
-    """Report an edit as one line on stderr, and as JSON."""
-    change, found = done.change, done.preview
-    counts = {
-        "added": len(change.add),
-        "removed": len(change.remove),
-        "restored": len(change.restore),
-        "relabelled": len(change.relabel),
-        "unchanged": done.unchanged,
-    }
-    counted = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "no change"
-    number = "not saved" if done.entry is None else f"edit {done.entry.seq}"
-    more = f" and {len(change.labels) - _LABELS:,} more" if len(change.labels) > _LABELS else ""
-    labels = f"; new labels: {', '.join(change.labels[:_LABELS])}{more}" if change.labels else ""
-    click.echo(f"{number}: {counted}{labels}; {len(runtime.knowledge_base):,} rows", err=True)
-    if found is not None:
-        _report_preview(found)
-    if done.not_compacted is not None:
-        click.echo(f"the edit is saved, but the automatic compaction failed: {done.not_compacted}", err=True)
-    if done.compacted is not None:
-        click.echo(f"edit {done.compacted.seq}: automatic compaction, snapshot {done.compacted.snapshot}", err=True)
-    flips = None if found is None else [vars(flip) for flip in found.flips]
-    write({"seq": done.entry and done.entry.seq, **counts, "ids": list(done.ids), "flips": flips})
-
-
-def _report_preview(found: Preview) -> None:
-    click.echo(
-        f"{len(found.flips)} of {found.rows} held-out rows get another label: {found.better} become right, "
-        f"{found.worse} wrong",
-        err=True,
-    )
-    for flip in found.flips[:_SHOWN]:
-        click.echo(f"  row {flip.row}: {flip.before} -> {flip.after} (is {flip.gold})", err=True)
 
 
 def _without_keys(entry: Entry) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -43,15 +44,26 @@ class LazyChoice(click.Choice[str]):
 
 
 def with_columns(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the three options that name columns; the command receives them as one argument ``columns``."""
+    """Add the options that name columns and the encoding; the command receives them as one argument ``columns``."""
 
     @functools.wraps(command)
     def wrapped(
-        *args: Any, text_column: str | None, text_pair_column: str | None, label_column: str | None, **options: Any
+        *args: Any,
+        text_column: str | None,
+        text_pair_column: str | None,
+        label_column: str | None,
+        encoding: str | None,
+        **options: Any,
     ) -> None:
         from ..runtime.data import Columns
 
-        command(*args, columns=Columns(text_column, text_pair_column, label_column), **options)
+        command(*args, columns=Columns(text_column, text_pair_column, label_column, encoding), **options)
+
+    wrapped = click.option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of text files, such as cp1252.  [default: UTF-8, or what a byte order mark names]",
+    )(wrapped)
 
     for option, what in (("label", "label"), ("text-pair", "second text of a pair"), ("text", "text")):
         text = f"Name of the column with the {what}.  [default: detected]"
@@ -73,6 +85,17 @@ def without_blas_threads(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def not_empty(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty name, such as that of an unset variable: as a path it would be the current folder.
+
+    Raises:
+        BadParameter: the name is empty.
+    """
+    if value == "":
+        raise click.BadParameter("the name is empty")
+    return value
+
+
 def numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """Parse the value of an option: whole numbers, separated by commas.
 
@@ -85,3 +108,8 @@ def numbers(_context: click.Context, _parameter: click.Parameter, value: str | N
         return tuple(int(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 0,2,5") from None
+
+
+def names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Parse the value of an option: names separated by commas; one that has a comma stands in double quotes."""
+    return None if value is None else tuple(name.strip() for name in next(csv.reader([value], skipinitialspace=True)))

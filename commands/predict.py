@@ -10,8 +10,8 @@ import click
 
 from ..errors import UsageError
 from ..runtime.output.prediction_formats import FORMATS
-from .console import output, progress, stats_report
-from .options import PATH, LazyChoice, with_columns, with_signature, with_threads, without_blas_threads
+from .console import output, progress, stats_report, tell
+from .options import PATH, LazyChoice, not_empty, with_columns, with_signature, with_threads, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -26,7 +26,13 @@ def _input_formats() -> list[str]:
 @click.command(short_help="Predict the label of each text.")
 @click.argument("bundle", type=PATH)
 @click.argument("text", nargs=-1)
-@click.option("--input", "source", metavar="FILE|-", help="Read texts from a file, or from stdin (-).")
+@click.option(
+    "--input",
+    "source",
+    callback=not_empty,
+    metavar="FILE|-",
+    help="Read texts from a file, from a folder of its parts, or from stdin (-).",
+)
 @click.option(
     "--input-format",
     type=LazyChoice(_input_formats),
@@ -121,7 +127,9 @@ def predict(
     )
     pair = runtime.manifest.text_pair
     records = (
-        records_of_arguments(text, pair) if source is None else records_of_source(source, input_format, columns, pair)
+        records_of_arguments(text, pair)
+        if source is None
+        else records_of_source(source, input_format, columns, pair, tell)
     )
     kind = kind or ("table" if source is None else "jsonl")
     if source == STDIN and sys.stdin.isatty():

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..errors import RecipeError
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["auto", "mean", "cls", "last"]
 Precision = Literal["auto", "fp32", "bf16"]
 KeyMethod = Literal["supcon", "pca"]
 Query = Literal["layers", "distilled"]
@@ -88,13 +88,16 @@ class TeacherRecipe:
     """Settings of the teacher.
 
     Args:
-        pooling: how token states become one vector: their mean, or the state of the first token (``cls``).
+        pooling: how token states become one vector: their ``mean``, the state of the first token (``cls``) or of the
+            ``last``; ``auto`` for the sentence-transformers model's own, else last for a decoder, else mean.
         dropout: on the pooled vector, while training.
+        labels: names of the outputs of a classifier that was fine-tuned elsewhere, in order; empty for its own names.
         fit: the fine-tuning.
     """
 
-    pooling: Pooling = "mean"
+    pooling: Pooling = "auto"
     dropout: float = 0.1
+    labels: tuple[str, ...] = ()
     fit: FitRecipe = FitRecipe()
 
     def __post_init__(self) -> None:
@@ -139,14 +142,14 @@ class StudentRecipe:
     Args:
         layers: the teacher's layers to start from, 0-based, ascending; empty for every second layer.
         model: a model to start from instead (hub id or folder), or empty.
-        pooling: how token states become one vector; a student that starts from the teacher's layers has its pooling.
+        pooling: as the teacher's, for another model; a student that starts from the teacher's layers has its pooling.
         dropout: on the pooled vector, while training.
         fit: the distillation.
     """
 
     layers: tuple[int, ...] = ()
     model: str = ""
-    pooling: Pooling = "mean"
+    pooling: Pooling = "auto"
     dropout: float = 0.1
     fit: FitRecipe = FitRecipe(epochs=5, learning_rate=2e-4)
 

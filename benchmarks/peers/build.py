@@ -26,7 +26,8 @@ from sklearn.pipeline import make_pipeline
 from reaugkd import Runtime
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.onnx.export import detect_target, export_float32, quantize
+from reaugkd.export.onnx.export import export_float32
+from reaugkd.export.onnx.quantization import detect_target, quantize
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 
@@ -94,7 +95,7 @@ def _teacher(run: Path, source: FinishedRun, folder: Path) -> None:
     teacher.save(folder / "torch")
     with tempfile.TemporaryDirectory() as scratch:
         float32 = export_float32(teacher, source.labels, source.recipe.max_length, Path(scratch))
-        quantize(float32, detect_target(), "dynamic", [], folder / "int8")
+        quantize(float32, detect_target(), "dynamic", folder / "int8")
 
 
 def _words(rows: _Rows, folder: Path) -> None:

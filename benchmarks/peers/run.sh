@@ -9,8 +9,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$out"
 if [ ! -f "$out/.venv/installed" ]; then
     python3.11 -m venv "$out/.venv"
-    "$out/.venv/bin/pip" install --quiet -c "$root/constraints.txt" -r "$root/benchmarks/peers/requirements.txt" \
-        --editable "$root[train,plots]"
+    "$out/.venv/bin/pip" install --quiet -c "$root/constraints-optimum.txt" -r "$root/benchmarks/peers/requirements.txt" \
+        --editable "$root[train-optimum,plots]"
     touch "$out/.venv/installed"
 fi
 export OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1

@@ -69,6 +69,8 @@ def allocate(
     searched = source.of_train(ask_student(source.train.inputs(), "keys").queries if of_students else None, recipe)
     heldout = source.of_heldout(heldout_answers.queries if of_students else None)
     later = heldout.take(np.full(len(heldout), recipe.keep_heldout))
+    # Rows without a gold label tune the blend with their teacher's label, which is not stored as gold.
+    heldout = replace(heldout, gold=np.where(heldout.gold < 0, heldout.logits.argmax(axis=1), heldout.gold))
     new = None if extra is None else extra.take(drop_duplicates_of(extra, [source.train, source.heldout]))
     if new is None or not len(new):
         return Allocation(searched, heldout, heldout_answers, later)

@@ -138,6 +138,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
 
     Raises:
         DataError: the run is not finished.
+        RecipeError, UsageError: same as `FinishedRun.require`.
         OutputExistsError: ``out`` exists.
         QualityError: quantization or vocabulary pruning costs too much accuracy.
         ModelError: the student cannot be exported, or its vocabulary cannot be pruned.
@@ -146,6 +147,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
     refuse_existing(out)
     source = FinishedRun.read(RunFolder(run_path))
     recipe = job.retrieval or source.recipe.retrieval
+    source.require(recipe, extra=job.extra is not None)
     with atomic_directory(out) as folder:
         student = write_student(source, recipe, job.student, (folder / MODEL_FILE).parent)
         kb = build_tuned_kb(source, job.kb(recipe), student.ask, student.heldout)
@@ -220,12 +222,17 @@ def _created_from(source: FinishedRun, recipe: RetrievalRecipe, kb_rows: int) ->
     """Describe the bundle's origin, without paths of the machine that made it."""
     description = source.description
     extra_rows = kb_rows - len(source.train) - (len(source.heldout) if recipe.keep_heldout else 0)
-    teacher = description["teacher"]
-    name = Path(teacher).name if Path(teacher).is_absolute() else teacher
-    run = {key: description[key] for key in ("data", "versions")}
+    teacher, student = (_without_folder(name) for name in (description["teacher"], source.recipe.student.model))
+    kept: tuple[str, ...] = ("data", "versions", "teacher_file")
+    run = {key: description[key] for key in kept if key in description}
     retrieval = json.loads(json.dumps(asdict(recipe)))  # with lists for tuples, as in a manifest that was read
     made = {**description["recipe"], "retrieval": retrieval}
-    return {"teacher": name, "recipe": made, **run, "extra_rows": extra_rows}
+    made["student"] = {**made["student"], "model": student}
+    return {"teacher": teacher, "recipe": made, **run, "extra_rows": extra_rows}
+
+
+def _without_folder(model: str) -> str:
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _golden(session: StudentSession, tokenizer: TextTokenizer, pair: bool) -> tuple[Golden, ...]:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from optimum.exporters.tasks import TasksManager
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ...errors import ModelError
-from ..recipe import Pooling, TeacherRecipe
+from ..recipe import TeacherRecipe
+from .checkpoint import ChosenPooling, load_config, load_encoder, load_pretrained
 from .distributed import processes
-from .encoder import Detailed, EncoderClassifier, HeadConfig, Outputs, load_config, load_encoder, pool
+from .encoder import Detailed, EncoderClassifier, HeadConfig, Outputs, choose_pooling, is_causal, pool
 from .tokens import TokenRows
 from .training_loop import FitJob, Step, fit
+
+_TASK = "text-classification"
 
 
 class FineTunedTeacher(nn.Module):
@@ -29,11 +35,13 @@ class FineTunedTeacher(nn.Module):
         order: the model's output for each of the data's labels.
     """
 
-    def __init__(self, model: PreTrainedModel, pooling: Pooling, order: Sequence[int]) -> None:
+    def __init__(self, model: PreTrainedModel, pooling: ChosenPooling, order: Sequence[int]) -> None:
         super().__init__()
         self.model = model
         self.pooling = pooling
         self.order = list(order)
+        # A decoder's classifier finds the last token by the id of the padding, which it may not have.
+        self.head = model.score if hasattr(model, "score") and is_causal(self.encoder) else None
 
     @property
     def encoder(self) -> PreTrainedModel:
@@ -43,10 +51,16 @@ class FineTunedTeacher(nn.Module):
 
     def forward(self, *, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
         """Same as EncoderClassifier.forward; the embedding is the pooled vector."""
-        with _last_states(self.encoder) as states:
-            result = self.model(**inputs, return_dict=True)
-        pooled = pool(states[-1], inputs["attention_mask"], self.pooling)
-        logits = result.logits[:, self.order]
+        mask = inputs["attention_mask"]
+        if self.head is None:
+            with _last_states(self.encoder) as found:
+                result = self.model(**inputs, return_dict=True)
+            states, logits = found[-1], result.logits
+        else:
+            result = self.encoder(**inputs, return_dict=True)
+            states = result.last_hidden_state
+            logits = self.head(pool(states, mask, "last"))
+        pooled, logits = pool(states, mask, self.pooling), logits[:, self.order]
         if detailed:
             return Detailed(logits, pooled, pooled, tuple(result.get("attentions") or ()))
         return Outputs(logits, pooled)
@@ -68,10 +82,17 @@ def _last_states(encoder: PreTrainedModel) -> Iterator[list[Tensor]]:
 
 def is_classifier(model: str) -> bool:
     """Whether a model (hub id or folder) is a classifier by its configuration, or the teacher of a run."""
-    if is_ours(model):
-        return True
-    architectures = load_config(model).architectures or []
-    return any(name.endswith("ForSequenceClassification") for name in architectures)
+    return is_ours(model) or any(_is_for_classification(name) for name in load_config(model).architectures or [])
+
+
+def _is_for_classification(architecture: str) -> bool:
+    found = getattr(transformers, architecture, None)
+    if found is None:
+        return architecture.endswith("ForSequenceClassification")
+    try:
+        return bool(TasksManager.infer_task_from_model(found) == _TASK)
+    except ValueError:  # a class for no task, such as BertModel
+        return False
 
 
 def is_ours(folder_or_model: Path | str) -> bool:
@@ -80,52 +101,91 @@ def is_ours(folder_or_model: Path | str) -> bool:
 
 
 def load_fine_tuned(
-    model: str, pooling: Pooling, label_names: Sequence[str], attention: str | None = None
+    model: str, recipe: TeacherRecipe, label_names: Sequence[str], attention: str | None = None
 ) -> FineTunedTeacher:
     """Load a fine-tuned classifier and match its labels with the data's; for the arguments see ``load_teacher``.
-
-    Labels are matched by name, ignoring case, or by position if the model's names are ``LABEL_0``, ``LABEL_1``, ...
 
     Raises:
         ModelError: the labels cannot be matched, or the model cannot be loaded.
     """
-    config = load_config(model)
-    order = match_labels(model, config, label_names)
-    try:
-        classifier = AutoModelForSequenceClassification.from_pretrained(
-            model, dtype=torch.float32, attn_implementation=attention
-        )
-    except Exception as error:
-        raise ModelError("the model cannot be loaded", path=model, found=str(error)) from error
-    return FineTunedTeacher(classifier, pooling, order).eval()
+    order = match_labels(model, load_config(model), label_names, recipe.labels).order
+    classifier = load_pretrained(TasksManager.get_model_class_for_task(_TASK), model, attention)
+    pooling = choose_pooling(recipe.pooling, model, classifier.base_model)
+    return FineTunedTeacher(classifier.eval(), pooling, order).eval()
 
 
-def match_labels(model: str, config: Any, label_names: Sequence[str]) -> list[int]:
-    """Find the model's output for each of the data's labels; see ``load_fine_tuned``.
+@dataclass(frozen=True)
+class MatchedLabels:
+    """A fine-tuned teacher's outputs for the data's labels.
+
+    Args:
+        order: the model's output for each of the data's labels.
+        by_position: whether the model's names say nothing, so that its outputs were taken in the order of the labels.
+        unused: the model's labels that the data does not have.
+    """
+
+    order: tuple[int, ...]
+    by_position: bool = False
+    unused: tuple[str, ...] = ()
+
+
+def match_labels(
+    model: str, config: Any, label_names: Sequence[str], teacher_labels: Sequence[str] = ()
+) -> MatchedLabels:
+    """Find the model's output for each of the data's labels.
+
+    They are matched by name, ignoring case, or by position if the model's names are ``LABEL_0``, ``LABEL_1``, ...
 
     Args:
         model: hub id or folder, for the error.
         config: the model's configuration.
         label_names: the data's labels in order.
+        teacher_labels: names of the model's outputs in order; empty for those of its configuration.
 
     Raises:
-        ModelError: the labels cannot be matched.
+        ModelError: the labels cannot be matched, or the model is no classifier with one label per text.
     """
+    named = [str(config.id2label[number]) for number in sorted(config.id2label)]
+    _require_one_label_per_text(model, config, named)
+    if teacher_labels and len(teacher_labels) != len(named):
+        raise ModelError(
+            "--teacher-labels has another number of labels than the teacher",
+            path=model,
+            found=f"{len(teacher_labels)} labels",
+            expected=f"{len(named)}, in the order of the teacher's outputs",
+        )
+    theirs = list(teacher_labels) or named
     for fold in (str, str.casefold):
-        theirs = {fold(str(name)): int(number) for number, name in config.id2label.items()}
+        positions = {fold(name): number for number, name in enumerate(theirs)}
         ours = [fold(name) for name in label_names]
         # The number of names must stay the same, so that names that differ only in case are never confused.
-        if set(theirs) == set(ours) and len(theirs) == len(ours) == len(config.id2label):
-            return [theirs[name] for name in ours]
-    generic = set(theirs) == {f"label_{number}" for number in range(len(theirs))}
-    if generic and len(theirs) == len(ours):
-        return list(range(len(ours)))
+        if set(ours) <= set(positions) and len(positions) == len(theirs) and len(set(ours)) == len(ours):
+            unused = tuple(name for name in theirs if fold(name) not in set(ours))
+            return MatchedLabels(tuple(positions[name] for name in ours), unused=unused)
+    if [name.casefold() for name in theirs] == [f"label_{number}" for number in range(len(label_names))]:
+        return MatchedLabels(tuple(range(len(label_names))), by_position=True)
+    unknown = [name for name in label_names if name.casefold() not in {one.casefold() for one in theirs}]
     raise ModelError(
-        "the fine-tuned teacher's labels differ from the data's",
+        "the fine-tuned teacher does not know a label of the data",
         path=model,
-        found=", ".join(map(str, config.id2label.values())),
+        found=f"outputs {', '.join(theirs)}; no output for {', '.join(unknown)}",
         expected=", ".join(label_names),
-        remedy="Rename the data's labels to the model's, or give an encoder without a classifier head.",
+        remedy="Name its outputs in their order as the data does: --teacher-labels a,b,c. Or give a model without a "
+        "classifier.",
+    )
+
+
+def _require_one_label_per_text(model: str, config: Any, named: Sequence[str]) -> None:
+    kind = getattr(config, "problem_type", None)
+    if kind in (None, "single_label_classification") and len(named) > 1:
+        return
+    raise ModelError(
+        "the teacher does not choose one label per text",
+        path=model,
+        found=kind or f"{len(named)} output",
+        expected="a classifier with a softmax over two or more labels",
+        remedy="Distillation and blend need probabilities that sum to one. Give another teacher, or a model without a "
+        "classifier, which is then fine-tuned on the data.",
     )
 
 
@@ -147,7 +207,8 @@ def fine_tune(
     encoder.config.id2label = dict(enumerate(label_names))
     encoder.config.label2id = {name: number for number, name in enumerate(label_names)}
     torch.manual_seed(job.seed)
-    teacher = EncoderClassifier(encoder, HeadConfig(len(label_names), recipe.pooling, None, recipe.dropout))
+    pooling = choose_pooling(recipe.pooling, model, encoder)
+    teacher = EncoderClassifier(encoder, HeadConfig(len(label_names), pooling, None, recipe.dropout))
 
     def loss(step: Step) -> Tensor:
         return cross_entropy(step.forward(**step.inputs).logits, targets[step.rows])
@@ -158,13 +219,13 @@ def fine_tune(
 
 
 def load_teacher(
-    folder_or_model: Path | str, pooling: Pooling, label_names: Sequence[str], attention: str | None = None
+    folder_or_model: Path | str, recipe: TeacherRecipe, label_names: Sequence[str], attention: str | None = None
 ) -> nn.Module:
     """Load the teacher of a run, or another fine-tuned classifier, in evaluation mode.
 
     Args:
         folder_or_model: the run's teacher folder, or hub id or folder of another classifier.
-        pooling: how token states become the embedding, for another classifier.
+        recipe: pooling, and names of the outputs, of another classifier.
         label_names: the labels in order.
         attention: the attention implementation, see ``load_encoder``.
 
@@ -172,10 +233,9 @@ def load_teacher(
         ModelError: the model cannot be loaded, or its labels cannot be matched.
     """
     if not is_ours(folder_or_model):
-        return load_fine_tuned(str(folder_or_model), pooling, label_names, attention)
+        return load_fine_tuned(str(folder_or_model), recipe, label_names, attention)
     teacher = EncoderClassifier.load(Path(folder_or_model), attention)
-    order = match_labels(str(folder_or_model), teacher.encoder.config, label_names)
-    with torch.no_grad():
-        for parameter in teacher.classifier.parameters():
-            parameter.copy_(parameter[order].clone())
+    order = list(match_labels(str(folder_or_model), teacher.encoder.config, label_names, recipe.labels).order)
+    for name, parameter in list(teacher.classifier.named_parameters()):
+        setattr(teacher.classifier, name, nn.Parameter(parameter.detach()[order].clone()))
     return teacher

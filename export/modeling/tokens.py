@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -16,42 +17,73 @@ from ...errors import ModelError
 from ...kb.storage.atomic import atomic_write
 from ...runtime.data import Split
 from ...runtime.inference.tokenizer import TextTokenizer
+from .checkpoint import file_of, load_config, transformer_of
 from .encoder import takes_token_types
 from .seeds import mix_seed
 
 
-def save_tokenizer(model: str, folder: Path) -> Path:
-    """Write a model's tokenizer as ``tokenizer.json``, the only tokenizer file of a run.
+def save_tokenizer(model: str, folder: Path) -> tuple[str, ...]:
+    """Write a model's tokenizer as ``folder/tokenizer.json``, the only tokenizer file of a run.
+
+    Added tokens for which the model has no embedding are left out: they are then split as ordinary text.
 
     Args:
         model: hub id or folder.
         folder: folder of the new file.
 
     Returns:
-        The path of the file.
+        The added tokens that were left out.
 
     Raises:
-        ModelError: the model has no fast tokenizer.
+        ModelError: the model has no tokenizer, no fast one, or its vocabulary is larger than the model's.
     """
-    path = folder / "tokenizer.json"
-    source = Path(model) / "tokenizer.json"
-    if source.is_file():
-        with atomic_write(path, "wb") as file, source.open("rb") as original:
-            shutil.copyfileobj(original, file)
-        return path
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model, use_fast=True)
-        text = tokenizer.backend_tokenizer.to_str()
-    except Exception as error:
-        raise ModelError(
-            "the model's tokenizer cannot be loaded",
-            path=model,
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            expected="a fast tokenizer (tokenizer.json)",
-        ) from error
-    with atomic_write(path) as file:
+    text, size = _tokenizer_json(model), load_config(model).vocab_size
+    content = json.loads(text)
+    added = content.get("added_tokens") or []
+    beyond = [token for token in added if token["id"] >= size]
+    if beyond:
+        content["added_tokens"] = [token for token in added if token["id"] < size]
+        text = json.dumps(content, ensure_ascii=False)
+    with atomic_write(folder / "tokenizer.json") as file:
         file.write(text)
-    return path
+    largest = max(Tokenizer.from_str(text).get_vocab().values(), default=0)
+    if largest >= size:
+        raise ModelError(
+            "the tokenizer has more tokens than the model has embeddings",
+            path=model,
+            found=f"token id {largest}",
+            expected=f"ids below {size}",
+            remedy="Use the tokenizer that the model was trained with.",
+        )
+    return tuple(token["content"] for token in beyond)
+
+
+def _tokenizer_json(model: str) -> str:
+    """Return the text of a model's tokenizer.json, converted from its vocabulary files if it has none.
+
+    Raises:
+        ModelError: it has no tokenizer, or no fast one.
+    """
+    for name in (transformer_of(model), model):
+        path = file_of(name, "tokenizer.json")
+        if path is not None:
+            return path.read_text(encoding="utf-8")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(transformer_of(model), use_fast=True)
+        files = sorted(set(tokenizer.vocab_files_names.values()))
+        if any(file_of(transformer_of(model), name) for name in files):  # else transformers makes an empty tokenizer
+            text: str = tokenizer.backend_tokenizer.to_str()
+            return text
+        found, cause = "none of " + ", ".join(files), None
+    except Exception as error:
+        found, cause = (str(error).splitlines() or [type(error).__name__])[0], error
+    raise ModelError(
+        "the model's tokenizer cannot be loaded",
+        path=model,
+        found=found,
+        expected="a fast tokenizer (tokenizer.json), or a vocabulary that transformers converts to one",
+        remedy="Save the tokenizer to the model's folder: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER).",
+    ) from cause
 
 
 class TokenRows:

@@ -104,7 +104,8 @@ class Objective:
     """One term of the student's loss. A subclass implements ``__call__``, and the other methods if it has state.
 
     Attributes:
-        needs: inputs that cost extra: ``"teacher"`` (a loaded teacher) and ``"attentions"`` (maps of both models).
+        needs: inputs besides the teacher's logits: ``"embeddings"`` (the teacher's, or its keys), ``"teacher"`` (a
+            loaded teacher) and ``"attentions"`` (maps of both models).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -33,6 +33,8 @@ class CompRess(Objective):
         include_self: whether a row's own key is an anchor, see ``relation``. Default False.
     """
 
+    needs = frozenset({"embeddings"})
+
     anchors: int = 16384
     temperature: float = 0.04
     include_self: bool = False

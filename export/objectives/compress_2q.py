@@ -39,6 +39,8 @@ class CompRess2q(Objective):
         momentum: of the copy. Default 0.999, as in the paper for half a million steps.
     """
 
+    needs = frozenset({"embeddings"})
+
     queue: int = 16384
     temperature: float = 0.04
     momentum: float = 0.999

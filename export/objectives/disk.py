@@ -138,6 +138,8 @@ class Scaffold(Objective):
         learning_rate: of g's Adam. Default 0.001 (the authors use SGD).
     """
 
+    needs = frozenset({"embeddings"})
+
     teacher_temperature: float = 4.0
     student_temperature: float = 3.5
     soft_weight: float = 0.9

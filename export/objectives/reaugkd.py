@@ -30,6 +30,8 @@ class Relation(Objective):
             each query towards its own key; otherwise the order of the neighbours matters. Default False.
     """
 
+    needs = frozenset({"embeddings"})
+
     temperature: float = 0.05
     include_self: bool = False
 

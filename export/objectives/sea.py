@@ -26,6 +26,8 @@ class Sea(Objective):
     from other keys.
     """
 
+    needs = frozenset({"embeddings"})
+
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel, recipe: Recipe) -> None:
         """Check the dimensions.
 

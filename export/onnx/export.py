@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import AutoModel
 
 from ...errors import ModelError
 from ...runtime.inference.onnxruntime_setup import import_onnxruntime
@@ -41,8 +42,7 @@ def export_float32(
         DependencyError: optimum-onnx is not installed.
         ModelError: the exporter cannot export this type of model.
     """
-    student = copy.deepcopy(student).eval()
-    student.encoder.set_attn_implementation("eager")
+    student = _with_eager_attention(student)
     config = student.encoder.config
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: number for number, name in enumerate(label_names)}
@@ -54,6 +54,14 @@ def export_float32(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}), encoding="utf-8"
     )
     return path
+
+
+def _with_eager_attention(student: EncoderClassifier) -> EncoderClassifier:
+    """Copy the student with eager attention, which can be traced for any batch size and length."""
+    config = copy.deepcopy(student.encoder.config)
+    copied = EncoderClassifier(AutoModel.from_config(config, attn_implementation="eager"), student.head)
+    copied.load_state_dict(student.state_dict(), strict=False)  # only an unused pooler is missing
+    return copied.eval()
 
 
 def require_same_answers(student: EncoderClassifier, model: Path, batch: dict[str, Tensor]) -> None:

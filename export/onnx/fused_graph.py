@@ -81,7 +81,10 @@ def fused_model(
         BundleError: the student's operator set is too old.
     """
     _require_opset(student)
-    model = onnx.compose.add_prefix(student, STUDENT_PREFIX, rename_inputs=False, rename_outputs=False, inplace=True)
+    model = student
+    if not any(attribute.HasField("g") for node in student.graph.node for attribute in node.attribute):
+        # Names in an If's branches cannot be renamed so; those of the exporters do not clash with ours either.
+        model = onnx.compose.add_prefix(model, STUDENT_PREFIX, rename_inputs=False, rename_outputs=False, inplace=True)
     graph = Graph(PREFIX)
     rows, similarities = _search(graph, "embedding", knowledge, config.k)
     own = _own(graph, model, config.student_temperature)

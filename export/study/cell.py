@@ -115,7 +115,7 @@ class _Measured:
     def __init__(self, run: RunFolder, dataset: Dataset, split: str | None, options: Options, scratch: Path) -> None:
         self.run, self.source, self.scratch = run, FinishedRun.read(run), scratch
         self.split: Split = choose_split(dataset, split)[1]
-        self.gold = label_indices(self.split, self.source.labels)
+        self.gold = label_indices(self.split, self.source.labels, unseen=True)
         scored = {CLEAN: self.split, **({TYPOS: split_with_typos(self.split)} if options.typos else {})}
         answers = self._teacher(scored)
         self.teacher = answers[CLEAN]

@@ -74,7 +74,7 @@ def out_of_domain_accuracy(run: RunFolder, other: OtherDomain) -> dict[str, floa
     """
     source = FinishedRun.read(run)
     splits = (other.train, other.test)
-    labels = [torch.from_numpy(label_indices(split, other.label_names)) for split in splits]
+    labels = [torch.from_numpy(label_indices(split, other.label_names, unseen=True)) for split in splits]
     models: dict[str, tuple[nn.Module, Path]] = {
         TEACHER: (source.teacher(), run.teacher),
         STUDENT_FP32: (EncoderClassifier.load(run.student), run.student),

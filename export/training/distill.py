@@ -11,19 +11,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .. import objectives
+from ..modeling.checkpoint import ChosenPooling, load_encoder
 from ..modeling.distributed import processes
-from ..modeling.encoder import Detailed, EncoderClassifier, HeadConfig, keep_layers, load_encoder
+from ..modeling.encoder import Detailed, EncoderClassifier, HeadConfig, choose_pooling
+from ..modeling.layers import default_layers, keep_layers
 from ..modeling.projection import LinearLayer
 from ..modeling.teacher import FineTunedTeacher
 from ..modeling.tokens import TokenRows
 from ..modeling.training_loop import FitJob, Forward, Step, fit, in_precision
 from ..objectives.base import Targets
-from ..recipe import Pooling, Recipe, StudentRecipe
-
-
-def default_layers(count: int) -> tuple[int, ...]:
-    """Return the 0-based numbers of every second of ``count`` layers, including the last."""
-    return tuple(range(1 - count % 2, count, 2)) if count > 1 else (0,)
+from ..recipe import Recipe, StudentRecipe
 
 
 def start_student(
@@ -45,8 +42,8 @@ def start_student(
         encoder = load_encoder(recipe.model, attention)
     else:
         source: PreTrainedModel = teacher.encoder
-        encoder = keep_layers(copy.deepcopy(source), recipe.layers or default_layers(source.config.num_hidden_layers))
-    pooling = recipe.pooling if recipe.model else pooling_of(teacher)
+        encoder = keep_layers(copy.deepcopy(source), recipe.layers or default_layers(source))
+    pooling = choose_pooling(recipe.pooling, recipe.model, encoder) if recipe.model else pooling_of(teacher)
     dim, bias = len(projection.weight), projection.bias is not None
     student = EncoderClassifier(encoder, HeadConfig(num_labels, pooling, dim, recipe.dropout, bias))
     if not recipe.model:
@@ -54,7 +51,7 @@ def start_student(
     return student
 
 
-def pooling_of(teacher: nn.Module) -> Pooling:
+def pooling_of(teacher: nn.Module) -> ChosenPooling:
     """Return the pooling of a teacher, fine-tuned here or elsewhere."""
     if isinstance(teacher, EncoderClassifier):
         return teacher.head.pooling

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -22,6 +23,7 @@ from ..modeling.progress import progress
 from ..modeling.teacher import load_teacher
 from ..modeling.tokens import token_rows
 from ..modeling.training_loop import outputs_of
+from ..recipe_file import recipe_from_dict
 from .run_folder import RunFolder, read_rows
 
 _SAMPLE_SEED = 0
@@ -33,6 +35,9 @@ class RunSystems:
     Args:
         run_path: the folder of a finished run.
         labels: the bundle's labels in order.
+
+    Attributes:
+        has_teacher: whether the teacher is a model; a file has no answers to other rows.
 
     Raises:
         DataError: the run is not finished, or its labels differ from the bundle's.
@@ -50,16 +55,17 @@ class RunSystems:
                 remedy="Give the run that the bundle was exported from.",
             )
         run.require_finished()
-        recipe = description["recipe"]
+        recipe = recipe_from_dict(description["recipe"])
         source = description["teacher"] if description["teacher_is_fine_tuned"] else run.teacher
-        self._max_length: int = recipe["max_length"]
-        self._models: dict[str, tuple[nn.Module, Path]] = {
-            TEACHER: (load_teacher(source, recipe["teacher"]["pooling"], labels), run.teacher),
-            STUDENT_FP32: (EncoderClassifier.load(run.student), run.student),
-        }
+        self.has_teacher = "teacher_file" not in description
+        self._max_length: int = recipe.max_length
+        self._models: dict[str, tuple[nn.Module, Path]] = {}
+        if self.has_teacher:
+            self._models[TEACHER] = load_teacher(source, recipe.teacher, labels), run.teacher
+        self._models[STUDENT_FP32] = EncoderClassifier.load(run.student), run.student
 
     def probabilities(self, split: Split, kind: str = "") -> dict[str, NDArray[np.floating]]:
-        """Return probabilities [n, c] of ``teacher`` and ``student_fp32``; ``kind`` labels the progress bar."""
+        """Return probabilities [n, c] of ``teacher``, if it is a model, and ``student_fp32``."""
         answers = {}
         for name, (model, folder) in self._models.items():
             rows = token_rows(folder, split, model.encoder.config, self._max_length)  # type: ignore[union-attr]
@@ -91,7 +97,7 @@ def evaluate_with_run(run_path: Path, runtime: Runtime, split: Split, split_name
     """Evaluate a bundle, its teacher and its float32 student, with every system's fidelity to the teacher.
 
     All systems answer the rows, the rows with typing errors, and at most ``DISTILLATION_ROWS`` rows that the student
-    was distilled on.
+    was distilled on. If the teacher is a file, only bundle and float32 student answer the rows.
 
     Args:
         run_path: the run that the bundle was exported from.
@@ -107,6 +113,9 @@ def evaluate_with_run(run_path: Path, runtime: Runtime, split: Split, split_name
     extra = systems.probabilities(split)
     with _bar("bundle", len(split)) as advance:
         report = evaluate_bundle(runtime, split, extra=extra, split_name=split_name, progress=advance)
+    if not systems.has_teacher:
+        click.echo("the run's teacher is a file: it is not scored, and there is no fidelity to it", err=True)
+        return report
     splits = {TYPOS: split_with_typos(split), DISTILLATION: systems.distillation_rows()}
     probabilities = {kind: systems.probabilities(rows, f"{kind} rows") for kind, rows in splits.items()}
     with _bar("bundle, " + " and ".join(f"{kind} rows" for kind in splits), sum(map(len, splits.values()))) as advance:

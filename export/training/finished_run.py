@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ...errors import DataError
+from ...errors import DataError, UsageError
 from ...runtime.data import Split, label_indices
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.layer_query import with_layer_query
@@ -21,7 +21,7 @@ from ..recipe import Recipe, RetrievalRecipe
 from ..recipe_file import recipe_from_dict
 from ..tuning.build_kb import KbRows
 from .run_folder import RunFolder, read_rows
-from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs
+from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs, require_keys
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,42 @@ class FinishedRun:
         return with_layer_query(student, LinearLayer.load(self.run.query)) if recipe.query == "layers" else student
 
     def teacher(self) -> nn.Module:
-        """Load the teacher; its outputs are in the order of the labels."""
+        """Load the teacher; its outputs are in the order of the labels.
+
+        Raises:
+            UsageError: the teacher is a file.
+        """
+        if self.of_file:
+            raise UsageError(
+                "the run's teacher is a file, which has no answers to other texts",
+                path=self.run.path,
+                found=f"teacher {self.description['teacher']}",
+                remedy="Add the texts with their answers to the file and train again, or add them to the bundle: "
+                "reaugkd kb add.",
+            )
         source = self.description["teacher"] if self.description["teacher_is_fine_tuned"] else self.run.teacher
-        return load_teacher(source, self.recipe.teacher.pooling, self.labels)
+        return load_teacher(source, self.recipe.teacher, self.labels)
+
+    @property
+    def of_file(self) -> bool:
+        """Whether the teacher is a file of answers."""
+        return "teacher_file" in self.description
+
+    def require(self, recipe: RetrievalRecipe, extra: bool) -> None:
+        """Check that the run has what a knowledge base needs.
+
+        Args:
+            recipe: the source of keys and labels.
+            extra: whether there are extra rows, which the teacher must label.
+
+        Raises:
+            RecipeError: the keys need the teacher's embeddings, and the run has none.
+            UsageError: the extra rows need a teacher, and the run's is a file.
+        """
+        if not self.outputs["train"].embeddings.shape[1]:
+            require_keys(recipe, self.run.path)
+        if extra and self.of_file:
+            self.teacher()
 
     def of_train(self, queries: NDArray[np.float32] | None, recipe: RetrievalRecipe) -> KbRows:
         """Return the train rows with keys and the soft labels of the recipe.
@@ -103,7 +136,7 @@ class FinishedRun:
                     remedy='Train it with labels = "cross_fitted" in the recipe\'s [retrieval].',
                 )
             logits = found
-        return self._knowledge(self.train, TeacherOutputs(logits, outputs.embeddings), queries)
+        return self._knowledge(self.train, replace(outputs, logits=logits), queries)
 
     def of_heldout(self, queries: NDArray[np.float32] | None) -> KbRows:
         """Return the held-out rows, which no teacher was fitted on; for ``queries`` see `of_train`."""
@@ -119,11 +152,15 @@ class FinishedRun:
 
     def _knowledge(self, split: Split, outputs: TeacherOutputs, queries: NDArray[np.float32] | None) -> KbRows:
         keys = project(outputs.embeddings, self.head).numpy()
-        none = np.full(len(split), -1)
+        gold = np.full(len(split), -1)
+        if outputs.gold is not None:
+            gold = outputs.gold.numpy()
+        elif split.labels is not None:
+            gold = label_indices(split, self.labels)
         return KbRows(
             inputs=split.inputs(),
             logits=outputs.logits.numpy(),
             teacher_keys=keys,
             queries=keys if queries is None else queries,
-            gold=none if split.labels is None else label_indices(split, self.labels),
+            gold=gold,
         )

@@ -66,14 +66,20 @@ def _class_names(split: Any) -> dict[str, list[str]]:
 
 
 def _rows(split: Any, named: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows with class names for class numbers; a column of -1 only means that there are no labels."""
+    """Yield the rows with class names for class numbers; -1 means no label, and a column of it no labels at all."""
     unlabelled = {column for column in named if len(split) and split.unique(column) == [-1]}
     for row in split:
         yield {
-            column: named[column][value] if column in named and isinstance(value, int) and value >= 0 else value
+            column: _class_name(named[column], value) if column in named else value
             for column, value in row.items()
             if column not in unlabelled
         }
+
+
+def _class_name(names: list[str], value: Any) -> Any:
+    if not isinstance(value, int):
+        return value
+    return names[value] if value >= 0 else None
 
 
 def _load(name: str, task: str | None) -> dict[str, Any]:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import click
 import torch
 from transformers import PreTrainedModel
 
 from ...errors import ModelError, RecipeError
 from .. import objectives
-from ..modeling.encoder import keep_layers, load_config, load_encoder, require_usable
+from ..modeling.checkpoint import load_config, load_encoder
+from ..modeling.encoder import EncoderClassifier, HeadConfig, choose_pooling, require_usable
+from ..modeling.layers import default_layers, keep_layers
 from ..modeling.projection import require_reducible
-from ..modeling.teacher import match_labels
+from ..modeling.teacher import MatchedLabels, load_teacher, match_labels
+from ..modeling.tokens import save_tokenizer
+from ..onnx.export import export_float32, require_same_answers
+from ..onnx.exporters import input_names
 from ..recipe import Recipe
-from .distill import default_layers
 
 _TOKENS = 8  # length of the text on which attention maps are checked
 
 
 def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Sequence[str]) -> None:
     """Check teacher and student before the run folder is made, so that no training is wasted.
+
+    What was decided about labels and tokens is told on stderr.
 
     Args:
         teacher: hub id or folder.
@@ -29,36 +40,113 @@ def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Se
         label_names: the labels in order.
 
     Raises:
-        ModelError: a model cannot be loaded, or cannot be used as the recipe asks.
-        RecipeError: max_length, embedding_dim or an objective does not fit the models.
+        ModelError: a model cannot be loaded, used as the recipe asks, or exported.
+        RecipeError: max_length, embedding_dim, an objective or --teacher-labels does not fit the models.
     """
     loss = objectives.build(recipe.objectives)
     config, student = load_config(teacher), recipe.student
+    if recipe.teacher.labels and not fine_tuned:
+        raise RecipeError(
+            "--teacher-labels names the outputs of a fine-tuned classifier",
+            path=teacher,
+            found="a model without a classifier",
+            remedy="Leave --teacher-labels out.",
+        )
     if fine_tuned:
-        match_labels(teacher, config, label_names)
+        _tell_labels(match_labels(teacher, config, label_names, recipe.teacher.labels), label_names)
     for model in filter(None, (teacher, student.model)):
-        positions = getattr(load_config(model), "max_position_embeddings", None) or -1  # XLNet's -1: any number
-        if 0 < positions < recipe.max_length:
-            raise RecipeError(
-                "max_length exceeds the model's number of positions",
-                path=model,
-                found=recipe.max_length,
-                expected=f"at most {positions}",
-                remedy="Lower --max-length.",
-            )
-    taught = load_encoder(teacher, loss.attention)
+        _check_tokenizer(model, recipe.max_length)
+    taught: Any
+    if fine_tuned:
+        taught = load_teacher(teacher, recipe.teacher, label_names, loss.attention).encoder
+    else:
+        taught = load_encoder(teacher, loss.attention)
     require_usable(taught, teacher, recipe.max_length)
+    choose_pooling(recipe.teacher.pooling, teacher, taught)
     if recipe.projection.method == "pca":
         require_reducible(recipe.projection.embedding_dim, taught.config.hidden_size)
     if student.model:
         own = load_encoder(student.model, loss.attention)
+        pooling = choose_pooling(student.pooling, student.model, own)
     else:
-        own = keep_layers(copy.deepcopy(taught), student.layers or default_layers(taught.config.num_hidden_layers))
+        own = keep_layers(copy.deepcopy(taught), student.layers or default_layers(taught))
+        pooling = choose_pooling(recipe.teacher.pooling, teacher, taught)
     require_usable(own, student.model or teacher, recipe.max_length)
+    head = HeadConfig(len(label_names), pooling, recipe.projection.embedding_dim)
+    require_exportable(EncoderClassifier(own, head), student.model or teacher)
     if "attentions" in loss.needs:
         require_attention_maps(taught, teacher)
         require_attention_maps(own, student.model or teacher)
     loss.check(own, taught, recipe)
+
+
+def _tell_labels(matched: MatchedLabels, label_names: Sequence[str]) -> None:
+    if matched.by_position:
+        click.echo(
+            f"the teacher's labels have no names; its outputs are taken to be, in order: {', '.join(label_names)}. "
+            "If the order is another: --teacher-labels",
+            err=True,
+        )
+    if matched.unused:
+        click.echo(f"labels of the teacher that no row has, left out: {', '.join(matched.unused)}", err=True)
+
+
+def _check_tokenizer(model: str, max_length: int) -> None:
+    positions = getattr(load_config(model), "max_position_embeddings", None) or -1  # XLNet's -1: any number
+    if 0 < positions < max_length:
+        raise RecipeError(
+            "max_length exceeds the model's number of positions",
+            path=model,
+            found=max_length,
+            expected=f"at most {positions}",
+            remedy="Lower --max-length.",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        beyond = save_tokenizer(model, Path(folder))
+    if beyond:
+        click.echo(
+            f"{model}: the model has no embedding for {len(beyond)} added tokens of its tokenizer, which are split as "
+            f"ordinary text: {', '.join(beyond[:5])}{', ...' if len(beyond) > 5 else ''}",
+            err=True,
+        )
+
+
+def require_exportable(student: EncoderClassifier, model: str) -> None:
+    """Check that a student is the same after it is saved and loaded, and after it is exported to ONNX.
+
+    Args:
+        student: the student before its distillation; not changed.
+        model: the hub id or folder that it starts from, for the error.
+
+    Raises:
+        ModelError: it cannot be loaded or exported, or it then gives other outputs (if the kind of a layer depends on
+            its position, as in ModernBERT).
+    """
+    count = student.encoder.config.vocab_size
+    ids = (torch.arange(3 * _TOKENS).reshape(3, _TOKENS) * 7) % (count - 1) + 1
+    mask = torch.ones_like(ids)
+    mask[1, 2:] = mask[2, 1:] = 0
+    batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    batch = {name: batch[name] for name in input_names(student.encoder.config)}
+    student = student.eval()
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            student.save(Path(name))
+            again = EncoderClassifier.load(Path(name))
+            with torch.inference_mode():
+                same = all(map(partial(torch.allclose, atol=1e-5), again(**batch), student(**batch)))
+        except ModelError:
+            same = False
+        if not same:
+            raise ModelError(
+                "the model's layers do not work in other positions",
+                path=model,
+                found=f"{type(student.encoder).__name__} cut to {student.encoder.config.num_hidden_layers} layers",
+                expected="layers of the same kind in all positions",
+                remedy="Keep other --student-layers, or start from another model: --student MODEL.",
+            )
+        labels = [str(number) for number in range(student.head.num_labels)]
+        require_same_answers(student, export_float32(student, labels, _TOKENS, Path(name)), batch)
 
 
 @torch.inference_mode()

@@ -6,12 +6,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import DataError
 from ...runtime.data import Dataset, Split, drop_duplicates_of, hold_out, with_dev_split
 from ...runtime.data.splits import Indices
 from ..recipe import Recipe
 from ..tuning.groups import related_rows
+
+ENOUGH_GOLD = 50
+"""Smallest number of held-out rows that all have a gold label; if there are fewer, other rows are held out too."""
 
 _HELDOUT_SEED, _LIMIT_SEED = 1, 2
 
@@ -37,7 +41,7 @@ class RunSplits:
     name: str
 
 
-def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
+def assign(dataset: Dataset, recipe: Recipe, limit: int | None, has_gold: NDArray[np.bool_] | None = None) -> RunSplits:
     """Assign rows to splits and remove duplicates.
 
     The splits have fixed seeds: runs with different seeds train on the same rows. If the data has no dev split, one is
@@ -51,6 +55,8 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
         dataset: as read; its ``train`` must exist and have labels.
         recipe: the held-out share.
         limit: largest number of train rows, including the held-out ones, stratified; None for all.
+        has_gold: [n], whether a train row has a gold label, if the other rows have the label of a teacher in a file.
+            Then no dev split is split off, and rows with a gold label are held out, if `ENOUGH_GOLD` can be.
 
     Raises:
         DataError: there is no train split, there are too few rows to hold any out, or the limit leaves no rows to train
@@ -59,10 +65,11 @@ def assign(dataset: Dataset, recipe: Recipe, limit: int | None) -> RunSplits:
     if "train" not in dataset.splits:
         found = ", ".join(dataset.splits) or "no split"
         raise DataError("the data has no train split", path=dataset.name, found=found)
-    dataset = with_dev_split(dataset)
+    if has_gold is None:
+        dataset = with_dev_split(dataset)
     rows, names = dataset.splits["train"], dataset.label_names
     scored = {name: split for name, split in dataset.splits.items() if name != "train"}
-    held, kept = _hold_out(rows, names, _heldout_count(len(rows), recipe))
+    held, kept = _hold_out(rows, names, _heldout_count(len(rows), recipe), has_gold)
     if limit is not None and limit < len(rows):
         held = held[_fewer(rows.take(held), _heldout_count(limit, recipe))]
         _require_room(limit, len(held), dataset)
@@ -83,8 +90,10 @@ def _heldout_count(rows: int, recipe: Recipe) -> int:
     return min(round(rows * recipe.heldout_share), recipe.heldout_max)
 
 
-def _hold_out(rows: Split, label_names: tuple[str, ...], count: int) -> tuple[Indices, Indices]:
-    """Return the indices of about ``count`` held-out rows and of the rest.
+def _hold_out(
+    rows: Split, label_names: tuple[str, ...], count: int, has_gold: NDArray[np.bool_] | None
+) -> tuple[Indices, Indices]:
+    """Return the indices of about ``count`` held-out rows and of the rest; for ``has_gold`` see `assign`.
 
     Whole groups of related rows are held out, stratified by the label of each group's first row. A group of more than
     a quarter of ``count`` rows is not held out, because it would dominate the held-out rows.
@@ -92,6 +101,11 @@ def _hold_out(rows: Split, label_names: tuple[str, ...], count: int) -> tuple[In
     groups = related_rows(rows)
     firsts, sizes = np.unique(groups, return_counts=True)
     small = sizes <= max(1, count // 4)
+    if has_gold is not None:
+        of_gold = small & ~np.isin(firsts, groups[~has_gold])
+        labels = {(rows.labels or ())[row] for row in firsts[of_gold]}
+        if of_gold.sum() - len(labels) >= ENOUGH_GOLD:  # every class keeps a row
+            small = of_gold
     firsts, sizes = firsts[small], sizes[small]
     group_count = max(1, round(count / sizes.mean())) if len(sizes) else 1
     _, held = hold_out(rows.take(firsts), label_names, group_count, _HELDOUT_SEED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,8 +23,9 @@ from ...errors import RecipeError
 from ...kb.storage.atomic import sha256_file
 from ...runtime.data import Dataset, Split, label_indices
 from .. import objectives
+from ..modeling.checkpoint import load_config
 from ..modeling.distributed import processes
-from ..modeling.encoder import EncoderClassifier, load_config
+from ..modeling.encoder import EncoderClassifier
 from ..modeling.layer_query import fit_layer_query, with_layer_query
 from ..modeling.projection import LinearLayer, fit_projection, project
 from ..modeling.teacher import fine_tune, is_classifier, load_teacher
@@ -39,6 +41,7 @@ from .distill import distil, start_student
 from .model_checks import check_models
 from .run_folder import RUN_FORMAT, RunFolder, made_from, remove_folder, write_rows
 from .splits import RunSplits, assign
+from .teacher_answers import require_right_answers
 from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs
 
 Indices = NDArray[np.int64]
@@ -96,15 +99,17 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
     if job.recipe.retrieval.labels == "cross_fitted":
         folds_of(splits.train, job.recipe.retrieval.folds)  # raises now if cross-fitting is impossible
     check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
+    if fine_tuned:
+        require_right_answers(job.teacher, job.recipe, splits.train, splits.label_names)
     models = {"teacher": fingerprint(job.teacher), "student": fingerprint(job.recipe.student.model)}
     with processes().main_process_first():
-        run.begin(_description(splits, job, fine_tuned, models), job.redo)
-    with _deterministic():
-        return _Pipeline(run, splits, job, fine_tuned, models).tuned()
+        run.begin(describe(splits, job, fine_tuned, models), job.redo)
+    with deterministic():
+        return Pipeline(run, splits, job, fine_tuned, models).tuned()
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Use torch's deterministic operations, where they exist, during the training."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS; no effect on a CPU
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -115,7 +120,15 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _description(splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]) -> dict[str, Any]:
+def describe(splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]) -> dict[str, Any]:
+    """Return the contents of run.json.
+
+    Args:
+        splits: the rows.
+        job: teacher, recipe and options.
+        fine_tuned: whether the teacher is a fine-tuned classifier.
+        models: fingerprints of ``teacher`` and ``student``.
+    """
     return {
         "run_format": RUN_FORMAT,
         # A fine-tuned teacher is not copied into the run: `eval --run` must find it from any folder.
@@ -138,8 +151,16 @@ def _rows_of(split: Split) -> list[Any]:
     return [split.texts, split.pairs, split.labels]
 
 
-class _Pipeline:
-    """The stages of a training. Each stage reads the results of earlier stages from the run folder."""
+class Pipeline:
+    """The stages of a training. Each stage reads the results of earlier stages from the run folder.
+
+    Args:
+        run: the run folder.
+        splits: the rows.
+        job: teacher, recipe and options.
+        fine_tuned: whether the teacher is a fine-tuned classifier.
+        models: fingerprints of ``teacher`` and ``student``.
+    """
 
     def __init__(
         self, run: RunFolder, splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[str, str]
@@ -167,6 +188,7 @@ class _Pipeline:
         self.tuning_hash = made_from(self.query_hash, asdict(recipe.retrieval))
 
     def tuned(self) -> Tuning:
+        """Run all stages that are not done yet."""
         self.rows()
         self.teacher()
         outputs = self.teacher_outputs()
@@ -180,12 +202,14 @@ class _Pipeline:
         return self.tuning(student, labels, project(outputs["train"].embeddings, head))
 
     def rows(self) -> None:
+        """Write the rows of train and heldout."""
         with self.run.stage(self.run.data, self.rows_hash) as folder:
             if folder:
                 for name, split in {"train": self.splits.train, "heldout": self.splits.heldout}.items():
                     write_rows(split, folder / f"{name}.jsonl")
 
     def teacher(self) -> None:
+        """Fine-tune the teacher, or write the tokenizer of a fine-tuned one."""
         with self.run.stage(self.run.teacher, self.teacher_hash) as folder:
             if folder:
                 save_tokenizer(self.model, folder)
@@ -197,10 +221,12 @@ class _Pipeline:
                     fine_tune(self.model, self.recipe.teacher, rows, labels, names, job).save(folder)
 
     def load_teacher(self, attention: str | None = None) -> nn.Module:
+        """Load the teacher; ``attention`` is its attention implementation."""
         source = self.model if self.fine_tuned else self.run.teacher
-        return load_teacher(source, self.recipe.teacher.pooling, self.splits.label_names, attention)
+        return load_teacher(source, self.recipe.teacher, self.splits.label_names, attention)
 
     def teacher_outputs(self) -> dict[str, TeacherOutputs]:
+        """Compute and cache the teacher's outputs."""
         splits = {"train": self.splits.train, "heldout": self.splits.heldout}
         with self.run.stage(self.run.teacher_outputs, self.teacher_hash) as folder:
             if folder:
@@ -214,6 +240,7 @@ class _Pipeline:
         return load_outputs(self.run)
 
     def cross_fitted(self) -> Tensor:
+        """Fit teachers without a fold each, and return their logits of the train rows, [n, c]."""
         folds = folds_of(self.splits.train, self.recipe.retrieval.folds)
         count = int(folds.max()) + 1
         if processes().is_main_process:
@@ -246,6 +273,7 @@ class _Pipeline:
         save_file(tensors, str(folder / "labels.safetensors"))
 
     def projection(self, outputs: TeacherOutputs) -> LinearLayer:
+        """Fit the head that makes the teacher's keys."""
         with self.run.stage(self.run.projection, self.projection_hash) as folder:
             if folder:
                 labels = torch.from_numpy(label_indices(self.splits.train, self.splits.label_names))
@@ -253,6 +281,7 @@ class _Pipeline:
         return LinearLayer.load(self.run.projection)
 
     def student(self, outputs: TeacherOutputs, head: LinearLayer) -> EncoderClassifier:
+        """Distil the student."""
         with self.run.stage(self.run.student, self.student_hash) as folder:
             if folder:
                 attention = objectives.build(self.recipe.objectives).attention
@@ -260,8 +289,10 @@ class _Pipeline:
                 torch.manual_seed(self.recipe.seed)
                 names = self.splits.label_names
                 student = start_student(load(), head, len(names), self.recipe.student, attention)
-                source = self.recipe.student.model or str(self.run.teacher)
-                save_tokenizer(source, folder)
+                if self.recipe.student.model:
+                    save_tokenizer(self.recipe.student.model, folder)
+                else:
+                    shutil.copyfile(self.run.teacher / "tokenizer.json", folder / "tokenizer.json")
                 rows = self._tokens(folder, self.splits.train, student.encoder.config)
                 labels = torch.from_numpy(label_indices(self.splits.train, names))
                 keys = project(outputs.embeddings, head)
@@ -272,6 +303,7 @@ class _Pipeline:
         return EncoderClassifier.load(self.run.student)
 
     def query(self, student: EncoderClassifier) -> LinearLayer:
+        """Fit the query head by layers."""
         with self.run.stage(self.run.query, self.query_hash) as folder:
             if folder:
                 rows = self._tokens(self.run.student, self.splits.train, student.encoder.config)
@@ -294,7 +326,7 @@ class _Pipeline:
             queries = outputs_of(
                 student, self._tokens(self.run.student, self.splits.train, config), "student on train"
             ).embedding
-        gold = label_indices(self.splits.train, names)
+        gold = self.gold()
         knowledge = KbRows(self.splits.train.inputs(), labels.numpy(), teacher_keys.numpy(), queries.numpy(), gold)
         keys = torch.from_numpy(knowledge.keys(recipe))
         similarities, nearest = exact_neighbours(answers.embedding, keys, min(K_GRID[-1], len(keys)))
@@ -312,6 +344,10 @@ class _Pipeline:
             gold_shares=recipe.gold_shares,
             one_se_rule=recipe.one_se_rule,
         )
+
+    def gold(self) -> Indices:
+        """Return the gold labels of the train rows, -1 for none."""
+        return label_indices(self.splits.train, self.splits.label_names)
 
     def _tokens(self, folder: Path, split: Split, config: Any) -> TokenRows:
         return token_rows(folder, split, config, self.recipe.max_length)

@@ -60,7 +60,8 @@ class Vocabulary:
 
     def candidates(self) -> list[int]:
         """Return the ids of subwords that can occur in a text, the most frequent in the tokenizer's training first."""
-        return [self._tokenizer.token_to_id(subword) for subword in self._subwords.ranking]
+        ids = map(self._tokenizer.token_to_id, self._subwords.ranking)
+        return [number for number in ids if number is not None]
 
     def pruned(self, used: Iterable[int], at_least: int = 0, others: Iterable[int] = ()) -> Pruned:
         """Make a tokenizer with the used subwords, the required ones, and others up to a number.
@@ -78,7 +79,7 @@ class Vocabulary:
         for other in others:
             if len(kept) >= at_least:
                 break
-            kept |= self._subwords.with_parts([name(other)])
+            kept |= self._subwords.with_parts(filter(None, [name(other)]))
         return self._only(kept)
 
     def _named(self) -> set[int]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from ...errors import ColumnError, DataError, LabelError, UsageError
-from .cells import check_label, check_text
+from ..labels import LabelNames
+from .cells import check_text, optional_label
 from .columns import ChosenColumns, choose_columns
-from .dataset import SPLIT_NAMES, Columns, Dataset, Split, label_indices, sort_labels
+from .dataset import SPLIT_NAMES, Columns, Dataset, Split, sort_labels
 from .formats.rows import BadRow, RawRow, Table, empty_file
+from .split_labels import SplitLabels
 
 
 def dataset_from_rows(
@@ -53,24 +56,76 @@ def read_split(table: Table, columns: Columns, *, label: bool) -> Split:
     source = table.source
     header, rows = _read_header(table)
     chosen = choose_columns(header, columns, source, label=label)
-    pairs: list[str] | None = None if chosen.pair is None else []
-    labels: list[str] | None = None if chosen.label is None else []
-    split = Split([], pairs, labels, source, [], chosen.label)
+    split = Split([], None if chosen.pair is None else [], None, source, [], chosen.label)
+    labels = _LabelColumn()
     for row in rows:
-        _append(split, _named_cells(row, source), chosen)
+        number, cells = _named_cells(row, source)
+        _append(split, number, cells, chosen)
+        if chosen.label is not None:
+            labels.append(cells.get(chosen.label), split)
     if not len(split):
         raise empty_file(source)
-    return split
+    return split if chosen.label is None else labels.of(split, required=label)
 
 
-def _append(split: Split, row: tuple[int, Mapping[str, object]], chosen: ChosenColumns) -> None:
-    number, cells = row
+def _append(split: Split, number: int, cells: Mapping[str, object], chosen: ChosenColumns) -> None:
     split.texts.append(check_text(cells.get(chosen.text), split.source, number, chosen.text))
     if split.pairs is not None and chosen.pair is not None:
         split.pairs.append(check_text(cells.get(chosen.pair), split.source, number, chosen.pair))
-    if split.labels is not None and chosen.label is not None:
-        split.labels.append(check_label(cells.get(chosen.label), split.source, number, chosen.label))
     split.rows.append(number)
+
+
+@dataclass
+class _LabelColumn:
+    """The labels of a split while it is read.
+
+    Attributes:
+        texts: the label of each row, without blanks at its ends; None where it is missing.
+        padded: the labels that had blanks, as in the source.
+    """
+
+    texts: list[str | None] = field(default_factory=list)
+    padded: list[str] = field(default_factory=list)
+
+    def append(self, value: object, split: Split) -> None:
+        """Append the label of the last row of a split."""
+        self.texts.append(optional_label(value, split.source, split.rows[-1], split.label_column))
+        if isinstance(value, str) and self.texts[-1] is not None and value != value.strip():
+            self.padded.append(value)
+
+    def of(self, split: Split, *, required: bool) -> Split:
+        """Return the rows that have a label, with their labels; without any label, all rows.
+
+        Raises:
+            LabelError: no row has a label, and labels are required.
+        """
+        kept = [row for row, label in enumerate(self.texts) if label is not None]
+        if not kept and required:
+            raise LabelError(
+                "no row has a label",
+                path=split.source,
+                column=split.label_column,
+                found=f"0 labels in {len(split):,} rows",
+                expected="a label in each row",
+                remedy="Fill the cells, or name another column with --label-column.",
+            )
+        if not kept:
+            return replace(split, label_column=None)
+        labels = [label for label in self.texts if label is not None]
+        return replace(split.take(kept), labels=labels, notes=tuple(self._notes(split)))
+
+    def _notes(self, split: Split) -> Iterator[str]:
+        missing = [number for number, label in zip(split.rows, self.texts, strict=True) if label is None]
+        if missing:
+            yield (
+                f"{split.source}: {len(missing):,} of {len(split):,} rows have no label and are left out "
+                f"(the first is row {missing[0]})"
+            )
+        if self.padded:
+            yield (
+                f"{split.source}: blanks at the ends of labels are removed, in {len(self.padded):,} rows "
+                f"(such as {self.padded[0]!r})"
+            )
 
 
 def _read_header(table: Table) -> tuple[tuple[str, ...], Iterator[RawRow | BadRow]]:
@@ -115,38 +170,29 @@ def assemble(
     Args:
         name: the name of the data set.
         splits: split name -> its rows.
-        label_names: the classes that the caller expects (those of a bundle); train may then have a single row or class.
+        label_names: the classes that the caller expects (those of a bundle); train may then have a single row or class,
+            and rows with other labels.
         source_names: the classes that the source names, in order.
 
     Raises:
         ColumnError: some splits are pairs, others single texts.
-        LabelError: a label is not one of the classes, or train has only one class.
+        LabelError: train has only one class or a label that the source does not name, or no label of dev is in train.
         DataError: train has a single row.
         UsageError: a class is named twice.
     """
-    splits = _without_placeholder_labels({key: splits[key] for key in SPLIT_NAMES if key in splits})
+    splits = {key: splits[key] for key in SPLIT_NAMES if key in splits}
     _require_same_kind(name, splits)
-    train = splits.get("train")
-    if label_names is None and train is not None:
-        _require_trainable(train)
-    names = tuple(label_names or source_names or _found_labels(splits))
+    named = label_names or [one.strip() for one in source_names or ()]
+    known = LabelNames(named) if named else _found_labels(splits)
+    names = tuple(named or sort_labels(known.names))
     if len(set(names)) < len(names):
         twice = next(one for one in names if names.count(one) > 1)
         raise UsageError("a class is named twice", path=name, found=repr(twice), expected="every class once")
-    for split in splits.values():
-        if split.labels is not None:
-            label_indices(split, names)
-    return Dataset(name, dict(splits), names)
-
-
-def _without_placeholder_labels(splits: Mapping[str, Split]) -> Mapping[str, Split]:
-    """Drop the labels of a test split that are all -1: on the hub, GLUE's test sets have it for "no label"."""
-    test, train = splits.get("test"), splits.get("train")
-    if test is None or test.labels is None or set(test.labels) != {"-1"}:
-        return splits
-    if train is not None and "-1" in (train.labels or ()):
-        return splits
-    return {**splits, "test": Split(test.texts, test.pairs, None, test.source, test.rows)}
+    read = SplitLabels(splits, known, training=label_names is None)
+    if label_names is None and "train" in read.splits:
+        _require_trainable(read.splits["train"])
+    notes = (*(note for split in splits.values() for note in split.notes), *read.notes)
+    return Dataset(name, dict(read.splits), names, notes)
 
 
 def _require_same_kind(name: str, splits: Mapping[str, Split]) -> None:
@@ -181,7 +227,7 @@ def _require_trainable(train: Split) -> None:
         )
 
 
-def _found_labels(splits: Mapping[str, Split]) -> tuple[str, ...]:
+def _found_labels(splits: Mapping[str, Split]) -> LabelNames:
     """Return the classes of train, or without a train split the classes of all splits."""
     labelled = [splits["train"]] if "train" in splits else splits.values()
-    return sort_labels({label for split in labelled for label in split.labels or ()})
+    return LabelNames.of_texts(label for split in labelled for label in split.labels or ())

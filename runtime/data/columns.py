@@ -92,8 +92,8 @@ class _Finder:
         self, message: str, *, expected: str, column: str | None = None, remedy: str | None = None
     ) -> ColumnError:
         found = ", ".join(repr(name) for name in self.header) or "none"
-        if len(self.header) == 1 and any(mark in self.header[0] for mark in ";\t|"):
-            remedy = "The cells seem to have another separator: use commas (.csv) or tabs (.tsv)."
+        if len(self.header) == 1 and any(mark in self.header[0] for mark in ",;\t|"):
+            remedy = "The header may be in quotes as a whole: put them around each name, or leave them out."
         # A real header is shown in full; what is longer than this is a row of text.
         return ColumnError(
             f"{message}; columns found: {found if len(found) <= 500 else found[:500] + '…'}",

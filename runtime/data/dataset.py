@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,21 +13,25 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SPLIT_NAMES = ("train", "dev", "test")
+UNSEEN = -1
+"""The class index of a label that is not one of the classes."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns to read, by their exact names in the source; None = detected.
+    """The columns to read, by their exact names in the source; None = detected. And how its text is encoded.
 
     Attributes:
         text: the column of the text, or of the first text of a pair.
         pair: the column of the second text of a pair. If ``text`` is given and this is None, rows are single texts.
         label: the column of the label.
+        encoding: the encoding of a text file without a byte order mark, such as ``cp1252``; None = UTF-8.
     """
 
     text: str | None = None
     pair: str | None = None
     label: str | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ class Split:
     Attributes:
         texts: the texts, exactly as in the source (never empty, at most 1,000,000 characters each).
         pairs: the second texts, or None for single texts.
-        labels: the labels as strings, exactly as in the source, or None for an unlabelled split.
+        labels: the labels, with one spelling of each (`LabelNames`), or None for an unlabelled split.
         source: the name of the file, for messages.
         rows: the 1-based row numbers in the source, with the header counted where there is one.
         label_column: the name of the label column, for messages.
+        notes: what the user must know of how the rows were read, each in one sentence.
     """
 
     texts: list[str]
@@ -49,6 +54,7 @@ class Split:
     source: str
     rows: list[int]
     label_column: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("pairs", "labels", "rows"):
@@ -85,12 +91,14 @@ class Dataset:
         name: the name of the task, folder or file.
         splits: ``"train"``, ``"dev"`` and ``"test"``, those that exist; all single texts or all pairs.
         label_names: the classes in a fixed order: as the source names them, else in numeric order if every label is a
-            whole number, else in lexicographic order.
+            whole number, else in lexicographic order. Rows of dev and test can have other labels, which count as wrong.
+        notes: what the user must know of how the data was read, each in one sentence.
     """
 
     name: str
     splits: dict[str, Split]
     label_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def text_pair(self) -> bool:
@@ -98,12 +106,13 @@ class Dataset:
         return any(split.pairs is not None for split in self.splits.values())
 
 
-def label_indices(split: Split, label_names: Sequence[str]) -> npt.NDArray[np.int64]:
+def label_indices(split: Split, label_names: Sequence[str], *, unseen: bool = False) -> npt.NDArray[np.int64]:
     """Return the labels of a split as class indices.
 
     Args:
         split: rows with labels.
         label_names: the classes, in order.
+        unseen: allow labels that are not among the classes; their index is ``UNSEEN``.
 
     Returns:
         int64 [n], the position of each row's label in ``label_names``.
@@ -121,22 +130,22 @@ def label_indices(split: Split, label_names: Sequence[str]) -> npt.NDArray[np.in
             remedy="Use a labelled split, or name its column with --label-column.",
         )
     positions = {name: position for position, name in enumerate(label_names)}
-    found = [positions.get(label, -1) for label in split.labels]
-    if -1 in found:
-        row = found.index(-1)
+    found = [positions.get(label, UNSEEN) for label in split.labels]
+    if UNSEEN in found and not unseen:
+        row = found.index(UNSEEN)
         raise LabelError(
             "unknown label",
             path=split.source,
             row=split.rows[row],
             column=split.label_column,
             found=repr(split.labels[row]),
-            expected=_one_of(label_names),
-            remedy="Correct the row, or train on data with this class.",
+            expected=one_of(label_names),
+            remedy="Correct or drop the row, or train on data with this class.",
         )
     return np.asarray(found, dtype=np.int64)
 
 
-def sort_labels(labels: set[str]) -> tuple[str, ...]:
+def sort_labels(labels: Collection[str]) -> tuple[str, ...]:
     """Sort labels: in numeric order if every label is a whole number, else in lexicographic order."""
     if all(_is_whole(label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
@@ -148,6 +157,7 @@ def _is_whole(label: str) -> bool:
     return digits.isascii() and digits.isdigit()
 
 
-def _one_of(names: Sequence[str], limit: int = 8) -> str:
+def one_of(names: Sequence[str], limit: int = 8) -> str:
+    """Return the first names in words, for messages."""
     shown = ", ".join(repr(name) for name in names[:limit])
     return f"one of {shown}" + (f" and {len(names) - limit} more" if len(names) > limit else "")

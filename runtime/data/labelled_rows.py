@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ...errors import DataError, LabelError
-from .cells import check_text
+from .cells import check_label, check_text
 from .columns import ChosenColumns, choose_columns
 from .dataset import Columns
-from .formats import FileFormat, open_file
-from .formats.rows import BadRow
-from .text_rows import require_format
+from .files import once, parts_to_read, require_format
+from .formats.opening import open_file
+from .formats.rows import BadRow, Table
+from .formats.source import Tell, silent
 
 
 class LabelledRow(NamedTuple):
@@ -37,33 +38,49 @@ def read_labelled_rows(
     format: str | None = None,
     columns: Columns = Columns(),  # noqa: B008  (frozen)
     pair: bool = False,
+    tell: Tell = silent,
 ) -> list[LabelledRow]:
-    """Read all rows of a file in a format with labels.
+    """Read all rows of a file in a format with labels, or of a folder with the parts of a table, numbered through.
 
     A label is a name, or in JSON also an object of label names and shares.
 
     Args:
         file: a path, or a binary stream.
-        format: the name of the format; None = by the path's suffix, and ``jsonl`` for a stream.
+        format: the name of the format; None = by the path's suffix, and ``json`` for a stream (JSON lines or an
+            array).
         columns: the columns; None = detected by their usual names.
         pair: whether texts are pairs.
+        tell: receives remarks on how files are read where that is not the default.
 
     Raises:
         DataError: the file, or a row of it, cannot be used.
         UsageError: the format is unknown.
     """
+    tell = once(tell)
     if not isinstance(file, Path):
         source = getattr(file, "name", "<stream>")
-        return _read(file, source, require_format(None, format or "jsonl"), columns, pair)
-    file_format = require_format(file, format)
-    if not file_format.labels:
-        raise DataError("plain text has no labels", path=file, expected="CSV, TSV, JSON or Parquet")
-    with open_file(file) as stream:
-        return _read(stream, str(file), file_format, columns, pair)
+        return _read(
+            require_format(None, format or "json").read_rows(file, source, columns.encoding, tell), columns, pair
+        )
+    rows: list[LabelledRow] = []
+    for path in parts_to_read(file, tell).files:
+        file_format = require_format(path, format)
+        if not file_format.labels:
+            raise DataError(
+                "plain text has no labels",
+                path=path,
+                expected="a table with a column of labels, or JSON",
+                remedy="Give the texts as arguments with --label, or write them as CSV or JSON lines.",
+            )
+        with open_file(path) as stream:
+            found = _read(file_format.read_rows(stream, str(path), columns.encoding, tell), columns, pair)
+        before = rows[-1].row if rows else 0
+        rows += [row._replace(row=before + row.row) for row in found]
+    return rows
 
 
-def _read(stream: BinaryIO, source: str, file_format: FileFormat, columns: Columns, pair: bool) -> list[LabelledRow]:
-    table = file_format.read_rows(stream, source)
+def _read(table: Table, columns: Columns, pair: bool) -> list[LabelledRow]:
+    source = table.source
     chosen = None if table.header is None else choose_columns(table.header, columns, source, pair=pair, label=True)
     rows = []
     for row in table.rows:
@@ -85,9 +102,7 @@ def _labelled_row(row: int, value: dict[str, object], chosen: ChosenColumns, sou
     label = value.get(chosen.label)
     if isinstance(label, dict):
         return LabelledRow(row, both, None, _soft_label(label, source, row, chosen.label))
-    if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-        raise LabelError("the label is missing", path=source, row=row, column=chosen.label, found=repr(label))
-    return LabelledRow(row, both, str(label), None)
+    return LabelledRow(row, both, check_label(label, source, row, chosen.label), None)
 
 
 def _soft_label(label: dict[str, object], source: str, row: int, column: str) -> dict[str, float]:

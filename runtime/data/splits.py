@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -105,7 +106,7 @@ def hold_out(split: Split, label_names: tuple[str, ...], count: int, seed: int) 
     """
     import numpy as np
 
-    labels = label_indices(split, label_names)
+    labels = label_indices(split, label_names, unseen=True)
     spare = int((np.unique(labels, return_counts=True)[1] - 1).sum())
     count = min(count, spare)
     if count < 1:
@@ -129,7 +130,7 @@ def with_dev_split(dataset: Dataset) -> Dataset:
         return dataset
     rest, held = hold_out(train, dataset.label_names, round(len(train) * DEV_SHARE), _DEV_SEED)
     splits = {**dataset.splits, "train": train.take(rest), "dev": train.take(held)}
-    return Dataset(dataset.name, splits, dataset.label_names)
+    return replace(dataset, splits=splits)
 
 
 def is_held_out(dataset: Dataset, name: str) -> bool:

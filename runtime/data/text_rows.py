@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ...errors import DataError, TextError, UsageError
+from ...errors import DataError, TextError
 from .cells import check_text
 from .columns import ChosenColumns, choose_columns
 from .dataset import Columns
-from .formats import FORMATS, FileFormat, format_named, format_of, open_file
+from .files import Parts, once, parts_to_read, require_format
+from .formats import FileFormat
+from .formats.opening import open_file
 from .formats.rows import BadRow, empty_file
+from .formats.source import Tell, silent
 
 
 class TextRow(NamedTuple):
@@ -26,6 +29,7 @@ def read_text_rows(
     format: str | None = None,
     columns: Columns = Columns(),  # noqa: B008  (frozen)
     pair: bool = False,
+    tell: Tell = silent,
 ) -> Iterator[TextRow | BadRow]:
     r"""Read texts to predict.
 
@@ -34,72 +38,61 @@ def read_text_rows(
     and are skipped in other formats.
 
     Args:
-        file: a path, or a binary stream, which is read to its end and not closed.
+        file: a path, or a binary stream, which is read to its end and not closed. A folder holds the parts of one
+            table; their rows are numbered on from part to part.
         format: the name of one of ``FORMATS``; None = by the path's suffix, and ``txt`` for a stream.
         columns: the text columns; None = detected. The label column is ignored.
         pair: whether the model reads pairs.
+        tell: receives remarks on how files are read where that is not the default.
 
     Returns:
         An iterator of the rows in order, with a ``BadRow`` for a row that cannot be used. The first step raises
-        DataError if nothing can be read (UTF-16, no header), and ColumnError if a header lacks the columns. The last
-        step raises DataError for a path without rows; an empty stream of ``txt`` or ``jsonl`` has no rows.
+        DataError if nothing can be read (a damaged file, no header), and ColumnError if a header lacks the columns. The
+        last step raises DataError for a path without rows; an empty stream of ``txt`` or ``jsonl`` has no rows.
 
     Raises:
         UsageError: the format is unknown.
         DataError: the file does not exist.
     """
+    tell = once(tell)
     if not isinstance(file, (str, Path)):
-        file_format = require_format(None, format or "txt")
         name = getattr(file, "name", None)
-        return _TextReader(columns, pair, name if isinstance(name, str) else "<stream>").read(file, file_format)
+        reader = _TextReader(columns, pair, name if isinstance(name, str) else "<stream>", tell)
+        return reader.read(file, require_format(None, format or "txt"))
     path = Path(file)
-    file_format = require_format(path, format)
-    if not path.exists():
-        raise DataError("no such file", path=path, expected="a file of texts", remedy="Check the path.")
-    return _read_path(path, file_format, columns, pair)
+    parts = parts_to_read(path, tell)
+    formats = [require_format(part, format) for part in parts.files]
+    return _read_files(parts, formats, columns, pair, tell)
 
 
-def _read_path(path: Path, file_format: FileFormat, columns: Columns, pair: bool) -> Iterator[TextRow | BadRow]:
-    empty = True
-    with open_file(path) as stream:
-        for row in _TextReader(columns, pair, str(path)).read(stream, file_format):
-            empty = False
-            yield row
-    if empty:
-        raise empty_file(str(path))
-
-
-def require_format(path: Path | None, name: str | None) -> FileFormat:
-    """Return the named format, or without a name the one of the path's suffix.
-
-    Raises:
-        UsageError: the format is unknown.
-    """
-    suffix = "" if path is None else path.suffix.lower()
-    found = format_named(name) if name else format_of(path or Path())
-    if found is None:
-        raise UsageError(
-            "unknown input format",
-            path=path,
-            found=repr(name or suffix.removeprefix(".")) if name or suffix else "no suffix",
-            expected=f"one of {', '.join(one.name for one in FORMATS)}",
-            remedy="Name it with --input-format.",
-        )
-    return found
+def _read_files(
+    parts: Parts, formats: list[FileFormat], columns: Columns, pair: bool, tell: Tell
+) -> Iterator[TextRow | BadRow]:
+    before = last = 0
+    for path, file_format in zip(parts.files, formats, strict=True):
+        with open_file(path) as stream:
+            for row in _TextReader(columns, pair, str(path), tell).read(stream, file_format):
+                last = before + row.row
+                yield row._replace(row=last) if before else row
+        before = last
+    if not last:
+        raise empty_file(parts.name)
 
 
 class _TextReader:
     """Reads the texts of rows."""
 
-    def __init__(self, columns: Columns, pair: bool, source: str) -> None:
+    def __init__(self, columns: Columns, pair: bool, source: str, tell: Tell) -> None:
         # Without the label: a file to predict does not need that column.
         self._columns = Columns(columns.text, columns.pair)
+        self._encoding = columns.encoding
+        self._tell = tell
         self._pair = pair
         self._source = source
         self._chosen: ChosenColumns | None = None
 
     def read(self, stream: BinaryIO, file_format: FileFormat) -> Iterator[TextRow | BadRow]:
-        table = file_format.read_rows(stream, self._source)
+        table = file_format.read_rows(stream, self._source, self._encoding, self._tell)
         if table.header is not None:
             self._chosen = self._choose(table.header)
         for row in table.rows:

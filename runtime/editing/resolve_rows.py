@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ...errors import LabelError, ReaugkdError, UsageError
 from ...kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
 from ...kb.edits.overlay import OverlayKnowledgeBase
 from ..inference.inputs import Text
+from ..labels import LabelNames
 from .edit import Row
 
 Floats = NDArray[np.float32]
@@ -118,9 +119,10 @@ def ids_with_label(kb: OverlayKnowledgeBase, label: str) -> list[int]:
     Raises:
         LabelError: the label is unknown.
     """  # noqa: DOC501
-    if label not in kb.labels:
+    name = LabelNames(kb.labels).read(label)
+    if name not in kb.labels:
         raise unknown_label(label, kb.labels)
-    number = kb.labels.index(label)
+    number = kb.labels.index(name)
     return [kb.id(int(row)) for row in np.flatnonzero(kb.alive & (kb.gold() == number))]
 
 
@@ -219,7 +221,7 @@ def _items(name: str, values: Any, expected: str) -> list[Any]:
     return [values] if isinstance(values, Row | str) or one else _several(name, values, expected)
 
 
-def distinct(rows: Sequence[Row], known: Sequence[str], new_labels: bool) -> list[tuple[Row, Labelling]]:
+def distinct(rows: Sequence[Row], known: LabelNames, new_labels: bool) -> list[tuple[Row, Labelling]]:
     """The rows with their labellings, without repeated ones.
 
     Args:
@@ -248,8 +250,8 @@ def distinct(rows: Sequence[Row], known: Sequence[str], new_labels: bool) -> lis
     return kept
 
 
-def labelling_of(row: Row, known: Sequence[str], new_labels: bool, number: int | None = None) -> Labelling:
-    """The labelling of a row.
+def labelling_of(row: Row, known: LabelNames, new_labels: bool, number: int | None = None) -> Labelling:
+    """The labelling of a row; its label names are read as those of a data set are (`LabelNames`).
 
     Args:
         row: the row.
@@ -262,13 +264,30 @@ def labelling_of(row: Row, known: Sequence[str], new_labels: bool, number: int |
         UsageError: no label, or shares that are no distribution.
     """  # noqa: DOC501
     try:
-        labelling = row.labelling
+        labelling = _with_read_names(row, known).labelling
     except ReaugkdError as error:
         raise error.at(row=number) from error
     for name in labelling.names:
-        if name not in known and not new_labels:
-            raise unknown_label(name, known, number)
+        if name not in known.names and not new_labels:
+            raise unknown_label(name, sorted(known.names), number)
     return labelling
+
+
+def _with_read_names(row: Row, known: LabelNames) -> Row:
+    """Return the row with its label names read; values of the wrong type are left to the later checks.
+
+    Raises:
+        UsageError: a soft label names a label twice.
+    """
+    label, soft = row.label, row.soft
+    if isinstance(label, str):
+        label = known.read(label)
+    if isinstance(soft, Mapping) and all(isinstance(name, str) for name in soft):
+        names = {name: known.read(name) for name in soft}
+        if len(set(names.values())) < len(names):
+            raise UsageError("a soft label names a label twice", found=repr(dict(soft)), expected="each label once")
+        soft = {names[name]: share for name, share in soft.items()}
+    return replace(row, label=label, soft=soft)
 
 
 def new_names(labellings: Iterable[Labelling], known: Sequence[str]) -> list[str]:

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 
 from ...errors import DataError, ReaugkdError, UsageError
 from ..data import Split, label_indices
+from ..data.dataset import UNSEEN
+from ..data.split_labels import no_known_label
 from ..runtime import Runtime
 from .bootstrap import Draws, McNemar, mcnemar, percentile_interval, resample_metrics
 from .metrics import METRICS, Floats, Ints, ScoredRows, check
@@ -49,6 +51,8 @@ def evaluate_bundle(
 ) -> EvalReport:
     """Predict every row once and score every system on the predictions.
 
+    A row with a label that the bundle does not have counts as wrong.
+
     Args:
         runtime: an open bundle; with ``retrieval="never"`` only the student is measured.
         split: labelled rows.
@@ -60,7 +64,7 @@ def evaluate_bundle(
         progress: called with (rows done, rows in total).
 
     Raises:
-        LabelError: the split has no labels, or a label that the bundle does not have.
+        LabelError: the split has no labels, or none that the bundle has.
         TextError: a text that cannot be predicted; the error names the row.
         DataError: the split has no rows.
         UsageError: ``label_names`` or ``extra`` do not match the bundle or the split.
@@ -80,6 +84,7 @@ def evaluate_bundle(
         gated=answers.gated,
         differences=_differences(rows, draws),
         mcnemar=_mcnemar(systems, gold),
+        unseen=int((gold == UNSEEN).sum()),
     )
 
 
@@ -89,7 +94,7 @@ class SystemProbabilities:
 
     Attributes:
         systems: system -> probabilities float64 [n, c], in the order of ``SYSTEMS``.
-        gold: [n], the class index of each row.
+        gold: [n], the class index of each row; -1 for a label that the bundle does not have.
         retrieved: share of the rows with retrieval.
         gated: share of the rows for which the gate retrieves; None without a gate.
     """
@@ -159,9 +164,11 @@ def _gold(runtime: Runtime, split: Split, label_names: Sequence[str] | None) -> 
             found=f"{len(names)} names",
             expected=f"{len(labels)}, one for each label of the bundle",
         )
-    gold = label_indices(split, names)
+    gold = label_indices(split, names, unseen=True)
     if not len(gold):
         raise DataError("there are no rows to evaluate", path=split.source, found="0 rows", expected="at least one")
+    if (gold == UNSEEN).all():
+        raise no_known_label(split, names)
     return gold
 
 

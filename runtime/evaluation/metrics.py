@@ -32,9 +32,10 @@ class ScoredRows:
     """One system's predictions on n labelled rows, as the metrics read them.
 
     Attributes:
-        gold: [n], the class index of each row.
+        gold: [n], the class index of each row; -1 for a label that is not one of the classes, which no system can have
+            right.
         predicted: [n], the most probable class.
-        gold_probability: [n], the probability of the gold class.
+        gold_probability: [n], the probability of the gold class; 0 where that is -1.
         confidence: [n], the probability of the predicted class.
         teacher_predicted: [n], the teacher's most probable class; None without a teacher.
         teacher_kl: [n], KL(teacher || system) in nats; None if the teacher's probabilities are not known.
@@ -53,7 +54,7 @@ class ScoredRows:
         return cls(
             gold,
             probabilities.argmax(axis=1),
-            probabilities[np.arange(len(gold)), gold],
+            np.where(gold < 0, 0.0, probabilities[np.arange(len(gold)), gold]),
             probabilities.max(axis=1),
             None if teacher is None else teacher.argmax(axis=1),
             None if teacher is None else row_kl(probabilities, teacher),
@@ -215,12 +216,12 @@ def score(probabilities: ArrayLike, gold: ArrayLike, teacher_probabilities: Arra
 
     Args:
         probabilities: [n, c], each row a distribution over the classes.
-        gold: [n], the class index of each row, 0 to c - 1.
+        gold: [n], the class index of each row, 0 to c - 1, or -1 for a label that is not one of the classes.
         teacher_probabilities: [n, c], the teacher's distributions on the same rows. Without them the metrics that
             need a teacher are None.
 
     Raises:
-        ValueError: no rows, shapes that do not match, a gold class outside 0 to c - 1, or a value that is not a
+        ValueError: no rows, shapes that do not match, a gold class outside -1 to c - 1, or a value that is not a
             probability.
     """
     p, y = check(probabilities, gold)
@@ -243,8 +244,8 @@ def check(probabilities: ArrayLike, gold: ArrayLike) -> tuple[Floats, Ints]:
         raise ValueError(f"expected probabilities [n, c] and gold [n] with n, c >= 1; got {p.shape} and {y.shape}")
     if y.dtype.kind not in "iu":
         raise ValueError(f"gold must hold class indices, got dtype {y.dtype}")
-    if y.min() < 0 or y.max() >= p.shape[1]:
-        raise ValueError(f"gold must lie in 0..{p.shape[1] - 1}; got {y.min()}..{y.max()}")
+    if y.min() < -1 or y.max() >= p.shape[1]:
+        raise ValueError(f"gold must lie in -1..{p.shape[1] - 1}; got {y.min()}..{y.max()}")
     # Written so that NaN fails too. Sums are not checked: float16 labels and float32 blends are off by rounding.
     if not ((p >= 0) & (p <= 1 + 1e-3)).all():
         raise ValueError("probabilities must be numbers from 0 to 1")

@@ -14,7 +14,7 @@ def format_evaluation(report: EvalReport) -> str:
     first, *others = (metric.title for metric in METRICS.values())
     in_percent = ", ".join(metric.title for metric in METRICS.values() if metric.unit == "share")
     lines = [
-        f"{report.split}: {report.n} rows of {report.data}",
+        f"{report.split}: {report.n} rows of {report.data}{_unseen(report)}",
         f"per cent: {in_percent}; KL is KL(teacher || system) in nats, as is NLL",
         "",
         table(["system", first, "95 % interval", *others], [_eval_cells(row) for row in report.rows]),
@@ -33,6 +33,12 @@ def format_evaluation(report: EvalReport) -> str:
     if report.fidelity is not None:
         lines += ["", *_fidelity(report.fidelity)]
     return "\n".join(lines)
+
+
+def _unseen(report: EvalReport) -> str:
+    if not report.unseen:
+        return ""
+    return f"; {report.unseen} of them have a label that the bundle does not have, and count as wrong"
 
 
 def _eval_cells(row: EvalRow) -> list[str]:

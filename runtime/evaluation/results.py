@@ -57,6 +57,7 @@ class EvalReport:
         gated: share of the rows for which the gate retrieves; None without a gate.
         differences: metric -> student+retrieval minus student; empty if nothing was retrieved.
         mcnemar: student (first) against student+retrieval (second); None if nothing was retrieved.
+        unseen: rows with a label that the bundle does not have; they count as wrong.
         fidelity: fidelity to the teacher on further kinds of rows (``fidelity.with_fidelity``); None if not measured.
     """
 
@@ -69,6 +70,7 @@ class EvalReport:
     gated: float | None
     differences: Mapping[str, ScoreDifference]
     mcnemar: McNemar | None
+    unseen: int = 0
     fidelity: Fidelity | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class EvalReport:
         return {
             "rows": [row.to_json() for row in self.rows],
             "n": self.n,
+            "unseen": self.unseen,
             "split": self.split,
             "data": self.data,
             "labels": list(self.labels),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import ReaugkdError, UsageError
 from ..data import BadRow, Columns, TextRow, read_text_rows
+from ..data.formats.source import Tell, silent
 from ..decision.abstention_goal import Abstain
 from ..inference.prediction import Prediction
 from ..runtime import Runtime
@@ -54,9 +55,11 @@ def records_of_arguments(texts: tuple[str, ...], pair: bool) -> Iterator[TextRow
     return (TextRow(row, both) for row, both in enumerate(pairs, start=1))
 
 
-def records_of_source(source: str, kind: str | None, columns: Columns, pair: bool) -> Iterator[TextRow | BadRow]:
-    """Records of a file, or of stdin for ``-``."""
-    return read_text_rows(sys.stdin.buffer if source == STDIN else Path(source), kind, columns, pair)
+def records_of_source(
+    source: str, kind: str | None, columns: Columns, pair: bool, tell: Tell = silent
+) -> Iterator[TextRow | BadRow]:
+    """Records of a file or a folder of its parts, or of stdin for ``-``; ``tell`` receives remarks on the files."""
+    return read_text_rows(sys.stdin.buffer if source == STDIN else Path(source), kind, columns, pair, tell)
 
 
 def answer_stream(

@@ -51,7 +51,8 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("command", "options"),
         [
-            ("train", "--data --teacher --out --task --student-layers --student --embedding-dim --teacher-epochs "),
+            ("train", "--data --teacher --teacher-outputs --out --task --student-layers --student --embedding-dim "),
+            ("train", "--teacher-epochs"),
             ("train", "--student-epochs --limit --seed --recipe --text-column --text-pair-column --label-column"),
             ("export", "RUN --out --target --quantization --allow-quality-loss auto|avx2|avx512_vnni|arm64"),
             ("export", "dynamic|none --kb-data --query layers|distilled --keys student|teacher|both"),
@@ -172,6 +173,14 @@ class TestPredict:
         if suffix == ".parquet":
             pyarrow = pytest.importorskip("pyarrow")
             pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), file)
+        elif suffix in (".arrow", ".feather", ".ipc"):
+            pyarrow = pytest.importorskip("pyarrow")
+            pytest.importorskip("pyarrow.feather").write_feather(pyarrow.Table.from_pylist(rows), str(file))
+        elif suffix in (".xlsx", ".xlsm"):
+            book = pytest.importorskip("openpyxl").Workbook()
+            for cells in (list(rows[0]), *(list(row.values()) for row in rows)):
+                book.active.append(cells)
+            book.save(file)
         elif suffix in (".txt", ".text"):
             file.write_text("".join(f"{text}\n" for text in TEXTS))
         elif suffix in (".jsonl", ".ndjson", ".json"):

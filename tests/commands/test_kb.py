@@ -36,6 +36,23 @@ def test_a_mistake_is_corrected_looked_up_and_taken_back(bundle: Path) -> None:
     assert "2, the last one" in ok("inspect", bundle).out
 
 
+def test_labels_are_read_as_those_of_a_data_set(bundle: Path, tmp_path: Path) -> None:
+    done = ok("kb", "add", bundle, "jazz at noon", "--label", " a ")
+    assert done.err == "edit 1: 1 added; 121 rows\n"  # and it is predicted as a
+    (tmp_path / "rows.csv").write_text("text,label\nnoon music, new one\nlate light,new one \nlate noon,A\n")
+    done = ok("kb", "add", bundle, "--input", tmp_path / "rows.csv", "--new-labels")
+    assert "new labels: new one, A;" in done.err and "note: labels that are nearly equal: 'A', 'a'" in done.err
+    assert "still predicted" not in done.err
+    assert label_of(bundle, "late light") == "new one"
+    ok("kb", "relabel", bundle, "late light", "--label", "b\t")
+    assert label_of(bundle, "late light") == "b"
+    assert "1 removed" in ok("kb", "remove", bundle, "--of-label", " new one").err
+    (tmp_path / "rows.jsonl").write_text('{"text": "x", "label": "a"}\n{"text": "y", "label": " "}\n')
+    assert "row 2, column 'label': the label is missing" in refused(
+        "kb", "add", bundle, "--input", tmp_path / "rows.jsonl"
+    )
+
+
 def test_rows_of_files_and_of_stdin(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("sentence,category\njazz at noon,a\nnoon music,new one\n")
     line = refused("kb", "add", bundle, "--input", tmp_path / "rows.csv")

@@ -33,4 +33,5 @@ def test_predict_loads_numpy_without_threads_by_default(edge_bundle: Path, given
 
 
 def test_an_input_without_a_name_is_refused(edge_bundle: Path) -> None:
-    assert "--input-format" in refused("predict", edge_bundle, "--input", "")
+    for command in ("predict", "kb add"):
+        assert "'--input': the name is empty" in refused(*command.split(), edge_bundle, "--input", "")

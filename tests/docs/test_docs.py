@@ -22,6 +22,7 @@ from reaugkd.cli import cli
 
 DOCS = ROOT / "docs"
 README, TUTORIAL = ROOT / "README.md", DOCS / "tutorial.md"
+RUN = {"readme": README, "tutorial": TUTORIAL, "llm": DOCS / "tutorial" / "llm-answers.md"}
 PAGES = sorted(page for page in (*ROOT.glob("*.md"), *DOCS.rglob("*.md")) if DOCS / "results" not in page.parents)
 FOLDERS = ("benchmarks", "commands", "docs", "examples", "export", "kb", "recipes", "runtime", "tests")
 OF_A_BUNDLE = (".npy", ".jsonl", ".usearch")  # kb/ is a folder of bundles too
@@ -48,7 +49,11 @@ head_learning_rate = 5e-3
 freeze_word_embeddings = false
 """
 # What a model of 32 dimensions needs beside the options of the blocks.
-TINY = {"train": ["--recipe", "tiny.toml"], "export": ["--target", "avx2", "--allow-quality-loss"]}
+TINY = {
+    "train": ["--recipe", "tiny.toml"],
+    "answers": ["--max-length", "24", "--embedding-dim", "16"],
+    "export": ["--target", "avx2", "--allow-quality-loss"],
+}
 
 
 class Block(NamedTuple):
@@ -161,7 +166,7 @@ def test_the_api_page_has_every_public_name() -> None:
 
 
 def test_few_blocks_are_not_run() -> None:
-    skipped = [block for page in (README, TUTORIAL) for block in blocks(page) if block.skipped]
+    skipped = [block for page in RUN.values() for block in blocks(page) if block.skipped]
     assert len(skipped) <= 4
     assert all(block.language == "bash" for block in skipped)
 
@@ -191,7 +196,7 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(words: list[str]) -> None:
-    ok(*words, *TINY.get(words[0], ()))
+    ok(*words, *TINY.get("answers" if "--teacher-outputs" in words else words[0], ()))
 
 
 def run(page: Path, folder: Path) -> None:
@@ -210,14 +215,14 @@ def run(page: Path, folder: Path) -> None:
                     subprocess.run(words, check=True)
 
 
-@pytest.mark.parametrize("page", [README, TUTORIAL], ids=["readme", "tutorial"])
+@pytest.mark.parametrize("page", RUN.values(), ids=RUN)
 def test_blocks_run(page: Path, kitchen: Path, tmp_path: Path) -> None:
     shutil.copytree(kitchen, tmp_path, dirs_exist_ok=True)
     run(page, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [README, TUTORIAL], ids=["readme", "tutorial"])
+@pytest.mark.parametrize("page", RUN.values(), ids=RUN)
 def test_blocks_run_on_the_demo(page: Path, kitchen: Path, tmp_path: Path) -> None:
     if not (DEMO / "bundle" / "manifest.json").is_file():
         pytest.skip("make demo has not run")

@@ -1,45 +1,86 @@
-"""Read CSV with quoting (RFC 4180), and TSV without quoting (as in GLUE)."""
+"""Read tables of text: CSV in its dialects, and TSV with or without quoting."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import BinaryIO
 
 from ....errors import DataError
-from .lines import MAX_LINE_BYTES, Line, read_lines
+from .csv_records import CsvRecords
+from .dialect import COMMA, TAB, Dialect, are_tabs_quoted, dialect_of, hinted_delimiter
+from .lines import Line, read_lines
 from .rows import BadRow, RawRow, Table, empty_file
-
-# A quoted cell may span lines. If it exceeds this many characters, its opening quote counts as a stray one.
-MAX_RECORD_CHARS = 4 * 1024 * 1024
-# Each stray quote halves the limit for the next cell, down to this minimum; each good row raises it by its length.
-# Otherwise a file with a stray quote on every line would be read once for every line.
-_MIN_RECORD_CHARS = 4096
+from .source import Source
 
 # CoLA's files in GLUE have no header line.
 _COLA_HEADER = ("source", "label", "mark", "sentence")
 
+_TABS = Dialect(TAB)
+_TAB_REMEDY = "A tab always ends a cell in this file, and a line break a row: no cell is quoted."
 
-def read_tsv(stream: BinaryIO, source: str) -> Table:
-    r"""Read tab-separated rows without quoting. Rows end at ``\n``, or at ``\r\n`` if the first line does.
+# How far to read ahead from the first quote of a tab-separated table, to find out what its quotes mean.
+_LOOK_AHEAD_CHARS = 256 * 1024
 
-    The first line is the header, except in CoLA's files, which have none.
+
+def read_csv(source: Source) -> Table:
+    """Read rows with a header, quoted as in RFC 4180, so that a cell can hold line breaks.
+
+    Commas, semicolons, tabs or ``|`` separate the cells: what the header holds most often, or what ``sep=`` before it
+    names. Rows are numbered as in a spreadsheet: the header is row 1, and a row that spans several lines is one row. A
+    quote that is never closed makes its own line a bad row; reading continues with the next line.
+
+    Raises:
+        DataError: the stream is empty, or its header cannot be read.
+    """
+    return _read_table(source, COMMA)
+
+
+def read_tsv(source: Source) -> Table:
+    r"""Read tab-separated rows with a header; GLUE's are unquoted, those of pandas and Excel quoted as in CSV.
+
+    Which of them it is shows at the first quote. Rows end at ``\n``, or at ``\r\n`` if the first line does. The first
+    line is the header, except in CoLA's files, which have none. A header without a tab is read as in `read_csv`.
 
     Raises:
         DataError: the stream is empty, or its first line cannot be read.
-    """  # noqa: DOC501
-    lines = read_lines(stream, source)
-    first = next(lines, None)
-    if first is None:
-        raise empty_file(source)
-    if first.error is not None:
-        raise first.error
+    """
+    return _read_table(source, TAB)
+
+
+def _read_table(source: Source, usual: str) -> Table:
+    lines = read_lines(source)
+    first = _require_line(next(lines, None), source)
+    before, hint = 0, hinted_delimiter(first.text)
+    if hint is not None:
+        before, first = 1, _require_line(next(lines, None), source)
+    dialect = Dialect(hint) if hint else dialect_of(first.text, usual)
+    for remark in dialect.remarks(usual):
+        source.remark(remark)
+    if dialect.delimiter == TAB:
+        return _tab_table(first, lines, source)
+    return _quoted_table(chain([first], lines), source, dialect, before)
+
+
+def _require_line(line: Line | None, source: Source) -> Line:
+    if line is None:
+        raise empty_file(source.name)
+    if line.error is not None:
+        raise line.error
+    return line
+
+
+def _tab_table(first: Line, lines: Iterator[Line], source: Source) -> Table:
     ending = "\r" if first.text.endswith("\r") else ""
-    cells = tuple(first.text.removesuffix(ending).split("\t"))
-    if _is_cola_row(cells):
-        return Table(source, _COLA_HEADER, _tsv_rows(chain([first], lines), _COLA_HEADER, ending, source))
-    return Table(source, cells, _tsv_rows(lines, cells, ending, source))
+    header = tuple(first.text.removesuffix(ending).split(TAB))
+    lines = chain([first], lines)
+    if '"' in first.text:
+        quoted, lines = _find_quoting(lines, len(header), source)
+        if quoted:
+            return _quoted_table(lines, source, _TABS)
+    if _is_cola_row(header):
+        return Table(source.name, _COLA_HEADER, _tab_rows(lines, _COLA_HEADER, ending, source))
+    next(lines)
+    return Table(source.name, header, _tab_rows(lines, header, ending, source))
 
 
 def _is_cola_row(cells: tuple[str, ...]) -> bool:
@@ -47,43 +88,73 @@ def _is_cola_row(cells: tuple[str, ...]) -> bool:
     return len(cells) == 4 and cells[1] in ("0", "1") and cells[2] in ("", "*")
 
 
-def _tsv_rows(lines: Iterator[Line], header: tuple[str, ...], ending: str, source: str) -> Iterator[RawRow | BadRow]:
-    width = len(header)
-    for number, text, error in lines:
-        text = text.removesuffix(ending)
-        if error is not None:
-            yield BadRow(number, error)
-        elif text or width == 1:
-            cells = text.split("\t")
-            if len(cells) == width:
-                yield RawRow(number, dict(zip(header, cells, strict=True)))
-            else:
-                yield BadRow(
-                    number,
-                    _ragged(source, number, len(cells), width, "TSV has no quoting: a tab always ends a cell."),
-                )
+def _find_quoting(lines: Iterator[Line], width: int, source: Source) -> tuple[bool, Iterator[Line]]:
+    """Return whether quotes are quoting, by the lines from the first quote on, and all lines again."""
+    sample: list[Line] = []
+    size = 0
+    for line in lines:
+        sample.append(line)
+        size += len(line.text) + 1
+        if size > _LOOK_AHEAD_CHARS:
+            break
+    found = are_tabs_quoted("\n".join(line.text for line in sample), width, complete=size <= _LOOK_AHEAD_CHARS)
+    if found:
+        source.remark("cells are quoted, as pandas and Excel write them")
+    elif found is None:
+        source.remark(
+            f"line {sample[0].number}: quotes around whole cells are taken as quoting: "
+            "they are left out, and a line break between them is part of the text"
+        )
+    return found is not False, chain(sample, lines)
 
 
-def read_csv(stream: BinaryIO, source: str) -> Table:
-    """Read comma-separated rows with a header, quoted as in RFC 4180; a quoted cell may hold line breaks.
+def _tab_rows(lines: Iterator[Line], header: tuple[str, ...], ending: str, source: Source) -> Iterator[RawRow | BadRow]:
+    """Yield rows; the first quote decides about quoting: up to it both kinds of table are alike."""
+    for line in lines:
+        if '"' in line.text:
+            quoted, rest = _find_quoting(chain([line], lines), len(header), source)
+            if quoted:
+                yield from _quoted_rows(CsvRecords(rest, source.name, _TABS, line.number - 1), header, source, _TABS)
+                return
+            yield from _unquoted_rows(rest, header, ending, source.name)
+            return
+        row = _unquoted_row(line, header, ending, source.name)
+        if row is not None:
+            yield row
 
-    Rows are numbered as in a spreadsheet: the header is row 1, and a row that spans several lines is one row. A quote
-    that is never closed makes its own line a bad row; reading continues with the next line.
 
-    Raises:
-        DataError: the stream is empty, or its header cannot be read.
-    """  # noqa: DOC501
-    records = _CsvRecords(stream, source)
-    header = next(records, None)
-    if header is None:
-        raise empty_file(source)
+def _unquoted_rows(
+    lines: Iterator[Line], header: tuple[str, ...], ending: str, source: str
+) -> Iterator[RawRow | BadRow]:
+    for line in lines:
+        row = _unquoted_row(line, header, ending, source)
+        if row is not None:
+            yield row
+
+
+def _unquoted_row(line: Line, header: tuple[str, ...], ending: str, source: str) -> RawRow | BadRow | None:
+    number, text, error = line
+    if error is not None:
+        return BadRow(number, error)
+    text = text.removesuffix(ending)
+    cells = text.split(TAB)
+    if len(cells) == len(header):
+        return RawRow(number, dict(zip(header, cells, strict=True)))
+    return BadRow(number, _ragged(source, number, len(cells), len(header), _TAB_REMEDY)) if text else None
+
+
+def _quoted_table(lines: Iterator[Line], source: Source, dialect: Dialect, rows_before: int = 0) -> Table:
+    records = CsvRecords(lines, source.name, dialect, rows_before)
+    header = next(records)
     if isinstance(header, BadRow):
         raise header.error
     names = header[1]
-    return Table(source, tuple(names), _csv_rows(records, names, source))
+    return Table(source.name, tuple(names), _quoted_rows(records, names, source, dialect))
 
 
-def _csv_rows(records: _CsvRecords, header: list[str], source: str) -> Iterator[RawRow | BadRow]:
+def _quoted_rows(
+    records: CsvRecords, header: Sequence[str], source: Source, dialect: Dialect
+) -> Iterator[RawRow | BadRow]:
     width = len(header)
     for record in records:
         if isinstance(record, BadRow):
@@ -94,86 +165,8 @@ def _csv_rows(records: _CsvRecords, header: list[str], source: str) -> Iterator[
             yield RawRow(number, dict(zip(header, cells, strict=True)))
         elif cells:
             where = "" if line == number else f" (line {line})"
-            hint = f"Quote every cell that holds a comma or a line break{where}."
-            yield BadRow(number, _ragged(source, number, len(cells), width, hint))
-
-
-class _CsvRecords(Iterator["tuple[int, list[str], int] | BadRow"]):
-    """Iterates over the records of a CSV stream as (row, cells, first line).
-
-    It feeds ``csv.reader`` line by line and keeps the lines of the current record, to read them again after an error.
-    """
-
-    def __init__(self, stream: BinaryIO, source: str) -> None:
-        # The csv module has one limit for all readers of the process, so it is only ever raised.
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES + MAX_RECORD_CHARS))
-        self._source = source
-        self._lines = read_lines(stream, source)
-        self._waiting: list[Line] = []
-        self._taken: list[Line] = []
-        self._taken_chars = 0
-        self._number = 0
-        self._limit = MAX_RECORD_CHARS
-        self._reader = csv.reader(_Feed(self._take_line), strict=True)
-
-    def _take_line(self) -> str | None:
-        """Return the reader's next line; None, at the end of the stream or at the limit, ends the record."""
-        if self._taken_chars > self._limit:
-            return None
-        line = self._waiting.pop() if self._waiting else next(self._lines, None)
-        if line is None:
-            return None
-        self._taken.append(line)
-        self._taken_chars += len(line.text) + 1
-        return line.text + "\n"
-
-    def __next__(self) -> tuple[int, list[str], int] | BadRow:
-        self._taken.clear()
-        self._taken_chars = 0
-        try:
-            cells = next(self._reader)
-        except csv.Error as error:
-            return self._bad_record(str(error))
-        self._number += 1
-        self._limit = min(self._limit + self._taken_chars, MAX_RECORD_CHARS)
-        for line in self._taken:
-            if line.error is not None:
-                found = f"{line.error.found} (line {line.number})"
-                return BadRow(self._number, line.error.at(row=self._number, found=found))
-        return self._number, cells, self._taken[0].number
-
-    def _bad_record(self, reason: str) -> BadRow:
-        self._number += 1
-        first, *rest = self._taken
-        # The lines after the one with the stray quote are read again, as rows.
-        self._waiting.extend(reversed(rest))
-        if rest:
-            self._limit = max(self._limit // 2, _MIN_RECORD_CHARS)
-        stray = rest or "unexpected end of data" in reason
-        message = f"malformed CSV ({'a quote that never closes' if stray else reason})"
-        beginning = first.text[:40].encode("utf-8", "replace").decode()
-        error = DataError(
-            message,
-            path=self._source,
-            row=self._number,
-            found=f"{beginning!r} (line {first.number})",
-            expected='quotes around whole cells, and every quote inside a cell doubled ("")',
-            remedy="Correct the quotes, or write the rows as JSON lines.",
-        )
-        return BadRow(self._number, error)
-
-
-class _Feed(Iterator[str]):
-    """An iterator that can continue after StopIteration: every record of ``csv.reader`` asks for lines again."""
-
-    def __init__(self, take: Callable[[], str | None]) -> None:
-        self._take = take
-
-    def __next__(self) -> str:
-        line = self._take()
-        if line is None:
-            raise StopIteration
-        return line
+            hint = f"Quote every cell that holds {dialect.named} or a line break{where}."
+            yield BadRow(number, _ragged(source.name, number, len(cells), width, hint))
 
 
 def _ragged(source: str, row: int, found: int, expected: int, remedy: str) -> DataError:

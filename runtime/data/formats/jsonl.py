@@ -1,31 +1,57 @@
-"""Read JSON lines, and JSON files that hold one array or several splits."""
+"""Read JSON lines: one JSON value a line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import BinaryIO
+import re
+from collections.abc import Iterable, Iterator
 
 from ....errors import DataError
-from .clinc150 import read_split_object
-from .lines import read_lines
-from .rows import BadRow, RawRow, SplitFile, Table
+from .lines import Line, read_lines
+from .rows import BadRow, RawRow, Table
+from .source import Source
+
+# The first line of an array or object that goes on in the next line.
+_UNFINISHED = re.compile(r"\s*(\[\s*(\{.*)?|\{\s*)")
 
 
-def read_jsonl(stream: BinaryIO, source: str) -> Table:
-    """Read one JSON value a line. Blank lines are skipped; the row number is the line number."""
-    return Table(source, None, _jsonl_rows(stream, source))
+def read_jsonl(source: Source) -> Table:
+    """Read one JSON value a line. Blank lines are skipped; the row number is the line number.
+
+    The first step of the rows raises DataError if the file is one JSON array or object instead.
+    """
+    return Table(source.name, None, _rows_of_lines(source))
 
 
-def _jsonl_rows(stream: BinaryIO, source: str) -> Iterator[RawRow | BadRow]:
-    for number, text, error in read_lines(stream, source):
+def _rows_of_lines(source: Source) -> Iterator[RawRow | BadRow]:
+    first = True
+    for row in parse_lines(read_lines(source), source.name):
+        if first and isinstance(row, RawRow) and is_whole_file(row.value):
+            raise _not_lines(source.name, f"a JSON {'array' if isinstance(row.value, list) else 'object'} of rows")
+        first = False
+        yield row
+
+
+def parse_lines(lines: Iterable[Line], source: str) -> Iterator[RawRow | BadRow]:
+    """Parse each line that is not blank.
+
+    Raises:
+        DataError: the first of them is the beginning of an array or object that takes several lines.
+    """  # noqa: DOC501
+    first = True
+    for number, text, error in lines:
         if error is not None:
             yield BadRow(number, error)
         elif text and not text.isspace():
-            yield _parse_row(text, source, number)
+            row = parse_row(text, source, number)
+            if first and isinstance(row, BadRow) and _UNFINISHED.fullmatch(text):
+                raise _not_lines(source, "a JSON value over several lines")
+            yield row
+        first = first and (not text or text.isspace())
 
 
-def _parse_row(text: str, source: str, number: int) -> RawRow | BadRow:
+def parse_row(text: str, source: str, number: int) -> RawRow | BadRow:
+    """Parse the JSON value of one line."""
     try:
         return RawRow(number, json.loads(text))
     except json.JSONDecodeError as error:
@@ -43,62 +69,18 @@ def _parse_row(text: str, source: str, number: int) -> RawRow | BadRow:
     return BadRow(number, finding)
 
 
-def read_json(stream: BinaryIO, source: str) -> Table | SplitFile:
-    """Read a ``.json`` file: an array of rows, JSON lines with this suffix, or one object of splits (CLINC150).
-
-    The whole file is in memory. The row number is the position in the array, or the line number.
-
-    Raises:
-        DataError: the file is none of these.
-    """
-    lines = [_checked(line.text, line.error) for line in read_lines(stream, source)]
-    first = next((line for line in lines if line and not line.isspace()), "").lstrip()
-    if first.startswith("{") and _is_json_row(first):
-        rows = (_parse_row(line, source, row) for row, line in enumerate(lines, 1) if line.strip())
-        return Table(source, None, rows)
-    value = _parse_whole("\n".join(lines), source)
-    if isinstance(value, dict):
-        return read_split_object(value, source)
-    return Table(source, None, iter([RawRow(row, item) for row, item in enumerate(value, 1)]))
+def is_whole_file(value: object) -> bool:
+    """Whether a JSON value is a file of rows, and not one row, which has a string or is a text or a pair of texts."""
+    if isinstance(value, list):
+        return len(value) != 2 or not all(isinstance(item, str) for item in value)
+    return isinstance(value, dict) and bool(value) and all(isinstance(item, list | dict) for item in value.values())
 
 
-def _checked(text: str, error: DataError | None) -> str:
-    if error is not None:
-        raise error
-    return text
-
-
-def _is_json_row(text: str) -> bool:
-    """Whether the text is a JSON value other than an object of lists, which would be a whole file on one line."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return not _is_object_of_lists(value)
-
-
-def _is_object_of_lists(value: object) -> bool:
-    """Whether a JSON value is an object whose values are all lists."""
-    return isinstance(value, dict) and bool(value) and all(isinstance(item, list) for item in value.values())
-
-
-def _parse_whole(text: str, source: str) -> list[object] | dict[str, object]:
-    found = "nothing"
-    if text and not text.isspace():
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            found = f"{error.msg} at line {error.lineno}, character {error.colno}"
-        except (RecursionError, ValueError):
-            found = "values nested too deep, or a number with too many digits"
-        else:
-            if isinstance(value, list) or _is_object_of_lists(value):
-                return value  # type: ignore[no-any-return]
-            found = f"a JSON {type(value).__name__}"
-    raise DataError(
-        "the JSON file holds no rows",
+def _not_lines(source: str, found: str) -> DataError:
+    return DataError(
+        "the file is not JSON lines",
         path=source,
         found=found,
-        expected="an array of objects, one object a line, or one object of splits",
-        remedy="Write it as JSON lines (.jsonl).",
+        expected="one JSON object a line",
+        remedy="Read it as json, not as jsonl: with --input-format json, or by a name that ends with .json.",
     )

@@ -6,18 +6,15 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from ....errors import TextError
+from .encoding import UTF8
+from .source import Source
+
+OTHER_ENCODING = "Save the file as UTF-8, or name its encoding, such as --encoding cp1252 for files of Windows."
 
 # The longest text allowed (1,000,000 characters) fits, even if JSON escapes every character of it.
 MAX_LINE_BYTES = 32 * 1024 * 1024
 
 _UTF8_BOM = b"\xef\xbb\xbf"
-_OTHER_BOMS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-_SAVE_UTF8 = "Save the file as UTF-8."
 
 
 class Line(NamedTuple):
@@ -34,16 +31,17 @@ class Line(NamedTuple):
     error: TextError | None
 
 
-def read_lines(stream: BinaryIO, source: str) -> Iterator[Line]:
+def read_lines(source: Source) -> Iterator[Line]:
     r"""Read a stream line by line.
 
-    Lines end at ``\n`` only: ``\r``, U+2028 and other separators are part of a text. A UTF-8 byte order mark is
-    dropped. Only one line of at most ``MAX_LINE_BYTES`` is in memory; the rest of a longer line is skipped. A line
-    that cannot be used is yielded with its error.
+    Lines end at ``\n`` only: ``\r``, U+2028 and other separators are part of a text. A byte order mark is dropped.
+    Only one line of at most ``MAX_LINE_BYTES`` is in memory; the rest of a longer line is skipped. A line that cannot
+    be used is yielded with its error.
 
     Raises:
-        TextError: the stream is UTF-16 or UTF-32.
+        TextError: the stream is UTF-16 without a byte order mark.
     """
+    stream = source.stream
     offset = 0
     number = 0
     while data := stream.readline(MAX_LINE_BYTES + 1):
@@ -51,10 +49,10 @@ def read_lines(stream: BinaryIO, source: str) -> Iterator[Line]:
         start = offset
         offset += len(data)
         if number == 1:
-            _refuse_other_encodings(data, source)
+            _refuse_utf16(data, source.name)
         if len(data) > MAX_LINE_BYTES and not data.endswith(b"\n"):
             offset += _skip_line(stream)
-            yield Line(number, "", _too_long(source, number, offset - start))
+            yield Line(number, "", _too_long(source.name, number, offset - start))
             continue
         if number == 1 and data.startswith(_UTF8_BOM):
             data, start = data[3:], 3
@@ -63,19 +61,25 @@ def read_lines(stream: BinaryIO, source: str) -> Iterator[Line]:
         yield _decode(data.removesuffix(b"\n"), source, number, start)
 
 
-def _decode(data: bytes, source: str, number: int, start: int) -> Line:
+def _decode(data: bytes, source: Source, number: int, start: int) -> Line:
     try:
-        return Line(number, data.decode("utf-8"), None)
+        return Line(number, data.decode(UTF8), None)
     except UnicodeDecodeError as error:
-        finding = TextError(
-            "the bytes are not UTF-8",
-            path=source,
-            row=number,
-            found=f"byte 0x{data[error.start]:02x} at byte offset {start + error.start}",
-            expected="UTF-8",
-            remedy=_SAVE_UTF8,
-        )
-        return Line(number, data.decode("utf-8", errors="surrogateescape"), finding)
+        finding = _undecodable(source, number, data[error.start], start + error.start)
+        return Line(number, data.decode(UTF8, errors="surrogateescape"), finding)
+
+
+def _undecodable(source: Source, number: int, byte: int, offset: int) -> TextError:
+    encoding = source.encoding.upper()
+    utf8 = source.encoding == UTF8
+    return TextError(
+        f"the bytes are not {encoding}",
+        path=source.name,
+        row=number,
+        found=f"byte 0x{byte:02x} at byte offset {offset}" if utf8 else f"byte 0x{byte:02x}",
+        expected=encoding,
+        remedy=OTHER_ENCODING if utf8 else "Name another encoding with --encoding, or repair the row.",
+    )
 
 
 def _skip_line(stream: BinaryIO) -> int:
@@ -98,22 +102,14 @@ def _too_long(source: str, number: int, size: int) -> TextError:
     )
 
 
-def _refuse_other_encodings(head: bytes, source: str) -> None:
-    for mark, name in _OTHER_BOMS.items():
-        if head.startswith(mark):
-            raise TextError(
-                "the file is not UTF-8",
-                path=source,
-                found=f"{name} (byte order mark)",
-                expected="UTF-8",
-                remedy=_SAVE_UTF8,
-            )
-    # UTF-16 without a byte order mark: mostly Latin letters have a zero byte in every pair of bytes.
+def _refuse_utf16(head: bytes, source: str) -> None:
+    # Mostly Latin letters have a zero byte in every pair of bytes.
     if b"\0" in head[:2] and head[:2] != b"\0\0":
+        name = "utf-16-be" if head[0] == 0 else "utf-16-le"
         raise TextError(
             "the file is not UTF-8",
             path=source,
             found="zero bytes, as in UTF-16",
-            expected="UTF-8",
-            remedy=_SAVE_UTF8,
+            expected="UTF-8, or a byte order mark",
+            remedy=f"Save the file as UTF-8, or name its encoding: --encoding {name}.",
         )

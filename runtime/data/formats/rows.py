@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ....errors import DataError
@@ -34,18 +35,20 @@ class Table(NamedTuple):
         source: the name of the file, for messages.
         header: the column names in order, or None if each row names its own columns (JSON) or has none (plain text).
         rows: an iterator that can be consumed once.
+        class_names: column name -> its classes in order, where the file names them (`datasets` does in Parquet).
     """
 
     source: str
     header: tuple[str, ...] | None
     rows: Iterator[RawRow | BadRow]
+    class_names: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 class SplitFile(NamedTuple):
     """A file that holds several splits.
 
     Attributes:
-        splits: ``train``, ``dev`` or ``test`` -> its rows, with the columns ``text`` and ``label``.
+        splits: ``train``, ``dev`` or ``test`` -> its rows.
         with_out_of_scope: the same splits with their out-of-scope rows appended, whose label is ``oos``.
     """
 

@@ -14,15 +14,9 @@ from support import tiny_models as tinymodels
 from transformers import BertModel, DistilBertModel, T5Config, T5Model
 
 from reaugkd.errors import ModelError
-from reaugkd.export.modeling.encoder import (
-    EncoderClassifier,
-    HeadConfig,
-    keep_layers,
-    layer_stack,
-    load_config,
-    load_encoder,
-    pool,
-)
+from reaugkd.export.modeling.checkpoint import load_config, load_encoder
+from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig, pool
+from reaugkd.export.modeling.layers import keep_layers, layer_stack
 
 
 def inputs_of(*rows: list[int]) -> dict[str, torch.Tensor]:

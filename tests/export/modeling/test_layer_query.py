@@ -12,7 +12,8 @@ import torch
 from support import tiny_models as tinymodels
 from support.tiny_models import LABELS, MAX_LENGTH
 
-from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig, load_encoder
+from reaugkd.export.modeling.checkpoint import load_encoder
+from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig
 from reaugkd.export.modeling.layer_query import WHITENING, fit_layer_query, with_layer_query
 from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.modeling.training_loop import outputs_of

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tiny_models as tinymodels
+from tokenizers import Tokenizer
 
 from reaugkd.errors import ModelError
 from reaugkd.export.modeling.seeds import mix_seed
@@ -127,8 +129,8 @@ def test_no_rows(tiny_bert: Path) -> None:
 
 
 def test_tokenizer_json_is_copied_byte_for_byte(tiny_bert: Path, tmp_path: Path) -> None:
-    path = save_tokenizer(str(tiny_bert), tmp_path / "new")
-    assert path == tmp_path / "new" / "tokenizer.json"
+    assert save_tokenizer(str(tiny_bert), tmp_path / "new") == ()
+    path = tmp_path / "new" / "tokenizer.json"
     assert path.read_bytes() == (tiny_bert / "tokenizer.json").read_bytes()
 
 
@@ -142,6 +144,21 @@ def test_a_vocabulary_without_tokenizer_json_is_converted(tmp_path: Path) -> Non
     rows = tinymodels.tokens_of(["The song"], tmp_path / "new")
     vocabulary = [*tinymodels.SPECIAL, "[MASK]", *tinymodels.WORDS]
     assert [vocabulary[number] for number in rows.ids[0].tolist()] == ["[CLS]", "the", "song", "[SEP]"]
+
+
+def test_added_tokens_without_an_embedding_are_split_as_text(tiny_bert: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(tiny_bert, tmp_path / "source"))
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokenizer.add_tokens(["<user>"])
+    tokenizer.add_special_tokens(["<url>"])
+    tokenizer.save(str(source / "tokenizer.json"))
+    assert save_tokenizer(str(source), tmp_path / "new") == ("<user>", "<url>")
+    rows = tinymodels.tokens_of(["the <user> song <url>"], tmp_path / "new")
+    assert max(rows.ids[0].tolist()) < len(tinymodels.VOCABULARY)
+    larger = tinymodels.bert_config(vocab_size=len(tinymodels.VOCABULARY) - 1)
+    larger.save_pretrained(source)
+    with pytest.raises(ModelError, match="more tokens than the model has embeddings"):
+        save_tokenizer(str(source), tmp_path / "new")
 
 
 def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from transformers import BertModel
 
 from reaugkd.errors import RecipeError
 from reaugkd.export import objectives
-from reaugkd.export.modeling.encoder import Outputs, load_encoder
+from reaugkd.export.modeling.checkpoint import load_encoder
+from reaugkd.export.modeling.encoder import Outputs
 from reaugkd.export.modeling.teacher import load_fine_tuned
 from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.objectives.base import Distillation, DistillationStep
 from reaugkd.export.objectives.mixkd import MixKD, Mixture, draw_mixture, mix_inputs
-from reaugkd.export.recipe import ObjectiveRecipe, Recipe
+from reaugkd.export.recipe import ObjectiveRecipe, Recipe, TeacherRecipe
 
 TOKENS, VOCABULARY, CLASSES = 5, 11, 4
 
@@ -210,7 +211,7 @@ def test_embeddings_and_ids_give_the_same_outputs(tmp_path: Path, kind: str) -> 
     makers = {"distilbert": tinymodels.write_distilbert, "roberta": tinymodels.write_roberta}
     if kind == "classifier":
         tinymodels.write_classifier(tmp_path, dict(enumerate(LABELS)))
-        model: Any = load_fine_tuned(str(tmp_path), "mean", LABELS)
+        model: Any = load_fine_tuned(str(tmp_path), TeacherRecipe(), LABELS)
     else:
         makers.get(kind, tinymodels.write_bert)(tmp_path)
         model = tinymodels.student_of(load_encoder(str(tmp_path)))
@@ -242,7 +243,7 @@ def test_a_fit_lowers_it(tmp_path: Path, tiny_bert: Path, pairs: bool, distance:
     tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(LABELS)), seed=4)
 
     def load_teacher() -> nn.Module:
-        return load_fine_tuned(str(tmp_path / "teacher"), "mean", LABELS)
+        return load_fine_tuned(str(tmp_path / "teacher"), TeacherRecipe(), LABELS)
 
     student = distilled(
         tmp_path,

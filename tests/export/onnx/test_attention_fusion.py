@@ -12,7 +12,8 @@ from support import tiny_models as tinymodels
 from support.tiny_models import LABELS, MAX_LENGTH
 from transformers import PretrainedConfig
 
-from reaugkd.export.modeling.encoder import EncoderClassifier, load_encoder
+from reaugkd.export.modeling.checkpoint import load_encoder
+from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.onnx.attention_fusion import fuse_attention
 from reaugkd.export.onnx.export import export_float32, require_same_answers
 from reaugkd.export.onnx.quantization import quantize

@@ -19,7 +19,8 @@ from support.tiny_models import LABELS, MAX_LENGTH
 from transformers import AutoConfig
 
 from reaugkd.errors import ModelError, QualityError
-from reaugkd.export.modeling.encoder import EncoderClassifier, load_encoder
+from reaugkd.export.modeling.checkpoint import load_encoder
+from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.onnx import quantization as quantizing
 from reaugkd.export.onnx.export import export_float32, require_same_answers
 from reaugkd.export.onnx.exporters import OPSET

@@ -5,21 +5,24 @@ from pathlib import Path
 import pytest
 import torch
 from support import tiny_models as tinymodels
+from support.model_families import config_of
 from support.steps import step_of
 from support.tiny_models import LABELS
 from torch import Tensor
 from torch.nn.functional import normalize
+from transformers import AutoModel
 
 from reaugkd.errors import ModelError, RecipeError
 from reaugkd.export import objectives
 from reaugkd.export.modeling.encoder import EncoderClassifier
+from reaugkd.export.modeling.layers import default_layers
 from reaugkd.export.modeling.projection import LinearLayer, project
 from reaugkd.export.modeling.teacher import load_fine_tuned
 from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.modeling.training_loop import FitJob, outputs_of
 from reaugkd.export.objectives.base import Targets
-from reaugkd.export.recipe import ObjectiveRecipe, StudentRecipe
-from reaugkd.export.training.distill import default_layers, distil, start_student
+from reaugkd.export.recipe import ObjectiveRecipe, StudentRecipe, TeacherRecipe
+from reaugkd.export.training.distill import distil, start_student
 
 ROWS = 60
 
@@ -44,10 +47,17 @@ def targets() -> Targets:
 
 
 @pytest.mark.parametrize(
-    ("count", "layers"), [(1, (0,)), (2, (1,)), (3, (0, 2)), (4, (1, 3)), (6, (1, 3, 5)), (12, (1, 3, 5, 7, 9, 11))]
+    ("family", "count", "layers"),
+    [
+        *(("BERT", count, layers) for count, layers in [(1, (0,)), (2, (1,)), (3, (0, 2)), (6, (1, 3, 5))]),
+        ("ALBERT", 4, (1, 3)),
+        ("ModernBERT", 4, (0, 3)),
+    ],
 )
-def test_every_second_layer_by_default(count: int, layers: tuple[int, ...]) -> None:
-    assert default_layers(count) == layers
+def test_every_second_layer_by_default(family: str, count: int, layers: tuple[int, ...]) -> None:
+    """ModernBERT's first layer is the only one without a norm before its attention."""
+    config = config_of(family, num_hidden_layers=count)
+    assert default_layers(AutoModel.from_config(config)) == layers
 
 
 def test_a_student_of_the_teachers_layers_inherits_everything() -> None:
@@ -114,7 +124,7 @@ def test_layers_the_teacher_does_not_have() -> None:
 def test_a_student_of_a_teacher_fine_tuned_elsewhere(tmp_path: Path, rows: TokenRows) -> None:
     """Its classifier reads a pooler that ours has not: layers and projection are inherited, the classifier is fresh."""
     folder = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
-    teacher = load_fine_tuned(str(folder), "mean", LABELS)
+    teacher = load_fine_tuned(str(folder), TeacherRecipe(), LABELS)
     before = tinymodels.state_of(teacher)
     projection = torch.randn(16, tinymodels.HIDDEN)
     student = start_student(teacher, LinearLayer(projection), 3, StudentRecipe(layers=(1, 2)))

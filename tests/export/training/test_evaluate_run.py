@@ -106,8 +106,12 @@ def test_the_models_are_loaded_once(
 
 
 def test_rows_of_a_class_that_the_bundle_does_not_know(workshop: Workshop, runtime: Runtime) -> None:
-    with pytest.raises(LabelError, match=r"here\.csv, row 7"):
+    with pytest.raises(LabelError, match=r"here\.csv: none of the labels is one of the classes; found 'oos'"):
         evaluate_with_run(workshop.run, runtime, Split(["rain"], None, ["oos"], "here.csv", [7]))
+    both = Split(["rain", "rain"], None, ["oos", runtime.predict("rain").label], "here.csv", [7, 8])
+    report = evaluate_with_run(workshop.run, runtime, both)
+    assert report.unseen == 1
+    assert all(row.scores["accuracy"] <= 0.5 for row in report.rows)
 
 
 def test_the_run_of_another_bundle(workshop: Workshop, edge_bundle: Path, split: Split) -> None:

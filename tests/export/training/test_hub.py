@@ -11,7 +11,7 @@ import datasets
 import pytest
 from support.command_line import ok
 
-from reaugkd import ColumnError, DataError, LabelError
+from reaugkd import ColumnError, DataError
 from reaugkd.commands.data_source import load
 from reaugkd.export.training.hub import load_hub_dataset
 from reaugkd.runtime.data import Columns, label_indices
@@ -79,7 +79,7 @@ def test_a_folder(splits: datasets.DatasetDict, tmp_path: Path, write: Any) -> N
     assert (train.labels or [])[:4] == ["sad", "glad", "mad", "sad"]
     assert label_indices(train, found.label_names).tolist() == [row % 3 for row in range(30)]
     assert test.labels is None  # -1 stands for no label
-    assert train.source.endswith("[train]") and train.rows[0] == 1
+    assert train.source.endswith(("[train]", "train-00000-of-00001.parquet")) and train.rows[0] == 1
 
 
 def test_one_saved_split_is_train(tmp_path: Path) -> None:
@@ -106,8 +106,17 @@ def test_the_names_of_a_bundle_are_checked(splits: datasets.DatasetDict, tmp_pat
     folder = str(as_saved(splits, tmp_path / "set"))
     swapped = ("mad", "glad", "sad")
     assert load_hub_dataset(folder, Columns(), label_names=swapped).label_names == swapped
-    with pytest.raises(LabelError, match=r"\[train\], row 3, column 'label': unknown label; found 'mad'"):
-        load_hub_dataset(folder, Columns(), label_names=("sad", "glad"))
+    fewer = load_hub_dataset(folder, Columns(), label_names=("sad", "glad"))
+    assert fewer.label_names == ("sad", "glad")
+    assert any("[train]: 10 of 30 rows" in note and "'mad' (10 rows)" in note for note in fewer.notes)
+
+
+def test_a_label_of_minus_one_is_none(tmp_path: Path) -> None:
+    columns = {"sentence": ["a", "b", "c"], "label": [0, -1, 2], "genre": [0, 0, 0], "idx": [1, 2, 3]}
+    datasets.Dataset.from_dict(columns, features=FEATURES).save_to_disk(tmp_path / "set")
+    found = load_hub_dataset(str(tmp_path / "set"), Columns())
+    assert found.splits["train"].labels == ["sad", "mad"] and found.splits["train"].rows == [1, 3]
+    assert "1 of 3 rows have no label" in found.notes[0]
 
 
 def test_bad_rows_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from support.tiny_models import LABELS
 
 from reaugkd.errors import DataError, LabelError
 from reaugkd.export.recipe import Recipe
-from reaugkd.export.training.splits import RunSplits, assign
+from reaugkd.export.training.splits import ENOUGH_GOLD, RunSplits, assign
 from reaugkd.runtime.data import Dataset, Split, normalise
 
 RECIPE = Recipe(heldout_share=0.2)
@@ -230,3 +231,18 @@ def test_the_tiny_rows_have_the_expected_splits() -> None:
     splits = assign(tinymodels.make_dataset(), tinymodels.tiny_recipe(), None)
     assert set(splits.train.labels or []) == set(LABELS)
     assert len(splits.train) > 150 and len(splits.heldout) == 45
+
+
+@pytest.mark.parametrize("known", [0, 60, 120])
+def test_rows_with_a_gold_label_are_held_out_if_there_are_enough(known: int) -> None:
+    """The others have a teacher's label; no dev rows are split off. Of 60 rows in 20 classes, 40 can be held out."""
+    names = tuple(f"class{number:02}" for number in range(20))
+    texts = [f"text{number} of{number}" for number in range(600)]
+    labels = [names[number % 20] for number in range(600)]
+    dataset = Dataset("file", {"train": Split(texts, None, labels, "file", list(range(1, 601)))}, names)
+    has_gold = np.arange(600) < known
+    splits = assign(dataset, Recipe(), None, has_gold)
+    assert len(splits.train) + len(splits.heldout) == 600 and splits.scored == {}
+    gold = has_gold[np.array(splits.heldout.rows) - 1]
+    assert len(gold) == 60
+    assert gold.all() == (known - len(names) >= ENOUGH_GOLD)

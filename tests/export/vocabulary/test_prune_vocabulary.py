@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from reaugkd.errors import ModelError, QualityError
-from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig, load_encoder
+from reaugkd.export.modeling.checkpoint import load_encoder
+from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig
 from reaugkd.export.onnx.quality import Floors
 from reaugkd.export.vocabulary.embedding_tables import positions_needed, prune_tables, require_unchanged_answers
 from reaugkd.export.vocabulary.prune import Pruned, Vocabulary

@@ -73,10 +73,13 @@ def test_every_format_reads_the_same_rows(tmp_path: Path, kind: str) -> None:
 
 def test_a_file_of_splits_is_not_a_file_of_rows(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
-    path.write_text(json.dumps({"train": [["a", "x"], ["b", "y"]]}))
+    path.write_text(json.dumps({"train": [["a", "x"], ["b", "y"]], "val": [["c", "x"]]}))
     for read in (lambda: load_dataset(tmp_path), lambda: list(read_text_rows(path)), lambda: read_labelled_rows(path)):
-        with pytest.raises(DataError, match=r"train\.json: the file holds several splits"):
+        with pytest.raises(DataError, match=r"train\.json: the file holds several splits; found train, dev"):
             read()
+    path.write_text(json.dumps({"train": [["a", "x"], ["b", "y"]]}))
+    assert load_dataset(tmp_path).splits["train"].texts == ["a", "b"]
+    assert [row.row for row in read_text_rows(path)] == [1, 2]
 
 
 @pytest.mark.parametrize("dev", ["dev", "val", "valid", "validation"])
@@ -93,7 +96,7 @@ def test_a_folder_of_split_files_in_a_fixed_order(tmp_path: Path, dev: str) -> N
 def test_labels_of_all_kinds_become_strings(tmp_path: Path) -> None:
     rows = [{"text": "x", "label": value} for value in (True, 10, 2.0, "on")]
     train = load_dataset(write_jsonl(tmp_path / "a.jsonl", rows)).splits["train"]
-    assert train.labels == ["true", "10", "2", "on"]
+    assert train.labels == ["True", "10", "2.0", "on"]  # as pandas writes such a column to CSV
 
 
 def test_whole_number_labels_sort_as_numbers(tmp_path: Path) -> None:
@@ -233,7 +236,6 @@ def test_a_partner_is_found_for_a_named_second_text(tmp_path: Path) -> None:
         (("text", "label"), Columns("text", "b"), "column 'b': there is no such column"),
         (("text", "text", "label"), Columns(), "column 'text': the column appears twice"),
         (("sentence1", "sentence2", "premise", "hypothesis"), Columns(), "several columns could be the text"),
-        (("text;label",), Columns(), "another separator"),
     ],
 )
 def test_columns_that_are_missing_or_ambiguous(
@@ -270,7 +272,7 @@ def test_a_label_outside_the_classes_names_its_row(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", TRAIN)
     path = write_csv(tmp_path / "dev.csv", [("a", "on"), ("b", "dim")])
     with pytest.raises(LabelError) as caught:
-        load_dataset(tmp_path)
+        label_indices(load_dataset(tmp_path).splits["dev"], ("off", "on"))
     error = caught.value
     assert (error.path, error.row, error.column) == (str(path), 3, "label")
     assert (error.found, error.expected) == ("'dim'", "one of 'off', 'on'")
@@ -303,9 +305,9 @@ def test_paths_that_hold_no_data(tmp_path: Path) -> None:
         load_dataset(tmp_path / "nowhere")
     with pytest.raises(DataError, match="found an empty folder"):
         load_dataset(tmp_path)
-    (tmp_path / "a.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"unknown file format; found \.xlsx"):
-        load_dataset(tmp_path / "a.xlsx")
+    (tmp_path / "a.docx").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"unknown file format; found \.docx"):
+        load_dataset(tmp_path / "a.docx")
     with pytest.raises(UsageError, match="unknown task; found 'sst5'"):
         load_dataset(tmp_path, task="sst5")
     write_csv(tmp_path / "dev.csv", TRAIN)
@@ -323,7 +325,7 @@ def test_paths_that_hold_no_data(tmp_path: Path) -> None:
         ("[]", "the file is empty"),
         ('["a"]', "row 1: the row has no named columns; found 'a'"),
         ('{"train": [["a"]]}', "row 1: malformed row; found ['a']; expected [text, label]"),
-        ('{"rows": [["a", "b"]]}', "does not hold splits; found rows"),
+        ('{"rows": [["a", "b"]]}', "the JSON file holds no rows; found an object of 'rows'"),
         ('{"text": "a", "label": "x"}\n{"text"\n', "row 2: malformed JSON"),
     ],
 )
@@ -354,7 +356,7 @@ def test_bad_categories_and_repeated_classes(tmp_path: Path) -> None:
 def test_parquet_without_pyarrow_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(DependencyError, match=r"pip install 'reaugkd\[train\]'"):
+    with pytest.raises(DependencyError, match="pip install pyarrow"):
         load_dataset(tmp_path / "a.parquet")
 
 
@@ -374,7 +376,9 @@ def test_damaged_parquet_and_null_cells(tmp_path: Path) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
     lambda text: bool(text.strip()) and text.strip().lower() not in ("nan", "<na>")
 )
-ROWS = st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=2, max_size=8).filter(lambda rows: len({r[2] for r in rows}) > 1)
+# The spellings of labels are tested in test_labels_over_formats.py.
+LABEL = TEXT.map(lambda text: f"x{text}x")
+ROWS = st.lists(st.tuples(TEXT, TEXT, LABEL), min_size=2, max_size=8).filter(lambda rows: len({r[2] for r in rows}) > 1)
 ROUND_TRIP = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -52,3 +52,17 @@ def test_labels_and_texts_are_as_in_the_files(shared: Path) -> None:
     banking = load_dataset(data / "banking77")
     assert banking.label_names[:2] == ("card_arrival", "card_linking")
     assert any("\n" in text for text in banking.splits["train"].texts)
+
+
+def test_labels_with_blanks_and_case(shared: Path) -> None:
+    dataset = load_dataset(shared / "cases" / "labels_with_blanks_and_case" / "train.csv")
+    assert all(name == name.strip() for name in dataset.label_names)
+    assert len({name.casefold() for name in dataset.label_names}) == 7
+    assert "in 7 rows" in dataset.notes[0] and "'GetWeather' (13 rows), 'GETWEATHER' (3 rows)" in dataset.notes[1]
+
+
+def test_labels_written_otherwise_in_each_split(shared: Path) -> None:
+    dataset = load_dataset(shared / "cases" / "labels_other_by_format")
+    assert dataset.label_names == ("0", "1", "2")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 60, "dev": 60}
+    assert dataset.splits["train"].labels == dataset.splits["dev"].labels

@@ -81,6 +81,21 @@ class TestAdd:
             np.testing.assert_allclose(near.soft_label, [0.3, 0.7, 0], atol=1e-6)
             assert runtime.predict("jazz at noon").probability < 0.99  # not pinned
 
+    def test_blanks_at_the_ends_are_no_part_of_a_label(self, bundle: Path) -> None:
+        with Runtime.open(bundle) as runtime:
+            done = runtime.kb.add(
+                [Row("jazz", " d"), Row("noon", "d\n"), Row("light", None, {"a ": 0.5, " e": 0.5})], new_labels=True
+            )
+            assert done.change.labels == ("d", "e") and runtime.labels[3:] == ("d", "e")
+            runtime.kb.relabel({"jazz": "a "})
+            assert runtime.predict("jazz").label == "a"
+            runtime.kb.remove(labels=["d "])
+            with pytest.raises(UsageError, match="names a label twice"):
+                runtime.kb.add("music", soft={"a": 0.5, "a ": 0.5})
+            for blank in ("", "  "):
+                with pytest.raises(UsageError):
+                    runtime.kb.add("music", blank, new_labels=True)
+
     def test_unknown_labels_are_refused(self, bundle: Path) -> None:
         with Runtime.open(bundle) as runtime:
             with pytest.raises(LabelError, match="new_labels=True"):

@@ -187,8 +187,19 @@ def test_an_unlabelled_split(runtime: Runtime) -> None:
         evaluate_bundle(runtime, Split(["alarm"], None, None, "rows.csv", [1]))
 
 
-def test_a_label_that_the_bundle_does_not_know(runtime: Runtime) -> None:
-    with pytest.raises(LabelError, match="row 7"):
+def test_a_label_that_the_bundle_does_not_know_counts_as_wrong(runtime: Runtime) -> None:
+    known = Split(["alarm", "noon"], None, ["a", "b"], "rows.csv", [1, 2])
+    more = Split([*known.texts, "alarm", "music"], None, ["a", "b", "z", "y"], "rows.csv", [1, 2, 3, 4])
+    report, without = evaluate_bundle(runtime, more), evaluate_bundle(runtime, known)
+    assert (report.n, report.unseen, report.to_json()["unseen"], without.unseen) == (4, 2, 2, 0)
+    for row, bare in zip(report.rows, without.rows, strict=True):
+        assert row.scores["accuracy"] == (bare.scores["accuracy"] or 0) / 2
+    assert "4 rows of rows.csv; 2 of them have a label that the bundle does not have" in format_evaluation(report)
+    assert "do not have" not in format_evaluation(without) and "wrong" not in format_evaluation(without)
+
+
+def test_labels_of_which_the_bundle_knows_none(runtime: Runtime) -> None:
+    with pytest.raises(LabelError, match=r"rows\.csv: none of the labels is one of the classes; found 'z' \(1 row\)"):
         evaluate_bundle(runtime, Split(["alarm"], None, ["z"], "rows.csv", [7]))
 
 

@@ -205,7 +205,7 @@ def test_both_halves_of_a_pair_get_typos(tmp_path: Path, asked: dict[str, Arrays
 
 
 def test_a_distillation_row_of_an_unknown_class(runtime: Runtime, clean: Split, asked: dict[str, Arrays]) -> None:
-    with pytest.raises(LabelError, match=r"train\.jsonl, row 5"):
+    with pytest.raises(LabelError, match=r"train\.jsonl: none of the labels"):
         measured(runtime, clean, {DISTILLATION: Split(["alarm"], None, ["z"], "train.jsonl", [5])}, asked)
 
 

@@ -50,6 +50,20 @@ def test_agrees_with_sklearn_and_scipy(case: tuple[int, int, int]) -> None:
     assert scores["ece"] == pytest.approx(ece_by_hand(p, gold))
 
 
+@settings(max_examples=50, deadline=None)
+@given(cases, st.data())
+def test_a_label_that_is_no_class_is_wrong(case: tuple[int, int, int], data: st.DataObject) -> None:
+    p, gold, _ = random_case(*case)
+    unseen = np.array(data.draw(st.lists(st.booleans(), min_size=len(gold), max_size=len(gold))))
+    probability = np.where(unseen, PROBABILITY_FLOOR, p[np.arange(len(gold)), gold])
+    gold, answers = np.where(unseen, -1, gold), p.argmax(axis=1)
+    scores = score(p, gold)
+    assert scores["accuracy"] == pytest.approx(accuracy_score(gold, answers))
+    assert scores["macro_f1"] == pytest.approx(f1_score(gold, answers, average="macro"))
+    assert scores["nll"] == pytest.approx(-np.log(probability).mean())
+    assert scores["ece"] == pytest.approx(ece_by_hand(p, gold))
+
+
 @settings(max_examples=100, deadline=None)
 @given(cases)
 def test_mcc_agrees_with_sklearn(case: tuple[int, int, int]) -> None:
@@ -116,8 +130,8 @@ def test_teacher_columns_are_none_without_a_teacher() -> None:
     [
         ([[0.5, 0.5]], [0, 1], None, "expected probabilities"),
         (np.zeros((0, 2)), np.zeros(0, int), None, "expected probabilities"),
-        ([[0.5, 0.5]], [2], None, r"0\.\.1"),
-        ([[0.5, 0.5]], [-1], None, r"0\.\.1"),
+        ([[0.5, 0.5]], [2], None, r"-1\.\.1"),
+        ([[0.5, 0.5]], [-2], None, r"-1\.\.1"),
         ([[0.5, 0.5]], [0.0], None, "class indices"),
         ([[math.nan, 0.5]], [0], None, "from 0 to 1"),
         ([[-2.0, 3.0]], [0], None, "from 0 to 1"),

@@ -1,0 +1,67 @@
+"""Report an edit of a knowledge base on stderr and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..runtime.editing.edit import Edit, Row
+    from ..runtime.editing.preview import Preview
+
+_SHOWN = 20  # rows in a list on the terminal
+_LABELS = 6  # names in one line
+
+
+def report_edit(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
+    """Report an edit as one line on stderr, and as JSON."""
+    from ..runtime.labels import near_equal_to
+
+    change, found = done.change, done.preview
+    counts = {
+        "added": len(change.add),
+        "removed": len(change.remove),
+        "restored": len(change.restore),
+        "relabelled": len(change.relabel),
+        "unchanged": done.unchanged,
+    }
+    counted = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "no change"
+    number = "not saved" if done.entry is None else f"edit {done.entry.seq}"
+    more = f" and {len(change.labels) - _LABELS:,} more" if len(change.labels) > _LABELS else ""
+    labels = f"; new labels: {', '.join(change.labels[:_LABELS])}{more}" if change.labels else ""
+    click.echo(f"{number}: {counted}{labels}; {len(runtime.knowledge_base):,} rows", err=True)
+    for group in near_equal_to(change.labels, runtime.labels):
+        click.echo(f"note: labels that are nearly equal: {', '.join(map(repr, group))}", err=True)
+    if found is not None:
+        _report_preview(found)
+    if done.not_compacted is not None:
+        click.echo(f"the edit is saved, but the automatic compaction failed: {done.not_compacted}", err=True)
+    if done.compacted is not None:
+        click.echo(f"edit {done.compacted.seq}: automatic compaction, snapshot {done.compacted.snapshot}", err=True)
+    flips = None if found is None else [vars(flip) for flip in found.flips]
+    write({"seq": done.entry and done.entry.seq, **counts, "ids": list(done.ids), "flips": flips})
+
+
+def report_not_answered(runtime: Any, rows: list[Row]) -> None:
+    """Report the first added texts whose predicted label is not their label."""
+    from ..runtime.labels import LabelNames
+
+    known = LabelNames(runtime.labels)
+    hard = [row for row in rows if row.label is not None and row.soft is None]
+    answers = ((row, runtime.predict(row.text).label) for row in hard)
+    wrong = ((row, found) for row, found in answers if found != known.read(row.label or ""))
+    for row, found in islice(wrong, _SHOWN):
+        click.echo(f"still predicted as {found}: {row.text} ({row.label})", err=True)
+
+
+def _report_preview(found: Preview) -> None:
+    click.echo(
+        f"{len(found.flips)} of {found.rows} held-out rows get another label: {found.better} become right, "
+        f"{found.worse} wrong",
+        err=True,
+    )
+    for flip in found.flips[:_SHOWN]:
+        click.echo(f"  row {flip.row}: {flip.before} -> {flip.after} (is {flip.gold})", err=True)

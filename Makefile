@@ -1,6 +1,7 @@
 # make demo       install into .venv, with a pretrained encoder, and show what retrieval adds and costs on real data
 # make test       install into .venv, lint, check types and run the fast tests (about 5 minutes on 2 cores)
 # make test-slow  run the slow tests: killed processes, damaged files, fuzzing, worker processes, the built wheel
+# make test-arm64 try the edge on an emulated ARM processor (skipped without qemu-user-static and mmdebstrap)
 # make test-optimum  compare the default exporter with optimum-onnx, in an environment of its own (.venv-optimum)
 # make coverage   run all tests and check the share of covered lines and branches
 # make lint       lint, check the format and the types
@@ -23,7 +24,7 @@ DOCS_STAMP := $(VENV)/installed-docs
 OPTIMUM := .venv-optimum
 OPTIMUM_STAMP := $(OPTIMUM)/installed
 
-.PHONY: demo test test-slow test-optimum coverage lint types docs bench fuzz kills dist clean
+.PHONY: demo test test-slow test-optimum test-arm64 coverage lint types docs bench fuzz kills dist clean
 
 demo: $(STAMP) $(ENCODER)
 	$(BIN)/reaugkd demo
@@ -36,6 +37,9 @@ test: lint
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
+
+test-arm64: $(STAMP)
+	tests/arm64/run.sh
 
 test-optimum: $(STAMP) $(ENCODER) $(OPTIMUM_STAMP)
 	$(OPTIMUM)/bin/pytest -q -k "other_programs" tests/export/bundle

@@ -284,11 +284,12 @@ class VectorIndex:
         """  # noqa: DOC501
         copy = _empty_index(self.config, lookups=True)
         copy.load_index_from_buffer(self._index.save_index_to_buffer())
-        kinds = compiled().ScalarKind
-        kind = kinds.I8 if self.config.dtype == "i8" else kinds.F32  # float32 would give i8 keys as shares of 127
+        # In the stored type: as float32, i8 keys are shares of 127, and usearch 2.26 gives f16 keys as zeros on ARM.
+        kind = getattr(compiled().ScalarKind, self.config.dtype.upper())
         try:
-            found = np.array(copy.get_many(np.arange(self._size, dtype=np.uint64), kind), np.float32)
-            found = found.reshape(self._size, self.config.ndim)
+            stored = np.array(copy.get_many(np.arange(self._size, dtype=np.uint64), kind))
+            stored = stored.view(np.float16) if self.config.dtype == "f16" else stored  # usearch gives the bits of f16
+            found = stored.astype(np.float32).reshape(self._size, self.config.ndim)
         except (TypeError, ValueError) as error:  # a missing row is None
             raise _unusable(f"rows that are not 0 to {self._size - 1}") from error
         lengths = np.linalg.norm(found, axis=1)

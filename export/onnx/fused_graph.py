@@ -96,7 +96,11 @@ def fused_model(
 
 
 def _require_no_branches(student: onnx.ModelProto) -> None:
-    """Refuse nodes with graphs of their own, such as If: their inputs are not seen where nodes are renamed or sorted."""
+    """Refuse nodes with graphs of their own, such as If: renaming and sorting overlook the inputs of these graphs.
+
+    Raises:
+        BundleError: there is one.
+    """
     branching = {
         node.op_type for node in student.graph.node for attribute in node.attribute if attribute.HasField("g")
     }

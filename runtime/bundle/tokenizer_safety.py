@@ -55,7 +55,7 @@ def check_growth(tokenizer: Tokenizer, path: Path) -> None:
     if longest > _LONGEST_WORD:
         raise _refused(path, f"words of {longest:,} characters", f"at most {_LONGEST_WORD:,}")
     for token in tokenizer.get_added_tokens_decoder().values():
-        # Such a token is found everywhere, and with others beside it the library may take memory without end.
+        # With it, a text that ends like the beginning of another token takes memory without end (tokenizers 0.23).
         if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
             raise _refused(path, f"the added token {token.content!a}, which is normalized to nothing", "no such token")
 

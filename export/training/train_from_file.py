@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from ...runtime.data import Dataset
 from ...runtime.data.assemble import assemble
 from .. import objectives
 from ..modeling.distributed import processes
-from ..modeling.projection import LinearLayer
-from ..recipe import REAUGKD, ObjectiveRecipe, ProjectionRecipe, Recipe
+from ..modeling.projection import LinearLayer, require_reducible
+from ..recipe import REAUGKD, ObjectiveRecipe, Recipe
 from ..tuning.tune import Tuning
-from .model_checks import check_models
+from .model_checks import load_own_student, require_student
 from .run_folder import RunFolder
 from .splits import RunSplits, assign
 from .teacher_file import TeacherFile
@@ -64,9 +63,7 @@ def train_from_file(file: TeacherFile, scored: Dataset | None, job: TrainJob, ou
             click.echo(note, err=True)
     splits = assign(dataset, job.recipe, job.limit, file.gold >= 0)
     student = job.recipe.student.model
-    # A teacher in a file is no encoder to check, and the objectives that it can serve ask nothing of the student.
-    plain = replace(job.recipe, objectives=REAUGKD, projection=ProjectionRecipe())
-    check_models(student, plain, False, file.label_names)
+    require_student(load_own_student(job.recipe, file.label_names), student, job.recipe)
     models = {"teacher": file.fingerprint, "student": fingerprint(student)}
     run, stages = RunFolder(out), _FromFile(RunFolder(out), splits, job, file, models)
     description = {**describe(splits, job, False, models), "teacher_file": stages.counts()}
@@ -121,6 +118,8 @@ def check_recipe(file: TeacherFile, recipe: Recipe) -> None:
         )
     if not file.has_embeddings:
         require_keys(recipe.retrieval, Path(path))
+    elif recipe.projection.method == "pca":
+        require_reducible(recipe.projection.embedding_dim, file.embeddings.shape[1])
 
 
 class _FromFile(Pipeline):

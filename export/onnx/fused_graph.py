@@ -24,7 +24,7 @@ from ...errors import BundleError
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.inference.student import PROBABILITIES
 from .fused_weight import add_weight
-from .nodes import Array, Graph
+from .nodes import Array, Graph, sort_nodes
 
 PREFIX = "reaugkd/"
 STUDENT_PREFIX = "student/"
@@ -82,8 +82,10 @@ def fused_model(
     """
     _require_opset(student)
     model = student
-    if not any(attribute.HasField("g") for node in student.graph.node for attribute in node.attribute):
-        # Names in an If's branches cannot be renamed so; those of the exporters do not clash with ours either.
+    if any(attribute.HasField("g") for node in student.graph.node for attribute in node.attribute):
+        # Names in an If's branches cannot be renamed as below; those of the exporters do not clash with ours either.
+        sort_nodes(model.graph)
+    else:
         model = onnx.compose.add_prefix(model, STUDENT_PREFIX, rename_inputs=False, rename_outputs=False, inplace=True)
     graph = Graph(PREFIX)
     rows, similarities = _search(graph, "embedding", knowledge, config.k)

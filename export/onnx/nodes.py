@@ -65,7 +65,7 @@ class Graph:
 def sort_nodes(graph: onnx.GraphProto) -> None:
     """Move each node behind the nodes that it reads from, also those that only its branches read from (If, Loop).
 
-    ONNX demands this order. ONNX Runtime's quantizer leaves another where a branch reads a value of the graph around it.
+    ONNX demands this order. ONNX Runtime's quantizer leaves another where a branch reads a value made outside of it.
     """
     maker = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
     needs = {n: {maker[name] for name in _read(node) if name in maker} for n, node in enumerate(graph.node)}

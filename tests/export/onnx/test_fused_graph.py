@@ -389,7 +389,7 @@ class TestTheFile:
 
 def test_a_branch_may_read_what_is_made_after_its_node() -> None:
     # The quantizer leaves this order in students of DeBERTa; ONNX Runtime loads it, but ONNX's own check refuses it.
-    case = make_case(9, 3, "f32", BlendConfig(k=4, tau=0.1))
+    case = make_case(9, 3, "f32", BlendConfig(4, 0.1, 0.3))
     student = lookup(case.logits, case.queries)
     names = "the same ids", "others"
     values = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch"]) for name in names]

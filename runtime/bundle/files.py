@@ -122,7 +122,8 @@ def identity_of(status: os.stat_result) -> Identity:
 def copy_command(folder: Path) -> str:
     """The command that copies a bundle with files in place of its links."""
     volume = folder / _VOLUME
-    return shlex.join(["cp", "-rL", str(volume if volume.is_dir() else folder), f"{folder.name}-copy"])
+    whole = (volume / "manifest.json").is_file()  # a bundle may keep only some of its files there
+    return shlex.join(["cp", "-rL", str(volume if whole else folder), f"{folder.name}-copy"])
 
 
 def _first_link(folder: Path, name: str) -> Path | None:
@@ -168,7 +169,11 @@ def _check_inside(folder: Path, name: str) -> None:
             here = path
             continue
         link, links, target = path, links + 1, path.readlink()
-        if target.is_absolute() or links > _MOST_LINKS:
+        if links > _MOST_LINKS:
+            raise BundleError(
+                "the links lead in a circle", path=link, found=f"a symbolic link to {target}", remedy=AGAIN
+            )
+        if target.is_absolute():
             raise _refused(folder, link, "a link leads out of the bundle")
         todo += reversed(target.parts)
 

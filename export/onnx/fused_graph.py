@@ -78,15 +78,20 @@ def fused_model(
         metadata: JSON values for the model's metadata, under ``reaugkd.NAME``.
 
     Raises:
-        BundleError: the student's operator set is too old.
+        BundleError: the student's operator set is too old, or its graph has branches.
     """
     _require_opset(student)
+<<<<<<< HEAD
     model = student
     if any(attribute.HasField("g") for node in student.graph.node for attribute in node.attribute):
         # Names in an If's branches cannot be renamed as below; those of the exporters do not clash with ours either.
         sort_nodes(model.graph)
     else:
         model = onnx.compose.add_prefix(model, STUDENT_PREFIX, rename_inputs=False, rename_outputs=False, inplace=True)
+=======
+    _require_no_branches(student)
+    model = onnx.compose.add_prefix(student, STUDENT_PREFIX, rename_inputs=False, rename_outputs=False, inplace=True)
+>>>>>>> main
     graph = Graph(PREFIX)
     rows, similarities = _search(graph, "embedding", knowledge, config.k)
     own = _own(graph, model, config.student_temperature)
@@ -97,6 +102,24 @@ def fused_model(
     _extend(model, graph, _outputs(len(labels), min(config.k, len(knowledge.keys)), knowledge.keys.shape[1]))
     _describe(model, {"labels": list(labels), **metadata})
     return model
+
+
+def _require_no_branches(student: onnx.ModelProto) -> None:
+    """Refuse nodes with graphs of their own, such as If: renaming and sorting overlook the inputs of these graphs.
+
+    Raises:
+        BundleError: there is one.
+    """
+    branching = {
+        node.op_type for node in student.graph.node for attribute in node.attribute if attribute.HasField("g")
+    }
+    if branching:
+        raise BundleError(
+            "the student's graph has branches and cannot be fused",
+            found=f"nodes {', '.join(sorted(branching))}",
+            expected="a graph without branches, as the default exporter writes it",
+            remedy="Export the run again with this version, without --exporter optimum.",
+        )
 
 
 def _own(graph: Graph, model: onnx.ModelProto, temperature: float) -> str:

@@ -221,15 +221,6 @@ def test_a_plain_bundle_has_no_links(edge_bundle: Path) -> None:
     assert Bundle.open(edge_bundle).links == {}
 
 
-def test_links_in_a_circle_are_told_as_such(edge_bundle: Path, tmp_path: Path) -> None:
-    path = tmp_path / "bundle"
-    shutil.copytree(edge_bundle, path)
-    (path / "manifest.json").unlink()
-    (path / "manifest.json").symlink_to("manifest.json")
-    found = refused("predict", path, "noon")
-    assert "the links lead in a circle" in found and "follow-links" not in found
-
-
 def test_the_command_copies_the_whole_bundle_where_only_a_part_is_linked(edge_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "bundle"
     shutil.copytree(edge_bundle, path)

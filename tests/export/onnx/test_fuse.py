@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from support.command_line import names, ok, refused
 from support.paths import ROOT
 from support.tiny_bundle import NDIM, build_tiny_bundle, reseal, tiny_texts
@@ -253,6 +254,26 @@ class TestRefusals:
             fuse(copied, out, max_rows=63)
         assert not out.exists()
         assert fuse(copied, out, max_rows=64).rows == 64
+
+    def test_a_student_with_branches(self, copied: Path, tmp_path: Path) -> None:
+        """As optimum-onnx exports DeBERTa."""
+        model = onnx.load(str(copied / MODEL_FILE))
+        (last,) = (node for node in model.graph.node if "logits" in node.output)
+        last.output[:] = ["before" if name == "logits" else name for name in last.output]
+        output = next(one for one in model.graph.output if one.name == "logits")
+        branches = {}
+        for branch in ("then_branch", "else_branch"):
+            inner = onnx.ValueInfoProto()
+            inner.CopyFrom(output)
+            inner.name = branch
+            same = helper.make_node("Identity", ["before"], [branch])
+            branches[branch] = helper.make_graph([same], branch, [], [inner])
+        model.graph.initializer.append(helper.make_tensor("condition", TensorProto.BOOL, [], [True]))
+        model.graph.node.append(helper.make_node("If", ["condition"], ["logits"], **branches))
+        onnx.save(model, str(copied / MODEL_FILE))
+        reseal(copied)
+        with pytest.raises(BundleError, match="branches and cannot be fused; found nodes If"):
+            fuse(copied, tmp_path / "model.onnx")
 
     def test_a_file_that_would_be_too_large(
         self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

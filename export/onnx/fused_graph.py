@@ -24,7 +24,7 @@ from ...errors import BundleError
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.inference.student import PROBABILITIES
 from .fused_weight import add_weight
-from .nodes import Array, Graph, sort_nodes
+from .nodes import Array, Graph
 
 PREFIX = "reaugkd/"
 STUDENT_PREFIX = "student/"
@@ -81,17 +81,8 @@ def fused_model(
         BundleError: the student's operator set is too old, or its graph has branches.
     """
     _require_opset(student)
-<<<<<<< HEAD
-    model = student
-    if any(attribute.HasField("g") for node in student.graph.node for attribute in node.attribute):
-        # Names in an If's branches cannot be renamed as below; those of the exporters do not clash with ours either.
-        sort_nodes(model.graph)
-    else:
-        model = onnx.compose.add_prefix(model, STUDENT_PREFIX, rename_inputs=False, rename_outputs=False, inplace=True)
-=======
     _require_no_branches(student)
     model = onnx.compose.add_prefix(student, STUDENT_PREFIX, rename_inputs=False, rename_outputs=False, inplace=True)
->>>>>>> main
     graph = Graph(PREFIX)
     rows, similarities = _search(graph, "embedding", knowledge, config.k)
     own = _own(graph, model, config.student_temperature)

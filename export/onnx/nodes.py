@@ -1,8 +1,6 @@
-"""Builder of ONNX graphs that numbers the nodes, and the order of nodes."""
+"""Builder of ONNX graphs that numbers the nodes."""
 
 from __future__ import annotations
-
-from graphlib import TopologicalSorter
 
 import numpy as np
 import onnx
@@ -60,22 +58,3 @@ class Graph:
     def sum(self, value: str) -> str:
         """Add a sum over the second axis, which keeps length 1."""
         return self.add("ReduceSum", value, self.constant("axis", np.array([1])), keepdims=1)
-
-
-def sort_nodes(graph: onnx.GraphProto) -> None:
-    """Move each node behind the nodes that it reads from, also those that only its branches read from (If, Loop).
-
-    ONNX demands this order. ONNX Runtime's quantizer leaves another where a branch reads a value made outside of it.
-    """
-    maker = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
-    needs = {n: {maker[name] for name in _read(node) if name in maker} for n, node in enumerate(graph.node)}
-    nodes = [graph.node[number] for number in TopologicalSorter(needs).static_order()]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
-def _read(node: onnx.NodeProto) -> set[str]:
-    """Return the names that a node and its branches read; a branch's own names do no harm: names are unique."""
-    inner = (part for attribute in node.attribute for part in attribute.g.node)
-    return set(node.input).union(*map(_read, inner))

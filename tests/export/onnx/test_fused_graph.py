@@ -385,23 +385,3 @@ class TestTheFile:
         assert abs(large - small - 200 * row) < 16
         knowledge = make_case(300, 3, dtype, PLAIN).knowledge
         assert knowledge.nbytes == 300 * row
-
-
-def test_a_branch_may_read_what_is_made_after_its_node() -> None:
-    # The quantizer leaves this order in students of DeBERTa; ONNX Runtime loads it, but ONNX's own check refuses it.
-    case = make_case(9, 3, "f32", BlendConfig(4, 0.1, 0.3))
-    student = lookup(case.logits, case.queries)
-    names = "the same ids", "others"
-    values = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch"]) for name in names]
-    branches = {
-        key: helper.make_graph([helper.make_node("Identity", ["ids"], [value.name])], key, [], [value])
-        for key, value in zip(("then_branch", "else_branch"), values, strict=True)
-    }
-    student.graph.initializer.append(numpy_helper.from_array(np.array(True), "condition"))
-    for gather in student.graph.node[1:]:
-        gather.input[1] = "chosen ids"
-    student.graph.node.insert(0, helper.make_node("If", ["condition"], ["chosen ids"], **branches))
-
-    model = fused_model(student, case.knowledge, case.config, case.labels, {})
-    found = session_of(model).run(["probabilities"], {"input_ids": np.array([[2], [0]])})[0]
-    assert np.array_equal(found, case.run([2, 0])["probabilities"])

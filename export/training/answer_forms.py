@@ -105,7 +105,7 @@ def read_answer(cells: Mapping[str, object], source: str, row: int, allowed: Lab
 
 
 def read_embedding(cell: Cell) -> NDArray[np.float32]:
-    """Read an embedding: a list of finite numbers.
+    """Read an embedding: a list of finite numbers, not all 0, because it has to have a direction.
 
     Raises:
         LabelError: it has another form.
@@ -113,8 +113,8 @@ def read_embedding(cell: Cell) -> NDArray[np.float32]:
     value = cell.value
     numbers = isinstance(value, list) and all(type(item) in (int, float) for item in value)
     vector = np.asarray(value if numbers else [], np.float32)
-    if not len(vector) or not np.isfinite(vector).all():
-        raise cell.wrong("a list of finite numbers")
+    if not np.isfinite(vector).all() or not vector.any():
+        raise cell.wrong("a list of finite numbers that are not all 0")
     return vector
 
 

@@ -129,7 +129,8 @@ def identity_of(status: os.stat_result) -> Identity:
 def copy_command(folder: Path) -> str:
     """The command that copies a bundle with files in place of its links."""
     volume = folder / _VOLUME
-    return shlex.join(["cp", "-rL", str(volume if volume.is_dir() else folder), f"{folder.name}-copy"])
+    whole = (volume / "manifest.json").is_file()  # a bundle may keep only some of its files there
+    return shlex.join(["cp", "-rL", str(volume if whole else folder), f"{folder.name}-copy"])
 
 
 def _first_link(folder: Path, name: str) -> Path | None:

@@ -11,7 +11,8 @@ from ...errors import DataError, LabelError
 from .cells import check_label, check_text
 from .columns import ChosenColumns, choose_columns
 from .dataset import Columns
-from .files import once, parts_to_read, require_format
+from .files import once, parts_to_read, require_format, require_label_format
+from .formats import format_of
 from .formats.opening import open_file
 from .formats.rows import BadRow, Table
 from .formats.source import Tell, silent
@@ -64,7 +65,8 @@ def read_labelled_rows(
         )
     rows: list[LabelledRow] = []
     for path in parts_to_read(file, tell).files:
-        file_format = require_format(path, format)
+        known = format or format_of(path)
+        file_format = require_format(path, format) if known else require_label_format(path)
         if not file_format.labels:
             raise DataError(
                 "plain text has no labels",

@@ -219,3 +219,14 @@ def test_a_session_that_is_opened_later_is_of_the_same_file(edge_bundle: Path, t
 
 def test_a_plain_bundle_has_no_links(edge_bundle: Path) -> None:
     assert Bundle.open(edge_bundle).links == {}
+
+
+def test_the_command_copies_the_whole_bundle_where_only_a_part_is_linked(edge_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    shutil.copytree(edge_bundle, path)
+    (path / "..data").mkdir()
+    (path / "kb").rename(path / "..data" / "kb")
+    (path / "kb").symlink_to("..data/kb")
+    command = refused("kb", "add", path, "jazz", "--label", "b").split("`")[1]
+    subprocess.run(shlex.split(command), cwd=tmp_path, check=True)
+    assert ok("kb", "add", tmp_path / "bundle-copy", "jazz", "--label", "b").err.startswith("edit 1: ")

@@ -78,12 +78,12 @@ def require_sane_archive(stream: BinaryIO, source: str) -> None:
     """Refuse a zip archive (such as a workbook) that is far larger when it is decompressed.
 
     Raises:
-        DataError: the archive is damaged or too large.
+        DataError: the archive is too large.
+        zipfile.BadZipFile: it is damaged, or no archive.
     """  # noqa: DOC501
     import zipfile
 
-    with _damage_reported(source):
-        members = zipfile.ZipFile(stream).infolist()
+    members = zipfile.ZipFile(stream).infolist()
     size, compressed = sum(one.file_size for one in members), sum(one.compress_size for one in members)
     if size > max(_FREE_BYTES, compressed * _MAX_RATIO):
         raise _too_large(source, size, compressed)
@@ -191,9 +191,9 @@ def _damage_reported(source: str) -> Iterator[None]:
 
 def _too_large(source: str, size: int, compressed: int) -> DataError:
     return DataError(
-        "the compressed file holds suspiciously much",
+        "the compressed file becomes suspiciously large",
         path=source,
-        found=f"{size:,} bytes or more of {compressed:,}",
-        expected=f"at most {_MAX_RATIO} times as many bytes as it has",
+        found=f"{compressed:,} bytes that become {size:,} or more",
+        expected=f"at most {_MAX_RATIO} times as many",
         remedy="If it is to be trusted, decompress it and give the decompressed file.",
     )

@@ -29,8 +29,8 @@ def read_excel(source: Source) -> Table:
             path=source.name,
             remedy="Run pip install 'reaugkd[excel]', or save the sheet as CSV UTF-8.",
         ) from error
-    require_sane_archive(source.stream, source.name)
     with _damage_reported(source):
+        require_sane_archive(source.stream, source.name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of features that have no influence on the cells
             book = openpyxl.load_workbook(source.stream, read_only=True, data_only=True)

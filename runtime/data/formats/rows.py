@@ -62,6 +62,6 @@ def empty_file(source: str) -> DataError:
         "the file is empty",
         path=source,
         found="0 rows",
-        expected="a header and at least one row",
+        expected="at least one row (of a table: below its header)",
         remedy="Provide a file with rows.",
     )

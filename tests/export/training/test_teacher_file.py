@@ -148,6 +148,7 @@ def test_a_change_of_any_answer_changes_the_fingerprint(tmp_path: Path) -> None:
         ({"label": "a", "embedding": [1.0, "x"]}, "column 'embedding': .*expected a list of finite numbers"),
         ({"label": "a", "embedding": []}, "expected a list of finite numbers"),
         ({"label": "a", "embedding": [math.inf]}, "expected a list of finite numbers"),
+        ({"label": "a", "embedding": [0, 0.0]}, "finite numbers that are not all 0"),
         ({"label": "a", "text": " "}, "column 'text': the text is empty"),
     ],
 )

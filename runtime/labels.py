@@ -16,8 +16,9 @@ _SEPARATORS = re.compile(r"[\s_.,:;/'\"()\[\]{}!?&|-]+")
 class LabelNames:
     """The known names of labels, and how other spellings of them are read.
 
-    Blanks at both ends are never part of a label. ``1`` and ``1.0`` are one number, ``True`` and ``true`` are one
-    boolean: such a spelling is read as the known name of the same value, if there is one such name only.
+    Blanks at both ends are not part of a label, unless a known name has them. ``1`` and ``1.0`` are one number,
+    ``True`` and ``true`` are one boolean: such a spelling is read as the known name of the same value, if there is one
+    such name only.
 
     Args:
         names: the known names, each once.
@@ -47,6 +48,8 @@ class LabelNames:
 
     def read(self, text: str) -> str:
         """Return the name that a text means: a known one, or an unknown one in the spelling of the known ones."""
+        if text in self.names:  # also with blanks, which names in bundles of earlier versions may have
+            return text
         text = text.strip()
         if text in self.names:
             return text

@@ -8,6 +8,7 @@ Hugging Face's hub (``kb/rows.npy -> ../../../blobs/HASH``).
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import stat
@@ -96,7 +97,13 @@ def find_file(folder: Path, name: str, expected: str, links: Links = "refused") 
         link = _first_link(folder, name)
         if link is not None:
             if links == "refused":
-                raise _refused(folder, link, "a bundle must not contain links")
+                raise BundleError(
+                    "edits must not be behind links",
+                    path=link,
+                    found=f"a symbolic link to {link.readlink()}",
+                    expected="the file itself",
+                    remedy=f"Copy the bundle: `{copy_command(folder)}`.",
+                )
             if links == "inside":
                 _check_inside(folder, name)
         status = (folder / name).stat()
@@ -151,8 +158,8 @@ def _check_inside(folder: Path, name: str) -> None:
     """Check that every step of the way to a file stays inside the folder, in the way that the system goes.
 
     Raises:
-        OSError: the file is missing.
-        BundleError: a link leads out of the folder, or the links have no end.
+        OSError: the file is missing, or the links have no end.
+        BundleError: a link leads out of the folder.
     """  # noqa: DOC501
     here, todo = folder, list(reversed(PurePosixPath(name).parts))
     link, links = folder, 0
@@ -160,7 +167,7 @@ def _check_inside(folder: Path, name: str) -> None:
         part = todo.pop()
         if part == "..":
             if here == folder:
-                raise _refused(folder, link, "a link leads out of the bundle")
+                raise _refused(folder, link)
             here = here.parent
             continue
         path = here / part
@@ -168,14 +175,16 @@ def _check_inside(folder: Path, name: str) -> None:
             here = path
             continue
         link, links, target = path, links + 1, path.readlink()
-        if target.is_absolute() or links > _MOST_LINKS:
-            raise _refused(folder, link, "a link leads out of the bundle")
+        if target.is_absolute():
+            raise _refused(folder, link)
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         todo += reversed(target.parts)
 
 
-def _refused(folder: Path, link: Path, message: str) -> BundleError:
+def _refused(folder: Path, link: Path) -> BundleError:
     return BundleError(
-        message,
+        "a link leads out of the bundle",
         path=link,
         found=f"a symbolic link to {link.readlink()}",
         expected="the file itself, or a relative link that stays in the bundle's folder",

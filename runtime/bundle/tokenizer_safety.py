@@ -44,7 +44,8 @@ def check_growth(tokenizer: Tokenizer, path: Path) -> None:
     """Check how far a tokenizer can expand a text.
 
     Raises:
-        BundleError: it can make a text a hundred times longer, or it accepts too long words.
+        BundleError: it can make a text a hundred times longer, it accepts too long words, or an added token is
+            normalized to nothing.
     """  # noqa: DOC501
     parts = [tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.post_processor]
     growth = math.prod(_growth(json.loads(part.__getstate__())) for part in parts if part is not None)
@@ -53,6 +54,10 @@ def check_growth(tokenizer: Tokenizer, path: Path) -> None:
     longest = getattr(tokenizer.model, "max_input_chars_per_word", 0)
     if longest > _LONGEST_WORD:
         raise _refused(path, f"words of {longest:,} characters", f"at most {_LONGEST_WORD:,}")
+    for token in tokenizer.get_added_tokens_decoder().values():
+        # With it, a text that ends like the beginning of another token takes memory without end (tokenizers 0.23).
+        if token.normalized and tokenizer.normalizer and not tokenizer.normalizer.normalize_str(token.content):
+            raise _refused(path, f"the added token {token.content!a}, which is normalized to nothing", "no such token")
 
 
 def _growth(step: dict[str, Any]) -> float:

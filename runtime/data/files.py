@@ -194,7 +194,7 @@ def require_format(path: Path | None, name: str | None) -> FileFormat:
             path=path,
             found=repr(name or suffix) if name or suffix else "no suffix",
             expected=f"one of {', '.join(one.name for one in FORMATS)}",
-            remedy="Name it with --input-format, or give the file the suffix of its format.",
+            remedy="Give the file the suffix of its format, or name it with --input-format (predict).",
         )
     return found
 

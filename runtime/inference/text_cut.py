@@ -6,11 +6,11 @@ visible characters, if
 
 - each normalizer changes characters by themselves or with their combining marks, and no mark follows the space;
 - the first pre-tokenizer that looks at white space splits there;
-- no added token has white space in it, so none lies across the space.
+- no added token is empty or has white space in it, as written or normalized, so none lies across the space.
 
 `cut_places` checks a tokenizer for these; for any other tokenizer a text is never cut. In BERT's steps, a place between
-two marks of punctuation is as good, because each mark is a word. `tests/runtime/inference/test_text_cut.py` compares
-cut and whole texts of every kind of tokenizer.
+two marks of punctuation is as good, because each mark is a word; but not before ``_``, which an added token can take
+for a letter. `tests/runtime/inference/test_text_cut.py` compares cut and whole texts of every kind of tokenizer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VISIBLE = r"!-~A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0391-\u03a1\u03a3
 """ASCII, and letters of Latin, Greek and Cyrillic script: none of them joins with a space."""
 
 _SPACE = re.compile(rf"(?<=[{_VISIBLE}]) (?=[{_VISIBLE}])")
-_MARKS = re.compile(r"(?<=[!-/:-@\[-`{-~])(?=[!-/:-@\[-`{-~])")
+_MARKS = re.compile(r"(?<=[!-/:-@\[-`{-~])(?=[!-/:-@\[-^`{-~])")
 
 _LOCAL = frozenset("BertNormalizer Lowercase NFC NFD NFKC NFKD Nmt Precompiled Prepend Strip StripAccents".split())
 _SPLITTING = frozenset("BertPreTokenizer Whitespace WhitespaceSplit Metaspace ByteLevel".split())
@@ -57,9 +57,11 @@ def cut_places(tokenizer: Tokenizer) -> CutPlaces | None:
     steps = (tokenizer.normalizer, tokenizer.pre_tokenizer)
     normalizers, splitters = (list(_flat(None if one is None else json.loads(one.__getstate__()))) for one in steps)
     tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    if tokenizer.normalizer is not None:
+        tokens += map(tokenizer.normalizer.normalize_str, tokens[:])
     if not all(map(_is_local, normalizers)) or not _splits(splitters):
         return None
-    if any(re.search(r"[\s▁]", token) for token in tokens):
+    if not all(tokens) or any(re.search(r"[\s▁]", token) for token in tokens):
         return None
     kinds = [one["type"] for one in normalizers], [one["type"] for one in splitters]
     if kinds != _BERT or not all(map(str.isascii, tokens)):

@@ -27,7 +27,7 @@ def test_a_table_in_another_dialect_and_encoding(edge_bundle: Path, tmp_path: Pa
     path.write_bytes("text;label\r\nnoon für 5 €;a\r\n".encode("cp1252"))
     note = f"note: {path}: the cells are separated by a semicolon\n"
     done = ok("predict", edge_bundle, "--input", path, "--encoding", "cp1252")
-    assert answers(done.out) == answers_to(edge_bundle, "noon für 5 €") and done.err == note
+    assert answers(done.out) == answers_to(edge_bundle, "noon für 5 €") and done.err == f"{note}1 row: 1 answered\n"
     assert call("predict", edge_bundle, "--input", path).out.count("such as --encoding cp1252") == 1
     assert note in ok("eval", edge_bundle, "--data", path, "--split", "all", "--encoding", "cp1252").err
     assert "--encoding cp1252" in refused("eval", edge_bundle, "--data", path, "--split", "all", remarks=1)
@@ -60,7 +60,8 @@ def test_compressed_rows_on_stdin_and_parts_in_a_folder(edge_bundle: Path, tmp_p
     assert answers(done.out) == answers_to(edge_bundle, *TEXTS) and [
         json.loads(line)["row"] for line in done.out.splitlines()
     ] == [1, 2, 3]
-    assert done.err == f"note: {tmp_path / 'part-*.jsonl.gz'}: the rows of 3 files are read as one table\n"
+    note = f"note: {tmp_path / 'part-*.jsonl.gz'}: the rows of 3 files are read as one table"
+    assert done.err.splitlines() == [note, "3 rows: 3 answered"]
 
 
 def test_rows_to_add_are_of_any_kind(bundle: Path, tmp_path: Path) -> None:

@@ -176,6 +176,16 @@ def words_of_any_length(bundle: Path) -> None:
     tokenizer_with(bundle, model={**model, "max_input_chars_per_word": 10**9})
 
 
+def token_of_nothing(bundle: Path) -> None:
+    """Write two added tokens; the normalized text of the first is empty. `encode("x")` then takes endless memory."""
+    tokens = [{"content": content, "normalized": True} for content in ("\u200d", "xy")]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), False)
+    tokenizer = json.loads((bundle / TOKENIZER).read_text())
+    added = [*tokenizer["added_tokens"], *({"id": 10_000 + at, **flags, **one} for at, one in enumerate(tokens))]
+    steps = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    tokenizer_with(bundle, added_tokens=added, normalizer={"type": "BertNormalizer", **steps})
+
+
 REGEX = {"type": "Split", "pattern": {"Regex": "(a+)+b"}, "behavior": "Isolated", "invert": False}
 
 
@@ -312,6 +322,7 @@ FILES: dict[str, tuple[str, Make]] = {
     ),
     "two million special tokens": (TOKENIZER, many_special),
     "words of any length": (TOKENIZER, words_of_any_length),
+    "a token of nothing": (TOKENIZER, token_of_nothing),
     "a pattern that tries for ever": (TOKENIZER, slow_pattern),
     "a loop": (MODEL, endless_loop),
     "tensors elsewhere": (MODEL, external),

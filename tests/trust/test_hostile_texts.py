@@ -16,7 +16,7 @@ from fuzz.common import mutants
 
 from reaugkd import Runtime, TextError
 from reaugkd.runtime.data import BadRow, read_text_rows
-from reaugkd.runtime.data.formats import csv_tsv as delimited
+from reaugkd.runtime.data.formats import csv_records
 from reaugkd.runtime.inference.inputs import MAX_TEXT_CHARS
 
 MB = 1_000_000
@@ -149,17 +149,17 @@ def test_a_text_of_1_mb_takes_little_more_memory_than_a_short_one(edge_bundle: P
 def test_a_file_of_stray_quotes_is_not_read_once_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second line opens a quote that never closes."""
     lines, taken = 3_000, 0
-    take = delimited._CsvRecords._take_line
+    take = csv_records.CsvRecords._take_line
 
-    def counted(records: delimited._CsvRecords) -> str | None:
+    def counted(records: csv_records.CsvRecords) -> str | None:
         nonlocal taken
         taken += 1
         return take(records)
 
-    monkeypatch.setattr(delimited, "_MIN_RECORD_CHARS", 64)
-    monkeypatch.setattr(delimited._CsvRecords, "_take_line", counted)
+    monkeypatch.setattr(csv_records, "_MIN_RECORD_CHARS", 64)
+    monkeypatch.setattr(csv_records.CsvRecords, "_take_line", counted)
     content = b'a","""\nx,y\n' * lines
-    assert len(content) < delimited.MAX_RECORD_CHARS  # so that each quote's end would be looked for to the end
+    assert len(content) < csv_records.MAX_RECORD_CHARS  # so that each quote's end would be looked for to the end
     records = list(read_text_rows(io.BytesIO(b"text,label\n" + content), "csv"))
     assert len(records) == 2 * lines
     assert sum(isinstance(record, BadRow) for record in records) == lines

@@ -55,7 +55,7 @@ COLUMNS = st.one_of(
     columns(WORDS, ["str", "object", "category"]),
     columns(st.lists(st.sampled_from(["on", "off", "a b"]), min_size=1, max_size=1), ["object"]),
 )
-PROPERTY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def read(path: Path) -> Any:

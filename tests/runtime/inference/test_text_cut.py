@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.paths import SHARED
 from support.tokenizer_kinds import KINDS, SPECIAL, byte_level, unigram, word_pieces, write
@@ -26,7 +26,10 @@ def bert() -> Tokenizer:
     content["added_tokens"] = [one for one in content["added_tokens"] if " " not in one["content"]]
     tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.add_tokens(
-        ["<url>", AddedToken("?!?", lstrip=True, rstrip=True), AddedToken("Snooze", single_word=True), "alarm!"]
+        [
+            *("<url>", "alarm!", AddedToken("?!?", lstrip=True, rstrip=True)),
+            *(AddedToken(word, single_word=True) for word in ("Snooze", "hour!")),
+        ]
     )
     return tokenizer
 
@@ -72,7 +75,7 @@ CUT |= {
 PIECES = [
     *"alarm Music über İstanbul ﬁsh 1 100 привет Ώρα don't we'll ŉ e 中文 한 ᄀ !? ?!? `` '' ... 👩\u200d👧".split(" "),
     *".,!?#-_/<>[]'`\"\t\n\r\0\u0301\u0308\u00a0\u2003\u200b\u200d\ufeff¨´…ﷺ😀▁Ġ",
-    *("##s", "<0x41>", "snooze hour", "Snooze", "<url>", "alarm!", "</s>", "<mask>", *SPECIAL),
+    *("##s", "<0x41>", "snooze hour", "hour!", "Snooze", "<url>", "alarm!", "</s>", "<mask>", *SPECIAL),
 ]
 TEXTS = st.lists(
     st.tuples(st.sampled_from(PIECES), st.sampled_from(["", " ", " ", "  "])).map("".join), min_size=1, max_size=30
@@ -115,8 +118,9 @@ def test_no_cut_changes_a_token_before_it(kind: str) -> None:
     assert places is not None
     seen = 0
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(text=TEXTS)
+    @example(text="a snooze hour!_ alarm")
     def check(text: str) -> None:
         nonlocal seen
         assert wrong_places(tokenizer, places, text) == []
@@ -154,6 +158,13 @@ def unknown_expression() -> Tokenizer:
     return tokenizer
 
 
+def token_with_a_mark() -> Tokenizer:
+    """The mark of the added token ``a¨b`` becomes a space and an accent, and the accent vanishes."""
+    tokenizer = albert()
+    tokenizer.add_tokens(["a¨b"])
+    return tokenizer
+
+
 def vanishing() -> Tokenizer:
     """A word vanishes, and the two spaces around it become one."""
     tokenizer = unigram()
@@ -169,6 +180,7 @@ def vanishing() -> Tokenizer:
         (llama, "a b"),
         (replaced_spaces, "a b"),
         (unknown_expression, "a b"),
+        (token_with_a_mark, "a b"),
         (vanishing, "the alarm music"),
     ],
 )
@@ -223,7 +235,7 @@ def test_what_is_cut_off_must_be_unicode_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, "BERT", "DeBERTa"])
 @settings(max_examples=12, deadline=None)
-@given(pieces=st.tuples(TEXTS, TEXTS), times=st.tuples(st.integers(1, 12), st.integers(1, 12)), size=st.integers(6, 9))
+@given(pieces=st.tuples(TEXTS, TEXTS), times=st.tuples(st.integers(1, 8), st.integers(1, 8)), size=st.integers(6, 9))
 def test_long_pairs_are_encoded_as_whole_ones(
     files: dict[str, Path], kind: str, pieces: tuple[str, str], times: tuple[int, int], size: int
 ) -> None:
@@ -240,7 +252,7 @@ def test_long_pairs_are_encoded_as_whole_ones(
 
 
 def test_a_pair_of_long_texts_takes_no_memory_for_every_pair_of_their_parts(tmp_path: Path) -> None:
-    """The library alone would need hours, and terabytes."""
+    """The library alone would need minutes, and gigabytes."""
     tokenizer = TextTokenizer(write(bert(), tmp_path), max_length=9)
-    encoding = tokenizer.encode("alarm " * 40_000, "music " * 40_001)
+    encoding = tokenizer.encode("alarm " * 10_000, "music " * 10_001)
     assert tokenizer.truncated(encoding) and len(encoding.overflowing) < 200

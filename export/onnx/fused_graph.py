@@ -101,9 +101,7 @@ def _require_no_branches(student: onnx.ModelProto) -> None:
     Raises:
         BundleError: there is one.
     """
-    branching = {
-        node.op_type for node in student.graph.node for attribute in node.attribute if attribute.HasField("g")
-    }
+    branching = {node.op_type for node in student.graph.node for attribute in node.attribute if attribute.HasField("g")}
     if branching:
         raise BundleError(
             "the student's graph has branches and cannot be fused",

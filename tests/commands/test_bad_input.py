@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -370,8 +371,13 @@ class TestFullDisks:
         assert names(tmp_path) == []
 
     @pytest.mark.parametrize("size", [10, 300, 2_000, 20_000, 60_000])
-    def test_while_training(self, workshop: Workshop, tmp_path: Path, size: int) -> None:
+    def test_while_training(
+        self, workshop: Workshop, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         arguments = workshop.train_arguments(tmp_path / "run")
+        with largest_file(size):  # the check of the models writes to the folder for temporary files
+            assert f"error: {tempfile.gettempdir()}/" in refused(*arguments, code=1, remarks=20)
+        monkeypatch.setattr("reaugkd.export.training.train.check_models", lambda *_: None)
         with largest_file(size):
             message = refused(*arguments, code=1, remarks=20)
         assert FULL in message and str(tmp_path / "run") in message

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import cache
+from inspect import signature
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -32,7 +34,7 @@ def load_config(model: str) -> Any:
     """
     _refuse_adapter(model)
     with _model_errors(model):
-        return AutoConfig.from_pretrained(transformer_of(model))
+        return AutoConfig.from_pretrained(transformer_of(model), trust_remote_code=False)
 
 
 def load_encoder(model: str, attention: str | None = None) -> PreTrainedModel:
@@ -47,26 +49,15 @@ def load_encoder(model: str, attention: str | None = None) -> PreTrainedModel:
         ModelError: the model does not exist, AutoModel cannot load it, weights are missing, it is a LoRA adapter
             without its base model, or it is an encoder-decoder.
     """
-    _refuse_adapter(model)
-    try:
-        # An unused pooler would have random weights if the checkpoint has none, and a parameter without a gradient
-        # is an error with several processes.
-        encoder = load_pretrained(AutoModel, model, attention, add_pooling_layer=False)
-    except TypeError:  # the model's class does not have this option
-        encoder = load_pretrained(AutoModel, model, attention)
-    config = encoder.config
-    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "hidden_size"):
-        raise ModelError(
-            "the model is not an encoder",
-            path=model,
-            found=config.model_type,
-            expected="an encoder such as BERT, or a decoder such as Qwen3",
-        )
-    return encoder
+    made = MODEL_MAPPING.get(type(load_config(model)), None)
+    # An unused pooler would have random weights if the checkpoint has none, and a parameter without a gradient is an
+    # error with several processes.
+    has_option = isinstance(made, type) and "add_pooling_layer" in signature(made).parameters
+    return load_pretrained(AutoModel, model, attention, **({"add_pooling_layer": False} if has_option else {}))
 
 
 def load_pretrained(loader: Any, model: str, attention: str | None = None, **options: Any) -> PreTrainedModel:
-    """Load a model in float32 and check that the checkpoint has all of its weights.
+    """Load an encoder or its classifier in float32 and check that the checkpoint has all of its weights.
 
     Args:
         loader: a class with ``from_pretrained``.
@@ -75,23 +66,34 @@ def load_pretrained(loader: Any, model: str, attention: str | None = None, **opt
         **options: further arguments of ``from_pretrained``.
 
     Raises:
-        ModelError: the model cannot be loaded, or weights are missing.
-        TypeError: the class of the model does not have an option.
+        ModelError: the model cannot be loaded, weights are missing, or it is an encoder-decoder.
     """
+    config = load_config(model)
+    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "hidden_size"):
+        raise ModelError(
+            "the model is not an encoder",
+            path=model,
+            found=config.model_type,
+            expected="an encoder such as BERT, or a decoder such as Qwen3",
+        )
     with _model_errors(model), silent():
         loaded, report = loader.from_pretrained(
             transformer_of(model),
             dtype=torch.float32,
             attn_implementation=attention,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report
+            trust_remote_code=False,
             **options,
         )
-    missing = sorted(str(name) for name in report["missing_keys"] if "pooler." not in str(name))
-    if missing:
+    lacking = _listed(report["missing_keys"], "missing") + _listed(
+        (name for name, *_ in report["mismatched_keys"]), "of another size"
+    )
+    if lacking:
         raise ModelError(
             "the model's file lacks weights, which would be random",
             path=model,
-            found=f"{len(missing)} missing: {_some(missing)}" + _unexpected(report),
+            found="; ".join([*lacking, *_listed(report["unexpected_keys"], "not of this model")]),
             expected=f"all weights of {type(loaded).__name__}",
             remedy="Save the model again with save_pretrained of the class that trained it.",
         )
@@ -100,20 +102,20 @@ def load_pretrained(loader: Any, model: str, attention: str | None = None, **opt
     return loaded
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
-def _unexpected(report: dict[str, Any]) -> str:
-    names = sorted(str(name) for name in report["unexpected_keys"])
-    return f"; the file has other names: {_some(names)}" if names else ""
+def _listed(weights: Iterable[object], state: str) -> list[str]:
+    """Return a line with the number and the first names of weights; none without weights."""
+    names = sorted(map(str, weights))
+    return [f"{len(names)} {state}: {', '.join(names[:_SHOWN])}{', ...' * (len(names) > _SHOWN)}"] if names else []
 
 
 def file_of(model: str, name: str) -> Path | None:
     """Find a file of a model, in its folder or on the hub; None if the model has no such file."""
-    if Path(model).is_dir():
-        path = Path(model) / name
-        return path if path.is_file() else None
+    path = Path(model) / name if Path(model).is_dir() else _file_of_hub(model, name)
+    return path if path and path.is_file() else None
+
+
+@cache  # without a network the hub's client retries for half a minute
+def _file_of_hub(model: str, name: str) -> Path | None:
     try:
         found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
     except Exception:  # no network, or no such model: the loading of the model says it
@@ -165,7 +167,7 @@ def sentence_pooling(model: str) -> ChosenPooling | None:
     """
     for module in sentence_modules(model):
         if module["type"].rsplit(".", 1)[-1] == "Pooling":
-            return _pooling(model, read_json(model, f"{module['path']}/config.json") or {})
+            return _pooling(model, read_json(model, str(PurePosixPath(module["path"], "config.json"))) or {})
     return None
 
 
@@ -239,7 +241,7 @@ def silent() -> Iterator[None]:
 
 
 class _model_errors:  # noqa: N801  (reads as the context it is)
-    """Convert errors of transformers into ModelError, but for TypeError."""
+    """Convert errors of transformers into ModelError."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -248,11 +250,23 @@ class _model_errors:  # noqa: N801  (reads as the context it is)
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, ModelError | TypeError):
+        if not isinstance(error, Exception) or isinstance(error, ModelError):
+            return
+        if "custom code" in str(error):
             raise ModelError(
-                "the model cannot be loaded",
+                "the model needs Python code from its folder, which is never run",
                 path=self.model,
-                found=(str(error).splitlines() or [type(error).__name__])[0],
-                expected="a hub id, or a folder with config.json and weights that transformers' AutoModel reads",
-                remedy="Check the name; without a network only local folders can be used.",
+                found="auto_map in config.json",
+                expected="a type of model that transformers itself has",
+                remedy="Use another model, such as one of docs/reference/models.md.",
             ) from error
+        remedy = "Check the name. Without a network give a folder, or set HF_HUB_OFFLINE=1 to use the hub's cache."
+        if Path(self.model).is_dir():
+            remedy = "Save model and tokenizer again with save_pretrained, or use another model."
+        raise ModelError(
+            "the model cannot be loaded",
+            path=self.model,
+            found=" ".join(str(error).split()) or type(error).__name__,
+            expected="a hub id, or a folder with config.json and weights that transformers' AutoModel reads",
+            remedy=remedy,
+        ) from error

@@ -142,6 +142,11 @@ def pool_layers(outputs: Any, mask: Tensor) -> Tensor:
     return torch.cat([pool(states, mask, "mean") for states in layers], dim=-1)
 
 
+def padding_id(config: Any) -> int:
+    """Return the token id that pads a batch; any will do where the model names none, because the mask hides it."""
+    return max(config.pad_token_id or 0, 0)  # some decoders have -1 for none
+
+
 def takes_token_types(config: Any) -> bool:
     """Whether a model with this configuration uses token_type_ids."""
     return getattr(config, "type_vocab_size", 0) > 1
@@ -184,7 +189,7 @@ def require_usable(encoder: PreTrainedModel, model: str, max_length: int) -> Non
     """
     # Without padding, from which some models count positions.
     ids = torch.arange(max_length).unsqueeze(0) % (encoder.config.vocab_size - 1)
-    ids += ids >= (encoder.config.pad_token_id or 0)
+    ids += ids >= padding_id(encoder.config)
     try:
         _states(encoder, ids)
     except Exception as error:

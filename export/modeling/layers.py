@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from torch import nn
@@ -94,6 +95,18 @@ def keep_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder
+
+
+def copy_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """Copy an encoder with some of its layers; for arguments and errors see `keep_layers`.
+
+    The other layers are not copied, so that a large model is never in memory twice.
+    """
+    count = encoder.config.num_hidden_layers
+    require_layers(layers, count)
+    others = {} if _shares_layers(encoder) else dict(enumerate(layer_stack(encoder, count)))
+    shared = {id(layer): layer for number, layer in others.items() if number not in layers}
+    return keep_layers(copy.deepcopy(encoder, shared), layers)
 
 
 def _renumber(layers: Sequence[nn.Module]) -> None:

@@ -147,11 +147,11 @@ def match_labels(
     """
     named = [str(config.id2label[number]) for number in sorted(config.id2label)]
     _require_one_label_per_text(model, config, named)
-    if teacher_labels and len(teacher_labels) != len(named):
+    if teacher_labels and not len(teacher_labels) == len(set(teacher_labels)) == len(named):
         raise ModelError(
-            "--teacher-labels has another number of labels than the teacher",
+            "--teacher-labels does not name each of the teacher's outputs",
             path=model,
-            found=f"{len(teacher_labels)} labels",
+            found=f"{len(teacher_labels)} names, {len(set(teacher_labels))} of them different",
             expected=f"{len(named)}, in the order of the teacher's outputs",
         )
     theirs = list(teacher_labels) or named
@@ -164,7 +164,9 @@ def match_labels(
             return MatchedLabels(tuple(positions[name] for name in ours), unused=unused)
     if [name.casefold() for name in theirs] == [f"label_{number}" for number in range(len(label_names))]:
         return MatchedLabels(tuple(range(len(label_names))), by_position=True)
-    unknown = [name for name in label_names if name.casefold() not in {one.casefold() for one in theirs}]
+    folded = {name.casefold() for name in theirs}
+    others = [name for name in label_names if name not in theirs]  # all in another case, if several are one label then
+    unknown = [name for name in others if name.casefold() not in folded] or others
     raise ModelError(
         "the fine-tuned teacher does not know a label of the data",
         path=model,

@@ -18,7 +18,7 @@ from ...kb.storage.atomic import atomic_write
 from ...runtime.data import Split
 from ...runtime.inference.tokenizer import TextTokenizer
 from .checkpoint import file_of, load_config, transformer_of
-from .encoder import takes_token_types
+from .encoder import padding_id, takes_token_types
 from .seeds import mix_seed
 
 
@@ -69,7 +69,7 @@ def _tokenizer_json(model: str) -> str:
         if path is not None:
             return path.read_text(encoding="utf-8")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(transformer_of(model), use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(transformer_of(model), trust_remote_code=False)
         files = sorted(set(tokenizer.vocab_files_names.values()))
         if any(file_of(transformer_of(model), name) for name in files):  # else transformers makes an empty tokenizer
             text: str = tokenizer.backend_tokenizer.to_str()
@@ -137,7 +137,7 @@ def token_rows(folder: Path, split: Split, config: Any, max_length: int) -> Toke
         max_length: largest number of tokens; longer texts are truncated.
     """
     tokenizer = TextTokenizer(folder / "tokenizer.json", max_length)
-    return TokenRows(tokenizer, split.inputs(), takes_token_types(config), config.pad_token_id or 0)
+    return TokenRows(tokenizer, split.inputs(), takes_token_types(config), padding_id(config))
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from .. import objectives
 from ..modeling.checkpoint import ChosenPooling, load_encoder
 from ..modeling.distributed import processes
 from ..modeling.encoder import Detailed, EncoderClassifier, HeadConfig, choose_pooling
-from ..modeling.layers import default_layers, keep_layers
+from ..modeling.layers import copy_layers, default_layers
 from ..modeling.projection import LinearLayer
 from ..modeling.teacher import FineTunedTeacher
 from ..modeling.tokens import TokenRows
@@ -42,7 +41,7 @@ def start_student(
         encoder = load_encoder(recipe.model, attention)
     else:
         source: PreTrainedModel = teacher.encoder
-        encoder = keep_layers(copy.deepcopy(source), recipe.layers or default_layers(source))
+        encoder = copy_layers(source, recipe.layers or default_layers(source))
     pooling = choose_pooling(recipe.pooling, recipe.model, encoder) if recipe.model else pooling_of(teacher)
     dim, bias = len(projection.weight), projection.bias is not None
     student = EncoderClassifier(encoder, HeadConfig(num_labels, pooling, dim, recipe.dropout, bias))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -11,14 +10,15 @@ from typing import Any
 
 import click
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...errors import ModelError, RecipeError
 from ...kb.storage.atomic import storage_errors
 from .. import objectives
-from ..modeling.checkpoint import load_config, load_encoder, sentence_modules
+from ..modeling.checkpoint import ChosenPooling, load_config, load_encoder, sentence_modules
 from ..modeling.encoder import EncoderClassifier, HeadConfig, choose_pooling, require_usable
-from ..modeling.layers import default_layers, keep_layers
+from ..modeling.layers import copy_layers, default_layers
 from ..modeling.projection import require_reducible
 from ..modeling.teacher import MatchedLabels, load_teacher, match_labels
 from ..modeling.tokens import save_tokenizer
@@ -46,7 +46,6 @@ def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Se
         StorageError: the folder for temporary files is full.
     """
     loss = objectives.build(recipe.objectives)
-    config, student = load_config(teacher), recipe.student
     if recipe.teacher.labels and not fine_tuned:
         raise RecipeError(
             "--teacher-labels names the outputs of a fine-tuned classifier",
@@ -55,32 +54,62 @@ def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Se
             remedy="Leave --teacher-labels out.",
         )
     if fine_tuned:
-        _tell_labels(match_labels(teacher, config, label_names, recipe.teacher.labels), label_names)
-    for model in filter(None, (teacher, student.model)):
-        _check_tokenizer(model, recipe.max_length)
-        _tell_unused_modules(model)
+        _tell_labels(match_labels(teacher, load_config(teacher), label_names, recipe.teacher.labels), label_names)
+    _check_files(teacher, recipe.max_length)
     taught: Any
     if fine_tuned:
         taught = load_teacher(teacher, recipe.teacher, label_names, loss.attention).encoder
     else:
         taught = load_encoder(teacher, loss.attention)
     require_usable(taught, teacher, recipe.max_length)
-    choose_pooling(recipe.teacher.pooling, teacher, taught)
+    pooling = choose_pooling(recipe.teacher.pooling, teacher, taught)
     if recipe.projection.method == "pca":
         require_reducible(recipe.projection.embedding_dim, taught.config.hidden_size)
-    if student.model:
-        own = load_encoder(student.model, loss.attention)
-        pooling = choose_pooling(student.pooling, student.model, own)
+    if recipe.student.model:
+        student = load_own_student(recipe, label_names)
     else:
-        own = keep_layers(copy.deepcopy(taught), student.layers or default_layers(taught))
-        pooling = choose_pooling(recipe.teacher.pooling, teacher, taught)
-    require_usable(own, student.model or teacher, recipe.max_length)
-    head = HeadConfig(len(label_names), pooling, recipe.projection.embedding_dim)
-    require_exportable(EncoderClassifier(own, head), student.model or teacher)
+        encoder = copy_layers(taught, recipe.student.layers or default_layers(taught))
+        student = _student(encoder, pooling, recipe, label_names)
+    model = recipe.student.model or teacher
     if "attentions" in loss.needs:
         require_attention_maps(taught, teacher)
-        require_attention_maps(own, student.model or teacher)
-    loss.check(own, taught, recipe)
+        require_attention_maps(student.encoder, model)
+    loss.check(student.encoder, taught, recipe)
+    del taught  # a large teacher need not be in memory beside the copies of the student
+    require_student(student, model, recipe)
+
+
+def load_own_student(recipe: Recipe, label_names: Sequence[str]) -> EncoderClassifier:
+    """Load the model that the student starts from, and check its files.
+
+    Args:
+        recipe: the recipe of the run, with the student's model.
+        label_names: the labels in order.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        RecipeError: max_length does not fit it.
+    """
+    model = recipe.student.model
+    _check_files(model, recipe.max_length)
+    encoder = load_encoder(model, objectives.build(recipe.objectives).attention)
+    return _student(encoder, choose_pooling(recipe.student.pooling, model, encoder), recipe, label_names)
+
+
+def _student(
+    encoder: PreTrainedModel, pooling: ChosenPooling, recipe: Recipe, label_names: Sequence[str]
+) -> EncoderClassifier:
+    return EncoderClassifier(encoder, HeadConfig(len(label_names), pooling, recipe.projection.embedding_dim))
+
+
+def require_student(student: EncoderClassifier, model: str, recipe: Recipe) -> None:
+    """Check that a student can be trained, saved and exported; for the arguments see `require_exportable`.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    require_usable(student.encoder, model, recipe.max_length)
+    require_exportable(student, model)
 
 
 def _tell_labels(matched: MatchedLabels, label_names: Sequence[str]) -> None:
@@ -94,7 +123,9 @@ def _tell_labels(matched: MatchedLabels, label_names: Sequence[str]) -> None:
         click.echo(f"labels of the teacher that no row has, left out: {', '.join(matched.unused)}", err=True)
 
 
-def _tell_unused_modules(model: str) -> None:
+def _check_files(model: str, max_length: int) -> None:
+    """Check the tokenizer, and tell of modules that are not used."""
+    _check_tokenizer(model, max_length)
     kinds = [module["type"].rsplit(".", 1)[-1] for module in sentence_modules(model)]
     unused = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
     if unused:
@@ -140,14 +171,7 @@ def require_exportable(student: EncoderClassifier, model: str) -> None:
     batch = {name: batch[name] for name in input_names(student.encoder.config)}
     student = student.eval()
     with tempfile.TemporaryDirectory() as name, storage_errors(Path(name), Path(name)):
-        try:
-            student.save(Path(name))
-            again = EncoderClassifier.load(Path(name))
-            with torch.inference_mode():
-                same = all(map(partial(torch.allclose, atol=1e-5), again(**batch), student(**batch)))
-        except ModelError:
-            same = False
-        if not same:
+        if not _same_after_loading(student, Path(name), batch):
             raise ModelError(
                 "the model's layers do not work in other positions",
                 path=model,
@@ -157,6 +181,16 @@ def require_exportable(student: EncoderClassifier, model: str) -> None:
             )
         labels = [str(number) for number in range(student.head.num_labels)]
         require_same_answers(student, export_float32(student, labels, _TOKENS, Path(name)), batch)
+
+
+@torch.inference_mode()
+def _same_after_loading(student: EncoderClassifier, folder: Path, batch: dict[str, Tensor]) -> bool:
+    student.save(folder)
+    try:
+        again = EncoderClassifier.load(folder)
+    except ModelError:
+        return False
+    return all(map(partial(torch.allclose, atol=1e-5), again(**batch), student(**batch)))
 
 
 @torch.inference_mode()

@@ -40,6 +40,11 @@ class RunSplits:
     label_names: tuple[str, ...]
     name: str
 
+    @property
+    def fitted(self) -> dict[str, Split]:
+        """The splits that the run is made from: ``train`` and ``heldout``."""
+        return {"train": self.train, "heldout": self.heldout}
+
 
 def assign(dataset: Dataset, recipe: Recipe, limit: int | None, has_gold: NDArray[np.bool_] | None = None) -> RunSplits:
     """Assign rows to splits and remove duplicates.

@@ -140,8 +140,8 @@ def describe(splits: RunSplits, job: TrainJob, fine_tuned: bool, models: dict[st
         "data": {
             "name": splits.name,
             "text_pair": splits.train.pairs is not None,
-            "rows": {"train": len(splits.train), "heldout": len(splits.heldout)},
-            "sha256": made_from(*(_rows_of(split) for split in (splits.train, splits.heldout))),
+            "rows": {name: len(split) for name, split in splits.fitted.items()},
+            "sha256": made_from(*map(_rows_of, splits.fitted.values())),
         },
         "labels": list(splits.label_names),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
@@ -206,7 +206,7 @@ class Pipeline:
         """Write the rows of train and heldout."""
         with self.run.stage(self.run.data, self.rows_hash) as folder:
             if folder:
-                for name, split in {"train": self.splits.train, "heldout": self.splits.heldout}.items():
+                for name, split in self.splits.fitted.items():
                     write_rows(split, folder / f"{name}.jsonl")
 
     def teacher(self) -> None:
@@ -228,17 +228,20 @@ class Pipeline:
 
     def teacher_outputs(self) -> dict[str, TeacherOutputs]:
         """Compute and cache the teacher's outputs."""
-        splits = {"train": self.splits.train, "heldout": self.splits.heldout}
         with self.run.stage(self.run.teacher_outputs, self.teacher_hash) as folder:
             if folder:
-                teacher = self.load_teacher()
-                config = teacher.encoder.config  # type: ignore[union-attr]
-                for name, split in splits.items():
-                    rows = self._tokens(self.run.teacher, split, config)
-                    result = outputs_of(teacher, rows, f"teacher on {name}")
-                    tensors = {"logits": result.logits, "embeddings": result.embedding}
+                for name, tensors in self.ask_teacher().items():
                     save_file(tensors, str(folder / f"{name}.safetensors"))
         return load_outputs(self.run)
+
+    def ask_teacher(self) -> dict[str, dict[str, Tensor]]:
+        """Return the fields of the teacher's outputs for ``train`` and ``heldout``."""
+        teacher, found = self.load_teacher(), {}
+        for name, split in self.splits.fitted.items():
+            rows = self._tokens(self.run.teacher, split, teacher.encoder.config)  # type: ignore[union-attr]
+            result = outputs_of(teacher, rows, f"teacher on {name}")
+            found[name] = {"logits": result.logits, "embeddings": result.embedding}
+        return found
 
     def cross_fitted(self) -> Tensor:
         """Fit teachers without a fold each, and return their logits of the train rows, [n, c]."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,21 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import LabelError, RecipeError
-from ...runtime.data import Dataset
+from ...runtime.data import Dataset, Split
 from ...runtime.data.assemble import assemble
 from .. import objectives
 from ..modeling.distributed import processes
-from ..modeling.projection import LinearLayer
-from ..recipe import REAUGKD, ObjectiveRecipe, ProjectionRecipe, Recipe
+from ..modeling.projection import LinearLayer, require_reducible
+from ..recipe import REAUGKD, ObjectiveRecipe, Recipe
 from ..tuning.tune import Tuning
-from .model_checks import check_models
+from .model_checks import load_own_student, require_student
 from .run_folder import RunFolder
 from .splits import RunSplits, assign
 from .teacher_file import TeacherFile
-from .teacher_outputs import TeacherOutputs, load_outputs, require_keys
+from .teacher_outputs import TeacherOutputs, require_keys
 from .train import Pipeline, TrainJob, describe, deterministic, fingerprint
 
 
@@ -64,9 +62,7 @@ def train_from_file(file: TeacherFile, scored: Dataset | None, job: TrainJob, ou
             click.echo(note, err=True)
     splits = assign(dataset, job.recipe, job.limit, file.gold >= 0)
     student = job.recipe.student.model
-    # A teacher in a file is no encoder to check, and the objectives that it can serve ask nothing of the student.
-    plain = replace(job.recipe, objectives=REAUGKD, projection=ProjectionRecipe())
-    check_models(student, plain, False, file.label_names)
+    require_student(load_own_student(job.recipe, file.label_names), student, job.recipe)
     models = {"teacher": file.fingerprint, "student": fingerprint(student)}
     run, stages = RunFolder(out), _FromFile(RunFolder(out), splits, job, file, models)
     description = {**describe(splits, job, False, models), "teacher_file": stages.counts()}
@@ -121,6 +117,8 @@ def check_recipe(file: TeacherFile, recipe: Recipe) -> None:
         )
     if not file.has_embeddings:
         require_keys(recipe.retrieval, Path(path))
+    elif recipe.projection.method == "pca":
+        require_reducible(recipe.projection.embedding_dim, file.embeddings.shape[1])
 
 
 class _FromFile(Pipeline):
@@ -134,15 +132,14 @@ class _FromFile(Pipeline):
 
     def counts(self) -> dict[str, Any]:
         """Return what run.json tells of the file."""
-        gold = {name: int((gold >= 0).sum()) for name, gold in self._gold_of().items()}
+        gold = {name: int((self._gold(split) >= 0).sum()) for name, split in self.splits.fitted.items()}
         return {"gold": gold, "embedding_dim": self.file.embeddings.shape[1]}
 
-    def _gold_of(self) -> dict[str, NDArray[np.int64]]:
-        splits = {"train": self.splits.train, "heldout": self.splits.heldout}
-        return {name: self.file.gold[self.file.places(split)] for name, split in splits.items()}
+    def _gold(self, split: Split) -> NDArray[np.int64]:
+        return self.file.gold[self.file.places(split)]
 
     def gold(self) -> NDArray[np.int64]:
-        return self._gold_of()["train"]
+        return self._gold(self.splits.train)
 
     def teacher(self) -> None:
         pass
@@ -150,18 +147,16 @@ class _FromFile(Pipeline):
     def load_teacher(self, attention: str | None = None) -> nn.Module:
         return nn.Identity()  # the student starts from a model of its own
 
-    def teacher_outputs(self) -> dict[str, TeacherOutputs]:
-        with self.run.stage(self.run.teacher_outputs, self.teacher_hash) as folder:
-            if folder:
-                for name, split in {"train": self.splits.train, "heldout": self.splits.heldout}.items():
-                    places = self.file.places(split)
-                    tensors = {
-                        "logits": torch.from_numpy(self.file.logits[places]),
-                        "embeddings": torch.from_numpy(self.file.embeddings[places]),
-                        "gold": torch.from_numpy(self.file.gold[places]),
-                    }
-                    save_file(tensors, str(folder / f"{name}.safetensors"))
-        return load_outputs(self.run)
+    def ask_teacher(self) -> dict[str, dict[str, Tensor]]:
+        answers: dict[str, NDArray[Any]] = {
+            "logits": self.file.logits,
+            "embeddings": self.file.embeddings,
+            "gold": self.file.gold,
+        }
+        return {
+            name: {field: torch.from_numpy(values[self.file.places(split)]) for field, values in answers.items()}
+            for name, split in self.splits.fitted.items()
+        }
 
     def projection(self, outputs: TeacherOutputs) -> LinearLayer:
         if self.file.has_embeddings:

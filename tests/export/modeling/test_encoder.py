@@ -16,7 +16,7 @@ from transformers import BertModel, DistilBertModel, T5Config, T5Model
 from reaugkd.errors import ModelError
 from reaugkd.export.modeling.checkpoint import load_config, load_encoder
 from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig, pool
-from reaugkd.export.modeling.layers import keep_layers, layer_stack
+from reaugkd.export.modeling.layers import copy_layers, keep_layers, layer_stack
 
 
 def inputs_of(*rows: list[int]) -> dict[str, torch.Tensor]:
@@ -144,7 +144,9 @@ def test_exactly_the_chosen_layers_are_kept(tiny_bert: Path, layers: tuple[int, 
     whole = load_encoder(str(tiny_bert)).eval()
     originals = [tinymodels.state_of(layer) for layer in whole.encoder.layer]
     embeddings = tinymodels.state_of(whole.embeddings)
-    cut = keep_layers(load_encoder(str(tiny_bert)), layers).eval()
+    cut = copy_layers(whole, layers).eval()
+    assert all(map(tinymodels.same_states, [layer.state_dict() for layer in whole.encoder.layer], originals))
+    assert not {part.data_ptr() for part in whole.parameters()} & {part.data_ptr() for part in cut.parameters()}
     assert cut.config.num_hidden_layers == len(layers)
     assert len(cut.encoder.layer) == len(layers)
     for kept, layer in zip(cut.encoder.layer, layers, strict=True):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,10 @@ def test_generic_names_are_matched_by_position() -> None:
 def test_names_that_differ_only_in_case_are_distinguished() -> None:
     assert order_of(["us", "US"], ("US", "us")) == [1, 0]
     assert order_of(["us", "US", "it"], ("US", "it")) == [1, 2]
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="no output for Us; "):
         order_of(["us", "US", "it"], ("Us", "it"))
+    with pytest.raises(ModelError, match="no output for us; "):
+        order_of(["US", "it"], ("US", "us"))
 
 
 @pytest.mark.parametrize(
@@ -82,8 +85,9 @@ def test_a_teacher_may_know_more_labels_and_they_may_be_named() -> None:
     matched = match_labels("a-model", config, LABELS)
     assert (matched.order, matched.by_position, matched.unused) == ((2, 3, 1), False, ("news",))
     assert match_labels("a-model", config, LABELS, ["music", "weather", "x", "alarm"]).order == (3, 0, 1)
-    with pytest.raises(ModelError, match="found 3 labels; expected 4"):
-        match_labels("a-model", config, LABELS, LABELS)
+    for given in (LABELS, (*LABELS, "music")):
+        with pytest.raises(ModelError, match=f"found {len(given)} names, 3 of them different; expected 4"):
+            match_labels("a-model", config, LABELS, given)
     assert match_labels("a-model", tinymodels.bert_config(num_labels=3), LABELS).by_position
 
 
@@ -104,12 +108,22 @@ def test_a_classifier_without_its_head_is_refused(tmp_path: Path) -> None:
     for change, missing in (
         (lambda name: None if name.startswith("classifier") else name, "2 missing: classifier.bias, classifier.weight"),
         (lambda name: f"module.{name}", "missing: bert.embeddings"),
+        (lambda name: None if "pooler" in name else name, "2 missing: bert.pooler.dense.bias"),
     ):
         kept = {change(name): value for name, value in weights.items() if change(name)}
         save_file(kept, folder / "model.safetensors", {"format": "pt"})
         with pytest.raises(ModelError, match="lacks weights") as caught:
             load_fine_tuned(str(folder), TeacherRecipe(), LABELS)
         assert missing in str(caught.value.found)
+
+
+def test_a_head_of_another_size_is_refused(tmp_path: Path) -> None:
+    folder = classifier(tmp_path / "teacher", *LABELS)
+    config = json.loads((folder / "config.json").read_text())
+    names = {"id2label": dict(enumerate((*LABELS, "news"))), "label2id": {}}
+    (folder / "config.json").write_text(json.dumps({**config, **names}))
+    with pytest.raises(ModelError, match="2 of another size: classifier"):
+        load_fine_tuned(str(folder), TeacherRecipe(), LABELS)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])

@@ -115,11 +115,12 @@ def test_models_without_token_types_get_none(tiny_bert: Path, types: int | None,
     assert rows.pad == 0
 
 
-def test_the_models_own_padding_id_is_used(tiny_bert: Path) -> None:
-    config = tinymodels.bert_config(pad_token_id=3)
+@pytest.mark.parametrize(("own", "used"), [(3, 3), (None, 0), (-1, 0)])  # some decoders have -1 for none
+def test_the_models_own_padding_id_is_used(tiny_bert: Path, own: int | None, used: int) -> None:
+    config = tinymodels.bert_config(pad_token_id=own)
     rows = token_rows(tiny_bert, tinymodels.make_split(6, 0), config, 24)
     batch = rows.batch(range(6))
-    assert (batch["input_ids"][batch["attention_mask"] == 0] == 3).all()
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == used).all()
 
 
 def test_no_rows(tiny_bert: Path) -> None:

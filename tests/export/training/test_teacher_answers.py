@@ -77,6 +77,15 @@ def test_a_good_teacher_is_accepted(teachers: dict[str, Path], capsys: pytest.Ca
     assert re.search(r"answers 9\d\.\d% of 240 train rows", capsys.readouterr().err)
 
 
+def test_few_right_answers_are_enough(teachers: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Four right answers are within two standard errors of the most frequent label's two, but no reason to refuse."""
+    train = dataset().splits["train"]
+    of_label = [[row for row, found in enumerate(train.labels or ()) if found == label] for label in LABELS]
+    few = train.take([*of_label[0][:2], of_label[1][0], of_label[2][0]])
+    require_right_answers(str(teachers["named"]), tinymodels.tiny_recipe(), few, LABELS)
+    assert "answers 100.0% of 4 train rows" in capsys.readouterr().err
+
+
 def test_a_teacher_that_knows_nothing_is_refused_unless_its_labels_are_given(teachers: dict[str, Path]) -> None:
     with pytest.raises(ModelError, match="no better than the most frequent label"):
         ask(teachers["random"])

@@ -265,8 +265,10 @@ def test_frozen_word_embeddings_keep_the_pretrained_values(
 
 
 def test_a_fine_tuned_teacher_is_used_as_it_is(small_dataset: Dataset, tmp_path: Path) -> None:
-    source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(["Weather", "Alarm", "Music"])))
-    train(small_dataset, TrainJob(str(source), QUICK), tmp_path / "run")
+    names = ("Weather", "Alarm", "Music")
+    source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(names)))
+    recipe = override(QUICK, teacher__labels=names)  # a random classifier is used all the same
+    train(small_dataset, TrainJob(str(source), recipe), tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     assert run.describe()["teacher_is_fine_tuned"] is True
     assert sorted(path.name for path in run.teacher.iterdir()) == ["stage.json", "tokenizer.json"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from support.tiny_models import LABELS
 
 from reaugkd.errors import OutputExistsError, RecipeError, UsageError
 from reaugkd.export import objectives
-from reaugkd.export.recipe import REAUGKD, ObjectiveRecipe, Recipe, RetrievalRecipe, StudentRecipe
+from reaugkd.export.recipe import REAUGKD, ObjectiveRecipe, ProjectionRecipe, Recipe, RetrievalRecipe, StudentRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.training import train as training
 from reaugkd.export.training.finished_run import FinishedRun
@@ -92,9 +93,7 @@ def test_the_student_learns_the_answers(trained: Trained) -> None:
 
 
 def test_a_second_call_touches_nothing_and_another_answer_repeats_the_stages(trained: Trained, tmp_path: Path) -> None:
-    job, file, path = trained[2], trained[3], tmp_path / "run"
-    train_from_file(file, None, job, path)
-    assert contents(path, timed=False) == contents(trained[0], timed=False)
+    job, file, path = trained[2], trained[3], Path(shutil.copytree(trained[0], tmp_path / "run"))
     before = times(path)
     train_from_file(file, None, job, path)
     assert redone(before, times(path)) == set()
@@ -185,6 +184,17 @@ def test_what_needs_a_model_or_embeddings_is_refused_before_any_training(
     file = read(tmp_path / "answers.jsonl")
     with pytest.raises(RecipeError, match=rf"answers.jsonl: .*{match}"):
         train_from_file(file, None, TrainJob("file", override(recipe, **changes)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_embeddings_with_too_few_components_for_the_keys_are_refused_before_any_training(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    file = read(tmp_path / "answers.jsonl", embeddings=True)
+    dim = file.embeddings.shape[1] + 1
+    job = TrainJob("file", override(recipe, projection=ProjectionRecipe("pca", dim)))
+    with pytest.raises(RecipeError, match=f"found embedding_dim {dim}; expected at most"):
+        train_from_file(file, None, job, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

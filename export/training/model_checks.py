@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...errors import ModelError, RecipeError
+from ...kb.storage.atomic import storage_errors
 from .. import objectives
 from ..modeling.checkpoint import ChosenPooling, load_config, load_encoder, sentence_modules
 from ..modeling.encoder import EncoderClassifier, HeadConfig, choose_pooling, require_usable
@@ -42,6 +43,7 @@ def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Se
     Raises:
         ModelError: a model cannot be loaded, used as the recipe asks, or exported.
         RecipeError: max_length, embedding_dim, an objective or --teacher-labels does not fit the models.
+        StorageError: the folder for temporary files is full.
     """
     loss = objectives.build(recipe.objectives)
     if recipe.teacher.labels and not fine_tuned:
@@ -168,7 +170,7 @@ def require_exportable(student: EncoderClassifier, model: str) -> None:
     batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     batch = {name: batch[name] for name in input_names(student.encoder.config)}
     student = student.eval()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, storage_errors(Path(name), Path(name)):
         if not _same_after_loading(student, Path(name), batch):
             raise ModelError(
                 "the model's layers do not work in other positions",

@@ -54,7 +54,8 @@ def prune_tables(
         config.vocab_size = len(subwords.old_ids)
         new_ids = subwords.new_ids()
         for key, value in _token_ids(config).items():
-            setattr(config, key, [new_ids.get(old) for old in value] if isinstance(value, list) else new_ids.get(value))
+            left = [new_ids[old] for old in value if old in new_ids] if isinstance(value, list) else new_ids.get(value)
+            setattr(config, key, left)
         tables[name] = table.weight.detach()[list(subwords.old_ids)]
     if positions is not None:
         config.max_position_embeddings = positions

@@ -48,7 +48,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
     with _claimed(path, Path.touch) as temporary:
-        with _storage_errors(path, temporary), temporary.open(mode, encoding=encoding, newline=newline) as file:
+        with storage_errors(path, temporary), temporary.open(mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -72,7 +72,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     refuse_existing(path)
     with _claimed(path, Path.mkdir) as temporary:
-        with _storage_errors(path, temporary):
+        with storage_errors(path, temporary):
             yield temporary
         with refusals(path):
             # What the umask leaves to others of a new folder, it leaves of a new file too.
@@ -179,8 +179,12 @@ def refusals(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _storage_errors(path: Path, temporary: Path) -> Iterator[None]:
+def storage_errors(path: Path, temporary: Path) -> Iterator[None]:
     """Turn errors of the disk in the caller's block into StorageError; other errors pass through.
+
+    Args:
+        path: the file or folder for the message.
+        temporary: where the block writes.
 
     Raises:
         StorageError: the disk is full, read-only or not permitted.

@@ -14,6 +14,7 @@ from support.tiny_models import LABELS
 
 from reaugkd.errors import DataError, LabelError, ReaugkdError
 from reaugkd.export.modeling.encoder import EncoderClassifier
+from reaugkd.export.recipe_file import override
 from reaugkd.export.study import out_of_domain
 from reaugkd.export.study.out_of_domain import (
     NEIGHBOURS,
@@ -158,7 +159,8 @@ def test_unusable_data_sets_are_refused(splits: dict[str, Split], error: type[Re
 def test_a_teacher_that_came_fine_tuned(small_dataset: Dataset, tmp_path: Path) -> None:
     """Its run has its tokenizer alone."""
     source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
-    train(small_dataset, TrainJob(str(source), QUICK), tmp_path / "run")
+    recipe = override(QUICK, teacher__labels=LABELS)  # it is random, and used all the same
+    train(small_dataset, TrainJob(str(source), recipe), tmp_path / "run")
     other = Dataset("other", {"train": tinymodels.make_split(50, 21), "test": tinymodels.make_split(30, 22)}, LABELS)
     found = out_of_domain_accuracy(RunFolder(tmp_path / "run"), OtherDomain.of(other))
     assert list(found) == ["teacher", "student_fp32"] and all(0 <= value <= 1 for value in found.values())

@@ -84,7 +84,7 @@ def test_special_ids_of_the_configuration_are_renumbered() -> None:
     config = tinymodels.bert_config(pad_token_id=7, bos_token_id=60, cls_token_id=61, eos_token_id=[60, 8], foo_id=9)
     student = tinymodels.student_of(BertModel(config, add_pooling_layer=False))
     made = prune_tables(student, kept([3, 7, 60, 65])).encoder.config
-    assert made.pad_token_id == 1 and made.bos_token_id == 2 and made.eos_token_id == [2, None]
+    assert made.pad_token_id == 1 and made.bos_token_id == 2 and made.eos_token_id == [2]
     assert made.cls_token_id is None and made.foo_id == 9
     assert student.encoder.config.pad_token_id == 7
 

@@ -25,6 +25,7 @@ from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.modeling.projection import LinearLayer
 from reaugkd.export.recipe import RetrievalRecipe
+from reaugkd.export.recipe_file import override
 from reaugkd.export.training.run_folder import RunFolder, read_rows
 from reaugkd.export.training.train import TrainJob, train
 from reaugkd.export.tuning.gating import certify
@@ -230,8 +231,10 @@ def test_pairs(tiny_bert: Path, tmp_path: Path) -> None:
 
 def test_a_teacher_that_came_fine_tuned_labels_them_too(small_dataset: Dataset, tmp_path: Path) -> None:
     """The teacher is loaded from its source, and its outputs have the order of the labels."""
-    source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(["weather", "alarm", "music"])))
-    train(small_dataset, TrainJob(str(source), QUICK), tmp_path / "run")
+    theirs = ("weather", "alarm", "music")
+    source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(theirs)))
+    recipe = override(QUICK, teacher__labels=theirs)  # it is random, and used all the same
+    train(small_dataset, TrainJob(str(source), recipe), tmp_path / "run")
     made = export(tmp_path / "run", tmp_path / "bundle", replace(JOB, extra=NEW))
     model = AutoModelForSequenceClassification.from_pretrained(source).eval()
     rows = tinymodels.tokens_of(NEW.texts, source)

@@ -384,16 +384,3 @@ def test_pairs(tmp_path: Path) -> None:
         answer = runtime.predict(("the song", "play it again"))
         assert answer.label in LABELS
         assert isinstance(answer.neighbours[0].text, tuple)
-
-
-@pytest.mark.parametrize("kind", ["distilbert", "roberta", "classifier"])
-@pytest.mark.slow
-def test_other_kinds_of_models(tmp_path: Path, kind: str) -> None:
-    writers: dict[str, Callable[[Path], Path]] = {
-        "distilbert": tinymodels.write_distilbert,
-        "roberta": tinymodels.write_roberta,
-        "classifier": lambda folder: tinymodels.write_classifier(folder, dict(enumerate(LABELS))),
-    }
-    export(make_run(tmp_path, writers[kind]), tmp_path / "bundle", JOB)
-    with Runtime.open(tmp_path / "bundle") as runtime:
-        assert runtime.predict("please play the song").label in LABELS

@@ -139,8 +139,8 @@ def unknown_calls(page: Path) -> Iterator[str]:
 
 
 def unknown_targets(page: Path) -> Iterator[str]:
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
-    named = re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.M)
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+    named = re.findall(r"(?:`|^)make ([a-z0-9-]+)", page.read_text(encoding="utf-8"), flags=re.M)
     yield from (f"make {target}" for target in named if target not in targets)
 
 

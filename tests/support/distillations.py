@@ -58,7 +58,13 @@ def tiny_targets() -> Targets:
 
 def tiny_teacher() -> EncoderClassifier:
     """A random teacher of four layers."""
-    return tinymodels.tiny_student(embedding_dim=None, seed=4)
+    return with_attention_maps(tinymodels.tiny_student(embedding_dim=None, seed=4))
+
+
+def with_attention_maps(model: EncoderClassifier) -> EncoderClassifier:
+    """Change a model's attention to the implementation that returns its maps."""
+    model.encoder.set_attn_implementation("eager")
+    return model
 
 
 def distilled(
@@ -71,7 +77,7 @@ def distilled(
     load_teacher: Callable[[], nn.Module] = tiny_teacher,
 ) -> EncoderClassifier:
     """The student after its distillation by ``terms``, saved after each step; KilledError in step ``kill_at``."""
-    student = tinymodels.tiny_student(dropout=0.2) if student is None else student
+    student = with_attention_maps(tinymodels.tiny_student(dropout=0.2) if student is None else student)
     recipe = tinymodels.tiny_recipe(objectives=(*terms, ObjectiveRecipe("bomb", 0.0, {"at": kill_at})))
     job = FitJob("student", tinymodels.fast_fit(epochs), 0, "fp32", folder / "checkpoints" / "student.pt", 0.0)
     with pytest.MonkeyPatch.context() as patch:

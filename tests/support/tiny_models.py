@@ -194,7 +194,7 @@ def tiny_recipe(**changes: Any) -> Recipe:
 def tiny_student(num_labels: int = 3, embedding_dim: int | None = 16, seed: int = 0, **head: Any) -> EncoderClassifier:
     """A random encoder with both heads, in evaluation mode."""
     torch.manual_seed(seed)
-    encoder = BertModel(bert_config(attn_implementation="eager"), add_pooling_layer=False)  # with attention maps
+    encoder = BertModel(bert_config(), add_pooling_layer=False)
     return EncoderClassifier(encoder, HeadConfig(num_labels, embedding_dim=embedding_dim, **head)).eval()
 
 

@@ -26,6 +26,7 @@ from ..onnx.export import export_float32, require_same_answers
 from ..onnx.exporters import input_names
 from ..recipe import Recipe
 
+_exportable: set[str] = set()  # architectures that passed `require_exportable`
 _TOKENS = 8  # length of the text on which attention maps are checked
 
 
@@ -155,6 +156,8 @@ def _check_tokenizer(model: str, max_length: int) -> None:
 def require_exportable(student: EncoderClassifier, model: str) -> None:
     """Check that a student is the same after it is saved and loaded, and after it is exported to ONNX.
 
+    Students of the same architecture are checked once in a process: a study trains many of them.
+
     Args:
         student: the student before its distillation; not changed.
         model: the hub id or folder that it starts from, for the error.
@@ -163,6 +166,9 @@ def require_exportable(student: EncoderClassifier, model: str) -> None:
         ModelError: it cannot be loaded or exported, or it then gives other outputs (if the kind of a layer depends on
             its position, as in ModernBERT).
     """
+    architecture = _architecture(student)
+    if architecture in _exportable:
+        return
     count = student.encoder.config.vocab_size
     ids = (torch.arange(3 * _TOKENS).reshape(3, _TOKENS) * 7) % (count - 1) + 1
     mask = torch.ones_like(ids)
@@ -181,6 +187,12 @@ def require_exportable(student: EncoderClassifier, model: str) -> None:
             )
         labels = [str(number) for number in range(student.head.num_labels)]
         require_same_answers(student, export_float32(student, labels, _TOKENS, Path(name)), batch)
+    _exportable.add(architecture)
+
+
+def _architecture(student: EncoderClassifier) -> str:
+    config = {name: value for name, value in student.encoder.config.to_dict().items() if name != "_name_or_path"}
+    return repr((config, student.head, [(name, value.shape) for name, value in student.state_dict().items()]))
 
 
 @torch.inference_mode()

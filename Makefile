@@ -1,5 +1,5 @@
 # make demo       install into .venv, with a pretrained encoder, and show what retrieval adds and costs on real data
-# make test       install into .venv, lint, check types and run the fast tests (about 5 minutes on 2 cores)
+# make test       install into .venv, lint, check types and run the fast tests (about 6 minutes on 2 cores)
 # make test-slow  run the slow tests: killed processes, damaged files, fuzzing, worker processes, the built wheel
 # make test-arm64 try the edge on an emulated ARM processor (skipped without qemu-user-static and mmdebstrap)
 # make test-optimum  compare the default exporter with optimum-onnx, in an environment of its own (.venv-optimum)

@@ -33,7 +33,7 @@ _TOKENS = 8  # length of the text on which attention maps are checked
 def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Sequence[str]) -> None:
     """Check teacher and student before the run folder is made, so that no training is wasted.
 
-    What was decided about labels and tokens is told on stderr.
+    Messages on stderr say how the teacher's labels were matched, and which tokens and modules are left out.
 
     Args:
         teacher: hub id or folder.

@@ -281,7 +281,7 @@ def _state(read: Callable[[], bool]) -> str:
 
 def head_of_table() -> list[str]:
     """Return the first two lines of the table."""
-    names = ("kind", "sample", "`train`, `eval`", "`predict`", "`kb add`", "from a pipe", "what is told")
+    names = ("kind", "sample", "`train`, `eval`", "`predict`", "`kb add`", "from a pipe", "message on standard error")
     return [f"| {' | '.join(names)} |\n", "|---" * len(names) + "|\n"]
 
 

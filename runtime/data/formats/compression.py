@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ....errors import DataError, DependencyError, ReaugkdError, UsageError
-from .source import chunks_of
+from ....errors import DataError, DependencyError, UsageError
+from .source import chunks_of, damage_reported
 
 if TYPE_CHECKING:
     import zipfile
@@ -167,26 +167,13 @@ def _of_a_mac(name: str) -> bool:
     return name.startswith(_MAC_NAMES) or name.endswith(".DS_Store")
 
 
-@contextmanager
-def _damage_reported(source: str) -> Iterator[None]:
-    """Turn the errors of the decompressors into a DataError.
-
-    Raises:
-        ReaugkdError: an error that was reported already.
-        DataError: the file cannot be decompressed.
-    """
-    try:
-        yield
-    except ReaugkdError:
-        raise
-    except Exception as error:  # each library has its own exceptions, without a common base class
-        raise DataError(
-            "the compressed file cannot be read",
-            path=source,
-            found=(str(error).splitlines() or [type(error).__name__])[0],
-            expected="a complete file, without a password",
-            remedy="Copy or compress it again, or give the decompressed file.",
-        ) from error
+def _damage_reported(source: str) -> AbstractContextManager[None]:
+    return damage_reported(
+        source,
+        "the compressed file cannot be read",
+        expected="a complete file, without a password",
+        remedy="Copy or compress it again, or give the decompressed file.",
+    )
 
 
 def _too_large(source: str, size: int, compressed: int) -> DataError:

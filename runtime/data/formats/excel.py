@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
-from ....errors import DataError, DependencyError, ReaugkdError
+from ....errors import DependencyError
 from .compression import require_sane_archive
 from .rows import RawRow, Table, empty_file
-from .source import Source
+from .source import Source, damage_reported
 
 
 def read_excel(source: Source) -> Table:
@@ -60,23 +60,10 @@ def _rows(rows: Iterable[tuple[int, tuple[Any, ...]]], names: tuple[str, ...], s
             yield RawRow(number, dict(zip(names, filled, strict=False)))
 
 
-@contextmanager
-def _damage_reported(source: Source) -> Iterator[None]:
-    """Turn the errors of openpyxl into a DataError.
-
-    Raises:
-        ReaugkdError: an error that was reported already.
-        DataError: the workbook cannot be read.
-    """
-    try:
-        yield
-    except ReaugkdError:
-        raise
-    except Exception as error:  # it lets the errors of zipfile, of the XML parser and of Python through
-        raise DataError(
-            "the workbook cannot be read",
-            path=source.name,
-            found=(str(error).splitlines() or [type(error).__name__])[0],
-            expected="a workbook of Excel 2007 or later (.xlsx)",
-            remedy="Save it again as .xlsx, or as CSV UTF-8.",
-        ) from error
+def _damage_reported(source: Source) -> AbstractContextManager[None]:
+    return damage_reported(
+        source.name,
+        "the workbook cannot be read",
+        expected="a workbook of Excel 2007 or later (.xlsx)",
+        remedy="Save it again as .xlsx, or as CSV UTF-8.",
+    )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+
+from ....errors import DataError, ReaugkdError
 
 CHUNK_BYTES = 64 * 1024
 
@@ -36,6 +39,23 @@ class Source:
     def remark(self, text: str) -> None:
         """Tell how the file is read where that is not the default."""
         self.tell(f"{self.name}: {text}")
+
+
+@contextmanager
+def damage_reported(name: str, message: str, expected: str, remedy: str) -> Iterator[None]:
+    """Turn the errors of a library that reads a file into a DataError with these texts.
+
+    Raises:
+        ReaugkdError: an error that was reported already.
+        DataError: the library cannot read the file.
+    """
+    try:
+        yield
+    except ReaugkdError:
+        raise
+    except Exception as error:  # each library has its own exceptions, without a common base class
+        found = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(message, path=name, found=found, expected=expected, remedy=remedy) from error
 
 
 def chunks_of(stream: BinaryIO) -> Iterator[bytes]:

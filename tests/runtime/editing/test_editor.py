@@ -319,7 +319,7 @@ class TestOthers:
             "        runtime.kb.add(f'jazz {sys.argv[2]} {turn}', 'abc'[turn % 3], who=sys.argv[2], wait=60)\n"
             "        if turn == 5:\n"
             "            try: runtime.kb.compact(who=sys.argv[2], wait=60)\n"
-            "            except UsageError as error: assert 'nothing to fold' in str(error)\n"
+            "            except UsageError as error: assert 'nothing to compact' in str(error)\n"
             "        print(runtime.predict('jazz at noon').label)\n"
         )
         processes = [spawn_python(script, bundle, name) for name in ("one", "two", "three")]

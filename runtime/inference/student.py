@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ...errors import BundleError, ModelError
-from ..bundle.onnx_safety import check_onnx_file
+from ..bundle.onnx_safety import read_onnx_file
 from ..decision.blending import softmax
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
 
@@ -34,14 +34,15 @@ class StudentSession:
     Args:
         path: the model file.
         threads: threads that share one run.
+        model: the checked content of the file; None to read and check it.
 
     Raises:
         BundleError: the model cannot be loaded, or its inputs or outputs are wrong.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, model: bytes | None = None) -> None:
         self.path = path
-        self.session = _session(path, threads)
+        self.session = _session(path, threads, read_onnx_file(path) if model is None else model)
         names = {node.name for node in self.session.get_inputs()}
         outputs = {node.name for node in self.session.get_outputs()}
         if "input_ids" not in names or names - KNOWN_INPUTS or set(OUTPUTS) - outputs:
@@ -107,7 +108,7 @@ class StudentSession:
         logits, embedding = self._outputs(OUTPUTS, encoding)
         return softmax(logits, temperature), embedding
 
-    def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[np.float32]]:
+    def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[Any]]:
         try:
             found = self._run(names, self.feeds(encoding))
         except Exception as error:  # ONNX Runtime's exceptions have no other common base class
@@ -115,9 +116,8 @@ class StudentSession:
         return [output[0] for output in found]
 
 
-def _session(path: Path, threads: int) -> Any:
+def _session(path: Path, threads: int, model: bytes) -> Any:
     onnxruntime = import_onnxruntime()
-    check_onnx_file(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -133,7 +133,7 @@ def _session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(
-            str(path),
+            model,
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=_DISABLED_OPTIMIZERS,

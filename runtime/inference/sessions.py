@@ -1,0 +1,106 @@
+"""The sessions of a bundle's model, each opened when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+from hashlib import sha256
+
+from ...errors import BundleIntegrityError, ReaugkdError
+from ...kb.knowledge_base import KnowledgeBase
+from ..bundle.bundle import MODEL_FILE, Bundle
+from ..bundle.onnx_safety import read_onnx_file
+from .retrieval_session import RetrievalSession
+from .student import StudentSession
+
+
+class Sessions:
+    """Sessions of the student alone, and with the rows of a knowledge base in its graph.
+
+    Runtimes of one bundle share them (`Runtime.with_retrieval`). A session is shared by all Python threads.
+
+    Args:
+        bundle: the bundle, whose files were checked.
+        verify: whether their hashes were checked.
+    """
+
+    def __init__(self, bundle: Bundle, verify: bool = True) -> None:
+        self._bundle, self._verify = bundle, verify
+        self._students: dict[int, StudentSession] = {}
+        self._retrieval: dict[int, RetrievalSession] = {}
+        self._base: KnowledgeBase | None = None
+        self._lock = threading.Lock()
+        self._opening: threading.Thread | None = None
+
+    def student(self, threads: int) -> StudentSession:
+        """The session of the student alone that uses so many threads.
+
+        Raises:
+            BundleError: the model cannot be loaded, or was replaced since the bundle was opened.
+        """
+        with self._lock:
+            if threads not in self._students:
+                self._students[threads] = StudentSession(self._bundle.model_path, threads, self._model())
+                self._bundle.check_links()
+            return self._students[threads]
+
+    def any(self, threads: int) -> StudentSession:
+        """A session that computes the student's logits and embedding: an open one, if there is one."""
+        found = self._retrieval.get(threads) or self._students.get(threads)
+        return self.student(threads) if found is None else found
+
+    def retrieval(self, base: KnowledgeBase, threads: int) -> RetrievalSession | None:
+        """The session with these rows in its graph.
+
+        After a compaction the session of the new rows is opened in a thread of its own; until it is ready, the result
+        is None.
+
+        Raises:
+            BundleError: same as `RetrievalSession`.
+        """
+        if self._base is base and (found := self._retrieval.get(threads)) is not None:
+            return found
+        with self._lock:
+            if self._base is base or self._base is None:
+                if threads not in self._retrieval:
+                    self._retrieval[threads] = self._open(base, threads)
+                    self._base = base
+                return self._retrieval[threads]
+            if self._opening is None or not self._opening.is_alive():
+                self._opening = threading.Thread(target=self._swap, args=(base, tuple(self._retrieval)), daemon=True)
+                self._opening.start()
+        return None
+
+    def wait(self) -> None:
+        """Wait until the session that is being opened is ready; for tests."""
+        opening = self._opening
+        if opening is not None:
+            opening.join()
+
+    def _swap(self, base: KnowledgeBase, threads: tuple[int, ...]) -> None:
+        try:
+            opened = {number: self._open(base, number) for number in threads}
+        except ReaugkdError:  # the files are gone: the next compaction came in between
+            return
+        with self._lock:
+            self._retrieval, self._base = opened, base
+
+    def _open(self, base: KnowledgeBase, threads: int) -> RetrievalSession:
+        manifest, path = self._bundle.manifest, self._bundle.model_path
+        session = RetrievalSession(path, base, manifest.blend, len(manifest.labels), threads, self._model())
+        self._bundle.check_links()
+        return session
+
+    def _model(self) -> bytes:
+        """The model file.
+
+        Raises:
+            BundleIntegrityError: it is not the one whose hash was checked just before the first session was opened.
+            BundleError: it is no usable model.
+        """
+        path, record = self._bundle.model_path, self._bundle.manifest.files[MODEL_FILE]
+        model = read_onnx_file(path)
+        if self._verify and (self._students or self._retrieval) and sha256(model).hexdigest() != record.sha256:
+            raise BundleIntegrityError(
+                "the model was replaced after the bundle was opened", path=path, remedy="Open the bundle again."
+            )
+        return model

@@ -104,7 +104,6 @@ class Opened:
             budget = Budget(settings.budget_ms, _search_cost(parts, self.view.kb, settings.threads))
         self.budget = budget
         self._pipelines: dict[tuple[bool, int], Pipeline] = {}
-        self._waiting = False  # for a session with the rows of the last compaction
 
     def pipeline(self, judging: bool, threads: int) -> Pipeline:
         """The pipeline that answers texts.
@@ -117,9 +116,14 @@ class Opened:
             BundleError: a part of the bundle that it needs is damaged.
         """
         found = self._pipelines.get((judging, threads))
-        if found is None or self._waiting:
+        if found is None:
             found = self._pipelines[judging, threads] = self._built(judging, threads)
         return found
+
+    def prepare_as(self, other: Opened) -> None:
+        """Build the pipelines that another state has."""
+        for judging, threads in tuple(other._pipelines):
+            self.pipeline(judging, threads)
 
     @property
     def retrieves(self) -> bool:
@@ -133,11 +137,9 @@ class Opened:
         # of, and edits may pin rows and add labels, which then have a weight.
         gate, weighs = (None, True) if view.edited or judging else (manifest.gate, has_weight(manifest.blend))
         policy = retrieval_policy(settings.retrieval, len(kb), gate, self.budget, weighs)
-        if policy.off is None and uses_graph(settings, parts, kb):
+        if policy.off is None and uses_graph(settings, parts, kb, judging):
             session = parts.sessions.retrieval(base_of(kb), threads)
-            self._waiting = session is None
-            if session is not None:
-                return GraphPipeline(manifest, parts.tokenizer, session, kb, view.labels)
+            return GraphPipeline(manifest, parts.tokenizer, session, kb, view.labels)
         if policy.off is None:
             base_of(kb).index.load()
             student = parts.sessions.any(threads)
@@ -211,15 +213,16 @@ def open_parts(settings: Settings) -> Parts:
     return parts if unit else replace(parts, unit=False)
 
 
-def uses_graph(settings: Settings, parts: Parts, kb: Searchable) -> bool:
+def uses_graph(settings: Settings, parts: Parts, kb: Searchable, judging: bool) -> bool:
     """Whether the search is part of the run of the model.
 
     Raises:
-        UsageError: it has to be, and cannot.
+        UsageError: it has to be, and there is a gate or a budget.
+        BundleError: it has to be, and the embeddings do not have length 1.
     """
     if settings.search == "usearch":
         return False
-    chosen = settings.retrieval == "gated" or settings.budget_ms is not None
+    chosen = settings.budget_ms is not None or (settings.retrieval == "gated" and not judging)
     if settings.search == "graph":
         if not parts.unit:
             raise BundleError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -17,7 +18,7 @@ from .decision.abstention_goal import Abstain
 from .decision.gating import Gate
 from .inference.inputs import Text
 from .inference.prediction import Prediction
-from .inference.retrieval_policy import RetrievalMode, SearchMethod, checked_mode
+from .inference.retrieval_policy import RetrievalMode, SearchMethod, checked_mode, checked_search
 from .inference.streaming import OnError, checked_on_error, of_this_process, one_by_one, side_by_side
 from .inference.student import StudentSession
 from .inference.tokenizer import TextTokenizer
@@ -50,6 +51,7 @@ class Runtime:
         self._settings = settings
         self._opened: Opened | None = Opened(settings, parts)
         self._statistics = parts.statistics()
+        self._refreshing = threading.Lock()
         self._abstention_policies: dict[tuple[Abstain | str, bool], AbstentionPolicy] = {}
 
     @classmethod
@@ -119,6 +121,11 @@ class Runtime:
         return self._settings.retrieval
 
     @property
+    def search(self) -> SearchMethod | None:
+        """How texts are searched for: ``"graph"`` or ``"usearch"``; None if no text is."""
+        return self._current().pipeline(False, self._settings.threads).search
+
+    @property
     def gate(self) -> Gate | None:
         """The gate of retrieval ``"gated"``; None if the bundle has no gate, or if its knowledge base was edited.
 
@@ -150,13 +157,18 @@ class Runtime:
         """The bundle's tokenizer."""
         return self._current().parts.tokenizer
 
-    def with_retrieval(self, retrieval: RetrievalMode) -> Runtime:
-        """A sibling with another retrieval mode, on the same session and knowledge base; each is closed by itself.
+    def with_retrieval(self, retrieval: RetrievalMode, search: SearchMethod | None = None) -> Runtime:
+        """A sibling with another retrieval mode, on the same knowledge base; each is closed by itself.
+
+        Args:
+            retrieval: same as `open`.
+            search: same as `open`; None for this runtime's.
 
         Raises:
-            UsageError: the mode is unknown, or ``"gated"`` and the bundle has no gate.
+            UsageError: the mode or the search is unknown, or ``"gated"`` and the bundle has no gate.
         """
-        settings = replace(self._settings, retrieval=checked_mode(retrieval))
+        search = self._settings.search if search is None else checked_search(search)
+        settings = replace(self._settings, retrieval=checked_mode(retrieval), search=search)
         return Runtime(settings, self._current().parts)
 
     def predict(self, text: Text, abstain: Abstain | str | None = None) -> Prediction:
@@ -347,13 +359,28 @@ class Runtime:
         return self._refreshed(now)
 
     def _refreshed(self, now: Opened) -> Opened:
-        """The runtime with the latest edits of its knowledge base."""
-        if now.parts.store.current() is now.view:
+        """The runtime with the latest edits of its knowledge base.
+
+        After a compaction one thread opens a session with the new rows. The other threads answer with the state before
+        it, which has the same rows, unless there are newer edits.
+        """
+        view = now.parts.store.current()
+        if view is now.view:
             return now
-        fresh = Opened(self._settings, now.parts, now.budget)
-        if self._opened is now:  # not closed meanwhile
-            self._opened = fresh
-        return fresh
+        same_rows = view.snapshot is not now.view.snapshot and view.head.seq == view.snapshot.seq
+        if not self._refreshing.acquire(blocking=not same_rows):
+            return now
+        try:
+            latest = self._opened
+            if latest is not None and latest.parts is now.parts and latest.view is now.parts.store.view:
+                return latest  # another thread was faster
+            fresh = Opened(self._settings, now.parts, now.budget)
+            fresh.prepare_as(now)
+            if latest is now:  # not closed meanwhile
+                self._opened = fresh
+            return fresh
+        finally:
+            self._refreshing.release()
 
     def _reopen(self, old: Parts) -> Opened:
         """Open the bundle in a forked child, which cannot use its parent's thread pools and locks.
@@ -368,6 +395,7 @@ class Runtime:
                 path=self._settings.path,
                 remedy="Restart the program to use the new bundle.",
             )
-        self._statistics = parts.statistics()  # another thread of the parent may have held the old one's lock
+        # Another thread of the parent may have held the old ones' locks.
+        self._statistics, self._refreshing = parts.statistics(), threading.Lock()
         self._opened = now = Opened(self._settings, parts)
         return now

@@ -64,8 +64,7 @@ class IndexFile:
     dtype: str
     connectivity: int
     data: Bytes
-    _graph: int  # its first byte
-    _entry: tuple[int, int]  # the highest level, and the node where a search starts
+    _graph: int  # the byte where the levels of the nodes begin
 
     @property
     def nbytes(self) -> int:
@@ -97,7 +96,7 @@ class IndexFile:
         Raises:
             BundleIntegrityError: this is no index that usearch can search safely.
         """
-        self._nodes().check(*self._entry)
+        self._nodes().check()
 
     def _nodes(self) -> _Nodes:
         return _Nodes.read(self.path, self.data, self._graph, self.rows, self.connectivity)
@@ -156,8 +155,10 @@ def _checked(path: Path, data: Bytes) -> IndexFile:
     nodes, connectivity, base, highest, entry = _GRAPH.unpack_from(view, graph)
     if nodes != rows or not 0 < connectivity <= _MOST_EDGES or base != 2 * connectivity:
         _refuse(path, f"{nodes} nodes for {rows} keys, {connectivity} and {base} edges")
-    file = IndexFile(path, rows, ndim, dtype, connectivity, data, graph + _GRAPH.size, (highest, entry))
-    file._nodes()
+    file = IndexFile(path, rows, ndim, dtype, connectivity, data, graph + _GRAPH.size)
+    levels = file._nodes().levels
+    if rows and (levels.max() != highest or entry >= rows or levels[entry] != highest):
+        _refuse(path, f"levels up to {levels.max()}, {highest} and row {entry} in its header")
     return file
 
 
@@ -215,7 +216,7 @@ class _Nodes:
             _refuse(self.path, f"rows that are not 0 to {self.rows - 1}, each once")
         return found
 
-    def check(self, highest: int, entry: int) -> None:
+    def check(self) -> None:
         """Check that every edge leads to a node of its level.
 
         Raises:
@@ -223,12 +224,10 @@ class _Nodes:
         """
         if self.rows == 0:
             return
-        levels, most = self.levels, int(self.levels.max())
-        if most != highest or entry >= self.rows or levels[entry] != highest:
-            _refuse(self.path, f"levels up to {most}, {highest} and row {entry} in its header")
         self.numbers()
         self._check_lists(self.starts + 10, 2 * self.connectivity, 0)
-        for level in range(1, highest + 1):
+        levels = self.levels
+        for level in range(1, int(levels.max()) + 1):
             base = 10 + 4 * (1 + 2 * self.connectivity) + (level - 1) * 4 * (1 + self.connectivity)
             self._check_lists(self.starts[levels >= level] + base, self.connectivity, level)
 

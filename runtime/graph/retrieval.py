@@ -37,6 +37,8 @@ SHARES = f"{PREFIX}neighbour_weights"
 """The neighbours' weights [b, min(k, n)], which are no output."""
 STUDENT = f"{PREFIX}student_probabilities"
 """The student's probabilities [b, c]; an output only of a model without an output of its own."""
+SEARCH_NODES = ("DynamicQuantizeMatMul", "MatMul_", "TopK_1")
+"""The beginnings of the names of the nodes that search."""
 
 _BATCH = "batch"
 

@@ -17,7 +17,7 @@ from .inputs import Text, checked_input
 from .neighbours import Neighbours
 from .pipeline import ROUNDING, Clock, Floats, Pipeline
 from .prediction import Prediction
-from .retrieval_policy import RetrievalPolicy
+from .retrieval_policy import RetrievalPolicy, SearchMethod
 from .retrieval_session import RetrievalSession
 from .tokenizer import TextTokenizer
 
@@ -45,6 +45,11 @@ class GraphPipeline(Pipeline):
         self._session, self._tau = session, np.float32(manifest.blend.tau)
         self._blends = session.blends and isinstance(kb, KnowledgeBase)
 
+    @property
+    def search(self) -> SearchMethod:
+        """``"graph"``."""
+        return "graph"
+
     def answer(self, text: Text) -> Prediction:
         """Answer one text; same as `Pipeline.answer`."""
         began = perf_counter_ns()
@@ -54,16 +59,20 @@ class GraphPipeline(Pipeline):
             own, embedding, scaled, rows = self._session.find(encoding)
             ran = perf_counter_ns()
             self._check(embedding)
-            found = self._kb.merge_edits(SearchResult(rows, scaled * self._tau), embedding, self._blend.k)
+            nearest = self._kb.merge_edits(SearchResult(rows, scaled * self._tau), embedding, self._blend.k)
             clock = Clock(began, tokenized, ran, perf_counter_ns())
-            return self._blended(own, found, clock, self._tokenizer.truncated(encoding))
+            return self._blended(own, nearest, clock, self._tokenizer.truncated(encoding))
         answer = self._session.blend(encoding)
         ran = perf_counter_ns()
         own, embedding, scaled, rows = answer.found
         self._check(embedding)
-        found = SearchResult(rows, scaled * self._tau)
+        tau = self._tau
+
+        def found() -> SearchResult:  # most callers do not look at the neighbours, and numpy takes 5 us here
+            return SearchResult(rows, scaled * tau)
+
         if not 0.0 < answer.top < 1.0 + ROUNDING:  # false for NaN
-            raise self._broken(own, found)
+            raise self._broken(own, found())
         return Prediction(
             label=self._labels[answer.best],
             probability=answer.top,
@@ -75,6 +84,7 @@ class GraphPipeline(Pipeline):
             timings=Clock(began, tokenized, ran, ran).timings(),
             labels=self._labels,
             neighbours=Neighbours(self._kb, found, self._blend.tau, self._labels),
+            nearest=scaled.item(0) * float(tau),
             set_thresholds=self._with_neighbours,
             truncated=self._tokenizer.truncated(encoding),
         )
@@ -85,7 +95,9 @@ class GraphPipeline(Pipeline):
         Raises:
             ModelError: it has none.
         """
-        # It has length 1. A length that is zero, infinite or NaN makes every component NaN or 0.
-        first = embedding.item(0)
-        if not first * first > 0.0 and not abs(float(embedding.dot(embedding)) - 1.0) < ROUNDING:
+        # It has length 1. A length that was zero, infinite or NaN made every component NaN or 0.
+        if (
+            not 0.0 < abs(embedding.item(0)) < 1.0 + ROUNDING
+            and not abs(float(embedding.dot(embedding)) - 1.0) < ROUNDING
+        ):
             raise self._no_direction(f"components from {embedding.min()} to {embedding.max()}")

@@ -52,7 +52,7 @@ class Neighbours(Sequence[Neighbour]):
 
     Args:
         kb: the knowledge base that was searched.
-        found: rows and similarities, or a search that returns them.
+        found: rows and similarities, or a function that returns them.
         tau: temperature of the softmax over the similarities.
         labels: names of the labels.
     """

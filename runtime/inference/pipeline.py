@@ -21,7 +21,7 @@ from ..decision.blending import Blended, blend, blend_edited
 from .inputs import Text, checked_input
 from .neighbours import NO_NEIGHBOURS, Neighbours
 from .prediction import Prediction, Timings
-from .retrieval_policy import Reason, RetrievalPolicy
+from .retrieval_policy import Reason, RetrievalPolicy, SearchMethod
 from .student import StudentSession
 from .tokenizer import TextTokenizer
 
@@ -80,6 +80,11 @@ class Pipeline:
         if manifest.abstention is not None and not self._new:  # the sets were fitted for the manifest's labels
             gated = policy.threshold is not None
             self._with_neighbours, self._alone = manifest.abstention.set_thresholds(gated)
+
+    @property
+    def search(self) -> SearchMethod | None:
+        """How it searches; None if it never does."""
+        return "usearch" if self.policy.off is None else None
 
     def answer(self, text: Text) -> Prediction:
         """Answer one text.
@@ -160,6 +165,7 @@ class Pipeline:
             timings=clock.timings(),
             labels=self._labels,
             neighbours=neighbours,
+            nearest=found.similarities.item(0),
             set_thresholds=self._with_neighbours,
             edited=(mix.new, mix.pinned),
             truncated=truncated,

@@ -50,6 +50,7 @@ class Prediction:
             None unless abstention was requested.
         abstention: the signal with the largest part of the score if the text is abstained from, else None.
         set_thresholds: thresholds of the prediction sets; None if the bundle has none for this answer.
+        nearest: the cosine of the most similar neighbour; 0.0 without neighbours.
         edited: the parts of the answer that come from edits: the part on new labels, and the part of a pinned row.
         truncated: whether only the beginning of the text was read: it has more tokens than the bundle's ``max_length``.
     """
@@ -66,6 +67,7 @@ class Prediction:
     neighbours: Neighbours = field(default=NO_NEIGHBOURS, repr=False)
     rejection_score: float | None = None
     abstention: Signal | None = None
+    nearest: float = field(default=0.0, repr=False)
     set_thresholds: PredictionSets | None = field(default=None, repr=False)
     edited: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
     truncated: bool = False

@@ -54,6 +54,7 @@ class RetrievalSession(StudentSession):
         classes: b, the number of labels that the student was trained on.
         threads: threads that share one run.
         model: the content of the model file.
+        profile: same as `StudentSession`.
 
     Attributes:
         blends: whether the run blends too. It does unless edits added labels or pinned rows, before the last
@@ -64,10 +65,17 @@ class RetrievalSession(StudentSession):
     """
 
     def __init__(
-        self, path: Path, kb: KnowledgeBase, config: BlendConfig, classes: int, threads: int, model: bytes
+        self,
+        path: Path,
+        kb: KnowledgeBase,
+        config: BlendConfig,
+        classes: int,
+        threads: int,
+        model: bytes,
+        profile: Path | None = None,
     ) -> None:
         tables, own = tables_of(kb), PROBABILITIES if PROBABILITIES in output_names(model) else None
-        super().__init__(path, threads, retrieval_graph(tables, config, own, classes).appended_to(model))
+        super().__init__(path, threads, retrieval_graph(tables, config, own, classes).appended_to(model), profile)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._weight = None if config.weight is None else WEIGHT
         self._share = config.student_weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from hashlib import sha256
 
-from ...errors import BundleIntegrityError, ReaugkdError
+from ...errors import BundleIntegrityError
 from ...kb.knowledge_base import KnowledgeBase
 from ..bundle.bundle import MODEL_FILE, Bundle
 from ..bundle.onnx_safety import read_onnx_file
@@ -28,8 +28,8 @@ class Sessions:
         self._students: dict[int, StudentSession] = {}
         self._retrieval: dict[int, RetrievalSession] = {}
         self._base: KnowledgeBase | None = None
+        self._opened = False
         self._lock = threading.Lock()
-        self._opening: threading.Thread | None = None
 
     def student(self, threads: int) -> StudentSession:
         """The session of the student alone that uses so many threads.
@@ -48,41 +48,18 @@ class Sessions:
         found = self._retrieval.get(threads) or self._students.get(threads)
         return self.student(threads) if found is None else found
 
-    def retrieval(self, base: KnowledgeBase, threads: int) -> RetrievalSession | None:
-        """The session with these rows in its graph.
-
-        After a compaction the session of the new rows is opened in a thread of its own; until it is ready, the result
-        is None.
+    def retrieval(self, base: KnowledgeBase, threads: int) -> RetrievalSession:
+        """The session with these rows in its graph; after a compaction the first call opens one with the new rows.
 
         Raises:
             BundleError: same as `RetrievalSession`.
         """
-        if self._base is base and (found := self._retrieval.get(threads)) is not None:
-            return found
         with self._lock:
-            if self._base is base or self._base is None:
-                if threads not in self._retrieval:
-                    self._retrieval[threads] = self._open(base, threads)
-                    self._base = base
-                return self._retrieval[threads]
-            if self._opening is None or not self._opening.is_alive():
-                self._opening = threading.Thread(target=self._swap, args=(base, tuple(self._retrieval)), daemon=True)
-                self._opening.start()
-        return None
-
-    def wait(self) -> None:
-        """Wait until the session that is being opened is ready; for tests."""
-        opening = self._opening
-        if opening is not None:
-            opening.join()
-
-    def _swap(self, base: KnowledgeBase, threads: tuple[int, ...]) -> None:
-        try:
-            opened = {number: self._open(base, number) for number in threads}
-        except ReaugkdError:  # the files are gone: the next compaction came in between
-            return
-        with self._lock:
-            self._retrieval, self._base = opened, base
+            if self._base is not base:
+                self._retrieval, self._base = {}, base
+            if threads not in self._retrieval:
+                self._retrieval[threads] = self._open(base, threads)
+            return self._retrieval[threads]
 
     def _open(self, base: KnowledgeBase, threads: int) -> RetrievalSession:
         manifest, path = self._bundle.manifest, self._bundle.model_path
@@ -99,8 +76,9 @@ class Sessions:
         """
         path, record = self._bundle.model_path, self._bundle.manifest.files[MODEL_FILE]
         model = read_onnx_file(path)
-        if self._verify and (self._students or self._retrieval) and sha256(model).hexdigest() != record.sha256:
+        if self._verify and self._opened and sha256(model).hexdigest() != record.sha256:
             raise BundleIntegrityError(
                 "the model was replaced after the bundle was opened", path=path, remedy="Open the bundle again."
             )
+        self._opened = True
         return model

@@ -35,14 +35,15 @@ class StudentSession:
         path: the model file.
         threads: threads that share one run.
         model: the checked content of the file; None to read and check it.
+        profile: first part of the name of a profile, which ``session.end_profiling`` writes; None for no profile.
 
     Raises:
         BundleError: the model cannot be loaded, or its inputs or outputs are wrong.
     """
 
-    def __init__(self, path: Path, threads: int = 1, model: bytes | None = None) -> None:
+    def __init__(self, path: Path, threads: int = 1, model: bytes | None = None, profile: Path | None = None) -> None:
         self.path = path
-        self.session = _session(path, threads, read_onnx_file(path) if model is None else model)
+        self.session = _session(path, threads, read_onnx_file(path) if model is None else model, profile)
         names = {node.name for node in self.session.get_inputs()}
         outputs = {node.name for node in self.session.get_outputs()}
         if "input_ids" not in names or names - KNOWN_INPUTS or set(OUTPUTS) - outputs:
@@ -116,9 +117,11 @@ class StudentSession:
         return [output[0] for output in found]
 
 
-def _session(path: Path, threads: int, model: bytes) -> Any:
+def _session(path: Path, threads: int, model: bytes, profile: Path | None) -> Any:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

@@ -226,7 +226,7 @@ WEIGHTS: dict[str, dict[str, Any]] = {
 
 def require_as_the_runtime(bundle: Path, texts: list[str]) -> set[float]:
     """Assert that ``blend_many`` gives the runtime's answers; returns the student's shares among them."""
-    with Runtime.open(bundle) as runtime:
+    with Runtime.open(bundle, search="usearch") as runtime:
         answers = [runtime.student.run(runtime.tokenizer.encode(text)) for text in texts]
         many = blend_many(
             runtime.knowledge_base,

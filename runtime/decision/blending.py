@@ -110,6 +110,7 @@ def blend_edited(
     weights = softmax(similarities, config.tau)
     labels = soft_labels.astype(np.float32, copy=False)
     retrieved: Floats = (weights / _sum(labels, 1)) @ labels
+    retrieved /= _sum(retrieved)  # exactly 1, as the odds of new labels need it
     mass = min(float(_sum(retrieved[known:])), 1.0)
     old = retrieved[:known] / np.float32(max(1.0 - mass, _LEAST))
     weight = config.weight

@@ -37,6 +37,7 @@ class Graph:
         self._prefix = prefix
         self._parts: list[bytes] = []
         self._constants: set[str] = set()
+        self._domains: set[str] = set()  # beside the default one
         self._nodes = 0
 
     def name(self, name: str) -> str:
@@ -66,7 +67,10 @@ class Graph:
         node = b"".join(_text(1, value) for value in inputs) + b"".join(_text(2, value) for value in outputs)
         node += _text(3, self.name(f"{op}_{self._nodes}")) + _text(4, op)
         node += b"".join(_message(5, _attribute(name, value)) for name, value in attributes.items())
-        self._parts.append(_message(_NODE, node + (_text(7, domain) if domain else b"")))
+        if domain:
+            node += _text(7, domain)
+            self._domains.add(domain)
+        self._parts.append(_message(_NODE, node))
         self._nodes += 1
         return outputs
 
@@ -97,9 +101,9 @@ class Graph:
 
     def appended_to(self, model: bytes) -> bytes:
         """A model with these nodes."""
-        known = MICROSOFT in operator_domains(model)
-        opset = b"" if known else _message(_MODEL_OPSET, _text(1, MICROSOFT) + _number(2, 1))
-        return b"".join([model, _message(_MODEL_GRAPH, b"".join(self._parts)), opset])
+        new = sorted(self._domains - operator_domains(model))
+        opsets = [_message(_MODEL_OPSET, _text(1, domain) + _number(2, 1)) for domain in new]
+        return b"".join([model, _message(_MODEL_GRAPH, b"".join(self._parts)), *opsets])
 
 
 def _varint(value: int) -> bytes:

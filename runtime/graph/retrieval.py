@@ -76,12 +76,18 @@ def retrieval_graph(tables: Tables, config: BlendConfig, own: str | None, classe
     graph.output(SCALED, FLOAT, [_BATCH, k])
     graph.output(ROWS, INT64, [_BATCH, k])
     if own is None:
-        scaled = graph.add("Mul", "logits", graph.number("inverse_temperature", 1 / config.student_temperature))
-        own = graph.add("Softmax", scaled, out="student_probabilities", axis=-1)
-        graph.output(own, FLOAT, [_BATCH, classes])
+        own = add_probabilities(graph, config.student_temperature, classes)
     if tables.num_labels == classes:
         _blend(graph, tables, config, own)
     return graph
+
+
+def add_probabilities(graph: Graph, temperature: float, classes: int | str) -> str:
+    """Add the student's probabilities, softmax(logits / temperature) [b, c], as an output, and return its name."""
+    scaled = graph.add("Mul", "logits", graph.number("inverse_temperature", 1 / temperature))
+    own = graph.add("Softmax", scaled, out="student_probabilities", axis=-1)
+    graph.output(own, FLOAT, [_BATCH, classes])
+    return own
 
 
 def _similarities(graph: Graph, keys: Array, tau: float, integer: bool) -> str:

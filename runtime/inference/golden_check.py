@@ -44,7 +44,7 @@ def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSessi
             )
         temperature = manifest.blend.student_temperature
         try:
-            logits, embedding, probabilities = student.everything(encoding, temperature)
+            logits, embedding, probabilities = student.everything(encoding)
         except ModelError as error:
             message = "the student cannot run a golden text"
             raise BundleError(message, path=bundle.model_path, found=error.found, remedy=_AGAIN) from error

@@ -100,7 +100,7 @@ class Pipeline:
         began = perf_counter_ns()
         encoding = self._tokenizer.encode(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()
-        own, embedding = self._student.answer(encoding, self._blend.student_temperature)
+        own, embedding = self._student.answer(encoding)
         ran = perf_counter_ns()
         truncated = self._tokenizer.truncated(encoding)
         reason = self.policy.reason_to_skip(own.item(own.argmax()), ran - began)

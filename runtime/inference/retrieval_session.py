@@ -13,7 +13,7 @@ from ...errors import BundleError, UsageError
 from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
 from ..bundle.onnx_safety import output_names
 from ..decision.blend_config import BlendConfig
-from ..graph.retrieval import BEST, BLEND, RETRIEVED, ROWS, SCALED, STUDENT, TOP, WEIGHT, Tables, retrieval_graph
+from ..graph.retrieval import BEST, BLEND, RETRIEVED, ROWS, SCALED, TOP, WEIGHT, Tables, retrieval_graph
 from .student import PROBABILITIES, StudentSession
 
 Floats = NDArray[np.float32]
@@ -75,11 +75,12 @@ class RetrievalSession(StudentSession):
         profile: Path | None = None,
     ) -> None:
         tables, own = tables_of(kb), PROBABILITIES if PROBABILITIES in output_names(model) else None
-        super().__init__(path, threads, retrieval_graph(tables, config, own, classes).appended_to(model), profile)
+        model = retrieval_graph(tables, config, own, classes).appended_to(model)
+        super().__init__(path, threads, model, profile=profile)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._weight = None if config.weight is None else WEIGHT
         self._share = config.student_weight
-        self._search = [own or STUDENT, "embedding", SCALED, ROWS]
+        self._search = [self._own, "embedding", SCALED, ROWS]
         self._all = [*self._search, TOP, BEST, BLEND, RETRIEVED, *([] if config.weight is None else [WEIGHT])]
 
     def find(self, encoding: Encoding) -> Found:

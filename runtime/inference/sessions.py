@@ -39,7 +39,9 @@ class Sessions:
         """
         with self._lock:
             if threads not in self._students:
-                self._students[threads] = StudentSession(self._bundle.model_path, threads, self._model())
+                temperature = self._bundle.manifest.blend.student_temperature
+                model = self._model()
+                self._students[threads] = StudentSession(self._bundle.model_path, threads, model, temperature)
                 self._bundle.check_links()
             return self._students[threads]
 

@@ -201,7 +201,7 @@ def test_a_students_broken_embedding_is_an_error_and_no_answer(
 ) -> None:
     """With i8 keys usearch returned the same similarity for every row."""
     with Runtime.open(build_tiny_bundle(tmp_path / "tiny", dtype="i8"), search="usearch") as runtime:
-        probabilities, embedding = runtime.student.answer(runtime.tokenizer.encode("noon"), 1.0)
+        probabilities, embedding = runtime.student.answer(runtime.tokenizer.encode("noon"))
         broken = np.full_like(embedding, bad)
         monkeypatch.setattr(StudentSession, "answer", lambda *_: (probabilities, broken))
         with pytest.raises(ModelError, match=r"embedding is not a number; found an embedding with largest component"):

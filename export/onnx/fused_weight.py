@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ...runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
+from ...errors import UsageError
+from ...runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
 from .nodes import Graph
 
 _TINY = float(np.finfo(np.float32).tiny)  # 0 log 0 is computed as 0 log(tiny) = 0, as in mixture_weight
@@ -30,7 +31,12 @@ def add_weight(
 
     Returns:
         The name of the weight.
+
+    Raises:
+        UsageError: the weight is a `SquaresWeight`.
     """
+    if isinstance(weight, SquaresWeight):
+        raise UsageError("the weight 'squares' cannot be fused yet", remedy="Export with --weight constant.")
     top = graph.add("Gather", similarities, graph.constant("first", np.array([0])), axis=1)
     if isinstance(weight, BucketWeight):
         return _bucket_weight(graph, top, weight)

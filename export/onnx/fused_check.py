@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelError
 from ...runtime.decision.blend_config import BlendConfig
-from ...runtime.decision.mixture_weight import LogisticWeight
+from ...runtime.decision.mixture_weight import LogisticWeight, SquaresWeight
 from ...runtime.inference.inputs import Text, checked_input
 from ...runtime.inference.prediction import Prediction
 from ...runtime.inference.student import StudentSession
@@ -65,7 +65,7 @@ def tolerance(config: BlendConfig) -> float:
     """Return the largest float32 difference between two computations of the same blend."""
     weight = config.weight
     scale = 1.0 / config.tau
-    if isinstance(weight, LogisticWeight):
+    if isinstance(weight, LogisticWeight | SquaresWeight):
         scale += abs(weight.intercept) + 2 * sum(map(abs, weight.coefficients))
     return _TOLERANCE + _ROUNDING * scale
 

@@ -10,10 +10,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...errors import BundleError
+from ...runtime.bundle.onnx_safety import operator_sets
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.graph.retrieval import (
     BEST,
     BLEND,
+    OLDEST_OPSET,
     PREFIX,
     RETRIEVED,
     ROWS,
@@ -27,7 +29,6 @@ from ...runtime.graph.retrieval import (
 from ...runtime.inference.student import PROBABILITIES
 
 METADATA_PREFIX = "reaugkd."
-OLDEST_OPSET = 13
 
 _BATCH = "batch"
 _OWN = "student_probabilities"
@@ -63,10 +64,10 @@ def fused_model(
         BundleError: the student's operator set is too old, or its graph uses a name of the file's outputs.
     """
     before = onnx.load_model_from_string(student)
-    _require_opset(before)
+    _require_opset(operator_sets(student).get("", 0))
     own = PROBABILITIES if any(output.name == PROBABILITIES for output in before.graph.output) else None
     _require_free(before, {*_outputs(1, 1, 1)} - {"logits", "embedding", *([] if own is None else [own])})
-    graph = retrieval_graph(tables, config, own, len(labels), integer)
+    graph = retrieval_graph(tables, config, own, len(labels), operator_sets(student)[""], integer)
     model = onnx.load_model_from_string(graph.appended_to(student))
     _rename(model)
     _finish(model, config, labels)
@@ -140,8 +141,7 @@ def _require_free(student: onnx.ModelProto, names: set[str]) -> None:
         )
 
 
-def _require_opset(student: onnx.ModelProto) -> None:
-    version = max((entry.version for entry in student.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+def _require_opset(version: int) -> None:
     if version < OLDEST_OPSET:
         raise BundleError(
             "the student's ONNX operator set is too old",

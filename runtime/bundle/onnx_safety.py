@@ -36,7 +36,7 @@ _FUNCTIONS = "functions"
 _REFUSED[_FUNCTIONS] = ("the model defines functions", "an encoder with standard operators only")
 _LARGEST = 2**31 - 1  # the largest protocol buffer
 _MOST_FIELDS = 1_000_000  # an encoder of twelve layers has 20,000
-_GRAPH, _OPSET, _OUTPUT, _NAME, _DOMAIN = 7, 8, 12, 1, 1
+_GRAPH, _OPSET, _OUTPUT, _NAME, _DOMAIN, _VERSION = 7, 8, 12, 1, 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -67,10 +67,15 @@ def output_names(model: bytes) -> set[str]:
     return {model[start:stop].decode() for start, stop in _nested(model, values, _NAME)}
 
 
-def operator_domains(model: bytes) -> set[str]:
-    """The domains whose operators a checked model imports; the default domain is the empty text."""
-    opsets = _nested(model, [(0, len(model))], _OPSET)
-    return {model[start:stop].decode() for start, stop in _nested(model, opsets, _DOMAIN)}
+def operator_sets(model: bytes) -> dict[str, int]:
+    """The operators that a checked model imports: domain to version; the default domain is the empty text."""
+    found = {}
+    for start, stop in _nested(model, [(0, len(model))], _OPSET):
+        fields = dict(_fields(model, start, stop))
+        domain, version = fields.get(_DOMAIN, (0, 0)), fields.get(_VERSION, 0)
+        if isinstance(domain, tuple) and isinstance(version, int):
+            found[model[slice(*domain)].decode()] = version
+    return found
 
 
 def _nested(data: bytes, messages: list[tuple[int, int]], number: int) -> list[tuple[int, int]]:

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.onnx_safety import operator_domains
+from ..bundle.onnx_safety import operator_sets
 
 Array = NDArray[np.generic]
+Attribute = int | float | str | list[int]
 
 FLOAT, INT64, DOUBLE = 1, 7, 11
 _TYPES = {"float32": FLOAT, "uint8": 2, "int8": 3, "uint16": 4, "int64": INT64, "float16": 10, "float64": DOUBLE}
 _MODEL_GRAPH, _MODEL_OPSET = 7, 8
 _NODE, _INITIALIZER, _OUTPUT = 1, 5, 12
-_ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_STRING = 1, 2, 3
+_ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_STRING, _ATTRIBUTE_INTS = 1, 2, 3, 7
 _VARINT, _BYTES, _FIXED32 = 0, 2, 5
 MICROSOFT = "com.microsoft"
 
@@ -31,10 +32,11 @@ class Graph:
 
     Args:
         prefix: prefix of all names, so that they differ from the model's own.
+        opset: the model's version of the default domain's operators; at least 13.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, prefix: str, opset: int = 13) -> None:
+        self._prefix, self._opset = prefix, opset
         self._parts: list[bytes] = []
         self._constants: set[str] = set()
         self._domains: set[str] = set()  # beside the default one
@@ -44,7 +46,7 @@ class Graph:
         """A name with the prefix."""
         return self._prefix + name
 
-    def add(self, op: str, *inputs: str, out: str = "", domain: str = "", **attributes: int | float | str) -> str:
+    def add(self, op: str, *inputs: str, out: str = "", domain: str = "", **attributes: Attribute) -> str:
         """Add a node with one output.
 
         Args:
@@ -60,7 +62,7 @@ class Graph:
         return self.add_several(op, *inputs, out=[out or f"{op}_{self._nodes}"], domain=domain, **attributes)[0]
 
     def add_several(
-        self, op: str, *inputs: str, out: Sequence[str], domain: str = "", **attributes: int | float | str
+        self, op: str, *inputs: str, out: Sequence[str], domain: str = "", **attributes: Attribute
     ) -> list[str]:
         """Add a node with the outputs ``out``; returns their names with the prefix."""
         outputs = [self.name(name) for name in out]
@@ -93,6 +95,12 @@ class Graph:
         """Add a conversion of a value to another type."""
         return self.add("Cast", value, to=kind)
 
+    def squares(self, value: str) -> str:
+        """Add the sum of squares over the second axis, which keeps length 1."""
+        if self._opset >= 18:
+            return self.add("ReduceSumSquare", value, self.constant("axis", np.array([1])), keepdims=1)
+        return self.add("ReduceSumSquare", value, axes=[1], keepdims=1)
+
     def output(self, name: str, kind: int, shape: Sequence[int | str]) -> None:
         """Make a value an output of the model; a size is a number or a name."""
         sizes = b"".join(_message(1, _text(2, size) if isinstance(size, str) else _number(1, size)) for size in shape)
@@ -101,7 +109,7 @@ class Graph:
 
     def appended_to(self, model: bytes) -> bytes:
         """A model with these nodes."""
-        new = sorted(self._domains - operator_domains(model))
+        new = sorted(self._domains - operator_sets(model).keys())
         opsets = [_message(_MODEL_OPSET, _text(1, domain) + _number(2, 1)) for domain in new]
         return b"".join([model, _message(_MODEL_GRAPH, b"".join(self._parts)), *opsets])
 
@@ -128,9 +136,11 @@ def _text(field: int, value: str) -> bytes:
     return _message(field, value.encode())
 
 
-def _attribute(name: str, value: int | float | str) -> bytes:
+def _attribute(name: str, value: Attribute) -> bytes:
     if isinstance(value, str):
         content, kind = _text(4, value), _ATTRIBUTE_STRING
+    elif isinstance(value, list):
+        content, kind = b"".join(_number(8, one) for one in value), _ATTRIBUTE_INTS
     elif isinstance(value, int):
         content, kind = _number(3, value), _ATTRIBUTE_INT
     else:

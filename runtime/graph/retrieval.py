@@ -23,6 +23,8 @@ from .builder import FLOAT, INT64, MICROSOFT, Array, Graph
 from .weight_nodes import add_weight
 
 PREFIX = "reaugkd/"
+OLDEST_OPSET = 13
+"""The oldest version of ONNX's operators that the nodes work with."""
 TOP, BEST = f"{PREFIX}top", f"{PREFIX}best"
 """The largest probability of the blend [b, 1], and its class, int64 [b, 1]."""
 BLEND = f"{PREFIX}probabilities"
@@ -59,7 +61,9 @@ class Tables:
     num_labels: int
 
 
-def retrieval_graph(tables: Tables, config: BlendConfig, own: str | None, classes: int, integer: bool = True) -> Graph:
+def retrieval_graph(
+    tables: Tables, config: BlendConfig, own: str | None, classes: int, opset: int, integer: bool = True
+) -> Graph:
     """The nodes after a student with the outputs ``logits`` [b, c] and ``embedding`` [b, d].
 
     Args:
@@ -67,10 +71,11 @@ def retrieval_graph(tables: Tables, config: BlendConfig, own: str | None, classe
         config: k, tau, the weight and the student's temperature.
         own: name of the student's probabilities [b, c]; None to compute them from the logits.
         classes: the classes that the student was trained on. If the soft labels have more, only search is added.
+        opset: the student's version of the default domain's operators; at least 13.
         integer: whether int8 keys are multiplied as integers. It is three times as fast as in float32, and exact only
             if the processor has VNNI, or the session has ``session.x64quantprecision``.
     """
-    graph, k = Graph(PREFIX), min(config.k, len(tables.keys))
+    graph, k = Graph(PREFIX, opset), min(config.k, len(tables.keys))
     scaled = _similarities(graph, tables.keys, config.tau, integer)
     graph.add_several("TopK", scaled, graph.constant("k", np.array([k])), out=["scaled_similarities", "rows"], axis=-1)
     graph.output(SCALED, FLOAT, [_BATCH, k])

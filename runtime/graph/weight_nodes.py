@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decision.blend_config import BlendConfig
-from ..decision.mixture_weight import BucketWeight, LogisticWeight
+from ..decision.mixture_weight import BucketWeight, LogisticWeight, SquaresWeight
 from .builder import INT64, Graph
 
 _TINY = float(np.finfo(np.float32).tiny)  # 0 log 0 is computed as 0 log(tiny) = 0, as in mixture_weight
@@ -33,6 +33,8 @@ def add_weight(graph: Graph, student: str, retrieved: str, scaled: str, config: 
     assert weight is not None
     if isinstance(weight, BucketWeight):
         return _bucket_weight(graph, scaled, weight, tau)
+    if isinstance(weight, SquaresWeight):
+        return _squares_weight(graph, student, retrieved, scaled, weight, config)
     return _logistic_weight(graph, student, retrieved, scaled, weight, tau, classes)
 
 
@@ -53,6 +55,21 @@ def rounded_up(edges: Sequence[float]) -> NDArray[np.float32]:
     return np.where(narrow < wide, np.nextafter(narrow, np.float32(np.inf)), narrow)
 
 
+def _squares_weight(
+    graph: Graph, student: str, retrieved: str, scaled: str, weight: SquaresWeight, config: BlendConfig
+) -> str:
+    """Five nodes: of the similarities, all but the first have the coefficient 0."""
+    by_top, by_student, by_retrieved = weight.coefficients
+    features = graph.add("Concat", graph.squares(student), graph.squares(retrieved), scaled, axis=1)
+    return _sigmoid(graph, features, [by_student, by_retrieved, by_top * config.tau], weight.intercept)
+
+
+def _sigmoid(graph: Graph, features: str, coefficients: list[float], intercept: float) -> str:
+    column = graph.constant("coefficients", np.array(coefficients, np.float32)[:, np.newaxis])
+    score = graph.add("Gemm", features, column, graph.constant("intercept", np.array([intercept], np.float32)))
+    return graph.add("Sigmoid", score, out="student_weight")
+
+
 def _logistic_weight(
     graph: Graph, student: str, retrieved: str, scaled: str, weight: LogisticWeight, tau: float, classes: int
 ) -> str:
@@ -62,11 +79,7 @@ def _logistic_weight(
     agree = graph.add("Equal", _best(graph, student), _best(graph, retrieved))
     terms = [ends, _negative_entropy(graph, student), _negative_entropy(graph, retrieved), graph.cast(agree)]
     coefficients = [(by_top + by_gap) * tau, -by_gap * tau, -by_student / most, -by_retrieved / most, by_agreement]
-    column = graph.constant("coefficients", np.array(coefficients, np.float32)[:, np.newaxis])
-    score = graph.add("MatMul", graph.add("Concat", *terms, axis=1), column)
-    return graph.add(
-        "Sigmoid", graph.add("Add", score, graph.number("intercept", weight.intercept)), out="student_weight"
-    )
+    return _sigmoid(graph, graph.add("Concat", *terms, axis=1), coefficients, weight.intercept)
 
 
 def _best(graph: Graph, probabilities: str) -> str:

@@ -11,9 +11,9 @@ from tokenizers import Encoding
 
 from ...errors import BundleError, UsageError
 from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
-from ..bundle.onnx_safety import output_names
+from ..bundle.onnx_safety import operator_sets, output_names
 from ..decision.blend_config import BlendConfig
-from ..graph.retrieval import BEST, BLEND, RETRIEVED, ROWS, SCALED, TOP, WEIGHT, Tables, retrieval_graph
+from ..graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, TOP, WEIGHT, Tables, retrieval_graph
 from .student import PROBABILITIES, StudentSession
 
 Floats = NDArray[np.float32]
@@ -75,7 +75,8 @@ class RetrievalSession(StudentSession):
         profile: Path | None = None,
     ) -> None:
         tables, own = tables_of(kb), PROBABILITIES if PROBABILITIES in output_names(model) else None
-        model = retrieval_graph(tables, config, own, classes).appended_to(model)
+        opset = operator_sets(model).get("", OLDEST_OPSET)
+        model = retrieval_graph(tables, config, own, classes, opset).appended_to(model)
         super().__init__(path, threads, model, profile=profile)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._weight = None if config.weight is None else WEIGHT

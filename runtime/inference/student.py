@@ -54,8 +54,8 @@ class StudentSession:
     ) -> None:
         self.path = path
         model = read_onnx_file(path) if model is None else model
-        outputs = output_names(model)
-        if "logits" in outputs and not {PROBABILITIES, STUDENT} & outputs:
+        named = output_names(model)
+        if set(OUTPUTS) <= named and not {PROBABILITIES, STUDENT} & named:
             graph = Graph(PREFIX)
             add_probabilities(graph, temperature, "classes")
             model = graph.appended_to(model)

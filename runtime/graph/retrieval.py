@@ -83,7 +83,7 @@ def retrieval_graph(
     if own is None:
         own = add_probabilities(graph, config.student_temperature, classes)
     if tables.num_labels == classes:
-        _blend(graph, tables, config, own)
+        _blend(graph, tables, config, own, k)
     return graph
 
 
@@ -115,7 +115,7 @@ def _inverse_lengths(keys: Array) -> NDArray[np.float32]:
     return inverse.astype(np.float32)
 
 
-def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str) -> None:
+def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str, k: int) -> None:
     classes = tables.num_labels
     weights = graph.add("Softmax", SCALED, out="neighbour_weights", axis=-1)
     axis = graph.constant("axis", np.array([1]))
@@ -128,7 +128,7 @@ def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str) -> None:
         mine = graph.add("Mul", own, graph.number("weight", share))
         parts = mine, graph.add("Mul", retrieved, graph.number("rest", 1.0 - share))
     else:
-        weight = add_weight(graph, own, retrieved, SCALED, config, classes)
+        weight = add_weight(graph, own, retrieved, SCALED, config, classes, k)
         graph.output(weight, FLOAT, [_BATCH, 1])
         parts = retrieved, graph.add("Mul", weight, graph.add("Sub", own, retrieved))
     blend = graph.add("Add", *parts, out="probabilities")

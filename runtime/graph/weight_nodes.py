@@ -15,7 +15,9 @@ from .builder import INT64, Graph
 _TINY = float(np.finfo(np.float32).tiny)  # 0 log 0 is computed as 0 log(tiny) = 0, as in mixture_weight
 
 
-def add_weight(graph: Graph, student: str, retrieved: str, scaled: str, config: BlendConfig, classes: int) -> str:
+def add_weight(
+    graph: Graph, student: str, retrieved: str, scaled: str, config: BlendConfig, classes: int, k: int
+) -> str:
     """Add nodes that compute the mixture weight.
 
     Args:
@@ -25,6 +27,7 @@ def add_weight(graph: Graph, student: str, retrieved: str, scaled: str, config: 
         scaled: name of the neighbours' similarities, divided by tau, [b, k], descending.
         config: the weight, which is no constant, and tau.
         classes: number of classes, c.
+        k: number of neighbours.
 
     Returns:
         The name of the weight, float32 [b, 1].
@@ -34,7 +37,7 @@ def add_weight(graph: Graph, student: str, retrieved: str, scaled: str, config: 
     if isinstance(weight, BucketWeight):
         return _bucket_weight(graph, scaled, weight, tau)
     if isinstance(weight, SquaresWeight):
-        return _squares_weight(graph, student, retrieved, scaled, weight, config)
+        return _squares_weight(graph, student, retrieved, scaled, weight, config.tau, k)
     return _logistic_weight(graph, student, retrieved, scaled, weight, tau, classes)
 
 
@@ -56,12 +59,12 @@ def rounded_up(edges: Sequence[float]) -> NDArray[np.float32]:
 
 
 def _squares_weight(
-    graph: Graph, student: str, retrieved: str, scaled: str, weight: SquaresWeight, config: BlendConfig
+    graph: Graph, student: str, retrieved: str, scaled: str, weight: SquaresWeight, tau: float, k: int
 ) -> str:
-    """Five nodes: of the similarities, all but the first have the coefficient 0."""
+    """Five nodes: all similarities but the first have the coefficient 0."""
     by_top, by_student, by_retrieved = weight.coefficients
     features = graph.add("Concat", graph.squares(student), graph.squares(retrieved), scaled, axis=1)
-    return _sigmoid(graph, features, [by_student, by_retrieved, by_top * config.tau], weight.intercept)
+    return _sigmoid(graph, features, [by_student, by_retrieved, by_top * tau, *[0.0] * (k - 1)], weight.intercept)
 
 
 def _sigmoid(graph: Graph, features: str, coefficients: list[float], intercept: float) -> str:

@@ -114,7 +114,8 @@ class InterleavedTimer:
         order = visits(len(self.inputs), samples, self._seed)
         taken = interleave(self.tasks(), order, seed=self._seed, clock=self._clock, after=note)
         stages = {name: _stages(timings[:, i], taken[:, i]) for i, name in enumerate(names) if name != SESSION_RUN}
-        del stages[STUDENT]["search"]
+        for name in [STUDENT, *(name for name in (BLEND,) if USEARCH in names)]:
+            del stages[name]["search"]  # it has none, or it is part of the run
         share = float(retrieved[:, names.index(GATED)].mean()) if GATED in names else None
         return RoundTimes({name: taken[:, i] for i, name in enumerate(names)}, stages, share)
 

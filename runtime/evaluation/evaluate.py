@@ -133,24 +133,26 @@ def _predict(runtime: Runtime, split: Split, progress: Progress | None) -> tuple
     """Return the probabilities of the bundle's three systems from one pass, and the share of rows with neighbours."""
     n, classes = len(split), len(runtime.labels)
     student, neighbours, blended = (np.zeros((n, classes)) for _ in range(3))
-    retrieved = blends = 0
+    retrieved = 0
     for row, prediction in enumerate(runtime.predict_many(split.inputs(), on_error="return")):
         if isinstance(prediction, ReaugkdError):
             # Skipping the row would change the test set, so fail and name the row.
             raise prediction.at(path=split.source, row=split.rows[row]) from prediction
         student[row] = prediction.student_probabilities
         blended[row] = prediction.probabilities
-        if prediction.retrieval_probabilities is not None:
-            neighbours[row] = prediction.retrieval_probabilities
+        found = prediction.retrieval_probabilities
+        if prediction.reason == "weight":  # they are no part of the answer, and scored all the same
+            found = prediction.neighbours.probabilities()
+        if found is not None:
+            neighbours[row] = found
             retrieved += 1
-        blends += prediction.retrieved or prediction.reason == "weight"
         if progress is not None:
             progress(row + 1, n)
     probabilities = {STUDENT: student}
     if retrieved == n:
         # The neighbours alone can be scored only if every row has them.
         probabilities[RETRIEVAL] = neighbours
-    if blends:
+    if retrieved:
         probabilities[BLEND] = blended
     return probabilities, retrieved / n
 

@@ -94,6 +94,12 @@ class Neighbours(Sequence[Neighbour]):
         """Shares of the retrieved probabilities, float32 [k]."""
         return softmax(self.similarities, self._tau) if len(self) else self.similarities
 
+    def probabilities(self) -> NDArray[np.float32]:
+        """Their own probabilities, float32 [c]: the weighted mean of their soft labels."""
+        labels = np.array([near.soft_label for near in self])
+        found: NDArray[np.float32] = self.weights / labels.sum(axis=1) @ labels
+        return found
+
     def _searched(self) -> SearchResult:
         found = self._found
         if not isinstance(found, SearchResult):

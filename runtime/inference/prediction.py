@@ -39,7 +39,7 @@ class Prediction:
         probability: its probability.
         probabilities: float32 [c], the blend, in the order of ``labels``.
         student_probabilities: float32 [c], the student's own.
-        retrieval_probabilities: float32 [c], the neighbours' own; None without neighbours.
+        retrieval_probabilities: float32 [c], the neighbours' own; None if they are no part of the answer.
         reason: why nothing was retrieved; None with neighbours.
         student_weight: the student's share of this answer, 0 to 1; 1.0 without neighbours.
         timings: microseconds in each stage.
@@ -139,6 +139,8 @@ class Prediction:
             }
         if explain:
             retrieved = self.retrieval_probabilities
+            if retrieved is None and self.neighbours:
+                retrieved = self.neighbours.probabilities()
             record["student_weight"] = self.student_weight
             record["student_probabilities"] = self._named(self.student_probabilities)
             record["retrieval_probabilities"] = None if retrieved is None else self._named(retrieved)

@@ -63,8 +63,9 @@ def test_a_prediction_is_tokenize_run_search_blend(runtime: Runtime, search: Sea
         got = searching.predict(text)
         logits, embedding = runtime.student.run(runtime.tokenizer.encode(text))
         cosines = keys @ embedding / np.linalg.norm(keys, axis=1)
-        rows, similarities = np.argsort(-cosines, kind="stable")[: config.k], got.similarities
+        rows, similarities = got.neighbours.rows, got.similarities
         np.testing.assert_allclose(similarities, cosines[rows], atol=SEARCHES[search])
+        np.testing.assert_allclose(similarities, -np.sort(-cosines)[: config.k], atol=SEARCHES[search])
         exponents = np.exp(logits.astype(np.float64) / config.student_temperature)
         student = exponents / exponents.sum()
         weights = np.exp(similarities.astype(np.float64) / config.tau)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
@@ -82,14 +83,14 @@ class TestPredictToAFile:
 
         def begin(self: VectorIndex, *arguments: Any) -> None:
             original(self, *arguments)
-            self._search_many = cut_short
+            self._built = SimpleNamespace(search_many=cut_short)
 
         monkeypatch.setattr(VectorIndex, "__init__", begin)
         before = signal.signal(number, signal.SIG_DFL)  # under nohup it is ignored, and stays so
         request.addfinalizer(lambda: signal.signal(number, before))
         done = call("predict", edge_bundle, "noon", "--no-retrieval")
         assert done.code == 0
-        done = call("predict", edge_bundle, "noon")
+        done = call("predict", edge_bundle, "noon", "--search", "usearch")
         word = "terminated" if number == signal.SIGTERM else "hung up"
         assert (done.code, done.out, done.err) == (code, "", f"{word}: no partial files were left\n")
 

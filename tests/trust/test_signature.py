@@ -379,7 +379,14 @@ def test_the_processes_of_bench_require_it_too(signed: Path, keys: Path) -> None
     from reaugkd import ReaugkdError
     from reaugkd.runtime.benchmark.cold_start import measure_process
 
-    orders = {"kind": "runtime", "path": str(signed), "threads": 1, "retrieval": "always", "texts": ["noon"]}
+    orders = {
+        "kind": "runtime",
+        "path": str(signed),
+        "threads": 1,
+        "retrieval": "always",
+        "search": "auto",
+        "texts": ["noon"],
+    }
     mine, other = (read_public_key(keys / f"{name}.pub.pem").raw.hex() for name in ("mine", "other"))
     assert measure_process({**orders, "signer": mine})["open_ms"]
     with pytest.raises(ReaugkdError, match="signed by another key"):

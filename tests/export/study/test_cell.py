@@ -158,7 +158,7 @@ def test_every_system_has_a_result(done: Done) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_its_metrics_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_path: Path, variant: str) -> None:
-    """Exported from the cell's run by the variant's recipe, and asked row by row by the runtime."""
+    """Exported from the cell's run by the variant's recipe, and asked row by row, with the same search."""
     extra = None
     if variant == KB_REST:
         extra = assign(load_local(str(done.data / "data"), None, Columns()), done.cell.settings, 120).beyond
@@ -166,7 +166,7 @@ def test_its_metrics_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_pat
     job = ExportJob(detect_target(), allow_quality_loss=True, retrieval=VARIANTS[variant], extra=extra)
     manifest = export(done.run.path, tmp_path / "bundle", job).manifest
     teacher = run_probabilities(done.run.path, test_rows, LABELS)["teacher"]
-    with Runtime.open(tmp_path / "bundle") as runtime:
+    with Runtime.open(tmp_path / "bundle", search="usearch") as runtime:
         answers = predict_split(runtime, test_rows)
         fidelity = evaluate_with_run(done.run.path, runtime, test_rows).fidelity
     assert fidelity is not None

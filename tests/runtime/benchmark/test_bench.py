@@ -18,7 +18,7 @@ from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.runtime import Runtime
 
 SHORT = BenchSettings(samples=20, warmup=2, passes=1, processes=0)
-SYSTEMS = ("session_run", "student", "student+retrieval")
+SYSTEMS = ("session_run", "student", "student+retrieval", "student+usearch")
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,12 @@ def test_the_json_for_scripts(report: BenchReport) -> None:
     for name in SYSTEMS:
         system = found[name]
         assert 0 < system["p50_us"] <= system["p95_us"] <= system["p99_us"]
-    assert set(found["student+retrieval"]["stages"]) == {"tokenize", "run", "search", "blend", "rest"}
-    assert set(found["student"]["stages"]) == {"tokenize", "run", "blend", "rest"}
+    assert set(found["student+usearch"]["stages"]) == {"tokenize", "run", "search", "blend", "rest"}
+    for name in ("student", "student+retrieval"):
+        assert set(found[name]["stages"]) == {"tokenize", "run", "blend", "rest"}
     assert "stages" not in found["session_run"]
-    for stage in found["student+retrieval"]["stages"].values():
+    assert set(found["graph_stages"]) == {"student", "search", "blend"}
+    for stage in found["student+usearch"]["stages"].values():
         assert 0 < stage["p50_us"] <= stage["p95_us"] <= stage["p99_us"]
     assert {"p50_percent", "p95_percent", "p50_us", "ci95_percent"} <= set(found["overhead"])
     low, high = found["overhead"]["ci95_percent"]
@@ -49,7 +51,8 @@ def test_the_json_for_scripts(report: BenchReport) -> None:
     assert found["overhead"]["p50_us"] == pytest.approx(overhead)
     assert found["overhead"]["p50_percent"] == pytest.approx(100 * overhead / p50["student"])
     assert found["runtime_overhead"]["p50_us"] == pytest.approx(p50["student"] - p50["session_run"])
-    assert set(found["throughput_per_s"]) == {"student", "student+retrieval"}
+    assert set(found["throughput_per_s"]) == set(SYSTEMS[1:])
+    assert found["setting"]["search"] == "graph"
     assert found["setting"]["samples"] == 40
     assert found["setting"]["knowledge_base_rows"] == 64
     assert found["host"]["versions"]["onnxruntime"]
@@ -81,7 +84,7 @@ def test_fresh_processes_are_measured(report: BenchReport) -> None:
     assert found["cold_start_ms"] == whole.import_ms + whole.open_ms + whole.first_answer_ms > 0
     assert found["rss_mb"] == whole.rss_mb
     if whole.rss_mb is not None and session.rss_mb is not None:
-        # The runtime has all that the bare session has, and tokenizers and usearch besides.
+        # The runtime has all that the bare session has, and tokenizers besides.
         assert 10 < session.rss_mb < whole.rss_mb < 1000
 
 
@@ -122,16 +125,13 @@ def test_the_statistics_are_the_clocks(bundle: Path) -> None:
         assert [found[name][quantile] for quantile in ("p50_us", "p95_us", "p99_us")] == [1.0, 1.0, 1.0]
     assert found["overhead"]["p50_percent"] == found["overhead"]["p50_us"] == 0.0
     assert found["overhead"]["ci95_percent"] == [0.0, 0.0]
-    assert found["throughput_per_s"] == {
-        "student": TEXTS_PER_PASS * 1e6,
-        "student+retrieval": TEXTS_PER_PASS * 1e6,
-    }
+    assert found["throughput_per_s"] == dict.fromkeys(SYSTEMS[1:], TEXTS_PER_PASS * 1e6)
 
 
 @pytest.mark.slow
 def test_the_time_given_decides_how_many_visits(bundle: Path) -> None:
     class Slow:
-        """A millisecond a look: three runs of a millisecond a visit."""
+        """A millisecond a look: four runs of a millisecond a visit."""
 
         now = 0
 
@@ -143,7 +143,7 @@ def test_the_time_given_decides_how_many_visits(bundle: Path) -> None:
         settings = BenchSettings(seconds=seconds, warmup=3, passes=1, processes=0)
         return int(bench(bundle, settings=settings, clock=Slow()).setting["samples"])
 
-    assert samples(1.5) == 500
+    assert samples(2) == 500
     assert samples(0) == 200  # never fewer: a p99 needs them
     assert _fitting(float("inf"), 100.0) == MOST_SAMPLES
 
@@ -232,7 +232,14 @@ def test_settings_out_of_range(wrong: dict[str, float]) -> None:
 
 
 def test_a_failed_process_reports_its_error(tmp_path: Path) -> None:
-    request = {"kind": "runtime", "path": str(tmp_path / "gone"), "threads": 1, "retrieval": "always", "texts": ["a"]}
+    request = {
+        "kind": "runtime",
+        "path": str(tmp_path / "gone"),
+        "threads": 1,
+        "retrieval": "always",
+        "search": "auto",
+        "texts": ["a"],
+    }
     with pytest.raises(ReaugkdError, match="no bundle"):
         measure_process(request)
 

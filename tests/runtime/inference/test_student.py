@@ -63,8 +63,9 @@ def test_the_session_has_the_threads_it_was_given_and_does_not_spin(
 
 
 def identity(path: Path, inputs: list[str], outputs: list[str]) -> Path:
-    nodes = [helper.make_node("Identity", [inputs[0]], [name]) for name in outputs]
-    values = [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "t"]) for name in (*inputs, *outputs)]
+    nodes = [helper.make_node("Cast", [inputs[0]], [name], to=TensorProto.FLOAT) for name in outputs]
+    values = [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "t"]) for name in inputs]
+    values += [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", "t"]) for name in outputs]
     graph = helper.make_graph(nodes, "g", values[: len(inputs)], values[len(inputs) :])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return path

@@ -142,9 +142,7 @@ class Opened:
             return GraphPipeline(manifest, parts.tokenizer, session, kb, view.labels)
         if policy.off is None:
             base_of(kb).index.load()
-            student = parts.sessions.any(threads)
-        else:
-            student = parts.sessions.student(threads)
+        student = parts.sessions.student(threads)
         return Pipeline(manifest, parts.tokenizer, student, kb, policy, view.labels)
 
 

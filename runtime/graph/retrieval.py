@@ -27,6 +27,8 @@ OLDEST_OPSET = 13
 """The oldest version of ONNX's operators that the nodes work with."""
 TOP, BEST = f"{PREFIX}top", f"{PREFIX}best"
 """The largest probability of the blend [b, 1], and its class, int64 [b, 1]."""
+STUDENT_TOP, STUDENT_BEST = f"{PREFIX}student_top", f"{PREFIX}student_best"
+"""The same of the student alone (`student_graph`)."""
 BLEND = f"{PREFIX}probabilities"
 """Probabilities of the blend [b, c]."""
 RETRIEVED = f"{PREFIX}retrieval_probabilities"
@@ -95,6 +97,27 @@ def add_probabilities(graph: Graph, temperature: float, classes: int | str) -> s
     return own
 
 
+def add_best(graph: Graph, probabilities: str, top: str, best: str) -> None:
+    """Add the largest probability [b, 1] and its class, int64 [b, 1], as outputs of these names, without the prefix."""
+    one = graph.constant("one", np.array([1]))
+    value, number = graph.add_several("TopK", probabilities, one, out=[top, best], axis=-1)
+    graph.output(value, FLOAT, [_BATCH, 1])
+    graph.output(number, INT64, [_BATCH, 1])
+
+
+def student_graph(own: str | None, temperature: float) -> Graph:
+    """The nodes that choose the label of a student alone.
+
+    Args:
+        own: name of the student's probabilities [b, c]; None to compute them from the logits.
+        temperature: the temperature of the logits.
+    """
+    graph = Graph(PREFIX)
+    own = add_probabilities(graph, temperature, "classes") if own is None else own
+    add_best(graph, own, "student_top", "student_best")
+    return graph
+
+
 def _similarities(graph: Graph, keys: Array, tau: float, integer: bool) -> str:
     """Add the similarities to all keys, divided by tau, [b, n]."""
     scales = _inverse_lengths(keys) / np.float32(tau)
@@ -132,10 +155,8 @@ def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str, k: int) 
         graph.output(weight, FLOAT, [_BATCH, 1])
         parts = retrieved, graph.add("Mul", weight, graph.add("Sub", own, retrieved))
     blend = graph.add("Add", *parts, out="probabilities")
-    top, best = graph.add_several("TopK", blend, graph.constant("one", np.array([1])), out=["top", "best"], axis=-1)
     graph.output(blend, FLOAT, [_BATCH, classes])
-    graph.output(top, FLOAT, [_BATCH, 1])
-    graph.output(best, INT64, [_BATCH, 1])
+    add_best(graph, blend, "top", "best")
 
 
 def _soft_labels(graph: Graph, tables: Tables) -> str:

@@ -22,7 +22,7 @@ from .inputs import Text, checked_input
 from .neighbours import NO_NEIGHBOURS, Neighbours
 from .prediction import Prediction, Timings
 from .retrieval_policy import Reason, RetrievalPolicy, SearchMethod
-from .student import StudentSession
+from .student import StudentAnswer, StudentSession
 from .tokenizer import TextTokenizer
 
 Floats = NDArray[np.float32]
@@ -100,36 +100,35 @@ class Pipeline:
         began = perf_counter_ns()
         encoding = self._tokenizer.encode(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()
-        own, embedding = self._student.answer(encoding)
+        student = self._student.answer(encoding)
         ran = perf_counter_ns()
         truncated = self._tokenizer.truncated(encoding)
-        reason = self.policy.reason_to_skip(own.item(own.argmax()), ran - began)
+        reason = self.policy.reason_to_skip(student.top, ran - began)
         if reason is not None:
-            answer = self._unblended(own, embedding, reason, Clock(began, tokenized, ran, ran), truncated)
+            answer = self._unblended(student, reason, Clock(began, tokenized, ran, ran), truncated)
             self.policy.learn(None)
             return answer
-        found = self._search(embedding)
+        found = self._search(student.embedding)
         clock = Clock(began, tokenized, ran, perf_counter_ns())
-        answer = self._blended(own, found, clock, truncated)
+        answer = self._blended(student.probabilities, found, clock, truncated)
         self.policy.learn(perf_counter_ns() - ran)
         return answer
 
-    def _unblended(self, own: Floats, embedding: Floats, reason: Reason, clock: Clock, truncated: bool) -> Prediction:
+    def _unblended(self, student: StudentAnswer, reason: Reason, clock: Clock, truncated: bool) -> Prediction:
         """The answer of the student alone.
 
         Raises:
             ModelError: its output is not a distribution.
         """
-        if not _is_distribution(own):
-            raise self._broken(own, None)
-        probabilities = self._widened(own)
-        best = int(probabilities.argmax())
+        if not 0.0 < student.top < 1.0 + ROUNDING:  # false for NaN; the golden texts checked that they sum to 1
+            raise self._broken(student.probabilities, None)
+        probabilities, embedding = self._widened(student.probabilities), student.embedding
         neighbours = NO_NEIGHBOURS
         if reason == "weight":
             neighbours = Neighbours(self._kb, lambda: self._search(embedding), self._blend.tau, self._labels)
         return Prediction(
-            label=self._labels[best],
-            probability=float(probabilities[best]),
+            label=self._labels[student.best],
+            probability=student.top,
             probabilities=probabilities,
             student_probabilities=probabilities,
             retrieval_probabilities=None,

@@ -54,7 +54,7 @@ class RetrievalSession(StudentSession):
         classes: b, the number of labels that the student was trained on.
         threads: threads that share one run.
         model: the content of the model file.
-        profile: same as `StudentSession`.
+        profile: first part of the name of a profile, which ``session.end_profiling`` writes; None for no profile.
 
     Attributes:
         blends: whether the run blends too. It does unless edits added labels or pinned rows, before the last
@@ -77,7 +77,7 @@ class RetrievalSession(StudentSession):
         tables, own = tables_of(kb), PROBABILITIES if PROBABILITIES in output_names(model) else None
         opset = operator_sets(model).get("", OLDEST_OPSET)
         model = retrieval_graph(tables, config, own, classes, opset).appended_to(model)
-        super().__init__(path, threads, model, profile=profile)
+        self._open(path, threads, model, profile)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._weight = None if config.weight is None else WEIGHT
         self._share = config.student_weight

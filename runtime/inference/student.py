@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,7 @@ from tokenizers import Encoding
 
 from ...errors import BundleError, ModelError
 from ..bundle.onnx_safety import output_names, read_onnx_file
-from ..graph.builder import Graph
-from ..graph.retrieval import PREFIX, STUDENT, add_probabilities
+from ..graph.retrieval import STUDENT, STUDENT_BEST, STUDENT_TOP, student_graph
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
 
 OUTPUTS = ["logits", "embedding"]
@@ -23,6 +22,15 @@ _LONGEST_SHARED_MASK = 4096
 # The fused kernel takes more than twice as long as an addition and a LayerNormalization (37 and 15 us at 14 tokens, 384
 # components): 9 % of the run of a 3-layer student, measured with ONNX Runtime 1.31.
 _DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
+
+
+class StudentAnswer(NamedTuple):
+    """The student's largest probability and its class, its probabilities float32 [c], and its embedding float32 [d]."""
+
+    top: float
+    best: int
+    probabilities: NDArray[np.float32]
+    embedding: NDArray[np.float32]
 
 
 class StudentSession:
@@ -38,27 +46,21 @@ class StudentSession:
         threads: threads that share one run.
         model: the checked content of the file; None to read and check it.
         temperature: the temperature of the logits, for a model without the output ``probabilities``.
-        profile: first part of the name of a profile, which ``session.end_profiling`` writes; None for no profile.
 
     Raises:
         BundleError: the model cannot be loaded, or its inputs or outputs are wrong.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        threads: int = 1,
-        model: bytes | None = None,
-        temperature: float = 1.0,
-        profile: Path | None = None,
-    ) -> None:
-        self.path = path
+    def __init__(self, path: Path, threads: int = 1, model: bytes | None = None, temperature: float = 1.0) -> None:
         model = read_onnx_file(path) if model is None else model
-        named = output_names(model)
-        if set(OUTPUTS) <= named and not {PROBABILITIES, STUDENT} & named:
-            graph = Graph(PREFIX)
-            add_probabilities(graph, temperature, "classes")
-            model = graph.appended_to(model)
+        names = output_names(model)
+        if set(OUTPUTS) <= names:
+            own = PROBABILITIES if PROBABILITIES in names else None
+            model = student_graph(own, temperature).appended_to(model)
+        self._open(path, threads, model)
+
+    def _open(self, path: Path, threads: int, model: bytes, profile: Path | None = None) -> None:
+        self.path = path
         self.session = _session(path, threads, model, profile)
         names = {node.name for node in self.session.get_inputs()}
         outputs = {node.name for node in self.session.get_outputs()}
@@ -104,14 +106,14 @@ class StudentSession:
         logits, embedding, probabilities = self._outputs([*OUTPUTS, self._own], encoding)
         return logits, embedding, probabilities
 
-    def answer(self, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The probabilities float32 [c], softmax(logits / temperature), and the embedding float32 [d] of one text.
+    def answer(self, encoding: Encoding) -> StudentAnswer:
+        """The student's answer to one text; its probabilities are softmax(logits / temperature).
 
         Raises:
             ModelError: same as `run`.
         """
-        probabilities, embedding = self._outputs([self._own, "embedding"], encoding)
-        return probabilities, embedding
+        top, best, own, embedding = self._outputs([STUDENT_TOP, STUDENT_BEST, self._own, "embedding"], encoding)
+        return StudentAnswer(top.item(0), best.item(0), own, embedding)
 
     def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[Any]]:
         try:

@@ -23,7 +23,7 @@ from reaugkd.runtime.bundle.bundle import TOKENIZER_FILE
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
 from reaugkd.runtime.inference.retrieval_policy import SearchMethod
-from reaugkd.runtime.inference.student import StudentSession
+from reaugkd.runtime.inference.student import StudentAnswer, StudentSession
 
 texts_strategy = st.lists(
     st.lists(st.sampled_from([*WORDS, "unknown", "?"]), min_size=1, max_size=30).map(" ".join), min_size=1, max_size=12
@@ -389,7 +389,7 @@ def test_a_student_that_computes_no_number_is_an_error(path: Path, monkeypatch: 
     with Runtime.open(path, search="usearch") as runtime:
         _, embedding = runtime.student.run(runtime.tokenizer.encode("noon"))
         p = np.array([0, np.nan, 0], np.float32)
-        monkeypatch.setattr(StudentSession, "answer", lambda self, encoding: (p, embedding))
+        monkeypatch.setattr(StudentSession, "answer", lambda *_: StudentAnswer(float("nan"), 1, p, embedding))
         with pytest.raises(ModelError, match="NaN"):
             runtime.predict("noon")
 

@@ -201,9 +201,9 @@ def test_a_students_broken_embedding_is_an_error_and_no_answer(
 ) -> None:
     """With i8 keys usearch returned the same similarity for every row."""
     with Runtime.open(build_tiny_bundle(tmp_path / "tiny", dtype="i8"), search="usearch") as runtime:
-        probabilities, embedding = runtime.student.answer(runtime.tokenizer.encode("noon"))
-        broken = np.full_like(embedding, bad)
-        monkeypatch.setattr(StudentSession, "answer", lambda *_: (probabilities, broken))
+        answer = runtime.student.answer(runtime.tokenizer.encode("noon"))
+        broken = answer._replace(embedding=np.full_like(answer.embedding, bad))
+        monkeypatch.setattr(StudentSession, "answer", lambda *_: broken)
         with pytest.raises(ModelError, match=r"embedding is not a number; found an embedding with largest component"):
             runtime.predict("noon")
         (error,) = runtime.predict_many(["noon"], on_error="return")

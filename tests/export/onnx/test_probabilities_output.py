@@ -65,7 +65,7 @@ def test_one_run_equals_two(plain: Path, calibrated: Path) -> None:
                 logits, embedding, probabilities = runtime.student.everything(encoding)
                 for found, wanted in zip((logits, embedding), runtime.student.run(encoding), strict=True):
                     assert found.tobytes() == wanted.tobytes()
-                assert probabilities.tobytes() == runtime.student.answer(encoding)[0].tobytes()
+                assert probabilities.tobytes() == runtime.student.answer(encoding).probabilities.tobytes()
 
 
 def test_the_same_bytes_every_time(plain: Path, calibrated: Path, tmp_path: Path) -> None:

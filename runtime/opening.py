@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BundleError, UsageError
+from ..kb.index.usearch_import import compiled
 from ..kb.knowledge_base import KnowledgeBase
 from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey, read_public_key
@@ -215,10 +216,12 @@ def uses_graph(settings: Settings, parts: Parts, kb: Searchable, judging: bool) 
     """Whether the search is part of the run of the model.
 
     Raises:
+        DependencyError: it must not be, and usearch is not installed.
         UsageError: it has to be, and there is a gate or a budget.
         BundleError: it has to be, and the embeddings do not have length 1.
     """
     if settings.search == "usearch":
+        compiled('search "usearch"')
         return False
     chosen = settings.budget_ms is not None or (settings.retrieval == "gated" and not judging)
     if settings.search == "graph":

@@ -93,7 +93,8 @@ class Runtime:
             BundleError: the parts do not fit each other, a golden text gets another answer, or a link leads out of the
                 folder.
             UsageError: an argument has the wrong type or an unusable value, or ``"gated"`` and the bundle has no gate.
-            DependencyError: a signature is required, and the library ``cryptography`` is missing.
+            DependencyError: a signature is required, and the library ``cryptography`` is missing; or usearch is, and
+                the search needs it.
         """
         settings = checked_settings(
             path, threads, retrieval, verify, budget_ms, require_signature, follow_links, search

@@ -123,6 +123,13 @@ def test_the_edge_depends_on_five_libraries_and_the_versions_agree() -> None:
     assert project["scripts"] == {"reaugkd": "reaugkd.cli:main"}
 
 
+def test_the_minimal_requirements_are_the_edge_without_usearch() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "requirements-edge-minimal.txt").read_text(encoding="utf-8").splitlines()
+    listed = [line for line in lines if line and not line.startswith("#")]
+    assert listed == [entry for entry in project["dependencies"] if not entry.startswith("usearch")]
+
+
 def test_no_file_is_too_long() -> None:
     lines = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in sources()}
     assert {file: count for file, count in lines.items() if count > LONGEST} == {}

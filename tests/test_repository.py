@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.command_line import labelled_rows
 from support.paths import ROOT
+from support.tiny_bundle import build_tiny_bundle
 
 import reaugkd
 
@@ -108,6 +111,60 @@ def test_the_wheel_alone_predicts(distributions: Path, tmp_path: Path) -> None:
     assert isinstance(expected["text"], str)
     record = json.loads(run(command, "predict", "bundle", expected["text"], "--format", "jsonl", cwd=tmp_path))
     assert record["label"] == expected["label"]
+
+
+MINIMAL_BYTES = 165_000_000
+MINIMAL = """
+import sys
+from importlib.metadata import distributions
+from reaugkd import DependencyError, Runtime
+with Runtime.open(sys.argv[1]) as runtime:
+    before = runtime.predict("jazz at noon").label
+    new = "abc".replace(before, "")[0]
+    runtime.kb.add("jazz at noon", new, why="a test")
+    assert runtime.predict("jazz at noon").label == new
+    assert [answer.retrieved for answer in runtime.predict_many(["noon", "cheap milk"])] == [True, True]
+    try:
+        runtime.kb.compact()
+    except DependencyError as error:
+        assert "usearch" in str(error)
+    else:
+        raise AssertionError
+absent = {"usearch", "numkong", "sympy", "mpmath", "huggingface_hub", "hf_xet", "google", "flatbuffers", "tqdm"}
+assert not absent & {name.partition(".")[0] for name in sys.modules}
+print(*sorted(distribution.name.lower() for distribution in distributions()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_image_predicts_with_four_libraries(files: list[str], tmp_path: Path) -> None:
+    """The build stage of the Dockerfile, run without docker on the files that docker would get."""
+    environment, context = tmp_path / "environment", tmp_path / "context"
+    allowed = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), flags=re.M)
+    for pattern in allowed:
+        assert any(Path(name.partition("/")[0]).match(pattern) for name in files), pattern
+    sent = [name for name in files if any(Path(name.partition("/")[0]).match(pattern) for pattern in allowed)]
+    copy_checkout(sent, context)
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").replace("/opt/reaugkd", str(environment))
+    text = text.replace("python3.13", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    commands = re.findall(r"^RUN (.+)$", text, flags=re.M)
+    assert len(commands) == 3
+    for line in commands:
+        run("env", f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}", "sh", "-ec", line, cwd=context)
+
+    bundle = build_tiny_bundle(tmp_path / "bundle")
+    python, command = (environment / "bin" / name for name in ("python", "reaugkd"))
+    record = json.loads(run(command, "predict", "bundle", "jazz at noon", "--format", "jsonl", cwd=tmp_path))
+    assert record["label"] in {"a", "b", "c"} and record["retrieved"]
+    assert "every file matches its hash" in run(command, "inspect", "bundle", cwd=tmp_path)
+    run(command, "eval", "bundle", "--data", labelled_rows(tmp_path / "rows.jsonl"), cwd=tmp_path)
+    installed = run(python, "-c", MINIMAL, bundle, cwd=tmp_path).split()
+    assert installed == ["click", "numpy", "onnxruntime", "reaugkd", "tokenizers"]
+    done = subprocess.run([command, "kb", "compact", "bundle"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "needs usearch" in done.stderr and "pip install" in done.stderr
+    (packages,) = environment.glob("lib/python*/site-packages")
+    assert sum(file.stat().st_size for file in packages.rglob("*") if not file.is_dir()) < MINIMAL_BYTES
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..index.hnsw import IndexConfig, VectorIndex
 from ..index.stored_keys import checked_queries
+from ..index.usearch_import import available
 from ..searchable import SearchResult
 from .change import NewRow, Text
 
@@ -20,7 +21,8 @@ MOST_COMPARED = 4096
 class AddedRows:
     """Added rows in append-only lists, which older states of the knowledge base share.
 
-    Up to `MOST_COMPARED` rows are compared one by one, which needs no index. More are indexed at the next search.
+    Up to `MOST_COMPARED` rows are compared one by one, which needs no index. More are indexed at the next search, if
+    usearch is installed.
     """
 
     def __init__(self, config: IndexConfig) -> None:
@@ -67,7 +69,7 @@ class AddedRows:
     def search(self, query: NDArray[np.float32], k: int) -> SearchResult:
         """The ``min(k, len(self))`` rows most similar to ``query`` [d], best first."""
         rows = len(self)
-        if rows > MOST_COMPARED:
+        if rows > MOST_COMPARED and available():
             return SearchResult(*self._indexed().search(query, k))
         query = checked_queries(query[np.newaxis])[0]
         similarities = self._directions[:rows] @ query / np.sqrt(query.dot(query))
@@ -78,7 +80,7 @@ class AddedRows:
         self, queries: NDArray[np.float32], k: int, threads: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """`search` for each of ``queries`` [n, d]: rows int64 and similarities float32, both [n, min(k, len(self))]."""
-        if len(self) > MOST_COMPARED:
+        if len(self) > MOST_COMPARED and available():
             return self._indexed().search_many(queries, k, threads)
         found = [self.search(query, k) for query in queries]
         return np.array([one.rows for one in found]), np.array([one.similarities for one in found])

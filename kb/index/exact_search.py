@@ -10,11 +10,13 @@ not the least value above a floor.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .hnsw import VectorIndex
+if TYPE_CHECKING:
+    from .hnsw import VectorIndex
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -89,6 +91,27 @@ def _tried(index: VectorIndex, exact: Ints, queries: Floats, k: int, factor: int
     rows, compared = index.trial(queries, k, expansion)
     shares = [np.isin(true, found).mean() for true, found in zip(exact, rows, strict=True)]
     return EfSearchChoice(expansion, float(np.mean(shares)), compared)
+
+
+class ExactIndex:
+    """The keys of a file, searched without usearch: the part of the interface of its ``Index`` that searches need.
+
+    Args:
+        keys: [n, d], as stored. They are kept as float32 of length 1; a key that rounding made 0 has similarity 0.
+    """
+
+    def __init__(self, keys: NDArray[Any]) -> None:
+        wide = keys.astype(np.float32)
+        lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+        self._directions = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+
+    def search_many(
+        self, queries: NDArray[Any], count: int, exact: bool, threads: int
+    ) -> tuple[Ints, Floats, Ints, int, int]:
+        """Rows and distances [m, count], nearest first, the numbers of rows found [m], and two statistics."""
+        del exact, threads  # the first search is exact, and numpy has its own threads
+        rows, similarities = exact_search(self._directions, unit(queries), count)
+        return rows, 1.0 - similarities, np.full(len(rows), count), 0, len(queries) * len(self._directions)
 
 
 def unit(keys: NDArray[np.floating]) -> Floats:

@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 from ...errors import BundleError, BundleIntegrityError, UsageError
 from ..storage.atomic import atomic_write
 from ..storage.json_fields import JsonReader
+from .exact_search import ExactIndex
 from .stored_keys import NEAR_ONE, checked_keys, checked_queries, stored_form
 from .usearch_file import IndexFile, parse_index, read_index_file
-from .usearch_import import compiled
+from .usearch_import import available, compiled
 
 DTYPES = ("i8", "f16", "f32")
 """Types of stored keys. New bundles use i8 or f16; early bundles of format 1 have f32."""
+
+MOST_COMPARED_BYTES = 8 * 2**20
+"""Without usearch, a query is compared with every key of a file with at most so many bytes of keys."""
 
 _METRIC = "cos"  # the only one: usearch's i8 is right for cosine alone
 _BLOCK = 1024  # rows added between two progress reports
@@ -122,11 +126,12 @@ class VectorIndex:
 
         Raises:
             UsageError: keys of another shape, not finite, or of zero length.
+            DependencyError: usearch is not installed.
             RuntimeError: ``progress`` returned False.
         """  # noqa: DOC501
         keys = checked_keys(keys, config.ndim)
         stored = stored_form(keys, config.dtype)
-        index = _empty_index(config)
+        index = _empty_index(config, "building an index of keys")
         total = len(keys)
         for start in range(0, total, _BLOCK):
             stop = min(start + _BLOCK, total)
@@ -167,7 +172,7 @@ class VectorIndex:
         """Map the index at ``path`` into memory; a search reads the keys that it needs.
 
         The first search imports usearch and checks the whole graph (`usearch_file`). The keys' values are not checked:
-        check the file's hash for these, as `Bundle.open` does.
+        check the file's hash for these, as `Bundle.open` does. Without usearch a small index is searched by comparison.
 
         Raises:
             BundleIntegrityError: the file is missing or no index.
@@ -190,6 +195,7 @@ class VectorIndex:
 
         Raises:
             BundleIntegrityError: it is no index that usearch can search safely.
+            DependencyError: usearch is not installed, and there are more than `MOST_COMPARED_BYTES` of keys.
         """
         _ = self._index
 
@@ -330,9 +336,12 @@ def _mapped(file: IndexFile, config: IndexConfig) -> Any:
 
     Raises:
         BundleIntegrityError: it is no index that usearch can search safely.
+        DependencyError: usearch is not installed, and the index has more than `MOST_COMPARED_BYTES` of keys.
     """
     file.check()
-    index = _empty_index(config)
+    if not available() and file.key_bytes <= MOST_COMPARED_BYTES:
+        return ExactIndex(file.keys())
+    index = _empty_index(config, f"searching {file.rows:,} rows")
     try:
         index.view_index_from_buffer(file.data)
     except (RuntimeError, ValueError) as error:
@@ -342,8 +351,8 @@ def _mapped(file: IndexFile, config: IndexConfig) -> Any:
     return index
 
 
-def _empty_index(config: IndexConfig) -> Any:
-    usearch = compiled()
+def _empty_index(config: IndexConfig, what: str) -> Any:
+    usearch = compiled(what)
     return usearch.Index(
         ndim=config.ndim,
         metric_kind=usearch.MetricKind.Cos,

@@ -71,6 +71,11 @@ class IndexFile:
         """Bytes of the file."""
         return len(self.data)
 
+    @property
+    def key_bytes(self) -> int:
+        """Bytes of the keys."""
+        return self.rows * self.ndim * _STORED[self.dtype].itemsize
+
     def keys(self) -> NDArray[Any]:
         """The keys as stored, int8, float16 or float32 [n, d], in the order of row numbers; do not change them.
 
@@ -78,7 +83,7 @@ class IndexFile:
             BundleIntegrityError: the nodes are not rows 0 to n - 1, or keys have no direction.
         """
         kind = _STORED[self.dtype]
-        end = 8 + self.rows * self.ndim * kind.itemsize
+        end = 8 + self.key_bytes
         stored: NDArray[Any] = self.data[8:end].view(kind).reshape(self.rows, self.ndim)
         if self.dtype != "i8":
             lengths = np.linalg.norm(stored.astype(np.float32), axis=1)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UsageError
+from ...kb.index.usearch_import import available
 from ..evaluation.metrics import Floats
 from ..inference.inputs import Text, checked_input
 from ..inference.prediction import Prediction
@@ -77,7 +78,7 @@ class InterleavedTimer:
         self._runtimes = {STUDENT: runtime.with_retrieval("never")}
         if len(runtime.knowledge_base):
             self._runtimes[BLEND] = runtime.with_retrieval("always")
-            if self._runtimes[BLEND].search == "graph":
+            if self._runtimes[BLEND].search == "graph" and available():
                 self._runtimes[USEARCH] = runtime.with_retrieval("always", "usearch")
             if runtime.gate is not None:
                 self._runtimes[GATED] = runtime.with_retrieval("gated", "auto")

@@ -47,7 +47,7 @@ found = {"simd": np.show_config(mode="dicts")["SIMD Extensions"].get("found", []
 path, texts = json.load(sys.stdin)
 try:
     with Runtime.open(path) as runtime:
-        of = compiled()
+        of = compiled("this test")
         found["usearch"] = of.hardware_acceleration(dtype=of.ScalarKind.I8, ndim=384, metric_kind=of.MetricKind.Cos)
         for text in texts:
             answer = runtime.predict(text if isinstance(text, str) else tuple(text))

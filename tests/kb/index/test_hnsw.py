@@ -223,7 +223,7 @@ def test_an_interrupt_while_building_or_trying_widths_stays_one(monkeypatch: pyt
         with pytest.raises(error):
             index.trial(keys, 2, 500)
         assert index._index.expansion_search == width
-        monkeypatch.setattr(module, "_empty_index", lambda _, failing=failing: SimpleNamespace(add_many=failing))
+        monkeypatch.setattr(module, "_empty_index", lambda *_, failing=failing: SimpleNamespace(add_many=failing))
         with pytest.raises(error):
             VectorIndex.build(keys, IndexConfig(4))
 

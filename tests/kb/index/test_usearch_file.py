@@ -34,7 +34,7 @@ def test_it_agrees_with_usearch(dtype: str, rows: int, edges: int, ndim: int, tm
     file = read_index_file(path)
     file.check()
     assert (file.rows, file.ndim, file.dtype, file.connectivity) == (rows, ndim, dtype, edges)
-    theirs = compiled().index_dense_metadata_from_path(str(path))
+    theirs = compiled("this test").index_dense_metadata_from_path(str(path))
     assert (theirs["dimensions"], theirs["count_present"]) == (ndim, rows)
 
 

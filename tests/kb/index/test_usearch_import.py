@@ -24,7 +24,7 @@ assert int(theirs.search(np.ones(8, np.float32), 1).keys[0]) == 5
 """
 SAME = """
 from reaugkd.kb.index.usearch_import import compiled
-assert compiled().Index is usearch.compiled.Index
+assert compiled('this test').Index is usearch.compiled.Index
 """
 
 

@@ -121,10 +121,17 @@ class Opened:
             found = self._pipelines[judging, threads] = self._built(judging, threads)
         return found
 
-    def prepare_as(self, other: Opened) -> None:
-        """Build the pipelines that another state has."""
-        for judging, threads in tuple(other._pipelines):
-            self.pipeline(judging, threads)
+    def compacted(self) -> bool:
+        """Whether the edits were compacted since, without newer edits: the rows are then the same."""
+        latest = self.parts.store.view
+        return latest.snapshot is not self.view.snapshot and latest.head.seq == latest.snapshot.seq
+
+    def renewed(self) -> Opened:
+        """The state with the latest edits, with the same pipelines."""
+        fresh = Opened(self._settings, self.parts, self.budget)
+        for judging, threads in tuple(self._pipelines):
+            fresh.pipeline(judging, threads)
+        return fresh
 
     @property
     def retrieves(self) -> bool:

@@ -360,23 +360,17 @@ class Runtime:
         return self._refreshed(now)
 
     def _refreshed(self, now: Opened) -> Opened:
-        """The runtime with the latest edits of its knowledge base.
-
-        After a compaction one thread opens a session with the new rows. The other threads answer with the state before
-        it, which has the same rows, unless there are newer edits.
-        """
-        view = now.parts.store.current()
-        if view is now.view:
+        """The runtime with the latest edits of its knowledge base."""
+        if now.parts.store.current() is now.view:
             return now
-        same_rows = view.snapshot is not now.view.snapshot and view.head.seq == view.snapshot.seq
-        if not self._refreshing.acquire(blocking=not same_rows):
+        # After a compaction one thread opens a session with the new rows, and the others need not wait.
+        if not self._refreshing.acquire(blocking=not now.compacted()):
             return now
         try:
             latest = self._opened
             if latest is not None and latest.parts is now.parts and latest.view is now.parts.store.view:
                 return latest  # another thread was faster
-            fresh = Opened(self._settings, now.parts, now.budget)
-            fresh.prepare_as(now)
+            fresh = now.renewed()
             if latest is now:  # not closed meanwhile
                 self._opened = fresh
             return fresh

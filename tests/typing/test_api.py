@@ -67,8 +67,10 @@ def test_a_runtime(edge_bundle: Path) -> None:
         assert_type(runtime.stats().prometheus(), str)
         alone = runtime.with_retrieval("never")
         assert alone.predict("noon").reason == "never"
+        assert runtime.search == alone.with_retrieval("always", search="usearch").search == "usearch"  # with a budget
         alone.close()
-    with Runtime.open(str(edge_bundle)) as runtime:
+    with Runtime.open(str(edge_bundle), search="graph") as runtime:
+        assert runtime.search == "graph"
         assert runtime.predict("noon").retrieved
 
 

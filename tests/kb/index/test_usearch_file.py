@@ -152,6 +152,7 @@ for _ in range(count):
     path.write_bytes(harmed.tobytes())
     try:
         index = VectorIndex.view(path, IndexConfig(6, dtype="f16", connectivity=3))
+        index.load()
     except BundleError as error:
         assert str(path) in str(error)
         refused += 1

@@ -57,11 +57,11 @@ class Sessions:
             BundleError: same as `RetrievalSession`.
         """
         with self._lock:
-            if self._base is not base:
-                self._retrieval, self._base = {}, base
-            if threads not in self._retrieval:
-                self._retrieval[threads] = self._open(base, threads)
-            return self._retrieval[threads]
+            sessions = self._retrieval if self._base is base else {}
+            if threads not in sessions:
+                sessions[threads] = self._open(base, threads)
+            self._retrieval, self._base = sessions, base
+            return sessions[threads]
 
     def _open(self, base: KnowledgeBase, threads: int) -> RetrievalSession:
         manifest, path = self._bundle.manifest, self._bundle.model_path

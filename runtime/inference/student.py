@@ -13,6 +13,7 @@ from ...errors import BundleError, ModelError
 from ..bundle.onnx_safety import output_names, read_onnx_file
 from ..graph.retrieval import STUDENT, STUDENT_BEST, STUDENT_TOP, student_graph
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
+from .saturation import int8_saturates
 
 OUTPUTS = ["logits", "embedding"]
 PROBABILITIES = "probabilities"
@@ -138,8 +139,9 @@ def _session(path: Path, threads: int, model: bytes, profile: Path | None) -> An
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # x86-64 without VNNI saturates products of u8 and s8 (targets avx512_vnni and arm64): this gives exact integers.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    # For models of the targets avx512_vnni and arm64: exact integers, the same as with VNNI.
+    if int8_saturates():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(
             model,

@@ -73,8 +73,8 @@ class TestBench:
         found = json.loads(done.out)
         assert set(found["session_run"]) == QUANTILES
         assert set(found["student"]) >= QUANTILES
-        assert set(found["student+retrieval"]) == {*QUANTILES, "stages"}
-        assert set(found["student+retrieval"]["stages"]) >= {"tokenize", "run", "search", "blend"}
+        assert set(found["student+retrieval"]) == {*QUANTILES, "stages"} and found["setting"]["search"] == "graph"
+        assert set(found["student+usearch"]["stages"]) >= {"tokenize", "run", "search", "blend"}
         assert all(set(stage) == QUANTILES for stage in found["student+retrieval"]["stages"].values())
         assert set(found["overhead"]) >= {"p50_percent", "p95_percent", "p50_us", "ci95_percent"}
         low, high = found["overhead"]["ci95_percent"]

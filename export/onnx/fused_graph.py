@@ -95,16 +95,14 @@ def _finish(model: onnx.ModelProto, config: BlendConfig, labels: Sequence[str]) 
         model.graph.node.append(helper.make_node(op, inputs, [output], name=PREFIX + output, **attributes))
         return output
 
-    axis = constant("last_axis", np.array([1]))
-    best = add("Squeeze", [BEST, axis], f"{PREFIX}one_best")
-    add("Gather", [constant("labels", np.array(labels, object)), best], "label", axis=0)
+    add("Gather", [constant("labels", np.array(labels, object)), BEST], "label", axis=0)
     add("Mul", [SCALED, constant("tau", np.array(config.tau, np.float32))], "neighbour_similarities")
     if config.weight is None:
-        batch = add("Shape", [best], f"{PREFIX}batch")
+        batch = add("Shape", [BEST], f"{PREFIX}batch")
         share = constant("student_weights", np.array([config.student_weight], np.float32))
         add("Expand", [share, batch], "student_weight")
     else:
-        add("Squeeze", [WEIGHT, axis], "student_weight")
+        add("Squeeze", [WEIGHT, constant("last_axis", np.array([1]))], "student_weight")
 
 
 def _outputs(classes: int, k: int, ndim: int) -> dict[str, onnx.ValueInfoProto]:

@@ -25,10 +25,8 @@ from .weight_nodes import add_weight
 PREFIX = "reaugkd/"
 OLDEST_OPSET = 13
 """The oldest version of ONNX's operators that the nodes work with."""
-TOP, BEST = f"{PREFIX}top", f"{PREFIX}best"
-"""The largest probability of the blend [b, 1], and its class, int64 [b, 1]."""
-STUDENT_TOP, STUDENT_BEST = f"{PREFIX}student_top", f"{PREFIX}student_best"
-"""The same of the student alone (`student_graph`)."""
+BEST, STUDENT_BEST = f"{PREFIX}best", f"{PREFIX}student_best"
+"""The most probable class, int64 [b], of the blend, and of the student alone (`student_graph`)."""
 BLEND = f"{PREFIX}probabilities"
 """Probabilities of the blend [b, c]."""
 RETRIEVED = f"{PREFIX}retrieval_probabilities"
@@ -97,12 +95,9 @@ def add_probabilities(graph: Graph, temperature: float, classes: int | str) -> s
     return own
 
 
-def add_best(graph: Graph, probabilities: str, top: str, best: str) -> None:
-    """Add the largest probability [b, 1] and its class, int64 [b, 1], as outputs of these names, without the prefix."""
-    one = graph.constant("one", np.array([1]))
-    value, number = graph.add_several("TopK", probabilities, one, out=[top, best], axis=-1)
-    graph.output(value, FLOAT, [_BATCH, 1])
-    graph.output(number, INT64, [_BATCH, 1])
+def add_best(graph: Graph, probabilities: str, name: str) -> None:
+    """Add the most probable class, int64 [b], as an output of this name, without the prefix."""
+    graph.output(graph.add("ArgMax", probabilities, out=name, axis=-1, keepdims=0), INT64, [_BATCH])
 
 
 def student_graph(own: str | None, temperature: float) -> Graph:
@@ -114,7 +109,7 @@ def student_graph(own: str | None, temperature: float) -> Graph:
     """
     graph = Graph(PREFIX)
     own = add_probabilities(graph, temperature, "classes") if own is None else own
-    add_best(graph, own, "student_top", "student_best")
+    add_best(graph, own, "student_best")
     return graph
 
 
@@ -156,7 +151,7 @@ def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str, k: int) 
         parts = retrieved, graph.add("Mul", weight, graph.add("Sub", own, retrieved))
     blend = graph.add("Add", *parts, out="probabilities")
     graph.output(blend, FLOAT, [_BATCH, classes])
-    add_best(graph, blend, "top", "best")
+    add_best(graph, blend, "best")
 
 
 def _soft_labels(graph: Graph, tables: Tables) -> str:

@@ -13,7 +13,7 @@ from ...errors import BundleError, UsageError
 from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
 from ..bundle.onnx_safety import operator_sets, output_names
 from ..decision.blend_config import BlendConfig
-from ..graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, TOP, WEIGHT, Tables, retrieval_graph
+from ..graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
 from .student import PROBABILITIES, StudentSession
 
 Floats = NDArray[np.float32]
@@ -82,7 +82,7 @@ class RetrievalSession(StudentSession):
         self._weight = None if config.weight is None else WEIGHT
         self._share = config.student_weight
         self._search = [self._own, "embedding", SCALED, ROWS]
-        self._all = [*self._search, TOP, BEST, BLEND, RETRIEVED, *([] if config.weight is None else [WEIGHT])]
+        self._all = [*self._search, BEST, BLEND, RETRIEVED, *([] if config.weight is None else [WEIGHT])]
 
     def find(self, encoding: Encoding) -> Found:
         """Run one text, without the outputs of the blend.
@@ -98,9 +98,9 @@ class RetrievalSession(StudentSession):
         Raises:
             ModelError: same as `run`.
         """
-        own, embedding, scaled, rows, top, best, blend, retrieved, *weight = self._outputs(self._all, encoding)
-        share = weight[0].item(0) if weight else self._share
-        return Answered(Found(own, embedding, scaled, rows), top.item(0), best.item(0), blend, retrieved, share)
+        own, embedding, scaled, rows, found, blend, retrieved, *weight = self._outputs(self._all, encoding)
+        share, best = weight[0].item(0) if weight else self._share, int(found)
+        return Answered(Found(own, embedding, scaled, rows), blend.item(best), best, blend, retrieved, share)
 
 
 def tables_of(kb: KnowledgeBase) -> Tables:

@@ -11,7 +11,7 @@ from tokenizers import Encoding
 
 from ...errors import BundleError, ModelError
 from ..bundle.onnx_safety import output_names, read_onnx_file
-from ..graph.retrieval import STUDENT, STUDENT_BEST, STUDENT_TOP, student_graph
+from ..graph.retrieval import STUDENT, STUDENT_BEST, student_graph
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
 from .saturation import int8_saturates
 
@@ -113,8 +113,9 @@ class StudentSession:
         Raises:
             ModelError: same as `run`.
         """
-        top, best, own, embedding = self._outputs([STUDENT_TOP, STUDENT_BEST, self._own, "embedding"], encoding)
-        return StudentAnswer(top.item(0), best.item(0), own, embedding)
+        found, own, embedding = self._outputs([STUDENT_BEST, self._own, "embedding"], encoding)
+        best = int(found)
+        return StudentAnswer(own.item(best), best, own, embedding)
 
     def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[Any]]:
         try:

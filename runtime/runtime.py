@@ -166,7 +166,8 @@ class Runtime:
             search: same as `open`; None for this runtime's.
 
         Raises:
-            UsageError: the mode or the search is unknown, or ``"gated"`` and the bundle has no gate.
+            UsageError: the mode or the search is unknown; or ``"gated"``, and the bundle has no gate or the search is
+                ``"graph"``.
         """
         search = self._settings.search if search is None else checked_search(search)
         settings = replace(self._settings, retrieval=checked_mode(retrieval), search=search)

@@ -90,7 +90,7 @@ def _tables(bundle: Path, kb: KnowledgeBase, max_rows: int) -> Tables:
         raise UsageError(
             "the knowledge base is empty: there is nothing to fuse",
             path=bundle,
-            remedy=f"Use {MODEL_FILE} alone: the softmax of its logits is the answer.",
+            remedy=f"Use {MODEL_FILE} alone: softmax(logits / student_temperature) is the answer.",
         )
     if rows > max_rows:
         raise UsageError(

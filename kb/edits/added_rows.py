@@ -66,7 +66,7 @@ class AddedRows:
         self.digests += [None if row.payload is None else row.payload.text_digest for row in rows]
         self.ids += [row.id for row in rows]  # last, so that a search that finds a row also finds its text and id
 
-    def search(self, query: NDArray[np.float32], k: int) -> SearchResult:
+    def search(self, query: NDArray[np.float32], k: int, exact: bool = False) -> SearchResult:
         """The ``min(k, len(self))`` rows most similar to ``query`` [d], best first."""
         rows = len(self)
         if rows > MOST_COMPARED and available():

@@ -205,8 +205,9 @@ class OverlayKnowledgeBase:
 
     def merge_edits(self, found: SearchResult, query: NDArray[np.float32], k: int) -> SearchResult:
         """`search`, from the result of an exact search of `base`; if it has removed rows, `base` is searched again."""
-        if self._live_base < len(self.base) and not self._state.alive[found.rows].all():
-            return self.search(query, k)
+        base = len(self.base)
+        if self._live_base < base and not self._state.alive[found.rows].all():
+            found = self._living(self.base.index, query, k, 0, self._live_base, base, exact=True)
         return self._with_added(found, query, k)
 
     def _with_added(self, found: SearchResult, query: NDArray[np.float32], k: int) -> SearchResult:
@@ -337,13 +338,20 @@ class OverlayKnowledgeBase:
         return found + first, np.where(kept, similarities, np.float32(-np.inf)), short
 
     def _living(
-        self, index: VectorIndex | AddedRows, query: NDArray[np.float32], k: int, first: int, living: int, rows: int
+        self,
+        index: VectorIndex | AddedRows,
+        query: NDArray[np.float32],
+        k: int,
+        first: int,
+        living: int,
+        rows: int,
+        exact: bool = False,
     ) -> SearchResult:
         """Search one index, whose row 0 has the number ``first``, for more rows until enough are not removed."""
         needed = min(k, living)
         ask = needed if living == rows else needed + _EXTRA_ROWS
         while True:
-            found, similarities = index.search(query, ask)
+            found, similarities = index.search(query, ask, exact)
             # Rows that were added after this state do not belong to it.
             kept = found < rows
             kept[kept] = self._state.alive[first + found[kept]]

@@ -207,8 +207,15 @@ class VectorIndex:
         """Bytes of the index as a file."""
         return int(self._index.serialized_length) if self._file is None else self._file.nbytes
 
-    def search(self, query: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def search(
+        self, query: NDArray[np.float32], k: int, exact: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The ``min(k, len(self))`` rows most similar to ``query`` [d], best first.
+
+        Args:
+            query: the query.
+            k: number of rows.
+            exact: compare with every key, instead of a walk through the graph.
 
         Returns:
             rows int64 [k] and cosine similarities float32 [k].
@@ -224,7 +231,7 @@ class VectorIndex:
         query = self._form(query[np.newaxis])
         try:
             with self._lock:
-                keys, distances, counts, _, _ = self._index.search_many(query, needed, False, 1)
+                keys, distances, counts, _, _ = self._index.search_many(query, needed, exact, 1)
                 if counts[0] != needed:
                     keys, distances, counts, _, _ = self._index.search_many(query, needed, True, 1)
         except RuntimeError as error:

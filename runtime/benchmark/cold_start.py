@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ReaugkdError
+from ...kb.index.usearch_import import available
 from ...kb.storage.ed25519 import PublicKey
 from ..bundle.bundle import KB_FOLDER, MODEL_FILE, Bundle
 from ..bundle.manifest import MANIFEST_FILE
@@ -120,12 +121,15 @@ def _request(path: Path, timer: InterleavedTimer, system: str, answers: int) -> 
     if system == SESSION_RUN:
         feeds = [{name: ids.tolist() for name, ids in feed.items()} for feed in timer.feeds[:answers]]
         return {"kind": "session", "path": str(runtime.student.path), "threads": runtime.threads, "feeds": feeds}
+    search = {USEARCH: "usearch", GATED: "auto"}.get(system, runtime.search or "auto")
+    if search == "usearch" and not available():  # the keys are compared in numpy
+        search = "auto"
     return {
         "kind": "runtime",
         "path": str(path),
         "threads": runtime.threads,
         "retrieval": {BLEND: "always", USEARCH: "always", GATED: "gated"}.get(system, "never"),
-        "search": {USEARCH: "usearch", BLEND: runtime.search}.get(system) or "auto",
+        "search": search,
         "texts": list(timer.inputs[:answers]),
     }
 

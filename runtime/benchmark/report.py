@@ -15,7 +15,8 @@ def format_bench(report: BenchReport) -> str:
     lines = [
         f"{setting['samples']} visits to {setting['texts']} texts ({setting['source']}), "
         f"{report.tokens['p50']:.0f} tokens (p50), {setting['threads']} thread(s), "
-        f"{setting['knowledge_base_rows']} rows, k {setting['k']}, search {setting['search']}; {report.host['cpu']}",
+        f"{setting['knowledge_base_rows']} rows, k {setting['k']}, search {setting['search'] or 'none'}; "
+        f"{report.host['cpu']}",
         "",
         table(["microseconds", "p50", "p95", "p99"], _latency_rows(report)),
         "",

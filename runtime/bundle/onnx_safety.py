@@ -45,12 +45,15 @@ def read_onnx_file(path: Path) -> bytes:
 
     Raises:
         BundleError: the model has external data, a loop or a function.
-        BundleIntegrityError: the file is not an ONNX model.
+        BundleIntegrityError: the file is missing, or is not an ONNX model.
     """  # noqa: DOC501
-    size = path.stat().st_size
-    if not 0 < size <= _LARGEST:
-        raise _broken(path, f"{size:,} bytes")
-    data = path.read_bytes()
+    try:
+        size = path.stat().st_size
+        if not 0 < size <= _LARGEST:
+            raise _broken(path, f"{size:,} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise _broken(path, str(error.strerror)) from error
     try:
         unwanted = _unwanted(data)
     except (IndexError, ValueError) as error:

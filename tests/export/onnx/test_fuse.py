@@ -133,6 +133,10 @@ class TestAnswers:
         reseal(bundle)
         require_same_answers(example, bundle, fuse(bundle, tmp_path / "model.onnx").path)
 
+    def test_where_neighbours_have_no_weight(self, copied: Path, tmp_path: Path) -> None:
+        with_blend(copied, BlendConfig(6, 0.1, 1.0, 1.3))  # the bundle does not search
+        assert fuse(copied, tmp_path / "model.onnx").comparison.difference < 1e-5
+
     def test_with_the_likeliest_labels_alone(self, example: ModuleType, tmp_path: Path) -> None:
         bundle = build_tiny_bundle(tmp_path / "bundle", labels=[f"l{number}" for number in range(40)])
         with Runtime.open(bundle) as runtime:

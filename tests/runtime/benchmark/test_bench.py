@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd.errors import BundleError, ReaugkdError, TextError, UsageError
+from reaugkd.runtime.benchmark import cold_start
 from reaugkd.runtime.benchmark.bench import MOST_SAMPLES, BenchReport, BenchSettings, _fitting, bench
 from reaugkd.runtime.benchmark.cold_start import Process, bundle_bytes, measure_process
 from reaugkd.runtime.benchmark.environment import host_facts
@@ -75,6 +78,29 @@ def test_a_gate_is_a_separate_system(tmp_path: Path) -> None:
     )
     assert "student+gated" in report.processes
     assert f"{retrieved / 20:.1%} of the visits retrieve" in format_bench(report)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_searches_of_new_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+    """Each opens the bundle as its system does: a gate allows no search in the graph."""
+    path, asked = build_tiny_bundle(tmp_path / "tiny"), []
+    reseal(path, gate={"threshold": 0.9, "epsilon": 0.1, "delta": 0.1, "rows": 50, "losses": 0, "retrieved": 0.5})
+
+    def ask(request: dict[str, Any]) -> dict[str, float | None]:
+        if request["kind"] == "runtime":
+            asked.append((request["retrieval"], request["search"]))
+            if installed:
+                Runtime.open(path, retrieval=request["retrieval"], search=request["search"]).close()
+        return dict.fromkeys(("import_ms", "open_ms", "first_ms", "rss", "peak_rss"), 1.0)
+
+    monkeypatch.setattr(cold_start, "measure_process", ask)
+    monkeypatch.setattr(cold_start.Process, "of", staticmethod(lambda found: found))
+    monkeypatch.setattr(cold_start, "available", lambda: installed)
+    with Runtime.open(path, search="auto" if installed else "usearch") as runtime:
+        timer = InterleavedTimer(runtime, ["noon"], 0, time.perf_counter_ns)
+        cold_start.measure_processes(path, timer, 1, 1, lambda: None)
+    graph = [("never", "graph"), ("always", "graph"), ("always", "usearch"), ("gated", "auto")]
+    assert asked == (graph if installed else [("never", "auto"), ("always", "auto"), ("gated", "auto")])
 
 
 def test_fresh_processes_are_measured(report: BenchReport) -> None:

@@ -129,6 +129,18 @@ def test_a_replaced_model_is_not_opened_later(bundle: Path) -> None:
             runtime.with_retrieval("never").predict("noon")
 
 
+def test_a_model_that_is_gone_is_an_error_of_the_bundle(bundle: Path) -> None:
+    with Runtime.open(bundle) as runtime:
+        (bundle / MODEL_FILE).unlink()
+        assert runtime.predict("noon").retrieved
+        with pytest.raises(BundleIntegrityError, match="No such file"):
+            runtime.with_retrieval("never").predict("noon")
+        runtime.kb.add("noon", "b")
+        runtime.kb.compact()
+        with pytest.raises(BundleIntegrityError, match="No such file"):  # the new rows need a new session
+            runtime.predict("noon")
+
+
 def test_embeddings_of_another_length_are_searched_by_usearch(tmp_path: Path) -> None:
     path = build_tiny_bundle(tmp_path / "tiny")
     model = onnx.load(str(path / MODEL_FILE))
@@ -140,8 +152,8 @@ def test_embeddings_of_another_length_are_searched_by_usearch(tmp_path: Path) ->
     reseal(path)
     with Runtime.open(path) as runtime:
         assert runtime.search == "usearch" and runtime.predict("noon").retrieved
-    with pytest.raises(BundleError, match="have length 1"), Runtime.open(path, search="graph") as runtime:
-        runtime.predict("noon")
+    with pytest.raises(BundleError, match="have length 1"):
+        Runtime.open(path, search="graph")
 
 
 @pytest.mark.parametrize("chosen", [{"budget_ms": 5.0}, {"retrieval": "gated"}])
@@ -152,6 +164,8 @@ def test_the_graph_has_neither_gate_nor_budget(tmp_path: Path, chosen: dict[str,
         Runtime.open(path, search="graph", **chosen)
     with Runtime.open(path, **chosen) as runtime:
         assert runtime.search == "usearch"
+        with pytest.raises(UsageError, match="neither a gate nor a budget"):
+            runtime.with_retrieval(runtime.retrieval, "graph")
 
 
 def test_more_added_rows_than_are_compared_one_by_one(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from support import tiny_models as tinymodels
 from support.tiny_models import LABELS, MAX_LENGTH
 from transformers import PretrainedConfig
 
-from reaugkd.export.modeling.checkpoint import load_encoder
-from reaugkd.export.modeling.encoder import EncoderClassifier
+from reaugkd.export.modeling.checkpoint import ChosenPooling, load_encoder
+from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig
 from reaugkd.export.onnx.attention_fusion import fuse_attention
 from reaugkd.export.onnx.export import export_float32, require_same_answers
 from reaugkd.export.onnx.quantization import quantize
@@ -62,6 +63,33 @@ def test_fused_or_not_the_answers_are_torchs_also_of_padded_rows(kind: str, tmp_
         feeds = {name: value.numpy() for name, value in padded(1, tokens, kind == "bert").items()}
         found, wanted = session.session.run(OUTPUTS, feeds), reference.session.run(OUTPUTS, feeds)
         assert float((found[1] * wanted[1]).sum()) > 0.95
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("all_layers", [False, True])
+def test_pooling_is_one_product_and_hides_no_attention(
+    pooling: ChosenPooling, all_layers: bool, tmp_path: Path
+) -> None:
+    encoder = load_encoder(str(WRITERS["bert"](tmp_path / "start")))
+    torch.manual_seed(2)
+    student = EncoderClassifier(encoder, HeadConfig(3, pooling, 16, all_layers=all_layers)).eval()
+    model = export_float32(student, LABELS, MAX_LENGTH, tmp_path)
+    fused, optimized = tmp_path / "fused.onnx", tmp_path / "optimized.onnx"
+    assert fuse_attention(model, student.encoder.config, fused)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(optimized)
+    session = onnxruntime.InferenceSession(str(fused), options, providers=["CPUExecutionProvider"])
+    ops = Counter(node.op_type for node in onnx.load(str(optimized)).graph.node)
+    masks = 2 if pooling == "last" and all_layers else 1
+    # A sum of each mask, one for the attention, and no sum or weighted copy of the states.
+    assert (ops["Attention"], ops["ReduceSum"], ops["Mul"]) == (2, masks + 1, 0)
+    assert ops["MatMul"] == 3 * 2 + 1 + (2 if all_layers else 1)  # in two layers, for the projection and the pooling
+    for rows, tokens in ((1, 1), (1, 20), (4, 9)):
+        batch = padded(rows, tokens, types=True)
+        with torch.inference_mode():
+            expected = student(**batch)
+        for found, there in zip(session.run(OUTPUTS, {k: v.numpy() for k, v in batch.items()}), expected, strict=True):
+            np.testing.assert_allclose(found, there.numpy(), atol=1e-5)
 
 
 def test_another_attention_is_not_fused(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import click
 
 from .console import json_report, progress
 from .data_source import load_texts
-from .options import PATH, with_columns, with_json, with_signature, with_task, with_threads
+from .options import PATH, with_columns, with_json, with_search, with_signature, with_task, with_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
+    from ..runtime.inference.retrieval_policy import SearchMethod
 
 
 @click.command(short_help="Measure what retrieval costs in time and memory.")
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 )
 @with_task
 @with_threads
+@with_search
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
@@ -42,6 +44,7 @@ def bench(
     data: str | None,
     task: str | None,
     threads: int,
+    search: SearchMethod,
     require_signature: Path | None,
     json_path: str | None,
     columns: Columns,
@@ -49,8 +52,9 @@ def bench(
 ) -> None:
     """Measure what retrieval costs in time and memory.
 
-    The student alone and the student with retrieval are timed interleaved, stage by stage. New processes measure cold
-    start and memory.
+    The student alone and the student with retrieval are timed interleaved, stage by stage. Where the search is part of
+    the run of the model, a second pass with ONNX Runtime's profiler shows its share, and usearch is timed too. New
+    processes measure cold start and memory.
     """
     from ..kb.storage.ed25519 import read_public_key
     from ..runtime.benchmark.bench import BenchSettings
@@ -68,6 +72,7 @@ def bench(
                 bundle,
                 texts,
                 threads=threads,
+                search=search,
                 settings=settings,
                 source=source,
                 progress=advance,

@@ -30,8 +30,5 @@ def fuse(bundle: Path, out: Path, max_rows: int) -> None:
         from ..export.onnx.fuse import fuse as run_fuse
     done = run_fuse(bundle, out, max_rows)
     compared = done.comparison
-    same = compared.texts - compared.other_neighbours
-    agreement = f"{same} of {compared.texts} texts have the bundle's probabilities to {compared.difference:.1g}"
-    if compared.other_neighbours:
-        agreement += f"; the others have other neighbours and the probabilities to {compared.others_difference:.1g}"
+    agreement = f"{compared.texts} texts have the bundle's probabilities to {compared.difference:.1g}"
     click.echo(f"{out}: {done.bytes / 1e6:.1f} MB with {done.rows:,} rows; {agreement}", err=True)

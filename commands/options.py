@@ -30,6 +30,13 @@ with_links = click.option(
     is_flag=True,
     help="Follow links that lead out of the bundle's folder, as in the cache of Hugging Face's hub.",
 )
+with_search = click.option(
+    "--search",
+    type=click.Choice(["auto", "graph", "usearch"]),
+    default="auto",
+    help="How neighbours are found: in the run of the model, by comparison with every row (graph), or after it in an "
+    "HNSW index (usearch). auto takes graph for up to some ten thousand rows.  [default: auto]",
+)
 with_json = click.option(
     "--json", "json_path", metavar="FILE|-", help="Write the results as JSON to a new file, or to stdout (-)."
 )

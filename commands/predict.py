@@ -16,6 +16,7 @@ from .options import (
     LazyChoice,
     not_empty,
     with_links,
+    with_search,
     with_signature,
     with_text_columns,
     with_threads,
@@ -24,6 +25,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
+    from ..runtime.inference.retrieval_policy import SearchMethod
 
 
 def _input_formats() -> list[str]:
@@ -88,6 +90,7 @@ def _input_formats() -> list[str]:
     help="Write statistics of the predictions to a new file or to stdout (-): as JSON, or in Prometheus's text format "
     "if FILE ends in .prom.",
 )
+@with_search
 @with_threads
 @with_signature
 @with_links
@@ -107,6 +110,7 @@ def predict(
     budget_ms: float | None,
     abstain: str | None,
     stats_path: str | None,
+    search: SearchMethod,
     threads: int,
     require_signature: Path | None,
     follow_links: bool,
@@ -136,7 +140,13 @@ def predict(
     retrieval: Any = "never" if no_retrieval else "gated" if gated else "always"
     goal = None if abstain is None else Abstain.parse(abstain)
     runtime = Runtime.open(
-        bundle, threads, retrieval, budget_ms=budget_ms, require_signature=require_signature, follow_links=follow_links
+        bundle,
+        threads,
+        retrieval,
+        budget_ms=budget_ms,
+        require_signature=require_signature,
+        follow_links=follow_links,
+        search=search,
     )
     pair = runtime.manifest.text_pair
     records = (

@@ -185,6 +185,10 @@ class KnowledgeBase:
         """`search` for each of ``queries`` [n, d]: rows int64 and similarities float32, both [n, min(k, len(self))]."""
         return self.index.search_many(queries, k, threads)
 
+    def merge_edits(self, found: SearchResult, query: NDArray[np.float32], k: int) -> SearchResult:
+        """``found`` itself: there are no edits."""
+        return found
+
     def with_soft_labels(self, soft_labels: NDArray[np.floating], label_loss: float = 0.0) -> KnowledgeBase:
         """The same rows with other soft labels [n, c], e.g. of another temperature; the index is shared.
 

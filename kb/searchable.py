@@ -68,6 +68,15 @@ class Searchable(Protocol):
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """`search` for each of ``queries`` [m, d]: rows int64 and similarities float32, both [m, min(k, n)]."""
 
+    def merge_edits(self, found: SearchResult, query: NDArray[np.float32], k: int) -> SearchResult:
+        """The rows most similar to ``query``, from the result of an exact search of the rows without edits.
+
+        Args:
+            found: the most similar rows of the last compaction, as many as there are up to ``k``.
+            query: float32 [d].
+            k: number of rows.
+        """
+
     def id(self, row: int) -> int:
         """The row's id."""
 

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import BundleError, UsageError
+from ..kb.knowledge_base import KnowledgeBase
 from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey, read_public_key
 from .bundle.bundle import Bundle
-from .editing.store import KnowledgeStore, View
+from .editing.store import KnowledgeStore
 from .inference.golden_check import check_golden
+from .inference.graph_pipeline import GraphPipeline
 from .inference.inputs import checked_input
 from .inference.latency_budget import SEARCHES, Budget, checked_budget, measured_cost
 from .inference.pipeline import Pipeline, mixed
-from .inference.retrieval_policy import RetrievalMode, checked_mode, retrieval_policy
-from .inference.student import StudentSession
+from .inference.retrieval_policy import (
+    RetrievalMode,
+    SearchMethod,
+    checked_mode,
+    checked_search,
+    has_weight,
+    retrieval_policy,
+)
+from .inference.retrieval_session import graph_bytes
+from .inference.sessions import Sessions
 from .inference.threads import checked_threads
 from .inference.tokenizer import TextTokenizer
 from .monitoring.statistics import Statistics
+
+MOST_GRAPH_BYTES = 8 * 2**20
+"""Largest tables of keys and soft labels that search ``"auto"`` puts into the graph: usearch is faster with more."""
+
+_NO_LIMIT = Budget(1e6, 0.0)
 
 
 @dataclass(frozen=True)
@@ -35,47 +50,102 @@ class Settings:
     budget_ms: float | None
     signer: PublicKey | None
     follow_links: bool = False
+    search: SearchMethod = "auto"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Parts:
-    """The open parts of a bundle, shared by a runtime and its siblings (`Runtime.with_retrieval`)."""
+    """The open parts of a bundle, shared by a runtime and its siblings (`Runtime.with_retrieval`).
+
+    Attributes:
+        unit: whether the student's embeddings have length 1, as a search in the graph needs it.
+    """
 
     bundle: Bundle
     tokenizer: TextTokenizer
-    student: StudentSession
+    sessions: Sessions
     store: KnowledgeStore
     pid: int
-    single: StudentSession | None = None  # predict_many's single-threaded session, opened at its first use
+    unit: bool = True
 
     def statistics(self) -> Statistics:
         """New counts, from zero."""
         abstention = self.bundle.manifest.abstention
         return Statistics(None if abstention is None else abstention.reference)
 
-    def single_threaded(self) -> StudentSession:
-        """A session that uses one thread, for texts that run side by side."""
-        if self.single is None:
-            self.single = StudentSession(self.bundle.model_path, threads=1)
-            self.bundle.check_links()
-        return self.single
 
-
-@dataclass(frozen=True)
 class Opened:
     """One consistent state of a runtime: a thread keeps it while another thread replaces it.
+
+    Args:
+        settings: the runtime's settings.
+        parts: the bundle's parts.
+        budget: the latency budget that the runtime has so far; None to measure the cost of a search again.
 
     Attributes:
         parts: the bundle's parts.
         view: the knowledge base.
-        pipeline: answers texts.
-        ungated: answers texts with abstention, which needs the neighbours of every text: without the gate.
+        budget: the latency budget; None for no limit.
+
+    Raises:
+        UsageError: retrieval is ``"gated"``, and the bundle has no gate.
     """
 
-    parts: Parts
-    view: View
-    pipeline: Pipeline
-    ungated: Pipeline
+    def __init__(self, settings: Settings, parts: Parts, budget: Budget | None = None) -> None:
+        self.parts, self.view, self._settings = parts, parts.store.current(), settings
+        if settings.retrieval == "gated" and parts.bundle.manifest.gate is None:
+            raise UsageError(
+                "the bundle has no gate",
+                path=settings.path,
+                expected='a threshold in the manifest, for retrieval "gated"',
+                remedy='Open it with retrieval "always", or export it again with another --gate-loss.',
+            )
+        if budget is None and settings.budget_ms is not None:
+            budget = Budget(settings.budget_ms, _search_cost(parts, self.view.kb, settings.threads))
+        self.budget = budget
+        self._pipelines: dict[tuple[bool, int], Pipeline] = {}
+
+    def pipeline(self, judging: bool, threads: int) -> Pipeline:
+        """The pipeline that answers texts.
+
+        Args:
+            judging: whether the answers are for abstention, which needs the neighbours of every text.
+            threads: threads that share one run.
+
+        Raises:
+            BundleError: a part of the bundle that it needs is damaged.
+        """
+        found = self._pipelines.get((judging, threads))
+        if found is None:
+            found = self._pipelines[judging, threads] = self._built(judging, threads)
+        return found
+
+    def prepare_as(self, other: Opened) -> None:
+        """Build the pipelines that another state has."""
+        for judging, threads in tuple(other._pipelines):
+            self.pipeline(judging, threads)
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether answers for abstention have neighbours."""
+        return self._settings.retrieval != "never" and len(self.view.kb) > 0
+
+    def _built(self, judging: bool, threads: int) -> Pipeline:
+        settings, parts, view = self._settings, self.parts, self.view
+        manifest, kb = parts.bundle.manifest, view.kb
+        # The gate was certified for the exported knowledge base. It would hide edits of texts that the student is sure
+        # of, and edits may pin rows and add labels, which then have a weight.
+        gate, weighs = (None, True) if view.edited or judging else (manifest.gate, has_weight(manifest.blend))
+        policy = retrieval_policy(settings.retrieval, len(kb), gate, self.budget, weighs)
+        if policy.off is None and uses_graph(settings, parts, kb, judging):
+            session = parts.sessions.retrieval(base_of(kb), threads)
+            return GraphPipeline(manifest, parts.tokenizer, session, kb, view.labels)
+        if policy.off is None:
+            base_of(kb).index.load()
+            student = parts.sessions.any(threads)
+        else:
+            student = parts.sessions.student(threads)
+        return Pipeline(manifest, parts.tokenizer, student, kb, policy, view.labels)
 
 
 def checked_settings(
@@ -86,6 +156,7 @@ def checked_settings(
     budget_ms: object,
     signer: object,
     follow_links: object,
+    search: object = "auto",
 ) -> Settings:
     """The arguments of `Runtime.open`, checked.
 
@@ -106,6 +177,7 @@ def checked_settings(
         budget_ms=None if budget_ms is None else checked_budget(budget_ms),
         signer=None if signer is None else read_public_key(signer),
         follow_links=checked_bool("follow_links", follow_links),
+        search=checked_search(search),
     )
 
 
@@ -133,44 +205,52 @@ def open_parts(settings: Settings) -> Parts:
     bundle = Bundle.open(settings.path, settings.verify, settings.signer, settings.follow_links)
     tokenizer = TextTokenizer(bundle.tokenizer_path, bundle.manifest.max_length)
     store = KnowledgeStore(bundle, settings.verify, settings.signer)
-    student = StudentSession(bundle.model_path, settings.threads)
-    check_golden(bundle, tokenizer, student)
+    sessions = Sessions(bundle, settings.verify)
+    parts = Parts(bundle, tokenizer, sessions, store, os.getpid())
+    Opened(settings, parts, _NO_LIMIT).pipeline(False, settings.threads)  # opens the session that it needs
+    unit = check_golden(bundle, tokenizer, sessions.any(settings.threads))
     bundle.check_links()
-    return Parts(bundle, tokenizer, student, store, os.getpid())
+    return parts if unit else replace(parts, unit=False)
 
 
-def opened(settings: Settings, parts: Parts, budget: Budget | None = None) -> Opened:
-    """The current state of a runtime.
-
-    Args:
-        settings: its settings.
-        parts: its parts.
-        budget: the latency budget that it has so far; None to measure the cost of a search again.
+def uses_graph(settings: Settings, parts: Parts, kb: Searchable, judging: bool) -> bool:
+    """Whether the search is part of the run of the model.
 
     Raises:
-        UsageError: retrieval is ``"gated"``, and the bundle has no gate.
+        UsageError: it has to be, and there is a gate or a budget.
+        BundleError: it has to be, and the embeddings do not have length 1.
     """
-    manifest, view = parts.bundle.manifest, parts.store.current()
-    if settings.retrieval == "gated" and manifest.gate is None:
-        raise UsageError(
-            "the bundle has no gate",
-            path=settings.path,
-            expected='a threshold in the manifest, for retrieval "gated"',
-            remedy='Open it with retrieval "always", or export it again with another --gate-loss.',
-        )
-    if budget is None and settings.budget_ms is not None:
-        budget = Budget(settings.budget_ms, _search_cost(parts, view.kb))
-    # The gate was certified for the exported knowledge base. It would hide edits of texts that the student is sure of.
-    gate = None if view.edited else manifest.gate
+    if settings.search == "usearch":
+        return False
+    chosen = settings.budget_ms is not None or (settings.retrieval == "gated" and not judging)
+    if settings.search == "graph":
+        if not parts.unit:
+            raise BundleError(
+                'search "graph" needs golden texts whose embeddings have length 1',
+                path=settings.path,
+                remedy='Use search "usearch", or export the bundle again.',
+            )
+        if chosen:
+            raise UsageError(
+                'search "graph" has neither a gate nor a budget: it is part of the run of every text',
+                path=settings.path,
+                remedy='Use retrieval "always" without a budget, or search "usearch".',
+            )
+        return True
+    return parts.unit and not chosen and graph_bytes(base_of(kb)) <= MOST_GRAPH_BYTES
 
-    def pipeline(with_gate: bool) -> Pipeline:
-        policy = retrieval_policy(settings.retrieval, len(view.kb), gate if with_gate else None, budget)
-        return Pipeline(manifest, parts.tokenizer, view.kb, policy, view.labels)
 
-    return Opened(parts, view, pipeline(with_gate=True), pipeline(with_gate=False))
+def base_of(kb: Searchable) -> KnowledgeBase:
+    """The rows of the last compaction."""
+    if isinstance(kb, KnowledgeBase):
+        return kb
+    from ..kb.edits.overlay import OverlayKnowledgeBase  # here: the import takes 15 ms, and most bundles have no edits
+
+    assert isinstance(kb, OverlayKnowledgeBase)
+    return kb.base
 
 
-def _search_cost(parts: Parts, kb: Searchable) -> float:
+def _search_cost(parts: Parts, kb: Searchable, threads: int) -> float:
     """Nanoseconds of a search and its blend: random queries, each after a run of the student."""
     manifest = parts.bundle.manifest
     if not (len(kb) and manifest.golden):
@@ -179,8 +259,9 @@ def _search_cost(parts: Parts, kb: Searchable) -> float:
     encoding = parts.tokenizer.encode(*checked_input(golden, manifest.text_pair))
     queries = np.random.default_rng(0).normal(size=(SEARCHES, kb.ndim)).astype(np.float32)
     uniform = np.full(len(manifest.labels), 1 / len(manifest.labels), np.float32)
+    student = parts.sessions.student(threads)
 
     def search(number: int) -> object:
-        return mixed(kb, uniform, *kb.search(queries[number], config.k), config)
+        return mixed(kb, uniform, kb.search(queries[number], config.k), config)
 
-    return measured_cost(search, lambda: parts.student.run(encoding))
+    return measured_cost(search, lambda: student.run(encoding))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -17,12 +18,12 @@ from .decision.abstention_goal import Abstain
 from .decision.gating import Gate
 from .inference.inputs import Text
 from .inference.prediction import Prediction
-from .inference.retrieval_policy import RetrievalMode, checked_mode
+from .inference.retrieval_policy import RetrievalMode, SearchMethod, checked_mode, checked_search
 from .inference.streaming import OnError, checked_on_error, of_this_process, one_by_one, side_by_side
 from .inference.student import StudentSession
 from .inference.tokenizer import TextTokenizer
 from .monitoring.statistics import Stats
-from .opening import Opened, Parts, Settings, checked_bool, checked_settings, kind_of, open_parts, opened
+from .opening import Opened, Parts, Settings, checked_bool, checked_settings, kind_of, open_parts
 
 if TYPE_CHECKING:
     from .editing.editor import KnowledgeEditor
@@ -48,8 +49,9 @@ class Runtime:
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
         self._settings = settings
-        self._opened: Opened | None = opened(settings, parts)
+        self._opened: Opened | None = Opened(settings, parts)
         self._statistics = parts.statistics()
+        self._refreshing = threading.Lock()
         self._abstention_policies: dict[tuple[Abstain | str, bool], AbstentionPolicy] = {}
 
     @classmethod
@@ -62,6 +64,7 @@ class Runtime:
         budget_ms: float | None = None,
         require_signature: PublicKey | bytes | str | os.PathLike[str] | None = None,
         follow_links: bool = False,
+        search: SearchMethod = "auto",
     ) -> Runtime:
         """Open a bundle, check its files, and check with its golden texts that this machine computes the same answers.
 
@@ -79,6 +82,9 @@ class Runtime:
                 sign`). Forked children and unpickled copies require the same key. None: signatures are not read.
             follow_links: follow links that lead out of the folder, as in the cache of Hugging Face's hub, if you trust
                 the places that they lead to. Links that stay inside the folder are always followed.
+            search: ``"graph"`` searches in the run of the model, by comparison with every row, which costs least for
+                some thousand rows; ``"usearch"`` searches an HNSW graph after the run; ``"auto"`` takes ``"graph"`` for
+                small knowledge bases, unless a gate or a budget decides after the run whether to search.
 
         Raises:
             BundleIntegrityError: a file is missing, truncated or altered; or the required signature is missing,
@@ -89,7 +95,9 @@ class Runtime:
             UsageError: an argument has the wrong type or an unusable value, or ``"gated"`` and the bundle has no gate.
             DependencyError: a signature is required, and the library ``cryptography`` is missing.
         """
-        settings = checked_settings(path, threads, retrieval, verify, budget_ms, require_signature, follow_links)
+        settings = checked_settings(
+            path, threads, retrieval, verify, budget_ms, require_signature, follow_links, search
+        )
         return cls(settings, open_parts(settings))
 
     @property
@@ -113,6 +121,11 @@ class Runtime:
         return self._settings.retrieval
 
     @property
+    def search(self) -> SearchMethod | None:
+        """How texts are searched for: ``"graph"`` or ``"usearch"``; None if no text is."""
+        return self._current().pipeline(False, self._settings.threads).search
+
+    @property
     def gate(self) -> Gate | None:
         """The gate of retrieval ``"gated"``; None if the bundle has no gate, or if its knowledge base was edited.
 
@@ -132,25 +145,30 @@ class Runtime:
         from .editing.editor import KnowledgeEditor  # here: its imports take 15 ms, and most runtimes only answer
 
         parts = self._current().parts
-        return KnowledgeEditor(parts.store, parts.tokenizer, parts.student)
+        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.any(self._settings.threads))
 
     @property
     def student(self) -> StudentSession:
         """The student's session, for measurements of the student alone."""
-        return self._current().parts.student
+        return self._current().parts.sessions.student(self._settings.threads)
 
     @property
     def tokenizer(self) -> TextTokenizer:
         """The bundle's tokenizer."""
         return self._current().parts.tokenizer
 
-    def with_retrieval(self, retrieval: RetrievalMode) -> Runtime:
-        """A sibling with another retrieval mode, on the same session and knowledge base; each is closed by itself.
+    def with_retrieval(self, retrieval: RetrievalMode, search: SearchMethod | None = None) -> Runtime:
+        """A sibling with another retrieval mode, on the same knowledge base; each is closed by itself.
+
+        Args:
+            retrieval: same as `open`.
+            search: same as `open`; None for this runtime's.
 
         Raises:
-            UsageError: the mode is unknown, or ``"gated"`` and the bundle has no gate.
+            UsageError: the mode or the search is unknown, or ``"gated"`` and the bundle has no gate.
         """
-        settings = replace(self._settings, retrieval=checked_mode(retrieval))
+        search = self._settings.search if search is None else checked_search(search)
+        settings = replace(self._settings, retrieval=checked_mode(retrieval), search=search)
         return Runtime(settings, self._current().parts)
 
     def predict(self, text: Text, abstain: Abstain | str | None = None) -> Prediction:
@@ -171,7 +189,7 @@ class Runtime:
             UsageError: the runtime is closed, or the bundle has no thresholds for this goal.
         """
         now = self._current()
-        return self._answer(now, now.parts.student, text, abstain)
+        return self._answer(now, self._settings.threads, text, abstain)
 
     @overload
     def predict_many(
@@ -201,9 +219,9 @@ class Runtime:
         """
         on_error = checked_on_error(on_error)
 
-        def answer(current: Callable[[], Opened], student: StudentSession, text: Text) -> Prediction | ReaugkdError:
+        def answer(current: Callable[[], Opened], text: Text) -> Prediction | ReaugkdError:
             try:
-                return self._answer(current(), student, text, abstain)
+                return self._answer(current(), 1, text, abstain)
             except ReaugkdError as error:
                 if on_error == "raise":
                     raise
@@ -226,7 +244,7 @@ class Runtime:
         """
 
         def answer(
-            current: Callable[[], Opened], student: StudentSession, item: tuple[Key, Text | ReaugkdError]
+            current: Callable[[], Opened], item: tuple[Key, Text | ReaugkdError]
         ) -> tuple[Key, Prediction | ReaugkdError]:
             if not isinstance(item, tuple) or len(item) != 2:
                 raise UsageError("an item is not a pair of key and text", found=kind_of(item), expected="(key, text)")
@@ -235,7 +253,7 @@ class Runtime:
                 self._statistics.count_error(text)
                 return key, text
             try:
-                return key, self._answer(current(), student, text, abstain)
+                return key, self._answer(current(), 1, text, abstain)
             except ReaugkdError as error:
                 return key, error
 
@@ -270,17 +288,17 @@ class Runtime:
     def __reduce__(self) -> tuple[object, ...]:
         settings = self._settings
         given = (settings.threads, settings.retrieval, settings.verify, settings.budget_ms, settings.signer)
-        return (Runtime.open, (str(settings.path), *given, settings.follow_links))
+        return (Runtime.open, (str(settings.path), *given, settings.follow_links, settings.search))
 
     def __repr__(self) -> str:
         settings = self._settings
         state = "" if self._opened is not None else ", closed"
         return f"Runtime({str(settings.path)!r}, threads={settings.threads}, retrieval={settings.retrieval!r}{state})"
 
-    def _answer(self, now: Opened, student: StudentSession, text: Text, abstain: Abstain | str | None) -> Prediction:
+    def _answer(self, now: Opened, threads: int, text: Text, abstain: Abstain | str | None) -> Prediction:
         policy = None if abstain is None else self._abstention_policy(now, abstain)
         try:
-            answer = (now.pipeline if policy is None else now.ungated).answer(student, text)
+            answer = now.pipeline(policy is not None, threads).answer(text)
         except ReaugkdError as error:
             self._statistics.count_error(error)
             raise
@@ -294,7 +312,7 @@ class Runtime:
 
     def _stream(
         self,
-        answer: Callable[[Callable[[], Opened], StudentSession, Item], Answer],
+        answer: Callable[[Callable[[], Opened], Item], Answer],
         items: Iterable[Item],
         abstain: Abstain | str | None,
     ) -> Iterator[Answer]:
@@ -310,21 +328,20 @@ class Runtime:
         if abstain is not None:
             self._abstention_policy(now, abstain)  # an impossible goal is refused before the first text
         latest, threads = [now], self._settings.threads
-        student = now.parts.student if threads == 1 else now.parts.single_threaded()
 
         def current() -> Opened:
             latest[0] = self._refreshed(latest[0])
             return latest[0]
 
         def answer_now(item: Item) -> Answer:
-            return answer(current, student, item)
+            return answer(current, item)
 
         if threads == 1:
             return of_this_process(one_by_one(answer_now, items))
         return of_this_process(side_by_side(answer_now, items, threads))
 
     def _abstention_policy(self, now: Opened, abstain: Abstain | str) -> AbstentionPolicy:
-        retrieves = now.ungated.policy.off is None
+        retrieves = now.retrieves
         policy = self._abstention_policies.get((abstain, retrieves)) if isinstance(abstain, Abstain | str) else None
         if policy is None:
             policy = policy_for(now.parts.bundle.manifest.abstention, abstain, self._settings.path, retrieves)
@@ -342,13 +359,28 @@ class Runtime:
         return self._refreshed(now)
 
     def _refreshed(self, now: Opened) -> Opened:
-        """The runtime with the latest edits of its knowledge base."""
-        if now.parts.store.current() is now.view:
+        """The runtime with the latest edits of its knowledge base.
+
+        After a compaction one thread opens a session with the new rows. The other threads answer with the state before
+        it, which has the same rows, unless there are newer edits.
+        """
+        view = now.parts.store.current()
+        if view is now.view:
             return now
-        fresh = opened(self._settings, now.parts, now.pipeline.policy.budget)
-        if self._opened is now:  # not closed meanwhile
-            self._opened = fresh
-        return fresh
+        same_rows = view.snapshot is not now.view.snapshot and view.head.seq == view.snapshot.seq
+        if not self._refreshing.acquire(blocking=not same_rows):
+            return now
+        try:
+            latest = self._opened
+            if latest is not None and latest.parts is now.parts and latest.view is now.parts.store.view:
+                return latest  # another thread was faster
+            fresh = Opened(self._settings, now.parts, now.budget)
+            fresh.prepare_as(now)
+            if latest is now:  # not closed meanwhile
+                self._opened = fresh
+            return fresh
+        finally:
+            self._refreshing.release()
 
     def _reopen(self, old: Parts) -> Opened:
         """Open the bundle in a forked child, which cannot use its parent's thread pools and locks.
@@ -363,6 +395,7 @@ class Runtime:
                 path=self._settings.path,
                 remedy="Restart the program to use the new bundle.",
             )
-        self._statistics = parts.statistics()  # another thread of the parent may have held the old one's lock
-        self._opened = now = opened(self._settings, parts)
+        # Another thread of the parent may have held the old ones' locks.
+        self._statistics, self._refreshing = parts.statistics(), threading.Lock()
+        self._opened = now = Opened(self._settings, parts)
         return now

@@ -1,8 +1,7 @@
 """Fuse a bundle into one ONNX file with student, knowledge base and blend.
 
-The file is for programs that run ONNX without Python. It maps token ids to probabilities, neighbours and the label. It
-compares the query with every key, so the search is exact, and it is suited to knowledge bases of a few thousand rows.
-It has no gate and no latency budget: it always retrieves.
+The file is for programs that run ONNX without Python. It maps token ids to probabilities, neighbours and the label. Its
+graph is the one that the runtime runs with search ``"graph"``.
 """
 
 from __future__ import annotations
@@ -19,9 +18,12 @@ from ...kb.knowledge_base import KnowledgeBase
 from ...kb.storage.atomic import atomic_write, refuse_existing
 from ...runtime.bundle.bundle import MODEL_FILE, Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest
+from ...runtime.bundle.onnx_safety import read_onnx_file
+from ...runtime.graph.retrieval import Tables
+from ...runtime.inference.retrieval_session import tables_of
 from ...runtime.runtime import Runtime
 from .fused_check import FusedAgreement, compare
-from .fused_graph import FusedTables, fused_model
+from .fused_graph import fused_model
 
 MAX_ROWS = 4096
 FORMAT_VERSION = 1
@@ -65,13 +67,14 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
     """
     refuse_existing(out)
     Bundle.open(bundle, verify=False).refuse_edits("fuse")
-    with Runtime.open(bundle) as runtime:
+    with Runtime.open(bundle, search="graph") as runtime:
         kb = runtime.knowledge_base
         assert isinstance(kb, KnowledgeBase)  # edits were refused above
-        knowledge = _knowledge(bundle, kb, max_rows)
-        model = onnx.load(str(bundle / MODEL_FILE))
-        manifest = runtime.manifest
-        model = fused_model(model, knowledge, manifest.blend, manifest.labels, _metadata(bundle, manifest))
+        knowledge = _tables(bundle, kb, max_rows)
+        manifest, student = runtime.manifest, read_onnx_file(bundle / MODEL_FILE)
+        # The file's session may lack the option that makes products of integers exact without VNNI.
+        integer = manifest.quantization.get("target") != "avx2"
+        model = fused_model(student, knowledge, manifest.blend, manifest.labels, _metadata(bundle, manifest), integer)
         model.producer_name, model.producer_version = "reaugkd", __version__
         onnx.checker.check_model(model)
         with atomic_write(out, "wb") as file:
@@ -81,7 +84,7 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
     return Fused(out, out.stat().st_size, len(knowledge.keys), comparison)
 
 
-def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
+def _tables(bundle: Path, kb: KnowledgeBase, max_rows: int) -> Tables:
     rows = len(kb)
     if rows == 0:
         raise UsageError(
@@ -97,8 +100,8 @@ def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
             expected=f"at most {max_rows:,}",
             remedy=f"Condense it: `reaugkd condense {bundle} --out NEW --max-rows {max_rows}`; or raise --max-rows.",
         )
-    knowledge = FusedTables(kb.keys(), kb.config.dtype, kb.soft_labels.stored)
-    size = knowledge.nbytes + (bundle / MODEL_FILE).stat().st_size
+    tables = tables_of(kb)
+    size = tables.keys.nbytes + tables.soft_labels.nbytes + (bundle / MODEL_FILE).stat().st_size
     if size > _LARGEST_FILE:
         raise UsageError(
             "the fused model is larger than the limit of an ONNX file",
@@ -107,7 +110,7 @@ def _knowledge(bundle: Path, kb: KnowledgeBase, max_rows: int) -> FusedTables:
             expected=f"at most {_LARGEST_FILE:,}",
             remedy="Make the knowledge base smaller with `reaugkd condense`.",
         )
-    return knowledge
+    return tables
 
 
 def _metadata(bundle: Path, manifest: Manifest) -> dict[str, object]:

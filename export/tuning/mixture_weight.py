@@ -5,7 +5,7 @@ neighbours' probability of its gold label, is convex in the weight w. Three form
 
     constant    one w for all texts
     buckets     a w for each quarter of the rows by top similarity, shrunk towards the constant
-    logistic    w = sigmoid(logit(constant) + b + sum_j a_j z_j) of five standardised features, shrunk likewise
+    logistic    w = sigmoid(logit(constant) + b + sum_j a_j z_j) of three standardised features, shrunk likewise
 
 A more complex form is used only if it is better in cross-validation. The retrieval settings (k, tau, temperatures) are
 chosen before, with a constant weight.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,13 @@ from scipy.optimize import bisect, minimize
 
 from ...errors import UsageError
 from ...runtime.decision.blending import interpolate
-from ...runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, features_many, sigmoid_many
+from ...runtime.decision.mixture_weight import BucketWeight, SquaresWeight, features_many, sigmoid_many
 from ..types import Floats
 from .groups import grouped_folds, mean_and_error
 
 Kind = Literal["constant", "buckets", "logistic"]
+
+FittedFunction: TypeAlias = BucketWeight | SquaresWeight
 
 KINDS: tuple[Kind, ...] = ("constant", "buckets", "logistic")
 """The forms, the simplest first."""
@@ -51,7 +53,6 @@ class WeightInputs:
         student: [n, c], the student's probabilities.
         retrieved: [n, c], the neighbours' probabilities.
         top: [n], the top similarity, rounded to float32 as in the runtime.
-        gap: [n], the top similarity minus that of the k-th neighbour.
         gold: [n], int64, class indices.
         groups: [n], the rows' groups (`related_rows`); None if no rows are related.
     """
@@ -59,7 +60,6 @@ class WeightInputs:
     student: NDArray[np.floating]
     retrieved: NDArray[np.floating]
     top: NDArray[np.floating]
-    gap: NDArray[np.floating]
     gold: NDArray[np.int64]
     groups: NDArray[np.integer] | None = None
 
@@ -78,7 +78,7 @@ class FittedWeight:
     """
 
     kind: Kind
-    weight: ExampleWeight | None
+    weight: FittedFunction | None
     constant: float
     nll: float
     cv_nll: dict[str, float] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class FittedWeight:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Data of the fit: both probabilities of each gold label, [n], and the features, [n, 5]."""
+    """Data of the fit: both probabilities of each gold label, [n], and the features, [n, 3]."""
 
     student: Floats
     retrieved: Floats
@@ -178,7 +178,7 @@ def fit_buckets(student: Floats, retrieved: Floats, top: Floats, constant: float
     return BucketWeight(tuple(edges.tolist()), weights)
 
 
-def fit_logistic(student: Floats, retrieved: Floats, features: Floats, constant: float) -> LogisticWeight:
+def fit_logistic(student: Floats, retrieved: Floats, features: Floats, constant: float) -> SquaresWeight:
     """Fit the logistic weight that minimises `logistic_loss`, by L-BFGS from the constant.
 
     The fit uses standardised features; the returned coefficients are those of the raw features.
@@ -186,7 +186,7 @@ def fit_logistic(student: Floats, retrieved: Floats, features: Floats, constant:
     Args:
         student: [n], the student's probability of each gold label.
         retrieved: [n], the neighbours' probability of each gold label.
-        features: [n, 5], of `runtime.decision.mixture_weight.features_many`.
+        features: [n, 3], of `runtime.decision.mixture_weight.features_many`.
         constant: the constant weight that the function is shrunk towards.
     """
     means, spreads = features.mean(axis=0), features.std(axis=0)
@@ -199,8 +199,8 @@ def fit_logistic(student: Floats, retrieved: Floats, features: Floats, constant:
     found = minimize(logistic_loss, start, args=(design, student, retrieved, centre), jac=True, method="L-BFGS-B")
     coefficients = found.x[1:] * scales
     intercept = centre + found.x[0] - coefficients @ means
-    by_top, by_gap, by_retrieved, by_student, by_agreement = (round(float(value), 6) for value in coefficients)
-    return LogisticWeight(round(float(intercept), 6), (by_top, by_gap, by_retrieved, by_student, by_agreement))
+    by_top, by_student, by_retrieved = (round(float(value), 6) for value in coefficients)
+    return SquaresWeight(round(float(intercept), 6), (by_top, by_student, by_retrieved))
 
 
 def logistic_loss(
@@ -229,7 +229,7 @@ def _rows(inputs: WeightInputs) -> _Rows:
     student, retrieved = (
         probabilities[everyone, inputs.gold].astype(np.float64) for probabilities in (inputs.student, inputs.retrieved)
     )
-    features = features_many(inputs.student, inputs.retrieved, inputs.top, inputs.gap)
+    features = features_many(inputs.student, inputs.retrieved, inputs.top)
     return _Rows(student, retrieved, features)
 
 
@@ -253,7 +253,7 @@ def _cross_validated(rows: _Rows, folds: NDArray[np.int64], kinds: Sequence[Kind
     return losses
 
 
-def _fit(rows: _Rows, kind: Kind, constant: float) -> ExampleWeight | None:
+def _fit(rows: _Rows, kind: Kind, constant: float) -> FittedFunction | None:
     if kind == "buckets":
         return fit_buckets(rows.student, rows.retrieved, rows.features[:, 0], constant)
     if kind == "logistic":
@@ -261,7 +261,7 @@ def _fit(rows: _Rows, kind: Kind, constant: float) -> ExampleWeight | None:
     return None
 
 
-def _shares(rows: _Rows, weight: ExampleWeight | None, constant: float) -> Floats | float:
+def _shares(rows: _Rows, weight: FittedFunction | None, constant: float) -> Floats | float:
     return constant if weight is None else weight.weight_many(rows.features)
 
 

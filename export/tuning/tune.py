@@ -246,7 +246,6 @@ def _weight_inputs(rows: HeldOut, blend: BlendConfig) -> WeightInputs:
         student=_softmax(rows.student_logits, blend.student_temperature),
         retrieved=np.einsum("nk,nkc->nc", _softmax(near, blend.tau), labels),
         top=near[:, 0],
-        gap=near[:, 0] - near[:, -1],
         gold=rows.gold,
         groups=rows.groups,
     )

@@ -201,14 +201,22 @@ class OverlayKnowledgeBase:
     def search(self, query: NDArray[np.float32], k: int) -> SearchResult:
         """The ``min(k, len(self))`` rows most similar to ``query`` float32 [d], without removed ones, best first."""
         base = len(self.base)
-        rows, similarities = self._living(self.base.index, query, k, 0, self._live_base, base)
-        if self.added:
-            needed = self._live - self._live_base
-            more, nearness = self._living(self._added.index, query, k, base, needed, self.added)
-            rows, similarities = np.concatenate([rows, more]), np.concatenate([similarities, nearness])
-            order = np.argsort(-similarities, kind="stable")[:k]
-            rows, similarities = rows[order], similarities[order]
-        return SearchResult(rows, similarities)
+        return self._with_added(self._living(self.base.index, query, k, 0, self._live_base, base), query, k)
+
+    def merge_edits(self, found: SearchResult, query: NDArray[np.float32], k: int) -> SearchResult:
+        """`search`, from the result of an exact search of `base`; if it has removed rows, `base` is searched again."""
+        if self._live_base < len(self.base) and not self._state.alive[found.rows].all():
+            return self.search(query, k)
+        return self._with_added(found, query, k)
+
+    def _with_added(self, found: SearchResult, query: NDArray[np.float32], k: int) -> SearchResult:
+        if not self.added:
+            return found
+        base, needed = len(self.base), self._live - self._live_base
+        more = self._living(self._added, query, k, base, needed, self.added)
+        similarities = np.concatenate([found.similarities, more.similarities])
+        order = np.argsort(-similarities, kind="stable")[:k]
+        return SearchResult(np.concatenate([found.rows, more.rows])[order], similarities[order])
 
     def search_many(self, queries: NDArray[np.float32], k: int, threads: int = 1) -> tuple[Ints, NDArray[np.float32]]:
         """`search` for each of ``queries`` [n, d]: rows int64 and similarities float32, both [n, min(k, len(self))]."""
@@ -217,8 +225,8 @@ class OverlayKnowledgeBase:
             return np.zeros((len(queries), max(needed, 0)), np.int64), np.zeros(
                 (len(queries), max(needed, 0)), np.float32
             )
-        parts = [(self.base.index, 0, base, self._live_base)]
-        parts += [(self._added.index, base, self.added, self._live - self._live_base)] if self.added else []
+        parts: list[tuple[VectorIndex | AddedRows, int, int, int]] = [(self.base.index, 0, base, self._live_base)]
+        parts += [(self._added, base, self.added, self._live - self._live_base)] if self.added else []
         found = [self._living_many(index, queries, k, threads, *part) for index, *part in parts]
         rows, similarities, short = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
         order = np.argsort(-similarities, axis=1, kind="stable")[:, :needed]
@@ -307,7 +315,14 @@ class OverlayKnowledgeBase:
         return self.base.nbytes()
 
     def _living_many(
-        self, index: VectorIndex, queries: NDArray[np.float32], k: int, threads: int, first: int, rows: int, living: int
+        self,
+        index: VectorIndex | AddedRows,
+        queries: NDArray[np.float32],
+        k: int,
+        threads: int,
+        first: int,
+        rows: int,
+        living: int,
     ) -> tuple[Ints, NDArray[np.float32], Bools]:
         """`_living` for many queries with one search each: removed rows get similarity -inf.
 
@@ -322,8 +337,8 @@ class OverlayKnowledgeBase:
         return found + first, np.where(kept, similarities, np.float32(-np.inf)), short
 
     def _living(
-        self, index: VectorIndex, query: NDArray[np.float32], k: int, first: int, living: int, rows: int
-    ) -> tuple[Ints, NDArray[np.float32]]:
+        self, index: VectorIndex | AddedRows, query: NDArray[np.float32], k: int, first: int, living: int, rows: int
+    ) -> SearchResult:
         """Search one index, whose row 0 has the number ``first``, for more rows until enough are not removed."""
         needed = min(k, living)
         ask = needed if living == rows else needed + _EXTRA_ROWS
@@ -333,5 +348,5 @@ class OverlayKnowledgeBase:
             kept = found < rows
             kept[kept] = self._state.alive[first + found[kept]]
             if kept.sum() >= needed or ask >= len(index):
-                return found[kept][:needed] + first, similarities[kept][:needed]
+                return SearchResult(found[kept][:needed] + first, similarities[kept][:needed])
             ask = min(2 * ask, len(index))

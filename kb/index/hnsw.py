@@ -20,7 +20,7 @@ from ...errors import BundleError, BundleIntegrityError, UsageError
 from ..storage.atomic import atomic_write
 from ..storage.json_fields import JsonReader
 from .stored_keys import NEAR_ONE, checked_keys, checked_queries, stored_form
-from .usearch_file import read_index_file
+from .usearch_file import IndexFile, parse_index, read_index_file
 from .usearch_import import compiled
 
 DTYPES = ("i8", "f16", "f32")
@@ -28,6 +28,7 @@ DTYPES = ("i8", "f16", "f32")
 
 _METRIC = "cos"  # the only one: usearch's i8 is right for cosine alone
 _BLOCK = 1024  # rows added between two progress reports
+_AGAIN = "Export the bundle again."
 _MOST = 1_000_000  # limit on dimensions, edges and expansion: usearch allocates without a limit
 
 
@@ -86,12 +87,21 @@ class VectorIndex:
     share one scratch slot of the graph.
     """
 
-    def __init__(self, index: Any, config: IndexConfig) -> None:
+    def __init__(self, index: Any, config: IndexConfig, file: IndexFile | None = None) -> None:
         self.config = config
-        self._index = index  # owns the memory map
-        self._search_many = index.search_many
-        self._size = len(index)
-        self._lock = threading.Lock()
+        self._built = index
+        self._file = file
+        self._size = len(index) if file is None else file.rows
+        self._lock = threading.RLock()
+
+    @property
+    def _index(self) -> Any:
+        """The index of usearch; that of a file is checked and opened at the first use."""
+        if self._built is None:
+            with self._lock:
+                if self._built is None and self._file is not None:
+                    self._built = _mapped(self._file, self.config)
+        return self._built
 
     @classmethod
     def build(
@@ -156,8 +166,8 @@ class VectorIndex:
     def view(cls, path: Path, config: IndexConfig) -> VectorIndex:
         """Map the index at ``path`` into memory; a search reads the keys that it needs.
 
-        The whole graph is checked first (`usearch_file`). The keys' values are not: check the file's hash for these, as
-        `Bundle.open` does.
+        The first search imports usearch and checks the whole graph (`usearch_file`). The keys' values are not checked:
+        check the file's hash for these, as `Bundle.open` does.
 
         Raises:
             BundleIntegrityError: the file is missing or no index.
@@ -173,14 +183,15 @@ class VectorIndex:
                 found=_words(*found),
                 expected=_words(*expected),
             )
-        index = _empty_index(config)
-        try:
-            index.view_index_from_path(str(path))
-        except (RuntimeError, ValueError) as error:
-            raise BundleIntegrityError(
-                "the index cannot be read", path=path, found=str(error), remedy="Export the bundle again."
-            ) from error
-        return cls(index, config)
+        return cls(None, config, file)
+
+    def load(self) -> None:
+        """Check and open an index from a file now, not at the first search.
+
+        Raises:
+            BundleIntegrityError: it is no index that usearch can search safely.
+        """
+        _ = self._index
 
     def __len__(self) -> int:
         return self._size
@@ -188,7 +199,7 @@ class VectorIndex:
     @property
     def nbytes(self) -> int:
         """Bytes of the index as a file."""
-        return int(self._index.serialized_length)
+        return int(self._index.serialized_length) if self._file is None else self._file.nbytes
 
     def search(self, query: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The ``min(k, len(self))`` rows most similar to ``query`` [d], best first.
@@ -204,12 +215,12 @@ class VectorIndex:
             query = checked_queries(query[np.newaxis])[0]
         if needed <= 0:
             return _no_rows(), _no_similarities()
-        query = query[np.newaxis]
+        query = self._form(query[np.newaxis])
         try:
             with self._lock:
-                keys, distances, counts, _, _ = self._search_many(query, needed, False, 1)
+                keys, distances, counts, _, _ = self._index.search_many(query, needed, False, 1)
                 if counts[0] != needed:
-                    keys, distances, counts, _, _ = self._search_many(query, needed, True, 1)
+                    keys, distances, counts, _, _ = self._index.search_many(query, needed, True, 1)
         except RuntimeError as error:
             raise _interrupt(error) from None
         return keys[0].view(np.int64), 1.0 - distances[0]
@@ -226,20 +237,27 @@ class VectorIndex:
             UsageError: same as `search`.
         """  # noqa: DOC501
         needed = min(k, self._size)
-        queries = checked_queries(np.ascontiguousarray(queries, np.float32))
+        queries = self._form(checked_queries(np.ascontiguousarray(queries, np.float32)))
         if needed <= 0 or len(queries) == 0:
             shape = (len(queries), max(needed, 0))
             return np.zeros(shape, np.int64), np.zeros(shape, np.float32)
         try:
             with self._lock:
-                keys, distances, counts, _, _ = self._search_many(queries, needed, False, threads)
+                keys, distances, counts, _, _ = self._index.search_many(queries, needed, False, threads)
                 for row in np.flatnonzero(counts != needed):
                     # The graph walk ended early (possible when k is near the size): compare with every key.
-                    exact = self._search_many(queries[row : row + 1], needed, True, 1)
+                    exact = self._index.search_many(queries[row : row + 1], needed, True, 1)
                     keys[row], distances[row] = exact[0][0], exact[1][0]
         except RuntimeError as error:
             raise _interrupt(error) from None
         return keys.view(np.int64), 1.0 - distances
+
+    def _form(self, queries: NDArray[np.float32]) -> NDArray[Any]:
+        """Checked queries in the form for the search: int8 with the whole range, for keys of i8.
+
+        usearch would use about 50 of 255 steps; the mean error of a cosine is then six times as large.
+        """
+        return stored_form(queries, "i8") if self.config.dtype == "i8" and len(queries) else queries
 
     def set_ef_search(self, expansion_search: int) -> None:
         """Set ``ef_search``, the search width of later searches.
@@ -262,11 +280,11 @@ class VectorIndex:
         Raises:
             UsageError: same as `search`.
         """  # noqa: DOC501
-        queries = checked_queries(queries)
+        queries = self._form(checked_queries(queries))
         with self._lock:
             self._index.expansion_search = expansion_search
             try:
-                keys, _, counts, _, compared = self._search_many(queries, min(k, self._size), False, 1)
+                keys, _, counts, _, compared = self._index.search_many(queries, min(k, self._size), False, 1)
             except RuntimeError as error:
                 raise _interrupt(error) from None
             finally:
@@ -274,27 +292,31 @@ class VectorIndex:
         found = np.where(np.arange(keys.shape[1]) < counts[:, np.newaxis], keys.view(np.int64), -1)
         return found, compared / max(len(queries), 1)
 
-    def vectors(self) -> NDArray[np.float32]:
-        """A copy of the stored keys, [n, d], in the order of rows; i8 keys are whole numbers from -127 to 127.
+    def stored(self) -> NDArray[Any]:
+        """The keys as stored, int8, float16 or float32 [n, d], in the order of rows; do not change them.
 
-        It copies the whole index with its look-up table, so it is slow and not for answering.
+        usearch is not imported for an index from a file.
+
+        Raises:
+            BundleIntegrityError: rows are missing, or a key is not a number.
+        """
+        if self._file is not None:
+            return self._file.keys()
+        data = np.frombuffer(self._index.save_index_to_buffer(), np.uint8)
+        return parse_index(Path("index.usearch"), data).keys()
+
+    def vectors(self) -> NDArray[np.float32]:
+        """A copy of the keys as float32 [n, d]; i8 keys are whole numbers from -127 to 127.
 
         Raises:
             BundleIntegrityError: rows are missing, or keys have no direction.
-        """  # noqa: DOC501
-        copy = _empty_index(self.config, lookups=True)
-        copy.load_index_from_buffer(self._index.save_index_to_buffer())
-        # In the stored type: as float32, i8 keys are shares of 127, and usearch 2.26 gives f16 keys as zeros on ARM.
-        kind = getattr(compiled().ScalarKind, self.config.dtype.upper())
-        try:
-            stored = np.array(copy.get_many(np.arange(self._size, dtype=np.uint64), kind))
-            stored = stored.view(np.float16) if self.config.dtype == "f16" else stored  # usearch gives the bits of f16
-            found = stored.astype(np.float32).reshape(self._size, self.config.ndim)
-        except (TypeError, ValueError) as error:  # a missing row is None
-            raise _unusable(f"rows that are not 0 to {self._size - 1}") from error
+        """
+        found = self.stored().astype(np.float32)
         lengths = np.linalg.norm(found, axis=1)
         if not (np.isfinite(lengths) & (lengths > 0)).all():
-            raise _unusable("keys without a direction")
+            raise BundleIntegrityError(
+                "the knowledge base's index is unusable", found="keys without a direction", remedy=_AGAIN
+            )
         return found
 
 
@@ -303,7 +325,24 @@ def _square(query: NDArray[np.float32]) -> float:
     return query.dot(query)  # type: ignore[no-any-return]
 
 
-def _empty_index(config: IndexConfig, lookups: bool = False) -> Any:
+def _mapped(file: IndexFile, config: IndexConfig) -> Any:
+    """The index of a file for usearch, which gets the same bytes that were checked.
+
+    Raises:
+        BundleIntegrityError: it is no index that usearch can search safely.
+    """
+    file.check()
+    index = _empty_index(config)
+    try:
+        index.view_index_from_buffer(file.data)
+    except (RuntimeError, ValueError) as error:
+        raise BundleIntegrityError(
+            "the index cannot be read", path=file.path, found=str(error), remedy=_AGAIN
+        ) from error
+    return index
+
+
+def _empty_index(config: IndexConfig) -> Any:
     usearch = compiled()
     return usearch.Index(
         ndim=config.ndim,
@@ -315,13 +354,7 @@ def _empty_index(config: IndexConfig, lookups: bool = False) -> Any:
         expansion_search=config.expansion_search,
         multi=False,
         # Searches use the graph alone: without the hash table, opening is faster and takes less memory.
-        enable_key_lookups=lookups,
-    )
-
-
-def _unusable(found: str) -> BundleIntegrityError:
-    return BundleIntegrityError(
-        "the knowledge base's index is unusable", found=found, remedy="Export the bundle again."
+        enable_key_lookups=False,
     )
 
 

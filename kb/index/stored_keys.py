@@ -71,8 +71,7 @@ def checked_queries(queries: NDArray[np.float32]) -> NDArray[np.float32]:
 def _whole_numbers(keys: NDArray[np.float32]) -> NDArray[np.int8]:
     """Keys in the whole range of int8, each with its own scale, which does not change a cosine.
 
-    usearch scales a key to length 1 and truncates, so that 128 components use about 50 of 255 steps. With this scale
-    the mean error of a cosine falls from 0.0047 to 0.0030; the rest comes from the query.
+    usearch scales a key to length 1 and truncates, so that 128 components use about 50 of 255 steps.
     """
     largest = np.abs(keys).max(axis=1, keepdims=True)
     whole: NDArray[np.int8] = np.rint(keys / largest * 127).astype(np.int8)

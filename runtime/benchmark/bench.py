@@ -16,16 +16,19 @@ from ...errors import UsageError
 from ...kb.storage.ed25519 import PublicKey
 from ..bundle.bundle import Bundle
 from ..inference.inputs import Text
+from ..inference.retrieval_policy import SearchMethod
 from ..runtime import Runtime
 from .cold_start import Process, bundle_bytes, measure_processes
 from .environment import host_facts
-from .interleaved import BLEND, GATED, SESSION_RUN, STUDENT, InterleavedTimer, choose_inputs
+from .graph_stages import graph_stages
+from .interleaved import BLEND, GATED, SESSION_RUN, STUDENT, USEARCH, InterleavedTimer, choose_inputs
 from .latency import Clock, Overhead, Quantiles
 
 Progress = Callable[[int, int], object]
 
 FEWEST_SAMPLES = 200
 MOST_SAMPLES = 20_000
+PROFILED = 200  # texts of the second pass, with ONNX Runtime's profiler
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,16 @@ class BenchReport:
     """The measurements of one bundle on one machine.
 
     Attributes:
-        latencies: by system, in the order session_run, student, student+retrieval, student+gated; the last is missing
-            without a gate, the last two with an empty knowledge base.
+        latencies: by system, in the order session_run, student, student+retrieval, student+usearch, student+gated. The
+            last is missing without a gate, student+usearch unless student+retrieval searches in the run of the model,
+            and all three with an empty knowledge base.
         overhead: student+retrieval relative to student; None without the former.
+        usearch_overhead: student+usearch relative to student; None without the former.
         gated_overhead: student+gated relative to student; None without the former.
         runtime_overhead: student relative to session_run.
+        retrieval_runtime_overhead: student+retrieval relative to session_run; None without the former.
+        graph_stages: mean microseconds of the run of student+retrieval in its student, search and blend
+            (`graph_stages`); empty if the run is the student's alone.
         throughput: texts per second of ``predict_many``, by system.
         processes: cold start and memory of new processes, by system; empty if none were started.
         bytes: size on disk, same as `bundle_bytes`.
@@ -96,8 +104,11 @@ class BenchReport:
 
     latencies: dict[str, Latencies]
     overhead: Overhead | None
+    usearch_overhead: Overhead | None
     gated_overhead: Overhead | None
     runtime_overhead: Overhead
+    retrieval_runtime_overhead: Overhead | None
+    graph_stages: dict[str, float]
     throughput: dict[str, float]
     processes: dict[str, Process]
     bytes: dict[str, Any]
@@ -110,9 +121,17 @@ class BenchReport:
         whole = self.processes.get(BLEND, self.processes.get(STUDENT))
         return {
             **{name: latencies.to_json() for name, latencies in self.latencies.items()},
-            "overhead": None if self.overhead is None else _overhead_json(self.overhead),
-            "gated_overhead": None if self.gated_overhead is None else _overhead_json(self.gated_overhead),
-            "runtime_overhead": _overhead_json(self.runtime_overhead),
+            **{
+                name: None if (overhead := getattr(self, name)) is None else _overhead_json(overhead)
+                for name in (
+                    "overhead",
+                    "usearch_overhead",
+                    "gated_overhead",
+                    "runtime_overhead",
+                    "retrieval_runtime_overhead",
+                )
+            },
+            "graph_stages": self.graph_stages,
             "throughput_per_s": self.throughput,
             "cold_start_ms": None if whole is None else whole.cold_start_ms,
             "rss_mb": None if whole is None else whole.rss_mb,
@@ -132,6 +151,7 @@ def bench(
     texts: Sequence[Text] | None = None,
     *,
     threads: int | None = 1,
+    search: SearchMethod = "auto",
     settings: BenchSettings | None = None,
     source: str | None = None,
     progress: Progress | None = None,
@@ -144,6 +164,7 @@ def bench(
         path: the bundle's folder.
         texts: texts to predict. Default: the texts of the knowledge base, or the golden texts if it keeps none.
         threads: threads of the runtime; None uses every core that this process may use.
+        search: same as `Runtime.open`.
         settings: the settings. Default: ``BenchSettings()``.
         source: source of ``texts``, for the report.
         progress: called with (units done, units in total) after each visit, pass and process.
@@ -157,13 +178,14 @@ def bench(
         ReaugkdError: a new process failed.
     """
     settings = settings or BenchSettings()
-    with Runtime.open(path, threads=threads, require_signature=require_signature) as runtime:
+    with Runtime.open(path, threads=threads, require_signature=require_signature, search=search) as runtime:
         inputs, origin = choose_inputs(runtime, texts, settings.inputs, settings.seed)
         timer = InterleavedTimer(runtime, inputs, settings.seed, clock)
         visit_us = timer.warm_up(settings.warmup)
         samples = settings.samples or _fitting(settings.seconds, visit_us)
         steps = _Steps(progress, samples + settings.passes + settings.processes * len(timer.systems))
         times = timer.run(samples, steps.done)
+        stages_of_graph = graph_stages(runtime, timer.feeds[:PROFILED]) if runtime.search == "graph" else {}
         throughput = timer.throughput(settings.passes, steps.done)
         processes = measure_processes(
             Path(path).absolute(), timer, settings.processes, settings.answers, steps.done, require_signature
@@ -176,6 +198,7 @@ def bench(
             "threads": runtime.threads,
             "knowledge_base_rows": len(runtime.knowledge_base),
             "k": runtime.manifest.blend.k,
+            "search": runtime.search,
             "gate_retrieved": times.retrieved,
             "gate_expected": None if runtime.gate is None else runtime.gate.retrieved,
             "seed": settings.seed,
@@ -184,11 +207,18 @@ def bench(
         }
     stages = {name: {stage: Quantiles.of(us) for stage, us in split.items()} for name, split in times.stages.items()}
     total, seed = times.total, settings.seed
+
+    def over(system: str, base: str) -> Overhead | None:
+        return Overhead.of(total[system], total[base], seed) if system in total else None
+
     return BenchReport(
         latencies={name: Latencies(Quantiles.of(us), stages.get(name, {})) for name, us in total.items()},
-        overhead=Overhead.of(total[BLEND], total[STUDENT], seed) if BLEND in total else None,
-        gated_overhead=Overhead.of(total[GATED], total[STUDENT], seed) if GATED in total else None,
+        overhead=over(BLEND, STUDENT),
+        usearch_overhead=over(USEARCH, STUDENT),
+        gated_overhead=over(GATED, STUDENT),
         runtime_overhead=Overhead.of(total[STUDENT], total[SESSION_RUN], seed),
+        retrieval_runtime_overhead=over(BLEND, SESSION_RUN),
+        graph_stages=stages_of_graph,
         throughput=throughput,
         processes=processes,
         bytes=bundle_bytes(bundle),

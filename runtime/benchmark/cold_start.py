@@ -16,7 +16,7 @@ from ...kb.storage.ed25519 import PublicKey
 from ..bundle.bundle import KB_FOLDER, MODEL_FILE, Bundle
 from ..bundle.manifest import MANIFEST_FILE
 from .cold_start_process import COMMAND
-from .interleaved import BLEND, GATED, SESSION_RUN, InterleavedTimer
+from .interleaved import BLEND, GATED, SESSION_RUN, USEARCH, InterleavedTimer
 
 TIMEOUT_S = 300
 
@@ -124,7 +124,8 @@ def _request(path: Path, timer: InterleavedTimer, system: str, answers: int) -> 
         "kind": "runtime",
         "path": str(path),
         "threads": runtime.threads,
-        "retrieval": {BLEND: "always", GATED: "gated"}.get(system, "never"),
+        "retrieval": {BLEND: "always", USEARCH: "always", GATED: "gated"}.get(system, "never"),
+        "search": "usearch" if system == USEARCH else runtime.search or "auto",
         "texts": list(timer.inputs[:answers]),
     }
 

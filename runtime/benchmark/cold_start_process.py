@@ -40,20 +40,20 @@ def memory() -> dict[str, int | None]:
 
 def _runtime(request: dict[str, Any], start: int) -> dict[str, float]:
     """Measure the runtime: open the bundle, and predict ``texts``, the first of them timed."""
-    from ...kb.index.usearch_import import compiled
     from ...kb.storage.ed25519 import PublicKey
     from ..inference.onnxruntime_setup import import_onnxruntime
     from ..runtime import Runtime
 
-    # The runtime imports these two when it opens a bundle; here they count as imports. The order matters: with
-    # usearch 2.26 loaded first, the import of onnxruntime 1.31 can crash the process.
-    import_onnxruntime()
-    compiled()
+    import_onnxruntime()  # the runtime imports it when it opens a bundle; here it counts as an import
 
     imported = perf_counter_ns()
     signer = None if request.get("signer") is None else PublicKey(bytes.fromhex(request["signer"]))
     runtime = Runtime.open(
-        request["path"], threads=request["threads"], retrieval=request["retrieval"], require_signature=signer
+        request["path"],
+        threads=request["threads"],
+        retrieval=request["retrieval"],
+        search=request["search"],
+        require_signature=signer,
     )
     opened = perf_counter_ns()
     texts = [tuple(text) if isinstance(text, list) else text for text in request["texts"]]

@@ -1,8 +1,8 @@
 """Interleaved timing of the benchmark's systems on the same inputs in one process.
 
-``session_run`` is ONNX Runtime on token ids, the lower bound; ``student`` adds the tokenizer and the softmax;
-``student+retrieval`` adds search and blend; ``student+gated`` adds these only if the student is uncertain. All share
-one session of one runtime, so that there is one copy of the weights in the CPU's caches.
+``session_run`` is ONNX Runtime on token ids, the lower bound; ``student`` adds everything around it;
+``student+retrieval`` adds search and blend. Where these are part of the run, ``student+usearch`` does them after it.
+``student+gated`` adds them only if the student is uncertain.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ..inference.student import OUTPUTS
 from ..runtime import Runtime
 from .latency import Clock, Task, interleave, visits
 
-SESSION_RUN, STUDENT, BLEND, GATED = "session_run", "student", "student+retrieval", "student+gated"
+SESSION_RUN, STUDENT, BLEND = "session_run", "student", "student+retrieval"
+USEARCH, GATED = "student+usearch", "student+gated"
 
 OWN_TEXTS = "knowledge base"
 """The default source of texts: rows of the knowledge base, which retrieve themselves."""
@@ -51,6 +52,9 @@ class RoundTimes:
 class InterleavedTimer:
     """Times a runtime's session, and the runtime without retrieval, with retrieval, and with its gate if it has one.
 
+    Attributes:
+        feeds: the inputs of the session, one for each text.
+
     Args:
         runtime: an open bundle.
         inputs: the texts; all are tokenized at once, so that errors are raised here.
@@ -73,8 +77,10 @@ class InterleavedTimer:
         self._runtimes = {STUDENT: runtime.with_retrieval("never")}
         if len(runtime.knowledge_base):
             self._runtimes[BLEND] = runtime.with_retrieval("always")
+            if self._runtimes[BLEND].search == "graph":
+                self._runtimes[USEARCH] = runtime.with_retrieval("always", "usearch")
             if runtime.gate is not None:
-                self._runtimes[GATED] = runtime.with_retrieval("gated")
+                self._runtimes[GATED] = runtime.with_retrieval("gated", "auto")
 
     @property
     def systems(self) -> tuple[str, ...]:

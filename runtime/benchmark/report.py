@@ -11,26 +11,34 @@ from .latency import Overhead
 def format_bench(report: BenchReport) -> str:
     """Format the benchmark: latencies, stages, overhead of retrieval, throughput, cold start, memory and bytes."""
     setting = report.setting
+    graph = report.graph_stages
     lines = [
         f"{setting['samples']} visits to {setting['texts']} texts ({setting['source']}), "
         f"{report.tokens['p50']:.0f} tokens (p50), {setting['threads']} thread(s), "
-        f"{setting['knowledge_base_rows']} rows, k {setting['k']}; {report.host['cpu']}",
+        f"{setting['knowledge_base_rows']} rows, k {setting['k']}, search {setting['search']}; {report.host['cpu']}",
         "",
         table(["microseconds", "p50", "p95", "p99"], _latency_rows(report)),
         "",
-        f"runtime over session.run:      {_overhead(report.runtime_overhead)}",
+        f"overhead of the runtime over session.run:      {_overhead(report.runtime_overhead)}",
     ]
-    if report.overhead is not None:
-        lines.append(f"retrieval over the student:   {_overhead(report.overhead)}")
+    for name, overhead in (
+        ("runtime and retrieval over session.run:", report.retrieval_runtime_overhead),
+        ("retrieval over the student:            ", report.overhead),
+        ("retrieval by usearch over the student: ", report.usearch_overhead),
+    ):
+        lines += [] if overhead is None else [f"overhead of {name} {_overhead(overhead)}"]
+    if graph:
+        parts = ", ".join(f"{stage} {us:.0f}" for stage, us in graph.items())
+        lines.append(f"a run with retrieval, by profiler, in us:      {parts}")
     if report.gated_overhead is not None:
         share = f"{setting['gate_retrieved']:.1%} of the visits retrieve"
         if setting["source"] == OWN_TEXTS:
             share += (
                 f" (of the knowledge base's own rows; at export {setting['gate_expected']:.1%} of the held-out rows)"
             )
-        lines.append(f"gated over the student:       {_overhead(report.gated_overhead)}; {share}")
+        lines.append(f"overhead of gated over the student:            {_overhead(report.gated_overhead)}; {share}")
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in report.throughput.items())
-    lines.append(f"texts per second:              {rates}")
+    lines.append(f"texts per second:                              {rates}")
     if report.processes:
         lines += ["", table(["a new process", "import ms", "open ms", "first ms", "RSS MB"], _process_rows(report))]
     sizes = report.bytes

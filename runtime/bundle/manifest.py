@@ -18,10 +18,11 @@ from ..decision.abstention_thresholds import Abstention, read_abstention, write_
 from ..decision.blend_config import BlendConfig, read_blend
 from ..decision.gating import Gate, read_gate
 
-FORMAT_VERSION = 2
-"""The newest format that can be read. 1: soft labels of all classes; 2: also of the most probable classes only.
+FORMAT_VERSION = 3
+"""The newest format that can be read. 1: soft labels of all classes; 2: also of the most probable classes only; 3: also
+the weight `SquaresWeight`.
 
-The export writes the oldest format that can hold the bundle: `KnowledgeBase.format_version`.
+The export writes the oldest format that can hold the bundle: that of `KnowledgeBase` and `BlendConfig`.
 """
 
 MANIFEST_FILE = "manifest.json"
@@ -79,7 +80,7 @@ class Manifest:
         versions: library versions of the export.
         created_from: teacher, data, recipe.
         files: path below the bundle (with ``/``) to its record; set by `seal`.
-        format_version: version of the bundle's format; `KnowledgeBase.format_version` is the one that it needs.
+        format_version: version of the bundle's format, at least the ``format_version`` of ``blend`` and knowledge base.
     """
 
     labels: tuple[str, ...]

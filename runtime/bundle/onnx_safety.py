@@ -1,4 +1,4 @@
-"""Safety check of an ONNX file, without the onnx library: refuse external data, loops and functions.
+"""What an ONNX file contains, read without the onnx library; external data, loops and functions are refused.
 
 Threats from a hostile bundle:
 
@@ -11,7 +11,6 @@ The check reads the structure of the protocol buffer and skips the weights: a fe
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,31 +36,55 @@ _FUNCTIONS = "functions"
 _REFUSED[_FUNCTIONS] = ("the model defines functions", "an encoder with standard operators only")
 _LARGEST = 2**31 - 1  # the largest protocol buffer
 _MOST_FIELDS = 1_000_000  # an encoder of twelve layers has 20,000
+_GRAPH, _OPSET, _OUTPUT, _NAME, _DOMAIN, _VERSION = 7, 8, 12, 1, 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def check_onnx_file(path: Path) -> None:
-    """Check a model file.
+def read_onnx_file(path: Path) -> bytes:
+    """Read and check a model file.
 
     Raises:
         BundleError: the model has external data, a loop or a function.
         BundleIntegrityError: the file is not an ONNX model.
     """  # noqa: DOC501
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        if not 0 < size <= _LARGEST:
-            raise _broken(path, f"{size:,} bytes")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                unwanted = _unwanted(data)
-            except (IndexError, ValueError) as error:
-                raise _broken(path, str(error)) from error
+    size = path.stat().st_size
+    if not 0 < size <= _LARGEST:
+        raise _broken(path, f"{size:,} bytes")
+    data = path.read_bytes()
+    try:
+        unwanted = _unwanted(data)
+    except (IndexError, ValueError) as error:
+        raise _broken(path, str(error)) from error
     if unwanted is not None:
         message, expected = _REFUSED[unwanted]
         raise BundleError(message, path=path, found=unwanted, expected=expected, remedy="Export the bundle again.")
+    return data
 
 
-def _unwanted(data: mmap.mmap) -> str | None:
+def output_names(model: bytes) -> set[str]:
+    """The names of the outputs of a checked model."""
+    values = _nested(model, _nested(model, [(0, len(model))], _GRAPH), _OUTPUT)
+    return {model[start:stop].decode() for start, stop in _nested(model, values, _NAME)}
+
+
+def operator_sets(model: bytes) -> dict[str, int]:
+    """The operators that a checked model imports: domain to version; the default domain is the empty text."""
+    found = {}
+    for start, stop in _nested(model, [(0, len(model))], _OPSET):
+        fields = dict(_fields(model, start, stop))
+        domain, version = fields.get(_DOMAIN, (0, 0)), fields.get(_VERSION, 0)
+        if isinstance(domain, tuple) and isinstance(version, int):
+            found[model[slice(*domain)].decode()] = version
+    return found
+
+
+def _nested(data: bytes, messages: list[tuple[int, int]], number: int) -> list[tuple[int, int]]:
+    """The places of a field of some messages."""
+    fields = [field for start, stop in messages for field in _fields(data, start, stop)]
+    return [value for field, value in fields if field == number and isinstance(value, tuple)]
+
+
+def _unwanted(data: bytes) -> str | None:
     waiting, left, found = [("Model", 0, len(data))], _MOST_FIELDS, None
     while waiting:
         message, start, stop = waiting.pop()
@@ -82,7 +105,7 @@ def _unwanted(data: mmap.mmap) -> str | None:
     return found
 
 
-def _fields(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
+def _fields(data: bytes, at: int, stop: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
     """Yield the (field number, value) pairs of one message; the value is an integer, or the (start, stop) of bytes.
 
     Raises:
@@ -106,7 +129,7 @@ def _fields(data: mmap.mmap, at: int, stop: int) -> Iterator[tuple[int, int | tu
         raise ValueError("a field runs over the end")
 
 
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[at]

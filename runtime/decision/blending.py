@@ -1,10 +1,10 @@
 """The blend of the student's probabilities with the neighbours' soft labels.
 
-    p = w * softmax(logits / T_S) + (1 - w) * r,    r = sum_j a_j y_j,    a = softmax_j(similarity_j / tau)
+    p = w * softmax(logits / T_S) + (1 - w) * r,    r = sum_j a_j y_j / |y_j|,    a = softmax_j(similarity_j / tau)
 
 where y_j is the soft label of neighbour j and w the student's mixture weight, a constant or a function of the text
 (`mixture_weight`). Source: ReAugKD, ACL 2023, the inference step; its beta is ``1 - student_weight``. The y_j are
-stored in float16, so their sums differ from 1 by up to 0.0005: r is divided by its sum.
+stored in float16, so their sums |y_j| differ from 1 by up to 0.0005: each is divided by its sum.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blend_config import BlendConfig
-from .mixture_weight import features_many
+from .mixture_weight import weight_many
 
 Floats = NDArray[np.float32]
 
@@ -64,8 +64,8 @@ def blend(student: Floats, similarities: Floats, soft_labels: NDArray[np.floatin
         config: tau and the mixture weight.
     """
     weights = softmax(similarities, config.tau)
-    retrieved: Floats = weights @ soft_labels.astype(np.float32, copy=False)
-    retrieved /= _sum(retrieved)
+    labels = soft_labels.astype(np.float32, copy=False)
+    retrieved: Floats = (weights / _sum(labels, 1)) @ labels
     weight = config.weight
     student_weight = config.student_weight if weight is None else weight.weight(student, retrieved, similarities)
     share = np.float32(student_weight)
@@ -109,8 +109,8 @@ def blend_edited(
     """
     weights = softmax(similarities, config.tau)
     labels = soft_labels.astype(np.float32, copy=False)
-    retrieved: Floats = weights @ labels
-    retrieved /= _sum(retrieved)
+    retrieved: Floats = (weights / _sum(labels, 1)) @ labels
+    retrieved /= _sum(retrieved)  # exactly 1, as the odds of new labels need it
     mass = min(float(_sum(retrieved[known:])), 1.0)
     old = retrieved[:known] / np.float32(max(1.0 - mass, _LEAST))
     weight = config.weight
@@ -162,13 +162,11 @@ def blend_batch(
         config: tau and the student's weight, constant or as a function of the text.
     """
     weights = softmax_many(similarities.astype(np.float64), config.tau)
+    weights /= soft_labels.sum(axis=2, dtype=np.float64)
     retrieved: NDArray[np.float64] = np.matmul(weights[:, np.newaxis], soft_labels.astype(np.float64))[:, 0]
-    retrieved /= retrieved.sum(axis=1, keepdims=True)
     shares = np.full(len(student), config.student_weight)
     if config.weight is not None:
-        top, last = similarities[:, 0], similarities[:, -1]
-        features = features_many(student, retrieved, top, top - last)
-        shares = config.weight.weight_many(features)
+        shares = weight_many(config.weight, student, retrieved, similarities)
     return BlendedBatch(interpolate(student, retrieved, shares[:, np.newaxis]), retrieved, shares)
 
 

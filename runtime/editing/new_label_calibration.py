@@ -16,6 +16,7 @@ import numpy as np
 from ...errors import BundleError
 from ...kb.edits.change import Change
 from ...kb.edits.overlay import OverlayKnowledgeBase
+from ...kb.searchable import SearchResult
 from ..decision.blending import softmax
 from ..inference.pipeline import mixed
 from .store import KnowledgeStore
@@ -84,7 +85,7 @@ def calibrated(store: KnowledgeStore, kb: OverlayKnowledgeBase) -> float:
     for logits, gold, near, nearness in zip(heldout.logits, heldout.gold, rows, similarities, strict=True):
         student = softmax(logits, config.student_temperature)
         # A held-out row with the text of an added row was corrected, not lost.
-        found = mixed(seen, student, near, nearness, config, pinned=False).probabilities
+        found = mixed(seen, student, SearchResult(near, nearness), config, pinned=False).probabilities
         old = int(found[:known].argmax())
         if old == gold:
             turns.append(kb.new_label_odds * float(found[old]) / max(float(found[known:].max()), 1e-30))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...kb.edits.change import Change
 from ...kb.edits.overlay import OverlayKnowledgeBase
+from ...kb.searchable import SearchResult
 from ..bundle.heldout_rows import HeldOutRows
 from ..decision.blend_config import BlendConfig
 from ..decision.blending import softmax
@@ -94,5 +95,7 @@ def _answers(kb: OverlayKnowledgeBase, heldout: HeldOutRows, config: BlendConfig
     rows, similarities = kb.search_many(heldout.queries, config.k)
     for row, (logits, near, nearness) in enumerate(zip(heldout.logits, rows, similarities, strict=True)):
         student = softmax(logits, config.student_temperature)
-        found[row] = (mixed(kb, student, near, nearness, config).probabilities if len(kb) else student).argmax()
+        found[row] = (
+            mixed(kb, student, SearchResult(near, nearness), config).probabilities if len(kb) else student
+        ).argmax()
     return found

@@ -133,7 +133,7 @@ def _predict(runtime: Runtime, split: Split, progress: Progress | None) -> tuple
     """Return the probabilities of the bundle's three systems from one pass, and the share of rows with neighbours."""
     n, classes = len(split), len(runtime.labels)
     student, neighbours, blended = (np.zeros((n, classes)) for _ in range(3))
-    retrieved = 0
+    retrieved = blends = 0
     for row, prediction in enumerate(runtime.predict_many(split.inputs(), on_error="return")):
         if isinstance(prediction, ReaugkdError):
             # Skipping the row would change the test set, so fail and name the row.
@@ -143,13 +143,14 @@ def _predict(runtime: Runtime, split: Split, progress: Progress | None) -> tuple
         if prediction.retrieval_probabilities is not None:
             neighbours[row] = prediction.retrieval_probabilities
             retrieved += 1
+        blends += prediction.retrieved or prediction.reason == "weight"
         if progress is not None:
             progress(row + 1, n)
     probabilities = {STUDENT: student}
     if retrieved == n:
         # The neighbours alone can be scored only if every row has them.
         probabilities[RETRIEVAL] = neighbours
-    if retrieved:
+    if blends:
         probabilities[BLEND] = blended
     return probabilities, retrieved / n
 

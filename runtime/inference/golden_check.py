@@ -13,11 +13,14 @@ from .student import StudentSession
 from .tokenizer import TextTokenizer
 
 _ROUNDING = 1e-4
+_LENGTH = 1e-3
 _AGAIN = "Export the bundle again."
 
 
-def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSession) -> None:
+def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSession) -> bool:
     """Run the golden texts and compare the outputs with those in the manifest.
+
+    Returns whether all embeddings have length 1, as a search in the graph needs it.
 
     int8 arithmetic is exact on one CPU and saturates on another (u8s8 without VNNI), and tokenizers differ between
     versions. Both change labels without an error.
@@ -25,7 +28,7 @@ def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSessi
     Raises:
         BundleError: token ids, logits, probabilities or shapes differ.
     """
-    manifest = bundle.manifest
+    manifest, lengths = bundle.manifest, []
     for golden in manifest.golden:
         try:
             encoding = tokenizer.encode(*checked_input(golden.text, manifest.text_pair))
@@ -41,13 +44,15 @@ def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSessi
             )
         temperature = manifest.blend.student_temperature
         try:
-            logits, embedding, probabilities = student.everything(encoding, temperature)
+            logits, embedding, probabilities = student.everything(encoding)
         except ModelError as error:
             message = "the student cannot run a golden text"
             raise BundleError(message, path=bundle.model_path, found=error.found, remedy=_AGAIN) from error
         _check_shapes(bundle, logits.shape, embedding.shape)
         _check_logits(bundle, golden, logits)
         _check_probabilities(bundle, softmax(logits, temperature), probabilities)
+        lengths.append(float(np.linalg.norm(embedding)))
+    return bool(lengths) and all(abs(length - 1.0) < _LENGTH for length in lengths)
 
 
 def _check_shapes(bundle: Bundle, logits: tuple[int, ...], embedding: tuple[int, ...]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kb.searchable import Searchable
+from ...kb.searchable import Searchable, SearchResult
+from ..decision.blending import softmax
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,40 +46,59 @@ class Neighbour:
 class Neighbours(Sequence[Neighbour]):
     """An immutable sequence of `Neighbour`, most similar first.
 
-    Row numbers, similarities and weights are in memory. The rest of each neighbour is read from the knowledge base at
-    the first access; afterwards, and in a pickle, the sequence holds no reference to the knowledge base.
+    Row numbers and similarities are in memory; or, where the answer did not need the neighbours, they are searched for
+    at the first access. The rest of each neighbour is read from the knowledge base at the first access; afterwards, and
+    in a pickle, the sequence holds no reference to the knowledge base.
 
     Args:
         kb: the knowledge base that was searched.
-        rows: int64 [k], row numbers.
-        similarities: float32 [k], cosines, descending.
-        weights: float32 [k], shares of the retrieved probabilities.
+        found: rows and similarities, or a function that returns them.
+        tau: temperature of the softmax over the similarities.
         labels: names of the labels.
     """
 
-    __slots__ = ("_read", "_unread", "rows", "similarities", "weights")
+    __slots__ = ("_found", "_read", "_tau", "_unread")
 
     def __init__(
         self,
         kb: Searchable | None,
-        rows: NDArray[np.int64],
-        similarities: NDArray[np.float32],
-        weights: NDArray[np.float32],
+        found: SearchResult | Callable[[], SearchResult],
+        tau: float,
         labels: Sequence[str],
     ) -> None:
-        self.rows, self.similarities, self.weights = rows, similarities, weights
+        self._found, self._tau = found, tau
         self._unread = None if kb is None else (kb, labels)
         self._read: tuple[Neighbour, ...] = ()
 
     @classmethod
-    def of(cls, neighbours: Iterable[Neighbour]) -> Neighbours:
+    def of(cls, neighbours: Iterable[Neighbour], tau: float = 1.0) -> Neighbours:
         """A sequence of neighbours that were read before."""
         read = tuple(neighbours)
         rows = np.array([near.row for near in read], np.int64)
-        similarities = np.array([near.similarity for near in read], np.float32)
-        made = cls(None, rows, similarities, np.array([near.weight for near in read], np.float32), ())
+        made = cls(None, SearchResult(rows, np.array([near.similarity for near in read], np.float32)), tau, ())
         made._read = read
         return made
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Row numbers, int64 [k]."""
+        return self._searched().rows
+
+    @property
+    def similarities(self) -> NDArray[np.float32]:
+        """Cosines, float32 [k], descending."""
+        return self._searched().similarities
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """Shares of the retrieved probabilities, float32 [k]."""
+        return softmax(self.similarities, self._tau) if len(self) else self.similarities
+
+    def _searched(self) -> SearchResult:
+        found = self._found
+        if not isinstance(found, SearchResult):
+            self._found = found = found()
+        return found
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,8 +110,8 @@ class Neighbours(Sequence[Neighbour]):
     def __hash__(self) -> int:
         return hash(self._key())
 
-    def _key(self) -> tuple[bytes, bytes, bytes]:
-        return self.rows.tobytes(), self.similarities.tobytes(), self.weights.tobytes()
+    def _key(self) -> tuple[bytes, bytes, float]:
+        return self.rows.tobytes(), self.similarities.tobytes(), self._tau
 
     @overload
     def __getitem__(self, index: int) -> Neighbour: ...
@@ -105,17 +125,18 @@ class Neighbours(Sequence[Neighbour]):
         return f"Neighbours{self._all()!r}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (Neighbours.of, (self._all(),))
+        return (Neighbours.of, (self._all(), self._tau))
 
     def _all(self) -> tuple[Neighbour, ...]:
         unread = self._unread
         if unread is not None:
-            self._read = tuple(_neighbour(self, rank, *unread) for rank in range(len(self)))
+            weights = self.weights
+            self._read = tuple(_neighbour(self, rank, float(weights[rank]), *unread) for rank in range(len(self)))
             self._unread = None  # last: another thread may be reading too
         return self._read
 
 
-def _neighbour(found: Neighbours, rank: int, kb: Searchable, labels: Sequence[str]) -> Neighbour:
+def _neighbour(found: Neighbours, rank: int, weight: float, kb: Searchable, labels: Sequence[str]) -> Neighbour:
     row = int(found.rows[rank])
     soft_label = kb.soft_labels[row]
     gold = kb.label(row)
@@ -123,7 +144,7 @@ def _neighbour(found: Neighbours, rank: int, kb: Searchable, labels: Sequence[st
         row=row,
         id=kb.id(row),
         similarity=float(found.similarities[rank]),
-        weight=float(found.weights[rank]),
+        weight=weight,
         label=labels[int(soft_label.argmax())],
         gold_label=labels[gold] if gold >= 0 else None,
         soft_label=soft_label,

@@ -1,34 +1,54 @@
 """The pipeline of one text: tokenizer, student, retrieval policy, search, blend.
 
-The steps run in this order because the student's answer, known before the search, decides whether to search.
+Search and blend are steps after the student's run where they cannot be part of it (`graph_pipeline`): the knowledge
+base is too large to compare a text with every row, or a policy decides after the run whether to search.
 """
 
 from __future__ import annotations
 
 from time import perf_counter_ns
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, ModelError, ReaugkdError, UsageError
 from ...kb.knowledge_base import INDEX_FILE, SOFT_LABELS_FILE
-from ...kb.searchable import Searchable
+from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest
 from ..decision.blend_config import BlendConfig
 from ..decision.blending import Blended, blend, blend_edited
 from .inputs import Text, checked_input
 from .neighbours import NO_NEIGHBOURS, Neighbours
 from .prediction import Prediction, Timings
-from .retrieval_policy import RetrievalPolicy
+from .retrieval_policy import Reason, RetrievalPolicy, SearchMethod
 from .student import StudentSession
 from .tokenizer import TextTokenizer
 
 Floats = NDArray[np.float32]
 
-_ROUNDING = 1e-3
+ROUNDING = 1e-3
+"""Allowed deviation of a sum of probabilities, and of a length, from 1."""
 _AGAIN = "Export the bundle again."
 _least = np.minimum.reduce  # faster than the arrays' own methods, as in `blending`
 _sum = np.add.reduce
+
+
+class Clock(NamedTuple):
+    """Nanoseconds on a clock: before the tokenizer, after it, after the run, after the search."""
+
+    began: int
+    tokenized: int
+    ran: int
+    searched: int
+
+    def timings(self) -> Timings:
+        """The stages' times, if the answer is ready now."""
+        began, tokenized, ran, searched = self
+        ready = perf_counter_ns()
+        return Timings(
+            (tokenized - began) / 1e3, (ran - tokenized) / 1e3, (searched - ran) / 1e3, (ready - searched) / 1e3
+        )
 
 
 class Pipeline:
@@ -37,6 +57,7 @@ class Pipeline:
     Args:
         manifest: the bundle's manifest.
         tokenizer: the bundle's tokenizer.
+        student: the session to run.
         kb: the knowledge base in its current state.
         policy: decides for each text whether to search.
         labels: names of all labels, first those that the student was trained on; None for the manifest's.
@@ -46,6 +67,7 @@ class Pipeline:
         self,
         manifest: Manifest,
         tokenizer: TextTokenizer,
+        student: StudentSession,
         kb: Searchable,
         policy: RetrievalPolicy,
         labels: tuple[str, ...] | None = None,
@@ -53,95 +75,140 @@ class Pipeline:
         self._labels = manifest.labels if labels is None else labels
         self._pair, self._blend = manifest.text_pair, manifest.blend
         self._new = len(self._labels) - len(manifest.labels)
-        self._tokenizer, self._kb, self.policy = tokenizer, kb, policy
+        self._tokenizer, self._student, self._kb, self.policy = tokenizer, student, kb, policy
         self._with_neighbours = self._alone = None
         if manifest.abstention is not None and not self._new:  # the sets were fitted for the manifest's labels
             gated = policy.threshold is not None
             self._with_neighbours, self._alone = manifest.abstention.set_thresholds(gated)
 
-    def answer(self, student: StudentSession, text: Text) -> Prediction:
+    @property
+    def search(self) -> SearchMethod | None:
+        """How it searches; None if it never does."""
+        return "usearch" if self.policy.off is None else None
+
+    def answer(self, text: Text) -> Prediction:
         """Answer one text.
 
         Args:
-            student: the session to run.
             text: a text or a pair.
 
         Raises:
             TextError: the text cannot be answered.
             ModelError: the student cannot run, or its output is not a distribution.
             BundleError: the tokenizer fails on the text, or the keys or soft labels that were found are damaged.
-        """  # noqa: DOC501
+        """
         began = perf_counter_ns()
         encoding = self._tokenizer.encode(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()
-        own, embedding = student.answer(encoding, self._blend.student_temperature)
-        searched = ran = perf_counter_ns()
+        own, embedding = self._student.answer(encoding)
+        ran = perf_counter_ns()
+        truncated = self._tokenizer.truncated(encoding)
         reason = self.policy.reason_to_skip(own.item(own.argmax()), ran - began)
-        if reason is None:
-            rows, similarities = self._search(student, embedding)
-            searched = perf_counter_ns()
-            mix = mixed(self._kb, own, rows, similarities, self._blend)
-            probabilities, retrieved, weights, share, new, pinned = mix
-            neighbours, sets = Neighbours(self._kb, rows, similarities, weights, self._labels), self._with_neighbours
-            own = self._widened(own)
-        else:
-            probabilities = own = self._widened(own)
-            retrieved, share, new, pinned, neighbours, sets = None, 1.0, 0.0, 0.0, NO_NEIGHBOURS, self._alone
-        if not (_is_distribution(probabilities) and (retrieved is None or _least(retrieved) >= 0)):
-            raise _broken(student, own, neighbours)
+        if reason is not None:
+            answer = self._unblended(own, embedding, reason, Clock(began, tokenized, ran, ran), truncated)
+            self.policy.learn(None)
+            return answer
+        found = self._search(embedding)
+        clock = Clock(began, tokenized, ran, perf_counter_ns())
+        answer = self._blended(own, found, clock, truncated)
+        self.policy.learn(perf_counter_ns() - ran)
+        return answer
+
+    def _unblended(self, own: Floats, embedding: Floats, reason: Reason, clock: Clock, truncated: bool) -> Prediction:
+        """The answer of the student alone.
+
+        Raises:
+            ModelError: its output is not a distribution.
+        """
+        if not _is_distribution(own):
+            raise self._broken(own, None)
+        probabilities = self._widened(own)
         best = int(probabilities.argmax())
-        blended = perf_counter_ns()
-        self.policy.learn(blended - ran if reason is None else None)
+        neighbours = NO_NEIGHBOURS
+        if reason == "weight":
+            neighbours = Neighbours(self._kb, lambda: self._search(embedding), self._blend.tau, self._labels)
         return Prediction(
             label=self._labels[best],
             probability=float(probabilities[best]),
             probabilities=probabilities,
-            student_probabilities=own,
-            retrieval_probabilities=retrieved,
+            student_probabilities=probabilities,
+            retrieval_probabilities=None,
             reason=reason,
-            student_weight=share,
-            timings=_timings(began, tokenized, ran, searched, blended),
+            student_weight=1.0,
+            timings=clock.timings(),
             labels=self._labels,
             neighbours=neighbours,
-            set_thresholds=sets,
-            edited=(new, pinned),
-            truncated=self._tokenizer.truncated(encoding),
+            set_thresholds=self._alone,
+            truncated=truncated,
         )
 
-    def _search(self, student: StudentSession, embedding: Floats) -> tuple[NDArray[np.int64], Floats]:
+    def _blended(self, own: Floats, found: SearchResult, clock: Clock, truncated: bool) -> Prediction:
+        """The blend of the student and the rows that were found.
+
+        Raises:
+            ModelError: the student's output is not a distribution.
+            BundleError: the keys or soft labels that were found are damaged.
+        """
+        mix = mixed(self._kb, own, found, self._blend)
+        neighbours = Neighbours(self._kb, found, self._blend.tau, self._labels)
+        if not (_is_distribution(mix.probabilities) and _least(mix.retrieval_probabilities) >= 0):
+            raise self._broken(own, found)
+        best = int(mix.probabilities.argmax())
+        return Prediction(
+            label=self._labels[best],
+            probability=float(mix.probabilities[best]),
+            probabilities=mix.probabilities,
+            student_probabilities=self._widened(own),
+            retrieval_probabilities=mix.retrieval_probabilities,
+            reason=None,
+            student_weight=mix.student_weight,
+            timings=clock.timings(),
+            labels=self._labels,
+            neighbours=neighbours,
+            nearest=found.similarities.item(0),
+            set_thresholds=self._with_neighbours,
+            edited=(mix.new, mix.pinned),
+            truncated=truncated,
+        )
+
+    def _search(self, embedding: Floats) -> SearchResult:
         try:
             return self._kb.search(embedding, self._blend.k)
         except UsageError as error:  # the query has no direction
-            raise ModelError(
-                "the student's embedding is not a number",
-                path=student.path,
-                found=f"an embedding with {error.found}",
-                remedy=_AGAIN,
-            ) from error
+            raise self._no_direction(error.found) from error
+
+    def _no_direction(self, found: str | None) -> ModelError:
+        message = "the student's embedding is not a number"
+        return ModelError(message, path=self._student.path, found=f"an embedding with {found}", remedy=_AGAIN)
 
     def _widened(self, own: Floats) -> Floats:
         """The student's probabilities over all labels: 0 for labels that it was not trained on."""
         return np.concatenate([own, np.zeros(self._new, np.float32)]) if self._new else own
 
+    def _broken(self, own: Floats, found: SearchResult | None) -> ReaugkdError:
+        """The error for an answer that is not a distribution, which names the damaged part.
 
-def mixed(
-    kb: Searchable,
-    student: Floats,
-    rows: NDArray[np.int64],
-    similarities: Floats,
-    config: BlendConfig,
-    pinned: bool = True,
-) -> Blended:
+        A bundle that was opened without verification may hold anything, and a hash does not prove that a file is valid.
+        """
+        if found is None or not _is_distribution(own):
+            values = "NaN" if np.isnan(own).any() else f"{own.min():.4g} to {own.max():.4g}, sum {own.sum():.4g}"
+            return ModelError("the student's output is not a distribution", path=self._student.path, found=values)
+        if not np.isfinite(found.similarities).all():
+            return BundleError("a similarity is not a number", path=INDEX_FILE, remedy=_AGAIN)
+        return BundleError("a neighbour's soft label is not a distribution", path=SOFT_LABELS_FILE, remedy=_AGAIN)
+
+
+def mixed(kb: Searchable, student: Floats, found: SearchResult, config: BlendConfig, pinned: bool = True) -> Blended:
     """Blend the student's probabilities with the soft labels of retrieved rows.
 
     Args:
         kb: the knowledge base that was searched.
         student: float32 [b], the student's probabilities of the labels that it was trained on.
-        rows: int64 [k], row numbers.
-        similarities: float32 [k], cosines, descending.
+        found: the rows.
         config: the settings of the blend.
         pinned: whether pinned rows take precedence over other rows.
     """
+    rows, similarities = found
     labels, pins = kb.soft_labels.take(rows), kb.pins
     if pins is None and kb.num_labels == len(student):
         return blend(student, similarities, labels, config)
@@ -151,23 +218,4 @@ def mixed(
 
 def _is_distribution(probabilities: Floats) -> bool:
     """Whether [c] are probabilities; False with NaN."""
-    return bool(_least(probabilities) >= 0 and abs(_sum(probabilities) - 1) < _ROUNDING)
-
-
-def _timings(began: int, tokenized: int, ran: int, searched: int, blended: int) -> Timings:
-    return Timings(
-        (tokenized - began) / 1e3, (ran - tokenized) / 1e3, (searched - ran) / 1e3, (blended - searched) / 1e3
-    )
-
-
-def _broken(student: StudentSession, own: Floats, neighbours: Neighbours) -> ReaugkdError:
-    """The error for an answer that is not a distribution, which names the damaged part.
-
-    A bundle that was opened without verification may hold anything, and a hash does not prove that a file is valid.
-    """
-    if not len(neighbours) or not _is_distribution(own):
-        found = "NaN" if np.isnan(own).any() else f"{own.min():.4g} to {own.max():.4g}, sum {own.sum():.4g}"
-        return ModelError("the student's output is not a distribution", path=student.path, found=found)
-    if not np.isfinite(neighbours.similarities).all():
-        return BundleError("a similarity is not a number", path=INDEX_FILE, remedy=_AGAIN)
-    return BundleError("a neighbour's soft label is not a distribution", path=SOFT_LABELS_FILE, remedy=_AGAIN)
+    return bool(_least(probabilities) >= 0 and abs(_sum(probabilities) - 1) < ROUNDING)

@@ -18,7 +18,8 @@ from .retrieval_policy import Reason
 class Timings(NamedTuple):
     """Microseconds in each stage of one prediction.
 
-    Without neighbours ``search_us`` is 0, and ``blend_us`` is the time to choose the label.
+    ``search_us`` is 0 without neighbours, and where the search is part of the run of the model; ``blend_us`` is then
+    the time to make the answer.
     """
 
     tokenize_us: float
@@ -43,11 +44,13 @@ class Prediction:
         student_weight: the student's share of this answer, 0 to 1; 1.0 without neighbours.
         timings: microseconds in each stage.
         labels: names of the labels.
-        neighbours: the retrieved rows, most similar first; their texts are read at the first access.
+        neighbours: the retrieved rows, most similar first; their texts are read at the first access. Where the blend
+            gives neighbours no weight (reason ``"weight"``), they are searched for at the first access.
         rejection_score: the score above which a text is abstained from, from 0 upwards (`decision.rejection_score`);
             None unless abstention was requested.
         abstention: the signal with the largest part of the score if the text is abstained from, else None.
         set_thresholds: thresholds of the prediction sets; None if the bundle has none for this answer.
+        nearest: the cosine of the most similar neighbour; 0.0 without neighbours.
         edited: the parts of the answer that come from edits: the part on new labels, and the part of a pinned row.
         truncated: whether only the beginning of the text was read: it has more tokens than the bundle's ``max_length``.
     """
@@ -64,6 +67,7 @@ class Prediction:
     neighbours: Neighbours = field(default=NO_NEIGHBOURS, repr=False)
     rejection_score: float | None = None
     abstention: Signal | None = None
+    nearest: float = field(default=0.0, repr=False)
     set_thresholds: PredictionSets | None = field(default=None, repr=False)
     edited: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
     truncated: bool = False
@@ -158,9 +162,7 @@ class Prediction:
             self.probabilities.tobytes(),
             self.student_probabilities.tobytes(),
             None if retrieved is None else retrieved.tobytes(),
-            near.rows.tobytes(),
-            near.similarities.tobytes(),
-            near.weights.tobytes(),
+            near,
         )
 
     def __eq__(self, other: object) -> bool:

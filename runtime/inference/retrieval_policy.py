@@ -7,18 +7,24 @@ needs the neighbours of every text, so its policy has no gate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ...errors import UsageError
+from ..decision.blend_config import BlendConfig
 from ..decision.gating import Gate
 from .latency_budget import Budget
+
+Name = TypeVar("Name", bound=str)
 
 RetrievalMode = Literal["always", "gated", "never"]
 RETRIEVAL_MODES: tuple[RetrievalMode, ...] = ("always", "gated", "never")
 
-Reason = Literal["never", "empty", "sure", "budget"]
-"""Why nothing was retrieved: the runtime was opened with ``"never"``, the knowledge base is empty, the student was sure
-enough for the gate, or a search would have exceeded the latency budget."""
+SearchMethod = Literal["auto", "graph", "usearch"]
+SEARCH_METHODS: tuple[SearchMethod, ...] = ("auto", "graph", "usearch")
+
+Reason = Literal["never", "empty", "weight", "sure", "budget"]
+"""Why nothing was retrieved: the runtime was opened with ``"never"``, the knowledge base is empty, the blend gives
+neighbours no weight, the student was sure enough for the gate, or a search would have exceeded the latency budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,9 @@ class RetrievalPolicy:
             self.budget.learn(search_ns)
 
 
-def retrieval_policy(mode: RetrievalMode, rows: int, gate: Gate | None, budget: Budget | None) -> RetrievalPolicy:
+def retrieval_policy(
+    mode: RetrievalMode, rows: int, gate: Gate | None, budget: Budget | None, weighs: bool = True
+) -> RetrievalPolicy:
     """The policy of a runtime.
 
     Args:
@@ -64,9 +72,15 @@ def retrieval_policy(mode: RetrievalMode, rows: int, gate: Gate | None, budget: 
         rows: rows of the knowledge base.
         gate: the gate in force; None if there is none, or if abstention needs the neighbours of every text.
         budget: the latency budget; None for no limit.
+        weighs: whether neighbours can change an answer.
     """
-    off: Reason | None = "never" if mode == "never" else None if rows else "empty"
+    off: Reason | None = "never" if mode == "never" else "empty" if not rows else None if weighs else "weight"
     return RetrievalPolicy(off, gate.threshold if mode == "gated" and gate is not None else None, budget)
+
+
+def has_weight(config: BlendConfig) -> bool:
+    """Whether the blend gives neighbours any weight."""
+    return config.weight is not None or config.student_weight < 1.0
 
 
 def checked_mode(retrieval: object) -> RetrievalMode:
@@ -75,7 +89,21 @@ def checked_mode(retrieval: object) -> RetrievalMode:
     Raises:
         UsageError: there is no such mode.
     """
-    for mode in RETRIEVAL_MODES:
-        if isinstance(retrieval, str) and retrieval == mode:
-            return mode
-    raise UsageError("the retrieval mode is unknown", found=repr(retrieval), expected="'always', 'gated' or 'never'")
+    return _checked(retrieval, RETRIEVAL_MODES, "the retrieval mode is unknown")
+
+
+def checked_search(search: object) -> SearchMethod:
+    """The search method with this name.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    return _checked(search, SEARCH_METHODS, "the search method is unknown")
+
+
+def _checked(value: object, names: tuple[Name, ...], message: str) -> Name:
+    for name in names:
+        if isinstance(value, str) and value == name:
+            return name
+    *first, last = map(repr, names)
+    raise UsageError(message, found=repr(value), expected=f"{', '.join(first)} or {last}")

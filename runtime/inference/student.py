@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ...errors import BundleError, ModelError
-from ..bundle.onnx_safety import check_onnx_file
-from ..decision.blending import softmax
+from ..bundle.onnx_safety import output_names, read_onnx_file
+from ..graph.builder import Graph
+from ..graph.retrieval import PREFIX, STUDENT, add_probabilities
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
 
 OUTPUTS = ["logits", "embedding"]
@@ -27,21 +28,38 @@ _DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 class StudentSession:
     """A session of ``model.onnx`` with the outputs ``logits`` [1, c] and ``embedding`` [1, d], of length 1.
 
-    Nearly every model also has the output ``probabilities`` [1, c], with the calibrated temperature. Texts are never
-    batched or padded: dynamic int8 computes its ranges from the whole tensor, so a text's answer would depend on the
-    other texts of the batch. The session uses exactly ``threads`` threads, which sleep when idle instead of spinning.
+    Nearly every model also has the output ``probabilities`` [1, c], with the calibrated temperature; the models of
+    early bundles get it when they are opened. Texts are never batched or padded: dynamic int8 computes its ranges from
+    the whole tensor, so a text's answer would depend on the other texts of the batch. The session uses exactly
+    ``threads`` threads, which sleep when idle instead of spinning.
 
     Args:
         path: the model file.
         threads: threads that share one run.
+        model: the checked content of the file; None to read and check it.
+        temperature: the temperature of the logits, for a model without the output ``probabilities``.
+        profile: first part of the name of a profile, which ``session.end_profiling`` writes; None for no profile.
 
     Raises:
         BundleError: the model cannot be loaded, or its inputs or outputs are wrong.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 1,
+        model: bytes | None = None,
+        temperature: float = 1.0,
+        profile: Path | None = None,
+    ) -> None:
         self.path = path
-        self.session = _session(path, threads)
+        model = read_onnx_file(path) if model is None else model
+        named = output_names(model)
+        if set(OUTPUTS) <= named and not {PROBABILITIES, STUDENT} & named:
+            graph = Graph(PREFIX)
+            add_probabilities(graph, temperature, "classes")
+            model = graph.appended_to(model)
+        self.session = _session(path, threads, model, profile)
         names = {node.name for node in self.session.get_inputs()}
         outputs = {node.name for node in self.session.get_outputs()}
         if "input_ids" not in names or names - KNOWN_INPUTS or set(OUTPUTS) - outputs:
@@ -53,7 +71,7 @@ class StudentSession:
             )
         self._mask = np.ones((1, _LONGEST_SHARED_MASK), np.int64) if "attention_mask" in names else None
         self._types = "token_type_ids" in names
-        self._answers = [PROBABILITIES, "embedding"] if PROBABILITIES in outputs else None
+        self._own = PROBABILITIES if PROBABILITIES in outputs else STUDENT
         self._run = self.session.run
 
     def feeds(self, encoding: Encoding) -> dict[str, NDArray[np.int64]]:
@@ -77,37 +95,25 @@ class StudentSession:
         logits, embedding = self._outputs(OUTPUTS, encoding)
         return logits, embedding
 
-    def everything(
-        self, encoding: Encoding, temperature: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def everything(self, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """The logits, the embedding and the probabilities of one text, from one run of the model.
 
         Raises:
             ModelError: same as `run`.
         """
-        if self._answers is None:
-            logits, embedding = self.run(encoding)
-            return logits, embedding, softmax(logits, temperature)
-        logits, embedding, probabilities = self._outputs([*OUTPUTS, PROBABILITIES], encoding)
+        logits, embedding, probabilities = self._outputs([*OUTPUTS, self._own], encoding)
         return logits, embedding, probabilities
 
-    def answer(self, encoding: Encoding, temperature: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def answer(self, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The probabilities float32 [c], softmax(logits / temperature), and the embedding float32 [d] of one text.
-
-        Args:
-            encoding: the tokens of the text.
-            temperature: the student's temperature; used if the model has no output ``probabilities``.
 
         Raises:
             ModelError: same as `run`.
         """
-        if self._answers is not None:
-            probabilities, embedding = self._outputs(self._answers, encoding)
-            return probabilities, embedding
-        logits, embedding = self._outputs(OUTPUTS, encoding)
-        return softmax(logits, temperature), embedding
+        probabilities, embedding = self._outputs([self._own, "embedding"], encoding)
+        return probabilities, embedding
 
-    def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[np.float32]]:
+    def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[Any]]:
         try:
             found = self._run(names, self.feeds(encoding))
         except Exception as error:  # ONNX Runtime's exceptions have no other common base class
@@ -115,10 +121,11 @@ class StudentSession:
         return [output[0] for output in found]
 
 
-def _session(path: Path, threads: int) -> Any:
+def _session(path: Path, threads: int, model: bytes, profile: Path | None) -> Any:
     onnxruntime = import_onnxruntime()
-    check_onnx_file(path)
     options = onnxruntime.SessionOptions()
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -133,7 +140,7 @@ def _session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(
-            str(path),
+            model,
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=_DISABLED_OPTIMIZERS,

@@ -86,7 +86,7 @@ class Statistics:
         near = alike = 0
         similarity = agreement = 0.0
         if retrieved is not None:
-            similarity = float(answer.similarities[0])
+            similarity = answer.nearest
             agreement = float(answer.student_probabilities.dot(retrieved))
             near, alike = bisect_left(SIMILARITY_EDGES, similarity), bisect_left(AGREEMENT_EDGES, agreement)
         with self._lock:

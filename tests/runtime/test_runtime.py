@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from support.tiny_bundle import WORDS, Text, build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import BundleError, ModelError, Prediction, ReaugkdError, Runtime, TextError, UsageError
+from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.bundle import TOKENIZER_FILE
 from reaugkd.runtime.decision.blend_config import BlendConfig
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
+from reaugkd.runtime.inference.retrieval_policy import SearchMethod
 from reaugkd.runtime.inference.student import StudentSession
 
 texts_strategy = st.lists(
@@ -45,20 +47,30 @@ def threaded(path: Path) -> Iterator[Runtime]:
         yield opened
 
 
-def test_a_prediction_is_tokenize_run_search_blend(runtime: Runtime) -> None:
-    """Compared with the four steps computed by hand, the last two in float64."""
-    config = runtime.manifest.blend
+SEARCHES: dict[SearchMethod, float] = {"graph": 1e-6, "usearch": 1e-3}
+"""How far a similarity may be from the exact cosine: usearch rounds the query to the keys' type."""
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_prediction_is_tokenize_run_search_blend(runtime: Runtime, search: SearchMethod) -> None:
+    """Compared with the four steps computed by hand, in float64."""
+    config, searching = runtime.manifest.blend, runtime.with_retrieval("always", search)
+    kb = runtime.knowledge_base
+    assert isinstance(kb, KnowledgeBase) and searching.search == search
+    keys = kb.keys().astype(np.float64)
     for text in tiny_texts(20, seed=9):
         assert isinstance(text, str)
-        got = runtime.predict(text)
+        got = searching.predict(text)
         logits, embedding = runtime.student.run(runtime.tokenizer.encode(text))
-        rows, similarities = runtime.knowledge_base.search(embedding, config.k)
+        cosines = keys @ embedding / np.linalg.norm(keys, axis=1)
+        rows, similarities = np.argsort(-cosines, kind="stable")[: config.k], got.similarities
+        np.testing.assert_allclose(similarities, cosines[rows], atol=SEARCHES[search])
         exponents = np.exp(logits.astype(np.float64) / config.student_temperature)
         student = exponents / exponents.sum()
         weights = np.exp(similarities.astype(np.float64) / config.tau)
         weights /= weights.sum()
-        retrieved = weights @ runtime.knowledge_base.soft_labels[rows].astype(np.float64)
-        retrieved /= retrieved.sum()
+        labels = kb.soft_labels[rows].astype(np.float64)
+        retrieved = weights @ (labels / labels.sum(axis=1, keepdims=True))
         blended = config.student_weight * student + (1 - config.student_weight) * retrieved
         np.testing.assert_allclose(got.student_probabilities, student, atol=1e-5)
         np.testing.assert_allclose(got.retrieval_probabilities, retrieved, atol=1e-5)
@@ -69,7 +81,8 @@ def test_a_prediction_is_tokenize_run_search_blend(runtime: Runtime) -> None:
         assert got.student_weight == config.student_weight == 0.4
         assert [near.row for near in got.neighbours] == rows.tolist()
         np.testing.assert_allclose([near.weight for near in got.neighbours], weights, atol=1e-5)
-        assert all(stage > 0 for stage in got.timings)
+        assert all(stage > 0 for stage in got.timings if stage != got.timings.search_us)
+        assert (got.timings.search_us > 0) == (search == "usearch")
 
 
 def test_neighbours_say_who_they_are(runtime: Runtime) -> None:
@@ -127,14 +140,32 @@ def test_a_student_weight_of_one_is_the_student_bit_for_bit(tmp_path: Path) -> N
     path = build_tiny_bundle(tmp_path / "tiny", labels=[f"l{number}" for number in range(11)])
     reseal(path, blend=dataclasses.asdict(BlendConfig(k=5, tau=0.05, student_weight=1.0, student_temperature=0.7)))
     with Runtime.open(path) as both, Runtime.open(path, retrieval="never") as alone:
+        assert both.search is None
+        kb, searched = both.knowledge_base, []
         for text in tiny_texts(50, seed=5):
-            with_neighbours = both.predict(text)
-            assert with_neighbours.retrieved and len(with_neighbours.neighbours) == 5
-            assert with_neighbours.probabilities.tobytes() == alone.predict(text).probabilities.tobytes()
+            assert isinstance(text, str)
+            answer = both.predict(text)
+            assert not answer.retrieved and answer.reason == "weight" and answer.student_weight == 1.0
+            assert answer.probabilities.tobytes() == alone.predict(text).probabilities.tobytes()
+            found = kb.search(both.student.run(both.tokenizer.encode(text))[1], 5)
+            searched.append((answer, found))
+        for answer, found in searched:  # neighbours are searched for when they are read
+            assert [near.row for near in answer.neighbours] == found.rows.tolist()
+            assert [near.similarity for near in answer.neighbours] == found.similarities.tolist()
+            assert sum(near.weight for near in answer.neighbours) == pytest.approx(1, abs=1e-6)
+        text = str(tiny_texts(1, seed=99)[0])
+        label = next(label for label in both.labels if label != both.predict(text).label)
+        both.kb.add(text, label)  # an edit counts, whatever the weight
+        assert both.predict(text).label == label and both.search == "graph"
 
 
 @pytest.mark.parametrize(
-    "weight", [BucketWeight((0.8, 0.9, 0.95), (0.9, 0.6, 0.3, 0.1)), LogisticWeight(-6.0, (9.0, -3.0, -2.0, 1.0, 0.5))]
+    "weight",
+    [
+        BucketWeight((0.8, 0.9, 0.95), (0.9, 0.6, 0.3, 0.1)),
+        SquaresWeight(-6.0, (9.0, 2.0, -3.0)),
+        LogisticWeight(-6.0, (9.0, -3.0, -2.0, 1.0, 0.5)),
+    ],
 )
 def test_a_weight_per_example_goes_through_a_bundle_into_every_answer(tmp_path: Path, weight: ExampleWeight) -> None:
     """Compared with the features of each text in float64."""
@@ -155,9 +186,12 @@ def test_a_weight_per_example_goes_through_a_bundle_into_every_answer(tmp_path: 
         if isinstance(weight, BucketWeight):
             expected = weight.weights[sum(similarities[0] >= edge for edge in weight.edges)]
         else:
+            certain = [(one * one).sum() for one in (student, retrieved)]
             entropies = [-(one * np.log(one)).sum() / np.log(3) for one in (retrieved, student)]
             agree = float(student.argmax() == retrieved.argmax())
             features = [similarities[0], similarities[0] - similarities[-1], *entropies, agree]
+            if isinstance(weight, SquaresWeight):
+                features = [similarities[0], *certain]
             expected = 1 / (1 + np.exp(-(weight.intercept + np.dot(weight.coefficients, features))))
         assert new.student_weight == pytest.approx(expected, abs=1e-5)
         np.testing.assert_allclose(new.probabilities, expected * student + (1 - expected) * retrieved, atol=2e-5)
@@ -351,10 +385,10 @@ def test_settings_are_checked(path: Path, runtime: Runtime) -> None:
 
 
 def test_a_student_that_computes_no_number_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Runtime.open(path) as runtime:
+    with Runtime.open(path, search="usearch") as runtime:
         _, embedding = runtime.student.run(runtime.tokenizer.encode("noon"))
         p = np.array([0, np.nan, 0], np.float32)
-        monkeypatch.setattr(StudentSession, "answer", lambda self, encoding, temperature: (p, embedding))
+        monkeypatch.setattr(StudentSession, "answer", lambda self, encoding: (p, embedding))
         with pytest.raises(ModelError, match="NaN"):
             runtime.predict("noon")
 

@@ -20,8 +20,9 @@ from support.heldout_bundle import TEXTS, add_heldout
 from support.paths import SUPPORT
 from support.tiny_bundle import build_tiny_bundle, reseal
 
-from reaugkd import BundleError, ModelError, Runtime
+from reaugkd import BundleError, BundleIntegrityError, ModelError, Runtime
 from reaugkd.kb.soft_labels import DenseLabels, TopLabels
+from reaugkd.runtime.inference.student import StudentSession
 from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
 HARMER = SUPPORT / "damage.py"
@@ -117,7 +118,10 @@ def test_soft_labels_that_are_none_are_no_answer(tmp_path: Path, value: float) -
     if value < 0:  # so that their sum is one, and a share is not
         content[begin:] = np.tile(np.array([1, value, -value], np.float16), ROWS).tobytes()
     (bundle / name).write_bytes(content)
-    with Runtime.open(bundle, verify=False) as runtime, np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), pytest.raises(BundleError, match="soft label is not a distribution") as caught:
+        Runtime.open(bundle, verify=False)
+    assert caught.value.path == "soft_labels.npy"
+    with Runtime.open(bundle, verify=False, search="usearch") as runtime, np.errstate(all="ignore"):
         with pytest.raises(BundleError, match="soft label is not a distribution") as caught:
             runtime.predict("call the artist")
         assert caught.value.path == "soft_labels.npy"
@@ -130,10 +134,10 @@ def test_a_student_that_gives_no_distribution_has_no_answer(
     edge_bundle: Path, monkeypatch: pytest.MonkeyPatch, own: list[float], retrieval: Any
 ) -> None:
     """Golden texts check the model's probabilities for these texts only."""
-    with Runtime.open(edge_bundle, retrieval=retrieval) as runtime, np.errstate(all="ignore"):
+    with Runtime.open(edge_bundle, retrieval=retrieval, search="usearch") as runtime, np.errstate(all="ignore"):
         answer = runtime.student.answer
         said = np.array(own, np.float32)
-        monkeypatch.setattr(runtime.student, "answer", lambda *given: (said, answer(*given)[1]))
+        monkeypatch.setattr(StudentSession, "answer", lambda _, *given: (said, answer(*given)[1]))
         with pytest.raises(ModelError, match="output is not a distribution") as caught:
             runtime.predict("call the artist")
         assert caught.value.path == str(edge_bundle / "student/model.onnx")
@@ -145,7 +149,9 @@ def test_keys_that_are_no_numbers_are_no_answer(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[8 : 8 + ROWS * 16 * 2] = np.full(ROWS * 16, np.nan, np.float16).tobytes()
     file.write_bytes(content)
-    with Runtime.open(bundle, verify=False) as runtime, np.errstate(all="ignore"):  # noqa: SIM117
+    with pytest.raises(BundleIntegrityError, match="a key that is not a number"):
+        Runtime.open(bundle, verify=False)
+    with Runtime.open(bundle, verify=False, search="usearch") as runtime, np.errstate(all="ignore"):  # noqa: SIM117
         with pytest.raises(BundleError, match="similarity is not a number"):
             runtime.predict("call the artist")
 

@@ -23,7 +23,7 @@ from reaugkd.kb.index.usearch_file import read_index_file
 from reaugkd.kb.storage.npy import array_of
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.bundle.manifest import FileRecord, Manifest
-from reaugkd.runtime.bundle.onnx_safety import check_onnx_file
+from reaugkd.runtime.bundle.onnx_safety import read_onnx_file
 from reaugkd.runtime.bundle.tokenizer_safety import MOST_BYTES, _growth
 from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
@@ -90,7 +90,7 @@ def test_a_loop_is_refused_at_any_place(tmp_path: Path, loop: str, inside: bool)
     model = helper.make_model(helper.make_graph([helper.make_node("Gather", ["x"], ["y"]), node], "g", [], []))
     onnx.save(model, str(tmp_path / "model.onnx"))
     with pytest.raises(BundleError, match=f"the model has a loop; found {loop}"):
-        check_onnx_file(tmp_path / "model.onnx")
+        read_onnx_file(tmp_path / "model.onnx")
 
 
 def sparse_file(path: Path, size: int) -> Path:
@@ -101,7 +101,7 @@ def sparse_file(path: Path, size: int) -> Path:
 
 def test_files_beyond_all_measure_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="2,147,483,648 bytes"):
-        check_onnx_file(sparse_file(tmp_path / "model.onnx", 2**31))
+        read_onnx_file(sparse_file(tmp_path / "model.onnx", 2**31))
     with pytest.raises(BundleError, match=f"{MOST_BYTES + 1:,} bytes"):
         TextTokenizer(sparse_file(tmp_path / "tokenizer.json", MOST_BYTES + 1), 10)
 

@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from support.tiny_bundle import build_tiny_bundle
 
 from reaugkd import ModelError, Runtime, UsageError
 from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
+from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.runtime.bundle.bundle import MODEL_FILE
+from reaugkd.runtime.inference.graph_pipeline import GraphPipeline
+from reaugkd.runtime.inference.retrieval_session import RetrievalSession
 from reaugkd.runtime.inference.student import StudentSession
 
 NDIM = 16
@@ -194,8 +200,8 @@ def test_a_students_broken_embedding_is_an_error_and_no_answer(
     tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With i8 keys usearch returned the same similarity for every row."""
-    with Runtime.open(build_tiny_bundle(tmp_path / "tiny", dtype="i8")) as runtime:
-        probabilities, embedding = runtime.student.answer(runtime.tokenizer.encode("noon"), 1.0)
+    with Runtime.open(build_tiny_bundle(tmp_path / "tiny", dtype="i8"), search="usearch") as runtime:
+        probabilities, embedding = runtime.student.answer(runtime.tokenizer.encode("noon"))
         broken = np.full_like(embedding, bad)
         monkeypatch.setattr(StudentSession, "answer", lambda *_: (probabilities, broken))
         with pytest.raises(ModelError, match=r"embedding is not a number; found an embedding with largest component"):
@@ -203,3 +209,21 @@ def test_a_students_broken_embedding_is_an_error_and_no_answer(
         (error,) = runtime.predict_many(["noon"], on_error="return")
         assert isinstance(error, ModelError) and error.path == str(runtime.student.path)
         assert runtime.with_retrieval("never").predict("noon").label
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_a_model_s_broken_embedding_is_an_error_in_the_graph_too(tmp_path: Path, bad: float) -> None:
+    """The quantization of the query would turn it into numbers."""
+    path = build_tiny_bundle(tmp_path / "tiny", dtype="i8")
+    runtime = Runtime.open(path)
+    model = onnx.load(str(path / MODEL_FILE))
+    (last,) = (node for node in model.graph.node if "embedding" in node.output)
+    last.output[:] = ["unbroken" if name == "embedding" else name for name in last.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(bad, np.float32), "bad"))
+    model.graph.node.append(helper.make_node("Mul", ["unbroken", "bad"], ["embedding"]))
+    kb = runtime.knowledge_base
+    assert isinstance(kb, KnowledgeBase)
+    session = RetrievalSession(path / MODEL_FILE, kb, runtime.manifest.blend, 3, 1, model.SerializeToString())
+    pipeline = GraphPipeline(runtime.manifest, runtime.tokenizer, session, kb, runtime.labels)
+    with pytest.raises(ModelError, match="embedding is not a number"):
+        pipeline.answer("noon")

@@ -16,6 +16,7 @@ from support.tiny_bundle import reseal
 from reaugkd import BundleVersionError, Runtime
 from reaugkd.kb.soft_labels import DenseLabels, TopLabels
 from reaugkd.runtime.bundle.manifest import FORMAT_VERSION, Manifest
+from reaugkd.runtime.decision.mixture_weight import SquaresWeight
 
 KEPT = KEPT_BUNDLES
 VERSIONS = sorted(int(path.stem[1:]) for path in KEPT.glob("v*.json"))
@@ -45,7 +46,7 @@ def test_a_kept_bundle_answers_as_when_it_was_made(version: int) -> None:
         assert found == list(threaded.predict_many(answer["text"] for answer in answers))
     for answer, expected in zip(found, answers, strict=True):
         assert answer.label == expected["label"] and answer.retrieved
-        assert answer.student_weight == expected["student_weight"]
+        assert answer.student_weight == pytest.approx(expected["student_weight"], rel=1e-5)
         assert [near.id for near in answer.neighbours] == expected["neighbours"]
         for name in ("probabilities", "student_probabilities"):
             np.testing.assert_allclose(getattr(answer, name), expected[name], rtol=1e-5, atol=1e-6)
@@ -58,6 +59,8 @@ def test_each_has_the_features_of_its_format() -> None:
         assert first.knowledge_base.text(0) is not None and second.knowledge_base.text(0) is None
         assert not first.manifest.text_pair and second.manifest.text_pair
         assert second.manifest.gate is not None and second.manifest.blend.weight is not None
+    with Runtime.open(KEPT / "v3") as third:
+        assert isinstance(third.manifest.blend.weight, SquaresWeight)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

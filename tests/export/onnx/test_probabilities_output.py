@@ -62,10 +62,10 @@ def test_one_run_equals_two(plain: Path, calibrated: Path) -> None:
         with Runtime.open(path) as runtime:
             for text in TEXTS[:5]:
                 encoding = runtime.tokenizer.encode(text)
-                logits, embedding, probabilities = runtime.student.everything(encoding, TEMPERATURE)
+                logits, embedding, probabilities = runtime.student.everything(encoding)
                 for found, wanted in zip((logits, embedding), runtime.student.run(encoding), strict=True):
                     assert found.tobytes() == wanted.tobytes()
-                assert probabilities.tobytes() == runtime.student.answer(encoding, TEMPERATURE)[0].tobytes()
+                assert probabilities.tobytes() == runtime.student.answer(encoding)[0].tobytes()
 
 
 def test_the_same_bytes_every_time(plain: Path, calibrated: Path, tmp_path: Path) -> None:

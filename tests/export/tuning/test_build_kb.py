@@ -218,6 +218,7 @@ def test_only_the_recipes_temperatures_are_tried(temperatures: tuple[float, ...]
 WEIGHTS: dict[str, dict[str, Any]] = {
     "constant": {},
     "buckets": {"weight": {"kind": "buckets", "edges": [0.7, 0.8, 0.99], "weights": [0.9, 0.6, 0.4, 0.1]}},
+    "squares": {"weight": {"kind": "squares", "intercept": 0.3, "coefficients": [-2.0, 1.5, 0.5]}},
     "logistic": {
         "weight": {"kind": "logistic", "intercept": 0.3, "coefficients": [-2.0, 1.5, 2.0, -1.0, 0.5]},
     },
@@ -226,7 +227,7 @@ WEIGHTS: dict[str, dict[str, Any]] = {
 
 def require_as_the_runtime(bundle: Path, texts: list[str]) -> set[float]:
     """Assert that ``blend_many`` gives the runtime's answers; returns the student's shares among them."""
-    with Runtime.open(bundle) as runtime:
+    with Runtime.open(bundle, search="usearch") as runtime:
         answers = [runtime.student.run(runtime.tokenizer.encode(text)) for text in texts]
         many = blend_many(
             runtime.knowledge_base,

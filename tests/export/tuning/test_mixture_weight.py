@@ -30,7 +30,7 @@ from reaugkd.export.tuning.mixture_weight import (
     fit_weighting,
     logistic_loss,
 )
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight, features_many
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, SquaresWeight, features_many
 
 Floats = NDArray[np.float64]
 
@@ -53,8 +53,7 @@ def answered(n: int, seed: int, right: Floats | float = 0.7, classes: int = 4) -
         return np.where(np.eye(classes)[label] == 1, 0.8, 0.2 / (classes - 1))
 
     chance = np.asarray(right)[(10 * top).astype(int)] if isinstance(right, np.ndarray) else right
-    gap = (rng.uniform(0, 0.5, n) * top).astype(np.float32)
-    return WeightInputs(said(0.75), said(chance), top, gap, gold)
+    return WeightInputs(said(0.75), said(chance), top, gold)
 
 
 RIGHT_WHERE_NEAR = np.where(np.arange(11) >= 5, 0.98, 0.2)
@@ -63,7 +62,7 @@ RIGHT_WHERE_NEAR = np.where(np.arange(11) >= 5, 0.98, 0.2)
 def shares(chosen: FittedWeight, rows: WeightInputs) -> Floats:
     if chosen.weight is None:
         return np.full(len(rows.gold), chosen.constant)
-    return chosen.weight.weight_many(features_many(rows.student, rows.retrieved, rows.top, rows.gap))
+    return chosen.weight.weight_many(features_many(rows.student, rows.retrieved, rows.top))
 
 
 def nll(share: Floats | float, rows: WeightInputs) -> float:
@@ -183,8 +182,9 @@ def test_another_optimiser_finds_the_same_logistic(seed: int) -> None:
     """Nelder-Mead in the space of the stored numbers, the penalty on the standardised ones written out."""
     rows = answered(300, seed, RIGHT_WHERE_NEAR)
     student, retrieved = of_gold(rows)
-    features = features_many(rows.student, rows.retrieved, rows.top, rows.gap)[:, [0, 1, 4]]
-    padded = np.column_stack([features[:, :2], np.zeros((300, 2)), features[:, 2]])  # both entropies without a spread
+    surer = np.random.default_rng(seed).uniform(0.3, 1, 300)
+    features = np.column_stack([rows.top, surer])
+    padded = np.column_stack([features, np.full(300, 0.52)])  # the last feature without a spread
     constant = 0.55
 
     def objective(stored: Floats) -> float:
@@ -195,10 +195,10 @@ def test_another_optimiser_finds_the_same_logistic(seed: int) -> None:
         return float(-np.log(w * student + (1 - w) * retrieved).sum() + PENALTY * penalty)
 
     found = fit_logistic(student, retrieved, padded, constant)
-    assert found.coefficients[2:4] == (0.0, 0.0)
-    mine = np.array([found.intercept, *(found.coefficients[at] for at in (0, 1, 4))])
+    assert found.coefficients[2] == 0.0
+    mine = np.array([found.intercept, *found.coefficients[:2]])
     options = {"xatol": 1e-8, "fatol": 1e-10, "maxiter": 20_000, "maxfev": 20_000}
-    other = minimize(objective, np.zeros(4), method="Nelder-Mead", options=options)
+    other = minimize(objective, np.zeros(3), method="Nelder-Mead", options=options)
     assert objective(mine) <= other.fun + 1e-3
     np.testing.assert_allclose(mine, other.x, atol=0.05)
 
@@ -209,7 +209,7 @@ def test_a_constant_at_either_end_can_be_left(constant: float, better: str) -> N
     rng = np.random.default_rng(1)
     good, bad = rng.uniform(0.6, 0.9, 400), rng.uniform(0.01, 0.1, 400)
     student, retrieved = (good, bad) if better == "student" else (bad, good)
-    features = rng.uniform(0, 1, (400, 5))
+    features = rng.uniform(0, 1, (400, 3))
     logistic = fit_logistic(student, retrieved, features, constant).weight_many(features)
     bucket = fit_buckets(student, retrieved, features[:, 0], constant).weight_many(features)
     for share in (logistic, bucket):
@@ -239,12 +239,12 @@ def test_the_logistic_is_chosen_where_only_another_feature_tells() -> None:
         base, rng = answered(n, seed), np.random.default_rng(1000 + seed)
         sure = rng.random(n) < 0.5
         right = np.where(np.eye(4)[base.gold] == 1, 0.97, 0.01)
-        return WeightInputs(base.student, np.where(sure[:, None], right, 0.25), base.top, base.gap, base.gold)
+        return WeightInputs(base.student, np.where(sure[:, None], right, 0.25), base.top, base.gold)
 
     rows, fresh = make(300, 0), make(2000, 1)
     chosen = fit_weighting(rows)
-    assert chosen.kind == "logistic" and isinstance(chosen.weight, LogisticWeight)
-    assert chosen.weight.coefficients[2] > 0  # the less sure the neighbours are, the larger the student's share
+    assert chosen.kind == "logistic" and isinstance(chosen.weight, SquaresWeight)
+    assert chosen.weight.coefficients[2] < 0  # the surer the neighbours are, the smaller the student's share
     assert nll(shares(chosen, fresh), fresh) < nll(chosen.constant, fresh) - 0.05
 
 
@@ -260,7 +260,7 @@ def test_where_neighbours_are_noise_the_student_stands_alone() -> None:
     gold = rng.integers(3, size=300)
     student = np.where(np.eye(3)[gold] == 1, 0.9, 0.05)
     noise = np.where(np.eye(3)[(gold + 1) % 3] == 1, 0.9, 0.05)
-    chosen = fit_weighting(WeightInputs(student, noise, rng.random(300), rng.random(300), gold))
+    chosen = fit_weighting(WeightInputs(student, noise, rng.random(300), gold))
     assert (chosen.kind, chosen.constant) == ("constant", 1.0)
     assert chosen.nll == pytest.approx(-math.log(0.9))
 
@@ -270,7 +270,7 @@ def test_where_neighbours_are_noise_the_student_stands_alone() -> None:
 def test_the_choice_is_never_worse_than_the_constant(seed: int, n: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
     student, retrieved = rng.dirichlet(np.full(classes, 0.5), size=(2, n))
-    rows = WeightInputs(student, retrieved, rng.random(n), rng.random(n), rng.integers(classes, size=n))
+    rows = WeightInputs(student, retrieved, rng.random(n), rng.integers(classes, size=n))
     chosen = fit_weighting(rows)
     assert chosen.cv_nll[chosen.kind] <= chosen.cv_nll["constant"]
     assert chosen.nll <= nll(chosen.constant, rows) + 1e-3
@@ -307,7 +307,7 @@ def test_rows_that_are_all_related_stay_constant() -> None:
         assert fit_weighting(rows, kinds).kind == "constant"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kind", "made"), [("buckets", BucketWeight), ("logistic", LogisticWeight)])
+@pytest.mark.parametrize(("kind", "made"), [("buckets", BucketWeight), ("logistic", SquaresWeight)])
 def test_a_form_asked_for_alone_is_taken_and_compared(kind: Kind, made: type) -> None:
     chosen = fit_weighting(answered(200, 0, 0.75), (kind,))
     assert chosen.kind == kind and isinstance(chosen.weight, made)
@@ -318,7 +318,7 @@ def test_a_class_of_one_row_and_a_single_class_work() -> None:
     rows = answered(60, 0)
     rows.gold[:] = 0
     for gold in (rows.gold, np.array([1, *[0] * 59])):
-        assert math.isfinite(fit_weighting(WeightInputs(rows.student, rows.retrieved, rows.top, rows.gap, gold)).nll)
+        assert math.isfinite(fit_weighting(WeightInputs(rows.student, rows.retrieved, rows.top, gold)).nll)
 
 
 @pytest.mark.parametrize("kinds", [(), ("linear",)])

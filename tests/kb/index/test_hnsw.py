@@ -219,7 +219,7 @@ def test_an_interrupt_while_building_or_trying_widths_stays_one(monkeypatch: pyt
     index = VectorIndex.build(keys, IndexConfig(4))
     width = index._index.expansion_search
     for failing, error in ((terminated, KeyboardInterrupt), (broken, RuntimeError)):
-        monkeypatch.setattr(index, "_search_many", failing)
+        monkeypatch.setattr(index, "_built", SimpleNamespace(search_many=failing, expansion_search=width))
         with pytest.raises(error):
             index.trial(keys, 2, 500)
         assert index._index.expansion_search == width

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.blending import blend, softmax, softmax_many
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
 
 
 def softmax_by_hand(values: NDArray[np.floating], temperature: float) -> list[float]:
@@ -26,14 +26,13 @@ def blend_by_hand(
     soft_labels: NDArray[np.floating],
     config: BlendConfig,
 ) -> tuple[list[float], list[float]]:
-    """p = w softmax(logits / T) + (1 - w) sum_j softmax_j(sim_j / tau) y_j, in Python floats, step by step."""
+    """p = w softmax(logits / T) + (1 - w) sum_j softmax_j(sim_j / tau) y_j / |y_j|, in Python floats, step by step."""
     student = softmax_by_hand(logits, config.student_temperature)
     weights = softmax_by_hand(similarities, config.tau)
-    rows = [[float(value) for value in row] for row in soft_labels]
+    rows = [[float(value) / math.fsum(map(float, row)) for value in row] for row in soft_labels]
     retrieved = [math.fsum(a * row[c] for a, row in zip(weights, rows, strict=True)) for c in range(len(logits))]
-    total = math.fsum(retrieved)
     w = config.student_weight
-    return [w * s + (1 - w) * r / total for s, r in zip(student, retrieved, strict=True)], weights
+    return [w * s + (1 - w) * r for s, r in zip(student, retrieved, strict=True)], weights
 
 
 @st.composite
@@ -96,6 +95,7 @@ forms: st.SearchStrategy[ExampleWeight] = st.one_of(
         st.floats(0, 1),
     ),
     st.builds(LogisticWeight, st.floats(-3, 3), st.tuples(*[st.floats(-3, 3)] * 5)),
+    st.builds(SquaresWeight, st.floats(-3, 3), st.tuples(*[st.floats(-3, 3)] * 3)),
 )
 
 

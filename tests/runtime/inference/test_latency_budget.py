@@ -33,7 +33,7 @@ def test_a_text_that_is_late_already_is_answered_by_the_student(path: Path) -> N
 
 
 def test_with_all_the_time_in_the_world_nothing_changes(path: Path) -> None:
-    with Runtime.open(path, budget_ms=1e6) as patient, Runtime.open(path) as usual:
+    with Runtime.open(path, budget_ms=1e6) as patient, Runtime.open(path, search="usearch") as usual:
         assert [patient.predict(text) for text in TEXTS] == [usual.predict(text) for text in TEXTS]
 
 

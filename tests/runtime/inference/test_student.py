@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.tiny_bundle import MAX_LENGTH, NDIM, build_tiny_bundle
 
 from reaugkd import BundleError, BundleIntegrityError
-from reaugkd.runtime.bundle.onnx_safety import _CHILDREN, check_onnx_file
+from reaugkd.runtime.bundle.onnx_safety import _CHILDREN, read_onnx_file
 from reaugkd.runtime.inference.student import StudentSession
 from reaugkd.runtime.inference.tokenizer import TextTokenizer
 
@@ -149,9 +149,9 @@ def test_tensors_in_other_files_are_found_wherever_they_hide(tmp_path: Path, pla
     file = tmp_path / "model.onnx"
     file.write_bytes(model_with(inner(), place).SerializeToString())
     if place != "function":  # which is refused anyhow
-        check_onnx_file(file)
+        read_onnx_file(file)
     file.write_bytes(model_with(external(), place).SerializeToString())
-    for entry in (check_onnx_file, StudentSession):
+    for entry in (read_onnx_file, StudentSession):
         with pytest.raises(BundleError, match="external data"):
             entry(file)
 
@@ -160,4 +160,4 @@ def test_a_cut_model_is_broken_not_clean(tmp_path: Path) -> None:
     content = model_with(inner(), "initializer").SerializeToString()
     (tmp_path / "model.onnx").write_bytes(content[:-200])
     with pytest.raises(BundleIntegrityError):
-        check_onnx_file(tmp_path / "model.onnx")
+        read_onnx_file(tmp_path / "model.onnx")

@@ -1,0 +1,152 @@
+"""Retrieval and blend as ONNX nodes after a student, with an exact search over all keys.
+
+    similarity [b, n]  q . key_j / |key_j|, of the embedding q, which has length 1; with int8 keys the query is rounded
+                       to 8 bits too, over the range from its least to its largest component
+    neighbours         TopK of the similarities; of equal ones, the lower row comes first
+    blend              same as `runtime.decision.blending` and `runtime.decision.mixture_weight`
+
+Behind a run of a student each node costs 1 to 3 us, because its data is not in the caches. Everything that does not
+depend on the text is therefore a constant: either computed here, or by nodes whose inputs are all constants, which ONNX
+Runtime computes once when it opens the model. The temperature tau is such a constant: it is part of the keys' scale,
+and the similarities leave the graph divided by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..decision.blend_config import BlendConfig
+from .builder import FLOAT, INT64, MICROSOFT, Array, Graph
+from .weight_nodes import add_weight
+
+PREFIX = "reaugkd/"
+OLDEST_OPSET = 13
+"""The oldest version of ONNX's operators that the nodes work with."""
+TOP, BEST = f"{PREFIX}top", f"{PREFIX}best"
+"""The largest probability of the blend [b, 1], and its class, int64 [b, 1]."""
+BLEND = f"{PREFIX}probabilities"
+"""Probabilities of the blend [b, c]."""
+RETRIEVED = f"{PREFIX}retrieval_probabilities"
+"""The neighbours' probabilities [b, c]."""
+WEIGHT = f"{PREFIX}student_weight"
+"""The student's weight [b, 1]; not an output if it is the same for all texts."""
+SCALED, ROWS = f"{PREFIX}scaled_similarities", f"{PREFIX}rows"
+"""The neighbours' similarities, divided by tau, and their rows, int64; both [b, min(k, n)], nearest first."""
+SHARES = f"{PREFIX}neighbour_weights"
+"""The neighbours' weights [b, min(k, n)], which are no output."""
+STUDENT = f"{PREFIX}student_probabilities"
+"""The student's probabilities [b, c]; an output only of a model without an output of its own."""
+SEARCH_NODES = ("DynamicQuantizeMatMul", "MatMul_", "TopK_1")
+"""The beginnings of the names of the nodes that search."""
+
+_BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The keys and soft labels that are compared with a text.
+
+    Attributes:
+        keys: [n, d], as stored: int8, float16 or float32.
+        soft_labels: as stored: float16 [n, c], or the m likeliest classes of each row as uint8 or uint16 [n, 2 m]
+            (`kb.soft_labels`).
+        num_labels: c.
+    """
+
+    keys: Array
+    soft_labels: Array
+    num_labels: int
+
+
+def retrieval_graph(
+    tables: Tables, config: BlendConfig, own: str | None, classes: int, opset: int, integer: bool = True
+) -> Graph:
+    """The nodes after a student with the outputs ``logits`` [b, c] and ``embedding`` [b, d].
+
+    Args:
+        tables: n rows, at least one.
+        config: k, tau, the weight and the student's temperature.
+        own: name of the student's probabilities [b, c]; None to compute them from the logits.
+        classes: the classes that the student was trained on. If the soft labels have more, only search is added.
+        opset: the student's version of the default domain's operators; at least 13.
+        integer: whether int8 keys are multiplied as integers. It is three times as fast as in float32, and exact only
+            if the processor has VNNI, or the session has ``session.x64quantprecision``.
+    """
+    graph, k = Graph(PREFIX, opset), min(config.k, len(tables.keys))
+    scaled = _similarities(graph, tables.keys, config.tau, integer)
+    graph.add_several("TopK", scaled, graph.constant("k", np.array([k])), out=["scaled_similarities", "rows"], axis=-1)
+    graph.output(SCALED, FLOAT, [_BATCH, k])
+    graph.output(ROWS, INT64, [_BATCH, k])
+    if own is None:
+        own = add_probabilities(graph, config.student_temperature, classes)
+    if tables.num_labels == classes:
+        _blend(graph, tables, config, own, k)
+    return graph
+
+
+def add_probabilities(graph: Graph, temperature: float, classes: int | str) -> str:
+    """Add the student's probabilities, softmax(logits / temperature) [b, c], as an output, and return its name."""
+    scaled = graph.add("Mul", "logits", graph.number("inverse_temperature", 1 / temperature))
+    own = graph.add("Softmax", scaled, out="student_probabilities", axis=-1)
+    graph.output(own, FLOAT, [_BATCH, classes])
+    return own
+
+
+def _similarities(graph: Graph, keys: Array, tau: float, integer: bool) -> str:
+    """Add the similarities to all keys, divided by tau, [b, n]."""
+    scales = _inverse_lengths(keys) / np.float32(tau)
+    if keys.dtype == np.int8 and integer:
+        stored, scale = graph.constant("keys", keys.T), graph.constant("key_scales", scales)
+        return graph.add("DynamicQuantizeMatMul", "embedding", stored, scale, domain=MICROSOFT)
+    wide = graph.constant("keys", keys.T)
+    wide = wide if keys.dtype == np.float32 else graph.cast(wide)
+    wide = graph.add("Mul", wide, graph.constant("key_scales", scales[np.newaxis]))
+    return graph.add("MatMul", "embedding", wide)
+
+
+def _inverse_lengths(keys: Array) -> NDArray[np.float32]:
+    """1 / length of each key; 0 for a key that rounding to the stored type made 0."""
+    wide = keys.astype(np.float32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide, dtype=np.float64))
+    inverse: NDArray[np.float64] = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    return inverse.astype(np.float32)
+
+
+def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str, k: int) -> None:
+    classes = tables.num_labels
+    weights = graph.add("Softmax", SCALED, out="neighbour_weights", axis=-1)
+    axis = graph.constant("axis", np.array([1]))
+    theirs = graph.add("Gather", _soft_labels(graph, tables), ROWS, axis=0)
+    mixed = graph.add("MatMul", graph.add("Unsqueeze", weights, axis), theirs)
+    retrieved = graph.add("Squeeze", mixed, axis, out="retrieval_probabilities")
+    graph.output(retrieved, FLOAT, [_BATCH, classes])
+    if config.weight is None:
+        share = float(np.float32(config.student_weight))
+        mine = graph.add("Mul", own, graph.number("weight", share))
+        parts = mine, graph.add("Mul", retrieved, graph.number("rest", 1.0 - share))
+    else:
+        weight = add_weight(graph, own, retrieved, SCALED, config, classes, k)
+        graph.output(weight, FLOAT, [_BATCH, 1])
+        parts = retrieved, graph.add("Mul", weight, graph.add("Sub", own, retrieved))
+    blend = graph.add("Add", *parts, out="probabilities")
+    top, best = graph.add_several("TopK", blend, graph.constant("one", np.array([1])), out=["top", "best"], axis=-1)
+    graph.output(blend, FLOAT, [_BATCH, classes])
+    graph.output(top, FLOAT, [_BATCH, 1])
+    graph.output(best, INT64, [_BATCH, 1])
+
+
+def _soft_labels(graph: Graph, tables: Tables) -> str:
+    """Add the soft labels, float32 [n, c], each divided by its sum: all nodes have constant inputs."""
+    table, classes = tables.soft_labels, tables.num_labels
+    if table.dtype.kind == "u":
+        numbers, shares = np.split(table, 2, axis=1)
+        where = graph.cast(graph.constant("label_classes", numbers), INT64)
+        nothing = graph.add("ConstantOfShape", graph.constant("label_shape", np.array([len(table), classes])))
+        wide = graph.add("ScatterElements", nothing, where, graph.cast(graph.constant("label_shares", shares)), axis=1)
+    else:
+        wide = graph.cast(graph.constant("soft_labels", table))
+    axis = graph.constant("axis", np.array([1]))
+    return graph.add("Div", wide, graph.add("ReduceSum", wide, axis, keepdims=1), out="normalized_labels")

@@ -1,0 +1,86 @@
+"""The sessions of a bundle's model, each opened when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+from hashlib import sha256
+
+from ...errors import BundleIntegrityError
+from ...kb.knowledge_base import KnowledgeBase
+from ..bundle.bundle import MODEL_FILE, Bundle
+from ..bundle.onnx_safety import read_onnx_file
+from .retrieval_session import RetrievalSession
+from .student import StudentSession
+
+
+class Sessions:
+    """Sessions of the student alone, and with the rows of a knowledge base in its graph.
+
+    Runtimes of one bundle share them (`Runtime.with_retrieval`). A session is shared by all Python threads.
+
+    Args:
+        bundle: the bundle, whose files were checked.
+        verify: whether their hashes were checked.
+    """
+
+    def __init__(self, bundle: Bundle, verify: bool = True) -> None:
+        self._bundle, self._verify = bundle, verify
+        self._students: dict[int, StudentSession] = {}
+        self._retrieval: dict[int, RetrievalSession] = {}
+        self._base: KnowledgeBase | None = None
+        self._opened = False
+        self._lock = threading.Lock()
+
+    def student(self, threads: int) -> StudentSession:
+        """The session of the student alone that uses so many threads.
+
+        Raises:
+            BundleError: the model cannot be loaded, or was replaced since the bundle was opened.
+        """
+        with self._lock:
+            if threads not in self._students:
+                temperature = self._bundle.manifest.blend.student_temperature
+                model = self._model()
+                self._students[threads] = StudentSession(self._bundle.model_path, threads, model, temperature)
+                self._bundle.check_links()
+            return self._students[threads]
+
+    def any(self, threads: int) -> StudentSession:
+        """A session that computes the student's logits and embedding: an open one, if there is one."""
+        found = self._retrieval.get(threads) or self._students.get(threads)
+        return self.student(threads) if found is None else found
+
+    def retrieval(self, base: KnowledgeBase, threads: int) -> RetrievalSession:
+        """The session with these rows in its graph; after a compaction the first call opens one with the new rows.
+
+        Raises:
+            BundleError: same as `RetrievalSession`.
+        """
+        with self._lock:
+            if self._base is not base:
+                self._retrieval, self._base = {}, base
+            if threads not in self._retrieval:
+                self._retrieval[threads] = self._open(base, threads)
+            return self._retrieval[threads]
+
+    def _open(self, base: KnowledgeBase, threads: int) -> RetrievalSession:
+        manifest, path = self._bundle.manifest, self._bundle.model_path
+        session = RetrievalSession(path, base, manifest.blend, len(manifest.labels), threads, self._model())
+        self._bundle.check_links()
+        return session
+
+    def _model(self) -> bytes:
+        """The model file.
+
+        Raises:
+            BundleIntegrityError: it is not the one whose hash was checked just before the first session was opened.
+            BundleError: it is no usable model.
+        """
+        path, record = self._bundle.model_path, self._bundle.manifest.files[MODEL_FILE]
+        model = read_onnx_file(path)
+        if self._verify and self._opened and sha256(model).hexdigest() != record.sha256:
+            raise BundleIntegrityError(
+                "the model was replaced after the bundle was opened", path=path, remedy="Open the bundle again."
+            )
+        self._opened = True
+        return model

@@ -1,0 +1,411 @@
+"""Retrieval in the student's graph, compared with the search and the blend in numpy float64."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from reaugkd.export.onnx.fused_check import tolerance
+from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
+from reaugkd.runtime.decision.blend_config import BlendConfig
+from reaugkd.runtime.decision.blending import blend, blend_batch
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
+from reaugkd.runtime.graph.retrieval import (
+    BEST,
+    BLEND,
+    RETRIEVED,
+    ROWS,
+    SCALED,
+    STUDENT,
+    TOP,
+    WEIGHT,
+    Tables,
+    retrieval_graph,
+)
+from reaugkd.runtime.graph.weight_nodes import rounded_up
+from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
+
+Wide = NDArray[np.float64]
+NDIM = 12
+ASKED = 6
+
+
+@dataclass(frozen=True)
+class Case:
+    """A student that looks up its outputs in two tables, with retrieval and blend appended."""
+
+    logits: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    tables: Tables
+    config: BlendConfig
+    integer: bool = True
+
+    def model(self, opset: int = 17) -> bytes:
+        student = lookup(self.logits, self.queries, opset).SerializeToString()
+        classes = self.logits.shape[1]
+        graph = retrieval_graph(self.tables, self.config, None, classes, opset, self.integer)
+        return graph.appended_to(student)
+
+    def run(self, ids: list[int], opset: int = 17, together: bool = False) -> dict[str, Any]:
+        """The outputs for some inputs, one by one: the range of a quantized query is that of its batch."""
+        session = session_of(self.model(opset))
+        names = [output.name for output in session.get_outputs()]
+        batches = [ids] if together else [[one] for one in ids]
+        found = [session.run(names, {"input_ids": np.array(batch)[:, None]}) for batch in batches]
+        return dict(zip(names, (np.concatenate(parts) for parts in zip(*found, strict=True)), strict=True))
+
+
+def lookup(logits: NDArray[np.float32], queries: NDArray[np.float32], opset: int = 17) -> onnx.ModelProto:
+    """input_ids [b, 1] -> logits [b, c] and embedding [b, d], each a row of its table."""
+    nodes = [helper.make_node("Squeeze", ["input_ids", "one"], ["ids"])]
+    nodes += [helper.make_node("Gather", [f"table {name}", "ids"], [name], axis=0) for name in ("logits", "embedding")]
+    constants = {"table logits": logits, "table embedding": queries, "one": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "lookup",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", 1])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", table.shape[1]])
+            for name, table in (("logits", logits), ("embedding", queries))
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def session_of(model: bytes) -> Any:
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@cache
+def stored(rows: int, dtype: str, seed: int) -> NDArray[Any]:
+    keys = np.random.default_rng(seed).standard_normal((rows, NDIM)).astype(np.float32)
+    return VectorIndex.build(keys, IndexConfig(NDIM, dtype=dtype)).stored()
+
+
+def make_case(rows: int, classes: int, dtype: str, config: BlendConfig, seed: int = 0) -> Case:
+    rng = np.random.default_rng(seed + 1)
+    queries = rng.standard_normal((ASKED, NDIM))
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    soft_labels = rng.dirichlet(np.full(classes, 0.3), size=rows).astype(np.float16)
+    logits = (3 * rng.standard_normal((ASKED, classes))).astype(np.float32)
+    return Case(logits, queries.astype(np.float32), Tables(stored(rows, dtype, seed), soft_labels, classes), config)
+
+
+def dense(soft_labels: NDArray[Any], classes: int) -> Wide:
+    """Labels [n, c] of either form."""
+    if soft_labels.dtype == np.float16:
+        return soft_labels.astype(np.float64)
+    found = np.zeros((len(soft_labels), classes))
+    for row, (numbers, shares) in enumerate(zip(*np.split(soft_labels, 2, axis=1), strict=True)):
+        for number, part in zip(numbers, shares, strict=True):
+            found[row, number] += part / shares.sum(dtype=np.int64)
+    return found
+
+
+def top_labels(rows: int, classes: int, top: int, dtype: Any) -> NDArray[Any]:
+    """For each row ``top`` different classes and shares that sum to the type's largest number."""
+    rng = np.random.default_rng(rows)
+    numbers = np.stack([rng.permutation(classes)[:top] for _ in range(rows)])
+    shares = rng.multinomial(np.iinfo(dtype).max, rng.dirichlet(np.ones(top), size=rows))
+    return np.concatenate([numbers, shares], axis=1).astype(dtype)
+
+
+def softmax(values: Wide) -> Wide:
+    exponents = np.exp(values - values.max())
+    return exponents / exponents.sum()
+
+
+def entropy(p: Wide) -> float:
+    return -math.fsum(x * math.log(x) for x in p if x > 0) / math.log(len(p)) if len(p) > 1 else 0.0
+
+
+def rounded(query: NDArray[np.float32]) -> Wide:
+    """The query in 8 bits, as ONNX defines DynamicQuantizeLinear."""
+    low, high = min(query.min(), np.float32(0)), max(query.max(), np.float32(0))
+    scale = (high - low) / np.float32(255)
+    zero = np.clip(np.rint(-low / scale), 0, 255)
+    steps = np.clip(np.rint(query / scale) + zero, 0, 255) - zero
+    return steps.astype(np.float64) * np.float64(scale)
+
+
+def share(weight: ExampleWeight | None, config: BlendConfig, p: Wide, r: Wide, similarities: Wide) -> float:
+    top, last = similarities[0], similarities[-1]
+    if weight is None:
+        return config.student_weight
+    if isinstance(weight, BucketWeight):
+        return weight.weights[sum(top >= edge for edge in weight.edges)]
+    if isinstance(weight, SquaresWeight):
+        by_top, by_student, by_retrieved = weight.coefficients
+        score = weight.intercept + by_top * top + by_student * math.fsum(p * p) + by_retrieved * math.fsum(r * r)
+        return 1 / (1 + math.exp(-score))
+    features = [top, top - last, entropy(r), entropy(p), float(p.argmax() == r.argmax())]
+    score = weight.intercept + math.fsum(a * x for a, x in zip(weight.coefficients, features, strict=True))
+    return 1 / (1 + math.exp(-score))
+
+
+def by_hand(case: Case, asked: int) -> dict[str, Any]:
+    """The formulas of docs/reference/bundle.md in float64."""
+    config, tables = case.config, case.tables
+    query, keys = case.queries[asked], tables.keys.astype(np.float64)
+    wide = rounded(query) if tables.keys.dtype == np.int8 and case.integer else query.astype(np.float64)
+    cosines = keys @ wide / np.linalg.norm(keys, axis=1)
+    rows = np.argsort(-cosines, kind="stable")[: config.k]
+    weights = softmax(cosines[rows] / config.tau)
+    labels = dense(tables.soft_labels, case.logits.shape[1])[rows]
+    r = weights @ (labels / labels.sum(axis=1, keepdims=True))
+    p = softmax(case.logits[asked].astype(np.float64) / config.student_temperature)
+    w = share(config.weight, config, p, r, cosines[rows])
+    return {
+        "probabilities": w * p + (1 - w) * r,
+        "student_probabilities": p,
+        "retrieval_probabilities": r,
+        "student_weight": w,
+        "neighbour_rows": rows,
+        "neighbour_similarities": cosines[rows],
+        "neighbour_weights": weights,
+    }
+
+
+def require_right(case: Case) -> None:
+    found, k = case.run(list(range(ASKED))), min(case.config.k, len(case.tables.keys))
+    for asked in range(ASKED):
+        expected = by_hand(case, asked)
+        cosines = found[SCALED][asked] * case.config.tau
+        assert found[SCALED].shape == (ASKED, k)
+        require_nearest(case, asked, found[ROWS][asked], expected)
+        outputs = {
+            "probabilities": found[BLEND][asked],
+            "student_probabilities": found[STUDENT][asked],
+            "retrieval_probabilities": found[RETRIEVED][asked],
+            "neighbour_similarities": cosines,
+        }
+        if case.config.weight is not None:
+            outputs["student_weight"] = found[WEIGHT][asked][0]
+        for name, value in outputs.items():
+            np.testing.assert_allclose(value, expected[name], atol=tolerance(case.config), err_msg=name)
+        assert found[BEST][asked] == found[BLEND][asked].argmax()
+        assert found[TOP][asked] == found[BLEND][asked].max()
+    require_same_blend(case)
+
+
+def require_nearest(case: Case, asked: int, rows: NDArray[np.int64], expected: dict[str, Any]) -> None:
+    """The rows are the nearest ones; float32 cannot tell rows apart that differ by its rounding."""
+    if rows.tolist() != expected["neighbour_rows"].tolist():
+        every = by_hand(replace(case, config=replace(case.config, k=len(case.tables.keys))), asked)
+        of_row = dict(zip(every["neighbour_rows"].tolist(), every["neighbour_similarities"], strict=True))
+        assert len(set(rows.tolist())) == len(rows)
+        np.testing.assert_allclose([of_row[row] for row in rows], expected["neighbour_similarities"], atol=1e-6)
+
+
+def require_same_blend(case: Case) -> None:
+    """The runtime's blend of one text and of a batch give what the ONNX nodes are compared with."""
+    config, tables = case.config, case.tables
+    expected = [by_hand(case, asked) for asked in range(ASKED)]
+    student, similarities, retrieved, mixed, shares = (
+        np.stack([one[name] for one in expected])
+        for name in (
+            "student_probabilities",
+            "neighbour_similarities",
+            "retrieval_probabilities",
+            "probabilities",
+            "student_weight",
+        )
+    )
+    labels = np.stack([dense(tables.soft_labels, student.shape[1])[one["neighbour_rows"]] for one in expected])
+    many = blend_batch(student, similarities, labels, config)
+    np.testing.assert_allclose(many.probabilities, mixed, atol=1e-9)
+    np.testing.assert_allclose(many.retrieval_probabilities, retrieved, atol=1e-9)
+    np.testing.assert_allclose(many.student_weights, shares, atol=1e-9)
+    for asked in range(ASKED):
+        one = blend(student[asked].astype(np.float32), similarities[asked].astype(np.float32), labels[asked], config)
+        for found, value in (
+            (one.probabilities, mixed[asked]),
+            (one.retrieval_probabilities, retrieved[asked]),
+            (one.weights, expected[asked]["neighbour_weights"]),
+            (one.student_weight, shares[asked]),
+        ):
+            np.testing.assert_allclose(found, value, atol=tolerance(config))
+
+
+numbers = st.floats(-8, 8, width=32)
+
+
+@st.composite
+def weights(draw: st.DrawFn) -> ExampleWeight | None:
+    kind = draw(st.sampled_from(["constant", "buckets", "logistic", "squares"]))
+    if kind == "logistic":
+        return LogisticWeight(draw(numbers), draw(st.tuples(*[numbers] * 5)))
+    if kind == "squares":
+        return SquaresWeight(draw(numbers), draw(st.tuples(*[numbers] * 3)))
+    if kind == "buckets":
+        edges = sorted(draw(st.lists(st.floats(-1, 1), max_size=4, unique=True)))
+        return BucketWeight(tuple(edges), tuple(draw(st.floats(0, 1)) for _ in range(len(edges) + 1)))
+    return None
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(1, 40),
+    k=st.integers(1, 45),
+    classes=st.sampled_from([1, 2, 3, 77]),
+    dtype=st.sampled_from(DTYPES),
+    tau=st.floats(0.02, 5),
+    constant=st.floats(0, 1),
+    temperature=st.floats(0.3, 4),
+    weight=weights(),
+    seed=st.integers(0, 3),
+)
+def test_it_computes_the_blend(
+    rows: int,
+    k: int,
+    classes: int,
+    dtype: str,
+    tau: float,
+    constant: float,
+    temperature: float,
+    weight: ExampleWeight | None,
+    seed: int,
+) -> None:
+    config = BlendConfig(k, tau, constant, student_temperature=temperature, weight=weight)
+    require_right(make_case(rows, classes, dtype, config, seed))
+
+
+PLAIN = BlendConfig(5, 0.1, 0.4, student_temperature=1.7)
+VARIANTS = {
+    "constant": PLAIN,
+    "one neighbour": replace(PLAIN, k=1),
+    "every row": replace(PLAIN, k=300),
+    "more than there are": replace(PLAIN, k=301),
+    "student alone": replace(PLAIN, student_weight=1.0),
+    "neighbours alone": replace(PLAIN, student_weight=0.0),
+    "cold": replace(PLAIN, tau=1e-3),
+    "buckets": replace(PLAIN, weight=BucketWeight((0.4, 0.55, 0.7), (0.9, 0.6, 0.3, 0.1))),
+    "one bucket": replace(PLAIN, weight=BucketWeight((), (0.25,))),
+    "logistic": replace(PLAIN, weight=LogisticWeight(-0.5, (2.0, -3.0, 1.5, -2.5, 0.75))),
+    "squares": replace(PLAIN, weight=SquaresWeight(-0.5, (2.0, -3.0, 1.5))),
+    "a steep logistic": replace(PLAIN, weight=LogisticWeight(900.0, (-1500.0, 40.0, 0.0, 0.0, -20.0))),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_it_computes_each_form_of_it(name: str, dtype: str) -> None:
+    require_right(make_case(300, 4, dtype, VARIANTS[name]))
+
+
+@pytest.mark.parametrize(("classes", "top", "dtype"), [(20, 1, np.uint8), (150, 4, np.uint8), (300, 3, np.uint16)])
+@pytest.mark.parametrize("name", ["constant", "one neighbour", "squares"])
+def test_labels_may_be_the_likeliest_few(name: str, classes: int, top: int, dtype: Any) -> None:
+    case = make_case(200, classes, "i8", VARIANTS[name])
+    require_right(replace(case, tables=replace(case.tables, soft_labels=top_labels(200, classes, top, dtype))))
+
+
+@pytest.mark.parametrize("name", ["constant", "logistic"])
+def test_products_in_float32_are_exact_without_vnni(name: str) -> None:
+    require_right(replace(make_case(200, 4, "i8", VARIANTS[name]), integer=False))
+
+
+def test_a_batch_is_answered_as_its_rows() -> None:
+    case = make_case(50, 7, "f16", VARIANTS["logistic"])
+    together = case.run([3, 0, 3, 5], together=True)
+    for place, asked in enumerate([3, 0, 3, 5]):
+        for name, value in case.run([asked]).items():
+            np.testing.assert_allclose(together[name][place], value[0], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_of_equally_near_rows_the_lower_comes_first(dtype: str) -> None:
+    case = make_case(9, 3, dtype, replace(PLAIN, k=4))
+    keys, labels = np.tile(case.tables.keys, (5, 1)), np.tile(case.tables.soft_labels, (5, 1))
+    found = replace(case, tables=Tables(keys, labels, 3)).run(list(range(ASKED)))
+    nearest = case.run(list(range(ASKED)))[ROWS][:, 0]
+    np.testing.assert_array_equal(found[ROWS], nearest[:, None] + 9 * np.arange(4))
+
+
+def test_a_similarity_at_an_edge_belongs_above_it() -> None:
+    """With tau 1 the graph's similarities are the cosines themselves."""
+    case = make_case(30, 3, "f16", replace(PLAIN, k=1, tau=1.0))
+    tops = case.run(list(range(ASKED)))[SCALED][:, 0]
+    for asked, top in enumerate(tops.astype(np.float64)):
+        for edge, expected in ((top, 0.9), (math.nextafter(top, 2), 0.1)):
+            weight = BucketWeight((edge,), (0.1, 0.9))
+            found = replace(case, config=replace(case.config, weight=weight)).run([asked])
+            assert found[WEIGHT][0, 0] == np.float32(expected)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, width=32))
+def test_an_edge_in_float32_divides_the_float32_as_before(edge: float, value: float) -> None:
+    (narrow,) = rounded_up([edge])
+    assert narrow.dtype == np.float32
+    assert (np.float32(value) >= narrow) == (value >= edge)
+    near = np.float32(np.clip(edge, -3e38, 3e38))
+    for close in (np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(np.inf))):
+        assert (close >= narrow) == (float(close) >= edge)
+
+
+def test_a_key_that_its_type_left_nothing_of_is_like_nothing() -> None:
+    case = make_case(3, 2, "f16", replace(PLAIN, k=3))
+    keys = case.tables.keys.copy()
+    keys[1] = 0
+    found = replace(case, tables=replace(case.tables, keys=keys)).run([0])
+    place = found[ROWS][0].tolist().index(1)
+    assert found[SCALED][0][place] == 0 and np.isfinite(found[BLEND]).all()
+
+
+def test_with_labels_that_the_student_does_not_know_it_only_searches() -> None:
+    case = make_case(20, 3, "i8", PLAIN)
+    wider = replace(case.tables, soft_labels=np.full((20, 5), 0.2, np.float16), num_labels=5)
+    found, whole = replace(case, tables=wider).run([2]), case.run([2])
+    assert set(found) == {"logits", "embedding", STUDENT, SCALED, ROWS}
+    np.testing.assert_array_equal(found[ROWS], whole[ROWS])
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21])
+def test_it_fits_a_students_operator_set(opset: int) -> None:
+    case = make_case(20, 3, "i8", VARIANTS["squares"])
+    found = case.run([2], opset)[BLEND]
+    np.testing.assert_allclose(found[0], by_hand(case, 2)["probabilities"], atol=1e-5)
+    model = onnx.load_model_from_string(case.model(opset))
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset), ("com.microsoft", 1)]
+
+
+def test_a_model_may_know_the_operators_already() -> None:
+    case = make_case(20, 3, "i8", PLAIN)
+    student = lookup(case.logits, case.queries)
+    student.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model = retrieval_graph(case.tables, case.config, None, 3, 17).appended_to(student.SerializeToString())
+    assert len(onnx.load_model_from_string(model).opset_import) == 2
+    assert session_of(model).run([ROWS], {"input_ids": np.array([[2]])})[0].shape == (1, 5)
+
+
+@pytest.mark.parametrize("weight", ["constant", "buckets", "logistic", "squares"])
+def test_what_it_writes_is_what_the_onnx_library_reads(weight: str) -> None:
+    """Names, attributes, constants and shapes, in the library's own words."""
+    case = make_case(20, 3, "i8", VARIANTS[weight])
+    model = onnx.load_model_from_string(case.model())
+    onnx.checker.check_model(model)
+    top = next(node for node in model.graph.node if node.op_type == "TopK")
+    assert {entry.name: helper.get_attribute_value(entry) for entry in top.attribute} == {"axis": -1}
+    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    np.testing.assert_array_equal(constants["reaugkd/keys"], case.tables.keys.T)
+    np.testing.assert_array_equal(constants["reaugkd/soft_labels"], case.tables.soft_labels)
+    shapes = {
+        one.name: [size.dim_param or size.dim_value for size in one.type.tensor_type.shape.dim]
+        for one in model.graph.output
+    }
+    assert shapes[BLEND] == ["batch", 3] and shapes[ROWS] == ["batch", 5] and shapes[TOP] == ["batch", 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tokenizers import Encoding
 
 from ...errors import BundleError, ModelError
 from ..bundle.onnx_safety import output_names, read_onnx_file
-from ..graph.builder import Graph
+from ..graph.builder import Array, Graph
 from ..graph.retrieval import PREFIX, STUDENT, add_probabilities
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
 
@@ -23,6 +24,7 @@ _LONGEST_SHARED_MASK = 4096
 # The fused kernel takes more than twice as long as an addition and a LayerNormalization (37 and 15 us at 14 tokens, 384
 # components): 9 % of the run of a 3-layer student, measured with ONNX Runtime 1.31.
 _DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
+_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class StudentSession:
@@ -39,6 +41,7 @@ class StudentSession:
         model: the checked content of the file; None to read and check it.
         temperature: the temperature of the logits, for a model without the output ``probabilities``.
         profile: first part of the name of a profile, which ``session.end_profiling`` writes; None for no profile.
+        arrays: constants that are not in the model, by name (`Graph.arrays`).
 
     Raises:
         BundleError: the model cannot be loaded, or its inputs or outputs are wrong.
@@ -51,6 +54,7 @@ class StudentSession:
         model: bytes | None = None,
         temperature: float = 1.0,
         profile: Path | None = None,
+        arrays: Mapping[str, Array] | None = None,
     ) -> None:
         self.path = path
         model = read_onnx_file(path) if model is None else model
@@ -59,7 +63,7 @@ class StudentSession:
             graph = Graph(PREFIX)
             add_probabilities(graph, temperature, "classes")
             model = graph.appended_to(model)
-        self.session = _session(path, threads, model, profile)
+        self.session, self._values = _session(path, threads, model, profile, arrays or {})
         names = {node.name for node in self.session.get_inputs()}
         outputs = {node.name for node in self.session.get_outputs()}
         if "input_ids" not in names or names - KNOWN_INPUTS or set(OUTPUTS) - outputs:
@@ -121,7 +125,10 @@ class StudentSession:
         return [output[0] for output in found]
 
 
-def _session(path: Path, threads: int, model: bytes, profile: Path | None) -> Any:
+def _session(
+    path: Path, threads: int, model: bytes, profile: Path | None, arrays: Mapping[str, Array]
+) -> tuple[Any, list[Any]]:
+    """A session, and the values that it shares with the caller, who must keep them."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     if profile is not None:
@@ -138,6 +145,11 @@ def _session(path: Path, threads: int, model: bytes, profile: Path | None) -> An
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # x86-64 without VNNI saturates products of u8 and s8 (targets avx512_vnni and arm64): this gives exact integers.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    if arrays:
+        options.add_session_config_entry(_FOLDER, str(path.resolve().parent))
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+    for name, value in zip(arrays, values, strict=True):
+        options.add_initializer(name, value)
     try:
         session = onnxruntime.InferenceSession(
             model,
@@ -155,7 +167,7 @@ def _session(path: Path, threads: int, model: bytes, profile: Path | None) -> An
             remedy="Upgrade onnxruntime, or export the bundle again.",
         ) from error
     keep_in_children(session)
-    return session
+    return session, values
 
 
 def _first_line(error: Exception) -> str:

@@ -336,7 +336,7 @@ class KnowledgeBase:
         return 2 if isinstance(self.soft_labels, TopLabels) else 1
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes of each part in the files: ``index``, ``soft_labels``, ``rows``, ``texts`` (or their digests), ``lists``."""
+        """Bytes of each part in the files: ``index``, ``soft_labels``, ``rows``, ``texts`` (or digests), ``lists``."""
         return {
             "index": self.index.nbytes,
             "soft_labels": self.soft_labels.nbytes,

@@ -301,7 +301,8 @@ class _Workbench:
         kb.index.set_ef_search(ef_search.expansion_search)
         blends = blend_many(kb, blend, StudentOutputs(heldout.logits, heldout.queries))
         lists = chosen_lists(kb.index, heldout.queries, blend.k)
-        return ef_search, lists, blends, lambda gate: abstention_of(kb, replace(heldout, unrelated=len(kb)), blend, gate)
+        known = replace(heldout, unrelated=len(kb))
+        return ef_search, lists, blends, lambda gate: abstention_of(kb, known, blend, gate)
 
     def _measurable(self, count: int) -> Prototypes:
         """Merge the rows that are not related to the held-out rows, to the same share."""

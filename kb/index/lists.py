@@ -25,11 +25,15 @@ LISTS_FILE = "lists.npy"
 DTYPE = "i8"
 """The only type of keys with lists."""
 
-FEWEST_ROWS, MOST_ROWS = 6_000, 200_000
+FEWEST_ROWS, MOST_ROWS = 10_000, 200_000
 """Numbers of rows with lists: with fewer a scan of all keys is as fast, and the lists' keys are kept in memory."""
 
-RECALL = 0.97
-"""Least mean share of a query's k nearest rows that are in the searched lists."""
+RECALL = 0.995
+"""Least mean share of a query's k nearest rows that are in the searched lists.
+
+The mean hides queries whose nearest rows are all missed. On banking77 with 60,000 rows (k 4) 0.98 lost 7 % of what
+retrieval gains in NLL, and 0.995 lost 1 %, for 50 us more.
+"""
 
 _ROOM = 64  # places of a list
 _FILL = 0.85  # share of them that are used
@@ -74,11 +78,12 @@ class Lists:
     @property
     def nbytes(self) -> int:
         """Bytes of the file without its header."""
-        return int(self.table.nbytes) + self.table.itemsize * self.table.shape[1]
+        return int(4 * (len(self.table) + 1) * self.table.shape[1])
 
     def sizes(self) -> Ints:
         """The number of rows of each list."""
-        return np.count_nonzero(self.table >= 0, axis=1)
+        found: Ints = (self.table >= 0).sum(axis=1, dtype=np.int64)
+        return found
 
     def enough(self, k: int) -> int:
         """The number of lists to search so that k rows are always among them, or all rows."""
@@ -171,7 +176,7 @@ def open_lists(folder: Path, rows: int) -> Lists | None:
         raise misfit(path, f"{probes} lists to search", f"1 to {len(table)}")
     used = table >= 0
     numbers = table[used]
-    if len(numbers) != rows or numbers.max(initial=-1) >= rows or np.bincount(numbers, minlength=rows).max(initial=1) != 1:
+    if len(numbers) != rows or numbers.max(initial=-1) >= rows or len(np.unique(numbers)) != rows:
         raise misfit(path, "other rows", f"rows 0 to {rows - 1}, each once")
     if table.min() < -1 or not used[:, 0].all() or (used[:, 1:] > used[:, :-1]).any():
         raise misfit(path, "an empty list, or empty places that are not -1 at its end", "lists of rows, then -1")
@@ -228,7 +233,7 @@ def _means(keys: Floats, rows: Ints, count: int) -> Floats:
     """Mean directions of ``count`` clusters of some keys, by spherical k-means on a sample."""
     rng = np.random.default_rng(0)
     some = keys[np.sort(rng.choice(rows, min(len(rows), _SAMPLE * count), replace=False))]
-    means = some[rng.choice(len(some), count, replace=False)]
+    means: Floats = some[rng.choice(len(some), count, replace=False)]
     for _ in range(_ITERATIONS):
         clusters = _nearest(some, np.arange(len(some)), means)
         order = np.argsort(clusters, kind="stable")

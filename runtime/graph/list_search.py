@@ -63,7 +63,7 @@ def list_keys(keys: NDArray[np.int8], lists: Lists) -> ListKeys:
     return ListKeys(ordered, scales, added, np.where(used, table, 0).astype(np.int64), whole, inverse_lengths(whole))
 
 
-def add_list_search(graph: Graph, keys: NDArray[np.int8], lists: Lists, k: int, tau: float) -> tuple[str, str]:
+def add_list_search(graph: Graph, keys: Array, lists: Lists, k: int, tau: float) -> tuple[str, str]:
     """Add the search for one text.
 
     Args:
@@ -76,7 +76,7 @@ def add_list_search(graph: Graph, keys: NDArray[np.int8], lists: Lists, k: int, 
     Returns:
         The names of the similarities, divided by tau, float32 [1, k], best first, and the rows, int64 [1, k].
     """
-    parts, probes = list_keys(keys, lists), lists.enough(k)
+    parts, probes = list_keys(keys.astype(np.int8, copy=False), lists), lists.enough(k)
     query, scale, zero = graph.add_several("DynamicQuantizeLinear", "embedding", out=["query", "scale", "zero"])
     column = graph.add("Reshape", query, graph.constant("column", np.array([-1, 1])))
     stored, by = graph.constant("centres", parts.centres.T), graph.constant("centre_scales", parts.centre_scales)

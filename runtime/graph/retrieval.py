@@ -16,10 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..decision.blend_config import BlendConfig
 from ...kb.index.lists import Lists
+from ..decision.blend_config import BlendConfig
 from .builder import FLOAT, INT64, MICROSOFT, Array, Graph
 from .list_search import add_list_search, inverse_lengths
 from .weight_nodes import add_weight
@@ -170,7 +169,7 @@ def _labels_of_rows(graph: Graph, tables: Tables, weights: str, k: int) -> tuple
             )
         )
         nothing = graph.constant("no_labels", np.zeros((1, k, classes), np.float32))
-        unit = graph.number("label_unit", 1 / np.iinfo(table.dtype).max)  # the shares of a row sum to the largest number
+        unit = graph.number("label_unit", 1 / np.iinfo(table.dtype.name).max)  # what the shares of a row sum to
         return graph.add("Mul", weights, unit), graph.add("ScatterElements", nothing, numbers, shares, axis=2)
     sums = table.sum(axis=1, dtype=np.float32)
     inverse = graph.add("Gather", graph.array("inverse_label_sums", 1 / sums), ROWS, axis=0)

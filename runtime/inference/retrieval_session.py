@@ -75,10 +75,12 @@ class RetrievalSession(StudentSession):
         model: bytes,
         profile: Path | None = None,
     ) -> None:
-        tables, own = replace(tables_of(kb), lists=kb.lists), PROBABILITIES if PROBABILITIES in output_names(model) else None
+        tables = replace(tables_of(kb), lists=kb.lists)
+        own = PROBABILITIES if PROBABILITIES in output_names(model) else None
         opset = operator_sets(model).get("", OLDEST_OPSET)
         graph = retrieval_graph(tables, config, own, classes, opset)
-        super().__init__(path, threads, graph.appended_to(model, path.resolve().name), profile=profile, arrays=graph.arrays)
+        model = graph.appended_to(model, path.resolve().name)
+        super().__init__(path, threads, model, profile=profile, arrays=graph.arrays)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._weight = None if config.weight is None else WEIGHT
         self._share = config.student_weight

@@ -128,7 +128,11 @@ class StudentSession:
 def _session(
     path: Path, threads: int, model: bytes, profile: Path | None, arrays: Mapping[str, Array]
 ) -> tuple[Any, list[Any]]:
-    """A session, and the values that it shares with the caller, who must keep them."""
+    """A session, and the values that it shares with the caller, who must keep them.
+
+    Raises:
+        BundleError: the model cannot be loaded.
+    """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     if profile is not None:

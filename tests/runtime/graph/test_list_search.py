@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runtime.graph.test_retrieval import ASKED, PLAIN, VARIANTS, Case, lookup, make_case, rounded, top_labels
+from support.retrieval_case import ASKED, PLAIN, VARIANTS, Case, lookup, make_case, rounded, top_labels
 
 from reaugkd.kb.index.lists import Lists
 from reaugkd.runtime.graph.list_search import list_keys

@@ -23,6 +23,7 @@ def run(case: Case, asked: int) -> dict[str, Any]:
     onnxruntime, classes = import_onnxruntime(), case.logits.shape[1]
     graph = retrieval_graph(case.tables, case.config, None, classes, 17)
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.add_session_config_entry("session.x64quantprecision", "1")
     kept = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in graph.arrays.items()}
     for name, value in kept.items():

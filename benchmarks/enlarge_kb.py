@@ -31,7 +31,8 @@ def main(path: Path, rows: int, out: Path) -> None:
         shutil.copytree(path / "student", folder / "student")
         SyntheticKb(kb).enlarge(rows, folder / KB_FOLDER, default_threads())
         config = replace(manifest.kb, dtype=DTYPE)
-        lists = add_lists(KnowledgeBase.open(folder / KB_FOLDER, config, len(manifest.labels)), None, manifest.blend.k).lists
+        made = KnowledgeBase.open(folder / KB_FOLDER, config, len(manifest.labels))
+        lists = add_lists(made, None, manifest.blend.k).lists
         if lists is not None:
             lists.save(folder / KB_FOLDER / LISTS_FILE)
         seal(folder, replace(manifest, kb=config, kb_rows=rows))

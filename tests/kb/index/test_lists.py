@@ -78,8 +78,9 @@ def test_lists_are_made_only_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> 
     keys = clustered(2000)
     assert chosen_lists(index(keys), queries, 4) is None, "too few rows"
     monkeypatch.setattr(module, "FEWEST_ROWS", 2000)
+    monkeypatch.setattr(module, "_MOST_SHARE", 0.6)
     made = chosen_lists(index(keys), queries, 4)
-    assert made is not None and 1 <= made.probes <= len(made.table) / 4
+    assert made is not None and 1 <= made.probes <= 0.6 * len(made.table)
     assert chosen_lists(index(keys), queries[:0], 4) is None, "no queries"
     assert chosen_lists(index(keys, "f16"), queries, 4) is None
     noise = unit(np.random.default_rng(0).standard_normal((2000, 64)))

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, SyntheticKb
+from reaugkd.kb.edits.merge import add_lists
+from reaugkd.kb.index.lists import LISTS_FILE
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.storage.atomic import atomic_directory, refuse_existing
 from reaugkd.runtime.bundle.bundle import KB_FOLDER, Bundle
@@ -28,7 +30,12 @@ def main(path: Path, rows: int, out: Path) -> None:
     with atomic_directory(out) as folder:
         shutil.copytree(path / "student", folder / "student")
         SyntheticKb(kb).enlarge(rows, folder / KB_FOLDER, default_threads())
-        seal(folder, replace(manifest, kb=replace(manifest.kb, dtype=DTYPE), kb_rows=rows))
+        config = replace(manifest.kb, dtype=DTYPE)
+        made = KnowledgeBase.open(folder / KB_FOLDER, config, len(manifest.labels))
+        lists = add_lists(made, None, manifest.blend.k).lists
+        if lists is not None:
+            lists.save(folder / KB_FOLDER / LISTS_FILE)
+        seal(folder, replace(manifest, kb=config, kb_rows=rows))
 
 
 if __name__ == "__main__":

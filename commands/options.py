@@ -34,9 +34,9 @@ with_search = click.option(
     "--search",
     type=click.Choice(["auto", "graph", "usearch"]),
     default="auto",
-    help="How neighbours are found: in the run of the model, by comparison with every row (graph), or after it in an "
-    "HNSW index (usearch). auto takes graph for up to 8 MB of keys and labels, without a gate or a budget.  "
-    "[default: auto]",
+    help="How neighbours are found: in the run of the model, among all rows or in lists (graph), or after it in an "
+    "HNSW index (usearch). auto takes graph for up to 8 MB of keys and labels, and where the bundle has lists, without "
+    "a gate or a budget.  [default: auto]",
 )
 with_json = click.option(
     "--json", "json_path", metavar="FILE|-", help="Write the results as JSON to a new file, or to stdout (-)."

@@ -10,6 +10,7 @@ On disk it is a folder of
                       end of a row's line in bytes, and zero where texts are not kept
     pins.npy          only after a compaction of edits: which rows are pinned, bool [n]
     text_digests.npy  optional, instead of the texts (`texts.TextDigests`)
+    lists.npy         optional, for search in the student's graph (`index.lists`)
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, UsageError
 from .index.hnsw import IndexConfig, VectorIndex
+from .index.lists import DTYPE, LISTS_FILE, Lists, open_lists
 from .searchable import SearchResult
 from .soft_labels import SOFT_LABEL_DTYPES, StoredLabels, TopLabels, decode, encode
 from .storage.atomic import atomic_write
@@ -45,6 +47,7 @@ class KnowledgeBase:
     Attributes:
         index: the index of the keys.
         soft_labels: [n, c], the teacher's probabilities at temperature T_kb.
+        lists: the rows in lists of near keys; None where there are none.
     """
 
     def __init__(
@@ -56,7 +59,9 @@ class KnowledgeBase:
         digests: TextDigests | None = None,
         pins: NDArray[np.bool_] | None = None,
         new_label_odds: float = 1.0,
+        lists: Lists | None = None,
     ) -> None:
+        self.lists = lists
         self.index = index
         self.soft_labels = soft_labels
         self._rows = rows
@@ -131,6 +136,8 @@ class KnowledgeBase:
             save_npy(folder / PINS_FILE, self._pins)
         if self._digests is not None:
             save_npy(folder / DIGESTS_FILE, self._digests.table)
+        if self.lists is not None:
+            self.lists.save(folder / LISTS_FILE)
 
     @classmethod
     def open(
@@ -171,9 +178,12 @@ class KnowledgeBase:
         pinned = map_npy(folder / PINS_FILE, (np.dtype(np.bool_),)) if pins else None
         if pinned is not None and pinned.shape != (len(soft),):
             raise misfit(folder / PINS_FILE, f"{pinned.dtype} {pinned.shape}", f"bool ({len(soft)},)")
+        lists = open_lists(folder, len(soft))
+        if lists is not None and config.dtype != DTYPE:
+            raise misfit(folder / LISTS_FILE, f"keys of {config.dtype}", f"lists only of keys of {DTYPE}")
         text_bytes = int(rows["text_end"][-1]) if len(rows) else 0
         kept = open_texts(folder / TEXTS_FILE, text_bytes)
-        return cls(index, soft, rows, kept, open_digests(folder, len(rows)), pinned, new_label_odds)
+        return cls(index, soft, rows, kept, open_digests(folder, len(rows)), pinned, new_label_odds, lists)
 
     def search(self, query: NDArray[np.float32], k: int) -> SearchResult:
         """The ``min(k, n)`` rows whose keys are most similar to ``query`` float32 [d], best first."""
@@ -205,7 +215,13 @@ class KnowledgeBase:
                 "soft labels of the wrong shape", found=str(soft.shape), expected=str(self.soft_labels.shape)
             )
         check_distributions(soft)
-        return KnowledgeBase(self.index, encode(soft, label_loss), self._rows, self._texts, self._digests)
+        labels = encode(soft, label_loss)
+        return KnowledgeBase(self.index, labels, self._rows, self._texts, self._digests, lists=self.lists)
+
+    def with_lists(self, lists: Lists | None) -> KnowledgeBase:
+        """The same rows with other lists, or without."""
+        parts = self.index, self.soft_labels, self._rows, self._texts, self._digests, self._pins, self._new_label_odds
+        return KnowledgeBase(*parts, lists)
 
     def keys(self) -> NDArray[np.float32]:
         """A copy of the stored keys, float32 [n, d] (`VectorIndex.vectors`); slow, not for answering."""
@@ -320,12 +336,13 @@ class KnowledgeBase:
         return 2 if isinstance(self.soft_labels, TopLabels) else 1
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes of each part in the files: ``index``, ``soft_labels``, ``rows``, ``texts`` (or their digests)."""
+        """Bytes of each part in the files: ``index``, ``soft_labels``, ``rows``, ``texts`` (or digests), ``lists``."""
         return {
             "index": self.index.nbytes,
             "soft_labels": self.soft_labels.nbytes,
             "rows": self._rows.nbytes,
             "texts": len(self._texts) + (0 if self._digests is None else self._digests.table.nbytes),
+            "lists": 0 if self.lists is None else self.lists.nbytes,
         }
 
     @property

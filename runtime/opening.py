@@ -35,7 +35,9 @@ from .inference.tokenizer import TextTokenizer
 from .monitoring.statistics import Statistics
 
 MOST_GRAPH_BYTES = 8 * 2**20
-"""Largest tables of keys and soft labels that search ``"auto"`` puts into the graph: usearch is faster with more."""
+"""Largest tables of keys and soft labels without lists that search ``"auto"`` puts into the graph: usearch is faster
+with more. Where there are lists (`kb.index.lists`), they are searched.
+"""
 
 _NO_LIMIT = Budget(1e6, 0.0)
 
@@ -248,7 +250,8 @@ def uses_graph(settings: Settings, parts: Parts, kb: Searchable, judging: bool) 
             )
         return True
     chosen = settings.budget_ms is not None or (settings.retrieval == "gated" and not judging)
-    return parts.unit and not chosen and graph_bytes(base_of(kb)) <= MOST_GRAPH_BYTES
+    base = base_of(kb)
+    return parts.unit and not chosen and (base.lists is not None or graph_bytes(base) <= MOST_GRAPH_BYTES)
 
 
 def base_of(kb: Searchable) -> KnowledgeBase:

@@ -82,9 +82,8 @@ class Runtime:
                 sign`). Forked children and unpickled copies require the same key. None: signatures are not read.
             follow_links: follow links that lead out of the folder, as in the cache of Hugging Face's hub, if you trust
                 the places that they lead to. Links that stay inside the folder are always followed.
-            search: ``"graph"`` searches in the run of the model, by comparison with every row, which costs least for
-                some thousand rows; ``"usearch"`` searches an HNSW graph after the run; ``"auto"`` takes ``"graph"`` for
-                small knowledge bases, unless a gate or a budget decides after the run whether to search.
+            search: ``"graph"`` searches in the run of the model, ``"usearch"`` after it; ``"auto"`` takes ``"graph"``
+                for few rows or with lists, unless a gate or budget decides after the run whether to search.
 
         Raises:
             BundleIntegrityError: a file is missing, truncated or altered; or the required signature is missing,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ...errors import BundleError, UsageError
 from ...kb.index.exact_search import EfSearchChoice, least_ef_search
 from ...kb.index.hnsw import IndexConfig
+from ...kb.index.lists import Lists, chosen_lists
 from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
 from ...kb.soft_labels import LABEL_LOSS, encode
 from ...kb.storage.atomic import atomic_directory, refuse_existing
@@ -47,7 +48,7 @@ SMALLEST = 0.01
 """Smallest share of the rows in a frontier."""
 
 _HEADERS = 320  # bytes of the headers of soft_labels.npy and rows.npy
-_DIGESTS_HEADER = 128
+_HEADER = 128  # of text_digests.npy and lists.npy
 _MARGIN = 0.995  # because rows differ in the bytes of their texts and edges
 
 
@@ -166,8 +167,11 @@ def condense(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts
     while limit.bytes is not None and _bytes(kb) > limit.bytes:
         count = work.possible(int(len(kb) * limit.bytes / _bytes(kb) * _MARGIN))
         kb = work.built(work.everything.prototypes(count))
-    ef_search, blends, abstention = work.searched(len(kb))
+    ef_search, lists, blends, abstention = work.searched(len(kb))
     kb.index.set_ef_search(ef_search.expansion_search)
+    if lists is not None:
+        listed = kb.with_lists(lists.rebuilt(kb.keys()))
+        kb = listed if limit.bytes is None or _bytes(listed) <= limit.bytes else kb
     size = work.reference.size(len(kb), _bytes(kb), CurveInputs.of(blends.blend, work.heldout.gold))
     old, before = work.bundle.manifest, {"rows_before": len(work.kb), "bytes_before": _bytes(work.kb)}
     measured = {**before, **size.as_dict(), "heldout_rows": len(work.heldout)}
@@ -282,19 +286,23 @@ class _Workbench:
         with self.progress("knowledge base", "row") as advance:
             return build(self.kb, prototypes, config, self.keep_texts, advance)
 
-    def searched(self, count: int) -> tuple[EfSearchChoice, Blends, Callable[[Gate | None], Abstention | None]]:
+    def searched(
+        self, count: int
+    ) -> tuple[EfSearchChoice, Lists | None, Blends, Callable[[Gate | None], Abstention | None]]:
         """Measure a knowledge base of ``count`` rows on the held-out rows, from the rows not related to them.
 
         Returns:
-            The choice of ef_search, the answers to the held-out rows, and a function that fits the abstention
-            thresholds for a gate.
+            The choice of ef_search, the lists, the answers to the held-out rows, and a function that fits the
+            abstention thresholds for a gate.
         """
         some, blend, heldout = self._measurable(count), self.bundle.manifest.blend, self.heldout
         kb = self.built(some)
         ef_search = least_ef_search(kb.index, some.keys, heldout.queries, blend.k)
         kb.index.set_ef_search(ef_search.expansion_search)
         blends = blend_many(kb, blend, StudentOutputs(heldout.logits, heldout.queries))
-        return ef_search, blends, lambda gate: abstention_of(kb, replace(heldout, unrelated=len(kb)), blend, gate)
+        lists = chosen_lists(kb.index, heldout.queries, blend.k)
+        known = replace(heldout, unrelated=len(kb))
+        return ef_search, lists, blends, lambda gate: abstention_of(kb, known, blend, gate)
 
     def _measurable(self, count: int) -> Prototypes:
         """Merge the rows that are not related to the held-out rows, to the same share."""
@@ -333,4 +341,5 @@ def _distributions(bundle: Bundle, kb: KnowledgeBase) -> NDArray[np.float32]:
 
 def _bytes(kb: KnowledgeBase) -> int:
     """Compute the bytes of all files of a knowledge base."""
-    return sum(kb.nbytes().values()) + _HEADERS + (0 if kb.digests is None else _DIGESTS_HEADER)
+    optional = sum(part is not None for part in (kb.digests, kb.lists))
+    return sum(kb.nbytes().values()) + _HEADERS + optional * _HEADER

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ...kb.index.exact_search import EfSearchChoice
+from ...kb.index.lists import chosen_lists
 from ...kb.knowledge_base import KnowledgeBase
 from ...runtime.data import Split
 from ...runtime.decision.blend_config import BlendConfig
@@ -14,7 +15,7 @@ from ..modeling.progress import progress
 from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
 from ..training.finished_run import FinishedRun
-from ..tuning.build_kb import KbRows, KbStorageConfig, build_kb, tune, tune_ef_search
+from ..tuning.build_kb import MOST_QUERIES, KbRows, KbStorageConfig, build_kb, tune, tune_ef_search
 from ..tuning.tune import Tuning, soft_labels
 from .row_roles import AskStudent, allocate
 
@@ -69,6 +70,7 @@ def build_tuned_kb(source: FinishedRun, job: KbJob, ask_student: AskStudent, hel
     ef_search = None
     if len(rows) and len(roles.asking):
         ef_search = tune_ef_search(kb, rows, roles.answers.queries, job.recipe, blend.k)
+        kb = kb.with_lists(chosen_lists(kb.index, roles.answers.queries[:MOST_QUERIES], blend.k))
     # The search depends on the keys only, so the tuned soft labels can be set afterwards.
     labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
     kb = kb.with_soft_labels(labels, job.storage.label_loss)
@@ -77,6 +79,8 @@ def build_tuned_kb(source: FinishedRun, job: KbJob, ask_student: AskStudent, hel
     everything = rows.joined(roles.later)
     with _building(everything) as report:
         whole = build_kb(everything, job.recipe, blend, job.storage, kb.config.expansion_search, report)
+    if kb.lists is not None:
+        whole = whole.with_lists(kb.lists.rebuilt(whole.keys()))
     return TunedKb(whole, kb, tuning, ef_search)
 
 

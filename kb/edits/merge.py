@@ -10,8 +10,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index.exact_search import EfSearchChoice, least_ef_search
+from ..index.exact_search import EfSearchChoice, least_ef_search, unit
 from ..index.hnsw import VectorIndex
+from ..index.lists import chosen_lists
 from ..knowledge_base import ROW_DTYPE, KnowledgeBase, text_line
 from ..soft_labels import edited
 from .overlay import OverlayKnowledgeBase
@@ -61,17 +62,27 @@ def tune_ef_search(kb: KnowledgeBase, queries: Floats | None, k: int) -> EfSearc
     """
     if not len(kb):
         return EfSearchChoice(kb.config.expansion_search, 1.0, 0.0)
-    keys = kb.keys()
-    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    keys = unit(kb.keys())
+    choice = least_ef_search(kb.index, keys, _queries(keys, queries), k)
+    kb.index.set_ef_search(choice.expansion_search)
+    return choice
+
+
+def add_lists(kb: KnowledgeBase, queries: Floats | None, k: int) -> KnowledgeBase:
+    """The same rows with lists, where these pay (`lists.chosen_lists`); the arguments are those of `tune_ef_search`."""
+    if not len(kb):
+        return kb
+    return kb.with_lists(chosen_lists(kb.index, _queries(unit(kb.keys()), queries), k))
+
+
+def _queries(keys: Floats, queries: Floats | None) -> Floats:
+    """Some queries; by default some of the keys with noise."""
     if queries is None or not len(queries):
         rng = np.random.default_rng(0)
         some = keys[rng.choice(len(keys), min(MOST_QUERIES, len(keys)), replace=False)]
         noise = rng.standard_normal(some.shape)
-        queries = (some + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float32)
-        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    choice = least_ef_search(kb.index, keys, queries[:MOST_QUERIES], k)
-    kb.index.set_ef_search(choice.expansion_search)
-    return choice
+        queries = unit(some + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True))
+    return queries[:MOST_QUERIES]
 
 
 def _changed(kb: OverlayKnowledgeBase, below: NDArray[np.int64]) -> dict[int, Floats]:

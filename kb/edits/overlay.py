@@ -204,7 +204,7 @@ class OverlayKnowledgeBase:
         return self._with_added(self._living(self.base.index, query, k, 0, self._live_base, base), query, k)
 
     def merge_edits(self, found: SearchResult, query: NDArray[np.float32], k: int) -> SearchResult:
-        """`search`, from the result of an exact search of `base`; if it has removed rows, `base` is searched again."""
+        """`search`, from the result of a search of `base`; if it has removed rows, `base` is searched again."""
         base = len(self.base)
         if self._live_base < base and not self._state.alive[found.rows].all():
             found = self._living(self.base.index, query, k, 0, self._live_base, base, exact=True)

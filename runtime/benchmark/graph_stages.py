@@ -51,4 +51,4 @@ def graph_stages(runtime: Runtime, feeds: Sequence[Mapping[str, Any]]) -> dict[s
 def _stage(node: str) -> str:
     if not node.startswith(PREFIX):
         return "student"
-    return "search" if node.removeprefix(PREFIX).startswith(SEARCH_NODES) else "blend"
+    return "search" if node.startswith(SEARCH_NODES) else "blend"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import BundleError, BundleIntegrityError, UsageError
 from ...kb.edits.head import HEAD_FILE, SNAPSHOTS, HeadFile
+from ...kb.index.lists import LISTS_FILE
 from ...kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
 from ...kb.storage.ed25519 import PublicKey
 from ...kb.storage.strict_json import parse_json
@@ -28,7 +29,7 @@ REQUIRED_FILES = (
     TOKENIZER_FILE,
     *(f"{KB_FOLDER}/{name}" for name in (INDEX_FILE, SOFT_LABELS_FILE, ROWS_FILE)),
 )
-OPTIONAL_FILES = (f"{KB_FOLDER}/{TEXTS_FILE}", f"{KB_FOLDER}/{DIGESTS_FILE}", HELDOUT_FILE)
+OPTIONAL_FILES = (*(f"{KB_FOLDER}/{name}" for name in (TEXTS_FILE, DIGESTS_FILE, LISTS_FILE)), HELDOUT_FILE)
 MOST_MANIFEST_BYTES = 8 * 2**20
 """The largest manifest; one with a thousand labels has 100 kB."""
 

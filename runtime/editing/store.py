@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import BundleError, BundleIntegrityError, UsageError
 from ...kb.edits.head import HeadFile, JournalHead
+from ...kb.index.lists import LISTS_FILE
 from ...kb.knowledge_base import TEXTS_FILE, KnowledgeBase
 from ...kb.searchable import Searchable
 from ...kb.storage.ed25519 import PublicKey
@@ -311,12 +312,12 @@ def _kept(row: NewRow, texts: str) -> bool:
 
 
 def _refuse_unlisted(snapshot: Snapshot) -> None:
-    """Refuse a file of texts that the table of contents does not list, because it would be read unchecked.
+    """Refuse an optional file that the table of contents does not list, because it would be read unchecked.
 
     Raises:
         BundleIntegrityError: there is such a file.
     """
-    for name in (TEXTS_FILE, DIGESTS_FILE):
+    for name in (TEXTS_FILE, DIGESTS_FILE, LISTS_FILE):
         path = snapshot.folder / name
         if name not in snapshot.files and os.path.lexists(path):
             raise BundleIntegrityError(

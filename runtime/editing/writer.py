@@ -17,7 +17,7 @@ from ...errors import BundleIntegrityError, StorageError, UsageError
 from ...kb.edits.change import Change
 from ...kb.edits.head import HEAD_FILE, SNAPSHOTS, JournalHead, sync, write_head, write_lock
 from ...kb.edits.journal import MOST_BYTES, Entry, read_journal
-from ...kb.edits.merge import merge_edits, tune_ef_search
+from ...kb.edits.merge import add_lists, merge_edits, tune_ef_search
 from ...kb.edits.overlay import OverlayKnowledgeBase
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.storage.atomic import atomic_directory, refusals
@@ -103,7 +103,9 @@ class KnowledgeWriter:
             self._prepare()
             self._store.check_base()  # do not seal files that were altered after they were opened
             merged = merge_edits(kb, progress)
-            recall = tune_ef_search(merged, queries, self._bundle.manifest.blend.k).recall
+            k = self._bundle.manifest.blend.k
+            recall = tune_ef_search(merged, queries, k).recall
+            merged = add_lists(merged, queries, k)
             entry = self._save(kb, merged, recall, options)
             assert entry.snapshot is not None
             write_head(self._bundle.path, JournalHead(entry.snapshot, entry.seq, 0, entry.after))

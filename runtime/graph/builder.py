@@ -22,6 +22,7 @@ FLOAT, INT64, DOUBLE = 1, 7, 11
 _TYPES = {"float32": FLOAT, "uint8": 2, "int8": 3, "uint16": 4, "int64": INT64, "float16": 10, "float64": DOUBLE}
 _MODEL_GRAPH, _MODEL_OPSET = 7, 8
 _NODE, _INITIALIZER, _OUTPUT = 1, 5, 12
+_EXTERNAL_DATA, _DATA_LOCATION, _ELSEWHERE = 13, 14, 1
 _ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_STRING, _ATTRIBUTE_INTS = 1, 2, 3, 7
 _VARINT, _BYTES, _FIXED32 = 0, 2, 5
 MICROSOFT = "com.microsoft"
@@ -33,9 +34,15 @@ class Graph:
     Args:
         prefix: prefix of all names, so that they differ from the model's own.
         opset: the model's version of the default domain's operators; at least 13.
+
+    Attributes:
+        part: prefix of the names of the nodes that are added next.
+        arrays: the constants that are not in the model, by name: a session gets them beside it, without a copy.
     """
 
     def __init__(self, prefix: str, opset: int = 13) -> None:
+        self.part = ""
+        self.arrays: dict[str, Array] = {}
         self._prefix, self._opset = prefix, opset
         self._parts: list[bytes] = []
         self._constants: set[str] = set()
@@ -67,7 +74,7 @@ class Graph:
         """Add a node with the outputs ``out``; returns their names with the prefix."""
         outputs = [self.name(name) for name in out]
         node = b"".join(_text(1, value) for value in inputs) + b"".join(_text(2, value) for value in outputs)
-        node += _text(3, self.name(f"{op}_{self._nodes}")) + _text(4, op)
+        node += _text(3, self.name(f"{self.part}{op}_{self._nodes}")) + _text(4, op)
         node += b"".join(_message(5, _attribute(name, value)) for name, value in attributes.items())
         if domain:
             node += _text(7, domain)
@@ -81,10 +88,14 @@ class Graph:
         name = self.name(name)
         if name not in self._constants:
             self._constants.add(name)
-            sizes = b"".join(_number(1, size) for size in value.shape)
-            kind = _number(2, _TYPES[value.dtype.name]) + _text(8, name)
             raw = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<"), copy=False)
-            self._parts.append(_message(_INITIALIZER, sizes + kind + _message(9, raw.tobytes())))
+            self._parts.append(_message(_INITIALIZER, _described(name, value) + _message(9, raw.tobytes())))
+        return name
+
+    def array(self, name: str, value: Array) -> str:
+        """Add a constant that is not part of the model (`arrays`), and return its name."""
+        name = self.name(name)
+        self.arrays[name] = value
         return name
 
     def number(self, name: str, value: float) -> str:
@@ -107,11 +118,31 @@ class Graph:
         tensor = _number(1, kind) + _message(2, sizes)
         self._parts.append(_message(_OUTPUT, _text(1, name) + _message(2, _message(1, tensor))))
 
-    def appended_to(self, model: bytes) -> bytes:
-        """A model with these nodes."""
+    def appended_to(self, model: bytes, file: str = "") -> bytes:
+        """A model with these nodes.
+
+        Args:
+            model: the model.
+            file: the name of any file in the folder of the session's external data, if there are `arrays`: ONNX Runtime
+                checks that it exists, and does not read it.
+        """
+        arrays = [_message(_INITIALIZER, _elsewhere(name, value, file)) for name, value in self.arrays.items()]
         new = sorted(self._domains - operator_sets(model).keys())
         opsets = [_message(_MODEL_OPSET, _text(1, domain) + _number(2, 1)) for domain in new]
-        return b"".join([model, _message(_MODEL_GRAPH, b"".join(self._parts)), *opsets])
+        return b"".join([model, _message(_MODEL_GRAPH, b"".join([*self._parts, *arrays])), *opsets])
+
+
+def _described(name: str, value: Array) -> bytes:
+    """Shape, type and name of a constant."""
+    sizes = b"".join(_number(1, size) for size in value.shape)
+    return sizes + _number(2, _TYPES[value.dtype.name]) + _text(8, name)
+
+
+def _elsewhere(name: str, value: Array, file: str) -> bytes:
+    """A constant whose value is not in the model."""
+    entries = {"location": file, "offset": "0", "length": str(value.nbytes)}
+    data = b"".join(_message(_EXTERNAL_DATA, _text(1, key) + _text(2, text)) for key, text in entries.items())
+    return _described(name, value) + data + _number(_DATA_LOCATION, _ELSEWHERE)
 
 
 def _varint(value: int) -> bytes:

@@ -1,8 +1,8 @@
-"""Retrieval and blend as ONNX nodes after a student, with an exact search over all keys.
+"""Retrieval and blend as ONNX nodes after a student, with a search over all keys or in inverted lists (`list_search`).
 
     similarity [b, n]  q . key_j / |key_j|, of the embedding q, which has length 1; with int8 keys the query is rounded
                        to 8 bits too, over the range from its least to its largest component
-    neighbours         TopK of the similarities; of equal ones, the lower row comes first
+    neighbours         TopK of the similarities; of equal ones, the lower row comes first (without lists)
     blend              same as `runtime.decision.blending` and `runtime.decision.mixture_weight`
 
 Behind a run of a student each node costs 1 to 3 us, because its data is not in the caches. Everything that does not
@@ -16,10 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...kb.index.lists import Lists
 from ..decision.blend_config import BlendConfig
 from .builder import FLOAT, INT64, MICROSOFT, Array, Graph
+from .list_search import add_list_search, inverse_lengths
 from .weight_nodes import add_weight
 
 PREFIX = "reaugkd/"
@@ -39,26 +40,28 @@ SHARES = f"{PREFIX}neighbour_weights"
 """The neighbours' weights [b, min(k, n)], which are no output."""
 STUDENT = f"{PREFIX}student_probabilities"
 """The student's probabilities [b, c]; an output only of a model without an output of its own."""
-SEARCH_NODES = ("DynamicQuantizeMatMul", "MatMul_", "TopK_1")
-"""The beginnings of the names of the nodes that search."""
+SEARCH_NODES = f"{PREFIX}search/"
+"""The beginning of the names of the nodes that search."""
 
 _BATCH = "batch"
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The keys and soft labels that are compared with a text.
+    """The keys of a knowledge base and their soft labels.
 
     Attributes:
         keys: [n, d], as stored: int8, float16 or float32.
         soft_labels: as stored: float16 [n, c], or the m likeliest classes of each row as uint8 or uint16 [n, 2 m]
             (`kb.soft_labels`).
         num_labels: c.
+        lists: the lists to search in, for int8 keys and one text at a time; None to compare a text with every key.
     """
 
     keys: Array
     soft_labels: Array
     num_labels: int
+    lists: Lists | None = None
 
 
 def retrieval_graph(
@@ -76,8 +79,13 @@ def retrieval_graph(
             if the processor has VNNI, or the session has ``session.x64quantprecision``.
     """
     graph, k = Graph(PREFIX, opset), min(config.k, len(tables.keys))
-    scaled = _similarities(graph, tables.keys, config.tau, integer)
-    graph.add_several("TopK", scaled, graph.constant("k", np.array([k])), out=["scaled_similarities", "rows"], axis=-1)
+    graph.part = SEARCH_NODES.removeprefix(PREFIX)
+    if tables.lists is not None:
+        add_list_search(graph, tables.keys, tables.lists, k, config.tau)
+    else:
+        scaled, number = _similarities(graph, tables.keys, config.tau, integer), graph.constant("k", np.array([k]))
+        graph.add_several("TopK", scaled, number, out=["scaled_similarities", "rows"], axis=-1)
+    graph.part = ""
     graph.output(SCALED, FLOAT, [_BATCH, k])
     graph.output(ROWS, INT64, [_BATCH, k])
     if own is None:
@@ -115,7 +123,7 @@ def student_graph(own: str | None, temperature: float) -> Graph:
 
 def _similarities(graph: Graph, keys: Array, tau: float, integer: bool) -> str:
     """Add the similarities to all keys, divided by tau, [b, n]."""
-    scales = _inverse_lengths(keys) / np.float32(tau)
+    scales = inverse_lengths(keys) / np.float32(tau)
     if keys.dtype == np.int8 and integer:
         stored, scale = graph.constant("keys", keys.T), graph.constant("key_scales", scales)
         return graph.add("DynamicQuantizeMatMul", "embedding", stored, scale, domain=MICROSOFT)
@@ -125,19 +133,14 @@ def _similarities(graph: Graph, keys: Array, tau: float, integer: bool) -> str:
     return graph.add("MatMul", "embedding", wide)
 
 
-def _inverse_lengths(keys: Array) -> NDArray[np.float32]:
-    """1 / length of each key; 0 for a key that rounding to the stored type made 0."""
-    wide = keys.astype(np.float32)
-    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide, dtype=np.float64))
-    inverse: NDArray[np.float64] = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    return inverse.astype(np.float32)
-
-
 def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str, k: int) -> None:
     classes = tables.num_labels
     weights = graph.add("Softmax", SCALED, out="neighbour_weights", axis=-1)
     axis = graph.constant("axis", np.array([1]))
-    theirs = graph.add("Gather", _soft_labels(graph, tables), ROWS, axis=0)
+    if tables.lists is None:
+        theirs = graph.add("Gather", _soft_labels(graph, tables), ROWS, axis=0)
+    else:
+        weights, theirs = _labels_of_rows(graph, tables, weights, k)
     mixed = graph.add("MatMul", graph.add("Unsqueeze", weights, axis), theirs)
     retrieved = graph.add("Squeeze", mixed, axis, out="retrieval_probabilities")
     graph.output(retrieved, FLOAT, [_BATCH, classes])
@@ -166,3 +169,25 @@ def _soft_labels(graph: Graph, tables: Tables) -> str:
         wide = graph.cast(graph.constant("soft_labels", table))
     axis = graph.constant("axis", np.array([1]))
     return graph.add("Div", wide, graph.add("ReduceSum", wide, axis, keepdims=1), out="normalized_labels")
+
+
+def _labels_of_rows(graph: Graph, tables: Tables, weights: str, k: int) -> tuple[str, str]:
+    """Add the soft labels of the neighbours of one text, float32 [1, k, c], and their weights divided by their sums.
+
+    A float32 table of all rows would be twice as large or more.
+    """
+    table, classes = tables.soft_labels, tables.num_labels
+    if table.dtype.kind == "u":
+        numbers, shares = (
+            graph.cast(graph.add("Gather", graph.array(name, np.ascontiguousarray(part)), ROWS, axis=0), kind)
+            for name, part, kind in zip(
+                ("label_classes", "label_shares"), np.split(table, 2, axis=1), (INT64, FLOAT), strict=True
+            )
+        )
+        nothing = graph.constant("no_labels", np.zeros((1, k, classes), np.float32))
+        unit = graph.number("label_unit", 1 / np.iinfo(table.dtype.name).max)  # what the shares of a row sum to
+        return graph.add("Mul", weights, unit), graph.add("ScatterElements", nothing, numbers, shares, axis=2)
+    sums = table.sum(axis=1, dtype=np.float32)
+    inverse = graph.add("Gather", graph.array("inverse_label_sums", 1 / sums), ROWS, axis=0)
+    labels = graph.cast(graph.add("Gather", graph.array("soft_labels", table), ROWS, axis=0))
+    return graph.add("Mul", weights, inverse), labels

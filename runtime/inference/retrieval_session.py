@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ class Answered(NamedTuple):
 
 
 class RetrievalSession(StudentSession):
-    """A `StudentSession` whose run also compares the text with every row of a knowledge base.
+    """A `StudentSession` whose run also finds the nearest rows of a knowledge base: among all, or in its lists.
 
     Args:
         path: the student's model file, for error messages.
@@ -74,10 +75,11 @@ class RetrievalSession(StudentSession):
         model: bytes,
         profile: Path | None = None,
     ) -> None:
-        tables, own = tables_of(kb), PROBABILITIES if PROBABILITIES in output_names(model) else None
+        tables = replace(tables_of(kb), lists=kb.lists)
+        own = PROBABILITIES if PROBABILITIES in output_names(model) else None
         opset = operator_sets(model).get("", OLDEST_OPSET)
-        model = retrieval_graph(tables, config, own, classes, opset).appended_to(model)
-        self._open(path, threads, model, profile)
+        graph = retrieval_graph(tables, config, own, classes, opset)
+        self._open(path, threads, graph.appended_to(model, path.resolve().name), profile, graph.arrays)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._weight = None if config.weight is None else WEIGHT
         self._share = config.student_weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from tokenizers import Encoding
 
 from ...errors import BundleError, ModelError
 from ..bundle.onnx_safety import output_names, read_onnx_file
+from ..graph.builder import Array
 from ..graph.retrieval import STUDENT, STUDENT_BEST, student_graph
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
 from .saturation import int8_saturates
@@ -23,6 +25,7 @@ _LONGEST_SHARED_MASK = 4096
 # The fused kernel takes more than twice as long as an addition and a LayerNormalization (37 and 15 us at 14 tokens, 384
 # components): 9 % of the run of a 3-layer student, measured with ONNX Runtime 1.31.
 _DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
+_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class StudentAnswer(NamedTuple):
@@ -60,9 +63,16 @@ class StudentSession:
             model = student_graph(own, temperature).appended_to(model)
         self._open(path, threads, model)
 
-    def _open(self, path: Path, threads: int, model: bytes, profile: Path | None = None) -> None:
+    def _open(
+        self,
+        path: Path,
+        threads: int,
+        model: bytes,
+        profile: Path | None = None,
+        arrays: Mapping[str, Array] | None = None,
+    ) -> None:
         self.path = path
-        self.session = _session(path, threads, model, profile)
+        self.session, self._values = _session(path, threads, model, profile, arrays or {})
         names = {node.name for node in self.session.get_inputs()}
         outputs = {node.name for node in self.session.get_outputs()}
         if "input_ids" not in names or names - KNOWN_INPUTS or set(OUTPUTS) - outputs:
@@ -125,7 +135,14 @@ class StudentSession:
         return [output[0] for output in found]
 
 
-def _session(path: Path, threads: int, model: bytes, profile: Path | None) -> Any:
+def _session(
+    path: Path, threads: int, model: bytes, profile: Path | None, arrays: Mapping[str, Array]
+) -> tuple[Any, list[Any]]:
+    """A session, and the values that it shares with the caller, who must keep them.
+
+    Raises:
+        BundleError: the model cannot be loaded.
+    """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     if profile is not None:
@@ -143,6 +160,11 @@ def _session(path: Path, threads: int, model: bytes, profile: Path | None) -> An
     # For models of the targets avx512_vnni and arm64: exact integers, the same as with VNNI.
     if int8_saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if arrays:
+        options.add_session_config_entry(_FOLDER, str(path.resolve().parent))
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+    for name, value in zip(arrays, values, strict=True):
+        options.add_initializer(name, value)
     try:
         session = onnxruntime.InferenceSession(
             model,
@@ -160,7 +182,7 @@ def _session(path: Path, threads: int, model: bytes, profile: Path | None) -> An
             remedy="Upgrade onnxruntime, or export the bundle again.",
         ) from error
     keep_in_children(session)
-    return session
+    return session, values
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from reaugkd.runtime.bundle.tokenizer_safety import MOST_BYTES
 from support.tiny_bundle import reseal
 
 MODEL, TOKENIZER, INDEX = "student/model.onnx", "student/tokenizer.json", "kb/index.usearch"
-SOFT, ROWS, HELDOUT = "kb/soft_labels.npy", "kb/rows.npy", "heldout.npz"
+SOFT, ROWS, LISTS, HELDOUT = "kb/soft_labels.npy", "kb/rows.npy", "kb/lists.npy", "heldout.npz"
 
 Make = Callable[[Path], object]
 
@@ -299,6 +299,12 @@ FILES: dict[str, tuple[str, Make]] = {
     "a pickle of rows": (ROWS, lambda b: pickled(b, ROWS)),
     "rows of another table": (ROWS, lambda b: with_file(b, ROWS, npy("[('id', '<u8'), ('label', '|O')]", "(40,)"))),
     "an archive for an array": (ROWS, lambda b: with_file(b, ROWS, (b / HELDOUT).read_bytes())),
+    "lists of terabytes": (LISTS, lambda b: with_file(b, LISTS, npy("'<i4'", f"({2**34}, 64)"))),
+    "lists with ten million places": (
+        LISTS,
+        lambda b: with_file(b, LISTS, npy("'<i4'", "(2, 10000000)", b"\1\0\0\0" + bytes(79_999_996))),
+    ),
+    "a pickle of lists": (LISTS, lambda b: pickled(b, LISTS)),
     "4,294,967,295 keys": (INDEX, lambda b: index_with(b, 0, "I", 2**32 - 1)),
     "keys of 4 GB": (INDEX, lambda b: index_with(b, 4, "I", 2**32 - 1)),
     "absurd dimensions": (INDEX, lambda b: index_with(b, HEAD + 33, "Q", 2**62)),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.heldout_bundle import TEXTS, add_heldout
+from support.listed_bundle import add_lists
 from support.paths import SUPPORT
 from support.tiny_bundle import build_tiny_bundle, reseal
 
@@ -29,6 +30,7 @@ HARMER = SUPPORT / "damage.py"
 KINDS: dict[str, dict[str, Any]] = {
     "dense": {},
     "top": {"labels": [f"label {number}" for number in range(20)], "label_loss": 0.05},
+    "lists": {"dtype": "i8"},
 }
 ROWS = 40
 ALL_SECONDS = 200
@@ -39,6 +41,8 @@ Work = list[list[object]]
 @pytest.fixture(params=KINDS)
 def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = build_tiny_bundle(tmp_path / "bundle", rows=ROWS, **KINDS[request.param])
+    if request.param == "lists":
+        add_lists(path)
     add_heldout(path, TEXTS[:20], ROWS)
     return path
 
@@ -80,7 +84,7 @@ def losses_and_swaps(bundle: Path) -> Work:
     return work + [[name, "swap", other] for name in names for other in names if other != name]
 
 
-def test_the_two_bundles_are_of_the_two_kinds(bundle: Path) -> None:
+def test_the_bundles_are_of_these_kinds(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
         kind = TopLabels if len(runtime.labels) > 3 else DenseLabels
         assert isinstance(runtime.knowledge_base.soft_labels, kind)

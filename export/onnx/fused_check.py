@@ -85,17 +85,20 @@ def _require_same(text: Text, fused: Outputs, answer: Prediction, allowed: float
     Raises:
         ModelError: an output differs.
     """
-    near = answer.neighbours
     pairs: dict[str, tuple[Any, Any]] = {
         "student_probabilities": (fused["student_probabilities"], answer.student_probabilities),
-        "neighbour_similarities": (fused["neighbour_similarities"], near.similarities),
-        "neighbour_weights": (fused["neighbour_weights"], near.weights),
-        "retrieval_probabilities": (fused["retrieval_probabilities"], answer.retrieval_probabilities),
         "student_weight": (fused["student_weight"], answer.student_weight),
         "probabilities": (fused["probabilities"], answer.probabilities),
         "label": (fused["label"] != answer.label, False),
-        "neighbour_rows": (fused["neighbour_rows"] != near.rows, False),
     }
+    if answer.retrieved:  # otherwise neighbours have no weight, and the runtime does not search in the graph
+        near = answer.neighbours
+        pairs |= {
+            "neighbour_similarities": (fused["neighbour_similarities"], near.similarities),
+            "neighbour_weights": (fused["neighbour_weights"], near.weights),
+            "retrieval_probabilities": (fused["retrieval_probabilities"], answer.retrieval_probabilities),
+            "neighbour_rows": (fused["neighbour_rows"] != near.rows, False),
+        }
     apart = {name: float(np.abs(np.subtract(*pair, dtype=np.float64)).max()) for name, pair in pairs.items()}
     wrong = [f"{name} by {difference:.2g}" for name, difference in apart.items() if not difference <= allowed]
     if wrong:

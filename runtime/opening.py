@@ -122,9 +122,9 @@ class Opened:
         return found
 
     def compacted(self) -> bool:
-        """Whether the edits were compacted since, without newer edits: the rows are then the same."""
-        latest = self.parts.store.view
-        return latest.snapshot is not self.view.snapshot and latest.head.seq == latest.snapshot.seq
+        """Whether the only edit since is a compaction: the rows are then the same."""
+        now, latest = self.view, self.parts.store.view
+        return latest.snapshot is not now.snapshot and now.head.seq + 1 == latest.snapshot.seq == latest.head.seq
 
     def renewed(self) -> Opened:
         """The state with the latest edits, with the same pipelines."""

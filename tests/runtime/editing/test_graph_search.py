@@ -121,6 +121,21 @@ def test_an_edit_after_a_compaction_is_in_the_next_answer(bundle: Path, monkeypa
         first.join()
 
 
+def test_an_edit_before_a_compaction_is_in_the_next_answer(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although no text was answered in between, and another thread is still opening a session."""
+    with Runtime.open(bundle) as runtime:
+        runtime.predict("noon")
+        editor, gate = runtime.kb, Gate(monkeypatch)
+        editor.add("jazz at noon", "c")
+        editor.compact()
+        first = threading.Thread(target=lambda: runtime.predict("noon"))
+        first.start()
+        assert gate.reached.wait(60)
+        threading.Timer(0.05, gate.free.set).start()
+        assert runtime.predict("jazz at noon").neighbours[0].text == "jazz at noon"
+        first.join()
+
+
 def test_a_replaced_model_is_not_opened_later(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
         with (bundle / MODEL_FILE).open("ab") as file:

@@ -53,6 +53,11 @@ class Settings:
     follow_links: bool = False
     search: SearchMethod = "auto"
 
+    @property
+    def decides(self) -> bool:
+        """Whether a gate or a budget decides after the student's run whether to search."""
+        return self.retrieval == "gated" or (self.retrieval == "always" and self.budget_ms is not None)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -89,7 +94,8 @@ class Opened:
         budget: the latency budget; None for no limit.
 
     Raises:
-        UsageError: retrieval is ``"gated"``, and the bundle has no gate.
+        UsageError: retrieval is ``"gated"``, and the bundle has no gate; or search is ``"graph"``, with a gate or a
+            budget.
     """
 
     def __init__(self, settings: Settings, parts: Parts, budget: Budget | None = None) -> None:
@@ -100,6 +106,12 @@ class Opened:
                 path=settings.path,
                 expected='a threshold in the manifest, for retrieval "gated"',
                 remedy='Open it with retrieval "always", or export it again with another --gate-loss.',
+            )
+        if settings.search == "graph" and settings.decides:
+            raise UsageError(
+                'search "graph" has neither a gate nor a budget: it is part of the run of every text',
+                path=settings.path,
+                remedy='Use retrieval "always" without a budget, or search "usearch".',
             )
         if budget is None and settings.budget_ms is not None:
             budget = Budget(settings.budget_ms, _search_cost(parts, self.view.kb, settings.threads))
@@ -224,13 +236,11 @@ def uses_graph(settings: Settings, parts: Parts, kb: Searchable, judging: bool) 
 
     Raises:
         DependencyError: it must not be, and usearch is not installed.
-        UsageError: it has to be, and there is a gate or a budget.
         BundleError: it has to be, and the embeddings do not have length 1.
     """
     if settings.search == "usearch":
         compiled('search "usearch"')
         return False
-    chosen = settings.budget_ms is not None or (settings.retrieval == "gated" and not judging)
     if settings.search == "graph":
         if not parts.unit:
             raise BundleError(
@@ -238,13 +248,8 @@ def uses_graph(settings: Settings, parts: Parts, kb: Searchable, judging: bool) 
                 path=settings.path,
                 remedy='Use search "usearch", or export the bundle again.',
             )
-        if chosen:
-            raise UsageError(
-                'search "graph" has neither a gate nor a budget: it is part of the run of every text',
-                path=settings.path,
-                remedy='Use retrieval "always" without a budget, or search "usearch".',
-            )
         return True
+    chosen = settings.budget_ms is not None or (settings.retrieval == "gated" and not judging)
     return parts.unit and not chosen and graph_bytes(base_of(kb)) <= MOST_GRAPH_BYTES
 
 

@@ -80,7 +80,7 @@ class IndexFile:
         """The keys as stored, int8, float16 or float32 [n, d], in the order of row numbers; do not change them.
 
         Raises:
-            BundleIntegrityError: the nodes are not rows 0 to n - 1, or keys have no direction.
+            BundleIntegrityError: the nodes are not rows 0 to n - 1, or a key is not a number.
         """
         kind = _STORED[self.dtype]
         end = 8 + self.key_bytes

@@ -165,6 +165,8 @@ def test_the_graph_has_neither_gate_nor_budget(tmp_path: Path, chosen: dict[str,
     reseal(path, gate={"threshold": 0.9, "epsilon": 0.1, "delta": 0.05, "rows": 10, "losses": 0, "retrieved": 0.0})
     with pytest.raises(UsageError, match="neither a gate nor a budget"):
         Runtime.open(path, search="graph", **chosen)
+    with Runtime.open(path, search="graph") as runtime, pytest.raises(UsageError, match="neither a gate nor a budget"):
+        runtime.with_retrieval("gated")
     with Runtime.open(path, **chosen) as runtime:
         assert runtime.search == "usearch"
 

@@ -35,7 +35,7 @@ with_search = click.option(
     type=click.Choice(["auto", "graph", "usearch"]),
     default="auto",
     help="How neighbours are found: in the run of the model, by comparison with every row (graph), or after it in an "
-    "HNSW index (usearch). auto takes graph for up to some ten thousand rows.  [default: auto]",
+    "HNSW index (usearch). auto takes graph for small knowledge bases.  [default: auto]",
 )
 with_json = click.option(
     "--json", "json_path", metavar="FILE|-", help="Write the results as JSON to a new file, or to stdout (-)."

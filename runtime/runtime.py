@@ -83,7 +83,7 @@ class Runtime:
             follow_links: follow links that lead out of the folder, as in the cache of Hugging Face's hub, if you trust
                 the places that they lead to. Links that stay inside the folder are always followed.
             search: ``"graph"`` searches in the run of the model, by comparison with every row, which costs least for
-                some thousand rows; ``"usearch"`` searches an HNSW graph after the run; ``"auto"`` takes ``"graph"`` for
+                some thousand rows; ``"usearch"`` searches an HNSW index after the run; ``"auto"`` takes ``"graph"`` for
                 small knowledge bases, unless a gate or a budget decides after the run whether to search.
 
         Raises:

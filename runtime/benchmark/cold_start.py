@@ -125,7 +125,7 @@ def _request(path: Path, timer: InterleavedTimer, system: str, answers: int) -> 
         "path": str(path),
         "threads": runtime.threads,
         "retrieval": {BLEND: "always", USEARCH: "always", GATED: "gated"}.get(system, "never"),
-        "search": "usearch" if system == USEARCH else runtime.search or "auto",
+        "search": {USEARCH: "usearch", GATED: "auto"}.get(system, runtime.search or "auto"),
         "texts": list(timer.inputs[:answers]),
     }
 

@@ -45,7 +45,7 @@ class Answered(NamedTuple):
 
 
 class RetrievalSession(StudentSession):
-    """A `StudentSession` whose run also compares the text with every row of a knowledge base.
+    """A `StudentSession` whose run also compares the text with every row of a knowledge base; it has no `answer`.
 
     Args:
         path: the student's model file, for error messages.

@@ -48,7 +48,7 @@ def main(bundle_path: str, data: str, split: str | None = None) -> None:
     scored = asked(bundle, data, split)
     full = blends_of(everything.keys, kb.soft_labels, manifest.blend, scored)
     student, best = (CurveInputs.of(system, scored.gold) for system in (full.student, full.blend))
-    reference = Reference(student, best)
+    reference = Reference(student, best, np.arange(len(scored)))
     output = [f"{len(scored):,} rows of {data}; {some:,} rows in the knowledge base, k {manifest.blend.k}"]
     for name, system in (("student", student), ("all rows", best)):
         output.append(f"{name}: accuracy {system.right.mean():.2%}, NLL {system.nll.mean():.4f}")

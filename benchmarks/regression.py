@@ -34,6 +34,7 @@ from reaugkd.benchmarks.sweep.synthetic_kb import DTYPE, SyntheticKb
 from reaugkd.benchmarks.sweep.thread_scaling import measure_streams
 from reaugkd.errors import ReaugkdError
 from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.kb.searchable import Searchable
 from reaugkd.kb.storage.atomic import atomic_write
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.interleaved import InterleavedTimer, choose_inputs
@@ -99,7 +100,7 @@ def measure_round(demo: Path, enlarged: Path) -> dict[str, float]:
         timer = InterleavedTimer(runtime, inputs, seed=0, clock=perf_counter_ns)
         own, tenfold = (_searching(runtime, enlarged / str(times)) for times in (1, 10))
         tasks: dict[str, Any] = dict(zip(timer.systems, timer.tasks(), strict=True))
-        tasks |= {name: _answers(pipeline, runtime, inputs) for name, pipeline in (("own", own), ("tenfold", tenfold))}
+        tasks |= {name: _answers(pipeline, inputs) for name, pipeline in (("own", own), ("tenfold", tenfold))}
         if (demo / "float32").is_dir():
             float32 = Runtime.open(demo / "float32", retrieval="never")
             tasks["float32"] = lambda i: float32.predict(inputs[i])
@@ -111,8 +112,8 @@ def measure_round(demo: Path, enlarged: Path) -> dict[str, float]:
             ratios[INT8] = p50["student"] / p50["float32"]
         ratios[SEARCH] = search["tenfold"] / search["own"]
         if default_threads() > 1:
-            always = Pipeline(runtime.manifest, runtime.tokenizer, runtime.knowledge_base, RetrievalPolicy())
-            streams = measure_streams(always, runtime.student, inputs, 2, PASSES, perf_counter_ns)
+            always = _pipeline(runtime, runtime.knowledge_base)
+            streams = measure_streams(always, inputs, 2, PASSES, perf_counter_ns)
             assert streams.speedup is not None
             ratios[STREAM] = streams.speedup
     return ratios
@@ -135,11 +136,15 @@ def _medians(tasks: dict[str, Any], inputs: int) -> tuple[dict[str, float], dict
 def _searching(runtime: Runtime, folder: Path) -> Pipeline:
     config = replace(runtime.manifest.kb, dtype=DTYPE)
     kb = KnowledgeBase.open(folder, config, len(runtime.labels))
-    return Pipeline(runtime.manifest, runtime.tokenizer, kb, RetrievalPolicy())
+    return _pipeline(runtime, kb)
 
 
-def _answers(pipeline: Pipeline, runtime: Runtime, inputs: Sequence[Any]) -> Any:
-    return lambda i: pipeline.answer(runtime.student, inputs[i])
+def _pipeline(runtime: Runtime, kb: Searchable) -> Pipeline:
+    return Pipeline(runtime.manifest, runtime.tokenizer, runtime.student, kb, RetrievalPolicy())
+
+
+def _answers(pipeline: Pipeline, inputs: Sequence[Any]) -> Any:
+    return lambda i: pipeline.answer(inputs[i])
 
 
 def report(stored: dict[str, Any] | None, now: dict[str, Any]) -> str:

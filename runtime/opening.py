@@ -55,6 +55,11 @@ class Settings:
     follow_links: bool = False
     search: SearchMethod = "auto"
 
+    @property
+    def decides(self) -> bool:
+        """Whether a gate or a budget decides after the student's run whether to search."""
+        return self.retrieval == "gated" or (self.retrieval == "always" and self.budget_ms is not None)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -91,8 +96,8 @@ class Opened:
         budget: the latency budget; None for no limit.
 
     Raises:
-        UsageError: retrieval is ``"gated"``, and the bundle has no gate; or the search has to be part of the run, and
-            there is a gate or a budget.
+        UsageError: retrieval is ``"gated"``, and the bundle has no gate; or search is ``"graph"``, with a gate or a
+            budget.
     """
 
     def __init__(self, settings: Settings, parts: Parts, budget: Budget | None = None) -> None:
@@ -104,7 +109,7 @@ class Opened:
                 expected='a threshold in the manifest, for retrieval "gated"',
                 remedy='Open it with retrieval "always", or export it again with another --gate-loss.',
             )
-        if settings.search == "graph" and (settings.retrieval == "gated" or settings.budget_ms is not None):
+        if settings.search == "graph" and settings.decides:
             raise UsageError(
                 'search "graph" has neither a gate nor a budget: it is part of the run of every text',
                 path=settings.path,
@@ -131,9 +136,9 @@ class Opened:
         return found
 
     def compacted(self) -> bool:
-        """Whether the edits were compacted since, without newer edits: the rows are then the same."""
-        latest = self.parts.store.view
-        return latest.snapshot is not self.view.snapshot and latest.head.seq == latest.snapshot.seq
+        """Whether the only edit since is a compaction: the rows are then the same."""
+        now, latest = self.view, self.parts.store.view
+        return latest.snapshot is not now.snapshot and now.head.seq + 1 == latest.snapshot.seq == latest.head.seq
 
     def renewed(self) -> Opened:
         """The state with the latest edits, with the same pipelines."""

@@ -91,7 +91,8 @@ class Runtime:
             BundleVersionError: a newer reaugkd wrote the bundle.
             BundleError: the parts do not fit each other, a golden text gets another answer, or a link leads out of the
                 folder.
-            UsageError: an argument has the wrong type or an unusable value, or ``"gated"`` and the bundle has no gate.
+            UsageError: an argument has the wrong type or an unusable value; ``"gated"``, and the bundle has no gate; or
+                search ``"graph"``, with a gate or a budget.
             DependencyError: a signature is required, and the library ``cryptography`` is missing; or usearch is, and
                 the search needs it.
         """
@@ -165,8 +166,8 @@ class Runtime:
             search: same as `open`; None for this runtime's.
 
         Raises:
-            UsageError: the mode or the search is unknown; or ``"gated"``, and the bundle has no gate or the search is
-                ``"graph"``.
+            UsageError: the mode or the search is unknown; ``"gated"``, and the bundle has no gate; or search
+                ``"graph"``, with a gate or a budget.
         """
         search = self._settings.search if search is None else checked_search(search)
         settings = replace(self._settings, retrieval=checked_mode(retrieval), search=search)

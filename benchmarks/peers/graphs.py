@@ -69,7 +69,7 @@ def on_faiss(runtime: Runtime, path: Path) -> KnowledgeBase:
 
 def pipeline_on(runtime: Runtime, kb: KnowledgeBase) -> Pipeline:
     """Return the bundle's pipeline with another knowledge base."""
-    return Pipeline(runtime.manifest, runtime.tokenizer, kb, RetrievalPolicy())
+    return Pipeline(runtime.manifest, runtime.tokenizer, runtime.student, kb, RetrievalPolicy())
 
 
 def compare_graphs(built: Path, texts: Sequence[str], count: int) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def compare_graphs(built: Path, texts: Sequence[str], count: int) -> dict[str, A
     def note(visit: int, task: int, prediction: Any) -> None:
         search_us[visit, task] = prediction.timings.search_us
 
-    tasks = [_answers(pipeline_on(runtime, kb), student, texts) for kb in bases.values()]
+    tasks = [_answers(pipeline_on(runtime, kb), texts) for kb in bases.values()]
     order = visits(len(texts), count, 0)
     interleave(tasks, order[: len(texts)])
     interleave(tasks, order, after=note)
@@ -110,8 +110,8 @@ def _recall(exact: NDArray[np.int64], found: Sequence[NDArray[np.int64]]) -> flo
     return float(np.mean([np.isin(true, some).mean() for true, some in zip(exact, found, strict=True)]))
 
 
-def _answers(pipeline: Pipeline, student: Any, texts: Sequence[str]) -> Any:
-    return lambda i: pipeline.answer(student, texts[i])
+def _answers(pipeline: Pipeline, texts: Sequence[str]) -> Any:
+    return lambda i: pipeline.answer(texts[i])
 
 
 def _keys(kb: KnowledgeBase) -> Floats:

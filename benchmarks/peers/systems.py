@@ -56,8 +56,7 @@ def _faiss(folder: Path) -> Ask:
 
     runtime = Runtime.open(folder / "bundle", threads=1)
     pipeline = pipeline_on(runtime, on_faiss(runtime, folder / "faiss" / f"{FLOAT32_GRAPH}.index"))
-    student = runtime.student
-    return lambda text: pipeline.answer(student, text).label
+    return lambda text: pipeline.answer(text).label
 
 
 def _pipeline(folder: Path) -> Ask:

@@ -34,7 +34,6 @@ from reaugkd.runtime.inference.inputs import Text, checked_input
 from reaugkd.runtime.inference.pipeline import Pipeline
 from reaugkd.runtime.inference.prediction import Prediction
 from reaugkd.runtime.inference.retrieval_policy import RetrievalPolicy
-from reaugkd.runtime.inference.student import StudentSession
 from reaugkd.runtime.inference.threads import checked_threads
 from reaugkd.runtime.runtime import Runtime
 
@@ -241,11 +240,10 @@ def sweep(
 @dataclass(frozen=True)
 class _System:
     pipeline: Pipeline
-    student: StudentSession
     texts: Sequence[Text]
 
     def answer(self, which: int) -> Prediction:
-        return self.pipeline.answer(self.student, self.texts[which])
+        return self.pipeline.answer(self.texts[which])
 
 
 @dataclass(frozen=True)
@@ -282,9 +280,12 @@ def _systems(
     runtime: Runtime, bases: Mapping[int, EnlargedKb], texts: Mapping[int, Sequence[Text]]
 ) -> dict[Place, _System]:
     manifest, tokenizer, own = runtime.manifest, runtime.tokenizer, runtime.knowledge_base
-    pipelines = {ALONE: Pipeline(manifest, tokenizer, own, RetrievalPolicy("never"))}
-    pipelines |= {rows: Pipeline(manifest, tokenizer, base.kb, RetrievalPolicy()) for rows, base in bases.items()}
-    return {(n, rows): _System(pipelines[rows], runtime.student, texts[n]) for n, rows in product(texts, pipelines)}
+    student = runtime.student
+    pipelines = {ALONE: Pipeline(manifest, tokenizer, student, own, RetrievalPolicy("never"))}
+    pipelines |= {
+        rows: Pipeline(manifest, tokenizer, student, base.kb, RetrievalPolicy()) for rows, base in bases.items()
+    }
+    return {(n, rows): _System(pipelines[rows], texts[n]) for n, rows in product(texts, pipelines)}
 
 
 def _measure(
@@ -322,7 +323,7 @@ def _streams(
     found: dict[Place, Throughput] = {}
     for place, one in systems.items():
         texts = [one.texts[i] for i in visits(len(one.texts), TEXTS_PER_PASS, settings.seed)]
-        found[place] = measure_streams(one.pipeline, one.student, texts, threads, settings.passes, clock)
+        found[place] = measure_streams(one.pipeline, texts, threads, settings.passes, clock)
         done(len(found))
     return found
 

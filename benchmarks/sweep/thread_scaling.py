@@ -12,7 +12,6 @@ from reaugkd.runtime.inference.inputs import Text
 from reaugkd.runtime.inference.pipeline import Pipeline
 from reaugkd.runtime.inference.prediction import Prediction
 from reaugkd.runtime.inference.streaming import one_by_one, side_by_side
-from reaugkd.runtime.inference.student import StudentSession
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,11 @@ class Throughput:
     identical: bool
 
 
-def measure_streams(
-    pipeline: Pipeline, student: StudentSession, texts: Sequence[Text], threads: int, passes: int, clock: Clock
-) -> Throughput:
+def measure_streams(pipeline: Pipeline, texts: Sequence[Text], threads: int, passes: int, clock: Clock) -> Throughput:
     """Predict the texts on one thread and on several, ``passes`` times each; the order alternates.
 
     Args:
-        pipeline: the pipeline that predicts.
-        student: a session with one thread per run.
+        pipeline: the pipeline that predicts, with one thread per run.
         texts: the stream; long enough that the start of threads does not matter.
         threads: the larger number of threads; with 1 there is no comparison.
         passes: passes over the texts, after one for warm-up, in which the answers are compared.
@@ -46,8 +42,8 @@ def measure_streams(
 
     def stream(count: int) -> Iterator[Prediction]:
         if count == 1:
-            return one_by_one(lambda text: pipeline.answer(student, text), texts)
-        return side_by_side(lambda text: pipeline.answer(student, text), texts, count)
+            return one_by_one(pipeline.answer, texts)
+        return side_by_side(pipeline.answer, texts, count)
 
     counts = sorted({1, threads})
     first, *others = [list(stream(count)) for count in counts]

@@ -93,7 +93,7 @@ def _require_same(text: Text, fused: Outputs, answer: Prediction, allowed: float
         "probabilities": (fused["probabilities"], answer.probabilities),
         "label": (fused["label"] != answer.label, False),
     }
-    if answer.retrieved:
+    if answer.retrieved:  # otherwise neighbours have no weight, and the runtime does not search in the graph
         near = answer.neighbours
         pairs |= {
             "neighbour_similarities": (fused["neighbour_similarities"], near.similarities),

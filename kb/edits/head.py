@@ -34,7 +34,6 @@ HEAD_BYTES = 256
 
 # Refuse links, and do not block on a pipe.
 _PLAIN = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_FOLLOWS = os.access not in os.supports_follow_symlinks
 _TORN_READS = 20  # a reader may see a line while it is written
 _POLL = 0.01  # seconds between two tries for the lock
 
@@ -100,7 +99,7 @@ class HeadFile:
         Raises:
             BundleIntegrityError: it cannot be read.
         """
-        if not os.access(self._name, os.F_OK, follow_symlinks=_FOLLOWS):  # cheaper than an exception
+        if not os.access(self._name, os.F_OK):  # cheaper than an exception
             return b""
         try:
             file = os.open(self._name, _PLAIN)

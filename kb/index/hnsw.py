@@ -227,7 +227,7 @@ class VectorIndex:
         if not NEAR_ONE[0] < _square(query) < NEAR_ONE[1]:  # takes 1 us; a student's query has length 1
             query = checked_queries(query[np.newaxis])[0]
         if needed <= 0:
-            return _no_rows(), _no_similarities()
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
         query = self._form(query[np.newaxis])
         try:
             with self._lock:
@@ -270,7 +270,7 @@ class VectorIndex:
 
         usearch would use about 50 of 255 steps; the mean error of a cosine is then six times as large.
         """
-        return stored_form(queries, "i8") if self.config.dtype == "i8" and len(queries) else queries
+        return stored_form(queries, "i8") if self.config.dtype == "i8" else queries
 
     def set_ef_search(self, expansion_search: int) -> None:
         """Set ``ef_search``, the search width of later searches.
@@ -381,11 +381,3 @@ def _interrupt(error: RuntimeError) -> BaseException:
 
 def _words(ndim: int, dtype: str, connectivity: int) -> str:
     return f"{ndim} dimensions, {dtype}, {connectivity} edges"
-
-
-def _no_rows() -> NDArray[np.int64]:
-    return np.zeros(0, np.int64)
-
-
-def _no_similarities() -> NDArray[np.float32]:
-    return np.zeros(0, np.float32)

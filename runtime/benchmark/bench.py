@@ -121,16 +121,11 @@ class BenchReport:
         whole = self.processes.get(BLEND, self.processes.get(STUDENT))
         return {
             **{name: latencies.to_json() for name, latencies in self.latencies.items()},
-            **{
-                name: None if (overhead := getattr(self, name)) is None else _overhead_json(overhead)
-                for name in (
-                    "overhead",
-                    "usearch_overhead",
-                    "gated_overhead",
-                    "runtime_overhead",
-                    "retrieval_runtime_overhead",
-                )
-            },
+            "overhead": _overhead_json(self.overhead),
+            "usearch_overhead": _overhead_json(self.usearch_overhead),
+            "gated_overhead": _overhead_json(self.gated_overhead),
+            "runtime_overhead": _overhead_json(self.runtime_overhead),
+            "retrieval_runtime_overhead": _overhead_json(self.retrieval_runtime_overhead),
             "graph_stages": self.graph_stages,
             "throughput_per_s": self.throughput,
             "cold_start_ms": None if whole is None else whole.cold_start_ms,
@@ -233,8 +228,8 @@ def _fitting(seconds: float, visit_us: float) -> int:
     return max(FEWEST_SAMPLES, int(min(MOST_SAMPLES, seconds * 1e6 / visit_us)))
 
 
-def _overhead_json(overhead: Overhead) -> dict[str, Any]:
-    return {**asdict(overhead), "ci95_percent": list(overhead.ci95_percent)}
+def _overhead_json(overhead: Overhead | None) -> dict[str, Any] | None:
+    return None if overhead is None else {**asdict(overhead), "ci95_percent": list(overhead.ci95_percent)}
 
 
 class _Steps:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from ...errors import BundleError, BundleIntegrityError
 
-# Field numbers of onnx.proto: message -> field -> message, for every path to a TensorProto.
+# Field numbers of onnx.proto: message -> field -> message, for every path to a TensorProto, and what is read below.
 _CHILDREN: dict[str, dict[int, str]] = {
-    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Model": {7: "Graph", 8: "Operators", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "Sparse"},
+    "Graph": {1: "Node", 5: "Tensor", 12: "Output", 15: "Sparse"},
     "Function": {7: "Node", 11: "Attribute"},
     "Node": {5: "Attribute"},
     "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "Sparse", 23: "Sparse"},
@@ -67,7 +67,7 @@ def read_onnx_file(path: Path) -> bytes:
 def output_names(model: bytes) -> set[str]:
     """The names of the outputs of a checked model."""
     values = _nested(model, _nested(model, [(0, len(model))], _GRAPH), _OUTPUT)
-    return {model[start:stop].decode() for start, stop in _nested(model, values, _NAME)}
+    return {_text(model, place) for place in _nested(model, values, _NAME)}
 
 
 def operator_sets(model: bytes) -> dict[str, int]:
@@ -77,7 +77,7 @@ def operator_sets(model: bytes) -> dict[str, int]:
         fields = dict(_fields(model, start, stop))
         domain, version = fields.get(_DOMAIN, (0, 0)), fields.get(_VERSION, 0)
         if isinstance(domain, tuple) and isinstance(version, int):
-            found[model[slice(*domain)].decode()] = version
+            found[_text(model, domain)] = version
     return found
 
 
@@ -85,6 +85,10 @@ def _nested(data: bytes, messages: list[tuple[int, int]], number: int) -> list[t
     """The places of a field of some messages."""
     fields = [field for start, stop in messages for field in _fields(data, start, stop)]
     return [value for field, value in fields if field == number and isinstance(value, tuple)]
+
+
+def _text(model: bytes, place: tuple[int, int]) -> str:
+    return model[slice(*place)].decode(errors="replace")  # a hostile name is no UTF-8
 
 
 def _unwanted(data: bytes) -> str | None:

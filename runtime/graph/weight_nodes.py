@@ -37,7 +37,7 @@ def add_weight(
     if isinstance(weight, BucketWeight):
         return _bucket_weight(graph, scaled, weight, tau)
     if isinstance(weight, SquaresWeight):
-        return _squares_weight(graph, student, retrieved, scaled, weight, config.tau, k)
+        return _squares_weight(graph, student, retrieved, scaled, weight, tau, k)
     return _logistic_weight(graph, student, retrieved, scaled, weight, tau, classes)
 
 

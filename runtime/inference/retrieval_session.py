@@ -46,7 +46,7 @@ class Answered(NamedTuple):
 
 
 class RetrievalSession(StudentSession):
-    """A `StudentSession` whose run also finds the nearest rows of a knowledge base: among all, or in its lists.
+    """A `StudentSession` whose run also finds the nearest rows of a knowledge base; it has no `answer`.
 
     Args:
         path: the student's model file, for error messages.

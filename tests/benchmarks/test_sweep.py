@@ -75,11 +75,11 @@ def test_the_search_time_is_that_of_the_predictions() -> None:
         def __init__(self, search_us: float) -> None:
             self.search_us = search_us
 
-        def answer(self, _student: object, text: object) -> Prediction:
+        def answer(self, text: object) -> Prediction:
             one = np.ones(1, np.float32)
             return Prediction("a", 1.0, one, one, one, None, 0.5, Timings(1.0, 2.0, self.search_us, 4.0), ("a",))
 
-    field: Any = {(8, rows): _System(Answers(10.0 * rows), None, ["noon"]) for rows in (0, 7)}  # type: ignore[arg-type]
+    field: Any = {(8, rows): _System(Answers(10.0 * rows), ["noon"]) for rows in (0, 7)}  # type: ignore[arg-type]
     times = _measure(field, 3, 0, lambda: 0)
     assert {place: set(us.tolist()) for place, us in times.search.items()} == {(8, 0): {0.0}, (8, 7): {70.0}}
 

@@ -268,9 +268,8 @@ def varint(number: int) -> bytes:
     return bytes([low | 0x80]) + varint(high) if high else bytes([low])
 
 
-def many_fields(bundle: Path) -> None:
-    content = (bundle / MODEL).read_bytes()
-    with_file(bundle, MODEL, content + b"\x28\x01" * 5_000_000)  # model_version, again and again
+def add_to_model(bundle: Path, fields: bytes) -> None:
+    with_file(bundle, MODEL, (bundle / MODEL).read_bytes() + fields)
 
 
 def index_with(bundle: Path, offset: int, kind: str, value: int) -> None:
@@ -336,7 +335,10 @@ FILES: dict[str, tuple[str, Make]] = {
     "functions of functions": (MODEL, functions_of_functions),
     "memory of its own, within a limit": (MODEL, memory_of_its_own),
     "a deep model": (MODEL, deep_model),
-    "five million fields": (MODEL, many_fields),
+    "five million fields": (MODEL, lambda b: add_to_model(b, b"\x28\x01" * 5_000_000)),
+    "an output without an end": (MODEL, lambda b: add_to_model(b, b"\x3a\x04\x62\x02\x0a\x7f")),
+    "an output whose name is no text": (MODEL, lambda b: add_to_model(b, b"\x3a\x05\x62\x03\x0a\x01\xff")),
+    "operators without an end": (MODEL, lambda b: add_to_model(b, b"\x42\x02\x0a\x7f")),
     "a text for a model": (MODEL, lambda b: with_file(b, MODEL, b"hello")),
     "a bomb": (HELDOUT, bomb),
     "a bomb that says it is none": (HELDOUT, lambda b: bomb(b, claimed=9)),

@@ -38,7 +38,10 @@ def test_there_is_one_of_every_format_that_is_read() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_kept_bundle_answers_as_when_it_was_made(version: int) -> None:
-    """With the same labels. The query of i8 keys is more exact than it was: a cosine differs by up to 0.005."""
+    """With the same labels. The query of i8 keys is more exact than it was: a cosine differs by up to 0.005.
+
+    Version 1 has keys of f32; in version 2 a neighbour differs.
+    """
     path, answers = kept(version)
     with Runtime.open(path) as runtime, Runtime.open(path, threads=2) as threaded:
         assert runtime.manifest.format_version == version
@@ -46,12 +49,14 @@ def test_a_kept_bundle_answers_as_when_it_was_made(version: int) -> None:
         assert found == list(threaded.predict_many(answer["text"] for answer in answers))
     for answer, expected in zip(found, answers, strict=True):
         assert answer.label == expected["label"] and answer.retrieved
-        assert answer.student_weight == pytest.approx(expected["student_weight"], abs=0.02)
+        assert answer.student_weight == pytest.approx(expected["student_weight"], abs=0.01)
         assert len({near.id for near in answer.neighbours} & set(expected["neighbours"])) >= len(answer.neighbours) - 1
         np.testing.assert_allclose(
             answer.student_probabilities, expected["student_probabilities"], rtol=1e-5, atol=1e-6
         )
-        np.testing.assert_allclose(answer.probabilities, expected["probabilities"], atol=0.1)
+        np.testing.assert_allclose(
+            answer.probabilities, expected["probabilities"], atol={1: 1e-4, 2: 0.1, 3: 0.01}[version]
+        )
 
 
 def test_each_has_the_features_of_its_format() -> None:

@@ -124,6 +124,10 @@ class TestAnswers:
         assert done.comparison.texts == 2  # the golden ones
         require_same_answers(example, copied, done.path)
 
+    def test_neighbours_without_a_weight(self, copied: Path, tmp_path: Path) -> None:
+        with_blend(copied, BlendConfig(6, 0.1, student_weight=1.0))
+        assert fuse(copied, tmp_path / "model.onnx").comparison.difference < 1e-5
+
     @pytest.mark.parametrize("labels", [2, 150])
     def test_however_many_labels_and_with_calibrated_students(
         self, example: ModuleType, tmp_path: Path, labels: int

@@ -121,6 +121,21 @@ def test_an_edit_after_a_compaction_is_in_the_next_answer(bundle: Path, monkeypa
         first.join()
 
 
+def test_an_edit_before_a_compaction_is_in_the_next_answer(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although no text was answered in between, and another thread is still opening a session."""
+    with Runtime.open(bundle) as runtime:
+        runtime.predict("noon")
+        editor, gate = runtime.kb, Gate(monkeypatch)
+        editor.add("jazz at noon", "c")
+        editor.compact()
+        first = threading.Thread(target=lambda: runtime.predict("noon"))
+        first.start()
+        assert gate.reached.wait(60)
+        threading.Timer(0.05, gate.free.set).start()
+        assert runtime.predict("jazz at noon").neighbours[0].text == "jazz at noon"
+        first.join()
+
+
 def test_a_replaced_model_is_not_opened_later(bundle: Path) -> None:
     with Runtime.open(bundle) as runtime:
         with (bundle / MODEL_FILE).open("ab") as file:
@@ -162,6 +177,8 @@ def test_the_graph_has_neither_gate_nor_budget(tmp_path: Path, chosen: dict[str,
     reseal(path, gate={"threshold": 0.9, "epsilon": 0.1, "delta": 0.05, "rows": 10, "losses": 0, "retrieved": 0.0})
     with pytest.raises(UsageError, match="neither a gate nor a budget"):
         Runtime.open(path, search="graph", **chosen)
+    with Runtime.open(path, search="graph") as runtime, pytest.raises(UsageError, match="neither a gate nor a budget"):
+        runtime.with_retrieval("gated")
     with Runtime.open(path, **chosen) as runtime:
         assert runtime.search == "usearch"
         with pytest.raises(UsageError, match="neither a gate nor a budget"):

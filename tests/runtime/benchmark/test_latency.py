@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from reaugkd.runtime.benchmark.latency import Overhead, Quantiles, interleave, median_ratio_interval, visits
+from reaugkd.runtime.benchmark.latency import SETTLING, Overhead, Quantiles, interleave, median_ratio_interval, visits
 
 
 class Clock:
@@ -45,8 +45,8 @@ def test_each_run_is_timed_and_handed_on() -> None:
     order = visits(4, 10, seed=0)
     taken = interleave([task(0, 1), task(1, 2), task(2, 5)], order, clock=clock, after=after)  # type: ignore[list-item]
     assert np.array_equal(taken, (order[:, None] + 1) * np.array([1.0, 2.0, 5.0]))
-    # Before each measured run, the same system answers the input of the visit before, unmeasured.
-    runs = [int(which) for which in order] + [int(which) for which in np.roll(order, 1)]
+    # Before each measured run, the same system answers the inputs of the visits before, unmeasured.
+    runs = [int(which) for earlier in range(SETTLING + 1) for which in np.roll(order, earlier)]
     assert sorted(calls) == sorted((number, which) for number in range(3) for which in runs)
     assert {result for _, _, result in noted} == {f"{number}:{which}" for number, which in calls}
     assert [visit for visit, _, _ in noted] == [visit for visit in range(10) for _ in range(3)]
@@ -61,10 +61,11 @@ def test_the_order_of_the_systems_changes_and_favours_none() -> None:
         return lambda which: turn.append(number)
 
     interleave([task(0), task(1)], visits(1, 400, seed=0), seed=1)  # type: ignore[list-item]
-    for start in range(0, len(turn), 4):
-        one, same, other, again = turn[start : start + 4]
-        assert one == same and other == again and {one, other} == {0, 1}
-        first[one] += 1
+    each = SETTLING + 1
+    for start in range(0, len(turn), 2 * each):
+        one, other = turn[start : start + each], turn[start + each : start + 2 * each]
+        assert len({*one}) == len({*other}) == 1 and {one[0], other[0]} == {0, 1}
+        first[one[0]] += 1
     assert 160 < first[0] < 240
 
 
@@ -75,7 +76,7 @@ def test_no_garbage_is_collected_meanwhile(enabled: bool) -> None:
     try:
         gc.enable() if enabled else gc.disable()
         interleave([lambda which: states.append(gc.isenabled())], visits(1, 3, seed=0))
-        assert states == [False] * 6
+        assert states == [False] * 3 * (SETTLING + 1)
         assert gc.isenabled() is enabled
         with pytest.raises(ZeroDivisionError):
             interleave([lambda which: 1 // 0], visits(1, 1, seed=0))

@@ -133,6 +133,9 @@ def model_with(tensor: TensorProto, place: str) -> onnx.ModelProto:
     return model
 
 
+NAMES = {"Operators", "Output"}  # messages without tensors, walked for their names
+
+
 def test_every_way_to_a_tensor_in_the_format_is_walked() -> None:
     names = {"Function": "FunctionProto", "Sparse": "SparseTensorProto", "Training": "TrainingInfoProto"}
     messages = {names.get(name, f"{name}Proto"): fields for name, fields in _CHILDREN.items()}
@@ -142,7 +145,8 @@ def test_every_way_to_a_tensor_in_the_format_is_walked() -> None:
             for field in getattr(onnx, message).DESCRIPTOR.fields
             if field.message_type is not None and field.message_type.name in {*messages, "TensorProto"}
         }
-        assert {number: names.get(child, f"{child}Proto") for number, child in fields.items()} == children
+        walked = {number: names.get(child, f"{child}Proto") for number, child in fields.items() if child not in NAMES}
+        assert walked == children
 
 
 @pytest.mark.parametrize("place", ["initializer", "sparse", "constant", "list", "subgraph", "function", "training"])

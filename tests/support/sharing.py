@@ -19,7 +19,7 @@ from reaugkd.export.objectives import mixkd
 from reaugkd.export.recipe import ObjectiveRecipe
 from reaugkd.export.training.distill import distil
 from support import tiny_models as tinymodels
-from support.distillations import tiny_rows, tiny_targets, tiny_teacher
+from support.distillations import tiny_rows, tiny_targets, tiny_teacher, with_attention_maps
 
 COUNT = 2
 LIMIT = 280  # seconds, below pytest's own: other work on the machine may starve two processes that wait for each other
@@ -42,7 +42,7 @@ CASES = {
 
 def shared_distillation(bert: Path, out: Path, *terms: ObjectiveRecipe) -> dict[str, Any]:
     """The student before and after, the states of the terms, and the shares of the mixtures drawn, [m] a step."""
-    student = tinymodels.tiny_student(dropout=0.2)
+    student = with_attention_maps(tinymodels.tiny_student(dropout=0.2))
     before, drawn, built = tinymodels.state_of(student), [], []
     draw, build = mixkd.draw_mixture, objectives.build
 

@@ -22,7 +22,7 @@ from .cold_start import Process, bundle_bytes, measure_processes
 from .environment import host_facts
 from .graph_stages import graph_stages
 from .interleaved import BLEND, GATED, SESSION_RUN, STUDENT, USEARCH, InterleavedTimer, choose_inputs
-from .latency import Clock, Overhead, Quantiles
+from .latency import SETTLING, Clock, Overhead, Quantiles
 
 Progress = Callable[[int, int], object]
 
@@ -224,8 +224,8 @@ def bench(
 
 
 def _fitting(seconds: float, visit_us: float) -> int:
-    """Return the number of visits that fit in the time."""
-    return max(FEWEST_SAMPLES, int(min(MOST_SAMPLES, seconds * 1e6 / visit_us)))
+    """Return the number of visits that fit in the time, with their unmeasured runs."""
+    return max(FEWEST_SAMPLES, int(min(MOST_SAMPLES, seconds * 1e6 / ((SETTLING + 1) * visit_us))))
 
 
 def _overhead_json(overhead: Overhead | None) -> dict[str, Any] | None:

@@ -81,7 +81,6 @@ class RetrievalSession(StudentSession):
         graph = retrieval_graph(tables, config, own, classes, opset)
         self._open(path, threads, graph.appended_to(model, path.resolve().name), profile, graph.arrays)
         self.blends = tables.num_labels == classes and kb.pins is None
-        self._weight = None if config.weight is None else WEIGHT
         self._share = config.student_weight
         self._search = [self._own, "embedding", SCALED, ROWS]
         self._all = [*self._search, BEST, BLEND, RETRIEVED, *([] if config.weight is None else [WEIGHT])]

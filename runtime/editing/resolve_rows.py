@@ -46,14 +46,23 @@ class ChangeBuilder:
     relabel: list[Relabelling] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     unchanged: int = 0
+    _given: dict[int, Labelling] = field(default_factory=dict)
 
     def change(self) -> Change:
-        """The finished change."""
-        return Change(tuple(self.labels), tuple(self.add), tuple(self.remove), relabel=tuple(self.relabel))
+        """The finished change; a row that a new one replaces is not relabelled as well."""
+        removed = set(self.remove)
+        relabel = tuple(row for row in self.relabel if row.id not in removed)
+        return Change(tuple(self.labels), tuple(self.add), tuple(self.remove), relabel=relabel)
 
     def label(self, kb: OverlayKnowledgeBase, row: int, labelling: Labelling) -> None:
-        """Change the labelling of a stored row, unless it has that labelling already."""
+        """Change the labelling of a stored row, unless it has that labelling already.
+
+        Raises:
+            UsageError: the change gives the row another labelling too.
+        """  # noqa: DOC501
         row_id, old = kb.id(row), kb.labelling(row)
+        if not self._first(row_id, labelling):
+            return
         self.ids.append(row_id)
         if old.like(labelling):
             self.unchanged += 1
@@ -72,7 +81,10 @@ class ChangeBuilder:
             labelling: the labelling of the text's row.
             key: the student's key of the text, float32 [d].
             next_id: the first free id before this change.
-        """
+
+        Raises:
+            UsageError: the change gives the text's row another labelling too.
+        """  # noqa: DOC501
         same = rows_with(kb, text)
         near, cosines = kb.search(key, _CANDIDATES)
         found = {int(row) for row, cosine in zip(near, cosines, strict=True) if cosine >= _SAME_TEXT}
@@ -84,11 +96,29 @@ class ChangeBuilder:
         if there is not None:
             self.label(kb, there, labelling)
             return
-        self.remove += [kb.id(row) for row in same]
+        ids = [kb.id(row) for row in same]
+        for row_id in ids:
+            self._first(row_id, labelling)
+        self.remove += ids
         digest = None if kb.digests is None else kb.digests.of_text(text)
         payload = Payload.of(key, text if kb.keeps_texts else None, kb.config.dtype, digest)
         self.add.append(NewRow.of(next_id + len(self.add), labelling, payload))
         self.ids.append(self.add[-1].id)
+
+    def _first(self, row_id: int, labelling: Labelling) -> bool:
+        """Note the labelling of a row; False if it was given before.
+
+        Raises:
+            UsageError: it was given with another labelling.
+        """
+        former = self._given.setdefault(row_id, labelling)
+        if not former.like(labelling):
+            raise UsageError(
+                "a row is given two labels, by its id and by its text",
+                found=f"row {row_id}: {former.names} and {labelling.names}",
+                expected="one label for each row",
+            )
+        return former is labelling
 
 
 def rows_with(kb: OverlayKnowledgeBase, text: Text) -> list[int]:

@@ -70,9 +70,10 @@ def check_undo(kb: OverlayKnowledgeBase, entry: Entry, inverse: Change) -> None:
             raise UsageError(
                 "a later edit removed a row of this one", found=row_id, remedy="Undo the later edit first."
             )
-    for row in entry.change.relabel:
-        number = kb.find(row.id)
-        if number is None or not kb.labelling(number).like(row.new):
+    made = [(row.id, row.new) for row in entry.change.relabel] + [(row.id, row.labelling) for row in entry.change.add]
+    for row_id, labelling in made:
+        number = kb.find(row_id)
+        if number is None or not kb.labelling(number).like(labelling):
             raise UsageError(
-                "a later edit changed a row of this one", found=f"row {row.id}", remedy="Undo the later edit first."
+                "a later edit changed a row of this one", found=f"row {row_id}", remedy="Undo the later edit first."
             )

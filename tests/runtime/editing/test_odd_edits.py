@@ -158,3 +158,29 @@ def test_there_is_nothing_to_fold_in(bundle: Path) -> None:
         with pytest.raises(UsageError, match="nothing to compact"):
             runtime.kb.compact()
         assert (bundle / "kb").is_dir() and not (bundle / "generations").exists()
+
+
+def test_an_added_row_that_a_later_edit_changed_is_not_undone(bundle: Path) -> None:
+    with Runtime.open(bundle) as runtime:
+        runtime.kb.add("noon", "a")
+        runtime.kb.add("noon", "b")
+        with pytest.raises(UsageError, match="a later edit changed a row of this one"):
+            runtime.kb.undo(1)
+        runtime.kb.undo(2)
+        assert runtime.predict("noon").label == "a"
+        runtime.kb.undo(1)
+        assert not runtime.kb.diff()
+
+
+@pytest.mark.parametrize("number", [3, 100])
+def test_a_row_given_by_its_text_and_its_id_is_relabelled_once(bundle: Path, number: int) -> None:
+    with Runtime.open(bundle) as runtime:
+        kb = runtime.knowledge_base
+        row, text = kb.id(number), kb.text(number)
+        assert isinstance(text, str)
+        for first, second in ((row, text), (text, row)):
+            runtime.kb.relabel({first: "new", second: "new"}, new_labels=True)  # type: ignore[dict-item]
+            runtime.kb.undo()
+            assert not runtime.kb.diff()
+            with pytest.raises(UsageError, match="two labels"):
+                runtime.kb.relabel({first: "a", second: "b"})  # type: ignore[dict-item]

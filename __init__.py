@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .runtime.monitoring.statistics import Stats
     from .runtime.runtime import Runtime
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Abstain",

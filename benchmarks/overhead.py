@@ -1,6 +1,7 @@
 """Overhead of retrieval and of the runtime, in several runs with their range, as a table.
 
 python benchmarks/overhead.py DATA BUNDLE...
+CPU=1 python benchmarks/overhead.py DATA BUNDLE...      on a busy machine: CPU time of the thread instead of wall time
 
 Each run measures the bundles one after the other, as `reaugkd bench` does: the systems of a bundle interleaved in one
 process, one thread. Nothing else should run meanwhile.
@@ -8,15 +9,18 @@ process, one thread. Nothing else should run meanwhile.
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter_ns, thread_time_ns
 
 from reaugkd.runtime.benchmark.bench import BenchReport, BenchSettings, bench
 from reaugkd.runtime.benchmark.latency import Overhead
 from reaugkd.runtime.data import choose_split, load_dataset
 
 RUNS = 5
-SECONDS = 8.0
+SETTINGS = BenchSettings(seconds=8.0, inputs=500, passes=1, processes=0)
 COLUMNS = {
     "retrieval over student": "overhead",
     "usearch over student": "usearch_overhead",
@@ -28,10 +32,11 @@ COLUMNS = {
 def main(data: str, bundles: list[Path]) -> None:
     """Print the table."""
     texts = choose_split(load_dataset(data), None)[1].texts
+    clock = thread_time_ns if os.environ.get("CPU") else perf_counter_ns
     reports: dict[Path, list[BenchReport]] = {bundle: [] for bundle in bundles}
     for run in range(RUNS):
         for bundle, found in reports.items():
-            found.append(bench(bundle, texts, settings=BenchSettings(seconds=SECONDS, processes=0, seed=run)))
+            found.append(bench(bundle, texts, settings=replace(SETTINGS, seed=run), clock=clock))
             sys.stderr.write(f"run {run + 1} of {RUNS}: {bundle.name}\n")
     names = ["bundle", "rows", "`session.run` µs", *COLUMNS]
     lines = [names, ["---"] * len(names)]

@@ -51,16 +51,17 @@ class SyntheticKb:
     Args:
         kb: a bundle's knowledge base with at least one row.
         seed: seed of the rotations.
+        rows: number of its rows, the first ones, that are used; None for all.
 
     Attributes:
         nearest: cosines between keys and their nearest other key, [m]; copies have the same cosines to their originals.
     """
 
-    def __init__(self, kb: KnowledgeBase, seed: int = 0) -> None:
+    def __init__(self, kb: KnowledgeBase, seed: int = 0, rows: int | None = None) -> None:
         self._kb, self._seed = kb, seed
-        self._keys = kb.keys()
+        self._keys = kb.keys()[:rows]
         self._keys /= np.linalg.norm(self._keys, axis=1, keepdims=True)
-        some = np.random.default_rng(seed).permutation(len(kb))[:_SAMPLE]
+        some = np.random.default_rng(seed).permutation(len(self._keys))[:_SAMPLE]
         _, similarities = kb.search_many(self._keys[some], 2)
         # Identical copies would be a single point of the graph.
         self.nearest = similarities[:, -1].clip(0.1, 0.999)
@@ -90,7 +91,7 @@ class SyntheticKb:
 
     def _parents(self, rows: int) -> NDArray[np.int64]:
         """Return the originals' row numbers [rows]; each appears equally often, within one."""
-        own = len(self._kb)
+        own = len(self._keys)
         if rows < own:
             return np.sort(np.random.default_rng(self._seed).permutation(own)[:rows])
         return np.arange(rows) % own

@@ -65,7 +65,13 @@ class Tables:
 
 
 def retrieval_graph(
-    tables: Tables, config: BlendConfig, own: str | None, classes: int, opset: int, integer: bool = True
+    tables: Tables,
+    config: BlendConfig,
+    own: str | None,
+    classes: int,
+    opset: int,
+    integer: bool = True,
+    saturates: bool = False,
 ) -> Graph:
     """The nodes after a student with the outputs ``logits`` [b, c] and ``embedding`` [b, d].
 
@@ -77,11 +83,12 @@ def retrieval_graph(
         opset: the student's version of the default domain's operators; at least 13.
         integer: whether int8 keys are multiplied as integers. It is three times as fast as in float32, and exact only
             if the processor has VNNI, or the session has ``session.x64quantprecision``.
+        saturates: same as `list_search.add_list_search`.
     """
     graph, k = Graph(PREFIX, opset), min(config.k, len(tables.keys))
     graph.part = SEARCH_NODES.removeprefix(PREFIX)
     if tables.lists is not None:
-        add_list_search(graph, tables.keys, tables.lists, k, config.tau)
+        add_list_search(graph, tables.keys, tables.lists, k, config.tau, saturates)
     else:
         scaled, number = _similarities(graph, tables.keys, config.tau, integer), graph.constant("k", np.array([k]))
         graph.add_several("TopK", scaled, number, out=["scaled_similarities", "rows"], axis=-1)

@@ -15,6 +15,7 @@ from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distribu
 from ..bundle.onnx_safety import operator_sets, output_names
 from ..decision.blend_config import BlendConfig
 from ..graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
+from .saturation import int8_saturates
 from .student import PROBABILITIES, StudentSession
 
 Floats = NDArray[np.float32]
@@ -78,7 +79,7 @@ class RetrievalSession(StudentSession):
         tables = replace(tables_of(kb), lists=kb.lists)
         own = PROBABILITIES if PROBABILITIES in output_names(model) else None
         opset = operator_sets(model).get("", OLDEST_OPSET)
-        graph = retrieval_graph(tables, config, own, classes, opset)
+        graph = retrieval_graph(tables, config, own, classes, opset, saturates=int8_saturates())
         self._open(path, threads, graph.appended_to(model, path.resolve().name), profile, graph.arrays)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._share = config.student_weight

@@ -69,6 +69,13 @@ def test_labels_come_along_in_the_form_that_they_have(
     assert np.array_equal(np.asarray(enlarged.soft_labels), np.asarray(own.soft_labels)[parents])
 
 
+def test_only_the_first_rows_are_copied_where_asked(own: KnowledgeBase, tmp_path: Path) -> None:
+    enlarged = SyntheticKb(own, rows=7).enlarge(ROWS, tmp_path / "kb").kb
+    parents = np.arange(ROWS) % 7
+    assert np.array_equal(np.asarray(enlarged.soft_labels), np.asarray(own.soft_labels)[parents])
+    assert (unit(enlarged.keys()) * unit(own.keys())[parents]).sum(axis=1).min() > 0.05
+
+
 def test_recall_is_the_share_of_neighbours_found() -> None:
     class Half(KnowledgeBase):
         """A search for four rows that finds the nearest, the third twice, and the farthest."""

@@ -18,10 +18,10 @@ from reaugkd.runtime.graph.retrieval import BLEND, ROWS, SCALED, retrieval_graph
 from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
 
 
-def run(case: Case, asked: int) -> dict[str, Any]:
+def run(case: Case, asked: int, saturates: bool = False) -> dict[str, Any]:
     """The outputs for one input, with the arrays beside the model."""
     onnxruntime, classes = import_onnxruntime(), case.logits.shape[1]
-    graph = retrieval_graph(case.tables, case.config, None, classes, 17)
+    graph = retrieval_graph(case.tables, case.config, None, classes, 17, saturates=saturates)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.x64quantprecision", "1")
@@ -49,15 +49,16 @@ def listed(case: Case, room: int, probes: int) -> Case:
     name=st.sampled_from(sorted(VARIANTS)),
     labels=st.sampled_from(["all", "few"]),
     seed=st.integers(0, 3),
+    saturates=st.booleans(),
 )
 def test_a_search_of_all_lists_is_the_search_of_all_keys(
-    rows: int, k: int, room: int, name: str, labels: str, seed: int
+    rows: int, k: int, room: int, name: str, labels: str, seed: int, saturates: bool
 ) -> None:
     case = make_case(rows, 20, "i8", replace(VARIANTS[name], k=k), seed)
     if labels == "few":
         case = replace(case, tables=replace(case.tables, soft_labels=top_labels(rows, 20, 3, np.uint8)))
     asked = seed % ASKED
-    found, expected = run(listed(case, room, rows), asked), run(case, asked)
+    found, expected = run(listed(case, room, rows), asked, saturates), run(case, asked)
     assert set(found) == set(expected)
     assert len(set(found[ROWS].tolist())) == min(k, rows), "no row twice, and no empty place"
     same = found[ROWS] == expected[ROWS]
@@ -101,3 +102,17 @@ def test_keys_that_cancel_out_and_a_key_of_zeros_have_finite_similarities() -> N
     lists = Lists(np.array([[0, 1, -1], [2, 3, -1]], np.int32), 2)
     found = run(replace(case, tables=replace(case.tables, keys=keys, lists=lists)), 0)
     assert sorted(found[ROWS].tolist()) == [0, 1, 2, 3] and np.isfinite(found[BLEND]).all()
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_keys_of_the_largest_components_are_multiplied_exactly(sign: int, saturates: bool) -> None:
+    case = make_case(3, 2, "i8", replace(PLAIN, k=3))
+    keys = np.full_like(case.tables.keys, sign * 127)
+    keys[1, 0], keys[2, :2] = 0, -sign * 127
+    lists = Lists(np.array([[0, 1], [2, -1]], np.int32), 2)
+    found = run(replace(case, tables=replace(case.tables, keys=keys, lists=lists)), 2, saturates)
+    wide = keys / np.linalg.norm(keys.astype(np.float64), axis=1, keepdims=True)
+    expected = wide @ rounded(case.queries[2])
+    assert found[ROWS].tolist() == np.argsort(-expected).tolist()
+    np.testing.assert_allclose(found[SCALED] * PLAIN.tau, np.sort(expected)[::-1], atol=1e-6)

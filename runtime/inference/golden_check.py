@@ -31,20 +31,20 @@ def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSessi
     manifest, lengths = bundle.manifest, []
     for golden in manifest.golden:
         try:
-            encoding = tokenizer.encode(*checked_input(golden.text, manifest.text_pair))
+            tokens = tokenizer.tokens(*checked_input(golden.text, manifest.text_pair))
         except TextError as error:
             raise BundleError("a golden text is unusable", path=bundle.path, found=str(error)) from error
-        if tuple(encoding.ids) != golden.token_ids:
+        if tuple(tokens.ids) != golden.token_ids:
             raise BundleError(
                 "a golden text gets other tokens than at export",
                 path=bundle.tokenizer_path,
-                found=encoding.ids,
+                found=list(tokens.ids),
                 expected=str(list(golden.token_ids)),
                 remedy="Install the tokenizers version in the manifest, or export the bundle again.",
             )
         temperature = manifest.blend.student_temperature
         try:
-            logits, embedding, probabilities = student.everything(encoding)
+            logits, embedding, probabilities = student.everything(tokens)
         except ModelError as error:
             message = "the student cannot run a golden text"
             raise BundleError(message, path=bundle.model_path, found=error.found, remedy=_AGAIN) from error

@@ -53,16 +53,16 @@ class GraphPipeline(Pipeline):
     def answer(self, text: Text) -> Prediction:
         """Answer one text; same as `Pipeline.answer`."""
         began = perf_counter_ns()
-        encoding = self._tokenizer.encode(*checked_input(text, self._pair))
+        tokens = self._tokenizer.tokens(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()
         if not self._blends:
-            own, embedding, scaled, rows = self._session.find(encoding)
+            own, embedding, scaled, rows = self._session.find(tokens)
             ran = perf_counter_ns()
             self._check(embedding)
             nearest = self._kb.merge_edits(SearchResult(rows, scaled * self._tau), embedding, self._blend.k)
             clock = Clock(began, tokenized, ran, perf_counter_ns())
-            return self._blended(own, nearest, clock, self._tokenizer.truncated(encoding))
-        answer = self._session.blend(encoding)
+            return self._blended(own, nearest, clock, tokens.truncated)
+        answer = self._session.blend(tokens)
         ran = perf_counter_ns()
         own, embedding, scaled, rows = answer.found
         self._check(embedding)
@@ -86,7 +86,7 @@ class GraphPipeline(Pipeline):
             neighbours=Neighbours(self._kb, found, self._blend.tau, self._labels),
             nearest=scaled.item(0) * float(tau),
             set_thresholds=self._with_neighbours,
-            truncated=self._tokenizer.truncated(encoding),
+            truncated=tokens.truncated,
         )
 
     def _check(self, embedding: Floats) -> None:

@@ -98,19 +98,18 @@ class Pipeline:
             BundleError: the tokenizer fails on the text, or the keys or soft labels that were found are damaged.
         """
         began = perf_counter_ns()
-        encoding = self._tokenizer.encode(*checked_input(text, self._pair))
+        tokens = self._tokenizer.tokens(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()
-        student = self._student.answer(encoding)
+        student = self._student.answer(tokens)
         ran = perf_counter_ns()
-        truncated = self._tokenizer.truncated(encoding)
         reason = self.policy.reason_to_skip(student.top, ran - began)
         if reason is not None:
-            answer = self._unblended(student, reason, Clock(began, tokenized, ran, ran), truncated)
+            answer = self._unblended(student, reason, Clock(began, tokenized, ran, ran), tokens.truncated)
             self.policy.learn(None)
             return answer
         found = self._search(student.embedding)
         clock = Clock(began, tokenized, ran, perf_counter_ns())
-        answer = self._blended(student.probabilities, found, clock, truncated)
+        answer = self._blended(student.probabilities, found, clock, tokens.truncated)
         self.policy.learn(perf_counter_ns() - ran)
         return answer
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
 
 from ...errors import BundleError, UsageError
 from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
@@ -16,6 +15,7 @@ from ..bundle.onnx_safety import operator_sets, output_names
 from ..decision.blend_config import BlendConfig
 from ..graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
 from .student import PROBABILITIES, StudentSession
+from .word_ids import Tokens
 
 Floats = NDArray[np.float32]
 _AGAIN = "Export the bundle again."
@@ -85,21 +85,21 @@ class RetrievalSession(StudentSession):
         self._search = [self._own, "embedding", SCALED, ROWS]
         self._all = [*self._search, BEST, BLEND, RETRIEVED, *([] if config.weight is None else [WEIGHT])]
 
-    def find(self, encoding: Encoding) -> Found:
+    def find(self, tokens: Tokens) -> Found:
         """Run one text, without the outputs of the blend.
 
         Raises:
             ModelError: same as `run`.
         """
-        return Found(*self._outputs(self._search, encoding))
+        return Found(*self._outputs(self._search, tokens))
 
-    def blend(self, encoding: Encoding) -> Answered:
+    def blend(self, tokens: Tokens) -> Answered:
         """Run one text; only if ``blends``.
 
         Raises:
             ModelError: same as `run`.
         """
-        own, embedding, scaled, rows, found, blend, retrieved, *weight = self._outputs(self._all, encoding)
+        own, embedding, scaled, rows, found, blend, retrieved, *weight = self._outputs(self._all, tokens)
         share, best = weight[0].item(0) if weight else self._share, int(found)
         return Answered(Found(own, embedding, scaled, rows), blend.item(best), best, blend, retrieved, share)
 

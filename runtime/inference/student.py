@@ -16,12 +16,14 @@ from ..graph.builder import Array
 from ..graph.retrieval import STUDENT, STUDENT_BEST, student_graph
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
 from .saturation import int8_saturates
+from .word_ids import Tokens
 
 OUTPUTS = ["logits", "embedding"]
 PROBABILITIES = "probabilities"
 KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _WARNING = 2
-_LONGEST_SHARED_MASK = 4096
+_CONSTANTS = {"attention_mask": 1, "token_type_ids": 0}
+_LONGEST_KEPT = 512  # tokens; the arrays of all lengths up to it have 2 MB
 # The fused kernel takes more than twice as long as an addition and a LayerNormalization (37 and 15 us at 14 tokens, 384
 # components): 9 % of the run of a 3-layer student, measured with ONNX Runtime 1.31.
 _DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
@@ -82,54 +84,66 @@ class StudentSession:
                 found=f"{sorted(names)} -> {sorted(outputs)}",
                 expected=f"input_ids and any of {sorted(KNOWN_INPUTS - {'input_ids'})} -> {OUTPUTS}",
             )
-        self._mask = np.ones((1, _LONGEST_SHARED_MASK), np.int64) if "attention_mask" in names else None
         self._types = "token_type_ids" in names
+        self._values_of = {name: value for name, value in _CONSTANTS.items() if name in names}
+        self._constant: dict[int, dict[str, NDArray[np.int64]]] = {}  # by the number of tokens
         self._own = PROBABILITIES if PROBABILITIES in outputs else STUDENT
         self._run = self.session.run
 
-    def feeds(self, encoding: Encoding) -> dict[str, NDArray[np.int64]]:
+    def feeds(self, tokens: Tokens | Encoding) -> dict[str, NDArray[np.int64]]:
         """The inputs of the session for one text, each int64 [1, tokens]."""
-        ids = np.array([encoding.ids], np.int64)
-        feeds = {"input_ids": ids}
-        if self._mask is not None:
-            # All ones, because texts are never padded; a slice of one array is faster than a new array.
-            mask = self._mask[:, : ids.shape[1]]
-            feeds["attention_mask"] = mask if mask.shape == ids.shape else np.ones_like(ids)
-        if self._types:
-            feeds["token_type_ids"] = np.array([encoding.type_ids], np.int64)
+        ids, types = tokens.ids, tokens.type_ids
+        constant = self._constant.get(len(ids))
+        if constant is None:
+            constant = self._constants(len(ids))
+        feeds = {"input_ids": np.array([ids], np.int64), **constant}
+        if types is not None and self._types:
+            feeds["token_type_ids"] = np.array([types], np.int64)
         return feeds
 
-    def run(self, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _constants(self, tokens: int) -> dict[str, NDArray[np.int64]]:
+        """The inputs that are the same for all single texts with so many tokens.
+
+        The mask is all ones, because texts are never padded.
+        """
+        made = {name: np.full((1, tokens), value, np.int64) for name, value in self._values_of.items()}
+        if tokens <= _LONGEST_KEPT:
+            self._constant[tokens] = made
+        return made
+
+    def run(self, tokens: Tokens | Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The logits float32 [c] and the embedding float32 [d] of one text.
 
         Raises:
             ModelError: the model cannot run on these tokens, for example if it has no embedding for one of them.
         """
-        logits, embedding = self._outputs(OUTPUTS, encoding)
+        logits, embedding = self._outputs(OUTPUTS, tokens)
         return logits, embedding
 
-    def everything(self, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def everything(
+        self, tokens: Tokens | Encoding
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """The logits, the embedding and the probabilities of one text, from one run of the model.
 
         Raises:
             ModelError: same as `run`.
         """
-        logits, embedding, probabilities = self._outputs([*OUTPUTS, self._own], encoding)
+        logits, embedding, probabilities = self._outputs([*OUTPUTS, self._own], tokens)
         return logits, embedding, probabilities
 
-    def answer(self, encoding: Encoding) -> StudentAnswer:
+    def answer(self, tokens: Tokens) -> StudentAnswer:
         """The student's answer to one text; its probabilities are softmax(logits / temperature).
 
         Raises:
             ModelError: same as `run`.
         """
-        found, own, embedding = self._outputs([STUDENT_BEST, self._own, "embedding"], encoding)
+        found, own, embedding = self._outputs([STUDENT_BEST, self._own, "embedding"], tokens)
         best = int(found)
         return StudentAnswer(own.item(best), best, own, embedding)
 
-    def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[Any]]:
+    def _outputs(self, names: list[str], tokens: Tokens | Encoding) -> list[NDArray[Any]]:
         try:
-            found = self._run(names, self.feeds(encoding))
+            found = self._run(names, self.feeds(tokens))
         except Exception as error:  # ONNX Runtime's exceptions have no other common base class
             raise ModelError("the student cannot run", path=self.path, found=_first_line(error)) from error
         return [output[0] for output in found]

@@ -78,7 +78,7 @@ class RetrievalSession(StudentSession):
         tables = replace(tables_of(kb), lists=kb.lists)
         own = PROBABILITIES if PROBABILITIES in output_names(model) else None
         opset = operator_sets(model).get("", OLDEST_OPSET)
-        graph = retrieval_graph(tables, config, own, classes, opset)
+        graph = retrieval_graph(tables, config, own, classes, opset, single=True)
         self._open(path, threads, graph.appended_to(model, path.resolve().name), profile, graph.arrays)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._share = config.student_weight

@@ -31,11 +31,12 @@ class Case:
     tables: Tables
     config: BlendConfig
     integer: bool = True
+    single: bool = False
 
     def model(self, opset: int = 17) -> bytes:
         student = lookup(self.logits, self.queries, opset).SerializeToString()
         classes = self.logits.shape[1]
-        graph = retrieval_graph(self.tables, self.config, None, classes, opset, self.integer)
+        graph = retrieval_graph(self.tables, self.config, None, classes, opset, self.integer, self.single)
         return graph.appended_to(student)
 
     def run(self, ids: list[int], opset: int = 17, together: bool = False) -> dict[str, Any]:

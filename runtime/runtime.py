@@ -75,7 +75,8 @@ class Runtime:
             retrieval: ``"always"`` blends the neighbours into every answer; ``"gated"`` retrieves only if the student
                 is not sure, which saves most searches and costs at most the accuracy that the manifest's gate
                 certifies; ``"never"`` answers with the student alone.
-            verify: check the SHA-256 of every file; without it, only existence, sizes and structure are checked.
+            verify: check the SHA-256 of every file; without it, only existence, sizes and structure are checked, and a
+                model that is replaced while the runtime is open is used at the next compaction.
             budget_ms: latency budget of a text in milliseconds. If a search would exceed it, the student answers alone
                 (``Prediction.reason`` is ``"budget"``), so two calls with one text may differ. None: no limit.
             require_signature: the public key (a path, or PEM as bytes) that the bundle must be signed with (`reaugkd
@@ -83,7 +84,8 @@ class Runtime:
             follow_links: follow links that lead out of the folder, as in the cache of Hugging Face's hub, if you trust
                 the places that they lead to. Links that stay inside the folder are always followed.
             search: ``"graph"`` searches in the run of the model, ``"usearch"`` after it; ``"auto"`` takes ``"graph"``
-                for few rows or with lists, unless a gate or budget decides after the run whether to search.
+                for few rows or with lists, unless a gate or budget decides after the run whether to search, or the
+                model's ONNX operators are too old (below opset 13).
 
         Raises:
             BundleIntegrityError: a file is missing, truncated or altered; or the required signature is missing,
@@ -146,7 +148,7 @@ class Runtime:
         from .editing.editor import KnowledgeEditor  # here: its imports take 15 ms, and most runtimes only answer
 
         parts = self._current().parts
-        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.any(self._settings.threads))
+        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.encoder(self._settings.threads))
 
     @property
     def student(self) -> StudentSession:

@@ -20,7 +20,7 @@ from ...kb.edits.change import Change
 from ...kb.edits.journal import Entry
 from ...kb.edits.overlay import OverlayKnowledgeBase
 from ..inference.inputs import Text, checked_input
-from ..inference.student import StudentSession
+from ..inference.model_session import ModelSession
 from ..inference.tokenizer import TextTokenizer
 from ..labels import LabelNames
 from .diff import Difference, differences
@@ -71,7 +71,7 @@ class KnowledgeEditor:
         student: the student of the bundle; it computes keys.
     """
 
-    def __init__(self, store: KnowledgeStore, tokenizer: TextTokenizer, student: StudentSession) -> None:
+    def __init__(self, store: KnowledgeStore, tokenizer: TextTokenizer, student: ModelSession) -> None:
         self._store, self._tokenizer, self._student = store, tokenizer, student
 
     def add(

@@ -9,7 +9,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.manifest import Golden
 from ..decision.blending import Floats, softmax
 from .inputs import checked_input
-from .student import StudentSession
+from .model_session import ModelSession
 from .tokenizer import TextTokenizer
 
 _ROUNDING = 1e-4
@@ -17,7 +17,7 @@ _LENGTH = 1e-3
 _AGAIN = "Export the bundle again."
 
 
-def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSession) -> bool:
+def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: ModelSession) -> bool:
     """Run the golden texts and compare the outputs with those in the manifest.
 
     Returns whether all embeddings have length 1, as a search in the graph needs it.

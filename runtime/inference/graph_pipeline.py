@@ -15,15 +15,15 @@ from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest
 from .inputs import Text, checked_input
 from .neighbours import Neighbours
-from .pipeline import ROUNDING, Clock, Floats, Pipeline
+from .pipeline import ROUNDING, AnyPipeline, Clock, Floats
 from .prediction import Prediction
 from .retrieval_policy import RetrievalPolicy, SearchMethod
 from .retrieval_session import RetrievalSession
 from .tokenizer import TextTokenizer
 
 
-class GraphPipeline(Pipeline):
-    """A `Pipeline` that searches for every text, in the run of the model.
+class GraphPipeline(AnyPipeline):
+    """A pipeline that searches for every text, in the run of the model.
 
     Args:
         manifest: the bundle's manifest.
@@ -41,7 +41,7 @@ class GraphPipeline(Pipeline):
         kb: Searchable,
         labels: tuple[str, ...],
     ) -> None:
-        super().__init__(manifest, tokenizer, session, kb, RetrievalPolicy(), labels)
+        super().__init__(manifest, tokenizer, session.path, kb, RetrievalPolicy(), labels)
         self._session, self._tau = session, np.float32(manifest.blend.tau)
         self._blends = session.blends and isinstance(kb, KnowledgeBase)
 
@@ -51,7 +51,7 @@ class GraphPipeline(Pipeline):
         return "graph"
 
     def answer(self, text: Text) -> Prediction:
-        """Answer one text; same as `Pipeline.answer`."""
+        """Answer one text; same as `AnyPipeline.answer`."""
         began = perf_counter_ns()
         tokens = self._tokenizer.tokens(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()

@@ -6,6 +6,8 @@ base is too large to compare a text with every row, or a policy decides after th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from pathlib import Path
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -51,13 +53,13 @@ class Clock(NamedTuple):
         )
 
 
-class Pipeline:
+class AnyPipeline(ABC):
     """Answers texts with the parts of one bundle.
 
     Args:
         manifest: the bundle's manifest.
         tokenizer: the bundle's tokenizer.
-        student: the session to run.
+        path: the model file, for error messages.
         kb: the knowledge base in its current state.
         policy: decides for each text whether to search.
         labels: names of all labels, first those that the student was trained on; None for the manifest's.
@@ -67,7 +69,7 @@ class Pipeline:
         self,
         manifest: Manifest,
         tokenizer: TextTokenizer,
-        student: StudentSession,
+        path: Path,
         kb: Searchable,
         policy: RetrievalPolicy,
         labels: tuple[str, ...] | None = None,
@@ -75,17 +77,18 @@ class Pipeline:
         self._labels = manifest.labels if labels is None else labels
         self._pair, self._blend = manifest.text_pair, manifest.blend
         self._new = len(self._labels) - len(manifest.labels)
-        self._tokenizer, self._student, self._kb, self.policy = tokenizer, student, kb, policy
+        self._tokenizer, self._path, self._kb, self.policy = tokenizer, path, kb, policy
         self._with_neighbours = self._alone = None
         if manifest.abstention is not None and not self._new:  # the sets were fitted for the manifest's labels
             gated = policy.threshold is not None
             self._with_neighbours, self._alone = manifest.abstention.set_thresholds(gated)
 
     @property
+    @abstractmethod
     def search(self) -> SearchMethod | None:
         """How it searches; None if it never does."""
-        return "usearch" if self.policy.off is None else None
 
+    @abstractmethod
     def answer(self, text: Text) -> Prediction:
         """Answer one text.
 
@@ -97,6 +100,88 @@ class Pipeline:
             ModelError: the student cannot run, or its output is not a distribution.
             BundleError: the tokenizer fails on the text, or the keys or soft labels that were found are damaged.
         """
+
+    def _blended(self, own: Floats, found: SearchResult, clock: Clock, truncated: bool) -> Prediction:
+        """The blend of the student and the rows that were found.
+
+        Raises:
+            ModelError: the student's output is not a distribution.
+            BundleError: the keys or soft labels that were found are damaged.
+        """
+        mix = mixed(self._kb, own, found, self._blend)
+        neighbours = Neighbours(self._kb, found, self._blend.tau, self._labels)
+        if not (_is_distribution(mix.probabilities) and _least(mix.retrieval_probabilities) >= 0):
+            raise self._broken(own, found)
+        best = int(mix.probabilities.argmax())
+        return Prediction(
+            label=self._labels[best],
+            probability=float(mix.probabilities[best]),
+            probabilities=mix.probabilities,
+            student_probabilities=self._widened(own),
+            retrieval_probabilities=mix.retrieval_probabilities,
+            reason=None,
+            student_weight=mix.student_weight,
+            timings=clock.timings(),
+            labels=self._labels,
+            neighbours=neighbours,
+            nearest=found.similarities.item(0),
+            set_thresholds=self._with_neighbours,
+            edited=(mix.new, mix.pinned),
+            truncated=truncated,
+        )
+
+    def _no_direction(self, found: str | None) -> ModelError:
+        message = "the student's embedding is not a number"
+        return ModelError(message, path=self._path, found=f"an embedding with {found}", remedy=_AGAIN)
+
+    def _widened(self, own: Floats) -> Floats:
+        """The student's probabilities over all labels: 0 for labels that it was not trained on."""
+        return np.concatenate([own, np.zeros(self._new, np.float32)]) if self._new else own
+
+    def _broken(self, own: Floats, found: SearchResult | None) -> ReaugkdError:
+        """The error for an answer that is not a distribution, which names the damaged part.
+
+        A bundle that was opened without verification may hold anything, and a hash does not prove that a file is valid.
+        """
+        if found is None or not _is_distribution(own):
+            values = "NaN" if np.isnan(own).any() else f"{own.min():.4g} to {own.max():.4g}, sum {own.sum():.4g}"
+            return ModelError("the student's output is not a distribution", path=self._path, found=values)
+        if not np.isfinite(found.similarities).all():
+            return BundleError("a similarity is not a number", path=INDEX_FILE, remedy=_AGAIN)
+        return BundleError("a neighbour's soft label is not a distribution", path=SOFT_LABELS_FILE, remedy=_AGAIN)
+
+
+class Pipeline(AnyPipeline):
+    """The steps one by one: the student's run, then search and blend.
+
+    Args:
+        manifest: same as `AnyPipeline`.
+        tokenizer: same as `AnyPipeline`.
+        student: the session to run.
+        kb: same as `AnyPipeline`.
+        policy: same as `AnyPipeline`.
+        labels: same as `AnyPipeline`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer: TextTokenizer,
+        student: StudentSession,
+        kb: Searchable,
+        policy: RetrievalPolicy,
+        labels: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__(manifest, tokenizer, student.path, kb, policy, labels)
+        self._student = student
+
+    @property
+    def search(self) -> SearchMethod | None:
+        """``"usearch"``, or None."""
+        return "usearch" if self.policy.off is None else None
+
+    def answer(self, text: Text) -> Prediction:
+        """Answer one text; same as `AnyPipeline.answer`."""
         began = perf_counter_ns()
         tokens = self._tokenizer.tokens(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()
@@ -140,60 +225,11 @@ class Pipeline:
             truncated=truncated,
         )
 
-    def _blended(self, own: Floats, found: SearchResult, clock: Clock, truncated: bool) -> Prediction:
-        """The blend of the student and the rows that were found.
-
-        Raises:
-            ModelError: the student's output is not a distribution.
-            BundleError: the keys or soft labels that were found are damaged.
-        """
-        mix = mixed(self._kb, own, found, self._blend)
-        neighbours = Neighbours(self._kb, found, self._blend.tau, self._labels)
-        if not (_is_distribution(mix.probabilities) and _least(mix.retrieval_probabilities) >= 0):
-            raise self._broken(own, found)
-        best = int(mix.probabilities.argmax())
-        return Prediction(
-            label=self._labels[best],
-            probability=float(mix.probabilities[best]),
-            probabilities=mix.probabilities,
-            student_probabilities=self._widened(own),
-            retrieval_probabilities=mix.retrieval_probabilities,
-            reason=None,
-            student_weight=mix.student_weight,
-            timings=clock.timings(),
-            labels=self._labels,
-            neighbours=neighbours,
-            nearest=found.similarities.item(0),
-            set_thresholds=self._with_neighbours,
-            edited=(mix.new, mix.pinned),
-            truncated=truncated,
-        )
-
     def _search(self, embedding: Floats) -> SearchResult:
         try:
             return self._kb.search(embedding, self._blend.k)
         except UsageError as error:  # the query has no direction
             raise self._no_direction(error.found) from error
-
-    def _no_direction(self, found: str | None) -> ModelError:
-        message = "the student's embedding is not a number"
-        return ModelError(message, path=self._student.path, found=f"an embedding with {found}", remedy=_AGAIN)
-
-    def _widened(self, own: Floats) -> Floats:
-        """The student's probabilities over all labels: 0 for labels that it was not trained on."""
-        return np.concatenate([own, np.zeros(self._new, np.float32)]) if self._new else own
-
-    def _broken(self, own: Floats, found: SearchResult | None) -> ReaugkdError:
-        """The error for an answer that is not a distribution, which names the damaged part.
-
-        A bundle that was opened without verification may hold anything, and a hash does not prove that a file is valid.
-        """
-        if found is None or not _is_distribution(own):
-            values = "NaN" if np.isnan(own).any() else f"{own.min():.4g} to {own.max():.4g}, sum {own.sum():.4g}"
-            return ModelError("the student's output is not a distribution", path=self._student.path, found=values)
-        if not np.isfinite(found.similarities).all():
-            return BundleError("a similarity is not a number", path=INDEX_FILE, remedy=_AGAIN)
-        return BundleError("a neighbour's soft label is not a distribution", path=SOFT_LABELS_FILE, remedy=_AGAIN)
 
 
 def mixed(kb: Searchable, student: Floats, found: SearchResult, config: BlendConfig, pinned: bool = True) -> Blended:

@@ -14,7 +14,7 @@ from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distribu
 from ..bundle.onnx_safety import operator_sets, output_names
 from ..decision.blend_config import BlendConfig
 from ..graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
-from .student import PROBABILITIES, StudentSession
+from .model_session import PROBABILITIES, ModelSession
 from .word_ids import Tokens
 
 Floats = NDArray[np.float32]
@@ -45,8 +45,8 @@ class Answered(NamedTuple):
     student_weight: float
 
 
-class RetrievalSession(StudentSession):
-    """A `StudentSession` whose run also finds the nearest rows of a knowledge base; it has no `answer`.
+class RetrievalSession(ModelSession):
+    """A `ModelSession` whose run also finds the nearest rows of a knowledge base.
 
     Args:
         path: the student's model file, for error messages.
@@ -79,7 +79,7 @@ class RetrievalSession(StudentSession):
         own = PROBABILITIES if PROBABILITIES in output_names(model) else None
         opset = operator_sets(model).get("", OLDEST_OPSET)
         graph = retrieval_graph(tables, config, own, classes, opset, single=True)
-        self._open(path, threads, graph.appended_to(model, path.resolve().name), profile, graph.arrays)
+        super().__init__(path, threads, graph.appended_to(model, path.resolve().name), profile, graph.arrays)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._share = config.student_weight
         self._search = [self._own, "embedding", SCALED, ROWS]

@@ -54,8 +54,8 @@ class CutPlaces:
 
 def cut_places(tokenizer: Tokenizer) -> CutPlaces | None:
     """The places at which this tokenizer allows a cut; None if there are none that are proven."""
-    normalizers, splitters = _steps(tokenizer)
-    tokens = _added_tokens(tokenizer)
+    normalizers, splitters = steps(tokenizer)
+    tokens = added_tokens(tokenizer)
     if not all(map(_is_local, normalizers)) or not _splits(splitters) or not _without_spaces(tokens):
         return None
     if not _is_bert(normalizers, splitters) or not all(map(str.isascii, tokens)):
@@ -66,17 +66,17 @@ def cut_places(tokenizer: Tokenizer) -> CutPlaces | None:
 
 def spaces_are_places(tokenizer: Tokenizer) -> bool:
     """Whether every space (U+0020) is an allowed place: the steps are BERT's, and no added token has white space."""
-    return _is_bert(*_steps(tokenizer)) and _without_spaces(_added_tokens(tokenizer))
+    return _is_bert(*steps(tokenizer)) and _without_spaces(added_tokens(tokenizer))
 
 
-def _steps(tokenizer: Tokenizer) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def steps(tokenizer: Tokenizer) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The normalizers and pre-tokenizers, in order."""
     steps = (tokenizer.normalizer, tokenizer.pre_tokenizer)
     normalizers, splitters = (list(_flat(None if one is None else json.loads(one.__getstate__()))) for one in steps)
     return normalizers, splitters
 
 
-def _added_tokens(tokenizer: Tokenizer) -> list[str]:
+def added_tokens(tokenizer: Tokenizer) -> list[str]:
     """The added tokens as written and as normalized."""
     tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     if tokenizer.normalizer is not None:

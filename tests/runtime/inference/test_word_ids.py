@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from support.paths import SHARED
 from support.tokenizer_kinds import (
     PIECES,
+    SPECIAL,
     bare_word_pieces,
     bert,
     byte_level,
@@ -44,7 +46,20 @@ def cased() -> Tokenizer:
     return made
 
 
-@pytest.fixture(scope="module", params=[bert, cased, real])
+def plain() -> Tokenizer:
+    """No added token but BERT's own: words of the vocabulary are looked up."""
+    content = json.loads(word_pieces().to_str())
+    content["added_tokens"] = [one for one in content["added_tokens"] if one["content"] in SPECIAL]
+    return Tokenizer.from_str(json.dumps(content))
+
+
+def plain_cased() -> Tokenizer:
+    made = plain()
+    made.normalizer = normalizers.BertNormalizer(lowercase=False)
+    return made
+
+
+@pytest.fixture(scope="module", params=[bert, cased, plain, plain_cased, real])
 def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(request.param(), tmp_path_factory.mktemp("kind"))
 

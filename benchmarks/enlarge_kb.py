@@ -18,7 +18,7 @@ from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.storage.atomic import atomic_directory, refuse_existing
 from reaugkd.runtime.bundle.bundle import KB_FOLDER, Bundle
 from reaugkd.runtime.bundle.manifest import seal
-from reaugkd.runtime.inference.threads import default_threads
+from reaugkd.runtime.inference.session.threads import default_threads
 
 
 def main(path: Path, rows: int, out: Path) -> None:

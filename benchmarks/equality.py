@@ -21,8 +21,8 @@ from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.data import choose_split, load_dataset
 from reaugkd.runtime.decision.blending import blend_batch, softmax_many
 from reaugkd.runtime.evaluation.typos import add_typos
-from reaugkd.runtime.inference.inputs import Text, checked_input
 from reaugkd.runtime.inference.prediction import Prediction
+from reaugkd.runtime.inference.text.inputs import Text, checked_input
 from reaugkd.runtime.runtime import Runtime
 
 TEXTS = 10_000

@@ -18,7 +18,6 @@ from .editing.store import KnowledgeStore
 from .graph.retrieval import OLDEST_OPSET
 from .inference.golden_check import check_golden
 from .inference.graph_pipeline import GraphPipeline
-from .inference.inputs import checked_input
 from .inference.latency_budget import SEARCHES, Budget, checked_budget, measured_cost
 from .inference.pipeline import AnyPipeline, Pipeline, mixed
 from .inference.retrieval_policy import (
@@ -29,10 +28,11 @@ from .inference.retrieval_policy import (
     has_weight,
     retrieval_policy,
 )
-from .inference.retrieval_session import graph_bytes
-from .inference.sessions import Sessions
-from .inference.threads import checked_threads
-from .inference.tokenizer import TextTokenizer
+from .inference.session.retrieval_session import graph_bytes
+from .inference.session.sessions import Sessions
+from .inference.session.threads import checked_threads
+from .inference.text.inputs import checked_input
+from .inference.text.tokenizer import TextTokenizer
 from .monitoring.statistics import Statistics
 
 MOST_GRAPH_BYTES = 8 * 2**20

@@ -16,12 +16,12 @@ from .bundle.manifest import Manifest
 from .decision.abstention import AbstentionPolicy, policy_for
 from .decision.abstention_goal import Abstain
 from .decision.gating import Gate
-from .inference.inputs import Text
 from .inference.prediction import Prediction
 from .inference.retrieval_policy import RetrievalMode, SearchMethod, checked_mode, checked_search
+from .inference.session.student import StudentSession
 from .inference.streaming import OnError, checked_on_error, of_this_process, one_by_one, side_by_side
-from .inference.student import StudentSession
-from .inference.tokenizer import TextTokenizer
+from .inference.text.inputs import Text
+from .inference.text.tokenizer import TextTokenizer
 from .monitoring.statistics import Stats
 from .opening import Opened, Parts, Settings, checked_bool, checked_settings, kind_of, open_parts
 

@@ -19,8 +19,8 @@ from ...kb.storage.atomic import atomic_write, refuse_existing
 from ...runtime.bundle.bundle import MODEL_FILE, Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from ...runtime.graph.retrieval import Tables
-from ...runtime.inference.retrieval_session import tables_of
-from ...runtime.inference.sessions import read_model
+from ...runtime.inference.session.retrieval_session import tables_of
+from ...runtime.inference.session.sessions import read_model
 from ...runtime.runtime import Runtime
 from .fused_check import FusedAgreement, compare
 from .fused_graph import fused_model

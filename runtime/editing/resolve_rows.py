@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...errors import LabelError, ReaugkdError, UsageError
 from ...kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
 from ...kb.edits.overlay import OverlayKnowledgeBase
-from ..inference.inputs import Text
+from ..inference.text.inputs import Text
 from ..labels import LabelNames
 from .edit import Row
 

@@ -8,9 +8,9 @@ from ...errors import BundleError, ModelError, TextError
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Golden
 from ..decision.blending import Floats, softmax
-from .inputs import checked_input
-from .model_session import ModelSession
-from .tokenizer import TextTokenizer
+from .session.model_session import ModelSession
+from .text.inputs import checked_input
+from .text.tokenizer import TextTokenizer
 
 _ROUNDING = 1e-4
 _LENGTH = 1e-3

@@ -13,13 +13,13 @@ import numpy as np
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest
-from .inputs import Text, checked_input
 from .neighbours import Neighbours
 from .pipeline import ROUNDING, AnyPipeline, Clock, Floats
 from .prediction import Prediction
 from .retrieval_policy import RetrievalPolicy, SearchMethod
-from .retrieval_session import RetrievalSession
-from .tokenizer import TextTokenizer
+from .session.retrieval_session import RetrievalSession
+from .text.inputs import Text, checked_input
+from .text.tokenizer import TextTokenizer
 
 
 class GraphPipeline(AnyPipeline):

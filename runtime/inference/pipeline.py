@@ -20,12 +20,12 @@ from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest
 from ..decision.blend_config import BlendConfig
 from ..decision.blending import Blended, blend, blend_edited
-from .inputs import Text, checked_input
 from .neighbours import NO_NEIGHBOURS, Neighbours
 from .prediction import Prediction, Timings
 from .retrieval_policy import Reason, RetrievalPolicy, SearchMethod
-from .student import StudentAnswer, StudentSession
-from .tokenizer import TextTokenizer
+from .session.student import StudentAnswer, StudentSession
+from .text.inputs import Text, checked_input
+from .text.tokenizer import TextTokenizer
 
 Floats = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight, SquaresWeight
 from reaugkd.runtime.graph.retrieval import Tables, retrieval_graph
-from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
 
 Wide = NDArray[np.float64]
 NDIM = 12

@@ -17,8 +17,8 @@ from reaugkd import BundleError, BundleIntegrityError, Runtime, UsageError
 from reaugkd.kb.index import hnsw
 from reaugkd.kb.searchable import SearchResult
 from reaugkd.runtime.bundle.bundle import MODEL_FILE
-from reaugkd.runtime.inference import sessions
-from reaugkd.runtime.inference.retrieval_session import RetrievalSession
+from reaugkd.runtime.inference.session import sessions
+from reaugkd.runtime.inference.session.retrieval_session import RetrievalSession
 
 ASKED = [str(text) for text in tiny_texts(25, seed=3)]
 

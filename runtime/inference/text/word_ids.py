@@ -2,7 +2,7 @@
 
 BERT's normalizer changes characters by themselves, except that NFD orders combining marks, never over a space. Its
 pre-tokenizer splits at white space, and WordPiece sees one piece at a time. So the ids of a text are those of the parts
-between its spaces, if no added token has white space in it. `tests/runtime/inference/test_word_ids.py` compares them.
+between its spaces, if no added token has white space in it. `test_word_ids.py` compares them with the tokenizer's.
 """
 
 from __future__ import annotations

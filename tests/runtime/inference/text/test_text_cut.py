@@ -15,8 +15,8 @@ from support.tokenizer_kinds import KINDS, PIECES, bert, byte_level, unigram, wo
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from reaugkd import TextError
-from reaugkd.runtime.inference.text_cut import _SPACE, CutPlaces, cut_places
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.text.text_cut import _SPACE, CutPlaces, cut_places
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 
 def deberta() -> Tokenizer:

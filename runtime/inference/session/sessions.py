@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from hashlib import sha256
 
-from ...errors import BundleIntegrityError
-from ...kb.knowledge_base import KnowledgeBase
-from ..bundle.bundle import MODEL_FILE, Bundle
-from ..bundle.onnx_safety import operator_sets, read_onnx_file
-from ..graph.retrieval import OLDEST_OPSET
+from ....errors import BundleIntegrityError
+from ....kb.knowledge_base import KnowledgeBase
+from ...bundle.bundle import MODEL_FILE, Bundle
+from ...bundle.onnx_safety import operator_sets, read_onnx_file
+from ...graph.retrieval import OLDEST_OPSET
 from .model_session import ModelSession
 from .retrieval_session import RetrievalSession
 from .student import StudentSession

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BundleError, UsageError
-from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
-from ..bundle.onnx_safety import operator_sets, output_names
-from ..decision.blend_config import BlendConfig
-from ..graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
+from ....errors import BundleError, UsageError
+from ....kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
+from ...bundle.onnx_safety import operator_sets, output_names
+from ...decision.blend_config import BlendConfig
+from ...graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
+from ..text.word_ids import Tokens
 from .model_session import PROBABILITIES, ModelSession
-from .word_ids import Tokens
 
 Floats = NDArray[np.float32]
 _AGAIN = "Export the bundle again."

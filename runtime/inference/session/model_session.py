@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from ...errors import BundleError, ModelError
-from ..graph.builder import Array
-from ..graph.retrieval import STUDENT
+from ....errors import BundleError, ModelError
+from ...graph.builder import Array
+from ...graph.retrieval import STUDENT
+from ..text.word_ids import Tokens
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
 from .saturation import int8_saturates
-from .word_ids import Tokens
 
 OUTPUTS = ["logits", "embedding"]
 PROBABILITIES = "probabilities"

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.onnx_safety import output_names, read_onnx_file
-from ..graph.retrieval import STUDENT_BEST, student_graph
+from ...bundle.onnx_safety import output_names, read_onnx_file
+from ...graph.retrieval import STUDENT_BEST, student_graph
+from ..text.word_ids import Tokens
 from .model_session import OUTPUTS, PROBABILITIES, ModelSession
-from .word_ids import Tokens
 
 
 class StudentAnswer(NamedTuple):

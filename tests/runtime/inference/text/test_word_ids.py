@@ -25,9 +25,9 @@ from support.tokenizer_kinds import (
 from tokenizers import Tokenizer, normalizers, processors
 
 from reaugkd import TextError
-from reaugkd.runtime.inference import word_ids as module
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
-from reaugkd.runtime.inference.word_ids import word_ids
+from reaugkd.runtime.inference.text import word_ids as module
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.text.word_ids import word_ids
 
 REAL = SHARED / "models/all-MiniLM-L6-v2/tokenizer.json"
 ANY = st.one_of(st.sampled_from(PIECES), st.text(st.characters(exclude_categories=["Cs"]), max_size=8))

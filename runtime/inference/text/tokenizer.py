@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from tokenizers import Encoding, Tokenizer
 
-from ...errors import BundleError, ReaugkdError, TextError
-from ..bundle.tokenizer_safety import check_growth, check_size
+from ....errors import BundleError, ReaugkdError, TextError
+from ...bundle.tokenizer_safety import check_growth, check_size
 from .text_cut import CutPlaces, cut_places
 from .word_ids import Tokens, word_ids
 

@@ -10,7 +10,7 @@ visible characters, if
 
 `cut_places` checks a tokenizer for these; for any other tokenizer a text is never cut. In BERT's steps, a place between
 two marks of punctuation is as good, because each mark is a word; but not before ``_``, which an added token can take
-for a letter. `tests/runtime/inference/test_text_cut.py` compares cut and whole texts of every kind of tokenizer.
+for a letter. `tests/runtime/inference/text/test_text_cut.py` compares cut and whole texts of every kind of tokenizer.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.data import Columns, choose_split, label_indices, load_dataset
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.blending import softmax_many
-from reaugkd.runtime.inference.student import StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.student import StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 from reaugkd.runtime.output.text_table import table
 
 SHARES = (0.7, 0.5, 0.35, 0.25, 0.125)

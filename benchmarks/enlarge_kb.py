@@ -22,7 +22,7 @@ from reaugkd.kb.storage.atomic import atomic_directory, refuse_existing
 from reaugkd.runtime.bundle.bundle import KB_FOLDER, Bundle
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.bundle.manifest import seal
-from reaugkd.runtime.inference.threads import default_threads
+from reaugkd.runtime.inference.session.threads import default_threads
 
 
 def main(path: Path, rows: int, out: Path) -> None:

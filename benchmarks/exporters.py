@@ -29,8 +29,8 @@ from reaugkd.export.onnx.attention_fusion import fuse_attention
 from reaugkd.export.onnx.export import export_float32
 from reaugkd.export.onnx.exporters import Exporter
 from reaugkd.export.onnx.quantization import detect_target, quantize
-from reaugkd.runtime.inference.student import StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.student import StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 LABELS = [f"label {number}" for number in range(77)]
 MAX_LENGTH, ROUNDS, LARGEST_DIFFERENCE, SLOWER = 128, 300, 1e-4, 1.02

@@ -25,8 +25,8 @@ from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.decision.blending import interpolate, softmax_many
-from reaugkd.runtime.inference.student import StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.student import StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 from reaugkd.runtime.output.text_table import table
 
 DIMENSIONS = (8, 16, 32, 64, 128)

@@ -16,7 +16,7 @@ import click
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
 
 SHAPES = ("384x1536", "1536x384", "384x1152", "384x384")
 KERNELS = ("float32", "s8", "s8 exact", "blocks of 128", "blocks of 256")

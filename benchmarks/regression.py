@@ -43,7 +43,7 @@ from reaugkd.runtime.data import load_dataset
 from reaugkd.runtime.inference.pipeline import Pipeline
 from reaugkd.runtime.inference.prediction import Prediction
 from reaugkd.runtime.inference.retrieval_policy import RetrievalPolicy
-from reaugkd.runtime.inference.threads import default_threads
+from reaugkd.runtime.inference.session.threads import default_threads
 from reaugkd.runtime.output.progress import ProgressLine
 from reaugkd.runtime.output.text_table import table
 from reaugkd.runtime.runtime import Runtime

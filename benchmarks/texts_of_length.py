@@ -9,7 +9,7 @@ import sys
 
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.data import choose_split, load_dataset
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 
 def main(path: str, data: str, fewest: int, most: int) -> None:

@@ -110,8 +110,8 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
 )
 @click.option(
     "--weight",
-    type=click.Choice(["auto", "constant", "buckets", "logistic"]),
-    help="Form of the student's weight: constant, buckets (four values by top similarity), logistic (of three "
+    type=click.Choice(["auto", "constant", "buckets", "squares"]),
+    help="Form of the student's weight: constant, buckets (four values by top similarity), squares (of three "
     "features), or auto (by cross-validation).  [default: the recipe's]",
 )
 @click.option(

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ..runtime.inference.onnxruntime_setup import silence_telemetry
+from ..runtime.inference.session.onnxruntime_setup import silence_telemetry
 
 silence_telemetry()  # before optimum imports onnxruntime

@@ -15,7 +15,7 @@ KeyMethod = Literal["supcon", "pca"]
 Query = Literal["layers", "distilled"]
 Keys = Literal["student", "teacher", "both"]
 LabelSource = Literal["teacher", "cross_fitted"]
-Weighting = Literal["auto", "constant", "buckets", "logistic"]  # the forms of tuning/mixture_weight.py
+Weighting = Literal["auto", "constant", "buckets", "squares"]  # the forms of tuning/mixture_weight.py
 
 
 def require(condition: bool, name: str, found: Any, expected: str) -> None:
@@ -196,7 +196,7 @@ class RetrievalRecipe:
         folds: number of teachers to fit for ``cross_fitted``.
         label_temperatures: temperatures of the soft labels that the tuner tries.
         gold_shares: shares of the gold label in the soft labels that the tuner tries.
-        weight: form of the mixture weight: ``constant``; ``buckets`` or ``logistic``, functions of the text
+        weight: form of the mixture weight: ``constant``; ``buckets`` or ``squares``, functions of the text
             (`mixture_weight`); or ``auto``, chosen by cross-validation on the held-out rows.
         one_se_rule: retrieve only if cross-validation on the held-out rows shows a gain; otherwise the student answers
             alone.

@@ -85,6 +85,8 @@ def _replace_nested(target: _T, path: list[str], value: Any) -> _T:
 
 _OLD_KEYS = {"retrieval.cautious": "one_se_rule"}
 """Keys of version 0.1.0, which its finished runs have in run.json."""
+_OLD_VALUES = {("retrieval.weight", "logistic"): "squares"}
+"""The same for values."""
 
 
 def _build(kind: type[_T], table: Mapping[str, Any], where: str) -> _T:
@@ -99,6 +101,8 @@ def _build(kind: type[_T], table: Mapping[str, Any], where: str) -> _T:
                 expected=f"one of {', '.join(sorted(known))}",
                 remedy="Correct the key.",
             )
+        if isinstance(value, str):
+            value = _OLD_VALUES.get((where + name, value), value)
         values[name] = _convert(hints[name], value, where + name)
     # Missing fields take the defaults of this dataclass, not those of the field in its parent.
     return kind(**values)

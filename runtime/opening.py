@@ -15,11 +15,11 @@ from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey, read_public_key
 from .bundle.bundle import Bundle
 from .editing.store import KnowledgeStore
+from .graph.retrieval import OLDEST_OPSET
 from .inference.golden_check import check_golden
 from .inference.graph_pipeline import GraphPipeline
-from .inference.inputs import checked_input
 from .inference.latency_budget import SEARCHES, Budget, checked_budget, measured_cost
-from .inference.pipeline import Pipeline, mixed
+from .inference.pipeline import AnyPipeline, Pipeline, mixed
 from .inference.retrieval_policy import (
     RetrievalMode,
     SearchMethod,
@@ -28,10 +28,11 @@ from .inference.retrieval_policy import (
     has_weight,
     retrieval_policy,
 )
-from .inference.retrieval_session import graph_bytes
-from .inference.sessions import Sessions
-from .inference.threads import checked_threads
-from .inference.tokenizer import TextTokenizer
+from .inference.session.retrieval_session import graph_bytes
+from .inference.session.sessions import Sessions
+from .inference.session.threads import checked_threads
+from .inference.text.inputs import checked_input
+from .inference.text.tokenizer import TextTokenizer
 from .monitoring.statistics import Statistics
 
 MOST_GRAPH_BYTES = 8 * 2**20
@@ -118,9 +119,9 @@ class Opened:
         if budget is None and settings.budget_ms is not None:
             budget = Budget(settings.budget_ms, _search_cost(parts, self.view.kb, settings.threads))
         self.budget = budget
-        self._pipelines: dict[tuple[bool, int], Pipeline] = {}
+        self._pipelines: dict[tuple[bool, int], AnyPipeline] = {}
 
-    def pipeline(self, judging: bool, threads: int) -> Pipeline:
+    def pipeline(self, judging: bool, threads: int) -> AnyPipeline:
         """The pipeline that answers texts.
 
         Args:
@@ -152,7 +153,7 @@ class Opened:
         """Whether answers for abstention have neighbours."""
         return self._settings.retrieval != "never" and len(self.view.kb) > 0
 
-    def _built(self, judging: bool, threads: int) -> Pipeline:
+    def _built(self, judging: bool, threads: int) -> AnyPipeline:
         settings, parts, view = self._settings, self.parts, self.view
         manifest, kb = parts.bundle.manifest, view.kb
         # The gate was certified for the exported knowledge base. It would hide edits of texts that the student is sure
@@ -161,7 +162,15 @@ class Opened:
         policy = retrieval_policy(settings.retrieval, len(kb), gate, self.budget, weighs)
         if policy.off is None and uses_graph(settings, parts, kb, judging):
             session = parts.sessions.retrieval(base_of(kb), threads)
-            return GraphPipeline(manifest, parts.tokenizer, session, kb, view.labels)
+            if session is not None:
+                return GraphPipeline(manifest, parts.tokenizer, session, kb, view.labels)
+            if settings.search == "graph":
+                raise BundleError(
+                    'search "graph" needs a model of newer ONNX operators',
+                    path=parts.bundle.model_path,
+                    expected=f"opset {OLDEST_OPSET} or later",
+                    remedy='Use search "usearch", or export the bundle again.',
+                )
         if policy.off is None:
             base_of(kb).index.load()
         student = parts.sessions.student(threads)
@@ -228,7 +237,7 @@ def open_parts(settings: Settings) -> Parts:
     sessions = Sessions(bundle, settings.verify)
     parts = Parts(bundle, tokenizer, sessions, store, os.getpid())
     Opened(settings, parts, _NO_LIMIT).pipeline(False, settings.threads)  # opens the session that it needs
-    unit = check_golden(bundle, tokenizer, sessions.any(settings.threads))
+    unit = check_golden(bundle, tokenizer, sessions.encoder(settings.threads))
     bundle.check_links()
     if not unit:
         parts = replace(parts, unit=False)

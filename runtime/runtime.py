@@ -16,12 +16,12 @@ from .bundle.manifest import Manifest
 from .decision.abstention import AbstentionPolicy, policy_for
 from .decision.abstention_goal import Abstain
 from .decision.gating import Gate
-from .inference.inputs import Text
 from .inference.prediction import Prediction
 from .inference.retrieval_policy import RetrievalMode, SearchMethod, checked_mode, checked_search
+from .inference.session.student import StudentSession
 from .inference.streaming import OnError, checked_on_error, of_this_process, one_by_one, side_by_side
-from .inference.student import StudentSession
-from .inference.tokenizer import TextTokenizer
+from .inference.text.inputs import Text
+from .inference.text.tokenizer import TextTokenizer
 from .monitoring.statistics import Stats
 from .opening import Opened, Parts, Settings, checked_bool, checked_settings, kind_of, open_parts
 
@@ -75,7 +75,8 @@ class Runtime:
             retrieval: ``"always"`` blends the neighbours into every answer; ``"gated"`` retrieves only if the student
                 is not sure, which saves most searches and costs at most the accuracy that the manifest's gate
                 certifies; ``"never"`` answers with the student alone.
-            verify: check the SHA-256 of every file; without it, only existence, sizes and structure are checked.
+            verify: check the SHA-256 of every file; without it, only existence, sizes and structure are checked, and a
+                model that is replaced while the runtime is open is used at the next compaction.
             budget_ms: latency budget of a text in milliseconds. If a search would exceed it, the student answers alone
                 (``Prediction.reason`` is ``"budget"``), so two calls with one text may differ. None: no limit.
             require_signature: the public key (a path, or PEM as bytes) that the bundle must be signed with (`reaugkd
@@ -83,7 +84,8 @@ class Runtime:
             follow_links: follow links that lead out of the folder, as in the cache of Hugging Face's hub, if you trust
                 the places that they lead to. Links that stay inside the folder are always followed.
             search: ``"graph"`` searches in the run of the model, ``"usearch"`` after it; ``"auto"`` takes ``"graph"``
-                for few rows or with lists, unless a gate or budget decides after the run whether to search.
+                for few rows or with lists, unless a gate or budget decides after the run whether to search, or the
+                model's ONNX operators are too old (below opset 13).
 
         Raises:
             BundleIntegrityError: a file is missing, truncated or altered; or the required signature is missing,
@@ -146,7 +148,7 @@ class Runtime:
         from .editing.editor import KnowledgeEditor  # here: its imports take 15 ms, and most runtimes only answer
 
         parts = self._current().parts
-        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.any(self._settings.threads))
+        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.encoder(self._settings.threads))
 
     @property
     def student(self) -> StudentSession:

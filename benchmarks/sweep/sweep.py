@@ -30,11 +30,11 @@ from reaugkd.runtime.benchmark.interleaved import TEXTS_PER_PASS, choose_inputs
 from reaugkd.runtime.benchmark.latency import Clock, Overhead, Quantiles, interleave, median_ratio_interval, visits
 from reaugkd.runtime.evaluation.bootstrap import Interval
 from reaugkd.runtime.evaluation.metrics import Floats
-from reaugkd.runtime.inference.inputs import Text, checked_input
 from reaugkd.runtime.inference.pipeline import Pipeline
 from reaugkd.runtime.inference.prediction import Prediction
 from reaugkd.runtime.inference.retrieval_policy import RetrievalPolicy
-from reaugkd.runtime.inference.threads import checked_threads
+from reaugkd.runtime.inference.session.threads import checked_threads
+from reaugkd.runtime.inference.text.inputs import Text, checked_input
 from reaugkd.runtime.runtime import Runtime
 
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], object]]]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from reaugkd.errors import UsageError
-from reaugkd.runtime.inference.inputs import Text
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.text.inputs import Text
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 LENGTHS = (8, 16, 32, 64, 128)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reaugkd.runtime.benchmark.latency import Clock
-from reaugkd.runtime.inference.inputs import Text
 from reaugkd.runtime.inference.pipeline import Pipeline
 from reaugkd.runtime.inference.prediction import Prediction
 from reaugkd.runtime.inference.streaming import one_by_one, side_by_side
+from reaugkd.runtime.inference.text.inputs import Text
 
 
 @dataclass(frozen=True)

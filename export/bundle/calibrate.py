@@ -21,8 +21,8 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.data import Split, label_indices
-from ...runtime.inference.student import StudentSession
-from ...runtime.inference.tokenizer import TextTokenizer
+from ...runtime.inference.session.student import StudentSession
+from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..tuning.abstention import LEAST_ROWS, abstention_of
 from ..tuning.groups import related_inputs
 from .student import ask

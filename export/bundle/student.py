@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.data import Split
-from ...runtime.inference.student import StudentSession
-from ...runtime.inference.tokenizer import TextTokenizer
+from ...runtime.inference.session.student import StudentSession
+from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..modeling.progress import progress
 from ..modeling.tokens import token_rows
 from ..onnx.attention_fusion import fuse_attention

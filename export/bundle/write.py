@@ -18,8 +18,8 @@ from ...runtime.bundle.manifest import Golden, Manifest, seal
 from ...runtime.data import Split, label_indices
 from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
-from ...runtime.inference.student import StudentSession
-from ...runtime.inference.tokenizer import TextTokenizer
+from ...runtime.inference.session.student import StudentSession
+from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..onnx.exporters import Exporter
 from ..onnx.probabilities_output import add_probabilities
 from ..onnx.quality import Floors, QualityReport, compare

@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from ...errors import ModelError
 from ...kb.storage.atomic import atomic_write
 from ...runtime.data import Split
-from ...runtime.inference.tokenizer import TextTokenizer
+from ...runtime.inference.text.tokenizer import TextTokenizer
 from .checkpoint import file_of, load_config, transformer_of
 from .encoder import padding_id, takes_token_types
 from .seeds import mix_seed

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from ...errors import ModelError
-from ...runtime.inference.onnxruntime_setup import import_onnxruntime
+from ...runtime.inference.session.onnxruntime_setup import import_onnxruntime
 from ..modeling.encoder import EncoderClassifier
 from .exporters import OUTPUTS, Exporter, write_graph
 

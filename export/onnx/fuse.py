@@ -18,9 +18,9 @@ from ...kb.knowledge_base import KnowledgeBase
 from ...kb.storage.atomic import atomic_write, refuse_existing
 from ...runtime.bundle.bundle import MODEL_FILE, Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest
-from ...runtime.bundle.onnx_safety import read_onnx_file
 from ...runtime.graph.retrieval import Tables
-from ...runtime.inference.retrieval_session import tables_of
+from ...runtime.inference.session.retrieval_session import tables_of
+from ...runtime.inference.session.sessions import read_model
 from ...runtime.runtime import Runtime
 from .fused_check import FusedAgreement, compare
 from .fused_graph import fused_model
@@ -71,7 +71,7 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
         kb = runtime.knowledge_base
         assert isinstance(kb, KnowledgeBase)  # edits were refused above
         knowledge = _tables(bundle, kb, max_rows)
-        manifest, student = runtime.manifest, read_onnx_file(bundle / MODEL_FILE)
+        manifest, student = runtime.manifest, read_model(Bundle(bundle.absolute(), runtime.manifest))
         # The file's session may lack the option that makes products of integers exact without VNNI.
         integer = manifest.quantization.get("target") != "avx2"
         model = fused_model(student, knowledge, manifest.blend, manifest.labels, _metadata(bundle, manifest), integer)

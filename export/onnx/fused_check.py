@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ...errors import ModelError
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.decision.mixture_weight import LogisticWeight, SquaresWeight
-from ...runtime.inference.inputs import Text, checked_input
 from ...runtime.inference.prediction import Prediction
-from ...runtime.inference.student import StudentSession
+from ...runtime.inference.session.student import StudentSession
+from ...runtime.inference.text.inputs import Text, checked_input
 from ...runtime.runtime import Runtime
 
 CHECKED_ROWS = 32

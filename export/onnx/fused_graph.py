@@ -26,7 +26,7 @@ from ...runtime.graph.retrieval import (
     Tables,
     retrieval_graph,
 )
-from ...runtime.inference.student import PROBABILITIES
+from ...runtime.inference.session.model_session import PROBABILITIES
 
 METADATA_PREFIX = "reaugkd."
 

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...kb.storage.atomic import atomic_write
-from ...runtime.inference.student import PROBABILITIES
+from ...runtime.inference.session.model_session import PROBABILITIES
 
 _INVERSE, _SCALED = "reaugkd_inverse_temperature", "reaugkd_scaled_logits"
 

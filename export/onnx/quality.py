@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ...errors import QualityError
 from ...kb.knowledge_base import KnowledgeBase
-from ...runtime.inference.student import StudentSession
-from ...runtime.inference.tokenizer import TextTokenizer
+from ...runtime.inference.session.student import StudentSession
+from ...runtime.inference.text.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)

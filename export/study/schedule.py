@@ -25,7 +25,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from ...errors import ReaugkdError, one_line, shorten
-from ...runtime.inference.threads import default_threads
+from ...runtime.inference.session.threads import default_threads
 from ...runtime.output.progress import duration
 from .fingerprints import CELL_FORMAT
 from .plan import Cell, Plan

@@ -16,7 +16,7 @@ from ...kb.soft_labels import LABEL_LOSS, SoftLabels
 from ...kb.texts import TextDigests
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.decision.blending import blend_batch, softmax_many
-from ...runtime.inference.threads import default_threads
+from ...runtime.inference.session.threads import default_threads
 from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
 from ..types import Floats

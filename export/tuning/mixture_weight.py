@@ -5,7 +5,7 @@ neighbours' probability of its gold label, is convex in the weight w. Three form
 
     constant    one w for all texts
     buckets     a w for each quarter of the rows by top similarity, shrunk towards the constant
-    logistic    w = sigmoid(logit(constant) + b + sum_j a_j z_j) of three standardised features, shrunk likewise
+    squares     w = sigmoid(logit(constant) + b + sum_j a_j z_j) of three standardised features, shrunk likewise
 
 A more complex form is used only if it is better in cross-validation. The retrieval settings (k, tau, temperatures) are
 chosen before, with a constant weight.
@@ -27,11 +27,11 @@ from ...runtime.decision.mixture_weight import BucketWeight, SquaresWeight, feat
 from ..types import Floats
 from .groups import grouped_folds, mean_and_error
 
-Kind = Literal["constant", "buckets", "logistic"]
+Kind = Literal["constant", "buckets", "squares"]
 
 FittedFunction: TypeAlias = BucketWeight | SquaresWeight
 
-KINDS: tuple[Kind, ...] = ("constant", "buckets", "logistic")
+KINDS: tuple[Kind, ...] = ("constant", "buckets", "squares")
 """The forms, the simplest first."""
 
 FEWEST_ROWS = 50
@@ -256,7 +256,7 @@ def _cross_validated(rows: _Rows, folds: NDArray[np.int64], kinds: Sequence[Kind
 def _fit(rows: _Rows, kind: Kind, constant: float) -> FittedFunction | None:
     if kind == "buckets":
         return fit_buckets(rows.student, rows.retrieved, rows.features[:, 0], constant)
-    if kind == "logistic":
+    if kind == "squares":
         return fit_logistic(rows.student, rows.retrieved, rows.features, constant)
     return None
 

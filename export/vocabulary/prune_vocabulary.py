@@ -17,7 +17,7 @@ import click
 from ...errors import ModelError, QualityError, shorten
 from ...runtime.data import Split, label_indices
 from ...runtime.evaluation.typos import add_typos
-from ...runtime.inference.tokenizer import TextTokenizer
+from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.tokens import token_rows
 from ..modeling.training_loop import outputs_of

@@ -15,8 +15,8 @@ from typing import Any
 from ...errors import UsageError
 from ...kb.storage.ed25519 import PublicKey
 from ..bundle.bundle import Bundle
-from ..inference.inputs import Text
 from ..inference.retrieval_policy import SearchMethod
+from ..inference.text.inputs import Text
 from ..runtime import Runtime
 from .cold_start import Process, bundle_bytes, measure_processes
 from .environment import host_facts

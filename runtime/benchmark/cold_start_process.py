@@ -41,7 +41,7 @@ def memory() -> dict[str, int | None]:
 def _runtime(request: dict[str, Any], start: int) -> dict[str, float]:
     """Measure the runtime: open the bundle, and predict ``texts``, the first of them timed."""
     from ...kb.storage.ed25519 import PublicKey
-    from ..inference.onnxruntime_setup import import_onnxruntime
+    from ..inference.session.onnxruntime_setup import import_onnxruntime
     from ..runtime import Runtime
 
     import_onnxruntime()  # the runtime imports it when it opens a bundle; here it counts as an import
@@ -68,7 +68,7 @@ def _session(request: dict[str, Any], start: int) -> dict[str, float]:
     """Measure ONNX Runtime alone, with token ids as ``feeds``."""
     import numpy as np
 
-    from ..inference.onnxruntime_setup import import_onnxruntime
+    from ..inference.session.onnxruntime_setup import import_onnxruntime
 
     onnxruntime = import_onnxruntime()
     imported = perf_counter_ns()

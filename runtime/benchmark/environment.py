@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..inference.threads import default_threads
+from ..inference.session.threads import default_threads
 
 LIBRARIES = ("reaugkd", "numpy", "onnxruntime", "tokenizers", "usearch")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..bundle.onnx_safety import read_onnx_file
 from ..graph.retrieval import PREFIX, SEARCH_NODES
-from ..inference.retrieval_session import RetrievalSession
+from ..inference.session.retrieval_session import RetrievalSession
 from ..opening import base_of
 from ..runtime import Runtime
 

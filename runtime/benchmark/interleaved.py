@@ -18,9 +18,9 @@ import numpy as np
 from ...errors import UsageError
 from ...kb.index.usearch_import import available
 from ..evaluation.metrics import Floats
-from ..inference.inputs import Text, checked_input
 from ..inference.prediction import Prediction
-from ..inference.student import OUTPUTS
+from ..inference.session.model_session import OUTPUTS
+from ..inference.text.inputs import Text, checked_input
 from ..runtime import Runtime
 from .latency import Clock, Task, interleave, visits
 

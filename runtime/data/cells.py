@@ -7,7 +7,7 @@ import re
 from decimal import Decimal
 
 from ...errors import LabelError, TextError
-from ..inference.inputs import MAX_TEXT_CHARS
+from ..inference.text.inputs import MAX_TEXT_CHARS
 
 # What pandas and numpy can write for a missing value.
 _MISSING_WORDS = frozenset({"nan", "NaN", "NAN", "<NA>"})

@@ -14,7 +14,7 @@ from ...errors import ReaugkdError, UsageError
 from ...kb.edits.change import Change, Labelling, checked_labelling
 from ...kb.edits.journal import Entry
 from ...kb.storage.ed25519 import PrivateKey, read_private_key
-from ..inference.inputs import Text
+from ..inference.text.inputs import Text
 from .preview import Preview
 
 WAIT = 10.0

@@ -19,9 +19,9 @@ from ...errors import EditRefusedError, ReaugkdError, UsageError
 from ...kb.edits.change import Change
 from ...kb.edits.journal import Entry
 from ...kb.edits.overlay import OverlayKnowledgeBase
-from ..inference.inputs import Text, checked_input
-from ..inference.student import StudentSession
-from ..inference.tokenizer import TextTokenizer
+from ..inference.session.model_session import ModelSession
+from ..inference.text.inputs import Text, checked_input
+from ..inference.text.tokenizer import TextTokenizer
 from ..labels import LabelNames
 from .diff import Difference, differences
 from .edit import (
@@ -71,7 +71,7 @@ class KnowledgeEditor:
         student: the student of the bundle; it computes keys.
     """
 
-    def __init__(self, store: KnowledgeStore, tokenizer: TextTokenizer, student: StudentSession) -> None:
+    def __init__(self, store: KnowledgeStore, tokenizer: TextTokenizer, student: ModelSession) -> None:
         self._store, self._tokenizer, self._student = store, tokenizer, student
 
     def add(

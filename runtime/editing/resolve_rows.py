@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...errors import LabelError, ReaugkdError, UsageError
 from ...kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
 from ...kb.edits.overlay import OverlayKnowledgeBase
-from ..inference.inputs import Text
+from ..inference.text.inputs import Text
 from ..labels import LabelNames
 from .edit import Row
 
@@ -59,7 +59,7 @@ class ChangeBuilder:
 
         Raises:
             UsageError: the change gives the row another labelling too.
-        """  # noqa: DOC501
+        """
         row_id, old = kb.id(row), kb.labelling(row)
         if not self._first(row_id, labelling):
             return
@@ -84,7 +84,7 @@ class ChangeBuilder:
 
         Raises:
             UsageError: the change gives the text's row another labelling too.
-        """  # noqa: DOC501
+        """
         same = rows_with(kb, text)
         near, cosines = kb.search(key, _CANDIDATES)
         found = {int(row) for row, cosine in zip(near, cosines, strict=True) if cosine >= _SAME_TEXT}

@@ -16,7 +16,7 @@ from random import Random
 from typing import TypeVar
 
 from ...errors import UsageError
-from ..inference.inputs import MAX_TEXT_CHARS, Text
+from ..inference.text.inputs import MAX_TEXT_CHARS, Text
 
 RATE = 0.25
 """Share of the words of at least ``MIN_LETTERS`` letters that get an error."""

@@ -84,7 +84,7 @@ def add_list_search(
         k: number of neighbours, at most n.
         tau: what the similarities are divided by.
         saturates: whether products of unsigned and signed integers overflow on this processor
-            (`runtime.inference.saturation`). The keys are then unsigned, around a zero point, which is slower.
+            (`runtime.inference.session.saturation`). The keys are then unsigned, around a zero point, which is slower.
 
     Returns:
         The names of the similarities, divided by tau, float32 [1, k], best first, and the rows, int64 [1, k].

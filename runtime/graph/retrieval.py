@@ -72,6 +72,7 @@ def retrieval_graph(
     opset: int,
     integer: bool = True,
     saturates: bool = False,
+    single: bool = False,
 ) -> Graph:
     """The nodes after a student with the outputs ``logits`` [b, c] and ``embedding`` [b, d].
 
@@ -84,6 +85,7 @@ def retrieval_graph(
         integer: whether int8 keys are multiplied as integers. It is three times as fast as in float32, and exact only
             if the processor has VNNI, or the session has ``session.x64quantprecision``.
         saturates: same as `list_search.add_list_search`.
+        single: whether b is 1, which saves a node; with lists it always is.
     """
     graph, k = Graph(PREFIX, opset), min(config.k, len(tables.keys))
     graph.part = SEARCH_NODES.removeprefix(PREFIX)
@@ -98,7 +100,7 @@ def retrieval_graph(
     if own is None:
         own = add_probabilities(graph, config.student_temperature, classes)
     if tables.num_labels == classes:
-        _blend(graph, tables, config, own, k)
+        _blend(graph, tables, config, own, k, single or tables.lists is not None)
     return graph
 
 
@@ -140,7 +142,7 @@ def _similarities(graph: Graph, keys: Array, tau: float, integer: bool) -> str:
     return graph.add("MatMul", "embedding", wide)
 
 
-def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str, k: int) -> None:
+def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str, k: int, single: bool) -> None:
     classes = tables.num_labels
     weights = graph.add("Softmax", SCALED, out="neighbour_weights", axis=-1)
     axis = graph.constant("axis", np.array([1]))
@@ -148,7 +150,7 @@ def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str, k: int) 
         theirs = graph.add("Gather", _soft_labels(graph, tables), ROWS, axis=0)
     else:
         weights, theirs = _labels_of_rows(graph, tables, weights, k)
-    mixed = graph.add("MatMul", graph.add("Unsqueeze", weights, axis), theirs)
+    mixed = graph.add("MatMul", weights if single else graph.add("Unsqueeze", weights, axis), theirs)
     retrieved = graph.add("Squeeze", mixed, axis, out="retrieval_probabilities")
     graph.output(retrieved, FLOAT, [_BATCH, classes])
     if config.weight is None:

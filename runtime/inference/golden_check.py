@@ -8,16 +8,16 @@ from ...errors import BundleError, ModelError, TextError
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Golden
 from ..decision.blending import Floats, softmax
-from .inputs import checked_input
-from .student import StudentSession
-from .tokenizer import TextTokenizer
+from .session.model_session import ModelSession
+from .text.inputs import checked_input
+from .text.tokenizer import TextTokenizer
 
 _ROUNDING = 1e-4
 _LENGTH = 1e-3
 _AGAIN = "Export the bundle again."
 
 
-def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSession) -> bool:
+def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: ModelSession) -> bool:
     """Run the golden texts and compare the outputs with those in the manifest.
 
     Returns whether all embeddings have length 1, as a search in the graph needs it.
@@ -31,20 +31,20 @@ def check_golden(bundle: Bundle, tokenizer: TextTokenizer, student: StudentSessi
     manifest, lengths = bundle.manifest, []
     for golden in manifest.golden:
         try:
-            encoding = tokenizer.encode(*checked_input(golden.text, manifest.text_pair))
+            tokens = tokenizer.tokens(*checked_input(golden.text, manifest.text_pair))
         except TextError as error:
             raise BundleError("a golden text is unusable", path=bundle.path, found=str(error)) from error
-        if tuple(encoding.ids) != golden.token_ids:
+        if tuple(tokens.ids) != golden.token_ids:
             raise BundleError(
                 "a golden text gets other tokens than at export",
                 path=bundle.tokenizer_path,
-                found=encoding.ids,
+                found=list(tokens.ids),
                 expected=str(list(golden.token_ids)),
                 remedy="Install the tokenizers version in the manifest, or export the bundle again.",
             )
         temperature = manifest.blend.student_temperature
         try:
-            logits, embedding, probabilities = student.everything(encoding)
+            logits, embedding, probabilities = student.everything(tokens)
         except ModelError as error:
             message = "the student cannot run a golden text"
             raise BundleError(message, path=bundle.model_path, found=error.found, remedy=_AGAIN) from error

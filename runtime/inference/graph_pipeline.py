@@ -13,17 +13,17 @@ import numpy as np
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest
-from .inputs import Text, checked_input
 from .neighbours import Neighbours
-from .pipeline import ROUNDING, Clock, Floats, Pipeline
+from .pipeline import ROUNDING, AnyPipeline, Clock, Floats
 from .prediction import Prediction
 from .retrieval_policy import RetrievalPolicy, SearchMethod
-from .retrieval_session import RetrievalSession
-from .tokenizer import TextTokenizer
+from .session.retrieval_session import RetrievalSession
+from .text.inputs import Text, checked_input
+from .text.tokenizer import TextTokenizer
 
 
-class GraphPipeline(Pipeline):
-    """A `Pipeline` that searches for every text, in the run of the model.
+class GraphPipeline(AnyPipeline):
+    """A pipeline that searches for every text, in the run of the model.
 
     Args:
         manifest: the bundle's manifest.
@@ -41,7 +41,7 @@ class GraphPipeline(Pipeline):
         kb: Searchable,
         labels: tuple[str, ...],
     ) -> None:
-        super().__init__(manifest, tokenizer, session, kb, RetrievalPolicy(), labels)
+        super().__init__(manifest, tokenizer, session.path, kb, RetrievalPolicy(), labels)
         self._session, self._tau = session, np.float32(manifest.blend.tau)
         self._blends = session.blends and isinstance(kb, KnowledgeBase)
 
@@ -51,18 +51,18 @@ class GraphPipeline(Pipeline):
         return "graph"
 
     def answer(self, text: Text) -> Prediction:
-        """Answer one text; same as `Pipeline.answer`."""
+        """Answer one text; same as `AnyPipeline.answer`."""
         began = perf_counter_ns()
-        encoding = self._tokenizer.encode(*checked_input(text, self._pair))
+        tokens = self._tokenizer.tokens(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()
         if not self._blends:
-            own, embedding, scaled, rows = self._session.find(encoding)
+            own, embedding, scaled, rows = self._session.find(tokens)
             ran = perf_counter_ns()
             self._check(embedding)
             nearest = self._kb.merge_edits(SearchResult(rows, scaled * self._tau), embedding, self._blend.k)
             clock = Clock(began, tokenized, ran, perf_counter_ns())
-            return self._blended(own, nearest, clock, self._tokenizer.truncated(encoding))
-        answer = self._session.blend(encoding)
+            return self._blended(own, nearest, clock, tokens.truncated)
+        answer = self._session.blend(tokens)
         ran = perf_counter_ns()
         own, embedding, scaled, rows = answer.found
         self._check(embedding)
@@ -86,7 +86,7 @@ class GraphPipeline(Pipeline):
             neighbours=Neighbours(self._kb, found, self._blend.tau, self._labels),
             nearest=scaled.item(0) * float(tau),
             set_thresholds=self._with_neighbours,
-            truncated=self._tokenizer.truncated(encoding),
+            truncated=tokens.truncated,
         )
 
     def _check(self, embedding: Floats) -> None:

@@ -6,6 +6,8 @@ base is too large to compare a text with every row, or a policy decides after th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from pathlib import Path
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -18,12 +20,12 @@ from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest
 from ..decision.blend_config import BlendConfig
 from ..decision.blending import Blended, blend, blend_edited
-from .inputs import Text, checked_input
 from .neighbours import NO_NEIGHBOURS, Neighbours
 from .prediction import Prediction, Timings
 from .retrieval_policy import Reason, RetrievalPolicy, SearchMethod
-from .student import StudentAnswer, StudentSession
-from .tokenizer import TextTokenizer
+from .session.student import StudentAnswer, StudentSession
+from .text.inputs import Text, checked_input
+from .text.tokenizer import TextTokenizer
 
 Floats = NDArray[np.float32]
 
@@ -51,13 +53,13 @@ class Clock(NamedTuple):
         )
 
 
-class Pipeline:
+class AnyPipeline(ABC):
     """Answers texts with the parts of one bundle.
 
     Args:
         manifest: the bundle's manifest.
         tokenizer: the bundle's tokenizer.
-        student: the session to run.
+        path: the model file, for error messages.
         kb: the knowledge base in its current state.
         policy: decides for each text whether to search.
         labels: names of all labels, first those that the student was trained on; None for the manifest's.
@@ -67,7 +69,7 @@ class Pipeline:
         self,
         manifest: Manifest,
         tokenizer: TextTokenizer,
-        student: StudentSession,
+        path: Path,
         kb: Searchable,
         policy: RetrievalPolicy,
         labels: tuple[str, ...] | None = None,
@@ -75,17 +77,18 @@ class Pipeline:
         self._labels = manifest.labels if labels is None else labels
         self._pair, self._blend = manifest.text_pair, manifest.blend
         self._new = len(self._labels) - len(manifest.labels)
-        self._tokenizer, self._student, self._kb, self.policy = tokenizer, student, kb, policy
+        self._tokenizer, self._path, self._kb, self.policy = tokenizer, path, kb, policy
         self._with_neighbours = self._alone = None
         if manifest.abstention is not None and not self._new:  # the sets were fitted for the manifest's labels
             gated = policy.threshold is not None
             self._with_neighbours, self._alone = manifest.abstention.set_thresholds(gated)
 
     @property
+    @abstractmethod
     def search(self) -> SearchMethod | None:
         """How it searches; None if it never does."""
-        return "usearch" if self.policy.off is None else None
 
+    @abstractmethod
     def answer(self, text: Text) -> Prediction:
         """Answer one text.
 
@@ -97,49 +100,6 @@ class Pipeline:
             ModelError: the student cannot run, or its output is not a distribution.
             BundleError: the tokenizer fails on the text, or the keys or soft labels that were found are damaged.
         """
-        began = perf_counter_ns()
-        encoding = self._tokenizer.encode(*checked_input(text, self._pair))
-        tokenized = perf_counter_ns()
-        student = self._student.answer(encoding)
-        ran = perf_counter_ns()
-        truncated = self._tokenizer.truncated(encoding)
-        reason = self.policy.reason_to_skip(student.top, ran - began)
-        if reason is not None:
-            answer = self._unblended(student, reason, Clock(began, tokenized, ran, ran), truncated)
-            self.policy.learn(None)
-            return answer
-        found = self._search(student.embedding)
-        clock = Clock(began, tokenized, ran, perf_counter_ns())
-        answer = self._blended(student.probabilities, found, clock, truncated)
-        self.policy.learn(perf_counter_ns() - ran)
-        return answer
-
-    def _unblended(self, student: StudentAnswer, reason: Reason, clock: Clock, truncated: bool) -> Prediction:
-        """The answer of the student alone.
-
-        Raises:
-            ModelError: its output is not a distribution.
-        """
-        if not 0.0 < student.top < 1.0 + ROUNDING:  # false for NaN; the golden texts checked that they sum to 1
-            raise self._broken(student.probabilities, None)
-        probabilities, embedding = self._widened(student.probabilities), student.embedding
-        neighbours = NO_NEIGHBOURS
-        if reason == "weight":
-            neighbours = Neighbours(self._kb, lambda: self._search(embedding), self._blend.tau, self._labels)
-        return Prediction(
-            label=self._labels[student.best],
-            probability=student.top,
-            probabilities=probabilities,
-            student_probabilities=probabilities,
-            retrieval_probabilities=None,
-            reason=reason,
-            student_weight=1.0,
-            timings=clock.timings(),
-            labels=self._labels,
-            neighbours=neighbours,
-            set_thresholds=self._alone,
-            truncated=truncated,
-        )
 
     def _blended(self, own: Floats, found: SearchResult, clock: Clock, truncated: bool) -> Prediction:
         """The blend of the student and the rows that were found.
@@ -170,15 +130,9 @@ class Pipeline:
             truncated=truncated,
         )
 
-    def _search(self, embedding: Floats) -> SearchResult:
-        try:
-            return self._kb.search(embedding, self._blend.k)
-        except UsageError as error:  # the query has no direction
-            raise self._no_direction(error.found) from error
-
     def _no_direction(self, found: str | None) -> ModelError:
         message = "the student's embedding is not a number"
-        return ModelError(message, path=self._student.path, found=f"an embedding with {found}", remedy=_AGAIN)
+        return ModelError(message, path=self._path, found=f"an embedding with {found}", remedy=_AGAIN)
 
     def _widened(self, own: Floats) -> Floats:
         """The student's probabilities over all labels: 0 for labels that it was not trained on."""
@@ -191,10 +145,91 @@ class Pipeline:
         """
         if found is None or not _is_distribution(own):
             values = "NaN" if np.isnan(own).any() else f"{own.min():.4g} to {own.max():.4g}, sum {own.sum():.4g}"
-            return ModelError("the student's output is not a distribution", path=self._student.path, found=values)
+            return ModelError("the student's output is not a distribution", path=self._path, found=values)
         if not np.isfinite(found.similarities).all():
             return BundleError("a similarity is not a number", path=INDEX_FILE, remedy=_AGAIN)
         return BundleError("a neighbour's soft label is not a distribution", path=SOFT_LABELS_FILE, remedy=_AGAIN)
+
+
+class Pipeline(AnyPipeline):
+    """The steps one by one: the student's run, then search and blend.
+
+    Args:
+        manifest: same as `AnyPipeline`.
+        tokenizer: same as `AnyPipeline`.
+        student: the session to run.
+        kb: same as `AnyPipeline`.
+        policy: same as `AnyPipeline`.
+        labels: same as `AnyPipeline`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer: TextTokenizer,
+        student: StudentSession,
+        kb: Searchable,
+        policy: RetrievalPolicy,
+        labels: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__(manifest, tokenizer, student.path, kb, policy, labels)
+        self._student = student
+
+    @property
+    def search(self) -> SearchMethod | None:
+        """``"usearch"``, or None."""
+        return "usearch" if self.policy.off is None else None
+
+    def answer(self, text: Text) -> Prediction:
+        """Answer one text; same as `AnyPipeline.answer`."""
+        began = perf_counter_ns()
+        tokens = self._tokenizer.tokens(*checked_input(text, self._pair))
+        tokenized = perf_counter_ns()
+        student = self._student.answer(tokens)
+        ran = perf_counter_ns()
+        reason = self.policy.reason_to_skip(student.top, ran - began)
+        if reason is not None:
+            answer = self._unblended(student, reason, Clock(began, tokenized, ran, ran), tokens.truncated)
+            self.policy.learn(None)
+            return answer
+        found = self._search(student.embedding)
+        clock = Clock(began, tokenized, ran, perf_counter_ns())
+        answer = self._blended(student.probabilities, found, clock, tokens.truncated)
+        self.policy.learn(perf_counter_ns() - ran)
+        return answer
+
+    def _unblended(self, student: StudentAnswer, reason: Reason, clock: Clock, truncated: bool) -> Prediction:
+        """The answer of the student alone.
+
+        Raises:
+            ModelError: its output is not a distribution.
+        """
+        if not 0.0 < student.top < 1.0 + ROUNDING:  # false for NaN; the golden texts checked that they sum to 1
+            raise self._broken(student.probabilities, None)
+        probabilities, embedding = self._widened(student.probabilities), student.embedding
+        neighbours = NO_NEIGHBOURS
+        if reason == "weight":
+            neighbours = Neighbours(self._kb, lambda: self._search(embedding), self._blend.tau, self._labels)
+        return Prediction(
+            label=self._labels[student.best],
+            probability=student.top,
+            probabilities=probabilities,
+            student_probabilities=probabilities,
+            retrieval_probabilities=None,
+            reason=reason,
+            student_weight=1.0,
+            timings=clock.timings(),
+            labels=self._labels,
+            neighbours=neighbours,
+            set_thresholds=self._alone,
+            truncated=truncated,
+        )
+
+    def _search(self, embedding: Floats) -> SearchResult:
+        try:
+            return self._kb.search(embedding, self._blend.k)
+        except UsageError as error:  # the query has no direction
+            raise self._no_direction(error.found) from error
 
 
 def mixed(kb: Searchable, student: Floats, found: SearchResult, config: BlendConfig, pinned: bool = True) -> Blended:

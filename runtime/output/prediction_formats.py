@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # the command line imports FORMATS, and must start without nu
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..inference.inputs import Text
     from ..inference.prediction import Prediction
+    from ..inference.text.inputs import Text
 
 _TEXT_WIDTH = 60
 _LABEL_WIDTH = 32

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reaugkd import Runtime
-from reaugkd.runtime.inference.student import StudentSession
+from reaugkd.runtime.inference.session.student import StudentSession
 
 TEXTS = 400
 FEWER = 60  # of edited and fused ones

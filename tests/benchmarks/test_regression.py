@@ -15,7 +15,7 @@ from support.paths import ROOT
 from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd.benchmarks.sweep.synthetic_kb import SyntheticKb
-from reaugkd.runtime.inference.threads import default_threads
+from reaugkd.runtime.inference.session.threads import default_threads
 from reaugkd.runtime.runtime import Runtime
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from support.tiny_bundle import MAX_LENGTH, tiny_texts
 from reaugkd.benchmarks.sweep.text_lengths import texts_of_length
 from reaugkd.errors import UsageError
 from reaugkd.runtime.bundle.bundle import TOKENIZER_FILE
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 TEXTS, PAIRS = tiny_texts(30, seed=4), tiny_texts(30, seed=4, pairs=True)
 

@@ -58,7 +58,7 @@ class TestHelp:
             ("export", "dynamic|none --kb-data --query layers|distilled --keys student|teacher|both"),
             (
                 "export",
-                "--weight auto|constant|buckets|logistic --keep-heldout --leave-heldout --kb-texts plain|hash|none",
+                "--weight auto|constant|buckets|squares --keep-heldout --leave-heldout --kb-texts plain|hash|none",
             ),
             ("predict", "BUNDLE [TEXT]... --input --output --format --explain --no-retrieval table|jsonl|csv"),
             ("eval", "BUNDLE --data --split --run --json"),

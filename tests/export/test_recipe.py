@@ -71,7 +71,7 @@ recipes = st.builds(
         folds=st.integers(2, 9),
         label_temperatures=st.lists(rates, min_size=1, max_size=3).map(tuple),
         gold_shares=st.lists(shares, min_size=1, max_size=3).map(tuple),
-        weight=st.sampled_from(["auto", "constant", "buckets", "logistic"]),
+        weight=st.sampled_from(["auto", "constant", "buckets", "squares"]),
         one_se_rule=st.booleans(),
         keep_heldout=st.booleans(),
     )
@@ -375,5 +375,6 @@ def test_objective_settings_that_are_not_finite_are_refused(value: float) -> Non
 
 
 def test_a_recipe_of_version_0_1_0_is_read() -> None:
-    """Its finished runs have the old name of ``one_se_rule`` in run.json."""
+    """Its finished runs have the old name of ``one_se_rule`` in run.json, and of a form of the weight."""
+    assert recipe_from_dict({"retrieval": {"weight": "logistic"}}).retrieval.weight == "squares"
     assert recipe_from_dict({"retrieval": {"cautious": False}}).retrieval.one_se_rule is False

@@ -23,7 +23,7 @@ from reaugkd.runtime.bundle.bundle import TOKENIZER_FILE
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
 from reaugkd.runtime.inference.retrieval_policy import SearchMethod
-from reaugkd.runtime.inference.student import StudentAnswer, StudentSession
+from reaugkd.runtime.inference.session.student import StudentAnswer, StudentSession
 
 texts_strategy = st.lists(
     st.lists(st.sampled_from([*WORDS, "unknown", "?"]), min_size=1, max_size=30).map(" ".join), min_size=1, max_size=12

@@ -15,7 +15,7 @@ from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight, SquaresWeight
 from reaugkd.runtime.graph.retrieval import Tables, retrieval_graph
-from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
 
 Wide = NDArray[np.float64]
 NDIM = 12
@@ -31,11 +31,12 @@ class Case:
     tables: Tables
     config: BlendConfig
     integer: bool = True
+    single: bool = False
 
     def model(self, opset: int = 17) -> bytes:
         student = lookup(self.logits, self.queries, opset).SerializeToString()
         classes = self.logits.shape[1]
-        graph = retrieval_graph(self.tables, self.config, None, classes, opset, self.integer)
+        graph = retrieval_graph(self.tables, self.config, None, classes, opset, self.integer, self.single)
         return graph.appended_to(student)
 
     def run(self, ids: list[int], opset: int = 17, together: bool = False) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from reaugkd.kb.texts import TextDigests
 from reaugkd.runtime.bundle.bundle import KB_FOLDER, MODEL_FILE, TOKENIZER_FILE
 from reaugkd.runtime.bundle.manifest import Golden, Manifest, seal
 from reaugkd.runtime.decision.blend_config import BlendConfig
-from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
-from reaugkd.runtime.inference.student import StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.student import StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 WORDS = (
     "alarm album apple april artist bread bring buy call cancel cheap clock cloud cook door email fan find five green "

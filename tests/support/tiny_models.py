@@ -26,7 +26,7 @@ from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig
 from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.recipe import FitRecipe, ProjectionRecipe, Recipe, StudentRecipe, TeacherRecipe
 from reaugkd.runtime.data import Dataset, Split
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 LABELS = ("alarm", "music", "weather")
 # Half of a class's words are its own, the others it shares with everyone.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from support import tiny_models as tinymodels
 
@@ -128,6 +128,20 @@ def unigram_with_bytes() -> Tokenizer:
     return tokenizer
 
 
+def bert() -> Tokenizer:
+    """`word_pieces` without its added token with a space, and with others."""
+    content = json.loads(word_pieces().to_str())
+    content["added_tokens"] = [one for one in content["added_tokens"] if " " not in one["content"]]
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.add_tokens(
+        [
+            *("<url>", "alarm!", AddedToken("?!?", lstrip=True, rstrip=True)),
+            *(AddedToken(word, single_word=True) for word in ("Snooze", "hour!")),
+        ]
+    )
+    return tokenizer
+
+
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     "word pieces": word_pieces,
     "bare word pieces": bare_word_pieces,
@@ -136,6 +150,14 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
     "unigram": unigram,
     "unigram with bytes": unigram_with_bytes,
 }
+
+
+PIECES = [
+    *"alarm Music über İstanbul ﬁsh 1 100 привет Ώρα don't we'll ŉ e 中文 한 ᄀ !? ?!? `` '' ... 👩\u200d👧".split(" "),
+    *".,!?#-_/<>[]'`\"\t\n\r\0\u0301\u0308\u00a0\u2003\u200b\u200d\ufeff¨´…ﷺ😀▁Ġ",
+    *("##s", "<0x41>", "snooze hour", "hour!", "Snooze", "<url>", "alarm!", "</s>", "<mask>", *SPECIAL),
+]
+"""Pieces of texts that tokenizers treat in different ways."""
 
 
 def write(tokenizer: Tokenizer, folder: Path) -> Path:

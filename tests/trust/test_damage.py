@@ -23,8 +23,8 @@ from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd import BundleError, BundleIntegrityError, ModelError, Runtime
 from reaugkd.kb.soft_labels import DenseLabels, TopLabels
-from reaugkd.runtime.inference.student import StudentAnswer, StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.student import StudentAnswer, StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 HARMER = SUPPORT / "damage.py"
 KINDS: dict[str, dict[str, Any]] = {

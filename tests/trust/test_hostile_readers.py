@@ -25,7 +25,7 @@ from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.bundle.manifest import FileRecord, Manifest
 from reaugkd.runtime.bundle.onnx_safety import read_onnx_file
 from reaugkd.runtime.bundle.tokenizer_safety import MOST_BYTES, _growth
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 3)])

@@ -17,7 +17,7 @@ from fuzz.common import mutants
 from reaugkd import Runtime, TextError
 from reaugkd.runtime.data import BadRow, read_text_rows
 from reaugkd.runtime.data.formats import csv_records
-from reaugkd.runtime.inference.inputs import MAX_TEXT_CHARS
+from reaugkd.runtime.inference.text.inputs import MAX_TEXT_CHARS
 
 MB = 1_000_000
 

@@ -20,8 +20,8 @@ from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.bundle import MODEL_FILE
 from reaugkd.runtime.inference.graph_pipeline import GraphPipeline
-from reaugkd.runtime.inference.retrieval_session import RetrievalSession
-from reaugkd.runtime.inference.student import StudentSession
+from reaugkd.runtime.inference.session.retrieval_session import RetrievalSession
+from reaugkd.runtime.inference.session.student import StudentSession
 
 NDIM = 16
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "i8": 3e-2}

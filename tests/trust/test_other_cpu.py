@@ -26,9 +26,9 @@ from support.workshop import Workshop
 
 from reaugkd import Runtime
 from reaugkd.runtime.bundle.bundle import MODEL_FILE, TOKENIZER_FILE
-from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
-from reaugkd.runtime.inference.student import StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.student import StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 pytestmark = pytest.mark.slow
 

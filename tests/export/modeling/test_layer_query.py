@@ -19,8 +19,8 @@ from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.modeling.training_loop import outputs_of
 from reaugkd.export.onnx.export import export_float32, require_same_answers
 from reaugkd.export.onnx.quantization import quantize
-from reaugkd.runtime.inference.student import StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.student import StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 DIM = 8
 TEXTS = tinymodels.make_split(60, 5).texts

@@ -25,8 +25,8 @@ from reaugkd.export.training.distill import distil
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.training.train import TrainJob, train
 from reaugkd.runtime.data import Dataset
-from reaugkd.runtime.inference.student import StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.student import StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 from reaugkd.runtime.runtime import Runtime
 
 HIDDEN = tinymodels.HIDDEN

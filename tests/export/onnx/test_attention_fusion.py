@@ -18,7 +18,8 @@ from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig
 from reaugkd.export.onnx.attention_fusion import fuse_attention
 from reaugkd.export.onnx.export import export_float32, require_same_answers
 from reaugkd.export.onnx.quantization import quantize
-from reaugkd.runtime.inference.student import OUTPUTS, StudentSession
+from reaugkd.runtime.inference.session.model_session import OUTPUTS
+from reaugkd.runtime.inference.session.student import StudentSession
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "bert": lambda folder: tinymodels.write_bert(folder, num_hidden_layers=2),

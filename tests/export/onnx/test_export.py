@@ -33,8 +33,8 @@ from reaugkd.export.onnx.quantization import (
     detect_target,
     quantize,
 )
-from reaugkd.runtime.inference.student import StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.student import StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 Arrays = dict[str, NDArray[np.int64]]
 OUTPUTS = ["logits", "embedding"]

@@ -14,7 +14,7 @@ from reaugkd.export.onnx.fused_graph import fused_model
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.mixture_weight import SquaresWeight
 from reaugkd.runtime.graph.retrieval import Tables
-from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
 
 CLASSES, NDIM, ROWS, K = 3, 8, 20, 5
 LABELS = [f"läbel {number}" for number in range(CLASSES)]

@@ -11,7 +11,8 @@ from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 from reaugkd import BundleError, Runtime
 from reaugkd.export.onnx.probabilities_output import add_probabilities
 from reaugkd.runtime.bundle.bundle import MODEL_FILE
-from reaugkd.runtime.inference.student import OUTPUTS, PROBABILITIES, StudentSession
+from reaugkd.runtime.inference.session.model_session import OUTPUTS, PROBABILITIES
+from reaugkd.runtime.inference.session.student import StudentSession
 
 TEXTS = tiny_texts(30, seed=4)
 TEMPERATURE = 1.3  # the tiny bundle's

@@ -243,7 +243,7 @@ def test_the_logistic_is_chosen_where_only_another_feature_tells() -> None:
 
     rows, fresh = make(300, 0), make(2000, 1)
     chosen = fit_weighting(rows)
-    assert chosen.kind == "logistic" and isinstance(chosen.weight, SquaresWeight)
+    assert chosen.kind == "squares" and isinstance(chosen.weight, SquaresWeight)
     assert chosen.weight.coefficients[2] < 0  # the surer the neighbours are, the smaller the student's share
     assert nll(shares(chosen, fresh), fresh) < nll(chosen.constant, fresh) - 0.05
 
@@ -307,7 +307,7 @@ def test_rows_that_are_all_related_stay_constant() -> None:
         assert fit_weighting(rows, kinds).kind == "constant"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kind", "made"), [("buckets", BucketWeight), ("logistic", SquaresWeight)])
+@pytest.mark.parametrize(("kind", "made"), [("buckets", BucketWeight), ("squares", SquaresWeight)])
 def test_a_form_asked_for_alone_is_taken_and_compared(kind: Kind, made: type) -> None:
     chosen = fit_weighting(answered(200, 0, 0.75), (kind,))
     assert chosen.kind == kind and isinstance(chosen.weight, made)
@@ -323,5 +323,5 @@ def test_a_class_of_one_row_and_a_single_class_work() -> None:
 
 @pytest.mark.parametrize("kinds", [(), ("linear",)])
 def test_unknown_forms_are_named(kinds: tuple[Kind, ...]) -> None:
-    with pytest.raises(UsageError, match="constant, buckets, logistic"):
+    with pytest.raises(UsageError, match="constant, buckets, squares"):
         fit_weighting(answered(60, 0), kinds)

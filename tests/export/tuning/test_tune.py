@@ -232,7 +232,7 @@ def test_never_worse_than_the_student_alone(seed: int, n: int, k: int, scale: fl
     assert tuning.nll["blend"] == pytest.approx(blend_nll(rows, tuning.blend), rel=1e-5, abs=1e-9)
 
 
-@pytest.mark.parametrize("weight", ["auto", "buckets", "logistic"])
+@pytest.mark.parametrize("weight", ["auto", "buckets", "squares"])
 def test_a_weight_per_example_is_fitted_at_the_constants_settings(weight: Weighting) -> None:
     """Its NLL is what the runtime's blend gives, text by text; the rest of the choice is the constant's."""
     rows = make_rows(n=300, k=2, student=2.5, neighbours=4.0)  # the nearer a neighbour, the more it knows
@@ -241,7 +241,7 @@ def test_a_weight_per_example_is_fitted_at_the_constants_settings(weight: Weight
     assert (
         config.weight is not None
         and config.weight.kind
-        in {"auto": ("buckets", "squares"), "buckets": ("buckets",), "logistic": ("squares",)}[weight]
+        in {"auto": ("buckets", "squares"), "buckets": ("buckets",), "squares": ("squares",)}[weight]
     )
     assert dataclasses.replace(config, weight=None) == constant.blend and constant.weight_cv_nll == {}
     assert set(found.weight_cv_nll) == (set(KINDS) if weight == "auto" else {"constant", weight})

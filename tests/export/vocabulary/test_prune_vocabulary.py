@@ -29,7 +29,7 @@ from reaugkd.export.onnx.quality import Floors
 from reaugkd.export.vocabulary.embedding_tables import positions_needed, prune_tables, require_unchanged_answers
 from reaugkd.export.vocabulary.prune import Pruned, Vocabulary
 from reaugkd.export.vocabulary.prune_vocabulary import HeldOutEffect, require_unchanged_tokens
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "bert": tinymodels.write_bert,

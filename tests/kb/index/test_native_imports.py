@@ -15,7 +15,7 @@ kb = KnowledgeBase.build(np.eye(4, dtype=np.float32), np.eye(4), config=IndexCon
 assert kb.search(np.eye(4, dtype=np.float32)[2], 1).rows.tolist() == [2]
 """
 RUNTIME = """
-from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
 import_onnxruntime().SessionOptions()
 """
 

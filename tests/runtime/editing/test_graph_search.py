@@ -14,9 +14,11 @@ from onnx import helper, numpy_helper
 from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import BundleError, BundleIntegrityError, Runtime, UsageError
+from reaugkd.kb.index import hnsw
 from reaugkd.kb.searchable import SearchResult
 from reaugkd.runtime.bundle.bundle import MODEL_FILE
-from reaugkd.runtime.inference.retrieval_session import RetrievalSession
+from reaugkd.runtime.inference.session import sessions
+from reaugkd.runtime.inference.session.retrieval_session import RetrievalSession
 
 ASKED = [str(text) for text in tiny_texts(25, seed=3)]
 
@@ -154,6 +156,32 @@ def test_a_model_that_is_gone_is_an_error_of_the_bundle(bundle: Path) -> None:
         runtime.kb.compact()
         with pytest.raises(BundleIntegrityError, match="No such file"):  # the new rows need a new session
             runtime.predict("noon")
+
+
+def test_a_model_of_old_operators_is_searched_by_usearch(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Runtime.open(bundle, search="usearch") as runtime:
+        expected = runtime.predict("noon")
+    monkeypatch.setattr(sessions, "OLDEST_OPSET", 99)
+    with Runtime.open(bundle) as runtime:
+        assert runtime.search == "usearch" and runtime.predict("noon") == expected
+        runtime.kb.add("noon", "b")
+        runtime.kb.compact()
+        assert runtime.search == "usearch" and runtime.predict("noon").neighbours[0].text == "noon"
+    with pytest.raises(BundleError, match="newer ONNX operators"):
+        Runtime.open(bundle, search="graph")
+
+
+def test_a_removed_neighbour_needs_no_usearch(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Runtime.open(bundle) as editing:
+        editing.kb.remove([editing.predict("noon").neighbours[0].id])
+    with Runtime.open(bundle, search="usearch") as runtime:
+        expected = runtime.predict("noon")
+    monkeypatch.setattr(hnsw, "_mapped", None)
+    with Runtime.open(bundle) as runtime:
+        found = runtime.predict("noon")
+        assert runtime.search == "graph"
+    assert found.neighbours.rows.tolist() == expected.neighbours.rows.tolist()
+    np.testing.assert_allclose(found.similarities, expected.similarities, atol=1e-3)
 
 
 def test_embeddings_of_another_length_are_searched_by_usearch(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reaugkd.errors import UsageError
 from reaugkd.runtime.evaluation.typos import KEYBOARD, MIN_LETTERS, RATE, add_typos
-from reaugkd.runtime.inference.inputs import MAX_TEXT_CHARS
+from reaugkd.runtime.inference.text.inputs import MAX_TEXT_CHARS
 
 # Any text, and texts that have long words, doubled letters and capitals far more often than those.
 TEXTS = st.text(max_size=80) | st.lists(st.text("aAbeElost ß漢1-'", max_size=9), max_size=9).map(" ".join)

@@ -15,7 +15,7 @@ from support.retrieval_case import ASKED, PLAIN, VARIANTS, Case, lookup, make_ca
 from reaugkd.kb.index.lists import Lists
 from reaugkd.runtime.graph.list_search import list_keys
 from reaugkd.runtime.graph.retrieval import BLEND, ROWS, SCALED, retrieval_graph
-from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
 
 
 def run(case: Case, asked: int, saturates: bool = False) -> dict[str, Any]:

@@ -212,6 +212,11 @@ def test_it_computes_each_form_of_it(name: str, dtype: str) -> None:
     require_right(make_case(300, 4, dtype, VARIANTS[name]))
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_graph_for_one_text_computes_it_too(name: str) -> None:
+    require_right(replace(make_case(300, 4, "i8", VARIANTS[name]), single=True))
+
+
 @pytest.mark.parametrize(("classes", "top", "dtype"), [(20, 1, np.uint8), (150, 4, np.uint8), (300, 3, np.uint16)])
 @pytest.mark.parametrize("name", ["constant", "one neighbour", "squares"])
 def test_labels_may_be_the_likeliest_few(name: str, classes: int, top: int, dtype: Any) -> None:

@@ -9,7 +9,7 @@ import math
 import os
 from pathlib import Path, PurePosixPath
 
-from ...errors import UsageError
+from ....errors import UsageError
 
 MAX_THREADS = 1024
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -12,26 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.paths import SHARED
-from support.tokenizer_kinds import KINDS, SPECIAL, byte_level, unigram, word_pieces, write
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from support.tokenizer_kinds import KINDS, PIECES, bert, byte_level, unigram, word_pieces, write
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from reaugkd import TextError
-from reaugkd.runtime.inference.text_cut import _SPACE, CutPlaces, cut_places
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
-
-
-def bert() -> Tokenizer:
-    """`word_pieces` without its added token with a space, and with others."""
-    content = json.loads(word_pieces().to_str())
-    content["added_tokens"] = [one for one in content["added_tokens"] if " " not in one["content"]]
-    tokenizer = Tokenizer.from_str(json.dumps(content))
-    tokenizer.add_tokens(
-        [
-            *("<url>", "alarm!", AddedToken("?!?", lstrip=True, rstrip=True)),
-            *(AddedToken(word, single_word=True) for word in ("Snooze", "hour!")),
-        ]
-    )
-    return tokenizer
+from reaugkd.runtime.inference.text.text_cut import _SPACE, CutPlaces, cut_places
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 
 def deberta() -> Tokenizer:
@@ -72,11 +57,6 @@ CUT |= {
     if (SHARED / folder / "tokenizer.json").is_file()
 }
 
-PIECES = [
-    *"alarm Music über İstanbul ﬁsh 1 100 привет Ώρα don't we'll ŉ e 中文 한 ᄀ !? ?!? `` '' ... 👩\u200d👧".split(" "),
-    *".,!?#-_/<>[]'`\"\t\n\r\0\u0301\u0308\u00a0\u2003\u200b\u200d\ufeff¨´…ﷺ😀▁Ġ",
-    *("##s", "<0x41>", "snooze hour", "hour!", "Snooze", "<url>", "alarm!", "</s>", "<mask>", *SPECIAL),
-]
 TEXTS = st.lists(
     st.tuples(st.sampled_from(PIECES), st.sampled_from(["", " ", " ", "  "])).map("".join), min_size=1, max_size=30
 ).map("".join)

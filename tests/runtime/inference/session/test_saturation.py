@@ -9,10 +9,10 @@ from onnx import TensorProto, helper
 from support.paths import KEPT_BUNDLES
 
 from reaugkd.runtime.bundle.bundle import MODEL_FILE
-from reaugkd.runtime.inference import saturation, student
-from reaugkd.runtime.inference.onnxruntime_setup import import_onnxruntime
-from reaugkd.runtime.inference.saturation import int8_saturates
-from reaugkd.runtime.inference.student import StudentSession
+from reaugkd.runtime.inference.session import model_session, saturation
+from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.saturation import int8_saturates
+from reaugkd.runtime.inference.session.student import StudentSession
 
 ENTRY = "session.x64quantprecision"
 
@@ -49,7 +49,7 @@ def test_exact_kernels_are_asked_for_only_where_int8_saturates(
         given.append(options)
         return real(path, options, **others)
 
-    monkeypatch.setattr(student, "int8_saturates", lambda: saturates)
+    monkeypatch.setattr(model_session, "int8_saturates", lambda: saturates)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     StudentSession(KEPT_BUNDLES / "v2" / MODEL_FILE)
     if saturates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import TextError
+from ....errors import TextError
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts."""

@@ -1,19 +1,19 @@
-"""The student: an ONNX Runtime session, configured for an edge device, that runs one text at a time."""
+"""A session of ONNX Runtime, configured for an edge device, that runs one text at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from ...errors import BundleError, ModelError
-from ..bundle.onnx_safety import output_names, read_onnx_file
-from ..graph.builder import Array
-from ..graph.retrieval import STUDENT, STUDENT_BEST, student_graph
+from ....errors import BundleError, ModelError
+from ...graph.builder import Array
+from ...graph.retrieval import STUDENT
+from ..text.word_ids import Tokens
 from .onnxruntime_setup import import_onnxruntime, keep_in_children
 from .saturation import int8_saturates
 
@@ -21,24 +21,16 @@ OUTPUTS = ["logits", "embedding"]
 PROBABILITIES = "probabilities"
 KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _WARNING = 2
-_LONGEST_SHARED_MASK = 4096
+_CONSTANTS = {"attention_mask": 1, "token_type_ids": 0}
+_LONGEST_KEPT = 512  # tokens; the arrays of all lengths up to it have 2 MB
 # The fused kernel takes more than twice as long as an addition and a LayerNormalization (37 and 15 us at 14 tokens, 384
 # components): 9 % of the run of a 3-layer student, measured with ONNX Runtime 1.31.
 _DISABLED_OPTIMIZERS = ["SkipLayerNormFusion"]
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
 
-class StudentAnswer(NamedTuple):
-    """The student's largest probability and its class, its probabilities float32 [c], and its embedding float32 [d]."""
-
-    top: float
-    best: int
-    probabilities: NDArray[np.float32]
-    embedding: NDArray[np.float32]
-
-
-class StudentSession:
-    """A session of ``model.onnx`` with the outputs ``logits`` [1, c] and ``embedding`` [1, d], of length 1.
+class ModelSession:
+    """A session of a model with the outputs ``logits`` [1, c] and ``embedding`` [1, d], of length 1.
 
     Nearly every model also has the output ``probabilities`` [1, c], with the calibrated temperature; the models of
     early bundles get it when they are opened. Texts are never batched or padded: dynamic int8 computes its ranges from
@@ -46,24 +38,21 @@ class StudentSession:
     ``threads`` threads, which sleep when idle instead of spinning.
 
     Args:
-        path: the model file.
+        path: the model file, for error messages and as the place of ``arrays``.
         threads: threads that share one run.
-        model: the checked content of the file; None to read and check it.
-        temperature: the temperature of the logits, for a model without the output ``probabilities``.
+        model: the content of the file, with nodes appended.
+        profile: first part of the name of a profile, which ``session.end_profiling`` writes; None for no profile.
+        arrays: constants that are not in the model (`graph.builder`).
+
+    Attributes:
+        path: same as the argument.
+        session: ONNX Runtime's session.
 
     Raises:
         BundleError: the model cannot be loaded, or its inputs or outputs are wrong.
     """
 
-    def __init__(self, path: Path, threads: int = 1, model: bytes | None = None, temperature: float = 1.0) -> None:
-        model = read_onnx_file(path) if model is None else model
-        names = output_names(model)
-        if set(OUTPUTS) <= names:
-            own = PROBABILITIES if PROBABILITIES in names else None
-            model = student_graph(own, temperature).appended_to(model)
-        self._open(path, threads, model)
-
-    def _open(
+    def __init__(
         self,
         path: Path,
         threads: int,
@@ -82,54 +71,56 @@ class StudentSession:
                 found=f"{sorted(names)} -> {sorted(outputs)}",
                 expected=f"input_ids and any of {sorted(KNOWN_INPUTS - {'input_ids'})} -> {OUTPUTS}",
             )
-        self._mask = np.ones((1, _LONGEST_SHARED_MASK), np.int64) if "attention_mask" in names else None
         self._types = "token_type_ids" in names
+        self._values_of = {name: value for name, value in _CONSTANTS.items() if name in names}
+        self._constant: dict[int, dict[str, NDArray[np.int64]]] = {}  # by the number of tokens
         self._own = PROBABILITIES if PROBABILITIES in outputs else STUDENT
         self._run = self.session.run
 
-    def feeds(self, encoding: Encoding) -> dict[str, NDArray[np.int64]]:
+    def feeds(self, tokens: Tokens | Encoding) -> dict[str, NDArray[np.int64]]:
         """The inputs of the session for one text, each int64 [1, tokens]."""
-        ids = np.array([encoding.ids], np.int64)
-        feeds = {"input_ids": ids}
-        if self._mask is not None:
-            # All ones, because texts are never padded; a slice of one array is faster than a new array.
-            mask = self._mask[:, : ids.shape[1]]
-            feeds["attention_mask"] = mask if mask.shape == ids.shape else np.ones_like(ids)
-        if self._types:
-            feeds["token_type_ids"] = np.array([encoding.type_ids], np.int64)
+        ids, types = tokens.ids, tokens.type_ids
+        constant = self._constant.get(len(ids))
+        if constant is None:
+            constant = self._constants(len(ids))
+        feeds = {"input_ids": np.array([ids], np.int64), **constant}
+        if types is not None and self._types:
+            feeds["token_type_ids"] = np.array([types], np.int64)
         return feeds
 
-    def run(self, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _constants(self, tokens: int) -> dict[str, NDArray[np.int64]]:
+        """The inputs that are the same for all single texts with so many tokens.
+
+        The mask is all ones, because texts are never padded.
+        """
+        made = {name: np.full((1, tokens), value, np.int64) for name, value in self._values_of.items()}
+        if tokens <= _LONGEST_KEPT:
+            self._constant[tokens] = made
+        return made
+
+    def run(self, tokens: Tokens | Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The logits float32 [c] and the embedding float32 [d] of one text.
 
         Raises:
             ModelError: the model cannot run on these tokens, for example if it has no embedding for one of them.
         """
-        logits, embedding = self._outputs(OUTPUTS, encoding)
+        logits, embedding = self._outputs(OUTPUTS, tokens)
         return logits, embedding
 
-    def everything(self, encoding: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def everything(
+        self, tokens: Tokens | Encoding
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """The logits, the embedding and the probabilities of one text, from one run of the model.
 
         Raises:
             ModelError: same as `run`.
         """
-        logits, embedding, probabilities = self._outputs([*OUTPUTS, self._own], encoding)
+        logits, embedding, probabilities = self._outputs([*OUTPUTS, self._own], tokens)
         return logits, embedding, probabilities
 
-    def answer(self, encoding: Encoding) -> StudentAnswer:
-        """The student's answer to one text; its probabilities are softmax(logits / temperature).
-
-        Raises:
-            ModelError: same as `run`.
-        """
-        found, own, embedding = self._outputs([STUDENT_BEST, self._own, "embedding"], encoding)
-        best = int(found)
-        return StudentAnswer(own.item(best), best, own, embedding)
-
-    def _outputs(self, names: list[str], encoding: Encoding) -> list[NDArray[Any]]:
+    def _outputs(self, names: list[str], tokens: Tokens | Encoding) -> list[NDArray[Any]]:
         try:
-            found = self._run(names, self.feeds(encoding))
+            found = self._run(names, self.feeds(tokens))
         except Exception as error:  # ONNX Runtime's exceptions have no other common base class
             raise ModelError("the student cannot run", path=self.path, found=_first_line(error)) from error
         return [output[0] for output in found]

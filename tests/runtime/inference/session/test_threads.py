@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reaugkd import UsageError
-from reaugkd.runtime.inference.threads import cgroup_quota, checked_threads, default_threads
+from reaugkd.runtime.inference.session.threads import cgroup_quota, checked_threads, default_threads
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:

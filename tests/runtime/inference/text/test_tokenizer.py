@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from support.tiny_bundle import MAX_LENGTH, WORDS, build_tiny_bundle
 
 from reaugkd import BundleError, TextError
-from reaugkd.runtime.inference.inputs import MAX_TEXT_CHARS, checked_input
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.text.inputs import MAX_TEXT_CHARS, checked_input
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 
 @pytest.fixture(scope="module")

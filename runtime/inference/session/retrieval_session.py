@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
 
-from ...errors import BundleError, UsageError
-from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
-from ..bundle.onnx_safety import operator_sets, output_names
-from ..decision.blend_config import BlendConfig
-from ..graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
+from ....errors import BundleError, UsageError
+from ....kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
+from ...bundle.onnx_safety import operator_sets, output_names
+from ...decision.blend_config import BlendConfig
+from ...graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
+from ..text.word_ids import Tokens
+from .model_session import PROBABILITIES, ModelSession
 from .saturation import int8_saturates
-from .student import PROBABILITIES, StudentSession
 
 Floats = NDArray[np.float32]
 _AGAIN = "Export the bundle again."
@@ -46,8 +46,8 @@ class Answered(NamedTuple):
     student_weight: float
 
 
-class RetrievalSession(StudentSession):
-    """A `StudentSession` whose run also finds the nearest rows of a knowledge base; it has no `answer`.
+class RetrievalSession(ModelSession):
+    """A `ModelSession` whose run also finds the nearest rows of a knowledge base.
 
     Args:
         path: the student's model file, for error messages.
@@ -79,28 +79,28 @@ class RetrievalSession(StudentSession):
         tables = replace(tables_of(kb), lists=kb.lists)
         own = PROBABILITIES if PROBABILITIES in output_names(model) else None
         opset = operator_sets(model).get("", OLDEST_OPSET)
-        graph = retrieval_graph(tables, config, own, classes, opset, saturates=int8_saturates())
-        self._open(path, threads, graph.appended_to(model, path.resolve().name), profile, graph.arrays)
+        graph = retrieval_graph(tables, config, own, classes, opset, single=True, saturates=int8_saturates())
+        super().__init__(path, threads, graph.appended_to(model, path.resolve().name), profile, graph.arrays)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._share = config.student_weight
         self._search = [self._own, "embedding", SCALED, ROWS]
         self._all = [*self._search, BEST, BLEND, RETRIEVED, *([] if config.weight is None else [WEIGHT])]
 
-    def find(self, encoding: Encoding) -> Found:
+    def find(self, tokens: Tokens) -> Found:
         """Run one text, without the outputs of the blend.
 
         Raises:
             ModelError: same as `run`.
         """
-        return Found(*self._outputs(self._search, encoding))
+        return Found(*self._outputs(self._search, tokens))
 
-    def blend(self, encoding: Encoding) -> Answered:
+    def blend(self, tokens: Tokens) -> Answered:
         """Run one text; only if ``blends``.
 
         Raises:
             ModelError: same as `run`.
         """
-        own, embedding, scaled, rows, found, blend, retrieved, *weight = self._outputs(self._all, encoding)
+        own, embedding, scaled, rows, found, blend, retrieved, *weight = self._outputs(self._all, tokens)
         share, best = weight[0].item(0) if weight else self._share, int(found)
         return Answered(Found(own, embedding, scaled, rows), blend.item(best), best, blend, retrieved, share)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from tokenizers import Encoding, Tokenizer
 
-from ...errors import BundleError, ReaugkdError, TextError
-from ..bundle.tokenizer_safety import check_growth, check_size
+from ....errors import BundleError, ReaugkdError, TextError
+from ...bundle.tokenizer_safety import check_growth, check_size
 from .text_cut import CutPlaces, cut_places
+from .word_ids import Tokens, word_ids
+
+Found = TypeVar("Found")
 
 _LONG = 32  # characters for each token of max_length; of a longer text, half as many are usually enough
 
@@ -38,6 +43,7 @@ class TextTokenizer:
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_length, strategy="longest_first")
             self.max_length = max_length
+            self._words = word_ids(self._tokenizer, max_length)
         except BundleError:
             raise
         except BaseException as error:  # the library raises plain Exception, or panics
@@ -58,13 +64,40 @@ class TextTokenizer:
             TextError: the text is not valid Unicode, or it has no tokens.
             BundleError: the tokenizer fails on the text, for example because a regular expression takes too long.
         """
+        encoding = self._translated(text, self._encoded, text, pair)
+        size = len(encoding)
+        if not 0 < size <= self.max_length:
+            raise self._unusable(size, text)
+        return encoding
+
+    def tokens(self, text: str, pair: str | None = None) -> Tokens:
+        """The tokens of `encode`, for an answer; where the tokenizer allows it, from a table of words (`word_ids`).
+
+        Raises:
+            TextError: same as `encode`.
+            BundleError: same as `encode`.
+        """
+        if self._words is not None and pair is None and len(text) <= _LONG * self.max_length:
+            return self._translated(text, self._words.tokens, text)
+        encoding = self.encode(text, pair)
+        return Tokens(encoding.ids, encoding.type_ids, self.truncated(encoding))
+
+    def _encoded(self, text: str, pair: str | None) -> Encoding:
+        if len(text) + len(pair or "") <= _LONG * self.max_length:
+            return self._tokenizer.encode(text, pair)
+        if pair is None:
+            return self._beginning(text) or self._tokenizer.encode(text)
+        return self._tokenizer.encode(*self._beginnings(text, pair))
+
+    def _translated(self, text: str, function: Callable[..., Found], *arguments: object) -> Found:
+        """Call a function, and translate the library's errors.
+
+        Raises:
+            TextError: same as `encode`.
+            BundleError: same as `encode`.
+        """
         try:
-            if len(text) + len(pair or "") <= _LONG * self.max_length:
-                encoding = self._tokenizer.encode(text, pair)
-            elif pair is None:
-                encoding = self._beginning(text) or self._tokenizer.encode(text)
-            else:
-                encoding = self._tokenizer.encode(*self._beginnings(text, pair))
+            return function(*arguments)
         except (TypeError, UnicodeError) as error:
             raise TextError("the text is not valid Unicode", found=ascii(text[:60]), expected="UTF-8") from error
         except BaseException as error:
@@ -73,10 +106,6 @@ class TextTokenizer:
             raise BundleError(
                 "the tokenizer fails on a text", path=self.path, found=str(error), remedy="Export the bundle again."
             ) from error
-        size = len(encoding)
-        if not 0 < size <= self.max_length:
-            raise self._unusable(size, text)
-        return encoding
 
     @cached_property
     def _places(self) -> CutPlaces | None:

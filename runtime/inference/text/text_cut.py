@@ -10,7 +10,7 @@ visible characters, if
 
 `cut_places` checks a tokenizer for these; for any other tokenizer a text is never cut. In BERT's steps, a place between
 two marks of punctuation is as good, because each mark is a word; but not before ``_``, which an added token can take
-for a letter. `tests/runtime/inference/test_text_cut.py` compares cut and whole texts of every kind of tokenizer.
+for a letter. `tests/runtime/inference/text/test_text_cut.py` compares cut and whole texts of every kind of tokenizer.
 """
 
 from __future__ import annotations
@@ -54,20 +54,42 @@ class CutPlaces:
 
 def cut_places(tokenizer: Tokenizer) -> CutPlaces | None:
     """The places at which this tokenizer allows a cut; None if there are none that are proven."""
-    steps = (tokenizer.normalizer, tokenizer.pre_tokenizer)
-    normalizers, splitters = (list(_flat(None if one is None else json.loads(one.__getstate__()))) for one in steps)
-    tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    if tokenizer.normalizer is not None:
-        tokens += map(tokenizer.normalizer.normalize_str, tokens[:])
-    if not all(map(_is_local, normalizers)) or not _splits(splitters):
+    normalizers, splitters = steps(tokenizer)
+    tokens = added_tokens(tokenizer)
+    if not all(map(_is_local, normalizers)) or not _splits(splitters) or not _without_spaces(tokens):
         return None
-    if not all(tokens) or any(re.search(r"[\s▁]", token) for token in tokens):
-        return None
-    kinds = [one["type"] for one in normalizers], [one["type"] for one in splitters]
-    if kinds != _BERT or not all(map(str.isascii, tokens)):
+    if not _is_bert(normalizers, splitters) or not all(map(str.isascii, tokens)):
         return CutPlaces(_SPACE)
     across = frozenset(token[at : at + 2] for token in tokens for at in range(len(token) - 1))
     return CutPlaces(re.compile(f"{_SPACE.pattern}|{_MARKS.pattern}"), across)
+
+
+def spaces_are_places(tokenizer: Tokenizer) -> bool:
+    """Whether every space (U+0020) is an allowed place: the steps are BERT's, and no added token has white space."""
+    return _is_bert(*steps(tokenizer)) and _without_spaces(added_tokens(tokenizer))
+
+
+def steps(tokenizer: Tokenizer) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The normalizers and pre-tokenizers, in order."""
+    steps = (tokenizer.normalizer, tokenizer.pre_tokenizer)
+    normalizers, splitters = (list(_flat(None if one is None else json.loads(one.__getstate__()))) for one in steps)
+    return normalizers, splitters
+
+
+def added_tokens(tokenizer: Tokenizer) -> list[str]:
+    """The added tokens as written and as normalized."""
+    tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    if tokenizer.normalizer is not None:
+        tokens += map(tokenizer.normalizer.normalize_str, tokens[:])
+    return tokens
+
+
+def _without_spaces(tokens: list[str]) -> bool:
+    return all(tokens) and not any(re.search(r"[\s▁]", token) for token in tokens)
+
+
+def _is_bert(normalizers: list[dict[str, Any]], splitters: list[dict[str, Any]]) -> bool:
+    return ([one["type"] for one in normalizers], [one["type"] for one in splitters]) == _BERT
 
 
 def _flat(step: dict[str, Any] | None) -> Iterator[dict[str, Any]]:

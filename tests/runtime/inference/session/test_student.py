@@ -10,8 +10,8 @@ from support.tiny_bundle import MAX_LENGTH, NDIM, build_tiny_bundle
 
 from reaugkd import BundleError, BundleIntegrityError
 from reaugkd.runtime.bundle.onnx_safety import _CHILDREN, read_onnx_file
-from reaugkd.runtime.inference.student import StudentSession
-from reaugkd.runtime.inference.tokenizer import TextTokenizer
+from reaugkd.runtime.inference.session.student import StudentSession
+from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["single", "pair"])

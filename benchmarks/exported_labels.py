@@ -4,7 +4,7 @@
 
 The texts are the train rows of DATA that RUN does not have, ten draws of 1,000 (or of half of them, if there are fewer
 than 2,000). Prints a row of a Markdown table: data and layers; unseen texts; the share of labels in per cent that int8
-changes with the word pieces in 8 bits too, and with them in 4 bits, which is what `reaugkd export` writes (mean of the
+changes with the subwords in 8 bits too, and with them in 4 bits, which is what `reaugkd export` writes (mean of the
 draws, and the largest); accuracy of the float32 and of the exported student.
 """
 
@@ -26,8 +26,8 @@ from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.runtime.data import Split, label_indices, load_dataset
 from reaugkd.runtime.data.splits import drop_duplicates_of
 
-DRAWS, ROWS, MOST = 10, 1000, 4000
-Rows = NDArray[np.int64]
+DRAWS, ROWS, MOST = 10, 1000, 3000
+Rows, Floats = NDArray[np.int64], NDArray[np.float32]
 
 
 def unseen(source: FinishedRun, data: str) -> Split:
@@ -37,13 +37,11 @@ def unseen(source: FinishedRun, data: str) -> Split:
     return train.take(sorted(np.random.default_rng(0).permutation(rows)[:MOST].tolist()))
 
 
-def logits_of(source: FinishedRun, rows: Split, job: StudentJob, name: str) -> tuple[NDArray, NDArray]:
-    """Export a student; return its logits for rows, and those of the float32 model before quantization."""
+def logits_of(source: FinishedRun, rows: Split, float32: bool = False) -> Floats:
+    """Export a student; return the logits of the model for rows, or those of the float32 model before quantization."""
     with tempfile.TemporaryDirectory() as folder:
-        made = write_student(source, source.recipe.retrieval, job, Path(folder) / "student")
-        return tuple(
-            ask(session, made.tokenizer, rows.inputs(), name).logits for session in (made.session, made.float32)
-        )
+        made = write_student(source, source.recipe.retrieval, StudentJob(detect_target()), Path(folder) / "student")
+        return ask(made.float32 if float32 else made.session, made.tokenizer, rows.inputs(), "unseen rows").logits
 
 
 def draws(rows: int) -> list[Rows]:
@@ -52,7 +50,7 @@ def draws(rows: int) -> list[Rows]:
     return [np.random.default_rng(seed).permutation(rows)[:size] for seed in range(DRAWS)]
 
 
-def line(name: str, rows: Split, gold: Rows, exact: NDArray, others: list[NDArray]) -> str:
+def line(name: str, rows: Split, gold: Rows, exact: Floats, others: list[Floats]) -> str:
     """Return a row of the table."""
     drawn = draws(len(rows))
     cells = [name, f"{len(rows):,}"]
@@ -67,10 +65,9 @@ def main(data: str, run: str) -> None:
     """Print the line of a run."""
     source = FinishedRun.read(RunFolder(Path(run)))
     rows = unseen(source, data)
-    job = StudentJob(detect_target())
-    both, exact = logits_of(source, rows, job, "4 bits and int8")
+    exact, both = logits_of(source, rows, float32=True), logits_of(source, rows)
     with mock.patch.object(quantization, "pack_word_table", return_value=[]):
-        int8, _ = logits_of(source, rows, job, "int8")
+        int8 = logits_of(source, rows)
     name = f"{source.description['data']['name']}, {len(source.recipe.student.layers)} layers"
     sys.stdout.write(line(name, rows, label_indices(rows, source.labels), exact, [int8, both]) + "\n")
 

@@ -25,15 +25,15 @@ def _vocabulary(_context: click.Context, _parameter: click.Parameter, value: str
         return int(value)
     if value in ("auto", "task"):
         raise click.BadParameter(
-            f"{value!r} is not a choice any more: leave --vocabulary out to keep all word pieces, or give a number, "
+            f"{value!r} is not a choice any more: leave --vocabulary out to keep all subwords, or give a number, "
             "such as 10000"
         )
-    raise click.BadParameter(f"{value!r} is neither full nor a number of word pieces")
+    raise click.BadParameter(f"{value!r} is neither full nor a number of subwords")
 
 
 def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
     return (
-        f"vocabulary: {kept:,} of {of:,} word pieces; {unseen['split_otherwise']:.1%} of unseen texts are split "
+        f"vocabulary: {kept:,} of {of:,} subwords; {unseen['split_otherwise']:.1%} of unseen texts are split "
         f"otherwise (at most {unseen['split_otherwise_most']:.1%} in ten draws of the train rows), "
         f"{unseen['other_label'] / max(unseen['rows'], 1):.2%} of {unseen['rows']} held-out texts change their label"
     )
@@ -91,7 +91,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
     show_default=True,
     callback=_vocabulary,
     metavar="full|N",
-    help="Word pieces that the student keeps. full: all. N: those of the run's rows, every character, and the "
+    help="Subwords that the student keeps. full: all. N: those of the run's rows, every character, and the "
     "likeliest others up to N; other texts may be split otherwise.",
 )
 @click.option(

@@ -1,4 +1,4 @@
-"""Quantization of the student: its word pieces in 4 bits, and dynamic int8 of the products with weights."""
+"""Quantization of the student: its subwords in 4 bits, and dynamic int8 of the products with weights."""
 
 from __future__ import annotations
 

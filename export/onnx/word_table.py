@@ -1,11 +1,11 @@
-"""The table of word pieces in 4 bits: the largest part of a small student, in half of the bytes of int8.
+"""The table of subwords in 4 bits: the largest part of a small student, in half of the bytes of int8.
 
 Each block of 64 components has its own scale. A byte holds a component of the block's first half in its upper four bits
 and one of the second half in its lower four. The first half is read as the whole byte, so its lower bits, which belong
 to the other half, are within the rounding error; a shift by four bits gives the second half. These are standard
 operators that any ONNX runtime has. ONNX Runtime's own ``GatherBlockQuantized`` does the same in one node, but divides
 several times for each component: at 14 tokens a 3-layer student takes 2 to 4 % longer with it, and as long as with int8
-with these nodes (docs/reference/performance.md).
+with these nodes (docs/explanation/lab-book.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 _BLOCK, _SMALLEST_BLOCK = 64, 16
 _LEVELS = 16  # of 4 bits
 _MIDDLE = 128  # the byte that stands for zero
-_PREFIX = "word_pieces/"
+_PREFIX = "subwords/"
 
 
 def pack_word_table(model: onnx.ModelProto) -> list[str]:

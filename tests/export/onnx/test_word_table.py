@@ -70,7 +70,7 @@ def test_the_graph_looks_up_what_was_packed() -> None:
     table, small = random_table(50, 96), random_table(5, 96)
     model = model_of(small, table)
     before = model.ByteSize()
-    assert pack_word_table(model) == ["word_pieces/bytes", "word_pieces/scale"]
+    assert pack_word_table(model) == ["subwords/bytes", "subwords/scale"]
     onnx.checker.check_model(model)
     assert model.ByteSize() < 0.35 * before
     ids = np.array([[0, 7, 49], [7, 7, 1]])
@@ -85,7 +85,7 @@ def test_blocks_have_64_components_where_they_fit() -> None:
     for width, blocks in ((384, 6), (80, 5), (48, 3)):
         model = model_of(random_table(4, width))
         pack_word_table(model)
-        (packed,) = (item for item in model.graph.initializer if item.name == "word_pieces/packed")
+        (packed,) = (item for item in model.graph.initializer if item.name == "subwords/packed")
         assert list(packed.dims) == [4, blocks, width // blocks // 2]
 
 

@@ -19,19 +19,23 @@ if TYPE_CHECKING:
 
 
 def _vocabulary(_context: click.Context, _parameter: click.Parameter, value: str) -> str | int:
-    if value in ("auto", "full", "task"):
+    if value == "full":
         return value
     if value.isascii() and value.isdigit():
         return int(value)
-    raise click.BadParameter(f"{value!r} is neither auto, full, task nor a number of subwords")
+    if value in ("auto", "task"):
+        raise click.BadParameter(
+            f"{value!r} is not a choice any more: leave --vocabulary out to keep all subwords, or give a number, "
+            "such as 10000"
+        )
+    raise click.BadParameter(f"{value!r} is neither full nor a number of subwords")
 
 
-def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
-    rows = unseen["rows"]
-    changed, other_label, lost = (unseen[name] / rows for name in ("changed", "other_label", "lost"))
+def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
     return (
-        f"vocabulary: {kept:,} of {of:,} subwords; {changed:.2%} of {rows} held-out texts tokenize differently, "
-        f"{other_label:.2%} change label, accuracy {0 - lost:+.2%}"
+        f"vocabulary: {kept:,} of {of:,} subwords; {unseen['split_otherwise']:.1%} of unseen texts are split "
+        f"otherwise (at most {unseen['split_otherwise_most']:.1%} in ten draws of the train rows), "
+        f"{unseen['other_label'] / max(unseen['rows'], 1):.2%} of {unseen['rows']} held-out texts change their label"
     )
 
 
@@ -63,7 +67,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
     "--allow-quality-loss",
     is_flag=True,
     help="Write the bundle even if it misses the quality floors: 95 % of held-out labels kept, at most 1 % "
-    "accuracy lost, 30 % of neighbours kept.",
+    "accuracy lost, 30 % of neighbours kept; with --vocabulary N, at most 4 % of unseen texts split otherwise.",
 )
 @click.option(
     "--kb-texts",
@@ -83,13 +87,12 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, int]) -> str:
 )
 @click.option(
     "--vocabulary",
-    default="auto",
+    default="full",
     show_default=True,
     callback=_vocabulary,
-    metavar="auto|full|task|N",
-    help="Subwords that the student keeps. full: all. task: those of the run's rows, every character, and the "
-    "likeliest others up to 10,000. N: the same up to N. auto: task, or full if pruning is unsafe or costs too much "
-    "accuracy.",
+    metavar="full|N",
+    help="Subwords that the student keeps. full: all. N: those of the run's rows, every character, and the "
+    "likeliest others up to N; other texts may be split otherwise.",
 )
 @click.option(
     "--kb-data",

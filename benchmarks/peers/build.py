@@ -83,7 +83,7 @@ def _eager(run: Path, folder: Path) -> None:
     folder.mkdir()
     student = RunFolder(run).student
     EncoderClassifier.load(student).save(folder)
-    shutil.copy(student / "tokenizer.json", folder)  # the bundle's may have fewer word pieces
+    shutil.copy(student / "tokenizer.json", folder)  # the bundle's may have fewer tokens
 
 
 def _teacher(run: Path, source: FinishedRun, folder: Path) -> None:

@@ -37,15 +37,15 @@ class StudentJob:
     Args:
         target: the processor family, for the int8 preset.
         quantization: ``dynamic`` or ``none``.
-        vocabulary: subwords to keep: ``auto``, ``full``, ``task`` or the smallest number (`plan_pruning`).
-        floors: the accuracy that vocabulary pruning may cost; None for no limit.
+        vocabulary: subwords to keep: ``full`` or the smallest number (`plan_pruning`).
+        floors: the share of texts that vocabulary pruning may split otherwise; None for no limit.
         extra: further rows whose subwords are kept; None for none.
         exporter: what writes the float32 graph: ``torch``, or ``optimum`` (needs optimum-onnx).
     """
 
     target: Target
     quantization: Quantization = "dynamic"
-    vocabulary: VocabularySize = "auto"
+    vocabulary: VocabularySize = "full"
     floors: Floors | None = None
     extra: Split | None = None
     exporter: Exporter = "torch"
@@ -103,7 +103,7 @@ def write_student(source: FinishedRun, recipe: RetrievalRecipe, job: StudentJob,
 
     Raises:
         ModelError: the student cannot be exported, or its vocabulary cannot be pruned.
-        QualityError: quantization skipped most of the graph, or pruning costs too much accuracy.
+        QualityError: quantization skipped most of the graph, or pruning splits too many texts otherwise.
     """
     folder.mkdir(parents=True)
     # In the bundle's temporary folder, so that a killed export leaves only one temporary folder.

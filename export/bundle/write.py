@@ -59,7 +59,7 @@ class ExportJob:
         retrieval: settings of knowledge base and blend; None for the run's own.
         extra: extra rows for the knowledge base, labelled by the teacher; None for none.
         certificate: the largest accuracy loss of the retrieval gate, and its confidence.
-        vocabulary: subwords to keep: ``auto``, ``full``, ``task`` or the smallest number (`plan_pruning`).
+        vocabulary: subwords to keep: ``full`` or the smallest number (`plan_pruning`).
         exporter: what writes the float32 graph: ``torch``, or ``optimum`` (needs optimum-onnx).
     """
 
@@ -71,7 +71,7 @@ class ExportJob:
     retrieval: RetrievalRecipe | None = None
     extra: Split | None = None
     certificate: Certificate = Certificate()
-    vocabulary: VocabularySize = "auto"
+    vocabulary: VocabularySize = "full"
     exporter: Exporter = "torch"
 
     @property
@@ -140,7 +140,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
         DataError: the run is not finished.
         RecipeError, UsageError: same as `FinishedRun.require`.
         OutputExistsError: ``out`` exists.
-        QualityError: quantization or vocabulary pruning costs too much accuracy.
+        QualityError: quantization costs too much, or vocabulary pruning splits too many texts otherwise.
         ModelError: the student cannot be exported, or its vocabulary cannot be pruned.
         StorageError: a file cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Quality gate of quantization: compare the quantized student with the float32 one on held-out rows."""
+"""Quality gate of the export: compare the quantized student with the float32 one on held-out rows."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from ...runtime.inference.text.tokenizer import TextTokenizer
 
 @dataclass(frozen=True)
 class Floors:
-    """Quality floors of a quantized student; an export that misses one is refused.
+    """Quality floors of an exported student; an export that misses one is refused.
 
     Args:
         agreement: smallest share of held-out rows on which both students give the same label.
         accuracy_loss: largest loss of accuracy, 0 to 1.
         accuracy_loss_rows: number of rows that may always be lost, because one of few rows is a large share.
         neighbour_overlap: smallest share of the float32 student's neighbours that the quantized student finds too.
+        split_otherwise: largest share of unseen texts that a smaller vocabulary may split into other subwords.
     """
 
     agreement: float = 0.95
     accuracy_loss: float = 0.01
     accuracy_loss_rows: int = 3
     neighbour_overlap: float = 0.3
+    split_otherwise: float = 0.04
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Quantization of the student by ONNX Runtime's own tools: dynamic int8 of the products with weights."""
+"""Quantization of the student: its subwords in 4 bits, and dynamic int8 of the products with weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from ...errors import QualityError
 from .quiet import quiet
+from .word_table import pack_word_table
 
 Target = Literal["avx2", "avx512_vnni", "arm64"]
 Quantization = Literal["dynamic", "none"]
@@ -40,7 +41,7 @@ class QuantizedNodes:
     Args:
         int8: number of int8 matrix products.
         float32: number of float32 matrix products with weights.
-        int8_gathers: number of table look-ups in int8.
+        int8_gathers: number of table look-ups in int8 or 4 bits.
         bytes_float32: bytes of the model before quantization.
         bytes_int8: bytes of the model after quantization.
     """
@@ -78,10 +79,13 @@ def quantize(model: Path, target: Target, quantization: Quantization, out: Path)
     if quantization == "none":
         made.write_bytes(model.read_bytes())
         return count_nodes(model, made)
+    prepared = onnx.load(str(model))
+    packed = pack_word_table(prepared)
     with quiet():
         quantize_dynamic(
-            str(model),
+            prepared,
             str(made),
+            nodes_to_exclude=packed,
             op_types_to_quantize=list(QUANTIZED_OPS),
             per_channel=True,
             reduce_range=False,

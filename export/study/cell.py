@@ -230,7 +230,7 @@ class _Quantized:
 
     def __init__(self, source: FinishedRun, recipe: RetrievalRecipe, folder: Path) -> None:
         self._source = source
-        self._student = write_student(source, recipe, StudentJob(detect_target(), vocabulary="full"), folder)
+        self._student = write_student(source, recipe, StudentJob(detect_target()), folder)
         self._kept: dict[str, StudentOutputs] = {}
 
     def ask(self, inputs: Sequence[str | tuple[str, str]], label: str) -> StudentOutputs:

@@ -74,13 +74,21 @@ class Vocabulary:
         Raises:
             ModelError: the tokenizer's ids cannot be renumbered.
         """
+        return self._only(self._kept(used, at_least, others))
+
+    def kept_ids(self, used: Iterable[int], at_least: int = 0, others: Iterable[int] = ()) -> frozenset[int]:
+        """Return the ids that `pruned` keeps."""
+        ids = map(self._tokenizer.token_to_id, self._kept(used, at_least, others))
+        return frozenset(number for number in ids if number is not None)
+
+    def _kept(self, used: Iterable[int], at_least: int, others: Iterable[int]) -> set[str]:
         name = self._tokenizer.id_to_token
         kept = self._subwords.with_parts({*self._subwords.required, *filter(None, map(name, {*used, *self._named()}))})
         for other in others:
             if len(kept) >= at_least:
                 break
             kept |= self._subwords.with_parts(filter(None, [name(other)]))
-        return self._only(kept)
+        return kept
 
     def _named(self) -> set[int]:
         """Return the ids in tokenizer.json outside its vocabulary."""

@@ -1,21 +1,23 @@
-"""Vocabulary pruning: remove the subwords and positions that a student's task does not need.
+"""Vocabulary pruning: remove the subwords that a student's task does not need, and the positions that no text reaches.
 
-The tables of subwords and positions hold most of a small student's bytes. Only table rows are removed, and every train
-row gets the same outputs as before. `plan_pruning` chooses the rows and checks that; `PruningPlan.apply` removes them.
+Only table rows are removed, and every train row gets the same outputs as before. Other texts may be split into other
+subwords, so subwords are removed only on request. `plan_pruning` chooses the rows and measures what that changes;
+`PruningPlan.apply` removes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import click
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import ModelError, QualityError, shorten
-from ...runtime.data import Split, label_indices
+from ...runtime.data import Split
 from ...runtime.evaluation.typos import add_typos
 from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..modeling.encoder import EncoderClassifier
@@ -28,45 +30,46 @@ from .prune import Pruned, Vocabulary
 from .subword_ranking import likeliest_first, most_frequent_first
 from .subwords import KEEP_ALL
 
-VocabularySize = Literal["auto", "full", "task"] | int
+VocabularySize = Literal["full"] | int
 
-TASK_SUBWORDS = 10_000
-"""The size of ``task``. On banking77, 10,000 subwords answer as well as all 30,522; 8,000 lose 0.1 points."""
+DRAWS = 10
+"""The number of draws of the train rows by which the effect on other texts is measured."""
 
-_DRAWS = 4  # seeds of typing errors, other than the one for fidelity; more seeds find few more subwords
+_LEFT_OUT = 0.1  # share of the train rows that a draw leaves out
+_TYPOS = 4  # seeds of typing errors, other than the one for fidelity; more seeds find few more subwords
 
 
 @dataclass(frozen=True)
-class HeldOutEffect:
-    """The effect of a pruned vocabulary on the held-out rows, which are not used to choose subwords.
+class UnseenEffect:
+    """The effect of a pruned vocabulary on texts that are not used to choose subwords.
 
     Args:
+        split_otherwise: share of texts that are tokenized differently; mean of the draws, each of which leaves out a
+            tenth of the train rows and chooses subwords by the others.
+        split_otherwise_most: the largest share of a draw.
         rows: number of held-out rows.
-        changed: number of rows that are tokenized differently.
-        other_label: number of rows that get another label from the float32 student.
-        lost: number of correct labels with the full vocabulary minus that with the pruned one.
+        other_label: number of held-out rows that get another label from the float32 student.
     """
 
+    split_otherwise: float
+    split_otherwise_most: float
     rows: int
-    changed: int
     other_label: int
-    lost: int
 
     def require(self, floors: Floors) -> None:
-        """Check the loss of accuracy.
+        """Check the share of texts that are tokenized differently.
 
         Raises:
-            QualityError: the loss is larger than the floors allow.
+            QualityError: the share is larger than the floors allow.
         """
-        share = self.lost / max(self.rows, 1)
-        if self.lost > floors.accuracy_loss_rows and share > floors.accuracy_loss:
+        if self.split_otherwise > floors.split_otherwise:
             raise QualityError(
-                "the pruned vocabulary costs too much accuracy",
-                found=f"a loss of {share:.4f} on {self.rows} held-out rows",
-                expected=f"at most {floors.accuracy_loss}",
+                "with the smaller vocabulary too many unseen texts are split into other subwords",
+                found=f"{self.split_otherwise:.1%} on average over {DRAWS} draws",
+                expected=f"at most {floors.split_otherwise:.0%}",
                 remedy=(
-                    "Keep more subwords: a larger number for --vocabulary, or full; --allow-quality-loss writes the "
-                    "bundle anyway."
+                    "Keep more subwords with a larger number, or all of them without --vocabulary; "
+                    "--allow-quality-loss writes the bundle anyway."
                 ),
             )
 
@@ -80,14 +83,14 @@ class PruningPlan:
         subwords: the pruned tokenizer and its ids in the full one; None keeps all subwords.
         positions: number of rows of the position table to keep; None keeps all.
         of: number of rows of the run's table of subwords.
-        unseen: the effect on held-out rows; None if all subwords are kept.
+        unseen: the effect on other texts; None if all subwords are kept.
     """
 
     tokenizer: bytes
     subwords: Pruned | None
     positions: int | None
     of: int
-    unseen: HeldOutEffect | None = None
+    unseen: UnseenEffect | None = None
 
     @property
     def kept_ids(self) -> Sequence[int]:
@@ -122,29 +125,18 @@ def plan_pruning(
     Args:
         source: the run.
         student: the run's student; not changed.
-        size: ``full`` keeps all subwords; a number is the smallest number of subwords to keep; ``task`` stands for
-            `TASK_SUBWORDS`; ``auto`` is ``task``, or ``full`` if pruning is not safe or costs too much accuracy, or if
-            there are no more subwords than that.
+        size: ``full`` keeps all subwords; a number is the smallest number of subwords to keep.
         scratch: an existing folder for a trial tokenizer.json.
         extra: further rows whose subwords are kept.
-        floors: the accuracy that pruning may cost; None for no limit, except for ``auto``, which then uses the default
-            floors.
+        floors: the share of unseen texts that may be split otherwise; None for no limit.
 
     Raises:
         ModelError: this tokenizer or this model cannot be pruned safely.
-        QualityError: the pruned vocabulary costs more accuracy than the floors allow.
+        QualityError: too many unseen texts are split otherwise.
     """
-    if size == "full" or (size == "auto" and word_table(student)[1].num_embeddings <= TASK_SUBWORDS):
+    if size == "full":
         return _whole(source, student)
-    if size == "auto" and floors is None:
-        floors = Floors()
-    try:
-        return _pruned(source, student, size if isinstance(size, int) else TASK_SUBWORDS, scratch, extra, floors)
-    except (ModelError, QualityError) as error:
-        if size != "auto":
-            raise
-        click.echo(f"the vocabulary is not pruned: {error}", err=True)
-        return _whole(source, student)
+    return _pruned(source, student, size, scratch, extra, floors)
 
 
 def _whole(source: FinishedRun, student: EncoderClassifier) -> PruningPlan:
@@ -153,6 +145,46 @@ def _whole(source: FinishedRun, student: EncoderClassifier) -> PruningPlan:
     plan = PruningPlan(tokenizer, None, positions_needed(student, max_length), rows)
     require_unchanged_answers(student, plan.apply(student), plan.kept_ids, max_length)
     return plan
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What subwords are chosen by.
+
+    Args:
+        vocabulary: the run's vocabulary.
+        rows: the ids in each of n train rows.
+        mistyped: for each seed, the ids in each of the train rows with typing errors.
+        always: ids that are always kept.
+        known: ids that may be added, by descending frequency.
+        table: [vocabulary size, d], the embedding of each id.
+        at_least: the number of subwords to keep, if no more are used.
+    """
+
+    vocabulary: Vocabulary
+    rows: Sequence[frozenset[int]]
+    mistyped: Sequence[Sequence[frozenset[int]]]
+    always: frozenset[int]
+    known: Sequence[int]
+    table: NDArray[np.float32]
+    at_least: int
+
+    def by(self, rows: Sequence[int]) -> tuple[frozenset[int], int, Iterable[int]]:
+        """Choose by some of the train rows: ids to keep, the smallest number to keep, and ids to add, best first."""
+        used = self.always.union(*(self.rows[row] for row in rows))
+        errors = chain.from_iterable((draw[row] for row in rows) for draw in self.mistyped)
+        likeliest = likeliest_first(self.known, used, self.table)
+        return used, self.at_least, (*most_frequent_first(errors, used), *likeliest)
+
+    def split_otherwise(self) -> list[float]:
+        """Return the share of the left-out train rows that are tokenized differently, for each draw."""
+        count, shares = len(self.rows), []
+        left_out = max(1, round(_LEFT_OUT * count))
+        for seed in range(DRAWS):
+            order = np.random.default_rng(seed).permutation(count).tolist()
+            kept = self.vocabulary.kept_ids(*self.by(order[left_out:]))
+            shares.append(sum(not self.rows[row] <= kept for row in order[:left_out]) / left_out)
+        return shares
 
 
 def _pruned(
@@ -164,58 +196,48 @@ def _pruned(
     floors: Floors | None,
 ) -> PruningPlan:
     full, max_length = source.run.student / "tokenizer.json", source.recipe.max_length
-    vocabulary = Vocabulary(full)
-    used = frozenset(special_ids(student)).union(*vocabulary.ids_of(source.train.inputs(), "subwords of train"))
-    heldout = vocabulary.ids_of(source.heldout.inputs(), "subwords of the held-out rows")
-    more = vocabulary.ids_of(extra.inputs(), "subwords of the extra rows") if extra is not None else []
-    mistyped = _mistyped(vocabulary, source.train.inputs(), used)
+    vocabulary, inputs = Vocabulary(full), source.train.inputs()
     table = word_table(student)[1].weight.detach().numpy()
-    known = [subword for subword in vocabulary.candidates() if subword < len(table)]
-    kept = used.union(*more)
+    more = vocabulary.ids_of(extra.inputs(), "subwords of the extra rows") if extra is not None else []
+    choice = _Choice(
+        vocabulary,
+        vocabulary.ids_of(inputs, "subwords of train"),
+        [vocabulary.ids_of(add_typos(inputs, seed), "subwords of mistyped rows") for seed in range(1, _TYPOS + 1)],
+        frozenset(special_ids(student)).union(*more),
+        [subword for subword in vocabulary.candidates() if subword < len(table)],
+        table,
+        at_least,
+    )
     # Held-out rows are not used for the choice: otherwise results on them would be better than on new texts.
-    pruned = vocabulary.pruned(kept, at_least, (*mistyped, *likeliest_first(known, kept, table)))
+    pruned = vocabulary.pruned(*choice.by(range(len(inputs))))
     (scratch / "tokenizer.json").write_text(pruned.tokenizer, encoding="utf-8")
     positions = positions_needed(student, max_length)
     smaller = prune_tables(student, pruned, positions)
-    unseen = _effect_on_heldout(source, (student, smaller), pruned, heldout, scratch)
+    ids = vocabulary.ids_of(source.heldout.inputs(), "subwords of the held-out rows")
+    whole = [row for row, found in enumerate(ids) if found <= set(pruned.old_ids)]
+    others = sorted(set(range(len(ids))) - set(whole))
+    shares = choice.split_otherwise()
+    changed = _other_labels(source, (student, smaller), others, scratch)
+    unseen = UnseenEffect(float(np.mean(shares)), max(shares), len(ids), changed)
     if floors is not None:
         unseen.require(floors)
     require_unchanged_answers(student, smaller, pruned.old_ids, max_length)
     tokenizers = (TextTokenizer(path, max_length) for path in (full, scratch / "tokenizer.json"))
-    whole = [item for item, ids in zip(source.heldout.inputs(), heldout, strict=True) if ids <= set(pruned.old_ids)]
-    require_unchanged_tokens(whole, pruned.old_ids, *tokenizers)
+    require_unchanged_tokens(source.heldout.take(whole).inputs(), pruned.old_ids, *tokenizers)
     return PruningPlan(pruned.tokenizer.encode(), pruned, positions, len(table), unseen)
 
 
-def _mistyped(vocabulary: Vocabulary, inputs: Sequence[str | tuple[str, str]], used: frozenset[int]) -> tuple[int, ...]:
-    """Return the ids in texts with typing errors, the most frequent first, without those in the texts themselves."""
-    rows = (vocabulary.ids_of(add_typos(inputs, seed), "subwords of mistyped rows") for seed in range(1, _DRAWS + 1))
-    return most_frequent_first(chain.from_iterable(rows), used)
-
-
-def _effect_on_heldout(
-    source: FinishedRun,
-    students: tuple[EncoderClassifier, EncoderClassifier],
-    pruned: Pruned,
-    heldout: Sequence[frozenset[int]],
-    folder: Path,
-) -> HeldOutEffect:
-    """Compare the full and the pruned student on the rows with a removed subword.
-
-    All other rows are tokenized as before.
-    """
-    kept = frozenset(pruned.old_ids)
-    rows = source.heldout.take([row for row, ids in enumerate(heldout) if not ids <= kept])
-    if not len(rows):
-        return HeldOutEffect(len(heldout), 0, 0, 0)
-    labels = []
+def _other_labels(
+    source: FinishedRun, students: tuple[EncoderClassifier, EncoderClassifier], rows: Sequence[int], folder: Path
+) -> int:
+    """Count the held-out rows, of some, that get another label from the pruned student than from the full one."""
+    texts, labels = source.heldout.take(rows), []
+    if not len(texts):
+        return 0
     for model, tokenizer in zip(students, (source.run.student, folder), strict=True):
-        tokens = token_rows(tokenizer, rows, model.encoder.config, source.recipe.max_length)
-        labels.append(outputs_of(model, tokens, "rows with other subwords").logits.argmax(dim=1).numpy())
-    before, after = labels
-    gold = label_indices(rows, source.labels)
-    lost = int((before == gold).sum() - (after == gold).sum())
-    return HeldOutEffect(len(heldout), len(rows), int((before != after).sum()), lost)
+        tokens = token_rows(tokenizer, texts, model.encoder.config, source.recipe.max_length)
+        labels.append(outputs_of(model, tokens, "rows with other subwords").logits.argmax(dim=1))
+    return int((labels[0] != labels[1]).sum())
 
 
 def require_unchanged_tokens(

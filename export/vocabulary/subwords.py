@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from ...errors import ModelError
 
-KEEP_ALL = "Export with --vocabulary full."
+KEEP_ALL = "Export without --vocabulary, which keeps all."
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _BYTES = 256

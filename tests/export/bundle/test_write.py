@@ -222,6 +222,7 @@ def test_the_manifest_describes_the_export(tiny_bundle: Made, tiny_run: Finished
         "accuracy_loss": 0.01,
         "accuracy_loss_rows": 3,
         "neighbour_overlap": 0.3,
+        "split_otherwise": 0.04,
     }
     assert set(manifest["files"]) == {
         str(item.relative_to(path)) for item in path.rglob("*") if item.is_file() and item.name != "manifest.json"

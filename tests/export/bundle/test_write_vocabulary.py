@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,10 +31,10 @@ from reaugkd.export.training.run_folder import RunFolder, read_rows
 from reaugkd.export.training.train import TrainJob, train
 from reaugkd.export.tuning.tune import Tuning
 from reaugkd.export.vocabulary import prune_vocabulary as pruning
-from reaugkd.export.vocabulary.prune_vocabulary import TASK_SUBWORDS, VocabularySize, plan_pruning
-from reaugkd.runtime.data import Dataset, Split, label_indices
+from reaugkd.export.vocabulary.prune_vocabulary import VocabularySize, plan_pruning
+from reaugkd.runtime.data import Dataset, Split
 
-FLOAT32 = ExportJob("avx2", "none", allow_quality_loss=True, vocabulary="full")
+FLOAT32 = ExportJob("avx2", "none", allow_quality_loss=True)
 # Words that no row of the run has, each a piece of its own and like none that it has.
 LATER = ["filler", "timetable", "sardine"]
 RARE = [f"{first}{second}" for first, second in zip(tinymodels.WORDS, tinymodels.WORDS[1:], strict=False)][:45]
@@ -162,38 +164,54 @@ def test_other_programs_give_the_same_answers(run: Path, full: Made, pruned: Mad
     np.testing.assert_allclose(model(**batch).logits.numpy(), ours, atol=1e-4)
 
 
-def test_the_cost_is_measured_on_held_out_rows(run: Path, pruned: Made) -> None:
-    """Computed again from the full tokenizer's file without the subwords that are not in train."""
+def plain_tokenizer(content: dict[str, Any]) -> Tokenizer:
+    made = Tokenizer.from_str(json.dumps(content))
+    made.no_padding()
+    made.no_truncation()
+    return made
+
+
+def test_the_cost_is_measured_on_other_texts(run: Path, pruned: Made) -> None:
+    """Computed again from the full tokenizer's file without the subwords that are not in the texts of the choice."""
     folder = RunFolder(run)
     heldout, trained = (read_rows(folder.data / f"{name}.jsonl") for name in ("heldout", "train"))
-    full = Tokenizer.from_file(str(folder.student / "tokenizer.json"))
-    full.no_padding()
-    full.no_truncation()
-    pieces = {token for text in trained.texts for token in full.encode(text).tokens}
+    content = json.loads((folder.student / "tokenizer.json").read_text(encoding="utf-8"))
+    full = plain_tokenizer(content)
     single = {token for token in full.get_vocab() if len(token.removeprefix("##")) == 1}
     special = {"[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"}
-    content = json.loads(full.to_str())
-    content["model"]["vocab"] = {  # the same ids: for the full student
-        token: number for token, number in content["model"]["vocab"].items() if token in pieces | single | special
-    }
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in special]
-    smaller = Tokenizer.from_str(json.dumps(content))
-    smaller.no_padding()
-    smaller.no_truncation()
-    student = EncoderClassifier.load(folder.student)
-    changed, other_label, lost = 0, 0, 0
-    for text, gold in zip(heldout.texts, label_indices(heldout, LABELS), strict=True):
-        before, after = full.encode(text), smaller.encode(text)
+
+    def with_words_of(texts: list[str]) -> Tokenizer:
+        pieces = {token for text in texts for token in full.encode(text).tokens}
+        smaller = copy.deepcopy(content)
+        smaller["model"]["vocab"] = {  # the same ids: for the full student
+            token: number
+            for token, number in content["model"]["vocab"].items()
+            if token in pieces | single | special | {"[unused1]"}
+        }
+        smaller["added_tokens"] = [token for token in smaller["added_tokens"] if token["content"] in special]
+        return plain_tokenizer(smaller)
+
+    shares = []
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(len(trained)).tolist()
+        count = round(len(trained) / 10)
+        smaller = with_words_of([trained.texts[row] for row in order[count:]])
+        left_out = [trained.texts[row] for row in order[:count]]
+        shares.append(np.mean([full.encode(text).ids != smaller.encode(text).ids for text in left_out]))
+    smaller, student, other_label = with_words_of(trained.texts), EncoderClassifier.load(folder.student), 0
+    for text in heldout.texts:
         labels = []
-        for ids in (before.ids, after.ids):
+        for ids in (full.encode(text).ids, smaller.encode(text).ids):
             row = torch.tensor([ids[:MAX_LENGTH]])
             labels.append(int(student(input_ids=row, attention_mask=torch.ones_like(row)).logits.argmax()))
-        changed += before.ids != after.ids
         other_label += labels[0] != labels[1]
-        lost += int(labels[0] == gold) - int(labels[1] == gold)
-    assert changed > 0
-    found = pruned[1].manifest.quantization["vocabulary"]["unseen"]
-    assert found == {"rows": len(heldout), "changed": changed, "other_label": other_label, "lost": lost}
+    assert 0 < np.mean(shares) < max(shares) < 1
+    assert pruned[1].manifest.quantization["vocabulary"]["unseen"] == {
+        "split_otherwise": pytest.approx(np.mean(shares)),
+        "split_otherwise_most": pytest.approx(max(shares)),
+        "rows": len(heldout),
+        "other_label": other_label,
+    }
 
 
 def test_extra_rows_keep_their_pieces(run: Path, pruned: Made, tmp_path: Path) -> None:
@@ -206,53 +224,22 @@ def test_extra_rows_keep_their_pieces(run: Path, pruned: Made, tmp_path: Path) -
 
 
 def test_a_number_above_the_vocabulary_keeps_all_subwords_that_can_occur(run: Path, tmp_path: Path) -> None:
-    found = export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary="task")).manifest.quantization["vocabulary"]
-    assert found["of"] - 1 == found["kept"] and found["unseen"]["changed"] == 0  # all but [unused2]
+    job = replace(FLOAT32, vocabulary=10_000, allow_quality_loss=False, floors=Floors(0, 1, 0, 0, split_otherwise=0))
+    found = export(run, tmp_path / "bundle", job).manifest.quantization["vocabulary"]
+    assert found["of"] - 1 == found["kept"]  # all but [unused2]
+    assert found["unseen"]["split_otherwise_most"] == found["unseen"]["other_label"] == 0
 
 
 def test_the_same_run_gives_the_same_bundle(run: Path, pruned: Made, tmp_path: Path) -> None:
     assert export(run, tmp_path / "bundle", replace(FLOAT32, vocabulary=0)).manifest == pruned[1].manifest
 
 
-def test_auto_leaves_a_small_vocabulary_alone(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = FinishedRun.read(RunFolder(run))
-    student = source.student(source.recipe.retrieval)
-    whole = student.encoder.config.vocab_size
-    for pieces, stays in ((whole, True), (whole - 1, False)):
-        monkeypatch.setattr(pruning, "TASK_SUBWORDS", pieces)
-        made = plan_pruning(source, student, "auto", tmp_path)
-        assert (made.kept == made.of) is stays
-
-
-def test_too_costly_is_refused_or_left(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pruning, "TASK_SUBWORDS", 0)
-    strict = Floors(accuracy_loss=-1.0, accuracy_loss_rows=-100)
-    with pytest.raises(QualityError, match="the pruned vocabulary costs too much accuracy"):
-        export(run, tmp_path / "bundle", replace(FLOAT32, floors=strict, allow_quality_loss=False, vocabulary=0))
+def test_too_many_texts_split_otherwise_are_refused(run: Path, tmp_path: Path) -> None:
+    """Whatever the labels of the held-out rows: half of the left-out rows have a word that no other row has."""
+    lenient = Floors(0, 1, 0, 0)
+    with pytest.raises(QualityError, match="too many unseen texts are split into other subwords"):
+        export(run, tmp_path / "bundle", replace(FLOAT32, floors=lenient, allow_quality_loss=False, vocabulary=0))
     assert not list(tmp_path.iterdir())
-    source = FinishedRun.read(RunFolder(run))
-    left = plan_pruning(source, source.student(source.recipe.retrieval), "auto", tmp_path, None, strict)
-    assert left.kept == left.of and left.unseen is None
-    assert left.tokenizer == (RunFolder(run).student / "tokenizer.json").read_bytes()
-    assert "the vocabulary is not pruned: the pruned vocabulary costs too much accuracy" in capsys.readouterr().err
-
-
-def test_auto_goes_by_the_usual_floors_where_everything_is_allowed(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``auto`` chooses the better vocabulary, even if quality loss is allowed."""
-    monkeypatch.setattr(pruning, "TASK_SUBWORDS", 0)
-    source = FinishedRun.read(RunFolder(run))
-    student = source.student(source.recipe.retrieval)
-    for lost, pieces_go in ((4, False), (3, True)):  # of 100 rows; three are within the floor
-        monkeypatch.setattr(
-            pruning, "_effect_on_heldout", lambda *_, lost=lost: pruning.HeldOutEffect(100, 50, 20, lost)
-        )
-        made = plan_pruning(source, student, "auto", tmp_path, None, None)
-        assert (made.kept < made.of) is pieces_go
-    assert plan_pruning(source, student, "task", tmp_path, None, None).kept < made.of
 
 
 def test_pieces_of_mistyped_rows_come_first(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,19 +274,15 @@ def test_a_student_with_other_outputs_is_refused(
 
 
 def test_a_tokenizer_without_smaller_pieces(tiny_run: tuple[Path, Tuning, TrainJob], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"found WordLevel.*--vocabulary full"):
-        export(tiny_run[0], tmp_path / "bundle", replace(FLOAT32, vocabulary="task"))
+    with pytest.raises(ModelError, match=r"found WordLevel.*without --vocabulary"):
+        export(tiny_run[0], tmp_path / "bundle", replace(FLOAT32, vocabulary=100))
     assert not list(tmp_path.iterdir())
 
 
-def test_the_option(
-    run: Path, tiny_run: tuple[Path, Tuning, TrainJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pruning, "TASK_SUBWORDS", 0)
+def test_the_option(run: Path, tmp_path: Path) -> None:
     call = ("--target", "avx2", "--allow-quality-loss", "--vocabulary")
     said = ok("export", run, "--out", tmp_path / "a", *call, "20").err
-    assert "held-out texts tokenize differently" in said and "vocabulary: " in said
-    assert "the vocabulary is not pruned" in ok("export", tiny_run[0], "--out", tmp_path / "b", *call, "auto").err
-    assert "WordLevel" in refused("export", tiny_run[0], "--out", tmp_path / "c", *call, "task")
-    assert "number of subwords" in refused("export", run, "--out", tmp_path / "c", *call, "-3")
-    assert f"up to {TASK_SUBWORDS:,}" in " ".join(ok("export", "--help").out.split())
+    assert re.search(r"vocabulary: \d+ of \d+ subwords; [1-9][\d.]*% of unseen texts are split otherwise", said)
+    assert "neither full nor a number" in refused("export", run, "--out", tmp_path / "b", *call, "-3")
+    for gone in ("auto", "task"):
+        assert "leave --vocabulary out" in refused("export", run, "--out", tmp_path / "b", *call, gone)

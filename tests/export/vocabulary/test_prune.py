@@ -184,7 +184,7 @@ def test_special_tokens_that_are_not_added_tokens_are_kept(tmp_path: Path) -> No
 
 
 def refusal(tokenizer: Tokenizer) -> str:
-    with pytest.raises(ModelError, match="--vocabulary full") as caught:
+    with pytest.raises(ModelError, match="without --vocabulary") as caught:
         subwords_of(tokenizer)
     return str(caught.value)
 

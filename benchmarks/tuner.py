@@ -34,7 +34,7 @@ from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.blending import interpolate, softmax_many
 from reaugkd.runtime.output.text_table import table
 
-SIZES, DRAWS, MOST_ROWS = (100, 200, 500, 1000), 10, 4000
+SIZES, DRAWS, MOST_ROWS = (100, 300, 1000), 5, 4000
 GOLD_SHARES = (0.0, 0.5, 1.0)
 Groups = NDArray[np.integer]
 Rule = Callable[[HeldOut, Groups], BlendConfig]

@@ -11,6 +11,7 @@ Scores are cross-validated: each half of the held-out rows is scored with the se
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,17 +56,16 @@ def found_by(keys: Floats, queries: Floats, dtype: str) -> tuple[NDArray[np.int6
     return rows, np.cos(np.pi * (1 - similarities) / 2).astype(np.float32) if dtype == "b1" else similarities
 
 
-def scored(rows: HeldOut, halves: NDArray[np.int64], options: dict[str, object]) -> tuple[float, float, float, float]:
+def scored(rows: HeldOut, halves: NDArray[np.int64], gold_shares: Sequence[float]) -> tuple[float, ...]:
     """Return the cross-validated mean NLL of student and blend, and their accuracies in per cent."""
     nll, right = np.zeros((2, len(rows.gold))), np.zeros((2, len(rows.gold)))
     for half in (0, 1):
         known, unknown = halves != half, halves == half
-        chosen = tune_blend(taken(rows, known), **options).blend  # type: ignore[arg-type]
+        chosen = tune_blend(taken(rows, known), gold_shares).blend
         unseen = taken(rows, unknown)
         labels = soft_labels(
             unseen.neighbour_logits[:, : chosen.k],
             None if unseen.neighbour_gold is None else unseen.neighbour_gold[:, : chosen.k],
-            chosen.label_temperature,
             chosen.gold_share,
         )
         shares = softmax_many(unseen.similarities[:, : chosen.k].astype(np.float64), chosen.tau)
@@ -79,14 +79,13 @@ def scored(rows: HeldOut, halves: NDArray[np.int64], options: dict[str, object])
 
 def taken(rows: HeldOut, some: NDArray[np.bool_]) -> HeldOut:
     """Select rows."""
-    assert rows.neighbour_gold is not None and rows.groups is not None
+    assert rows.neighbour_gold is not None
     return HeldOut(
         rows.student_logits[some],
         rows.similarities[some],
         rows.neighbour_logits[some],
         rows.gold[some],
         rows.neighbour_gold[some],
-        rows.groups[some],
     )
 
 
@@ -101,13 +100,12 @@ def main(run: str, path: str) -> None:
     rows, heldout = source.of_train(known, recipe), source.of_heldout(asked.queries)
     groups = related_inputs(source.heldout.inputs())
     halves = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % 2
-    options = {"label_temperatures": recipe.label_temperatures, "gold_shares": recipe.gold_shares}
     lines = []
     for dimensions in DIMENSIONS:
         for dtype in BYTES if dimensions == DIMENSIONS[-1] else ("f16", "i8", "b1"):
             near, similarities = found_by(known[:, :dimensions], asked.queries[:, :dimensions], dtype)
-            on = HeldOut(asked.logits, similarities, rows.logits[near], heldout.gold, rows.gold[near], groups)
-            alone, both, accuracy, with_both = scored(on, halves, options)
+            on = HeldOut(asked.logits, similarities, rows.logits[near], heldout.gold, rows.gold[near])
+            alone, both, accuracy, with_both = scored(on, halves, recipe.gold_shares)
             graph = IndexConfig(dimensions).connectivity * 8 + 16
             size = f"{dimensions * BYTES[dtype] + graph:.0f}"
             lines.append(

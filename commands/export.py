@@ -97,7 +97,8 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
 @click.option(
     "--kb-data",
     metavar="FILE",
-    help="File with more texts for the knowledge base. The teacher labels them; labels in the file are ignored.",
+    help="File with more texts for the knowledge base. The teacher labels them; labels in the file are ignored. "
+    "The blend is tuned on the run's held-out rows alone.",
 )
 @click.option(
     "--query",
@@ -110,12 +111,6 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
     type=click.Choice(["student", "teacher", "both"]),
     help="Keys of the knowledge base: the student's queries, the teacher's projected embeddings, or both (their "
     "mean).  [default: the recipe's]",
-)
-@click.option(
-    "--weight",
-    type=click.Choice(["auto", "constant", "buckets", "squares"]),
-    help="Form of the student's weight: constant, buckets (four values by top similarity), squares (of three "
-    "features), or auto (by cross-validation).  [default: the recipe's]",
 )
 @click.option(
     "--keep-heldout/--leave-heldout",
@@ -177,9 +172,8 @@ def export(
     if "teacher_file" in description:
         click.echo(describe_heldout(description), err=True)
     if kb_data is not None:
-        added, asking = done.manifest.created_from["extra_rows"], done.tuning.pseudo_labelled
-        rows = f"the held-out rows and {asking:,} of them" if asking else "the held-out rows only"
-        click.echo(f"{kb_data}: {added:,} new texts; the blend is tuned on {rows}", err=True)
+        click.echo(f"{kb_data}: {done.manifest.created_from['extra_rows']:,} new texts", err=True)
+    click.echo(done.tuning.describe(), err=True)
     click.echo(f"gate (predict --gated): {describe_gate(done.manifest.gate, gate_loss)}", err=True)
     click.echo(f"abstention (predict --abstain): {describe_abstention(done.manifest.abstention)}", err=True)
     total = sum(record.bytes for record in done.manifest.files.values())

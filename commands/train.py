@@ -119,14 +119,7 @@ def train(
     name = teacher or f"file {Path(str(teacher_outputs)).name}"
     with resumable():
         tuning = run_training(TrainJob(name, chosen, limit, redo), out)
-    blend = tuning.blend
-    nll = ", ".join(f"{name} {value:.4f}" for name, value in tuning.nll.items())
-    click.echo(
-        f"blend tuned on {tuning.rows} held-out rows: student weight "
-        f"{f'{blend.student_weight:.3f}' if blend.weight is None else blend.weight.kind}, k {blend.k}, "
-        f"tau {blend.tau:g}; negative log-likelihood: {nll}",
-        err=True,
-    )
+    click.echo(tuning.describe(), err=True)
     click.echo(f"next: reaugkd export {out} --out BUNDLE", err=True)
 
 

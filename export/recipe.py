@@ -15,7 +15,6 @@ KeyMethod = Literal["supcon", "pca"]
 Query = Literal["layers", "distilled"]
 Keys = Literal["student", "teacher", "both"]
 LabelSource = Literal["teacher", "cross_fitted"]
-Weighting = Literal["auto", "constant", "buckets", "squares"]  # the forms of tuning/mixture_weight.py
 
 
 def require(condition: bool, name: str, found: Any, expected: str) -> None:
@@ -194,12 +193,7 @@ class RetrievalRecipe:
             ``both``, their normalised mean. The query ``layers`` needs the student's keys.
         labels: soft labels of the rows: ``teacher``, or ``cross_fitted``, each by a teacher fitted without the row.
         folds: number of teachers to fit for ``cross_fitted``.
-        label_temperatures: temperatures of the soft labels that the tuner tries.
         gold_shares: shares of the gold label in the soft labels that the tuner tries.
-        weight: form of the mixture weight: ``constant``; ``buckets`` or ``squares``, functions of the text
-            (`mixture_weight`); or ``auto``, chosen by cross-validation on the held-out rows.
-        one_se_rule: retrieve only if cross-validation on the held-out rows shows a gain; otherwise the student answers
-            alone.
         keep_heldout: add the held-out rows to the knowledge base after the blend is tuned.
     """
 
@@ -207,17 +201,12 @@ class RetrievalRecipe:
     keys: Keys = "student"
     labels: LabelSource = "teacher"
     folds: int = 3
-    label_temperatures: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0)
     gold_shares: tuple[float, ...] = (0.0, 0.5, 1.0)
-    weight: Weighting = "auto"
-    one_se_rule: bool = True
     keep_heldout: bool = True
 
     def __post_init__(self) -> None:
         require(self.folds >= 2, "folds", self.folds, "2 or more")
-        temperatures, shares = self.label_temperatures, self.gold_shares
-        usable = bool(temperatures) and all(1e-6 <= t <= 1e6 for t in temperatures)  # the range of BlendConfig
-        require(usable, "label_temperatures", list(temperatures), "numbers from 1e-6 to 1e6")
+        shares = self.gold_shares
         require(bool(shares) and all(0 <= s <= 1 for s in shares), "gold_shares", list(shares), "shares in [0, 1]")
         if self.query == "layers" and self.keys != "student":
             raise RecipeError(

@@ -25,6 +25,7 @@ def load_recipe(path: Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError("the recipe is not valid TOML", path=path, found=str(error)) from error
     try:
+        _refuse_removed(tables.get("retrieval"))
         return recipe_from_dict(tables)
     except RecipeError as error:
         raise RecipeError(
@@ -33,7 +34,7 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def recipe_from_dict(tables: Mapping[str, Any]) -> Recipe:
-    """Make a recipe from nested tables, as in TOML or `Recipe.as_dict`.
+    """Make a recipe from nested tables, as in TOML or `Recipe.as_dict`; `REMOVED` keys of finished runs are ignored.
 
     Raises:
         RecipeError: an unknown key, or a value out of range.
@@ -45,8 +46,9 @@ def retrieval_from_dict(table: Mapping[str, Any]) -> RetrievalRecipe:
     """Make a RetrievalRecipe from a recipe's ``[retrieval]`` table.
 
     Raises:
-        RecipeError: same as `recipe_from_dict`.
+        RecipeError: same as `recipe_from_dict`, or a `REMOVED` key.
     """
+    _refuse_removed(table)
     return _build(RetrievalRecipe, table, "retrieval.")
 
 
@@ -83,26 +85,34 @@ def _replace_nested(target: _T, path: list[str], value: Any) -> _T:
     return replace(target, **{path[0]: value})  # type: ignore[type-var]
 
 
-_OLD_KEYS = {"retrieval.cautious": "one_se_rule"}
-"""Keys of version 0.1.0, which its finished runs have in run.json."""
-_OLD_VALUES = {("retrieval.weight", "logistic"): "squares"}
-"""The same for values."""
+REMOVED = ("cautious", "one_se_rule", "label_temperatures", "weight")
+"""Keys of ``[retrieval]`` in earlier versions; finished runs have them in run.json."""
+
+
+def _refuse_removed(retrieval: Any) -> None:
+    for name in REMOVED if isinstance(retrieval, Mapping) else ():
+        if name in retrieval:
+            raise RecipeError(
+                f"the key 'retrieval.{name}' was removed",
+                found=retrieval[name],
+                expected="labels at temperature 1, and one weight that is tuned for every run",
+                remedy="Delete the key.",
+            )
 
 
 def _build(kind: type[_T], table: Mapping[str, Any], where: str) -> _T:
     hints = get_type_hints(kind)
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    for given, value in table.items():
-        name = _OLD_KEYS.get(where + given, given)
+    for name, value in table.items():
+        if kind is RetrievalRecipe and name in REMOVED:
+            continue
         if name not in known:
             raise RecipeError(
                 f"unknown key {where + name!r}",
                 expected=f"one of {', '.join(sorted(known))}",
                 remedy="Correct the key.",
             )
-        if isinstance(value, str):
-            value = _OLD_VALUES.get((where + name, value), value)
         values[name] = _convert(hints[name], value, where + name)
     # Missing fields take the defaults of this dataclass, not those of the field in its parent.
     return kind(**values)

@@ -6,20 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...runtime.data import Split, drop_duplicates_of
 from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
 from ..training.finished_run import FinishedRun
 from ..tuning.build_kb import KbRows
-
-FEWEST_EXTRA = 500
-"""Smallest number of extra rows of which some are used for tuning."""
-
-PSEUDO_LABELLED_SHARE = 0.2
-MOST_PSEUDO_LABELLED = 2000
-_SEED = 7
 
 AskStudent = Callable[[Sequence[str | tuple[str, str]], str], StudentOutputs]
 """Computes the exported student's outputs from (inputs, label of the progress bar)."""
@@ -31,14 +23,12 @@ class Allocation:
 
     Args:
         searched: rows that are in the knowledge base while the blend is tuned; they are its first rows afterwards.
-        asking: rows that the blend is tuned on: the held-out rows, then pseudo-labelled validation rows.
-        answers: the exported student's outputs for ``asking``.
+        asking: the held-out rows, which the blend is tuned on.
         later: rows that are added to the knowledge base after the blend is tuned.
     """
 
     searched: KbRows
     asking: KbRows
-    answers: StudentOutputs
     later: KbRows
 
 
@@ -52,11 +42,8 @@ def allocate(
     """Assign roles to the rows of a run and to extra rows.
 
     Extra rows that the run already has are left out. Extra rows that are related to held-out rows are added later if
-    the held-out rows are.
-
-    If there are many extra rows, a fifth of them become pseudo-labelled validation rows: the blend is tuned on them
-    with the teacher's labels, before they are added. The student was not trained on them, and no related row is stored.
-    So they measure how much the other extra rows help on such texts, which held-out rows cannot measure.
+    the held-out rows are. The blend is not tuned on extra rows: by their labels, which are the teacher's answers, a
+    student that repeats its teacher's errors looks better than neighbours that are right.
 
     Args:
         source: the run.
@@ -73,29 +60,11 @@ def allocate(
     heldout = replace(heldout, gold=np.where(heldout.gold < 0, heldout.logits.argmax(axis=1), heldout.gold))
     new = None if extra is None else extra.take(drop_duplicates_of(extra, [source.train, source.heldout]))
     if new is None or not len(new):
-        return Allocation(searched, heldout, heldout_answers, later)
+        return Allocation(searched, heldout, later)
     outputs = ask_student(new.inputs(), "the extra rows")
     added = source.of_extra(new, outputs.queries if of_students else None)
     groups = heldout.joined(added).groups()
     related = np.isin(groups[len(heldout) :], groups[: len(heldout)])
-    chosen = _choose_pseudo_labelled(searched.joined(heldout), added, related)
     if recipe.keep_heldout:
         later = later.joined(added.take(related))
-    pseudo_labelled = added.take(chosen)
-    return Allocation(
-        searched.joined(added.take(~related & ~chosen)),
-        heldout.joined(replace(pseudo_labelled, gold=pseudo_labelled.logits.argmax(axis=1))),
-        heldout_answers.joined(outputs.take(chosen)),
-        later.joined(pseudo_labelled),
-    )
-
-
-def _choose_pseudo_labelled(known: KbRows, added: KbRows, related: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Choose pseudo-labelled validation rows: bool [n], whole groups of related rows without a known row."""
-    count = min(int(PSEUDO_LABELLED_SHARE * len(added)), MOST_PSEUDO_LABELLED) if len(added) >= FEWEST_EXTRA else 0
-    # A group has the number of its first row, and the known rows come first.
-    group = known.joined(added).groups()[len(known) :]
-    alone = (group >= len(known)) & ~np.isin(group, group[related])
-    groups, sizes = np.unique(group[alone], return_counts=True)
-    order = np.random.default_rng(_SEED).permutation(len(groups))
-    return np.isin(group, groups[order][np.cumsum(sizes[order]) <= count])
+    return Allocation(searched.joined(added.take(~related)), heldout, later)

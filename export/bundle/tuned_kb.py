@@ -65,14 +65,14 @@ def build_tuned_kb(source: FinishedRun, job: KbJob, ask_student: AskStudent, hel
     rows = roles.searched
     with _building(rows) as report:
         kb = build_kb(rows, job.recipe, BlendConfig(1, 1.0, 1.0), job.storage, progress=report)
-    tuning = tune(kb, rows, roles.asking, roles.answers, job.recipe, true=len(source.heldout))
+    tuning = tune(kb, rows, roles.asking, heldout, job.recipe)
     blend = tuning.blend
     ef_search = None
     if len(rows) and len(roles.asking):
-        ef_search = tune_ef_search(kb, rows, roles.answers.queries, job.recipe, blend.k)
-        kb = kb.with_lists(chosen_lists(kb.index, roles.answers.queries[:MOST_QUERIES], blend.k))
+        ef_search = tune_ef_search(kb, rows, heldout.queries, job.recipe, blend.k)
+        kb = kb.with_lists(chosen_lists(kb.index, heldout.queries[:MOST_QUERIES], blend.k))
     # The search depends on the keys only, so the tuned soft labels can be set afterwards.
-    labels = soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share)
+    labels = soft_labels(rows.logits, rows.gold, blend.gold_share)
     kb = kb.with_soft_labels(labels, job.storage.label_loss)
     if not len(roles.later):
         return TunedKb(kb, kb, tuning, ef_search)

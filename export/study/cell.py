@@ -151,16 +151,10 @@ class _Measured:
             "k": blend.k,
             "tau": blend.tau,
             "student_weight": blend.student_weight,
-            "weight": "constant" if blend.weight is None else blend.weight.kind,
             "student_temperature": blend.student_temperature,
-            "label_temperature": blend.label_temperature,
             "gold_share": blend.gold_share,
             "kb_rows": len(made.kb),
-            **(
-                {}
-                if made.tuning.pseudo_labelled
-                else {f"heldout_nll_{name}": nll for name, nll in made.tuning.nll.items()}
-            ),
+            **{f"heldout_nll_{name}": nll for name, nll in made.tuning.nll.items()},
         }
         return [
             system_result(

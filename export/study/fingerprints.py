@@ -14,13 +14,14 @@ from ..training.run_folder import made_from
 from .plan import Cell, Plan, located
 from .results import CellNotes, cell_file, read_notes
 
-CELL_FORMAT = 5
+CELL_FORMAT = 6
 """Version of a cell's computation, increased when training, export or evaluation change for the same settings.
 
 3: i8 keys, soft labels of fewer bits, ef_search chosen by recall, the fewest neighbours that keep the gain, the
 one-standard-error rule, pseudo-labelled validation rows.
 4: fidelity to the teacher on rows of the distillation too, and KL on rows with typing errors.
 5: metrics on rows with typing errors are named ``typos_...``.
+6: the blend is tuned with a prior on the weight, on labelled rows alone; k is 16, label temperature 1, one weight.
 """
 
 # Keys of a task that do not change a cell's figures.

@@ -69,7 +69,7 @@ def report(analysis: Analysis) -> str:
     if _is_measured(analysis, HELDOUT):
         note = (
             f"NLL of {BLEND} on the held-out rows. Choose between recipes by this table, not by the scored rows. The "
-            "blend was tuned on these rows, so its NLL is too low by a few thousandths, most with a weight by text. "
+            "blend was tuned on these rows, so its NLL is too low by a few thousandths. "
             "Ignore smaller differences."
         )
         parts += ["## Held-out NLL", note, heldout(analysis)]

@@ -35,7 +35,6 @@ from ..modeling.training_loop import FitJob, outputs_of
 from ..objectives.base import Targets
 from ..recipe import Recipe
 from ..tuning.build_kb import KbRows
-from ..tuning.groups import related_rows
 from ..tuning.tune import K_GRID, HeldOut, Tuning, tune_blend
 from .cross_fit import folds_of
 from .distill import distil, start_student
@@ -341,12 +340,8 @@ class Pipeline:
                 labels[nearest].numpy(),
                 label_indices(self.splits.heldout, names),
                 gold[nearest.numpy()],
-                related_rows(self.splits.heldout),
             ),
-            recipe.weight,
-            label_temperatures=recipe.label_temperatures,
-            gold_shares=recipe.gold_shares,
-            one_se_rule=recipe.one_se_rule,
+            recipe.gold_shares,
         )
 
     def gold(self) -> Indices:

@@ -117,7 +117,7 @@ def build_kb(
     Args:
         rows: the rows.
         recipe: the source of the keys.
-        blend: the temperature and the share of gold of the soft labels.
+        blend: the share of gold of the soft labels.
         store: settings of the storage.
         ef_search: breadth of a search.
         progress: see `KnowledgeBase.build`.
@@ -125,7 +125,7 @@ def build_kb(
     keys = rows.keys(recipe)
     return KnowledgeBase.build(
         keys,
-        soft_labels(rows.logits, rows.gold, blend.label_temperature, blend.gold_share),
+        soft_labels(rows.logits, rows.gold, blend.gold_share),
         config=IndexConfig(
             ndim=keys.shape[1], dtype=store.dtype, connectivity=store.connectivity, expansion_search=ef_search
         ),
@@ -148,7 +148,6 @@ def tune(
     heldout: KbRows,
     answers: StudentOutputs,
     recipe: RetrievalRecipe,
-    true: int | None = None,
 ) -> Tuning:
     """Tune the blend on the neighbours of held-out rows.
 
@@ -158,17 +157,10 @@ def tune(
         heldout: the held-out rows.
         answers: the student's outputs for the held-out rows.
         recipe: the options to choose from.
-        true: number of held-out rows with a gold label, which come first; None for all.
     """
     found, similarities = kb.search_many(answers.queries, K_GRID[-1], threads=default_threads())
-    gold, groups = rows.gold[found], heldout.groups()
-    return tune_blend(
-        HeldOut(answers.logits, similarities, rows.logits[found], heldout.gold, gold, groups, true),
-        recipe.weight,
-        label_temperatures=recipe.label_temperatures,
-        gold_shares=recipe.gold_shares,
-        one_se_rule=recipe.one_se_rule,
-    )
+    asking = HeldOut(answers.logits, similarities, rows.logits[found], heldout.gold, rows.gold[found])
+    return tune_blend(asking, recipe.gold_shares)
 
 
 def tune_ef_search(

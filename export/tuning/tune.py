@@ -1,4 +1,4 @@
-"""Choose k, tau, the mixture weight and the temperatures by held-out negative log-likelihood (NLL).
+"""Choose k, tau, the share of gold and the mixture weight by the negative log-likelihood (NLL) of held-out rows.
 
 The teacher must not have been fitted on these rows, and the knowledge base must not contain them: on its training rows
 the teacher is over-confident, and a stored row would retrieve itself.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from ...kb.storage.json_fields import JsonReader
 from ...runtime.decision.blend_config import BlendConfig, read_blend
 from ...runtime.decision.blending import interpolate, softmax_many
-from ..recipe import Weighting
 from ..types import Floats
-from .grid import Candidates, Setting, fewest_neighbours
-from .groups import mean_and_error
-from .mixture_weight import KINDS, WeightInputs, fit_weighting
 
-K_GRID = (1, 2, 4, 8, 16, 32, 64)
-TAU_GRID = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0)
-LABEL_TEMPERATURE_GRID = (1.0, 1.5, 2.0, 3.0, 4.0)
+K_GRID = (8, 16, 32, 64)
+TAU_GRID = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 K_LOSS = 0.02
 """Share of retrieval's gain that a smaller k may lose, because each neighbour costs time."""
+
+PRIOR_ROWS = 5.0
+"""Strength of the prior on the weight: it acts like so many more held-out rows (`fit_weights`)."""
+
+_HALVINGS = 20  # bisection steps on [0, 1]: the weight to 1e-6
 _TINY = 1e-12
 
 
@@ -42,9 +42,6 @@ class HeldOut:
         neighbour_logits: [n, k, c], the teacher's logits.
         gold: [n], int64, class indices.
         neighbour_gold: [n, k], the neighbours' gold labels, -1 for none; None if no neighbour has one.
-        groups: [n], the rows' groups (`related_rows`); None if no rows are related.
-        true: number of rows with a gold label, which come first; the labels of the others in ``gold`` are
-            pseudo-labels from the teacher. None for all.
     """
 
     student_logits: NDArray[np.float32]
@@ -52,25 +49,6 @@ class HeldOut:
     neighbour_logits: NDArray[np.float32]
     gold: NDArray[np.int64]
     neighbour_gold: NDArray[np.int64] | None = None
-    groups: NDArray[np.integer] | None = None
-    true: int | None = None
-
-    @property
-    def pseudo_labelled(self) -> int:
-        """The number of pseudo-labelled validation rows."""
-        return 0 if self.true is None else len(self.gold) - self.true
-
-    def known(self) -> HeldOut:
-        """Return the rows with a gold label."""
-        end = self.true
-        return HeldOut(
-            self.student_logits[:end],
-            self.similarities[:end],
-            self.neighbour_logits[:end],
-            self.gold[:end],
-            None if self.neighbour_gold is None else self.neighbour_gold[:end],
-            None if self.groups is None else self.groups[:end],
-        )
 
 
 @dataclass(frozen=True)
@@ -79,20 +57,16 @@ class Tuning:
 
     Args:
         blend: the chosen blend.
-        rows: number of held-out rows and pseudo-labelled validation rows.
+        rows: number of held-out rows.
         nll: mean negative log-likelihood of ``student`` (with its fitted temperature), ``retrieval`` (at the chosen
-            settings) and ``blend``.
-        by_k: NLL of the best blend at each k.
-        weight_cv_nll: cross-validated NLL of each compared form of the weight; may be empty.
-        pseudo_labelled: number of pseudo-labelled validation rows in ``rows``.
+            settings; missing if the knowledge base is empty) and ``blend``.
+        accuracy: share of right answers of the same.
     """
 
     blend: BlendConfig
     rows: int
     nll: dict[str, float]
-    by_k: dict[str, float] = field(default_factory=dict)
-    weight_cv_nll: dict[str, float] = field(default_factory=dict)
-    pseudo_labelled: int = 0
+    accuracy: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -104,19 +78,39 @@ class Tuning:
         table = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**table, "blend": read_blend(JsonReader(table["blend"], path))})
 
+    def describe(self) -> str:
+        """Describe the choice in two sentences."""
+        if self.blend.student_weight == 1:
+            return (
+                f"On {self.rows:,} held-out rows no blend with the neighbours has a lower negative log-likelihood than "
+                "the student. So the student answers alone."
+            )
+        weight, nll, accuracy = self.blend.student_weight, self.nll, self.accuracy
+        return (
+            f"An answer is {weight:.0%} the student's and {1 - weight:.0%} the {self.blend.k} nearest rows', the "
+            f"blend that fits {self.rows:,} held-out rows best. On them it changes the negative log-likelihood from "
+            f"{nll['student']:.3f} to {nll['blend']:.3f} and accuracy from {accuracy['student']:.2%} to "
+            f"{accuracy['blend']:.2%}."
+        )
 
-def soft_labels(
-    logits: NDArray[np.floating], gold: NDArray[np.integer] | None, temperature: float, gold_share: float
-) -> Floats:
-    """Compute soft labels: (1 - g) softmax(logits / T) + g onehot(gold), with g = 0 for rows without a gold label.
+
+class Setting(NamedTuple):
+    """One point of the grid; for the fields see `BlendConfig`."""
+
+    k: int
+    tau: float
+    gold_share: float
+
+
+def soft_labels(logits: NDArray[np.floating], gold: NDArray[np.integer] | None, gold_share: float) -> Floats:
+    """Compute soft labels: (1 - g) softmax(logits) + g onehot(gold), with g = 0 for rows without a gold label.
 
     Args:
         logits: [..., c], the teacher's logits.
         gold: [...], gold labels, -1 for none; None if no row has one.
-        temperature: T.
         gold_share: g, the share of the gold label.
     """
-    labels = _softmax(logits, temperature)
+    labels = _softmax(logits)
     if gold is None or gold_share == 0:
         return labels
     shares = np.where(gold >= 0, gold_share, 0.0)[..., None]
@@ -124,131 +118,116 @@ def soft_labels(
     return mixed
 
 
-def tune_blend(
-    rows: HeldOut,
-    weight: Weighting = "constant",
-    *,
-    label_temperatures: Sequence[float] = LABEL_TEMPERATURE_GRID,
-    gold_shares: Sequence[float] = (0.0,),
-    one_se_rule: bool = False,
-    k_loss: float = K_LOSS,
-) -> Tuning:
-    """Choose the blend with the lowest held-out NLL over the grid; the NLL is convex in the weight, which is exact.
+def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows: float = PRIOR_ROWS) -> Tuning:
+    """Choose the blend with the lowest held-out NLL over the grid, with a prior on the weight (`fit_weights`).
 
-    p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j from ``soft_labels``; T_S is fitted
-    first, on the student alone.
-
-    If neighbours do not help, w = 1 is best and the blend equals the student. The choice is the smallest k with almost
-    the gain of the best k. If the pseudo-labelled rows lead to a blend that is worse than the student on the rows with
-    a gold label, by more than a standard error, the blend is tuned again on the rows with a gold label only.
+    p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j from `soft_labels`; T_S is fitted
+    first, on the student alone. The choice is the smallest k with almost the gain of the best k (`K_LOSS`). If its NLL
+    is not below the student's, w = 1: the student answers alone.
 
     Args:
         rows: the held-out rows.
-        weight: form of the mixture weight. It is fitted after all other settings are chosen with a constant weight. It
-            is constant for fewer than 50 rows; ``"auto"`` chooses the form by cross-validated NLL.
-        label_temperatures: temperatures of the soft labels to try.
         gold_shares: shares of the gold label in the soft labels to try.
-        one_se_rule: set w = 1 unless cross-validation shows a gain of more than one standard error.
-        k_loss: share of the best k's gain over the student that a smaller k may lose.
+        prior_rows: strength of the prior, see `fit_weights`.
     """
-    everyone = np.arange(len(rows.gold))
-    # Fitted on gold labels only: the student agrees more with its teacher than with the gold labels.
-    known = slice(rows.true)
-    student_temperature = fit_temperature(rows.student_logits[known], rows.gold[known])
-    student = _softmax(rows.student_logits, student_temperature)[everyone, rows.gold]
-    alone = Tuning(BlendConfig(1, TAU_GRID[0], 1.0, student_temperature), len(rows.gold), {"student": _nll(student)})
-    candidates = _candidates(rows, label_temperatures, gold_shares)
-    if not candidates.settings:  # an empty knowledge base
-        return replace(alone, nll={**alone.nll, "blend": _nll(student)})
-    by_k = candidates.best_by_k(student)
-    best = fewest_neighbours(by_k, _nll(student), k_loss)
-    setting, share, nll = candidates.settings[best.number], best.weight, best.nll
-    if one_se_rule and not (share < 1 and candidates.pays(student, rows.groups, k_loss)):
-        share, nll, weight = 1.0, _nll(student), "constant"
-    if rows.pseudo_labelled and _misled(student[known], candidates.of_gold[best.number, known], share, rows.groups):
-        return tune_blend(
-            rows.known(),
-            weight,
-            label_temperatures=label_temperatures,
-            gold_shares=gold_shares,
-            one_se_rule=one_se_rule,
-            k_loss=k_loss,
-        )
-    tuning = replace(
-        alone,
-        blend=BlendConfig(
-            setting.k, setting.tau, share, student_temperature, setting.label_temperature, setting.gold_share
-        ),
-        nll={**alone.nll, "retrieval": best.retrieval_nll, "blend": nll},
-        by_k={str(k): of_k.nll for k, of_k in by_k.items()},
-        pseudo_labelled=rows.pseudo_labelled,
-    )
-    return tuning if weight == "constant" else _with_weight(tuning, rows, weight)
+    temperature = fit_temperature(rows.student_logits, rows.gold)
+    student = _softmax(rows.student_logits, temperature)
+    of_student = student[np.arange(len(rows.gold)), rows.gold]
+    nll, accuracy = {"student": nll_of(of_student)}, {"student": _accuracy(student, rows.gold)}
+    if not rows.similarities.shape[1]:  # an empty knowledge base
+        alone = BlendConfig(1, TAU_GRID[0], 1.0, temperature)
+        return Tuning(alone, len(rows.gold), *({**found, "blend": found["student"]} for found in (nll, accuracy)))
+    settings, of_gold = _candidates(rows, gold_shares)
+    weights = fit_weights(of_student, of_gold, prior_rows)
+    # What the student costs at the prior's most likely weight, one half.
+    alone = len(rows.gold) * nll["student"] + prior_rows * np.log(2)
+    best = _chosen(settings, _costs(of_student, of_gold, weights, prior_rows), alone)
+    setting, weight = settings[best], float(weights[best])
+    nll |= {"retrieval": nll_of(of_gold[best]), "blend": nll_of(interpolate(of_student, of_gold[best], weight))}
+    if nll["blend"] >= nll["student"]:
+        nll["blend"], weight = nll["student"], 1.0
+    retrieved = _retrieved(rows, setting)
+    for name, answer in (("retrieval", retrieved), ("blend", interpolate(student, retrieved, weight))):
+        accuracy[name] = _accuracy(answer, rows.gold)
+    blend = BlendConfig(setting.k, setting.tau, weight, temperature, gold_share=setting.gold_share)
+    return Tuning(blend, len(rows.gold), nll, accuracy)
 
 
-def _candidates(rows: HeldOut, label_temperatures: Sequence[float], gold_shares: Sequence[float]) -> Candidates:
-    """Compute the retrieved probability of each row's gold label at every point of the grid."""
-    same = _same_label(rows)
-    depths = [k for k in K_GRID if k <= rows.similarities.shape[1]]
+def _candidates(rows: HeldOut, gold_shares: Sequence[float]) -> tuple[list[Setting], Floats]:
+    """Compute the retrieved probability of each row's gold label at every point of the grid, [m, n]."""
+    most = rows.similarities.shape[1]
+    depths = [k for k in K_GRID if k <= most] or [most]
     settings, of_gold = [], []
-    for label_temperature in label_temperatures:
-        labels = _softmax(rows.neighbour_logits, label_temperature)
-        by_teacher = np.take_along_axis(labels, rows.gold[:, None, None], axis=2)[:, :, 0]
-        for gold_share in gold_shares if same is not None else (0.0,):
-            for_gold = by_teacher if same is None else _mixed(by_teacher, same, gold_share)
-            for tau in TAU_GRID:
-                weights = np.exp((rows.similarities - rows.similarities[:, :1]).astype(np.float64) / tau)
-                retrieved = np.cumsum(weights * for_gold, axis=1) / np.cumsum(weights, axis=1)
-                settings += [Setting(k, tau, label_temperature, gold_share) for k in depths]
-                of_gold += [retrieved[:, k - 1] for k in depths]
-    return Candidates(settings, np.array(of_gold).reshape(len(settings), len(rows.gold)))
+    for gold_share in gold_shares:
+        labels = soft_labels(rows.neighbour_logits, rows.neighbour_gold, gold_share)
+        for_gold = np.take_along_axis(labels, rows.gold[:, None, None], axis=2)[:, :, 0]
+        for tau in TAU_GRID:
+            weights = np.exp((rows.similarities - rows.similarities[:, :1]).astype(np.float64) / tau)
+            retrieved = np.cumsum(weights * for_gold, axis=1) / np.cumsum(weights, axis=1)
+            settings += [Setting(k, tau, gold_share) for k in depths]
+            of_gold += [retrieved[:, k - 1] for k in depths]
+    return settings, np.array(of_gold)
 
 
-def _misled(student: Floats, retrieved: Floats, share: float, groups: NDArray[np.integer] | None) -> bool:
-    """Whether the blend is worse than the student on these rows, by more than a standard error."""
-    ratio = np.maximum(interpolate(student, retrieved, share), _TINY) / np.maximum(student, _TINY)
-    groups = np.arange(len(student)) if groups is None else groups[: len(student)]
-    gain, error = mean_and_error(np.log(ratio), groups)
-    return gain < -error
+def _chosen(settings: Sequence[Setting], costs: Floats, alone: float) -> int:
+    """Find the setting with the lowest cost of the smallest k that keeps ``1 - K_LOSS`` of the gain over the student.
+
+    Args:
+        settings: m settings.
+        costs: [m], see ``_costs``.
+        alone: the student's cost.
+    """
+    allowed = costs.min() + K_LOSS * max(alone - costs.min(), 0.0)
+    k = min(setting.k for setting, cost in zip(settings, costs, strict=True) if cost <= allowed)
+    return int(np.argmin([cost if setting.k == k else np.inf for setting, cost in zip(settings, costs, strict=True)]))
 
 
-def _same_label(rows: HeldOut) -> NDArray[np.floating] | None:
-    """Compare gold labels, [n, k]: 1 if a neighbour has the row's gold label, 0 if another, NaN if it has none."""
-    if rows.neighbour_gold is None:
-        return None
-    return np.where(rows.neighbour_gold < 0, np.nan, rows.neighbour_gold == rows.gold[:, None])
+def _retrieved(rows: HeldOut, setting: Setting) -> Floats:
+    """Compute the neighbours' probabilities, [n, c]."""
+    shares = _softmax(rows.similarities[:, : setting.k], setting.tau)
+    gold = None if rows.neighbour_gold is None else rows.neighbour_gold[:, : setting.k]
+    labels = soft_labels(rows.neighbour_logits[:, : setting.k], gold, setting.gold_share)
+    found: Floats = np.einsum("nk,nkc->nc", shares, labels)
+    return found
 
 
-def _mixed(by_teacher: Floats, same: NDArray[np.floating], gold_share: float) -> Floats:
-    """Add a share of gold to the neighbours' probabilities of each row's gold label, as in ``soft_labels``."""
-    return np.where(np.isnan(same), by_teacher, (1 - gold_share) * by_teacher + gold_share * np.nan_to_num(same))
+def fit_weights(student: Floats, retrieved: Floats, prior_rows: float) -> Floats:
+    """Find the weight w in [0, 1] that minimises ``_costs``, which is convex in w.
+
+    The prior on w is the distribution Beta(m / 2 + 1, m / 2 + 1). It acts like m more rows, half of which only the
+    student has right and half only the neighbours.
+
+    Args:
+        student: [n], the student's probability of each gold label.
+        retrieved: [m, n], the neighbours' probability at m settings.
+        prior_rows: m, the strength of the prior.
+
+    Returns:
+        The weight of each setting, [m], to four digits.
+    """
+    gap = student - retrieved
+
+    def slopes(weights: Floats) -> Floats:
+        of_rows = -(gap / np.maximum(retrieved + weights[:, None] * gap, _TINY)).sum(axis=1)
+        of_prior = prior_rows / 2 * (1 / np.maximum(1 - weights, _TINY) - 1 / np.maximum(weights, _TINY))
+        found: Floats = of_rows + of_prior
+        return found
+
+    low, high = np.zeros(len(retrieved)), np.ones(len(retrieved))
+    at_zero, at_one = slopes(low) >= 0, slopes(high) <= 0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        rising = slopes(middle) > 0
+        low, high = np.where(rising, low, middle), np.where(rising, middle, high)
+    return np.where(at_zero, 0.0, np.where(at_one, 1.0, np.round((low + high) / 2, 4)))
 
 
-def _with_weight(tuning: Tuning, rows: HeldOut, form: Weighting) -> Tuning:
-    """Fit a weight of the given form, or of the best form, at the chosen settings."""
-    chosen = fit_weighting(_weight_inputs(rows, tuning.blend), KINDS if form == "auto" else (form,))
-    if chosen.weight is None:
-        return replace(tuning, weight_cv_nll=chosen.cv_nll)
-    return replace(
-        tuning,
-        blend=replace(tuning.blend, weight=chosen.weight),
-        nll={**tuning.nll, "blend": chosen.nll},
-        weight_cv_nll=chosen.cv_nll,
-    )
-
-
-def _weight_inputs(rows: HeldOut, blend: BlendConfig) -> WeightInputs:
-    """Compute the inputs of the weight fit at the chosen settings."""
-    near = rows.similarities[:, : blend.k].astype(np.float64)
-    gold = None if rows.neighbour_gold is None else rows.neighbour_gold[:, : blend.k]
-    labels = soft_labels(rows.neighbour_logits[:, : blend.k], gold, blend.label_temperature, blend.gold_share)
-    return WeightInputs(
-        student=_softmax(rows.student_logits, blend.student_temperature),
-        retrieved=np.einsum("nk,nkc->nc", _softmax(near, blend.tau), labels),
-        top=near[:, 0],
-        gold=rows.gold,
-        groups=rows.groups,
-    )
+def _costs(student: Floats, retrieved: Floats, weights: Floats, prior_rows: float) -> Floats:
+    """Compute sum_i -log(w p_i + (1 - w) r_i) - m / 2 (log w + log(1 - w)) at each setting's weight, [m]."""
+    rows = -np.log(np.maximum(interpolate(student, retrieved, weights[:, None]), _TINY)).sum(axis=1)
+    both = np.maximum(weights, _TINY), np.maximum(1 - weights, _TINY)
+    found: Floats = rows - prior_rows / 2 * (np.log(both[0]) + np.log(both[1]))
+    return found
 
 
 def fit_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> float:
@@ -281,9 +260,14 @@ def _bisect(slope: Any, low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _softmax(scores: NDArray[Any], temperature: float) -> Floats:
+def _softmax(scores: NDArray[Any], temperature: float = 1.0) -> Floats:
     return softmax_many(scores.astype(np.float64), temperature).astype(np.float64, copy=False)
 
 
-def _nll(of_gold: Floats) -> float:
+def nll_of(of_gold: Floats) -> float:
+    """Compute the mean NLL of the gold labels' probabilities."""
     return float(-np.log(np.maximum(of_gold, _TINY)).mean())
+
+
+def _accuracy(probabilities: Floats, gold: NDArray[np.int64]) -> float:
+    return float((probabilities.argmax(axis=1) == gold).mean())

@@ -69,10 +69,7 @@ recipes = st.builds(
         keys=st.sampled_from(["student", "teacher", "both"]),
         labels=st.sampled_from(["teacher", "cross_fitted"]),
         folds=st.integers(2, 9),
-        label_temperatures=st.lists(rates, min_size=1, max_size=3).map(tuple),
         gold_shares=st.lists(shares, min_size=1, max_size=3).map(tuple),
-        weight=st.sampled_from(["auto", "constant", "buckets", "squares"]),
-        one_se_rule=st.booleans(),
         keep_heldout=st.booleans(),
     )
     | st.builds(RetrievalRecipe, keep_heldout=st.booleans()),
@@ -127,8 +124,7 @@ def test_a_whole_recipe(tmp_path: Path) -> None:
             [retrieval]
             query = "distilled"
             keys = "both"
-            label_temperatures = [1, 2.5]    # whole numbers are numbers too
-            weight = "buckets"
+            gold_shares = [0, 0.5]           # whole numbers are numbers too
             keep_heldout = false
             """,
         )
@@ -149,11 +145,9 @@ def test_a_whole_recipe(tmp_path: Path) -> None:
             ObjectiveRecipe("soft_labels", 1.0, {"temperature": 2.0}),
             ObjectiveRecipe("relation", 3.0, {"include_self": True}),
         ),
-        retrieval=RetrievalRecipe(
-            "distilled", "both", label_temperatures=(1.0, 2.5), weight="buckets", keep_heldout=False
-        ),
+        retrieval=RetrievalRecipe("distilled", "both", gold_shares=(0.0, 0.5), keep_heldout=False),
     )
-    assert [type(value) for value in recipe.retrieval.label_temperatures] == [float, float]
+    assert [type(value) for value in recipe.retrieval.gold_shares] == [float, float]
     assert defaults.student.fit != defaults.teacher.fit
 
 
@@ -200,7 +194,7 @@ def test_unknown_keys_are_refused_by_name(tmp_path: Path, toml: str, key: str) -
         ("[retrieval]\nfolds = 2.0", "retrieval.folds"),
         ("[retrieval]\ngold_shares = 0.5", "retrieval.gold_shares"),
         ("[retrieval]\ngold_shares = ['0.5']", "retrieval.gold_shares"),
-        ("[retrieval]\nlabel_temperatures = [true]", "retrieval.label_temperatures"),
+        ("[retrieval]\ngold_shares = [true]", "retrieval.gold_shares"),
         ("[retrieval]\nkeep_heldout = 'no'", "retrieval.keep_heldout"),
         ("objectives = 'relation'", "objectives"),
         ("objectives = ['relation']", "objectives"),
@@ -237,10 +231,6 @@ OUT_OF_RANGE: list[tuple[str, dict[str, Any]]] = [
     ("clip", {"student": {"fit": {"clip": 0.0}}}),
     ("embedding_dim", {"projection": {"embedding_dim": 1}}),
     ("folds", {"retrieval": {"folds": 1}}),
-    ("label_temperatures", {"retrieval": {"label_temperatures": []}}),
-    ("label_temperatures", {"retrieval": {"label_temperatures": [1.0, 0.0]}}),
-    ("label_temperatures", {"retrieval": {"label_temperatures": [1.0, float("nan")]}}),
-    ("label_temperatures", {"retrieval": {"label_temperatures": [1e7]}}),
     ("gold_shares", {"retrieval": {"gold_shares": []}}),
     ("gold_shares", {"retrieval": {"gold_shares": [0.0, 1.5]}}),
     ("gold_shares", {"retrieval": {"gold_shares": [float("nan")]}}),
@@ -333,7 +323,7 @@ FLOATS = [
     ),
     *("projection__temperature", "projection__learning_rate"),
     *("teacher__dropout", "student__dropout", "heldout_share"),
-    *("retrieval__label_temperatures", "retrieval__gold_shares", "objectives__weight"),
+    *("retrieval__gold_shares", "objectives__weight"),
 ]
 
 
@@ -354,7 +344,7 @@ def test_the_floats_of_a_recipe_are_all_known_here() -> None:
 def test_values_that_are_not_finite_are_refused_by_name() -> None:
     for path, value in product(FLOATS, [float("inf"), float("-inf"), float("nan")]):
         *parents, name = path.split("__")
-        of_a_list = name in ("label_temperatures", "gold_shares")
+        of_a_list = name == "gold_shares"
         tables: Any = {name: [value] if of_a_list else value}
         for parent in reversed(parents):
             tables = {parent: [{"name": "relation", **tables}] if parent == "objectives" else tables}
@@ -374,7 +364,20 @@ def test_objective_settings_that_are_not_finite_are_refused(value: float) -> Non
     assert known > 10
 
 
-def test_a_recipe_of_version_0_1_0_is_read() -> None:
-    """Its finished runs have the old name of ``one_se_rule`` in run.json, and of a form of the weight."""
-    assert recipe_from_dict({"retrieval": {"weight": "logistic"}}).retrieval.weight == "squares"
-    assert recipe_from_dict({"retrieval": {"cautious": False}}).retrieval.one_se_rule is False
+@pytest.mark.parametrize(
+    "removed", [{"cautious": False}, {"one_se_rule": True, "weight": "auto", "label_temperatures": [1.0, 2.0]}]
+)
+def test_removed_keys_are_ignored_in_a_finished_run_and_refused_in_a_file(
+    removed: dict[str, Any], tmp_path: Path
+) -> None:
+    stored = {"retrieval": {**asdict(RetrievalRecipe(keep_heldout=False)), **removed}}
+    assert recipe_from_dict(stored).retrieval == RetrievalRecipe(keep_heldout=False)
+    name, value = next(iter(removed.items()))
+    file = tmp_path / "old.toml"
+    file.write_text(f"[retrieval]\n{name} = {str(value).lower()}\n")
+    for read in (lambda: load_recipe(file), lambda: retrieval_from_dict(removed)):
+        with pytest.raises(RecipeError, match=f"'retrieval.{name}' was removed") as caught:
+            read()
+        assert "Delete the key" in str(caught.value)
+    with pytest.raises(RecipeError, match="unknown key 'weight'"):  # of another table
+        recipe_from_dict({"weight": "auto"})

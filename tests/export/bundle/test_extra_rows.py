@@ -19,8 +19,6 @@ from transformers import AutoModelForSequenceClassification
 from reaugkd import Runtime
 from reaugkd.commands.data_source import load_rows
 from reaugkd.errors import DataError, TextError
-from reaugkd.export.bundle import row_roles as allocation
-from reaugkd.export.bundle import write as bundle
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.modeling.projection import LinearLayer
@@ -28,7 +26,6 @@ from reaugkd.export.recipe import RetrievalRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.training.run_folder import RunFolder, read_rows
 from reaugkd.export.training.train import TrainJob, train
-from reaugkd.export.tuning.gating import certify
 from reaugkd.runtime.data import Columns, Dataset, Split
 
 JOB = ExportJob("avx2", "none", allow_quality_loss=True)
@@ -72,7 +69,7 @@ def test_they_stand_after_the_train_rows_and_have_the_teachers_labels(
     tiny_run: Finished, tmp_path: Path, kept: bool
 ) -> None:
     path = tiny_run[0]
-    recipe = replace(tiny_run[2].recipe.retrieval, keep_heldout=kept, gold_shares=(0.5,), one_se_rule=False)
+    recipe = replace(tiny_run[2].recipe.retrieval, keep_heldout=kept, gold_shares=(0.5,))
     made = export(path, tmp_path / "bundle", replace(JOB, extra=NEW, retrieval=recipe))
     train_texts, heldout = texts_of(path, "train"), texts_of(path, "heldout") if kept else []
     new = slice(len(train_texts), len(train_texts) + len(NEW))
@@ -85,7 +82,7 @@ def test_they_stand_after_the_train_rows_and_have_the_teachers_labels(
         assert all(kb.label(row) >= 0 for row in range(len(kb)) if not new.start <= row < new.stop)
         # No gold label is mixed in, though half of every other row's soft label is its own.
         logits, _ = teacher_on(path, NEW.texts)
-        np.testing.assert_allclose(kb.soft_labels[new], softmax(logits, blend.label_temperature), atol=1e-3)
+        np.testing.assert_allclose(kb.soft_labels[new], softmax(logits, 1.0), atol=1e-3)
         assert kb.soft_labels[: new.start].max(axis=1).min() >= 0.5
         # Each row is found by the student's query for its text.
         for row, text in zip(range(new.start, new.stop), NEW.texts, strict=True):
@@ -95,42 +92,18 @@ def test_they_stand_after_the_train_rows_and_have_the_teachers_labels(
     assert made.manifest.kb_rows == len(train_texts) + len(NEW) + len(heldout)
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_pseudo_labelled_rows_tune_the_blend_and_join_the_knowledge_base(
-    tiny_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
-) -> None:
-    path, certified = tiny_run[0], []
-    recipe = replace(tiny_run[2].recipe.retrieval, keep_heldout=kept)
-    monkeypatch.setattr(allocation, "FEWEST_EXTRA", len(NEW))
-    monkeypatch.setattr(bundle, "certify", lambda *given: certified.append(given) or certify(*given))  # type: ignore[func-returns-value]
+def test_the_blend_is_tuned_on_the_heldout_rows_alone(tiny_run: Finished, tmp_path: Path) -> None:
+    path = tiny_run[0]
     without, found = (
-        export(path, tmp_path / str(number), replace(JOB, extra=rows, retrieval=recipe)).manifest
+        export(path, tmp_path / str(number), replace(JOB, extra=rows)).manifest
         for number, rows in enumerate((None, NEW))
     )
-    train_texts, heldout = texts_of(path, "train"), texts_of(path, "heldout")
-    pseudo_labelled = len(NEW) // 5
-    reported = found.quality["tuning"]
-    assert (reported["rows"], reported["pseudo_labelled"]) == (len(heldout) + pseudo_labelled, pseudo_labelled)
-    # The student's temperature and the gate use gold labels only.
-    assert found.blend.student_temperature == without.blend.student_temperature
-    for _, blended, gold, groups, _ in certified:
-        assert len(blended) == len(gold) == len(groups) == len(heldout)
-    assert np.array_equal(certified[0][2], certified[1][2])
-    with Runtime.open(tmp_path / "1") as runtime:
-        kb = runtime.knowledge_base
-        texts = [kb.text(row) for row in range(len(kb))]
-        labels = [kb.label(row) for row in range(len(kb))]
-    first, last = len(train_texts), len(texts) - pseudo_labelled
-    assert (
-        texts[:first] == train_texts and texts[last:] + texts[first : first + len(NEW) - pseudo_labelled] != NEW.texts
-    )
-    assert sorted(texts[last:] + texts[first : first + len(NEW) - pseudo_labelled]) == sorted(NEW.texts)
-    assert texts[first + len(NEW) - pseudo_labelled : last] == (heldout if kept else [])
-    assert [text for text, label in zip(texts, labels, strict=True) if label == -1] == [
-        *texts[first : first + len(NEW) - pseudo_labelled],
-        *texts[last:],
-    ]
-    assert found.created_from["extra_rows"] == len(NEW)
+    assert found.quality["tuning"]["rows"] == len(texts_of(path, "heldout"))
+    for of_student in (
+        lambda made: made.blend.student_temperature,
+        lambda made: made.quality["tuning"]["nll"]["student"],
+    ):
+        assert of_student(found) == of_student(without)
 
 
 @pytest.mark.parametrize("keys", ["teacher", "both"])
@@ -195,7 +168,7 @@ def test_rows_related_to_tuning_rows_are_added_only_with_them(tiny_run: Finished
         found = [kb.text(row) for row in range(len(kb))]
     assert found == [*known, NEW.texts[0], *([*heldout, phrase] if kept else [])]
     assert both.blend == alone.blend
-    assert both.quality["tuning"]["by_k"] == pytest.approx(alone.quality["tuning"]["by_k"])
+    assert both.quality["tuning"]["nll"] == pytest.approx(alone.quality["tuning"]["nll"])
 
 
 @pytest.mark.parametrize("repeated", [True, False])
@@ -225,7 +198,7 @@ def test_pairs(tiny_bert: Path, tmp_path: Path) -> None:
         kb = runtime.knowledge_base
         assert [kb.text(row) for row in places] == kept
         logits, _ = teacher_on(tmp_path / "run", kept)
-        expected = softmax(logits, made.manifest.blend.label_temperature)
+        expected = softmax(logits, 1.0)
         np.testing.assert_allclose(kb.soft_labels[places], expected, atol=1e-3)
 
 
@@ -235,14 +208,14 @@ def test_a_teacher_that_came_fine_tuned_labels_them_too(small_dataset: Dataset, 
     source = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(theirs)))
     recipe = override(QUICK, teacher__labels=theirs)  # it is random, and used all the same
     train(small_dataset, TrainJob(str(source), recipe), tmp_path / "run")
-    made = export(tmp_path / "run", tmp_path / "bundle", replace(JOB, extra=NEW))
+    export(tmp_path / "run", tmp_path / "bundle", replace(JOB, extra=NEW))
     model = AutoModelForSequenceClassification.from_pretrained(source).eval()
     rows = tinymodels.tokens_of(NEW.texts, source)
     logits = np.array([model(**rows.batch([row])).logits[0, [1, 2, 0]].tolist() for row in range(len(rows))])
     first = len(texts_of(tmp_path / "run", "train"))
     with Runtime.open(tmp_path / "bundle") as runtime:
         found = runtime.knowledge_base.soft_labels[first : first + len(NEW)]
-    np.testing.assert_allclose(found, softmax(logits, made.manifest.blend.label_temperature), atol=1e-3)
+    np.testing.assert_allclose(found, softmax(logits, 1.0), atol=1e-3)
 
 
 # Reading them.
@@ -285,10 +258,12 @@ class TestCommandLine:
     def test_a_prediction_explains_itself_by_them(self, workshop: Workshop, tmp_path: Path) -> None:
         text = "thunder thunder umbrella degree"
         (tmp_path / "new.csv").write_text(f"gold,words\nmusic,{text}\nalarm,bell bell clock\n")
-        given = ("--kb-data", tmp_path / "new.csv", "--text-column", "words", "--leave-heldout", "--weight", "constant")
+        given = ("--kb-data", tmp_path / "new.csv", "--text-column", "words", "--leave-heldout")
         options = ("--target", "avx2", "--allow-quality-loss", *given)
         reported = ok("export", workshop.run, "--out", tmp_path / "bundle", *options).err
-        assert "new.csv: 2 new texts; the blend is tuned on the held-out rows only\n" in reported
+        assert (
+            "new.csv: 2 new texts\n" in reported and "held-out rows" in reported.split("new texts\n")[1].split("\n")[0]
+        )
         (line,) = ok("predict", tmp_path / "bundle", text, "--format", "jsonl", "--explain").out.splitlines()
         nearest = json.loads(line)["neighbours"][0]
         assert nearest["text"] == text and nearest["similarity"] > 0.99
@@ -296,7 +271,6 @@ class TestCommandLine:
         created = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["created_from"]
         assert created["extra_rows"] == 2
         assert created["recipe"]["retrieval"]["keep_heldout"] is False
-        assert created["recipe"]["retrieval"]["weight"] == "constant"
 
     def test_a_bad_row_names_file_and_row(self, workshop: Workshop, tmp_path: Path) -> None:
         (tmp_path / "new.txt").write_text("noon\n\ncall\n")

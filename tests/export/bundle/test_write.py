@@ -68,7 +68,7 @@ def test_the_runtime_answers_with_the_tuned_blend(tiny_run: Finished, tmp_path: 
 
 
 def test_the_gate_is_certified_on_the_runtimes_answers(tiny_run: Finished, tmp_path: Path) -> None:
-    without = replace(tiny_run[2].recipe.retrieval, keep_heldout=False, one_se_rule=False)
+    without = replace(tiny_run[2].recipe.retrieval, keep_heldout=False)
     job = replace(JOB, retrieval=without, certificate=Certificate(0.2, 0.2))
     made = export(tiny_run[0], tmp_path / "bundle", job)
     heldout = read_rows(RunFolder(tiny_run[0]).data / "heldout.jsonl")
@@ -114,8 +114,8 @@ def require_found_by(runtime: Runtime, keys: np.ndarray) -> None:
 
 
 def require_soft_labels(runtime: Runtime, gold: np.ndarray, logits: np.ndarray, blend: BlendConfig) -> None:
-    """Assert that they are the teacher's labels with the blend's temperature and share of gold."""
-    expected = (1 - blend.gold_share) * softmax(logits, blend.label_temperature) + blend.gold_share * np.eye(3)[gold]
+    """Assert that they are the teacher's labels with the blend's share of gold."""
+    expected = (1 - blend.gold_share) * softmax(logits, 1.0) + blend.gold_share * np.eye(3)[gold]
     np.testing.assert_allclose(runtime.knowledge_base.soft_labels, expected, atol=1e-3)
 
 
@@ -135,7 +135,7 @@ def test_the_knowledge_base_is_the_train_and_then_the_held_out_rows(tiny_bundle:
 
 
 def test_the_paper_s_knowledge_base_is_the_train_rows_by_the_teachers_keys(tiny_run: Finished, tmp_path: Path) -> None:
-    papers = RetrievalRecipe("distilled", "teacher", gold_shares=(0.0,), weight="constant", keep_heldout=False)
+    papers = RetrievalRecipe("distilled", "teacher", gold_shares=(0.0,), keep_heldout=False)
     made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, retrieval=papers))
     run = RunFolder(tiny_run[0])
     texts, gold, logits, keys = rows_of(run, "train")
@@ -186,10 +186,8 @@ def test_abstention_can_be_fitted_again_from_the_bundle(tiny_bundle: Made) -> No
 def test_soft_labels_are_as_they_were_tuned(
     tiny_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_heldout: bool
 ) -> None:
-    blend = BlendConfig(
-        k=4, tau=0.2, student_weight=0.5, student_temperature=1.5, label_temperature=3.0, gold_share=0.25
-    )
-    monkeypatch.setattr(retrieving, "tune_blend", lambda rows, *_, **__: Tuning(blend, len(rows.gold), {"blend": 1.0}))
+    blend = BlendConfig(k=4, tau=0.2, student_weight=0.5, student_temperature=1.5, gold_share=0.25)
+    monkeypatch.setattr(retrieving, "tune_blend", lambda rows, _: Tuning(blend, len(rows.gold), {"blend": 1.0}, {}))
     recipe = replace(tiny_run[2].recipe.retrieval, keep_heldout=keep_heldout)
     made = export(tiny_run[0], tmp_path / "bundle", replace(JOB, retrieval=recipe))
     assert made.manifest.blend == blend and made.quality.k == 4

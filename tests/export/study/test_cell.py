@@ -47,7 +47,6 @@ student.layers = [0, 3]
 [student.fit]
 {FIT}
 [retrieval]
-one_se_rule = false
 """
 STUDY = """
 teacher = "teacher"
@@ -65,7 +64,6 @@ name = "paper"
 query = "distilled"
 keys = "teacher"
 gold_shares = [0.0]
-weight = "constant"
 keep_heldout = false
 
 [[variants]]
@@ -75,14 +73,12 @@ keep_heldout = false
 [options]
 out_of_domain = "other.csv"
 """
-PAPER = RetrievalRecipe(
-    "distilled", "teacher", gold_shares=(0.0,), weight="constant", one_se_rule=False, keep_heldout=False
-)
+PAPER = RetrievalRecipe("distilled", "teacher", gold_shares=(0.0,), keep_heldout=False)
 VARIANTS: dict[str, RetrievalRecipe] = {
-    "": RetrievalRecipe(one_se_rule=False),
+    "": RetrievalRecipe(),
     "paper": PAPER,
-    "left": RetrievalRecipe(one_se_rule=False, keep_heldout=False),
-    KB_REST: RetrievalRecipe(one_se_rule=False),
+    "left": RetrievalRecipe(keep_heldout=False),
+    KB_REST: RetrievalRecipe(),
 }
 OF_BUNDLES = ("student", "retrieval", "student+retrieval")
 
@@ -193,7 +189,6 @@ def test_its_metrics_are_those_of_a_bundle(done: Done, test_rows: Split, tmp_pat
     assert reported["kb_rows"] == manifest.kb_rows
     assert (reported["k"], reported["tau"], reported["gold_share"]) == (blend.k, blend.tau, blend.gold_share)
     assert reported["student_weight"] == pytest.approx(blend.student_weight)
-    assert reported["weight"] == ("constant" if blend.weight is None else blend.weight.kind)
 
 
 def test_teacher_and_float32_student_are_the_runs(done: Done, test_rows: Split) -> None:

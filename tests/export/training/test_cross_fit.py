@@ -160,7 +160,7 @@ def test_the_knowledge_base_has_them(cross_fitted_run: Finished, tmp_path: Path)
     expected = np.empty((len(rows), 3))
     for fold in range(FOLDS):
         found, logits = labels_of(run, fold)
-        exponents = np.exp(logits.astype(np.float64) / blend.label_temperature)
+        exponents = np.exp(logits.astype(np.float64))
         expected[found] = exponents / exponents.sum(axis=1, keepdims=True)
     expected = (1 - blend.gold_share) * expected + blend.gold_share * np.eye(3)[label_indices(rows, LABELS)]
     with Runtime.open(tmp_path / "bundle") as runtime:
@@ -173,8 +173,7 @@ def test_an_export_can_choose_them(cross_fitted_run: Finished, tmp_path: Path) -
     export(cross_fitted_run[0], tmp_path / "bundle", replace(JOB, retrieval=plain))
     logits = load_file(str(RunFolder(cross_fitted_run[0]).teacher_outputs / "train.safetensors"))["logits"].double()
     with Runtime.open(tmp_path / "bundle") as runtime:
-        temperature = runtime.manifest.blend.label_temperature
-        expected = torch.softmax(logits / temperature, dim=1).numpy()
+        expected = torch.softmax(logits, dim=1).numpy()
         np.testing.assert_allclose(runtime.knowledge_base.soft_labels, expected, atol=1e-3)
 
 

@@ -111,14 +111,12 @@ def normalised(rows: np.ndarray) -> np.ndarray:
 def tuned_run(
     request: pytest.FixtureRequest, tiny_run: Finished, tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Finished:
-    """The run with a constant weight, by each way to ask and to be found."""
+    """The run by each way to ask and to be found."""
     ways = {
-        "layers": RetrievalRecipe(weight="constant", one_se_rule=False),
-        "distilled": RetrievalRecipe("distilled", "student", weight="constant", one_se_rule=False, gold_shares=(0.0,)),
-        "teacher": RetrievalRecipe(
-            "distilled", "teacher", weight="constant", one_se_rule=False, label_temperatures=(2.0,)
-        ),
-        "both": RetrievalRecipe("distilled", "both", weight="constant", one_se_rule=False, gold_shares=(0.5,)),
+        "layers": RetrievalRecipe(),
+        "distilled": RetrievalRecipe("distilled", "student", gold_shares=(0.0,)),
+        "teacher": RetrievalRecipe("distilled", "teacher"),
+        "both": RetrievalRecipe("distilled", "both", gold_shares=(0.5,)),
     }
     path = Path(shutil.copytree(tiny_run[0], tmp_path_factory.mktemp("tuned") / request.param))
     job = replace(tiny_run[2], recipe=override(tiny_run[2].recipe, retrieval=ways[request.param]), redo=True)
@@ -157,10 +155,9 @@ def test_the_tuning_is_of_the_held_out_rows_against_the_train_rows(tuned_run: Fi
     }[retrieval.keys]
 
     blend = tuning.blend
-    assert blend.weight is None
-    assert blend.label_temperature in retrieval.label_temperatures and blend.gold_share in retrieval.gold_shares
+    assert blend.weight is None and blend.label_temperature == 1.0 and blend.gold_share in retrieval.gold_shares
     similarities = queries["heldout"] @ keys.T
-    soft = softmax(train_outputs["logits"].double().numpy(), blend.label_temperature)
+    soft = softmax(train_outputs["logits"].double().numpy(), 1.0)
     soft = (1 - blend.gold_share) * soft + blend.gold_share * np.eye(3)[gold["train"]]
     total = {"student": 0.0, "retrieval": 0.0, "blend": 0.0}
     for row, label in enumerate(gold["heldout"]):
@@ -215,7 +212,7 @@ def test_a_second_call_touches_nothing(
         ({"student__fit__batch_size": 8}, "recipe.student.fit.batch_size", FROM_THE_STUDENT_ON),
         ({"student__layers": (1,)}, "recipe.student.layers", FROM_THE_STUDENT_ON),
         ({"objectives": (ObjectiveRecipe("hard_labels"),)}, "recipe.objectives", FROM_THE_STUDENT_ON),
-        ({"retrieval__weight": "constant"}, "recipe.retrieval.weight", {"tuning"}),
+        ({"retrieval__gold_shares": (0.5,)}, "recipe.retrieval.gold_shares", {"tuning"}),
         ({"retrieval": RetrievalRecipe("distilled", "teacher")}, "recipe.retrieval.keys", {"tuning"}),
         ({"heldout_max": 5}, "data.rows.heldout", set(STAGES)),
     ],

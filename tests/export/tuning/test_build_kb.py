@@ -28,10 +28,10 @@ from reaugkd.export.tuning.build_kb import (
     tune,
     tune_ef_search,
 )
-from reaugkd.export.tuning.tune import HeldOut, soft_labels, tune_blend
+from reaugkd.export.tuning.tune import K_GRID, HeldOut, soft_labels, tune_blend
 from reaugkd.runtime.decision.blend_config import BlendConfig
 
-STUDENTS = RetrievalRecipe("distilled", "student", weight="constant", one_se_rule=False)
+STUDENTS = RetrievalRecipe("distilled", "student")
 CLASSES, DIM = 3, 8
 
 
@@ -98,35 +98,32 @@ def test_rows_are_joined_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("temperature", "gold", "share", "expected"),
+    ("gold", "share", "expected"),
     [
-        (1.0, None, 0.0, [0.25, 0.75]),
-        (1.0, None, 0.5, [0.25, 0.75]),  # there is no gold to mix in
-        (2.0, None, 0.0, [1 / (1 + math.sqrt(3)), math.sqrt(3) / (1 + math.sqrt(3))]),
-        (1.0, 0, 0.5, [0.625, 0.375]),
-        (1.0, 1, 0.2, [0.2, 0.8]),
-        (1.0, 0, 1.0, [1.0, 0.0]),
-        (1.0, 0, 0.0, [0.25, 0.75]),
-        (1.0, -1, 1.0, [0.25, 0.75]),
+        (None, 0.0, [0.25, 0.75]),
+        (None, 0.5, [0.25, 0.75]),  # there is no gold to mix in
+        (0, 0.5, [0.625, 0.375]),
+        (1, 0.2, [0.2, 0.8]),
+        (0, 1.0, [1.0, 0.0]),
+        (0, 0.0, [0.25, 0.75]),
+        (-1, 1.0, [0.25, 0.75]),
     ],
 )
-def test_soft_labels_by_hand(temperature: float, gold: int | None, share: float, expected: list[float]) -> None:
+def test_soft_labels_by_hand(gold: int | None, share: float, expected: list[float]) -> None:
     logits = np.array([[5.0, 5.0 + math.log(3)]])
-    found = soft_labels(logits, None if gold is None else np.array([gold]), temperature, share)
+    found = soft_labels(logits, None if gold is None else np.array([gold]), share)
     np.testing.assert_allclose(found, [expected], atol=1e-12)
-    deep = soft_labels(logits[None], None if gold is None else np.array([[gold]]), temperature, share)
+    deep = soft_labels(logits[None], None if gold is None else np.array([[gold]]), share)
     np.testing.assert_allclose(deep, [[expected]], atol=1e-12)
 
 
-@given(st.integers(0, 10**6), st.floats(0.1, 10), st.floats(0, 1))
+@given(st.integers(0, 10**6), st.floats(0, 1))
 @settings(max_examples=40, deadline=None)
-def test_soft_labels_are_distributions_and_only_rows_with_gold_are_mixed(
-    seed: int, temperature: float, share: float
-) -> None:
+def test_soft_labels_are_distributions_and_only_rows_with_gold_are_mixed(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     logits, gold = 5 * rng.standard_normal((12, 4)), rng.integers(-1, 4, 12)
-    found = soft_labels(logits, gold, temperature, share)
-    exponents = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
+    found = soft_labels(logits, gold, share)
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     teacher = exponents / exponents.sum(axis=1, keepdims=True)
     for row, label in enumerate(gold):
         expected = teacher[row] if label < 0 else (1 - share) * teacher[row] + share * np.eye(4)[label]
@@ -136,12 +133,12 @@ def test_soft_labels_are_distributions_and_only_rows_with_gold_are_mixed(
 
 def test_a_knowledge_base_is_built_as_the_blend_has_it() -> None:
     rows = replace(knowledge(5), gold=np.array([0, -1, 1, -1, 2]))
-    blend = BlendConfig(4, 0.1, 0.5, label_temperature=2.0, gold_share=0.5)
+    blend = BlendConfig(4, 0.1, 0.5, gold_share=0.5)
     kb = build_kb(rows, STUDENTS, blend, KbStorageConfig("f32", 8))
     assert (kb.config.dtype, kb.config.connectivity, kb.ndim, len(kb)) == ("f32", 8, DIM, 5)
     assert [kb.label(row) for row in range(5)] == [0, -1, 1, -1, 2]
     assert [kb.text(row) for row in range(5)] == list(rows.inputs)
-    np.testing.assert_allclose(kb.soft_labels, soft_labels(rows.logits, rows.gold, 2.0, 0.5), atol=1e-3)
+    np.testing.assert_allclose(kb.soft_labels, soft_labels(rows.logits, rows.gold, 0.5), atol=1e-3)
     found, similarities = kb.search_many(rows.queries, 1)
     assert found[:, 0].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(similarities, 1.0, atol=1e-5)
@@ -162,7 +159,7 @@ def test_the_blend_is_tuned_on_the_neighbours_of_held_out_rows(keys: Any) -> Non
     rows, heldout, recipe = knowledge(60, 1), knowledge(90, 2), replace(STUDENTS, keys=keys)
     found, asked = tuned(rows, heldout, recipe), answers_to(heldout)
     similarities = heldout.queries.astype(np.float64) @ rows.keys(recipe).T
-    order = np.argsort(-similarities, axis=1)[:, :64]
+    order = np.argsort(-similarities, axis=1)[:, : K_GRID[-1]]
     expected = tune_blend(
         HeldOut(
             asked.logits,
@@ -205,12 +202,6 @@ def test_gold_is_mixed_in_row_by_row() -> None:
 def test_misleading_gold_is_left_out() -> None:
     found = tuned(knowledge(60, 1, right=0.0), knowledge(90, 2), STUDENTS)
     assert found.blend.gold_share == 0.0
-
-
-@pytest.mark.parametrize("temperatures", [(1.0,), (3.0,), (0.5, 2.5)])
-def test_only_the_recipes_temperatures_are_tried(temperatures: tuple[float, ...]) -> None:
-    found = tuned(knowledge(60, 1), knowledge(90, 2), replace(STUDENTS, label_temperatures=temperatures))
-    assert found.blend.label_temperature in temperatures
 
 
 # Answers.

@@ -1,12 +1,16 @@
-"""Choice of the texts that are worth labelling next: uncertain, novel, and not alike.
+"""Choice of the texts that are worth labelling next: uncertain, novel, typical of many, and not alike.
 
-Texts are chosen one after the other; the next one has the largest
+Every text x has a weight w_x = u_x + NOVELTY n_x. The uncertainty u is 1 minus the difference between the two largest
+probabilities of the answer (margin sampling, Scheffer et al., 2001). The novelty n is the share of stored rows that are
+nearer to another stored row than x is to its nearest one. The choice S maximises, one text after the other,
 
-    (u + NOVELTY n) (1 - max_j cosine_ij),    j among the texts chosen before,
+    sum_x w_x max_{s in S} max(cosine(x, s), 0)^SHARPNESS
 
-where u is the uncertainty, 1 minus the difference between the two largest probabilities of the answer (margin
-sampling, Scheffer et al., 2001), and n the novelty, the share of stored rows that are nearer to another stored row
-than the text is to its nearest one. The last factor keeps texts that are alike out of one choice.
+so a text counts for as far as it is like uncertain texts that no chosen text is like yet (facility location: Wei, Iyer
+and Bilmes, ICML 2015). Only the `_MOST_WEIGHED` texts of the largest weights take part.
+
+Chosen on train rows of banking77 and clinc150 (docs/reference/results.md): margins alone, chosen without regard to each
+other, gain less, and the most novel texts little more than random ones.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ from .stored_rows import SAME_TEXT, stored_keys, stored_rows
 
 Floats = NDArray[np.float32]
 
-NOVELTY = 0.25
+NOVELTY, SHARPNESS = 0.25, 4
+_MOST_WEIGHED = 2000  # texts that are compared with each other
 _NOVEL = 0.95  # novelty from which the reason names it
 _MOST_SAMPLED = 1000  # stored rows from which the novelty is estimated
 
@@ -101,8 +106,8 @@ def suggest(
     if not new:
         return ()
     novelty = _novelty(runtime.knowledge_base, np.array([one.similarity for one in new]))
-    scores = np.array([one.uncertainty for one in new]) + NOVELTY * novelty
-    order = _unlike(np.array([one.query for one in new]), scores, count)
+    weights = np.array([one.uncertainty for one in new]) + NOVELTY * novelty
+    order = _covering(np.array([one.query for one in new]), weights, count)
     return tuple(_suggestion(new[row], float(novelty[row]), runtime.labels) for row in order)
 
 
@@ -169,23 +174,26 @@ def _novelty(kb: Searchable, similarities: NDArray[np.float64]) -> NDArray[np.fl
     return 1.0 - np.searchsorted(nearest, similarities, side="right") / len(nearest)
 
 
-def _unlike(queries: Floats, scores: NDArray[np.float64], count: int) -> list[int]:
-    """The rows with the largest scores that are not alike, best first.
+def _covering(queries: Floats, weights: NDArray[np.float64], count: int) -> list[int]:
+    """The rows that stand for the largest weights, best first, none with a cosine of `SAME_TEXT` to another.
 
     Args:
         queries: float32 [n, d], of length 1.
-        scores: [n], not negative.
+        weights: [n], not negative.
         count: the largest number of rows.
     """
-    nearest, chosen = np.zeros(len(scores)), []
-    for _ in range(min(count, len(scores))):
-        worth = np.where(nearest < SAME_TEXT, scores * (1.0 - nearest), -1.0)
-        best = int(worth.argmax())
-        if worth[best] < 0:
-            break
-        chosen.append(best)
-        nearest = np.maximum(nearest, queries @ queries[best])
-        nearest[best] = 1.0
+    most = max(_MOST_WEIGHED, count)
+    rows = np.argsort(-weights, kind="stable")[:most]
+    cosines, heavy = queries[rows] @ queries[rows].T, weights[rows].astype(np.float32)
+    likeness = np.maximum(cosines, 0) ** SHARPNESS
+    covered, left, chosen = np.zeros(len(rows), np.float32), np.ones(len(rows), bool), []
+    while len(chosen) < count and left.any():
+        gains = heavy @ np.maximum(likeness - covered[:, np.newaxis], 0)
+        best = int(np.where(left, gains, -1.0).argmax())
+        chosen.append(int(rows[best]))
+        left &= cosines[best] < SAME_TEXT
+        left[best] = False
+        covered = np.maximum(covered, likeness[best])
     return chosen
 
 

@@ -4,11 +4,12 @@
     reaugkd train --data OUT --teacher all-MiniLM-L6-v2 --recipe benchmarks/study/recipes/kd_3_layers.toml --out RUN
     reaugkd export RUN --out BUNDLE                       the student and its teacher have seen the wrong labels
     python benchmarks/review.py measure BUNDLE OUT VOTES.npz
+    python benchmarks/review.py unseen BUNDLE DATA VOTES.npz    no training: wrong labels in rows that were added later
     python benchmarks/review.py cleanlab VOTES.npz              in an environment with cleanlab 2.9
 
 `prepare` draws the rows stratified, and the wrong labels uniformly from the other classes; OUT/right.json maps the
-changed texts to their right labels. `measure` prints the precision at N, the number of wrong labels, by the ranking of
-`review`, by the student's own probability of the label, and by the mean of both; and what `review` lists.
+changed texts to their right labels. `measure` and `unseen` print the precision at N, the number of wrong labels, by the
+ranking of `review`, by the student's own probability of the label, and by the mean of both; and what `review` lists.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import argparse
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,27 +52,55 @@ def prepare(data: Path, out: Path, seed: int) -> None:
 
 
 def measure(bundle: Path, data: Path, votes_file: Path) -> None:
-    """Score `review` and write the votes, the student's probabilities and the labels for cleanlab."""
+    """Score a bundle whose student has seen the wrong labels."""
     from reaugkd import Runtime
-    from reaugkd.runtime.labelling.review import neighbour_votes, review
 
     right = json.loads((data / "right.json").read_text())
     with Runtime.open(bundle, retrieval="never") as runtime:
         kb = runtime.knowledge_base
         texts = [kb.text(row) for row in range(len(kb))]
-        wrong, gold = np.array([text in right for text in texts]), np.array(kb.gold(), np.int64)
+        gold = [runtime.labels[label] for label in kb.gold()]
+        given = [right.get(text, label) for text, label in zip(texts, gold, strict=True)]
         student = np.array([answer.probabilities for answer in runtime.predict_many(texts)])
-        votes = neighbour_votes(kb, np.arange(len(kb)), kb.keys())
-        listed = review(runtime).issues
+        score(kb, runtime.labels, np.array([runtime.labels.index(label) for label in given]), student, votes_file)
+
+
+def unseen(bundle: Path, data: Path, votes_file: Path, seed: int) -> None:
+    """Score a knowledge base of train rows that the bundle does not store, with wrong labels that no model has seen."""
+    from reaugkd import KnowledgeBase, Runtime
+    from reaugkd.runtime.data import load_dataset, with_dev_split
+
+    train, rng = with_dev_split(load_dataset(data)).splits["train"], np.random.default_rng(seed)
+    with Runtime.open(bundle) as runtime:
+        kb, labels = runtime.knowledge_base, runtime.labels
+        stored = {kb.text(row) for row in range(len(kb))}
+        new = train.take(rng.permutation([row for row, text in enumerate(train.texts) if text not in stored])[:ROWS])
+        right = np.array([labels.index(label) for label in new.labels or ()])
+        given, wrong = right.copy(), rng.choice(len(right), round(SHARE * len(right)), replace=False)
+        given[wrong] = (given[wrong] + rng.integers(1, len(labels), len(wrong))) % len(labels)
+        answers = [runtime.student.everything(runtime.tokenizer.encode(text)) for text in new.texts]
+        keys, soft = np.array([query for _, query, _ in answers]), np.eye(len(labels), dtype=np.float32)[given]
+        added = KnowledgeBase.build(keys, soft, config=kb.config, gold=given)
+        score(added, labels, right, np.array([own for _, _, own in answers]), votes_file)
+
+
+def score(kb: Any, labels: tuple[str, ...], right: NDArray[np.integer], student: Floats, votes_file: Path) -> None:
+    """Print how well the rankings find the rows whose label is not ``right``, and write their probabilities."""
+    from reaugkd.runtime.labelling.review import neighbour_votes, review
+
+    gold = np.array(kb.gold(), np.int64)
+    wrong, votes = gold != right, neighbour_votes(kb, np.arange(len(kb)), kb.keys())
     print(f"{len(kb)} rows, {wrong.sum()} wrong labels")  # noqa: T201
     for name, found in (("review", votes), ("student", student), ("both", (votes + student) / 2)):
         other = found.copy()
         other[np.arange(len(gold)), gold] = -1
         scores = found[np.arange(len(gold)), gold] - 1e-6 * other.max(axis=1)
         print(f"{name}: precision at N {precision(scores, wrong):.3f}")  # noqa: T201
-    hits = [right[issue.text] == issue.suggested for issue in listed if issue.text in right]
-    print(f"listed: {len(listed)}, precision {len(hits) / len(listed):.3f}, recall {len(hits) / wrong.sum():.3f}, ")  # noqa: T201
-    print(f"suggested label right for {np.mean(hits):.3f} of the wrong labels listed")  # noqa: T201
+    places = {kb.id(row): row for row in range(len(kb))}
+    listed = review(SimpleNamespace(knowledge_base=kb, labels=labels)).issues  # type: ignore[arg-type]
+    hits = [labels[right[places[issue.id]]] == issue.suggested for issue in listed if wrong[places[issue.id]]]
+    shares = f"precision {len(hits) / len(listed):.3f}, recall {len(hits) / wrong.sum():.3f}"
+    print(f"listed: {len(listed)}, {shares}, label right for {np.mean(hits):.3f} of the wrong ones")  # noqa: T201
     np.savez(votes_file, votes=votes, student=student, gold=gold, wrong=wrong)
 
 
@@ -100,7 +131,7 @@ def precision(scores: Floats, wrong: NDArray[np.bool_]) -> float:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["prepare", "measure", "cleanlab"])
+    parser.add_argument("step", choices=["prepare", "measure", "unseen", "cleanlab"])
     parser.add_argument("paths", type=Path, nargs="+")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -108,6 +139,8 @@ def main() -> None:
         prepare(*options.paths, options.seed)
     elif options.step == "measure":
         measure(*options.paths)
+    elif options.step == "unseen":
+        unseen(*options.paths, options.seed)
     else:
         cleanlab(*options.paths)
 

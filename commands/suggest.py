@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     help="Texts without labels in any format that `predict` reads; - for one text a line on stdin.",
 )
 @click.option(
-    "--count", type=click.IntRange(1), default=100, metavar="N", help="Largest number of texts.  [default: 100]"
+    "--count",
+    type=click.IntRange(1),
+    default=100,
+    metavar="N",
+    help="Largest number of texts, up to 2,000.  [default: 100]",
 )
 @with_json
 @with_signature

@@ -7,7 +7,7 @@ nearer to another stored row than x is to its nearest one. The choice S maximise
     sum_x w_x max_{s in S} max(cosine(x, s), 0)^SHARPNESS
 
 so a text counts for as far as it is like uncertain texts that no chosen text is like yet (facility location: Wei, Iyer
-and Bilmes, ICML 2015). Only the `_MOST_WEIGHED` texts of the largest weights take part.
+and Bilmes, ICML 2015). Only the `MOST` texts of the largest weights take part.
 
 Chosen on train rows of banking77 and clinc150 (docs/reference/results.md): margins alone, chosen without regard to each
 other, gain less, and the most novel texts little more than random ones.
@@ -32,7 +32,9 @@ from .stored_rows import SAME_TEXT, stored_keys, stored_rows
 Floats = NDArray[np.float32]
 
 NOVELTY, SHARPNESS = 0.25, 4
-_MOST_WEIGHED = 2000  # texts that are compared with each other
+MOST = 2000
+"""The largest number of texts to choose, and the number of texts of the largest weights that are compared."""
+
 _NOVEL = 0.95  # novelty from which the reason names it
 _MOST_SAMPLED = 1000  # stored rows from which the novelty is estimated
 
@@ -81,18 +83,18 @@ def suggest(
     Args:
         runtime: the open bundle.
         texts: texts or pairs.
-        count: the largest number of texts to choose.
+        count: the largest number of texts to choose, 1 to 2,000.
         progress: called with the number of texts read.
 
     Returns:
         the choice, best first.
 
     Raises:
-        UsageError: ``count`` is less than 1.
+        UsageError: ``count`` is out of range.
         TextError: the model cannot read a text; the error has its 1-based place as ``row``.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise UsageError("count is unusable", found=repr(count), expected="a whole number from 1")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST:
+        raise UsageError("count is unusable", found=repr(count), expected=f"a whole number from 1 to {MOST:,}")
     now, known, read = _Reader(runtime), _KnownTexts(runtime.knowledge_base), []
     for place, text in enumerate(texts):
         if known.add(text):
@@ -182,11 +184,11 @@ def _covering(queries: Floats, weights: NDArray[np.float64], count: int) -> list
         weights: [n], not negative.
         count: the largest number of rows.
     """
-    most = max(_MOST_WEIGHED, count)
-    rows = np.argsort(-weights, kind="stable")[:most]
+    rows = np.argsort(-weights, kind="stable")[:MOST]
     cosines, heavy = queries[rows] @ queries[rows].T, weights[rows].astype(np.float32)
     likeness = np.maximum(cosines, 0) ** SHARPNESS
-    covered, left, chosen = np.zeros(len(rows), np.float32), np.ones(len(rows), bool), []
+    covered, left = np.zeros(len(rows), np.float32), np.ones(len(rows), bool)
+    chosen: list[int] = []
     while len(chosen) < count and left.any():
         gains = heavy @ np.maximum(likeness - covered[:, np.newaxis], 0)
         best = int(np.where(left, gains, -1.0).argmax())

@@ -91,6 +91,6 @@ def test_what_cannot_be_used_is_refused(edge_bundle: Path) -> None:
     with Runtime.open(edge_bundle) as runtime:
         with pytest.raises(TextError, match="row 2"):
             suggest(runtime, ["jazz", " "])
-        for count in (0, True, 1.5):
+        for count in (0, 2001, True, 1.5):
             with pytest.raises(UsageError, match="count is unusable"):
                 suggest(runtime, ["jazz"], count)  # type: ignore[arg-type]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .runtime.editing.edit import Edit, Row
     from .runtime.inference.neighbours import Neighbour, Neighbours
     from .runtime.inference.prediction import Prediction
+    from .runtime.labelling.review import LabelIssue, Review, review
+    from .runtime.labelling.suggest import Suggestion, suggest
     from .runtime.monitoring.statistics import Stats
     from .runtime.runtime import Runtime
 
@@ -49,6 +51,7 @@ __all__ = [
     "EditRefusedError",
     "KnowledgeBase",
     "LabelError",
+    "LabelIssue",
     "ModelError",
     "Neighbour",
     "Neighbours",
@@ -57,25 +60,34 @@ __all__ = [
     "QualityError",
     "ReaugkdError",
     "RecipeError",
+    "Review",
     "Row",
     "Runtime",
     "Stats",
     "StorageError",
+    "Suggestion",
     "TextError",
     "UsageError",
     "__version__",
+    "review",
+    "suggest",
 ]
 
 _HOMES = {
     "Abstain": ".runtime.decision.abstention_goal",
     "Edit": ".runtime.editing.edit",
     "KnowledgeBase": ".kb.knowledge_base",
+    "LabelIssue": ".runtime.labelling.review",
     "Neighbour": ".runtime.inference.neighbours",
     "Neighbours": ".runtime.inference.neighbours",
     "Prediction": ".runtime.inference.prediction",
+    "Review": ".runtime.labelling.review",
     "Row": ".runtime.editing.edit",
     "Runtime": ".runtime.runtime",
     "Stats": ".runtime.monitoring.statistics",
+    "Suggestion": ".runtime.labelling.suggest",
+    "review": ".runtime.labelling.review",
+    "suggest": ".runtime.labelling.suggest",
 }
 
 

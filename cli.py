@@ -18,6 +18,7 @@ from .commands.kb import kb
 from .commands.predict import predict
 from .commands.sign import sign
 from .commands.study import study
+from .commands.suggest import suggest
 from .commands.train import train
 
 
@@ -45,6 +46,7 @@ for name, command in {  # in the order of work
     "bench": bench,
     "inspect": inspect,
     "kb": kb,
+    "suggest": suggest,
     "sign": sign,
     "calibrate": calibrate,
     "condense": condense,

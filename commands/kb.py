@@ -14,24 +14,13 @@ import click
 from ..errors import ReaugkdError, UsageError, one_line
 from .console import Commands, json_report, progress, tell
 from .edit_report import report_edit, report_not_answered
-from .options import PATH, not_empty, with_columns, with_json, with_signature, without_blas_threads
+from .options import PATH, not_empty, share_of, with_columns, with_json, with_signature, without_blas_threads
+from .review import review
 
 if TYPE_CHECKING:
     from ..kb.edits.journal import Entry
     from ..runtime.data import Columns
     from ..runtime.editing.edit import EditKeywords, Row
-
-
-def _share(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise click.BadParameter(f"{value!r} is not a share such as 0.5% or 0.005")
-    return share
 
 
 _WHY = click.option("--why", default="", metavar="TEXT", help="Reason for the edit, kept in the log.")
@@ -84,7 +73,7 @@ def _with_edit_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--guard",
-            callback=_share,
+            callback=share_of,
             metavar="SHARE",
             help="Refuse the edit if it changes more than this share of the held-out predictions, such as 0.5%.",
         ),
@@ -267,6 +256,9 @@ def diff(bundle: Path, first: int, last: int | None, json_path: str | None) -> N
         for row in found:
             labels = " -> ".join(_best(part.shares) for part in (row.old, row.new) if part is not None)
             click.echo(f"{signs[row.kind]} {row.id:>8}  {labels:<40}  {row.text if row.text is not None else ''}")
+
+
+kb.add_command(review)
 
 
 @kb.command(short_help="Compact the edits into new files and erase removed rows.")

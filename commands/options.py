@@ -114,6 +114,23 @@ def not_empty(_context: click.Context, _parameter: click.Parameter, value: str |
     return value
 
 
+def share_of(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    """Parse the value of an option: a share such as 0.5% or 0.005.
+
+    Raises:
+        BadParameter: the value has another form, or is not between 0 and 1.
+    """
+    if value is None:
+        return None
+    try:
+        share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise click.BadParameter(f"{value!r} is not a share such as 0.5% or 0.005")
+    return share
+
+
 def numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """Parse the value of an option: whole numbers, separated by commas.
 

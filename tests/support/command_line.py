@@ -21,8 +21,21 @@ HEAVY = (
 )
 
 COMMANDS = (
-    *("train", "export", "predict", "eval", "bench", "inspect", "kb", "sign", "calibrate", "condense", "fuse", "study"),
-    "demo",
+    *(
+        "train",
+        "export",
+        "predict",
+        "eval",
+        "bench",
+        "inspect",
+        "kb",
+        "suggest",
+        "sign",
+        "calibrate",
+        "condense",
+        "fuse",
+    ),
+    *("study", "demo"),
 )
 
 

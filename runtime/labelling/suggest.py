@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ...errors import ReaugkdError, UsageError
 from ...kb.searchable import Searchable
-from ..inference.inputs import Text, checked_input
+from ..inference.text.inputs import Text, checked_input
 from ..inference.pipeline import mixed
 from ..runtime import Runtime
 from .stored_rows import SAME_TEXT, stored_keys, stored_rows

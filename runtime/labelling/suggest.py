@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from ...errors import ReaugkdError, UsageError
 from ...kb.searchable import Searchable
-from ..inference.text.inputs import Text, checked_input
 from ..inference.pipeline import mixed
+from ..inference.text.inputs import Text, checked_input
 from ..runtime import Runtime
 from .stored_rows import SAME_TEXT, stored_keys, stored_rows
 

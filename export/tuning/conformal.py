@@ -31,6 +31,7 @@ def prediction_sets(probabilities: NDArray[np.floating], gold: NDArray[np.intege
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*your conformalization dataset has less labels")
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
         fitted.conformalize(np.asarray(probabilities, np.float64), gold)
         fitted.predict_set(np.asarray(probabilities[:1], np.float64))  # MAPIE computes the quantiles here
     # Rounded down, so that rounding on another machine excludes no label.

@@ -13,7 +13,6 @@ from support import tiny_models as tinymodels
 from support.distillations import tiny_rows, tiny_targets
 from support.runs import QUICK, STAGES, KilledError, contents, redone, times
 from support.steps import make_step
-from support.teacher_files import answer_rows, write_answers
 from support.tiny_models import LABELS
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -24,14 +23,12 @@ from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
 from reaugkd.export.modeling.training_loop import FitJob
 from reaugkd.export.objectives.general import General
-from reaugkd.export.recipe import ObjectiveRecipe, RetrievalRecipe, StudentRecipe
+from reaugkd.export.recipe import ObjectiveRecipe, RetrievalRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.training import train as training
 from reaugkd.export.training.distill import distil
 from reaugkd.export.training.run_folder import RunFolder, read_rows
-from reaugkd.export.training.teacher_file import read_teacher_file
 from reaugkd.export.training.train import TrainJob, train
-from reaugkd.export.training.train_from_file import train_from_file
 from reaugkd.runtime.data import Dataset
 from reaugkd.runtime.runtime import Runtime
 
@@ -185,14 +182,9 @@ def test_runs_that_share_teachers_share_the_pretrained_embeddings(
     assert len(list(place.glob("teacher_pretrained-*"))) == 1
 
 
-def test_a_teacher_whose_pretrained_encoder_is_not_known_is_refused(small_dataset: Dataset, tmp_path: Path) -> None:
+def test_a_fine_tuned_teacher_is_refused(small_dataset: Dataset, tmp_path: Path) -> None:
     teacher = tinymodels.write_classifier(tmp_path / "teacher", dict(enumerate(LABELS)))
     with pytest.raises(RecipeError, match="before its fine-tuning; found a fine-tuned classifier") as caught:
         train(small_dataset, TrainJob(str(teacher), RECIPE), tmp_path / "run")
     assert "--teacher" in str(caught.value.remedy)
-    answers = write_answers(tmp_path / "answers.jsonl", answer_rows(tinymodels.make_split(30, 0)))
-    student = tinymodels.write_bert(tmp_path / "student", num_hidden_layers=1)
-    recipe = override(RECIPE, student=StudentRecipe(model=str(student)))
-    with pytest.raises(RecipeError, match="before its fine-tuning; found a teacher in a file"):
-        train_from_file(read_teacher_file(answers), None, TrainJob("file", recipe), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -28,13 +28,15 @@ class Detailed(NamedTuple):
     """Outputs with details that only objectives use.
 
     ``projection`` is the embedding before its normalisation. ``attentions`` has the attention maps of each layer,
-    [batch, heads, tokens, tokens]; it is empty without ``output_attentions=True``.
+    [batch, heads, tokens, tokens]; it is empty without ``output_attentions=True``. ``general`` is the general embedding
+    [batch, general_dim]; it is None in a model without one.
     """
 
     logits: Tensor
     embedding: Tensor
     projection: Tensor
     attentions: tuple[Tensor, ...]
+    general: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class HeadConfig:
         projection_bias: whether the projection to the embedding has a bias.
         all_layers: whether the projection reads the concatenated mean-pooled states of all layers, and not only the
             pooled state of the last layer; the classifier always reads the last layer.
+        general_dim: dimension of the general embedding, a linear map of the mean-pooled states of all layers that the
+            objective ``general`` trains; None for none.
     """
 
     num_labels: int
@@ -57,6 +61,7 @@ class HeadConfig:
     dropout: float = 0.1
     projection_bias: bool = False
     all_layers: bool = False
+    general_dim: int | None = None
 
 
 class EncoderClassifier(nn.Module):
@@ -69,9 +74,10 @@ class EncoderClassifier(nn.Module):
         self.head = head
         self.dropout = nn.Dropout(head.dropout)
         self.classifier = nn.Linear(hidden, head.num_labels)
-        wide = hidden * encoder.config.num_hidden_layers if head.all_layers else hidden
+        all_layers = hidden * encoder.config.num_hidden_layers
         dim, bias = head.embedding_dim, head.projection_bias
-        self.projection = None if dim is None else nn.Linear(wide, dim, bias=bias)
+        self.projection = None if dim is None else nn.Linear(all_layers if head.all_layers else hidden, dim, bias=bias)
+        self.general = None if head.general_dim is None else nn.Linear(all_layers, head.general_dim)
 
     def forward(self, *, detailed: bool = False, **inputs: Any) -> Outputs | Detailed:
         """Compute the outputs of a batch.
@@ -81,14 +87,18 @@ class EncoderClassifier(nn.Module):
             **inputs: the tokenizer's outputs, each [batch, tokens], or ``inputs_embeds`` instead of the ids; other
                 options of the encoder.
         """
-        states = self.encoder(**inputs, output_hidden_states=self.head.all_layers, return_dict=True)
+        general = self.general if detailed else None
+        read_all = self.head.all_layers or general is not None
+        states = self.encoder(**inputs, output_hidden_states=read_all, return_dict=True)
         pooled = pool(states.last_hidden_state, inputs["attention_mask"], self.head.pooling)
         logits = self.classifier(self.dropout(pooled))
-        read = pool_layers(states, inputs["attention_mask"]) if self.head.all_layers else pooled
+        layers = pool_layers(states, inputs["attention_mask"]) if read_all else pooled
+        read = layers if self.head.all_layers else pooled
         projected = read if self.projection is None else self.projection(read)
         embedding = read if self.projection is None else nn.functional.normalize(projected, dim=-1)
         if detailed:
-            return Detailed(logits, embedding, projected, tuple(states.get("attentions") or ()))
+            attentions = tuple(states.get("attentions") or ())
+            return Detailed(logits, embedding, projected, attentions, None if general is None else general(layers))
         return Outputs(logits, embedding)
 
     def save(self, folder: Path) -> None:

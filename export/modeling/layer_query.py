@@ -36,7 +36,8 @@ def fit_layer_query(student: EncoderClassifier, rows: TokenRows, dim: int) -> Li
     Returns:
         The head [dim, layers * hidden], for ``with_layer_query``.
     """
-    reader = EncoderClassifier(student.encoder, replace(student.head, embedding_dim=None, all_layers=True))
+    shape = replace(student.head, embedding_dim=None, all_layers=True, general_dim=None)
+    reader = EncoderClassifier(student.encoder, shape)
     states = outputs_of(reader, rows, "student's layers").embedding
     scale = _layer_scales(states, student.encoder.config.num_hidden_layers)
     head = fit_pca(states / scale, min(dim, states.shape[1]), WHITENING)
@@ -52,7 +53,9 @@ def _layer_scales(states: Tensor, layers: int) -> Tensor:
 
 def with_layer_query(student: EncoderClassifier, head: LinearLayer) -> EncoderClassifier:
     """Make a student with shared weights whose query comes from all layers by ``head``."""
-    shape = replace(student.head, embedding_dim=len(head.weight), projection_bias=True, all_layers=True)
+    shape = replace(
+        student.head, embedding_dim=len(head.weight), projection_bias=True, all_layers=True, general_dim=None
+    )
     reader = EncoderClassifier(student.encoder, shape)
     reader.classifier = student.classifier
     assert reader.projection is not None and head.bias is not None

@@ -12,16 +12,16 @@ import torch
 import transformers
 from optimum.exporters.tasks import TasksManager
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 from transformers import PreTrainedModel
 
 from ...errors import ModelError
-from ..recipe import TeacherRecipe
+from ..recipe import Pooling, TeacherRecipe
 from .checkpoint import ChosenPooling, load_config, load_encoder, load_pretrained
 from .distributed import processes
 from .encoder import Detailed, EncoderClassifier, HeadConfig, Outputs, choose_pooling, is_causal, pool
 from .tokens import TokenRows
-from .training_loop import FitJob, Step, fit
+from .training_loop import FitJob, Step, fit, outputs_of
 
 _TASK = "text-classification"
 
@@ -218,6 +218,22 @@ def fine_tune(
     targets = labels.to(processes().device)
     fit(teacher, rows, loss, job)
     return teacher
+
+
+def pretrained_embeddings(model: str, pooling: Pooling, rows: TokenRows) -> Tensor:
+    """Compute the sentence embeddings of an encoder as it is, before any fine-tuning.
+
+    Args:
+        model: hub id or folder of the encoder.
+        pooling: of the teacher's recipe.
+        rows: n rows of tokens.
+
+    Returns:
+        [n, hidden], L2-normalised.
+    """
+    encoder = load_encoder(model)
+    reader = EncoderClassifier(encoder, HeadConfig(1, choose_pooling(pooling, model, encoder)))
+    return normalize(outputs_of(reader, rows, "pretrained encoder on train").embedding, dim=-1)
 
 
 def load_teacher(

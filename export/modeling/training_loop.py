@@ -125,6 +125,7 @@ def in_precision(model: nn.Module, precision: Precision, device: torch.device) -
                 found.embedding.float(),
                 found.projection.float(),
                 tuple(item.float() for item in found.attentions),
+                None if found.general is None else found.general.float(),
             )
         return Outputs(found.logits.float(), found.embedding.float())
 

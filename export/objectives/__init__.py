@@ -3,7 +3,7 @@
 A new objective needs one new file here, with a subclass of `base.Objective` that is registered and imported below.
 """
 
-from . import amad, compress, compress_2q, disk, hard_labels, mixkd, reaugkd, sea, soft_label_kd
+from . import amad, compress, compress_2q, disk, general, hard_labels, mixkd, reaugkd, sea, soft_label_kd
 from .base import Distillation, DistillationStep, Objective, Targets
 from .registry import WeightedSum, build, names, register
 
@@ -18,6 +18,7 @@ __all__ = [
     "compress",
     "compress_2q",
     "disk",
+    "general",
     "hard_labels",
     "mixkd",
     "names",

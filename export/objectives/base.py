@@ -27,12 +27,15 @@ class Targets:
         teacher_embeddings: [n, hidden].
         keys: [n, d], L2-normalised: the projected teacher embeddings.
         labels: [n], int64, gold labels.
+        pretrained: [n, hidden], L2-normalised: the sentence embeddings of the teacher's encoder before its fine-tuning;
+            None unless an objective needs ``"pretrained"``.
     """
 
     teacher_logits: Tensor
     teacher_embeddings: Tensor
     keys: Tensor
     labels: Tensor
+    pretrained: Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
         """Copy the targets to a device."""
@@ -41,6 +44,7 @@ class Targets:
             self.teacher_embeddings.to(device),
             self.keys.to(device),
             self.labels.to(device),
+            None if self.pretrained is None else self.pretrained.to(device),
         )
 
 
@@ -83,6 +87,8 @@ class DistillationStep:
         teacher_attentions: same as the student's; the number of heads may differ.
         keys: [n, d], L2-normalised: the projected teacher embeddings.
         labels: [n], int64, gold labels.
+        student_general: [n, hidden], the student's general embedding; None unless an objective needs ``"pretrained"``.
+        pretrained: [n, hidden], L2-normalised, see `Targets`; None likewise.
     """
 
     number: int
@@ -98,6 +104,8 @@ class DistillationStep:
     teacher_attentions: tuple[Tensor, ...]
     keys: Tensor
     labels: Tensor
+    student_general: Tensor | None = None
+    pretrained: Tensor | None = None
 
 
 class Objective:
@@ -105,7 +113,8 @@ class Objective:
 
     Attributes:
         needs: inputs besides the teacher's logits: ``"embeddings"`` (the teacher's, or its keys), ``"teacher"`` (a
-            loaded teacher) and ``"attentions"`` (maps of both models).
+            loaded teacher), ``"attentions"`` (maps of both models) and ``"pretrained"`` (the sentence embeddings of the
+            teacher's encoder before its fine-tuning, and the student's general embedding).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -137,7 +137,8 @@ class MixKD(Objective):
             teacher: PreTrainedModel = given.teacher.encoder
             taught = given.ask_teacher(**mix_inputs(teacher.get_input_embeddings(), step.inputs, mixture)).logits
         own = given.student.encoder.get_input_embeddings()
-        answer = step.student(**mix_inputs(own, step.inputs, mixture)).logits
+        # Detailed as in the main pass: with several processes, both passes must read the same parameters.
+        answer = step.student(detailed=True, **mix_inputs(own, step.inputs, mixture)).logits
         return self.tmkd_weight * self._distance(answer, taught) + self.sm_weight * _mixed_labels_loss(
             answer, step.labels, mixture
         )

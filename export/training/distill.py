@@ -23,7 +23,12 @@ from ..recipe import Recipe, StudentRecipe
 
 
 def start_student(
-    teacher: nn.Module, projection: LinearLayer, num_labels: int, recipe: StudentRecipe, attention: str | None = None
+    teacher: nn.Module,
+    projection: LinearLayer,
+    num_labels: int,
+    recipe: StudentRecipe,
+    attention: str | None = None,
+    general_dim: int | None = None,
 ) -> EncoderClassifier:
     """Make the student before its distillation.
 
@@ -36,6 +41,7 @@ def start_student(
         num_labels: number of classes.
         recipe: layers or model to start from.
         attention: attention implementation of another model, see ``load_encoder``; the teacher's layers keep theirs.
+        general_dim: dimension of the general embedding; None for none.
     """
     if recipe.model:
         encoder = load_encoder(recipe.model, attention)
@@ -44,7 +50,8 @@ def start_student(
         encoder = copy_layers(source, recipe.layers or default_layers(source))
     pooling = choose_pooling(recipe.pooling, recipe.model, encoder) if recipe.model else pooling_of(teacher)
     dim, bias = len(projection.weight), projection.bias is not None
-    student = EncoderClassifier(encoder, HeadConfig(num_labels, pooling, dim, recipe.dropout, bias))
+    shape = HeadConfig(num_labels, pooling, dim, recipe.dropout, bias, general_dim=general_dim)
+    student = EncoderClassifier(encoder, shape)
     if not recipe.model:
         _inherit_heads(student, teacher, projection)
     return student
@@ -129,5 +136,7 @@ class _Loss:
                 teacher_attentions=taught,
                 keys=self.targets.keys[step.rows],
                 labels=self.targets.labels[step.rows],
+                student_general=found.general,
+                pretrained=None if self.targets.pretrained is None else self.targets.pretrained[step.rows],
             )
         )

@@ -80,6 +80,28 @@ def check_models(teacher: str, recipe: Recipe, fine_tuned: bool, label_names: Se
     require_student(student, model, recipe)
 
 
+def refuse_pretrained(recipe: Recipe, teacher: str, found: str) -> None:
+    """Refuse objectives that need the teacher's encoder before its fine-tuning.
+
+    Args:
+        recipe: the recipe of the run.
+        teacher: a teacher whose pretrained encoder is not known: hub id, folder or file.
+        found: what it is, for the error.
+
+    Raises:
+        RecipeError: the recipe has such an objective.
+    """
+    for item in recipe.objectives:
+        if "pretrained" in objectives.build([item]).needs:
+            raise RecipeError(
+                f"objective {item.name!r} needs the teacher's encoder before its fine-tuning",
+                path=teacher,
+                found=found,
+                expected="a pretrained encoder, which is then fine-tuned on the data",
+                remedy="Give the encoder that the teacher was made from as --teacher, or use recipes/kd.toml.",
+            )
+
+
 def load_own_student(recipe: Recipe, label_names: Sequence[str]) -> EncoderClassifier:
     """Load the model that the student starts from, and check its files.
 

@@ -4,6 +4,7 @@
     RUN/data/*.jsonl         the rows of train and heldout
     RUN/teacher/             the fine-tuned teacher and its tokenizer
     RUN/teacher_outputs/     its logits and embeddings of train and heldout
+    RUN/teacher_pretrained/  with the objective "general": embeddings of train by the encoder before its fine-tuning
     RUN/projection/          the projection head of the keys
     RUN/cross_fit_0/ ...     with cross-fitted labels: the labels of one fold of train
     RUN/student/             the distilled student and its tokenizer
@@ -68,6 +69,11 @@ class RunFolder:
     def teacher_outputs(self) -> Path:
         """Folder of the teacher's cached outputs."""
         return self.path / "teacher_outputs"
+
+    @property
+    def teacher_pretrained(self) -> Path:
+        """Folder of the embeddings of the teacher's encoder before its fine-tuning."""
+        return self.path / "teacher_pretrained"
 
     @property
     def projection(self) -> Path:

@@ -17,7 +17,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...errors import RecipeError
@@ -29,7 +29,7 @@ from ..modeling.distributed import processes
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.layer_query import fit_layer_query, with_layer_query
 from ..modeling.projection import LinearLayer, fit_projection, project
-from ..modeling.teacher import fine_tune, is_classifier, load_teacher
+from ..modeling.teacher import fine_tune, is_classifier, load_teacher, pretrained_embeddings
 from ..modeling.tokens import TokenRows, save_tokenizer, token_rows
 from ..modeling.training_loop import FitJob, outputs_of
 from ..objectives.base import Targets
@@ -38,7 +38,7 @@ from ..tuning.build_kb import KbRows
 from ..tuning.tune import K_GRID, HeldOut, Tuning, tune_blend
 from .cross_fit import folds_of
 from .distill import distil, start_student
-from .model_checks import check_models
+from .model_checks import check_models, refuse_pretrained
 from .run_folder import RUN_FORMAT, RunFolder, made_from, remove_folder, write_rows
 from .splits import RunSplits, assign
 from .teacher_answers import require_right_answers
@@ -96,6 +96,8 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
             found='labels "cross_fitted" and a fine-tuned classifier',
             remedy='Give an encoder that is not fine-tuned, or set labels = "teacher" in the recipe\'s [retrieval].',
         )
+    if fine_tuned:
+        refuse_pretrained(job.recipe, job.teacher, "a fine-tuned classifier")
     if job.recipe.retrieval.labels == "cross_fitted":
         folds_of(splits.train, job.recipe.retrieval.folds)  # raises now if cross-fitting is impossible
     check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
@@ -177,6 +179,7 @@ class Pipeline:
             recipe.max_length,
             recipe.precision,
         )
+        self.pretrained_hash = made_from(self.rows_hash, models["teacher"], recipe.teacher.pooling, recipe.max_length)
         self.projection_hash = made_from(self.teacher_hash, asdict(recipe.projection))
         self.student_hash = made_from(
             self.projection_hash,
@@ -194,7 +197,7 @@ class Pipeline:
         outputs = self.teacher_outputs()
         head = self.projection(outputs["train"])
         cross_fitted = self.cross_fitted() if self.recipe.retrieval.labels == "cross_fitted" else None
-        student = self.student(outputs["train"], head)
+        student = self.student(outputs["train"], head, self.pretrained())
         query = self.query(student)
         if self.recipe.retrieval.query == "layers":
             student = with_layer_query(student, query)
@@ -283,7 +286,21 @@ class Pipeline:
                 fit_projection(outputs.embeddings, labels, self.recipe.projection, self.recipe.seed).save(folder)
         return LinearLayer.load(self.run.projection)
 
-    def student(self, outputs: TeacherOutputs, head: LinearLayer) -> EncoderClassifier:
+    def pretrained(self) -> Tensor | None:
+        """Embed the train rows by the encoder before its fine-tuning; None if no objective needs it.
+
+        The hash has no seed and no setting of the fine-tuning, so runs that differ in these share the embeddings.
+        """
+        if "pretrained" not in objectives.build(self.recipe.objectives).needs:
+            return None
+        with self.run.stage(self.run.teacher_pretrained, self.pretrained_hash) as folder:
+            if folder:
+                rows = self._tokens(self.run.teacher, self.splits.train, load_config(self.model))
+                found = pretrained_embeddings(self.model, self.recipe.teacher.pooling, rows)
+                save_file({"embeddings": found}, str(folder / "train.safetensors"))
+        return load_file(str(self.run.teacher_pretrained / "train.safetensors"))["embeddings"]
+
+    def student(self, outputs: TeacherOutputs, head: LinearLayer, pretrained: Tensor | None) -> EncoderClassifier:
         """Distil the student."""
         with self.run.stage(self.run.student, self.student_hash) as folder:
             if folder:
@@ -291,7 +308,8 @@ class Pipeline:
                 load = partial(self.load_teacher, attention)
                 torch.manual_seed(self.recipe.seed)
                 names = self.splits.label_names
-                student = start_student(load(), head, len(names), self.recipe.student, attention)
+                general_dim = None if pretrained is None else pretrained.shape[1]
+                student = start_student(load(), head, len(names), self.recipe.student, attention, general_dim)
                 if self.recipe.student.model:
                     save_tokenizer(self.recipe.student.model, folder)
                 else:
@@ -299,7 +317,7 @@ class Pipeline:
                 rows = self._tokens(folder, self.splits.train, student.encoder.config)
                 labels = torch.from_numpy(label_indices(self.splits.train, names))
                 keys = project(outputs.embeddings, head)
-                targets = Targets(outputs.logits, outputs.embeddings, keys, labels)
+                targets = Targets(outputs.logits, outputs.embeddings, keys, labels, pretrained)
                 job = self._fit_job("student", self.recipe.student.fit)
                 distil(student, load, rows, targets, self.recipe, job)
                 student.save(folder)

@@ -20,7 +20,7 @@ from ..modeling.distributed import processes
 from ..modeling.projection import LinearLayer, require_reducible
 from ..recipe import REAUGKD, ObjectiveRecipe, Recipe
 from ..tuning.tune import Tuning
-from .model_checks import load_own_student, require_student
+from .model_checks import load_own_student, refuse_pretrained, require_student
 from .run_folder import RunFolder
 from .splits import RunSplits, assign
 from .teacher_file import TeacherFile
@@ -84,6 +84,7 @@ def check_recipe(file: TeacherFile, recipe: Recipe) -> None:
         RecipeError: it does not.
     """
     path = file.split.source
+    refuse_pretrained(recipe, path, "a teacher in a file")
     for item in recipe.objectives:
         needs = objectives.build([item]).needs
         if needs - {"embeddings"}:

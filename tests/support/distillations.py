@@ -53,6 +53,7 @@ def tiny_targets() -> Targets:
         teacher_embeddings=torch.randn(ROWS, tinymodels.HIDDEN, generator=generator),
         keys=normalize(torch.randn(ROWS, 16, generator=generator), dim=-1),
         labels=labels,
+        pretrained=normalize(torch.randn(ROWS, tinymodels.HIDDEN, generator=generator), dim=-1),
     )
 
 

@@ -36,13 +36,18 @@ CASES = {
     "attention": (ObjectiveRecipe("attention"),),
     "disk": (_DISK,),
     "sea": (ObjectiveRecipe("sea"),),
-    "all": (_DISK, *(ObjectiveRecipe(name) for name in ("mixkd", "attention", "relation", "compress_2q", "sea"))),
+    "general": (ObjectiveRecipe("general"),),
+    "all": (
+        _DISK,
+        *(ObjectiveRecipe(name) for name in ("mixkd", "attention", "relation", "compress_2q", "sea", "general")),
+    ),
 }
 
 
 def shared_distillation(bert: Path, out: Path, *terms: ObjectiveRecipe) -> dict[str, Any]:
     """The student before and after, the states of the terms, and the shares of the mixtures drawn, [m] a step."""
-    student = with_attention_maps(tinymodels.tiny_student(dropout=0.2))
+    general = tinymodels.HIDDEN if any(term.name == "general" for term in terms) else None
+    student = with_attention_maps(tinymodels.tiny_student(dropout=0.2, general_dim=general))
     before, drawn, built = tinymodels.state_of(student), [], []
     draw, build = mixkd.draw_mixture, objectives.build
 

@@ -51,7 +51,9 @@ class Bag(nn.Module):
             get_input_embeddings=lambda: self.table, config=SimpleNamespace(type_vocab_size=2, num_hidden_layers=1)
         )
 
-    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Outputs:
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor, token_type_ids: Tensor, detailed: bool = False
+    ) -> Outputs:
         words = (inputs_embeds**2 * (1 + token_type_ids[..., None]) + inputs_embeds) * attention_mask[..., None]
         summed = words.sum(dim=1)
         return Outputs(summed @ self.weight, summed)
@@ -136,7 +138,7 @@ def test_gradients_are_right_and_the_teacher_has_none(distance: str) -> None:
     objective = begun(MixKD(distance=distance), student, teacher)
 
     def of(table: Tensor, weight: Tensor) -> Tensor:
-        def ask(**inputs: Tensor) -> Outputs:
+        def ask(**inputs: Any) -> Outputs:
             return Outputs(*torch.func.functional_call(student, {"table.weight": table, "weight": weight}, (), inputs))
 
         with pytest.MonkeyPatch.context() as patch:

@@ -153,13 +153,14 @@ def test_embeddings_become_keys_and_feed_the_relation(
 
 
 NEEDS = {name: objectives.build([ObjectiveRecipe(name)]).needs for name in objectives.names()}
-LIVE = [name for name, needs in NEEDS.items() if needs - {"embeddings"}]
+LIVE = [name for name, needs in NEEDS.items() if needs & {"teacher", "attentions"}]
 OF_EMBEDDINGS = [name for name, needs in NEEDS.items() if needs == {"embeddings"}]
 
 
 def test_every_objective_says_what_it_needs() -> None:
     assert set(LIVE) == {"attention", "mixkd"}
     assert set(OF_EMBEDDINGS) == {"compress", "compress_2q", "disk", "relation", "sea"}
+    assert [name for name, needs in NEEDS.items() if "pretrained" in needs] == ["general"]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,7 @@ def test_every_objective_says_what_it_needs() -> None:
             ({"objectives": (ObjectiveRecipe(name),)}, f"'{name}' needs .*embeddings.*kd.toml")
             for name in OF_EMBEDDINGS
         ),
+        ({"objectives": (ObjectiveRecipe("general"),)}, "'general' needs .* before its fine-tuning; .*file.*kd.toml"),
         ({"retrieval__labels": "cross_fitted"}, "cross-fitted labels need a teacher"),
         (
             {"retrieval": RetrievalRecipe("distilled", "both")},

@@ -207,7 +207,7 @@ def _seal(folder: Path, parts: _Parts, job: ExportJob) -> Manifest:
         },
         versions=_versions(job.exporter),
         created_from=_created_from(source, parts.recipe, len(kb.kb)),
-        format_version=max(kb.kb.format_version, kb.tuning.blend.format_version),
+        format_version=kb.kb.format_version,
     )
     return seal(folder, manifest)
 

@@ -208,9 +208,7 @@ def test_neighbours_that_are_right_are_believed() -> None:
     assert tuning.blend.student_weight < 0.2
     assert tuning.nll["blend"] < 0.5 * tuning.nll["student"]
     told = tuning.describe()
-    assert (
-        told.count(". ") == 1 and f"the {tuning.blend.k} nearest rows', the blend that fits 200 held-out rows" in told
-    )
+    assert told.count(". ") == 1 and f"from the {tuning.blend.k} nearest rows. On 200 held-out rows" in told
 
 
 def test_few_rows_leave_the_weight_near_one_half() -> None:

@@ -64,11 +64,11 @@ class UnseenEffect:
         """
         if self.split_otherwise > floors.split_otherwise:
             raise QualityError(
-                "with the smaller vocabulary too many unseen texts are split into other subwords",
+                "with the smaller vocabulary too many unseen texts are split into other tokens",
                 found=f"{self.split_otherwise:.1%} on average over {DRAWS} draws",
                 expected=f"at most {floors.split_otherwise:.0%}",
                 remedy=(
-                    "Keep more subwords with a larger number, or all of them without --vocabulary; "
+                    "Keep more tokens with a larger number, or all of them without --vocabulary; "
                     "--allow-quality-loss writes the bundle anyway."
                 ),
             )

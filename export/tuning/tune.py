@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...kb.storage.json_fields import JsonReader
 from ...runtime.decision.blend_config import BlendConfig, read_blend
-from ...runtime.decision.blending import blend_batch, interpolate, softmax_many
+from ...runtime.decision.blending import BlendedBatch, blend_batch, interpolate, softmax_many
 from ..types import Floats
 
 K_GRID = (8, 16, 32, 64)
@@ -49,6 +49,22 @@ class HeldOut:
     neighbour_logits: NDArray[np.float32]
     gold: NDArray[np.int64]
     neighbour_gold: NDArray[np.int64] | None = None
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> HeldOut:
+        """Select rows by index or by mask."""
+        gold = None if self.neighbour_gold is None else self.neighbour_gold[rows]
+        parts = (self.student_logits, self.similarities, self.neighbour_logits, self.gold)
+        return HeldOut(*(part[rows] for part in parts), gold)
+
+    def student(self, temperature: float) -> Floats:
+        """Compute the student's probabilities, [n, c]."""
+        return _softmax(self.student_logits, temperature)
+
+    def answers(self, blend: BlendConfig) -> BlendedBatch:
+        """Compute the probabilities of neighbours and blend, [n, c]."""
+        near, gold = slice(0, blend.k), self.neighbour_gold
+        labels = soft_labels(self.neighbour_logits[:, near], None if gold is None else gold[:, near], blend.gold_share)
+        return blend_batch(self.student(blend.student_temperature), self.similarities[:, near], labels, blend)
 
 
 @dataclass(frozen=True)
@@ -131,7 +147,7 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
         prior_rows: strength of the prior, see `fit_weights`.
     """
     temperature = fit_temperature(rows.student_logits, rows.gold)
-    student = _softmax(rows.student_logits, temperature)
+    student = rows.student(temperature)
     of_student = student[np.arange(len(rows.gold)), rows.gold]
     nll, accuracy = {"student": _nll(of_student)}, {"student": _accuracy(student, rows.gold)}
     if not rows.similarities.shape[1]:  # an empty knowledge base
@@ -147,9 +163,7 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
     if nll["blend"] >= nll["student"]:
         nll["blend"], weight = nll["student"], 1.0
     blend = BlendConfig(setting.k, setting.tau, weight, temperature, gold_share=setting.gold_share)
-    gold = None if rows.neighbour_gold is None else rows.neighbour_gold[:, : blend.k]
-    labels = soft_labels(rows.neighbour_logits[:, : blend.k], gold, blend.gold_share)
-    answers = blend_batch(student, rows.similarities[:, : blend.k], labels, blend)
+    answers = rows.answers(blend)
     accuracy["retrieval"] = _accuracy(answers.retrieval_probabilities, rows.gold)
     accuracy["blend"] = _accuracy(answers.probabilities, rows.gold)
     return Tuning(blend, len(rows.gold), nll, accuracy)

@@ -128,11 +128,11 @@ def plan_pruning(
         size: ``full`` keeps all subwords; a number is the smallest number of subwords to keep.
         scratch: an existing folder for a trial tokenizer.json.
         extra: further rows whose subwords are kept.
-        floors: the share of unseen texts that may be split otherwise; None for no limit.
+        floors: the share of unseen texts that may be split into other tokens; None for no limit.
 
     Raises:
         ModelError: this tokenizer or this model cannot be pruned safely.
-        QualityError: too many unseen texts are split otherwise.
+        QualityError: too many unseen texts are split into other tokens.
     """
     if size == "full":
         return _whole(source, student)

@@ -5,10 +5,10 @@
     neighbours         TopK of the similarities; of equal ones, the lower row comes first (without lists)
     blend              same as `runtime.decision.blending` and `runtime.decision.mixture_weight`
 
-Behind a run of a student each node costs 1 to 3 us, because its data is not in the caches. Everything that does not
-depend on the text is therefore a constant: either computed here, or by nodes whose inputs are all constants, which ONNX
-Runtime computes once when it opens the model. The temperature tau is such a constant: it is part of the keys' scale,
-and the similarities leave the graph divided by it.
+After the student's nodes each node here costs 1 to 3 us, because its data is not in the caches. Everything that does
+not depend on the text is therefore a constant: either computed here, or by nodes whose inputs are all constants, which
+ONNX Runtime computes once when it opens the model. The temperature tau is such a constant: it is part of the keys'
+scale, and the similarities leave the graph divided by it.
 """
 
 from __future__ import annotations

@@ -52,9 +52,13 @@ class HeldOut:
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> HeldOut:
         """Select rows by index or by mask."""
-        gold = None if self.neighbour_gold is None else self.neighbour_gold[rows]
-        parts = (self.student_logits, self.similarities, self.neighbour_logits, self.gold)
-        return HeldOut(*(part[rows] for part in parts), gold)
+        return HeldOut(
+            self.student_logits[rows],
+            self.similarities[rows],
+            self.neighbour_logits[rows],
+            self.gold[rows],
+            None if self.neighbour_gold is None else self.neighbour_gold[rows],
+        )
 
     def student(self, temperature: float) -> Floats:
         """Compute the student's probabilities, [n, c]."""

@@ -21,11 +21,10 @@ from reaugkd.export.bundle.student import ask
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.tuning.groups import related_inputs
-from reaugkd.export.tuning.tune import K_GRID, HeldOut, soft_labels, tune_blend
+from reaugkd.export.tuning.tune import K_GRID, HeldOut, tune_blend
 from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.runtime.bundle.bundle import Bundle
-from reaugkd.runtime.decision.blending import interpolate, softmax_many
 from reaugkd.runtime.inference.session.student import StudentSession
 from reaugkd.runtime.inference.text.tokenizer import TextTokenizer
 from reaugkd.runtime.output.text_table import table
@@ -61,32 +60,13 @@ def scored(rows: HeldOut, halves: NDArray[np.int64], gold_shares: Sequence[float
     nll, right = np.zeros((2, len(rows.gold))), np.zeros((2, len(rows.gold)))
     for half in (0, 1):
         known, unknown = halves != half, halves == half
-        chosen = tune_blend(taken(rows, known), gold_shares).blend
-        unseen = taken(rows, unknown)
-        labels = soft_labels(
-            unseen.neighbour_logits[:, : chosen.k],
-            None if unseen.neighbour_gold is None else unseen.neighbour_gold[:, : chosen.k],
-            chosen.gold_share,
-        )
-        shares = softmax_many(unseen.similarities[:, : chosen.k].astype(np.float64), chosen.tau)
-        student = softmax_many(unseen.student_logits.astype(np.float64), chosen.student_temperature)
-        blend = interpolate(student, np.einsum("nk,nkc->nc", shares, labels), chosen.student_weight)
+        chosen = tune_blend(rows.take(known), gold_shares).blend
+        unseen = rows.take(unknown)
+        student, blend = unseen.student(chosen.student_temperature), unseen.answers(chosen).probabilities
         for number, answer in enumerate((student, blend)):
             nll[number, unknown] = -np.log(np.maximum(answer[np.arange(len(answer)), unseen.gold], 1e-12))
             right[number, unknown] = answer.argmax(axis=1) == unseen.gold
     return *nll.mean(axis=1).tolist(), *(100 * right.mean(axis=1)).tolist()
-
-
-def taken(rows: HeldOut, some: NDArray[np.bool_]) -> HeldOut:
-    """Select rows."""
-    assert rows.neighbour_gold is not None
-    return HeldOut(
-        rows.student_logits[some],
-        rows.similarities[some],
-        rows.neighbour_logits[some],
-        rows.gold[some],
-        rows.neighbour_gold[some],
-    )
 
 
 def main(run: str, path: str) -> None:

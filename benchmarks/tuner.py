@@ -27,11 +27,10 @@ from reaugkd.export.modeling.training_loop import outputs_of
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.tuning.groups import grouped_folds, mean_and_error, related_inputs
-from reaugkd.export.tuning.tune import K_GRID, HeldOut, soft_labels, tune_blend
+from reaugkd.export.tuning.tune import K_GRID, HeldOut, tune_blend
 from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.runtime.data import label_indices, load_dataset
 from reaugkd.runtime.decision.blend_config import BlendConfig
-from reaugkd.runtime.decision.blending import interpolate, softmax_many
 from reaugkd.runtime.output.text_table import table
 
 SIZES, DRAWS, MOST_ROWS = (100, 300, 1000), 5, 4000
@@ -71,30 +70,9 @@ def collected(path: Path, data: str, extra: bool) -> tuple[HeldOut, Groups]:
     return HeldOut(asked.logits.numpy()[use], similarities, logits[found], labels, gold[found]), groups[use]
 
 
-def taken(rows: HeldOut, some: NDArray[np.integer] | NDArray[np.bool_]) -> HeldOut:
-    """Select rows."""
-    assert rows.neighbour_gold is not None
-    return HeldOut(
-        rows.student_logits[some],
-        rows.similarities[some],
-        rows.neighbour_logits[some],
-        rows.gold[some],
-        rows.neighbour_gold[some],
-    )
-
-
-def answers(rows: HeldOut, blend: BlendConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the probabilities of student and blend, [n, c]."""
-    near, gold = slice(0, blend.k), rows.neighbour_gold
-    labels = soft_labels(rows.neighbour_logits[:, near], None if gold is None else gold[:, near], blend.gold_share)
-    shares = softmax_many(rows.similarities[:, near].astype(np.float64), blend.tau)
-    student = np.asarray(softmax_many(rows.student_logits.astype(np.float64), blend.student_temperature))
-    return student, interpolate(student, np.einsum("nk,nkc->nc", shares, labels), blend.student_weight)
-
-
 def gains(rows: HeldOut, blend: BlendConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute the blend's gains over the student by row: right answers, -1 to 1, and log-likelihood."""
-    student, mixed = answers(rows, blend)
+    student, mixed = rows.student(blend.student_temperature), rows.answers(blend).probabilities
     right = (mixed.argmax(axis=1) == rows.gold).astype(float) - (student.argmax(axis=1) == rows.gold)
     student, mixed = (np.maximum(one[np.arange(len(rows.gold)), rows.gold], 1e-12) for one in (student, mixed))
     return right, np.log(mixed) - np.log(student)
@@ -111,7 +89,7 @@ def careful(errors: float) -> Rule:
     def rule(rows: HeldOut, groups: Groups) -> BlendConfig:
         folds, found = grouped_folds(groups, 5, 0), np.zeros(len(groups))
         for fold in np.unique(folds):
-            found[folds == fold] = gains(taken(rows, folds == fold), prior(0)(taken(rows, folds != fold), groups))[1]
+            found[folds == fold] = gains(rows.take(folds == fold), prior(0)(rows.take(folds != fold), groups))[1]
         gain, error = mean_and_error(found, groups)
         blend = prior(0)(rows, groups)
         return blend if gain > errors * error else replace(blend, student_weight=1.0)
@@ -135,7 +113,7 @@ def main(path: str, data: str, extra: bool) -> None:
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in RULES}
         for draw in range(DRAWS):
             order = np.random.default_rng(draw).permutation(groups.max() + 1)[groups].argsort(kind="stable")
-            held, rest = taken(rows, order[:size]), taken(rows, order[size:])
+            held, rest = rows.take(order[:size]), rows.take(order[size:])
             for name, rule in RULES.items():
                 right, likelihood = gains(rest, rule(held, groups[order[:size]]))
                 found[name].append((100 * right.mean(), 1000 * likelihood.mean()))

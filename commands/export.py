@@ -25,16 +25,16 @@ def _vocabulary(_context: click.Context, _parameter: click.Parameter, value: str
         return int(value)
     if value in ("auto", "task"):
         raise click.BadParameter(
-            f"{value!r} is not a choice any more: leave --vocabulary out to keep all subwords, or give a number, "
+            f"{value!r} is not a choice any more: leave --vocabulary out to keep all tokens, or give a number, "
             "such as 10000"
         )
-    raise click.BadParameter(f"{value!r} is neither full nor a number of subwords")
+    raise click.BadParameter(f"{value!r} is neither full nor a number of tokens")
 
 
 def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
     return (
-        f"vocabulary: {kept:,} of {of:,} subwords; {unseen['split_otherwise']:.1%} of unseen texts are split "
-        f"otherwise (at most {unseen['split_otherwise_most']:.1%} in ten draws of the train rows), "
+        f"vocabulary: {kept:,} of {of:,} tokens; {unseen['split_otherwise']:.1%} of unseen texts are split "
+        f"into other tokens (at most {unseen['split_otherwise_most']:.1%} in ten draws of the train rows), "
         f"{unseen['other_label'] / max(unseen['rows'], 1):.2%} of {unseen['rows']} held-out texts change their label"
     )
 
@@ -67,7 +67,7 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
     "--allow-quality-loss",
     is_flag=True,
     help="Write the bundle even if it misses the quality floors: 95 % of held-out labels kept, at most 1 % "
-    "accuracy lost, 30 % of neighbours kept; with --vocabulary N, at most 4 % of unseen texts split otherwise.",
+    "accuracy lost, 30 % of neighbours kept; with --vocabulary N, at most 4 % of unseen texts split into other tokens.",
 )
 @click.option(
     "--kb-texts",
@@ -91,8 +91,8 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
     show_default=True,
     callback=_vocabulary,
     metavar="full|N",
-    help="Subwords that the student keeps. full: all. N: those of the run's rows, every character, and the "
-    "likeliest others up to N; other texts may be split otherwise.",
+    help="Tokens that the student keeps. full: all. N: those of the run's rows, every character, and the "
+    "likeliest others up to N; texts with a removed token are split into other tokens.",
 )
 @click.option(
     "--kb-data",

@@ -183,7 +183,7 @@ def condense(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts
         gate=gate,
         abstention=None if old.abstention is None else abstention(gate),
         quality={**old.quality, "search": asdict(ef_search), "condensation": measured},
-        format_version=max(kb.format_version, old.blend.format_version),
+        format_version=kb.format_version,
     )
     with atomic_directory(out) as folder:
         for name in old.files:

@@ -38,7 +38,7 @@ class StudentJob:
         target: the processor family, for the int8 preset.
         quantization: ``dynamic`` or ``none``.
         vocabulary: subwords to keep: ``full`` or the smallest number (`plan_pruning`).
-        floors: the share of texts that vocabulary pruning may split otherwise; None for no limit.
+        floors: the share of texts that vocabulary pruning may split into other tokens; None for no limit.
         extra: further rows whose subwords are kept; None for none.
         exporter: what writes the float32 graph: ``torch``, or ``optimum`` (needs optimum-onnx).
     """
@@ -103,7 +103,7 @@ def write_student(source: FinishedRun, recipe: RetrievalRecipe, job: StudentJob,
 
     Raises:
         ModelError: the student cannot be exported, or its vocabulary cannot be pruned.
-        QualityError: quantization skipped most of the graph, or pruning splits too many texts otherwise.
+        QualityError: quantization skipped most of the graph, or pruning changes the tokens of too many texts.
     """
     folder.mkdir(parents=True)
     # In the bundle's temporary folder, so that a killed export leaves only one temporary folder.

@@ -140,7 +140,7 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
         DataError: the run is not finished.
         RecipeError, UsageError: same as `FinishedRun.require`.
         OutputExistsError: ``out`` exists.
-        QualityError: quantization costs too much, or vocabulary pruning splits too many texts otherwise.
+        QualityError: quantization costs too much, or vocabulary pruning changes the tokens of too many texts.
         ModelError: the student cannot be exported, or its vocabulary cannot be pruned.
         StorageError: a file cannot be written.
     """
@@ -207,7 +207,7 @@ def _seal(folder: Path, parts: _Parts, job: ExportJob) -> Manifest:
         },
         versions=_versions(job.exporter),
         created_from=_created_from(source, parts.recipe, len(kb.kb)),
-        format_version=max(kb.kb.format_version, kb.tuning.blend.format_version),
+        format_version=kb.kb.format_version,
     )
     return seal(folder, manifest)
 

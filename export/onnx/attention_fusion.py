@@ -5,7 +5,7 @@ quantizing these products costs more time than it saves for texts of a sentence.
 (``Attention``, quantized ``QAttention``): a 3-layer student of width 384 ran 16 % faster at 14 tokens.
 
 Other fusions are not used: EmbedLayerNormalization and BiasGelu had no effect, and SkipLayerNormalization is slower
-than an addition and a LayerNormalization (see ``runtime.inference.session.student``).
+than an addition and a LayerNormalization (see ``runtime.inference.session.model_session``).
 """
 
 from __future__ import annotations

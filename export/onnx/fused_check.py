@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelError
 from ...runtime.decision.blend_config import BlendConfig
-from ...runtime.decision.mixture_weight import LogisticWeight, SquaresWeight
+from ...runtime.decision.mixture_weight import LogisticWeight
 from ...runtime.inference.prediction import Prediction
 from ...runtime.inference.session.student import StudentSession
 from ...runtime.inference.text.inputs import Text, checked_input
@@ -65,7 +65,7 @@ def tolerance(config: BlendConfig) -> float:
     """Return the largest float32 difference between two computations of the same blend."""
     weight = config.weight
     scale = 1.0 / config.tau
-    if isinstance(weight, LogisticWeight | SquaresWeight):
+    if isinstance(weight, LogisticWeight):
         scale += abs(weight.intercept) + 2 * sum(map(abs, weight.coefficients))
     return _TOLERANCE + _ROUNDING * scale
 

@@ -64,11 +64,10 @@ def fused_model(
         BundleError: the student's operator set is too old, or its graph uses a name of the file's outputs.
     """
     before = onnx.load_model_from_string(student)
-    opset = operator_sets(student).get("", 0)
-    _require_opset(opset)
+    _require_opset(operator_sets(student).get("", 0))
     own = PROBABILITIES if any(output.name == PROBABILITIES for output in before.graph.output) else None
     _require_free(before, {*_outputs(1, 1, 1)} - {"logits", "embedding", *([] if own is None else [own])})
-    graph = retrieval_graph(tables, config, own, len(labels), opset, integer)
+    graph = retrieval_graph(tables, config, own, len(labels), integer)
     model = onnx.load_model_from_string(graph.appended_to(student))
     _rename(model)
     _finish(model, config, labels)

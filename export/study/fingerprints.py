@@ -21,7 +21,8 @@ CELL_FORMAT = 6
 one-standard-error rule, pseudo-labelled validation rows.
 4: fidelity to the teacher on rows of the distillation too, and KL on rows with typing errors.
 5: metrics on rows with typing errors are named ``typos_...``.
-6: the blend is tuned with a prior on the weight, on labelled rows alone; k is 16, label temperature 1, one weight.
+6: the blend is tuned with a prior on the weight, on labelled rows alone, with at least 8 neighbours, labels at
+temperature 1 and one weight for all texts.
 """
 
 # Keys of a task that do not change a cell's figures.

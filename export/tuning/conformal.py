@@ -1,4 +1,4 @@
-"""Thresholds of prediction sets (`runtime.conformal`), from MAPIE's split conformal prediction."""
+"""Thresholds of prediction sets (`runtime.decision.conformal`), from MAPIE's split conformal prediction."""
 
 from __future__ import annotations
 

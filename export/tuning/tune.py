@@ -7,7 +7,7 @@ the teacher is over-confident, and a stored row would retrieve itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...kb.storage.json_fields import JsonReader
 from ...runtime.decision.blend_config import BlendConfig, read_blend
-from ...runtime.decision.blending import interpolate, softmax_many
+from ...runtime.decision.blending import BlendedBatch, blend_batch, interpolate, softmax_many
 from ..types import Floats
 
 K_GRID = (8, 16, 32, 64)
@@ -28,7 +28,7 @@ K_LOSS = 0.02
 PRIOR_ROWS = 5.0
 """Strength of the prior on the weight: it acts like so many more held-out rows (`fit_weights`)."""
 
-_HALVINGS = 20  # bisection steps on [0, 1]: the weight to 1e-6
+_HALVINGS = 30  # bisection steps
 _TINY = 1e-12
 
 
@@ -49,6 +49,26 @@ class HeldOut:
     neighbour_logits: NDArray[np.float32]
     gold: NDArray[np.int64]
     neighbour_gold: NDArray[np.int64] | None = None
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> HeldOut:
+        """Select rows by index or by mask."""
+        return HeldOut(
+            self.student_logits[rows],
+            self.similarities[rows],
+            self.neighbour_logits[rows],
+            self.gold[rows],
+            None if self.neighbour_gold is None else self.neighbour_gold[rows],
+        )
+
+    def student(self, temperature: float) -> Floats:
+        """Compute the student's probabilities, [n, c]."""
+        return _softmax(self.student_logits, temperature)
+
+    def answers(self, blend: BlendConfig) -> BlendedBatch:
+        """Compute the probabilities of neighbours and blend, [n, c]."""
+        near, gold = slice(0, blend.k), self.neighbour_gold
+        labels = soft_labels(self.neighbour_logits[:, near], None if gold is None else gold[:, near], blend.gold_share)
+        return blend_batch(self.student(blend.student_temperature), self.similarities[:, near], labels, blend)
 
 
 @dataclass(frozen=True)
@@ -87,9 +107,9 @@ class Tuning:
             )
         weight, nll, accuracy = self.blend.student_weight, self.nll, self.accuracy
         return (
-            f"An answer is {weight:.0%} the student's and {1 - weight:.0%} the {self.blend.k} nearest rows', the "
-            f"blend that fits {self.rows:,} held-out rows best. On them it changes the negative log-likelihood from "
-            f"{nll['student']:.3f} to {nll['blend']:.3f} and accuracy from {accuracy['student']:.2%} to "
+            f"The blend takes {weight:.0%} of an answer from the student and {1 - weight:.0%} from the "
+            f"{self.blend.k} nearest rows. On {self.rows:,} held-out rows this changes the negative log-likelihood "
+            f"from {nll['student']:.3f} to {nll['blend']:.3f} and accuracy from {accuracy['student']:.2%} to "
             f"{accuracy['blend']:.2%}."
         )
 
@@ -131,9 +151,9 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
         prior_rows: strength of the prior, see `fit_weights`.
     """
     temperature = fit_temperature(rows.student_logits, rows.gold)
-    student = _softmax(rows.student_logits, temperature)
+    student = rows.student(temperature)
     of_student = student[np.arange(len(rows.gold)), rows.gold]
-    nll, accuracy = {"student": nll_of(of_student)}, {"student": _accuracy(student, rows.gold)}
+    nll, accuracy = {"student": _nll(of_student)}, {"student": _accuracy(student, rows.gold)}
     if not rows.similarities.shape[1]:  # an empty knowledge base
         alone = BlendConfig(1, TAU_GRID[0], 1.0, temperature)
         return Tuning(alone, len(rows.gold), *({**found, "blend": found["student"]} for found in (nll, accuracy)))
@@ -143,13 +163,13 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
     alone = len(rows.gold) * nll["student"] + prior_rows * np.log(2)
     best = _chosen(settings, _costs(of_student, of_gold, weights, prior_rows), alone)
     setting, weight = settings[best], float(weights[best])
-    nll |= {"retrieval": nll_of(of_gold[best]), "blend": nll_of(interpolate(of_student, of_gold[best], weight))}
+    nll |= {"retrieval": _nll(of_gold[best]), "blend": _nll(interpolate(of_student, of_gold[best], weight))}
     if nll["blend"] >= nll["student"]:
         nll["blend"], weight = nll["student"], 1.0
-    retrieved = _retrieved(rows, setting)
-    for name, answer in (("retrieval", retrieved), ("blend", interpolate(student, retrieved, weight))):
-        accuracy[name] = _accuracy(answer, rows.gold)
     blend = BlendConfig(setting.k, setting.tau, weight, temperature, gold_share=setting.gold_share)
+    answers = rows.answers(blend)
+    accuracy["retrieval"] = _accuracy(answers.retrieval_probabilities, rows.gold)
+    accuracy["blend"] = _accuracy(answers.probabilities, rows.gold)
     return Tuning(blend, len(rows.gold), nll, accuracy)
 
 
@@ -182,15 +202,6 @@ def _chosen(settings: Sequence[Setting], costs: Floats, alone: float) -> int:
     return int(np.argmin([cost if setting.k == k else np.inf for setting, cost in zip(settings, costs, strict=True)]))
 
 
-def _retrieved(rows: HeldOut, setting: Setting) -> Floats:
-    """Compute the neighbours' probabilities, [n, c]."""
-    shares = _softmax(rows.similarities[:, : setting.k], setting.tau)
-    gold = None if rows.neighbour_gold is None else rows.neighbour_gold[:, : setting.k]
-    labels = soft_labels(rows.neighbour_logits[:, : setting.k], gold, setting.gold_share)
-    found: Floats = np.einsum("nk,nkc->nc", shares, labels)
-    return found
-
-
 def fit_weights(student: Floats, retrieved: Floats, prior_rows: float) -> Floats:
     """Find the weight w in [0, 1] that minimises ``_costs``, which is convex in w.
 
@@ -213,13 +224,7 @@ def fit_weights(student: Floats, retrieved: Floats, prior_rows: float) -> Floats
         found: Floats = of_rows + of_prior
         return found
 
-    low, high = np.zeros(len(retrieved)), np.ones(len(retrieved))
-    at_zero, at_one = slopes(low) >= 0, slopes(high) <= 0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        rising = slopes(middle) > 0
-        low, high = np.where(rising, low, middle), np.where(rising, middle, high)
-    return np.where(at_zero, 0.0, np.where(at_one, 1.0, np.round((low + high) / 2, 4)))
+    return np.round(_roots(slopes, np.zeros(len(retrieved)), np.ones(len(retrieved))), 4)
 
 
 def _costs(student: Floats, retrieved: Floats, weights: Floats, prior_rows: float) -> Floats:
@@ -242,29 +247,35 @@ def fit_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> flo
     scores = logits.astype(np.float64)
     of_gold = scores[np.arange(len(gold)), gold].mean()
 
-    def slope(inverse: float) -> float:
-        return float((_softmax(scores, 1 / inverse) * scores).sum(axis=1).mean() - of_gold)
+    def slopes(inverse: Floats) -> Floats:
+        found: Floats = (_softmax(scores, 1 / inverse.item()) * scores).sum(axis=1).mean(keepdims=True) - of_gold
+        return found
 
-    return round(1.0 / _bisect(slope, 1 / 20, 4.0), 3)
+    return round(1.0 / _roots(slopes, np.array([1 / 20]), np.array([4.0])).item(), 3)
 
 
-def _bisect(slope: Any, low: float, high: float) -> float:
-    """Find the root of an increasing function in [low, high], or the end nearest to it."""
-    if slope(low) >= 0:
-        return low
-    if slope(high) <= 0:
-        return high
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return (low + high) / 2
+def _roots(functions: Callable[[Floats], Floats], low: Floats, high: Floats) -> Floats:
+    """Find the roots [m] of m increasing functions in [low, high] by bisection, or the ends nearest to them.
+
+    Args:
+        functions: computes the value of each function, [m], at a point of its own, [m].
+        low: [m].
+        high: [m].
+    """
+    below, above = functions(low) >= 0, functions(high) <= 0
+    first, last = low, high
+    for _ in range(_HALVINGS):
+        middle = (first + last) / 2
+        rising = functions(middle) > 0
+        first, last = np.where(rising, first, middle), np.where(rising, middle, last)
+    return np.where(below, low, np.where(above, high, (first + last) / 2))
 
 
 def _softmax(scores: NDArray[Any], temperature: float = 1.0) -> Floats:
     return softmax_many(scores.astype(np.float64), temperature).astype(np.float64, copy=False)
 
 
-def nll_of(of_gold: Floats) -> float:
+def _nll(of_gold: Floats) -> float:
     """Compute the mean NLL of the gold labels' probabilities."""
     return float(-np.log(np.maximum(of_gold, _TINY)).mean())
 

@@ -46,7 +46,7 @@ def prune_tables(
         name, table = word_table(student)
         if max(subwords.old_ids) >= table.num_embeddings:
             raise ModelError(
-                "the tokenizer has subwords that the model does not know",
+                "the tokenizer has tokens that the model does not know",
                 found=f"id {max(subwords.old_ids)}",
                 expected=f"ids below {table.num_embeddings}",
                 remedy=KEEP_ALL,

@@ -113,7 +113,7 @@ class Vocabulary:
 
         def renumber(old: int) -> int:
             if old not in new_ids:
-                raise _not_renumbered(f"id {old}, which no subword has")
+                raise _not_renumbered(f"id {old}, which no token has")
             return new_ids[old]
 
         tokens = [{**token, "id": ids[token["content"]]} for token in self._content["added_tokens"]]
@@ -132,7 +132,7 @@ class Vocabulary:
 
 
 def _not_renumbered(found: str) -> ModelError:
-    return ModelError("the tokenizer's subwords cannot be renumbered", found=found, remedy=KEEP_ALL)
+    return ModelError("the tokenizer's tokens cannot be renumbered", found=found, remedy=KEEP_ALL)
 
 
 def _with_ids(processor: Any, change: Callable[[int], int]) -> Any:

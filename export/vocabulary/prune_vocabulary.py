@@ -64,11 +64,11 @@ class UnseenEffect:
         """
         if self.split_otherwise > floors.split_otherwise:
             raise QualityError(
-                "with the smaller vocabulary too many unseen texts are split into other subwords",
+                "with the smaller vocabulary too many unseen texts are split into other tokens",
                 found=f"{self.split_otherwise:.1%} on average over {DRAWS} draws",
                 expected=f"at most {floors.split_otherwise:.0%}",
                 remedy=(
-                    "Keep more subwords with a larger number, or all of them without --vocabulary; "
+                    "Keep more tokens with a larger number, or all of them without --vocabulary; "
                     "--allow-quality-loss writes the bundle anyway."
                 ),
             )
@@ -128,11 +128,11 @@ def plan_pruning(
         size: ``full`` keeps all subwords; a number is the smallest number of subwords to keep.
         scratch: an existing folder for a trial tokenizer.json.
         extra: further rows whose subwords are kept.
-        floors: the share of unseen texts that may be split otherwise; None for no limit.
+        floors: the share of unseen texts that may be split into other tokens; None for no limit.
 
     Raises:
         ModelError: this tokenizer or this model cannot be pruned safely.
-        QualityError: too many unseen texts are split otherwise.
+        QualityError: too many unseen texts are split into other tokens.
     """
     if size == "full":
         return _whole(source, student)

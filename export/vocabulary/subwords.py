@@ -172,9 +172,9 @@ def _require_spelled(hard: Iterable[str]) -> None:
     """
     if found := sorted(hard):
         raise ModelError(
-            "the vocabulary cannot be pruned: single characters cannot spell some subwords",
+            "the vocabulary cannot be pruned: single characters cannot spell some tokens",
             found=", ".join(found[:_SHOWN]) + f" and {len(found) - _SHOWN} more" * (len(found) > _SHOWN),
-            expected="every character as a subword",
+            expected="every character as a token",
             remedy=KEEP_ALL,
         )
 

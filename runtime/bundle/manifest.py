@@ -18,11 +18,10 @@ from ..decision.abstention_thresholds import Abstention, read_abstention, write_
 from ..decision.blend_config import BlendConfig, read_blend
 from ..decision.gating import Gate, read_gate
 
-FORMAT_VERSION = 3
-"""The newest format that can be read. 1: soft labels of all classes; 2: also of the most probable classes only; 3: also
-the weight `SquaresWeight`.
+FORMAT_VERSION = 2
+"""The newest format that can be read. 1: soft labels of all classes; 2: also of the most probable classes only.
 
-The export writes the oldest format that can hold the bundle: that of `KnowledgeBase` and `BlendConfig`.
+The export writes the oldest format that can hold the bundle (`KnowledgeBase.format_version`).
 """
 
 MANIFEST_FILE = "manifest.json"
@@ -80,7 +79,7 @@ class Manifest:
         versions: library versions of the export.
         created_from: teacher, data, recipe.
         files: path below the bundle (with ``/``) to its record; set by `seal`.
-        format_version: version of the bundle's format, at least the ``format_version`` of ``blend`` and knowledge base.
+        format_version: version of the bundle's format, at least that of its knowledge base.
     """
 
     labels: tuple[str, ...]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...errors import UsageError
 from ...kb.storage.json_fields import JsonReader
-from .mixture_weight import ExampleWeight, SquaresWeight, read_weight
+from .mixture_weight import ExampleWeight, read_weight
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,6 @@ class BlendConfig:
         for name in ("tau", "student_temperature", "label_temperature"):
             if not 1e-6 <= getattr(self, name) <= 1e6:  # float32 overflows beyond
                 raise UsageError(f"the blend's {name} is unusable", found=getattr(self, name), expected="1e-6 to 1e6")
-
-    @property
-    def format_version(self) -> int:
-        """The oldest bundle format that can hold these settings: 3 for `SquaresWeight`, otherwise 1."""
-        return 3 if isinstance(self.weight, SquaresWeight) else 1
 
 
 def read_blend(section: JsonReader) -> BlendConfig:

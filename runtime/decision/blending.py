@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blend_config import BlendConfig
-from .mixture_weight import weight_many
 
 Floats = NDArray[np.float32]
 
@@ -166,7 +165,7 @@ def blend_batch(
     retrieved: NDArray[np.float64] = np.matmul(weights[:, np.newaxis], soft_labels.astype(np.float64))[:, 0]
     shares = np.full(len(student), config.student_weight)
     if config.weight is not None:
-        shares = weight_many(config.weight, student, retrieved, similarities)
+        shares = config.weight.weight_many(student, retrieved, similarities)
     return BlendedBatch(interpolate(student, retrieved, shares[:, np.newaxis]), retrieved, shares)
 
 

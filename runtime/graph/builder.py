@@ -33,17 +33,16 @@ class Graph:
 
     Args:
         prefix: prefix of all names, so that they differ from the model's own.
-        opset: the model's version of the default domain's operators; at least 13.
 
     Attributes:
         part: prefix of the names of the nodes that are added next.
         arrays: the constants that are not in the model, by name: a session gets them beside it, without a copy.
     """
 
-    def __init__(self, prefix: str, opset: int = 13) -> None:
+    def __init__(self, prefix: str) -> None:
         self.part = ""
         self.arrays: dict[str, Array] = {}
-        self._prefix, self._opset = prefix, opset
+        self._prefix = prefix
         self._parts: list[bytes] = []
         self._constants: set[str] = set()
         self._domains: set[str] = set()  # beside the default one
@@ -105,12 +104,6 @@ class Graph:
     def cast(self, value: str, kind: int = FLOAT) -> str:
         """Add a conversion of a value to another type."""
         return self.add("Cast", value, to=kind)
-
-    def squares(self, value: str) -> str:
-        """Add the sum of squares over the second axis, which keeps length 1."""
-        if self._opset >= 18:
-            return self.add("ReduceSumSquare", value, self.constant("axis", np.array([1])), keepdims=1)
-        return self.add("ReduceSumSquare", value, axes=[1], keepdims=1)
 
     def output(self, name: str, kind: int, shape: Sequence[int | str]) -> None:
         """Make a value an output of the model; a size is a number or a name."""

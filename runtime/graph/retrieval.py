@@ -5,10 +5,10 @@
     neighbours         TopK of the similarities; of equal ones, the lower row comes first (without lists)
     blend              same as `runtime.decision.blending` and `runtime.decision.mixture_weight`
 
-Behind a run of a student each node costs 1 to 3 us, because its data is not in the caches. Everything that does not
-depend on the text is therefore a constant: either computed here, or by nodes whose inputs are all constants, which ONNX
-Runtime computes once when it opens the model. The temperature tau is such a constant: it is part of the keys' scale,
-and the similarities leave the graph divided by it.
+After the student's nodes each node here costs 1 to 3 us, because its data is not in the caches. Everything that does
+not depend on the text is therefore a constant: either computed here, or by nodes whose inputs are all constants, which
+ONNX Runtime computes once when it opens the model. The temperature tau is such a constant: it is part of the keys'
+scale, and the similarities leave the graph divided by it.
 """
 
 from __future__ import annotations
@@ -69,25 +69,23 @@ def retrieval_graph(
     config: BlendConfig,
     own: str | None,
     classes: int,
-    opset: int,
     integer: bool = True,
     saturates: bool = False,
     single: bool = False,
 ) -> Graph:
-    """The nodes after a student with the outputs ``logits`` [b, c] and ``embedding`` [b, d].
+    """The nodes after a student of opset 13 or later with the outputs ``logits`` [b, c] and ``embedding`` [b, d].
 
     Args:
         tables: n rows, at least one.
         config: k, tau, the weight and the student's temperature.
         own: name of the student's probabilities [b, c]; None to compute them from the logits.
         classes: the classes that the student was trained on. If the soft labels have more, only search is added.
-        opset: the student's version of the default domain's operators; at least 13.
         integer: whether int8 keys are multiplied as integers. It is three times as fast as in float32, and exact only
             if the processor has VNNI, or the session has ``session.x64quantprecision``.
         saturates: same as `list_search.add_list_search`.
         single: whether b is 1, which saves a node; with lists it always is.
     """
-    graph, k = Graph(PREFIX, opset), min(config.k, len(tables.keys))
+    graph, k = Graph(PREFIX), min(config.k, len(tables.keys))
     graph.part = SEARCH_NODES.removeprefix(PREFIX)
     if tables.lists is not None:
         add_list_search(graph, tables.keys, tables.lists, k, config.tau, saturates)
@@ -158,7 +156,7 @@ def _blend(graph: Graph, tables: Tables, config: BlendConfig, own: str, k: int, 
         mine = graph.add("Mul", own, graph.number("weight", share))
         parts = mine, graph.add("Mul", retrieved, graph.number("rest", 1.0 - share))
     else:
-        weight = add_weight(graph, own, retrieved, SCALED, config, classes, k)
+        weight = add_weight(graph, own, retrieved, SCALED, config, classes)
         graph.output(weight, FLOAT, [_BATCH, 1])
         parts = retrieved, graph.add("Mul", weight, graph.add("Sub", own, retrieved))
     blend = graph.add("Add", *parts, out="probabilities")

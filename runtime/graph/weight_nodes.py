@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decision.blend_config import BlendConfig
-from ..decision.mixture_weight import BucketWeight, LogisticWeight, SquaresWeight
+from ..decision.mixture_weight import BucketWeight, LogisticWeight
 from .builder import INT64, Graph
 
 _TINY = float(np.finfo(np.float32).tiny)  # 0 log 0 is computed as 0 log(tiny) = 0, as in mixture_weight
 
 
-def add_weight(
-    graph: Graph, student: str, retrieved: str, scaled: str, config: BlendConfig, classes: int, k: int
-) -> str:
+def add_weight(graph: Graph, student: str, retrieved: str, scaled: str, config: BlendConfig, classes: int) -> str:
     """Add nodes that compute the mixture weight.
 
     Args:
@@ -27,7 +25,6 @@ def add_weight(
         scaled: name of the neighbours' similarities, divided by tau, [b, k], descending.
         config: the weight, which is no constant, and tau.
         classes: number of classes, c.
-        k: number of neighbours.
 
     Returns:
         The name of the weight, float32 [b, 1].
@@ -36,8 +33,6 @@ def add_weight(
     assert weight is not None
     if isinstance(weight, BucketWeight):
         return _bucket_weight(graph, scaled, weight, tau)
-    if isinstance(weight, SquaresWeight):
-        return _squares_weight(graph, student, retrieved, scaled, weight, tau, k)
     return _logistic_weight(graph, student, retrieved, scaled, weight, tau, classes)
 
 
@@ -58,21 +53,6 @@ def rounded_up(edges: Sequence[float]) -> NDArray[np.float32]:
     return np.where(narrow < wide, np.nextafter(narrow, np.float32(np.inf)), narrow)
 
 
-def _squares_weight(
-    graph: Graph, student: str, retrieved: str, scaled: str, weight: SquaresWeight, tau: float, k: int
-) -> str:
-    """Five nodes: all similarities but the first have the coefficient 0."""
-    by_top, by_student, by_retrieved = weight.coefficients
-    features = graph.add("Concat", graph.squares(student), graph.squares(retrieved), scaled, axis=1)
-    return _sigmoid(graph, features, [by_student, by_retrieved, by_top * tau, *[0.0] * (k - 1)], weight.intercept)
-
-
-def _sigmoid(graph: Graph, features: str, coefficients: list[float], intercept: float) -> str:
-    column = graph.constant("coefficients", np.array(coefficients, np.float32)[:, np.newaxis])
-    score = graph.add("Gemm", features, column, graph.constant("intercept", np.array([intercept], np.float32)))
-    return graph.add("Sigmoid", score, out="student_weight")
-
-
 def _logistic_weight(
     graph: Graph, student: str, retrieved: str, scaled: str, weight: LogisticWeight, tau: float, classes: int
 ) -> str:
@@ -82,7 +62,11 @@ def _logistic_weight(
     agree = graph.add("Equal", _best(graph, student), _best(graph, retrieved))
     terms = [ends, _negative_entropy(graph, student), _negative_entropy(graph, retrieved), graph.cast(agree)]
     coefficients = [(by_top + by_gap) * tau, -by_gap * tau, -by_student / most, -by_retrieved / most, by_agreement]
-    return _sigmoid(graph, graph.add("Concat", *terms, axis=1), coefficients, weight.intercept)
+    column = graph.constant("coefficients", np.array(coefficients, np.float32)[:, np.newaxis])
+    intercept = graph.constant("intercept", np.array([weight.intercept], np.float32))
+    return graph.add(
+        "Sigmoid", graph.add("Gemm", graph.add("Concat", *terms, axis=1), column, intercept), out="student_weight"
+    )
 
 
 def _best(graph: Graph, probabilities: str) -> str:

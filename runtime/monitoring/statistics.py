@@ -1,7 +1,7 @@
 """Statistics of a runtime's answers, for dashboards and drift detection.
 
-`Statistics` counts some answers together, because one alone, behind a run of the model, takes four times as long.
-`Stats` is the result.
+`Statistics` counts 16 answers together: one alone, right after a run of the model, takes four times as long. `Stats` is
+the result.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from ..bundle.manifest import FileRecord
 from ..bundle.signature import read_signature
 from ..decision.abstention_thresholds import Abstention
 from ..decision.blend_config import BlendConfig
-from ..decision.mixture_weight import FEATURES, LOGISTIC_FEATURES, BucketWeight, SquaresWeight
+from ..decision.mixture_weight import FEATURES, BucketWeight
 from ..editing.store import KnowledgeStore
 from ..output.text_table import table
 
@@ -136,8 +136,7 @@ def _shares(blend: BlendConfig) -> str:
         below = [f"{share:.3f} below {edge:.3f}" for edge, share in zip(weight.edges, weight.weights, strict=False)]
         rest = f"{weight.weights[-1]:.3f} above" if below else f"{weight.weights[-1]:.3f} throughout"
         return f"student by top similarity ({', '.join([*below, rest])}) + neighbours the rest"
-    features = FEATURES if isinstance(weight, SquaresWeight) else LOGISTIC_FEATURES
-    terms = (f"{value:+.3f} {name}" for name, value in zip(features, weight.coefficients, strict=True))
+    terms = (f"{value:+.3f} {name}" for name, value in zip(FEATURES, weight.coefficients, strict=True))
     return f"student by sigmoid({weight.intercept:+.3f} {' '.join(terms)}) + neighbours the rest"
 
 

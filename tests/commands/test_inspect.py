@@ -8,7 +8,7 @@ import pytest
 from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd.runtime.bundle.bundle import Bundle
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
 from reaugkd.runtime.output.bundle_summary import describe
 
 
@@ -44,11 +44,6 @@ def test_the_description_of_a_bundle(edge_bundle: Path) -> None:
             LogisticWeight(-0.5, (1.0, -2.0, 0.25, 4.0, 0.125)),
             "student by sigmoid(-0.500 +1.000 top similarity -2.000 similarity gap +0.250 neighbours' entropy "
             "+4.000 student's entropy +0.125 agreement) + neighbours the rest, k 8,",
-        ),
-        (
-            SquaresWeight(-0.5, (1.0, -2.0, 0.25)),
-            "student by sigmoid(-0.500 +1.000 top similarity -2.000 student's sum of squares "
-            "+0.250 neighbours' sum of squares) + neighbours the rest, k 8,",
         ),
     ],
 )

@@ -85,7 +85,7 @@ class TestWholeJob:
         heldout = len((workshop.run / "data" / "heldout.jsonl").read_text().splitlines())
         blend = json.loads((workshop.run / "tuning" / "tuning.json").read_text())["blend"]
         share = blend["student_weight"]
-        told = "the student answers alone" if share == 1 else f"An answer is {share:.0%} the student's"
+        told = "the student answers alone" if share == 1 else f"{share:.0%} of an answer from the student"
         assert heldout == 45 and f"{heldout} held-out rows" in err and told in err
         assert out == "" and f"next: reaugkd export {workshop.run}" in err
         out, err = workshop.export_said

@@ -13,7 +13,7 @@ from reaugkd.kb.storage.strict_json import parse_json
 from reaugkd.runtime.bundle.manifest import FileRecord, Golden, Manifest
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.gating import Gate
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight, SquaresWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight
 
 FILE = Path("manifest.json")
 GOOD = Manifest(
@@ -40,7 +40,6 @@ def seeds() -> list[bytes]:
         None,
         BucketWeight(edges=(0.5,), weights=(0.9, 0.1)),
         LogisticWeight(0.5, (1.0, 2.0, 0.0, -1.0, 3.0)),
-        SquaresWeight(0.5, (1.0, -2.0, 3.0)),
     )
     blends = [dataclasses.replace(GOOD.blend, weight=weight) for weight in weights]
     return [json.dumps(dataclasses.replace(GOOD, blend=blend).to_json()).encode() for blend in blends]

@@ -21,7 +21,7 @@ from reaugkd import BundleError, ModelError, Prediction, ReaugkdError, Runtime, 
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.bundle import TOKENIZER_FILE
 from reaugkd.runtime.decision.blend_config import BlendConfig
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
 from reaugkd.runtime.inference.retrieval_policy import SearchMethod
 from reaugkd.runtime.inference.session.student import StudentAnswer, StudentSession
 
@@ -164,7 +164,6 @@ def test_a_student_weight_of_one_is_the_student_bit_for_bit(tmp_path: Path) -> N
     "weight",
     [
         BucketWeight((0.8, 0.9, 0.95), (0.9, 0.6, 0.3, 0.1)),
-        SquaresWeight(-6.0, (9.0, 2.0, -3.0)),
         LogisticWeight(-6.0, (9.0, -3.0, -2.0, 1.0, 0.5)),
     ],
 )
@@ -187,12 +186,9 @@ def test_a_weight_per_example_goes_through_a_bundle_into_every_answer(tmp_path: 
         if isinstance(weight, BucketWeight):
             expected = weight.weights[sum(similarities[0] >= edge for edge in weight.edges)]
         else:
-            certain = [(one * one).sum() for one in (student, retrieved)]
             entropies = [-(one * np.log(one)).sum() / np.log(3) for one in (retrieved, student)]
             agree = float(student.argmax() == retrieved.argmax())
             features = [similarities[0], similarities[0] - similarities[-1], *entropies, agree]
-            if isinstance(weight, SquaresWeight):
-                features = [similarities[0], *certain]
             expected = 1 / (1 + np.exp(-(weight.intercept + np.dot(weight.coefficients, features))))
         assert new.student_weight == pytest.approx(expected, abs=1e-5)
         np.testing.assert_allclose(new.probabilities, expected * student + (1 - expected) * retrieved, atol=2e-5)

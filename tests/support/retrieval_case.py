@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
 from reaugkd.runtime.decision.blend_config import BlendConfig
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight, SquaresWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight
 from reaugkd.runtime.graph.retrieval import Tables, retrieval_graph
 from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
 
@@ -36,7 +36,7 @@ class Case:
     def model(self, opset: int = 17) -> bytes:
         student = lookup(self.logits, self.queries, opset).SerializeToString()
         classes = self.logits.shape[1]
-        graph = retrieval_graph(self.tables, self.config, None, classes, opset, self.integer, self.single)
+        graph = retrieval_graph(self.tables, self.config, None, classes, self.integer, single=self.single)
         return graph.appended_to(student)
 
     def run(self, ids: list[int], opset: int = 17, together: bool = False) -> dict[str, Any]:
@@ -118,6 +118,5 @@ VARIANTS = {
     "buckets": replace(PLAIN, weight=BucketWeight((0.4, 0.55, 0.7), (0.9, 0.6, 0.3, 0.1))),
     "one bucket": replace(PLAIN, weight=BucketWeight((), (0.25,))),
     "logistic": replace(PLAIN, weight=LogisticWeight(-0.5, (2.0, -3.0, 1.5, -2.5, 0.75))),
-    "squares": replace(PLAIN, weight=SquaresWeight(-0.5, (2.0, -3.0, 1.5))),
     "a steep logistic": replace(PLAIN, weight=LogisticWeight(900.0, (-1500.0, 40.0, 0.0, 0.0, -20.0))),
 }

@@ -53,9 +53,7 @@ ODD = st.one_of(
     st.booleans(),
     st.sampled_from([0, -1, 1, 2**31, 2**53, 2**63 - 1, 2**63, -(2**63), 10**30, 10**400]),
     st.sampled_from([0.0, -0.0, 1e-320, 1e-7, 0.5, 1e308, float("inf"), float("-inf"), float("nan")]),
-    st.sampled_from(
-        ["", "a", "buckets", "squares", "logistic", "cos", "f16", "\ud800", "../x", "/x", "a\0b", "x" * 20_000]
-    ),
+    st.sampled_from(["", "a", "buckets", "logistic", "cos", "f16", "\ud800", "../x", "/x", "a\0b", "x" * 20_000]),
     st.sampled_from([[], {}, [[]], [{}], {"": {}}, [0] * 300, [None], {"kind": "buckets"}]),
     st.text(max_size=4),
 )

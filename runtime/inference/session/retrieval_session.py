@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ....errors import BundleError, UsageError
 from ....kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
-from ...bundle.onnx_safety import operator_sets, output_names
+from ...bundle.onnx_safety import output_names
 from ...decision.blend_config import BlendConfig
-from ...graph.retrieval import BEST, BLEND, OLDEST_OPSET, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
+from ...graph.retrieval import BEST, BLEND, RETRIEVED, ROWS, SCALED, WEIGHT, Tables, retrieval_graph
 from ..text.word_ids import Tokens
 from .model_session import PROBABILITIES, ModelSession
 from .saturation import int8_saturates
@@ -78,8 +78,7 @@ class RetrievalSession(ModelSession):
     ) -> None:
         tables = replace(tables_of(kb), lists=kb.lists)
         own = PROBABILITIES if PROBABILITIES in output_names(model) else None
-        opset = operator_sets(model).get("", OLDEST_OPSET)
-        graph = retrieval_graph(tables, config, own, classes, opset, single=True, saturates=int8_saturates())
+        graph = retrieval_graph(tables, config, own, classes, single=True, saturates=int8_saturates())
         super().__init__(path, threads, graph.appended_to(model, path.resolve().name), profile, graph.arrays)
         self.blends = tables.num_labels == classes and kb.pins is None
         self._share = config.student_weight

@@ -1,4 +1,4 @@
-"""Token ids of texts from a table of their words: behind a run of the model 12 us instead of 51, and 10 for a new word.
+"""Token ids of texts from a table of their words: after a run of the model 12 us instead of 51, and 10 for a new word.
 
 BERT's normalizer changes characters by themselves, except that NFD orders combining marks, never over a space. Its
 pre-tokenizer splits at white space, and WordPiece sees one piece at a time. So the ids of a text are those of the parts

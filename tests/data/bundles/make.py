@@ -23,7 +23,7 @@ from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 from reaugkd import Runtime
 from reaugkd.kb.soft_labels import TopLabels
 from reaugkd.runtime.decision.gating import Gate
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, SquaresWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight
 
 HERE = Path(__file__).resolve().parent
 
@@ -51,18 +51,10 @@ def likeliest(path: Path) -> None:
     )
 
 
-def squares(path: Path) -> None:
-    """Write version 3: a weight of sums of squares; soft labels of all classes, single texts, keys in i8."""
-    build_tiny_bundle(path, rows=60, dtype="i8", reduce_range=True)
-    with Runtime.open(path) as runtime:
-        blend = dataclasses.replace(runtime.manifest.blend, weight=SquaresWeight(-1.0, (3.0, 2.0, -4.0)))
-    reseal(path, format_version=3, blend=json.loads(json.dumps(dataclasses.asdict(blend))))
-
-
 def write(name: str) -> None:
     """Write one bundle with its predictions, with neighbours and by the student alone."""
     path = HERE / name
-    {"v1": dense, "v2": likeliest, "v3": squares}[name](path)
+    {"v1": dense, "v2": likeliest}[name](path)
     manifest = json.loads((path / "manifest.json").read_text())
     for golden in manifest["golden"]:
         golden["tolerance"] = 0.05 * float(np.ptp(golden["logits"]))  # the tolerance of an export

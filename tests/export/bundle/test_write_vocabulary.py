@@ -237,7 +237,7 @@ def test_the_same_run_gives_the_same_bundle(run: Path, pruned: Made, tmp_path: P
 def test_too_many_texts_split_otherwise_are_refused(run: Path, tmp_path: Path) -> None:
     """Whatever the labels of the held-out rows: half of the left-out rows have a word that no other row has."""
     lenient = Floors(0, 1, 0, 0)
-    with pytest.raises(QualityError, match="too many unseen texts are split into other subwords"):
+    with pytest.raises(QualityError, match="too many unseen texts are split into other tokens"):
         export(run, tmp_path / "bundle", replace(FLOAT32, floors=lenient, allow_quality_loss=False, vocabulary=0))
     assert not list(tmp_path.iterdir())
 
@@ -282,7 +282,7 @@ def test_a_tokenizer_without_smaller_pieces(tiny_run: tuple[Path, Tuning, TrainJ
 def test_the_option(run: Path, tmp_path: Path) -> None:
     call = ("--target", "avx2", "--allow-quality-loss", "--vocabulary")
     said = ok("export", run, "--out", tmp_path / "a", *call, "20").err
-    assert re.search(r"vocabulary: \d+ of \d+ subwords; [1-9][\d.]*% of unseen texts are split otherwise", said)
+    assert re.search(r"vocabulary: \d+ of \d+ tokens; [1-9][\d.]*% of unseen texts are split into other tokens", said)
     assert "neither full nor a number" in refused("export", run, "--out", tmp_path / "b", *call, "-3")
     for gone in ("auto", "task"):
         assert "leave --vocabulary out" in refused("export", run, "--out", tmp_path / "b", *call, gone)

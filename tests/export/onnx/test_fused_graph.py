@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from reaugkd import BundleError
 from reaugkd.export.onnx.fused_graph import fused_model
 from reaugkd.runtime.decision.blend_config import BlendConfig
-from reaugkd.runtime.decision.mixture_weight import SquaresWeight
+from reaugkd.runtime.decision.mixture_weight import LogisticWeight
 from reaugkd.runtime.graph.retrieval import Tables
 from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
 
@@ -32,7 +32,7 @@ SHAPES = {
 }
 CONFIGS = {
     "constant": BlendConfig(K, 0.1, 0.4),
-    "squares": BlendConfig(K, 0.1, 0.4, weight=SquaresWeight(-0.5, (2.0, -3.0, 1.5))),
+    "logistic": BlendConfig(K, 0.1, 0.4, weight=LogisticWeight(-0.5, (2.0, -3.0, 1.5, -2.5, 0.75))),
 }
 
 

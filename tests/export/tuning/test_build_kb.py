@@ -209,7 +209,6 @@ def test_misleading_gold_is_left_out() -> None:
 WEIGHTS: dict[str, dict[str, Any]] = {
     "constant": {},
     "buckets": {"weight": {"kind": "buckets", "edges": [0.7, 0.8, 0.99], "weights": [0.9, 0.6, 0.4, 0.1]}},
-    "squares": {"weight": {"kind": "squares", "intercept": 0.3, "coefficients": [-2.0, 1.5, 0.5]}},
     "logistic": {
         "weight": {"kind": "logistic", "intercept": 0.3, "coefficients": [-2.0, 1.5, 2.0, -1.0, 0.5]},
     },

@@ -208,9 +208,7 @@ def test_neighbours_that_are_right_are_believed() -> None:
     assert tuning.blend.student_weight < 0.2
     assert tuning.nll["blend"] < 0.5 * tuning.nll["student"]
     told = tuning.describe()
-    assert (
-        told.count(". ") == 1 and f"the {tuning.blend.k} nearest rows', the blend that fits 200 held-out rows" in told
-    )
+    assert told.count(". ") == 1 and f"from the {tuning.blend.k} nearest rows. On 200 held-out rows" in told
 
 
 def test_few_rows_leave_the_weight_near_one_half() -> None:
@@ -258,6 +256,17 @@ def test_never_worse_than_the_student_alone(seed: int, n: int, k: int, scale: fl
     assert np.isfinite(list(tuning.nll.values())).all()
     assert tuning.nll["blend"] <= tuning.nll["student"]
     assert tuning.nll["blend"] == pytest.approx(blend_nll(rows, tuning.blend), rel=1e-5, abs=1e-9)
+
+
+def test_some_rows_are_answered_as_among_all() -> None:
+    rows, some = with_gold(make_rows(n=9, classes=3), 1), np.array([7, 0, 4])
+    config = BlendConfig(5, 0.1, 0.3, student_temperature=1.5, gold_share=0.5)
+    taken = rows.take(some)
+    np.testing.assert_allclose(taken.answers(config).probabilities, rows.answers(config).probabilities[some])
+    of_gold = taken.answers(config).probabilities[np.arange(3), rows.gold[some]]
+    assert -np.log(of_gold).mean() == pytest.approx(blend_nll(taken, config))
+    without = dataclasses.replace(rows, neighbour_gold=None).take(some)
+    assert without.neighbour_gold is None and len(without.gold) == 3
 
 
 def test_it_is_json_ready(tmp_path: Path) -> None:

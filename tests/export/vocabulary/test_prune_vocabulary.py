@@ -89,7 +89,7 @@ def test_special_ids_of_the_configuration_are_renumbered() -> None:
 
 
 def test_a_piece_without_a_row_is_refused(student: EncoderClassifier) -> None:
-    with pytest.raises(ModelError, match="subwords that the model does not know"):
+    with pytest.raises(ModelError, match="tokens that the model does not know"):
         prune_tables(student, kept([0, 1, len(words_of(student))]))
 
 

@@ -16,7 +16,7 @@ from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.runtime.bundle.manifest import FileRecord, Golden, Manifest, seal, seal_entry
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.gating import Gate
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
 
 MANIFEST = Manifest(
     labels=("no", "ja – yes"),
@@ -41,7 +41,6 @@ GATE = Gate(0.75, 0.005, 0.05, 902, 1, 0.25)
 
 BUCKETS = BucketWeight((0.25, 0.5), (0.9, 0.5, 0.1))
 LOGISTIC = LogisticWeight(-0.5, (1.0, -2.0, 0.25, 4.0, 0.125))
-SQUARES = SquaresWeight(-0.5, (1.0, -2.0, 0.25))
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=5),
@@ -61,7 +60,7 @@ def plain(manifest: Manifest = MANIFEST) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "manifest",
-    [MANIFEST, weighted(BUCKETS), weighted(LOGISTIC), weighted(SQUARES), dataclasses.replace(MANIFEST, gate=GATE)],
+    [MANIFEST, weighted(BUCKETS), weighted(LOGISTIC), dataclasses.replace(MANIFEST, gate=GATE)],
 )
 def test_json_and_back_is_the_same_manifest(manifest: Manifest) -> None:
     assert Manifest.from_json(plain(manifest), FILE) == manifest
@@ -78,16 +77,6 @@ def test_a_weight_per_example_is_a_handful_of_numbers() -> None:
         "intercept": -0.5,
         "coefficients": [1.0, -2.0, 0.25, 4.0, 0.125],
     }
-    assert plain(weighted(SQUARES))["blend"]["weight"] == {
-        "kind": "squares",
-        "intercept": -0.5,
-        "coefficients": [1.0, -2.0, 0.25],
-    }
-
-
-def test_only_the_newest_weight_needs_a_newer_format() -> None:
-    needed = [weighted(weight).blend.format_version for weight in (BUCKETS, LOGISTIC, SQUARES)]
-    assert [MANIFEST.blend.format_version, *needed] == [1, 1, 1, 3]
 
 
 def test_a_manifest_without_a_weight_per_example_reads_as_before() -> None:
@@ -121,8 +110,6 @@ def test_a_manifest_without_a_weight_per_example_reads_as_before() -> None:
         ({"kind": "logistic", "intercept": 0.0, "coefficients": [0.0] * 4}, "coefficients"),
         ({"kind": "logistic", "intercept": 0.0, "coefficients": [float("nan")] * 5}, "coefficients"),
         ({"kind": "logistic", "intercept": 0.0, "coefficients": [None] * 5}, "coefficients"),
-        ({"kind": "squares", "coefficients": [0.0] * 3}, "intercept"),
-        ({"kind": "squares", "intercept": 0.0, "coefficients": [0.0] * 5}, "coefficients"),
     ],
 )
 def test_a_malformed_weight_per_example_is_named(weight: object, named: str) -> None:
@@ -153,7 +140,7 @@ def test_whole_numbers_are_numbers() -> None:
     assert Manifest.from_json(obj, FILE).blend.tau == 1.0
 
 
-@pytest.mark.parametrize("version", [4, 99])
+@pytest.mark.parametrize("version", [3, 99])
 def test_a_newer_format_is_named_before_anything_else_is_read(version: int) -> None:
     with pytest.raises(BundleVersionError, match=rf"format version {version}.*Upgrade"):
         Manifest.from_json({"format_version": version}, FILE)
@@ -238,7 +225,7 @@ def test_files_must_be_below_the_bundle(name: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_json_is_a_manifest_or_a_bundle_error(data: st.DataObject) -> None:
-    obj: Any = plain(data.draw(st.sampled_from([MANIFEST, weighted(BUCKETS), weighted(LOGISTIC), weighted(SQUARES)])))
+    obj: Any = plain(data.draw(st.sampled_from([MANIFEST, weighted(BUCKETS), weighted(LOGISTIC)])))
     if data.draw(st.booleans()):
         place = obj
         while True:  # walk to some place inside, and put something else there

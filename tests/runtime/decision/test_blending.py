@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.blending import blend, softmax, softmax_many
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
 
 
 def softmax_by_hand(values: NDArray[np.floating], temperature: float) -> list[float]:
@@ -95,7 +95,6 @@ forms: st.SearchStrategy[ExampleWeight] = st.one_of(
         st.floats(0, 1),
     ),
     st.builds(LogisticWeight, st.floats(-3, 3), st.tuples(*[st.floats(-3, 3)] * 5)),
-    st.builds(SquaresWeight, st.floats(-3, 3), st.tuples(*[st.floats(-3, 3)] * 3)),
 )
 
 

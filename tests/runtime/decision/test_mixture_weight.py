@@ -13,22 +13,13 @@ from numpy.typing import NDArray
 
 from reaugkd import UsageError
 from reaugkd.runtime.decision.mixture_weight import (
-    FEATURES,
     BucketWeight,
     ExampleWeight,
     LogisticWeight,
-    SquaresWeight,
-    features_many,
-    sigmoid_many,
-    weight_many,
 )
 
 Row = NDArray[np.float32]
 Case = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
-
-
-def squares_by_hand(student: Row, retrieved: Row, similarities: Row) -> list[float]:
-    return [float(similarities[0]), *(math.fsum(float(p) ** 2 for p in part) for part in (student, retrieved))]
 
 
 def features_by_hand(student: Row, retrieved: Row, similarities: Row) -> list[float]:
@@ -43,7 +34,7 @@ def features_by_hand(student: Row, retrieved: Row, similarities: Row) -> list[fl
     return [top, top - last, entropy(retrieved), entropy(student), float(agree)]
 
 
-def logistic_by_hand(weight: LogisticWeight | SquaresWeight, features: list[float]) -> float:
+def logistic_by_hand(weight: LogisticWeight, features: list[float]) -> float:
     terms = [a * x for a, x in zip(weight.coefficients, features, strict=True)]
     return 1 / (1 + math.exp(-math.fsum([weight.intercept, *terms])))
 
@@ -64,7 +55,6 @@ def cases(draw: st.DrawFn) -> Case:
 
 numbers = st.floats(-8, 8)
 logistics = st.builds(LogisticWeight, numbers, st.tuples(*[numbers] * 5))
-squares = st.builds(SquaresWeight, numbers, st.tuples(*[numbers] * 3))
 
 
 @st.composite
@@ -76,29 +66,7 @@ def buckets(draw: st.DrawFn) -> BucketWeight:
 
 def many(weight: ExampleWeight, case: Case) -> NDArray[np.float64]:
     student, retrieved, similarities = case
-    return weight_many(weight, student, retrieved, similarities.astype(np.float64))
-
-
-@settings(max_examples=150, deadline=None)
-@given(cases())
-def test_features_are_their_formulas(case: Case) -> None:
-    student, retrieved, similarities = case
-    found = features_many(student, retrieved, similarities[:, 0])
-    assert found.dtype == np.float64 and found.shape == (len(student), len(FEATURES))
-    for row, one in zip(found, zip(*case, strict=True), strict=True):
-        np.testing.assert_allclose(row, squares_by_hand(*one), rtol=1e-12)
-    least = 1 / student.shape[1]
-    assert (found[:, 1:] > least - 1e-6).all() and (found[:, 1:] < 1 + 1e-6).all()
-
-
-@settings(max_examples=150, deadline=None)
-@given(case=cases(), weight=squares)
-def test_the_squares_of_one_text_and_of_many_are_the_formula(case: Case, weight: SquaresWeight) -> None:
-    alone = [weight.weight(*one) for one in zip(*case, strict=True)]
-    assert {type(share) for share in alone} == {float}
-    expected = [logistic_by_hand(weight, squares_by_hand(*one)) for one in zip(*case, strict=True)]
-    np.testing.assert_allclose(alone, expected, atol=2e-6)  # sums in float32
-    np.testing.assert_allclose(many(weight, case), expected, rtol=1e-12)
+    return weight.weight_many(student, retrieved, similarities.astype(np.float64))
 
 
 @settings(max_examples=150, deadline=None)
@@ -136,10 +104,6 @@ def test_each_feature_by_hand() -> None:
     student, retrieved = np.array([0.5, 0.25, 0.25, 0.0], np.float32), np.array([1.0, 0, 0, 0], np.float32)
     similarities = np.array([0.75, 0.5, 0.25], np.float32)
     expected = [0.75, 0.5, 0.0, 0.75, 1.0]  # entropy of the student: 1.5 bits of 2
-    for number, feature in enumerate([0.75, 0.375, 1.0]):
-        one = SquaresWeight(0.0, tuple(4.0 * (at == number) for at in range(3)))  # type: ignore[arg-type]
-        share = one.weight(student, retrieved, similarities)
-        assert math.log(share / (1 - share)) == pytest.approx(4 * feature, abs=1e-6)
     for number, feature in enumerate(expected):
         chosen = LogisticWeight(0.0, tuple(4.0 * (at == number) for at in range(5)))  # type: ignore[arg-type]
         share = chosen.weight(student, retrieved, similarities)
@@ -153,16 +117,15 @@ def test_the_largest_numbers_overflow_nowhere() -> None:
     for sign, expected in ((1.0, 1.0), (-1.0, 0.0)):
         case = (student[None], student[None], np.array([[1.0]], np.float32))
         huge = sign * 1e6
-        for weight in (LogisticWeight(huge, (huge,) * 5), SquaresWeight(huge, (huge,) * 3)):
-            assert weight.weight(student, student, case[2][0]) == expected
-            assert many(weight, case).tolist() == [expected]
-    assert sigmoid_many(np.array([-1e9, 0.0, 1e9])).tolist() == [0.0, 0.5, 1.0]
+        weight = LogisticWeight(huge, (huge,) * 5)
+        assert weight.weight(student, student, case[2][0]) == expected
+        assert many(weight, case).tolist() == [expected]
 
 
 def test_a_student_that_computes_no_number_gives_no_number() -> None:
     nothing, other = np.array([np.nan, np.nan], np.float32), np.array([0.5, 0.5], np.float32)
-    for weight in (LogisticWeight(0.0, (1.0,) * 5), SquaresWeight(0.0, (1.0,) * 3)):
-        assert math.isnan(weight.weight(nothing, other, np.array([0.5], np.float32)))
+    weight = LogisticWeight(0.0, (1.0,) * 5)
+    assert math.isnan(weight.weight(nothing, other, np.array([0.5], np.float32)))
 
 
 @pytest.mark.parametrize(
@@ -185,9 +148,6 @@ def test_a_student_that_computes_no_number_gives_no_number() -> None:
         (LogisticWeight, (0.0, (0.0,) * 6), "coefficients"),
         (LogisticWeight, (0.0, (float("nan"),) * 5), "coefficients"),
         (LogisticWeight, (0.0, (2e6,) * 5), "coefficients"),
-        (SquaresWeight, (float("nan"), (0.0,) * 3), "intercept"),
-        (SquaresWeight, (0.0, (0.0,) * 5), "coefficients"),
-        (SquaresWeight, (0.0, (float("inf"),) * 3), "coefficients"),
     ],
 )
 def test_unusable_numbers_are_named(kind: Any, values: tuple[object, ...], named: str) -> None:

@@ -21,7 +21,7 @@ from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxrunti
 def run(case: Case, asked: int, saturates: bool = False) -> dict[str, Any]:
     """The outputs for one input, with the arrays beside the model."""
     onnxruntime, classes = import_onnxruntime(), case.logits.shape[1]
-    graph = retrieval_graph(case.tables, case.config, None, classes, 17, saturates=saturates)
+    graph = retrieval_graph(case.tables, case.config, None, classes, saturates=saturates)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.x64quantprecision", "1")

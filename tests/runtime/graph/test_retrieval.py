@@ -30,7 +30,7 @@ from reaugkd.export.onnx.fused_check import tolerance
 from reaugkd.kb.index.hnsw import DTYPES
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.blending import blend, blend_batch
-from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight, SquaresWeight
+from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
 from reaugkd.runtime.graph.retrieval import (
     BEST,
     BLEND,
@@ -71,10 +71,6 @@ def share(weight: ExampleWeight | None, config: BlendConfig, p: Wide, r: Wide, s
         return config.student_weight
     if isinstance(weight, BucketWeight):
         return weight.weights[sum(top >= edge for edge in weight.edges)]
-    if isinstance(weight, SquaresWeight):
-        by_top, by_student, by_retrieved = weight.coefficients
-        score = weight.intercept + by_top * top + by_student * math.fsum(p * p) + by_retrieved * math.fsum(r * r)
-        return 1 / (1 + math.exp(-score))
     features = [top, top - last, entropy(r), entropy(p), float(p.argmax() == r.argmax())]
     score = weight.intercept + math.fsum(a * x for a, x in zip(weight.coefficients, features, strict=True))
     return 1 / (1 + math.exp(-score))
@@ -168,11 +164,9 @@ numbers = st.floats(-8, 8, width=32)
 
 @st.composite
 def weights(draw: st.DrawFn) -> ExampleWeight | None:
-    kind = draw(st.sampled_from(["constant", "buckets", "logistic", "squares"]))
+    kind = draw(st.sampled_from(["constant", "buckets", "logistic"]))
     if kind == "logistic":
         return LogisticWeight(draw(numbers), draw(st.tuples(*[numbers] * 5)))
-    if kind == "squares":
-        return SquaresWeight(draw(numbers), draw(st.tuples(*[numbers] * 3)))
     if kind == "buckets":
         edges = sorted(draw(st.lists(st.floats(-1, 1), max_size=4, unique=True)))
         return BucketWeight(tuple(edges), tuple(draw(st.floats(0, 1)) for _ in range(len(edges) + 1)))
@@ -218,7 +212,7 @@ def test_a_graph_for_one_text_computes_it_too(name: str) -> None:
 
 
 @pytest.mark.parametrize(("classes", "top", "dtype"), [(20, 1, np.uint8), (150, 4, np.uint8), (300, 3, np.uint16)])
-@pytest.mark.parametrize("name", ["constant", "one neighbour", "squares"])
+@pytest.mark.parametrize("name", ["constant", "one neighbour", "logistic"])
 def test_labels_may_be_the_likeliest_few(name: str, classes: int, top: int, dtype: Any) -> None:
     case = make_case(200, classes, "i8", VARIANTS[name])
     require_right(replace(case, tables=replace(case.tables, soft_labels=top_labels(200, classes, top, dtype))))
@@ -286,7 +280,7 @@ def test_with_labels_that_the_student_does_not_know_it_only_searches() -> None:
 
 @pytest.mark.parametrize("opset", [13, 17, 21])
 def test_it_fits_a_students_operator_set(opset: int) -> None:
-    case = make_case(20, 3, "i8", VARIANTS["squares"])
+    case = make_case(20, 3, "i8", VARIANTS["logistic"])
     found = case.run([2], opset)[BLEND]
     np.testing.assert_allclose(found[0], by_hand(case, 2)["probabilities"], atol=1e-5)
     model = onnx.load_model_from_string(case.model(opset))
@@ -297,12 +291,12 @@ def test_a_model_may_know_the_operators_already() -> None:
     case = make_case(20, 3, "i8", PLAIN)
     student = lookup(case.logits, case.queries)
     student.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    model = retrieval_graph(case.tables, case.config, None, 3, 17).appended_to(student.SerializeToString())
+    model = retrieval_graph(case.tables, case.config, None, 3).appended_to(student.SerializeToString())
     assert len(onnx.load_model_from_string(model).opset_import) == 2
     assert session_of(model).run([ROWS], {"input_ids": np.array([[2]])})[0].shape == (1, 5)
 
 
-@pytest.mark.parametrize("weight", ["constant", "buckets", "logistic", "squares"])
+@pytest.mark.parametrize("weight", ["constant", "buckets", "logistic"])
 def test_what_it_writes_is_what_the_onnx_library_reads(weight: str) -> None:
     """Names, attributes, constants and shapes, in the library's own words."""
     case = make_case(20, 3, "i8", VARIANTS[weight])

@@ -26,6 +26,7 @@ from reaugkd import (
     EditRefusedError,
     KnowledgeBase,
     LabelError,
+    LabelIssue,
     ModelError,
     Neighbour,
     Neighbours,
@@ -34,11 +35,15 @@ from reaugkd import (
     QualityError,
     ReaugkdError,
     RecipeError,
+    Review,
     Runtime,
     Stats,
     StorageError,
+    Suggestion,
     TextError,
     UsageError,
+    review,
+    suggest,
 )
 from reaugkd.kb.searchable import Searchable
 
@@ -100,6 +105,17 @@ def test_neighbours_are_a_sequence_like_a_tuple(edge_bundle: Path) -> None:
     assert near.rows.tolist() == [one.row for one in near]
     assert [one.similarity for one in near] == near.similarities.tolist()
     assert near[0].as_record()["text"] == near[0].text
+
+
+def test_labelling(edge_bundle: Path) -> None:
+    with Runtime.open(edge_bundle) as runtime:
+        found = review(runtime, below=1.0)
+        assert_type(found, Review)
+        assert_type(found.issues, tuple[LabelIssue, ...])
+        assert found.issues[0].self_confidence <= found.issues[-1].self_confidence
+        chosen = suggest(runtime, ["alarm at noon", "rain tomorrow"], count=1)
+        assert_type(chosen, tuple[Suggestion, ...])
+        assert len(chosen) == 1 and chosen[0].reason
 
 
 def test_abstention_goals() -> None:

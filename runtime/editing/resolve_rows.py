@@ -114,7 +114,7 @@ class ChangeBuilder:
         former = self._given.setdefault(row_id, labelling)
         if not former.like(labelling):
             raise UsageError(
-                "a row is given two labels, by its id and by its text",
+                "a row is given two labels",
                 found=f"row {row_id}: {former.names} and {labelling.names}",
                 expected="one label for each row",
             )

@@ -206,11 +206,12 @@ class KnowledgeEditor:
             EditRefusedError: the guard refuses the edit.
             StorageError: the file cannot be written; nothing is changed.
         """
-        checked, entry = edit_options(options), entry_to_undo(self._store.log(), seq)
+        checked, entries = edit_options(options), self._store.log()
+        entry = entry_to_undo(entries, seq)
         inverse = entry.change.inverse()
 
         def make(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
-            check_undo(kb, entry, inverse)
+            check_undo(kb, entry, inverse, entries)
             return inverse
 
         return self._edit("undo", make, checked, undoes=entry.seq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from ...errors import UsageError
 from ...kb.edits.change import Change
@@ -46,13 +47,14 @@ def entry_to_undo(entries: Sequence[Entry], seq: int | None) -> Entry:
     return found
 
 
-def check_undo(kb: OverlayKnowledgeBase, entry: Entry, inverse: Change) -> None:
+def check_undo(kb: OverlayKnowledgeBase, entry: Entry, inverse: Change, entries: Sequence[Entry]) -> None:
     """Check that no later edit touched the rows of an edit.
 
     Args:
         kb: the current rows.
         entry: the edit to take back.
         inverse: its inverse.
+        entries: every edit since the export.
 
     Raises:
         UsageError: a later edit changed or removed a row, or a compaction erased one.
@@ -70,8 +72,11 @@ def check_undo(kb: OverlayKnowledgeBase, entry: Entry, inverse: Change) -> None:
             raise UsageError(
                 "a later edit removed a row of this one", found=row_id, remedy="Undo the later edit first."
             )
-    made = [(row.id, row.new) for row in entry.change.relabel] + [(row.id, row.labelling) for row in entry.change.add]
-    for row_id, labelling in made:
+    made = {row.id: row.new for row in entry.change.relabel} | {row.id: row.labelling for row in entry.change.add}
+    later = chain.from_iterable(one.change.relabel for one in entries if one.seq > entry.seq)
+    # Of a restored row, the next edit noted the labelling that it found.
+    found = {row.id: row.old for row in reversed(list(later)) if row.id in entry.change.restore}
+    for row_id, labelling in (made | found).items():
         number = kb.find(row_id)
         if number is None or not kb.labelling(number).like(labelling):
             raise UsageError(

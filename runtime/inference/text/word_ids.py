@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from .text_cut import added_tokens, spaces_are_places, steps
 
 _MOST_WORDS = 4096
-"""Words in the table: 1 MB. A full table is emptied, and the next texts fill it again."""
+"""Words in the table: 1 MB, or up to 15 of the oddest. A full table is emptied, and the next texts fill it again."""
 _PIECES = re.compile(r"[A-Za-z0-9]+|[!-~]")
 _LONGEST_WORD = 32  # characters; longer ones are not kept
 
@@ -58,16 +58,19 @@ class WordIds:
             Exception: what the tokenizer raises.
         """
         known, ids = self._known, self._before.copy()
+        most = len(ids) + self._room
         for word in text.split(" "):
             try:
                 ids += known[word]
             except KeyError:
+                if len(ids) > most:  # the rest is cut off: its words are not worth a visit of the tokenizer
+                    text.encode()  # which would refuse the text if it is not valid Unicode
+                    break
                 ids += self._learned(word)
-        room = self._room
-        if len(ids) - len(self._before) <= room:
+        if len(ids) <= most:
             ids += self._after
             return Tokens(ids, None, False)
-        del ids[len(self._before) + room :]
+        del ids[most:]
         ids += self._after
         return Tokens(ids, None, True)
 

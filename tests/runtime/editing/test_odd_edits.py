@@ -172,6 +172,19 @@ def test_an_added_row_that_a_later_edit_changed_is_not_undone(bundle: Path) -> N
         assert not runtime.kb.diff()
 
 
+def test_a_restored_row_that_a_later_edit_changed_is_not_removed_again(bundle: Path) -> None:
+    with Runtime.open(bundle) as runtime:
+        row = runtime.knowledge_base.id(3)
+        runtime.kb.remove([row])
+        runtime.kb.undo()
+        runtime.kb.relabel({row: "new"}, new_labels=True)
+        with pytest.raises(UsageError, match="a later edit changed a row of this one"):
+            runtime.kb.undo(2)
+        runtime.kb.undo(3)
+        runtime.kb.undo(2)
+        assert [found.id for found in runtime.kb.diff()] == [row]
+
+
 @pytest.mark.parametrize("number", [3, 100])
 def test_a_row_given_by_its_text_and_its_id_is_relabelled_once(bundle: Path, number: int) -> None:
     with Runtime.open(bundle) as runtime:

@@ -102,6 +102,14 @@ def test_without_a_proof_there_is_no_table(make: Callable[[], Tokenizer]) -> Non
     assert word_ids(make(), 16) is None
 
 
-def test_text_that_is_no_unicode_is_refused(file: Path) -> None:
+def test_words_that_are_cut_off_are_not_learned(file: Path) -> None:
+    tokenizer, text = TextTokenizer(file, 16), " ".join(f"alarm{number}" for number in range(50))
+    found = tokenizer.tokens(text)
+    assert found.ids == tokenizer.encode(text).ids and found.truncated
+    assert tokenizer._words is not None and len(tokenizer._words._known) <= 15
+
+
+@pytest.mark.parametrize("text", ["alarm \ud800 music", " ".join(f"alarm{n}" for n in range(20)) + " \udfff"])
+def test_text_that_is_no_unicode_is_refused(file: Path, text: str) -> None:
     with pytest.raises(TextError, match="not valid Unicode"):
-        TextTokenizer(file, 8).tokens("alarm \ud800 music")
+        TextTokenizer(file, 8).tokens(text)

@@ -265,15 +265,9 @@ class Pipeline:
         """Fit a teacher on the known rows and save its logits for the unknown rows."""
         train, config = self.splits.train, load_config(self.model)
         labels = torch.from_numpy(label_indices(train, self.splits.label_names))
-        rows, job = self._tokens(self.run.teacher, train.take(known), config), self.recipe.teacher.fit
-        teacher = fine_tune(
-            self.model,
-            self.recipe.teacher,
-            rows,
-            labels[known],
-            self.splits.label_names,
-            self._fit_job(self.run.cross_fit(fold).name, job),
-        )
+        rows, names = self._tokens(self.run.teacher, train.take(known), config), self.splits.label_names
+        job = self._fit_job(self.run.cross_fit(fold).name, self.recipe.teacher.fit)
+        teacher = fine_tune(self.model, self.recipe.teacher, rows, labels[known], names, job)
         found = outputs_of(teacher, self._tokens(self.run.teacher, train.take(unknown), config), f"fold {fold}")
         tensors = {"rows": torch.from_numpy(unknown), "logits": found.logits}
         save_file(tensors, str(folder / "labels.safetensors"))

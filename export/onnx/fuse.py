@@ -80,7 +80,7 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
         with atomic_write(out, "wb") as file:
             file.write(model.SerializeToString(deterministic=True))
             file.flush()
-            comparison = compare(Path(file.name), runtime)
+            comparison = compare(Path(file.name), runtime, integer)
     return Fused(out, out.stat().st_size, len(knowledge.keys), comparison)
 
 

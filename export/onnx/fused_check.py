@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelError
+from ...kb.index.exact_search import exact_search, unit
+from ...kb.knowledge_base import KnowledgeBase
+from ...kb.searchable import SearchResult
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.decision.mixture_weight import LogisticWeight
-from ...runtime.inference.prediction import Prediction
+from ...runtime.graph.list_search import inverse_lengths
+from ...runtime.inference.neighbours import Neighbours
+from ...runtime.inference.pipeline import mixed
 from ...runtime.inference.session.student import StudentSession
 from ...runtime.inference.text.inputs import Text, checked_input
 from ...runtime.runtime import Runtime
@@ -38,12 +43,25 @@ class FusedAgreement:
     difference: float
 
 
-def compare(model: Path, runtime: Runtime) -> FusedAgreement:
+class _Answer(NamedTuple):
+    """What a bundle answers; without neighbours where the runtime does not search because they have no weight."""
+
+    label: str
+    probabilities: NDArray[Any]
+    student_probabilities: NDArray[Any]
+    student_weight: float
+    retrieval_probabilities: NDArray[Any] | None
+    neighbours: Neighbours | None
+
+
+def compare(model: Path, runtime: Runtime, integer: bool = True) -> FusedAgreement:
     """Compare a fused model with its bundle on the golden texts and, if the knowledge base stores texts, 32 of them.
 
     Args:
         model: path of the fused model.
         runtime: the bundle, opened with search ``"graph"``.
+        integer: whether the model multiplies int8 keys as integers, as the runtime does. Otherwise it does not round
+            the query, and is compared with an exact search and the runtime's blend in numpy.
 
     Raises:
         BundleError: the model cannot be loaded.
@@ -51,14 +69,47 @@ def compare(model: Path, runtime: Runtime) -> FusedAgreement:
     """
     # Same session options as for the bundle's student: other optimizations round differently, which int8 amplifies.
     session = StudentSession(model).session
-    allowed = tolerance(runtime.manifest.blend)
+    allowed, answer = tolerance(runtime.manifest.blend), _predicted(runtime) if integer else _computed(runtime)
     apart = [0.0]
     for text in _texts(runtime):
         encoding = runtime.tokenizer.encode(*checked_input(text, runtime.manifest.text_pair))
-        apart.append(
-            _require_same(text, _run(session, runtime.student.feeds(encoding)), runtime.predict(text), allowed)
-        )
+        apart.append(_require_same(text, _run(session, runtime.student.feeds(encoding)), answer(text), allowed))
     return FusedAgreement(len(apart) - 1, max(apart))
+
+
+def _predicted(runtime: Runtime) -> Callable[[Text], _Answer]:
+    """The runtime's own answers."""
+
+    def answer(text: Text) -> _Answer:
+        found = runtime.predict(text)
+        return _Answer(
+            found.label,
+            found.probabilities,
+            found.student_probabilities,
+            found.student_weight,
+            found.retrieval_probabilities,
+            found.neighbours if found.retrieved else None,
+        )
+
+    return answer
+
+
+def _computed(runtime: Runtime) -> Callable[[Text], _Answer]:
+    """The answers with an exact search in float32."""
+    kb, config, pair = runtime.knowledge_base, runtime.manifest.blend, runtime.manifest.text_pair
+    assert isinstance(kb, KnowledgeBase)  # a bundle with edits is not fused
+    stored = kb.index.stored()
+    keys = stored.astype(np.float32) * inverse_lengths(stored)[:, np.newaxis]
+
+    def answer(text: Text) -> _Answer:
+        _, query, own = runtime.student.everything(runtime.tokenizer.encode(*checked_input(text, pair)))
+        rows, similarities = exact_search(keys, unit(query[np.newaxis]), config.k)
+        found = SearchResult(rows[0], similarities[0])
+        mix, near = mixed(kb, own, found, config), Neighbours(kb, found, config.tau, runtime.labels)
+        label = runtime.labels[int(mix.probabilities.argmax())]
+        return _Answer(label, mix.probabilities, own, mix.student_weight, mix.retrieval_probabilities, near)
+
+    return answer
 
 
 def tolerance(config: BlendConfig) -> float:
@@ -79,10 +130,8 @@ def _texts(runtime: Runtime) -> Iterator[Text]:
             yield text
 
 
-def _require_same(text: Text, fused: Outputs, answer: Prediction, allowed: float) -> float:
+def _require_same(text: Text, fused: Outputs, answer: _Answer, allowed: float) -> float:
     """Check the outputs for one text; returns the largest difference of a probability.
-
-    Where the blend gives neighbours no weight, the bundle does not retrieve: its neighbours are not compared.
 
     Raises:
         ModelError: an output differs.
@@ -93,8 +142,8 @@ def _require_same(text: Text, fused: Outputs, answer: Prediction, allowed: float
         "probabilities": (fused["probabilities"], answer.probabilities),
         "label": (fused["label"] != answer.label, False),
     }
-    if answer.retrieved:  # otherwise neighbours have no weight, and the runtime does not search in the graph
-        near = answer.neighbours
+    near = answer.neighbours
+    if near is not None:
         pairs |= {
             "neighbour_similarities": (fused["neighbour_similarities"], near.similarities),
             "neighbour_weights": (fused["neighbour_weights"], near.weights),

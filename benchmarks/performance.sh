@@ -13,23 +13,24 @@ declare -A run=([3]=$run3 [6]=$run6)
 for layers in 3 6; do
     bundle=$work/$layers-layers
     [ -d "$bundle" ] || reaugkd export "${run[$layers]}" --out "$bundle"
-    [ -d "$bundle-60k" ] || python benchmarks/enlarge_kb.py "$bundle" 60000 "$bundle-60k"
-    python benchmarks/texts_of_length.py "$bundle" "$data/banking77" 20 28 > "$work/24-tokens.txt"
-    reaugkd bench "$bundle" --data "$data/banking77" --seconds 30 --json "$out/bench-$layers-layers.json"
-    reaugkd bench "$bundle-60k" --data "$work/24-tokens.txt" --seconds 30 --json "$out/bench-$layers-layers-60k.json"
+    [ -d "$work/$layers-2048" ] || reaugkd condense "$bundle" --out "$work/$layers-2048" --max-rows 2048
+    [ -d "$work/$layers-4096" ] || python benchmarks/enlarge_kb.py "$bundle" 4096 "$work/$layers-4096"
 done
-python -m reaugkd.benchmarks.sweep "$work/3-layers" --tokens 12,24,64 --rows 10000,60000,1000000 --data "$data/banking77" --seconds 40 \
-    --json "$out/sweep.json" --plot "$out/sweep.svg"
+for rows in 60000 1000000; do
+    [ -d "$work/3-$rows" ] || python benchmarks/enlarge_kb.py "$work/3-layers" $rows "$work/3-$rows"
+done
+python benchmarks/overhead.py "$data/banking77" "$work"/{3-2048,3-4096,3-60000,3-1000000,6-2048,6-4096} > "$out/overhead.txt"
 # Started as users start it: from an environment that `pip install .` made.
 if [ ! -x "$work/.venv/bin/reaugkd" ]; then
     python -m venv "$work/.venv"
     "$work/.venv/bin/pip" install --quiet -c constraints.txt .
 fi
-for bundle in 3-layers 3-layers-60k; do
-    "$work/.venv/bin/reaugkd" bench "$work/$bundle" --data "$work/24-tokens.txt" --seconds 1 --processes 15 \
-        --json "$out/start-$bundle.json"
+for bundle in 3-2048 3-60000; do
+    "$work/.venv/bin/reaugkd" bench "$work/$bundle" --data "$data/banking77" --seconds 1 --processes 15 --json "$work/start.json"
+    sed "s#$data/#DATA/#; s#$work/#WORK/#" "$work/start.json" > "$out/start-$bundle.json"
+    rm "$work/start.json"
 done
-[ -d "$work/float32" ] || reaugkd export "$run3" --out "$work/float32" --quantization none
-python benchmarks/int8.py "$work/3-layers" "$work/float32" "$work/24-tokens.txt" > "$out/int8.txt"
+python -m reaugkd.benchmarks.sweep "$work/3-layers" --tokens 12,24,64 --rows 10000,60000,1000000 --data "$data/banking77" --seconds 40 \
+    --json "$work/sweep.json" --plot "$out/sweep.svg"
+sed "s#$data/#DATA/#; s#$work/#WORK/#" "$work/sweep.json" > "$out/sweep.json"
 python benchmarks/budget.py "$work/3-layers" "$data/banking77" > "$out/budget.txt"
-sed -i "s#$data/#DATA/#; s#$work/#WORK/#" "$out"/*.json

@@ -19,7 +19,7 @@ from .graph.retrieval import OLDEST_OPSET
 from .inference.golden_check import check_golden
 from .inference.graph_pipeline import GraphPipeline
 from .inference.latency_budget import SEARCHES, Budget, checked_budget, measured_cost
-from .inference.pipeline import AnyPipeline, Pipeline, mixed
+from .inference.pipeline import BasePipeline, Pipeline, mixed
 from .inference.retrieval_policy import (
     RetrievalMode,
     SearchMethod,
@@ -119,9 +119,9 @@ class Opened:
         if budget is None and settings.budget_ms is not None:
             budget = Budget(settings.budget_ms, _search_cost(parts, self.view.kb, settings.threads))
         self.budget = budget
-        self._pipelines: dict[tuple[bool, int], AnyPipeline] = {}
+        self._pipelines: dict[tuple[bool, int], BasePipeline] = {}
 
-    def pipeline(self, judging: bool, threads: int) -> AnyPipeline:
+    def pipeline(self, judging: bool, threads: int) -> BasePipeline:
         """The pipeline that answers texts.
 
         Args:
@@ -153,7 +153,7 @@ class Opened:
         """Whether answers for abstention have neighbours."""
         return self._settings.retrieval != "never" and len(self.view.kb) > 0
 
-    def _built(self, judging: bool, threads: int) -> AnyPipeline:
+    def _built(self, judging: bool, threads: int) -> BasePipeline:
         settings, parts, view = self._settings, self.parts, self.view
         manifest, kb = parts.bundle.manifest, view.kb
         # The gate was certified for the exported knowledge base. It would hide edits of texts that the student is sure

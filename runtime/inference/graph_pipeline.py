@@ -14,7 +14,7 @@ from ...kb.knowledge_base import KnowledgeBase
 from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest
 from .neighbours import Neighbours
-from .pipeline import ROUNDING, AnyPipeline, Clock, Floats
+from .pipeline import ROUNDING, BasePipeline, Clock, Floats
 from .prediction import Prediction
 from .retrieval_policy import RetrievalPolicy, SearchMethod
 from .session.retrieval_session import RetrievalSession
@@ -22,7 +22,7 @@ from .text.inputs import Text, checked_input
 from .text.tokenizer import TextTokenizer
 
 
-class GraphPipeline(AnyPipeline):
+class GraphPipeline(BasePipeline):
     """A pipeline that searches for every text, in the run of the model.
 
     Args:
@@ -51,7 +51,7 @@ class GraphPipeline(AnyPipeline):
         return "graph"
 
     def answer(self, text: Text) -> Prediction:
-        """Answer one text; same as `AnyPipeline.answer`."""
+        """Answer one text; same as `BasePipeline.answer`."""
         began = perf_counter_ns()
         tokens = self._tokenizer.tokens(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()

@@ -53,7 +53,7 @@ class Clock(NamedTuple):
         )
 
 
-class AnyPipeline(ABC):
+class BasePipeline(ABC):
     """Answers texts with the parts of one bundle.
 
     Args:
@@ -151,16 +151,16 @@ class AnyPipeline(ABC):
         return BundleError("a neighbour's soft label is not a distribution", path=SOFT_LABELS_FILE, remedy=_AGAIN)
 
 
-class Pipeline(AnyPipeline):
+class Pipeline(BasePipeline):
     """The steps one by one: the student's run, then search and blend.
 
     Args:
-        manifest: same as `AnyPipeline`.
-        tokenizer: same as `AnyPipeline`.
+        manifest: same as `BasePipeline`.
+        tokenizer: same as `BasePipeline`.
         student: the session to run.
-        kb: same as `AnyPipeline`.
-        policy: same as `AnyPipeline`.
-        labels: same as `AnyPipeline`.
+        kb: same as `BasePipeline`.
+        policy: same as `BasePipeline`.
+        labels: same as `BasePipeline`.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Pipeline(AnyPipeline):
         return "usearch" if self.policy.off is None else None
 
     def answer(self, text: Text) -> Prediction:
-        """Answer one text; same as `AnyPipeline.answer`."""
+        """Answer one text; same as `BasePipeline.answer`."""
         began = perf_counter_ns()
         tokens = self._tokenizer.tokens(*checked_input(text, self._pair))
         tokenized = perf_counter_ns()

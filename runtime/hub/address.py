@@ -31,15 +31,16 @@ class HubAddress:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        if not is_repository(self.repository):
+        if not (isinstance(self.repository, str) and is_repository(self.repository)):
             raise UsageError(
                 "this is not the name of a repository on the Hugging Face Hub",
                 found=self.repository,
                 expected="owner/name, or hf://owner/name@revision",
             )
-        if self.revision is not None and not _REVISION.fullmatch(self.revision):
+        revision = self.revision
+        if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
             raise UsageError(
-                "this is not a revision", found=self.revision, expected="a branch, a tag, a commit or refs/pr/N"
+                "this is not a revision", found=revision, expected="a branch, a tag, a commit or refs/pr/N"
             )
 
     def __str__(self) -> str:
@@ -61,6 +62,8 @@ class HubAddress:
         Raises:
             UsageError: it has another form, or there are two revisions.
         """
+        if not isinstance(text, str):
+            return cls(text)
         repository, separator, own = text.removeprefix(SCHEME).partition("@")
         if separator and revision is not None:
             raise UsageError("the revision is given twice", found=f"{text} and {revision}", remedy="Give it once.")

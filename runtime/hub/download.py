@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from ...errors import BundleError, HubError, OutputExistsError
+from ...errors import BundleError, HubError, OutputExistsError, UsageError
 from ...kb.storage.atomic import atomic_directory, atomic_write, refusals
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import MANIFEST_FILE
 from ..editing.store import KnowledgeStore
+from ..opening import kind_of
 from .address import SCHEME, HubAddress, is_repository
 from .bundle_copy import BUNDLE_FILES
 from .client import hub_api, hub_constants, hub_library, hub_requests, unreachable
@@ -54,8 +55,12 @@ class HubCache:
 
         Raises:
             BundleError: this is neither a folder nor the name of a repository, or same as `bundle`.
+            UsageError: it has the wrong type, or the address is not valid.
             HubError, StorageError, DependencyError: same as `bundle`.
         """
+        if not isinstance(repository_or_path, str | os.PathLike):
+            found = kind_of(repository_or_path)
+            raise UsageError("repo_or_path has the wrong type", found=found, expected="a str or a path")
         text = os.fsdecode(repository_or_path)
         if not text.startswith(SCHEME):
             if Path(text).exists():

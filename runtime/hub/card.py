@@ -6,6 +6,7 @@ They are written from the manifest at the export. They have no hash in it, so th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -128,7 +129,8 @@ def _metadata(manifest: Manifest) -> str:
     if data and found is not None:
         result = {
             "task": {"type": "text-classification"},
-            "dataset": {"type": data, "name": data, "split": "held-out train rows"},
+            # The Hub takes only names without blanks as the type.
+            "dataset": {"type": re.sub(r"[^\w.-]+", "-", data, flags=re.ASCII), "name": data, "split": "heldout"},
             "metrics": [{"type": "accuracy", "value": round(found, 4)}],
         }
         fields["model-index"] = [{"name": f"reaugkd {data}", "results": [result]}]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.command_line import names
+from support.command_line import names, ok
 from support.heldout_bundle import seen
 from support.hub_client import hub_of_test
 from support.hub_server import Hub, Repository
@@ -239,6 +240,25 @@ def test_without_a_token(hub: Hub, edge_bundle: Path) -> None:
     with pytest.raises(HubError, match="status 403"):
         mine.push_to_hub(NAME, token=False, texts="keep")
     Runtime.from_pretrained(NAME, token=False)
+
+
+def test_a_signature_goes_along(hub: Hub, bundle: Path, tmp_path: Path) -> None:
+    ok("sign", "--new-key", tmp_path / "key.pem")
+    ok("sign", bundle, "--key", tmp_path / "key.pem")
+    Runtime.open(bundle).push_to_hub(NAME)
+    ok("sign", "--new-key", tmp_path / "other.pem")
+    assert Runtime.from_pretrained(NAME, require_signature=tmp_path / "key.pub.pem").predict("noon").label
+    with pytest.raises(BundleIntegrityError, match="another key"):
+        Runtime.from_pretrained(NAME, require_signature=tmp_path / "other.pub.pem")
+
+
+def test_several_at_once_download_one_copy(hub: Hub, edge_bundle: Path, tmp_path: Path) -> None:
+    mine = Runtime.open(edge_bundle)
+    commit = mine.push_to_hub(NAME).rpartition("/")[2]
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(Runtime.from_pretrained, NAME) for _ in range(3)]
+        assert all(answers(one.result()) == answers(mine) for one in found)
+    assert cached(tmp_path) == sorted([commit, "main.commit"])
 
 
 def test_a_copy_has_the_current_state_and_no_foreign_file(bundle: Path, tmp_path: Path) -> None:

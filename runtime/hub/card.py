@@ -20,7 +20,7 @@ from .address import is_repository
 REPOSITORY = "OWNER/NAME"
 """Stands in a card for the name of its repository, until it is pushed there."""
 
-_TAGS = ("text-classification", "onnx", "int8", "retrieval-augmented", "knowledge-distillation", "reaugkd")
+_TAGS = ("text-classification", "onnx", "retrieval-augmented", "knowledge-distillation", "reaugkd")
 _MOST_LABELS = 200
 _SYSTEMS = {"student": "the student alone", "retrieval": "its neighbours alone", "blend": "both, as it answers"}
 
@@ -91,7 +91,7 @@ from reaugkd import Runtime
 
 runtime = Runtime.from_pretrained("{REPOSITORY}")
 answer = runtime.predict({example})
-print(answer.label, answer.confidence)
+print(answer.label, answer.probability)
 ```
 
 ## Labels
@@ -122,7 +122,7 @@ def _metadata(manifest: Manifest) -> str:
     base = _base_model(manifest)
     if base:
         fields |= {"base_model": base, "base_model_relation": "finetune"}
-    fields["tags"] = list(_TAGS)
+    fields["tags"] = [*_TAGS, *(["int8"] if manifest.quantization.get("kind") != "none" else [])]
     data, found = _data(manifest), _accuracy(manifest)
     if found is not None:
         fields["metrics"] = ["accuracy"]

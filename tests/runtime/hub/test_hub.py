@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -240,6 +243,17 @@ def test_without_a_token(hub: Hub, edge_bundle: Path) -> None:
     with pytest.raises(HubError, match="status 403"):
         mine.push_to_hub(NAME, token=False, texts="keep")
     Runtime.from_pretrained(NAME, token=False)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_what_the_card_says_runs(hub: Hub, tmp_path: Path, pairs: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    Runtime.open(build_tiny_bundle(tmp_path / "bundle", pairs=pairs)).push_to_hub(NAME)
+    text = hub.files(NAME)["README.md"].decode()
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    label, probability = capsys.readouterr().out.split()
+    [line] = re.findall(r"^    reaugkd (.+)$", text, re.MULTILINE)
+    shown = ok(*shlex.split(line), "--format", "jsonl").out
+    assert NAME in line and json.loads(shown)["label"] == label and 0 < float(probability) < 1
 
 
 def test_a_signature_goes_along(hub: Hub, bundle: Path, tmp_path: Path) -> None:

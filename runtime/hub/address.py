@@ -31,7 +31,7 @@ class HubAddress:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.repository, str) and is_repository(self.repository)):
+        if not is_repository(self.repository):
             raise UsageError(
                 "this is not the name of a repository on the Hugging Face Hub",
                 found=self.repository,
@@ -62,9 +62,7 @@ class HubAddress:
         Raises:
             UsageError: it has another form, or there are two revisions.
         """
-        if not isinstance(text, str):
-            return cls(text)
-        repository, separator, own = text.removeprefix(SCHEME).partition("@")
+        repository, separator, own = str(text).removeprefix(SCHEME).partition("@")
         if separator and revision is not None:
             raise UsageError("the revision is given twice", found=f"{text} and {revision}", remedy="Give it once.")
         return cls(repository, own if separator else revision)

@@ -29,7 +29,7 @@ from .client import hub_api, hub_constants, hub_library, hub_requests, unreachab
 
 
 def _warn(remark: str) -> None:
-    warnings.warn(remark, stacklevel=4)
+    warnings.warn(remark, stacklevel=5)  # the caller of `Runtime.from_pretrained`
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class HubCache:
     force_download: bool = False
     tell: Callable[[str], object] = _warn
 
-    def find(self, repository_or_path: str | os.PathLike[str], revision: str | None = None) -> Path:
+    def find(self, repository_or_path: object, revision: str | None = None) -> Path:
         """The folder of a bundle: the given one if it exists, otherwise that of a repository on the Hub.
 
         Raises:

@@ -52,6 +52,8 @@ class Hub(ThreadingHTTPServer):
         requests: method and path of every request.
         altered: names of files of which it sends other bytes than were committed.
         broken: names of files that it cannot send.
+        down: it answers 503 to everything.
+        busy: someone else commits during every push.
     """
 
     daemon_threads = True
@@ -63,7 +65,7 @@ class Hub(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.altered: set[str] = set()
         self.broken: set[str] = set()
-        self.down = False
+        self.down = self.busy = False
 
     @property
     def endpoint(self) -> str:
@@ -214,6 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
         repository, oid = self._at(name, revision)
         self._repository(name, write=True)
         there = repository.commits[oid]
+        if self.server.busy:
+            repository.commit(revision, there)
         files = [
             {
                 "path": one["path"],

@@ -205,6 +205,12 @@ class TestBroken:
         with pytest.raises(HubError, match=r"lacks files of the bundle; found kb/rows\.npy.*\.gitignore"):
             Runtime.open(edge_bundle).push_to_hub(NAME)
 
+    def test_a_push_over_the_push_of_someone_else_is_refused(self, hub: Hub, edge_bundle: Path) -> None:
+        hub.busy = True
+        with pytest.raises(HubError, match="status 412"):
+            Runtime.open(edge_bundle).push_to_hub(NAME)
+        assert set(hub.files(NAME)) == {".gitattributes"}
+
     def test_a_card_with_broken_metadata_is_refused_before_the_commit(self, hub: Hub, bundle: Path) -> None:
         (bundle / "README.md").write_text("---\nlibrary_name: [reaugkd\n---\n")
         with pytest.raises(HubError, match=r"Invalid metadata in README\.md"):

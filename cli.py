@@ -13,6 +13,7 @@ from .commands.demo import demo
 from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.fuse import fuse
+from .commands.hub import pull, push
 from .commands.inspect import inspect
 from .commands.kb import kb
 from .commands.predict import predict
@@ -48,6 +49,8 @@ for name, command in {  # in the order of work
     "kb": kb,
     "suggest": suggest,
     "sign": sign,
+    "pull": pull,
+    "push": push,
     "calibrate": calibrate,
     "condense": condense,
     "fuse": fuse,

@@ -13,6 +13,7 @@ ReaugkdError
 │   └── BundleIntegrityError  a file is missing, truncated or altered
 ├── OutputExistsError     the output exists already
 ├── DependencyError       an optional dependency is not installed
+├── HubError              the Hugging Face Hub cannot be reached, or refuses a request
 ├── StorageError          a file cannot be written (full disk, read-only, no permission); exit code 1
 ├── EditRefusedError      an edit changes more predictions than its guard allows
 └── QualityError          the quantized student fails the quality check of the export; exit code 1
@@ -161,6 +162,10 @@ class OutputExistsError(ReaugkdError):
 
 class DependencyError(ReaugkdError):
     """An optional dependency is not installed. Exit code 2."""
+
+
+class HubError(ReaugkdError):
+    """The Hugging Face Hub cannot be reached, or refuses a request. Exit code 2."""
 
 
 class StorageError(ReaugkdError):

@@ -9,7 +9,7 @@ import click
 
 from .console import json_report, progress
 from .data_source import load_texts
-from .options import PATH, with_columns, with_json, with_search, with_signature, with_task, with_threads
+from .options import BUNDLE, with_columns, with_json, with_search, with_signature, with_task, with_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Measure what retrieval costs in time and memory.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option(
     "--data", metavar="PATH|HUB_ID", help="Data set of texts to predict.  [default: the knowledge base's texts]"
 )

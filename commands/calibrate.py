@@ -9,14 +9,14 @@ import click
 
 from .console import train_extra
 from .data_source import load
-from .options import PATH, with_columns, with_task
+from .options import BUNDLE, PATH, with_columns, with_task
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
 
 
 @click.command(short_help="Re-fit the abstention thresholds on your own labelled data. *")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("--data", required=True, metavar="PATH|HUB_ID", help="Labelled rows that resemble the texts in use.")
 @click.option(
     "--split",

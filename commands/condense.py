@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import json_report, progress, train_extra
-from .options import PATH, with_json
+from .options import BUNDLE, PATH, with_json
 
 if TYPE_CHECKING:
     from ..export.bundle.condensation_curve import Size
@@ -29,7 +29,7 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | No
 
 
 @click.command(short_help="Make a knowledge base smaller by merging near rows. *")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("--out", type=PATH, metavar="NEW", help="Folder of the new bundle; needs one of the limits below.")
 @click.option("--max-bytes", callback=_bytes, metavar="N[kB|MB]", help="Largest size of the new knowledge base.")
 @click.option(

@@ -10,7 +10,7 @@ import click
 from ..errors import UsageError
 from .console import json_report, progress, train_extra
 from .data_source import load
-from .options import PATH, with_columns, with_json, with_links, with_signature, with_task, with_threads
+from .options import BUNDLE, PATH, with_columns, with_json, with_links, with_signature, with_task, with_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns, Split
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="eval", short_help="Score the student, retrieval and their blend on labelled rows.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("--data", required=True, metavar="PATH|HUB_ID", help="Data set of labelled rows to score.")
 @click.option(
     "--split",

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from .console import train_extra
-from .options import PATH
+from .options import BUNDLE, PATH
 
 
 @click.command(short_help="Fuse student, knowledge base and blend into one ONNX file. *")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("--out", required=True, type=PATH, metavar="FILE.onnx", help="Path of the new file.")
 @click.option(
     "--max-rows",

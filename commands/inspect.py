@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from .options import PATH, with_links, with_signature
+from .options import BUNDLE, with_links, with_signature
 
 
 @click.command(short_help="Check a bundle's files and describe it.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 @with_signature
 @with_links

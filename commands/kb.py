@@ -14,7 +14,17 @@ import click
 from ..errors import ReaugkdError, UsageError, one_line
 from .console import Commands, json_report, progress, tell
 from .edit_report import report_edit, report_not_answered
-from .options import PATH, not_empty, share_of, with_columns, with_json, with_signature, without_blas_threads
+from .options import (
+    BUNDLE,
+    OWN_BUNDLE,
+    PATH,
+    not_empty,
+    share_of,
+    with_columns,
+    with_json,
+    with_signature,
+    without_blas_threads,
+)
 from .review import review
 
 if TYPE_CHECKING:
@@ -94,7 +104,7 @@ def kb() -> None:
 
 
 @kb.command(short_help="Add texts with a label, or the labelled rows of a file.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=OWN_BUNDLE)
 @click.argument("text", nargs=-1)
 @click.option("--label", metavar="NAME", help="Label of the TEXTs.")
 @click.option(
@@ -143,7 +153,7 @@ def add(
 
 
 @kb.command(short_help="Remove rows by text, id or label.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=OWN_BUNDLE)
 @click.argument("text", nargs=-1)
 @_IDS
 @click.option(
@@ -172,7 +182,7 @@ def remove(
 
 
 @kb.command(short_help="Change the label of rows.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=OWN_BUNDLE)
 @click.argument("text", nargs=-1)
 @_IDS
 @click.option("--label", required=True, metavar="NAME", help="New label of the rows.")
@@ -204,7 +214,7 @@ def relabel(
 
 
 @kb.command(short_help="Take an edit back.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=OWN_BUNDLE)
 @click.argument("number", type=int, required=False)
 @_with_edit_options
 @with_json
@@ -219,7 +229,7 @@ def undo(bundle: Path, number: int | None, options: EditKeywords, json_path: str
 
 
 @kb.command(short_help="List every edit.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @with_json
 def log(bundle: Path, json_path: str | None) -> None:
     """List every edit: number, time, operation, rows, hash, author and reason."""
@@ -238,7 +248,7 @@ def log(bundle: Path, json_path: str | None) -> None:
 
 
 @kb.command(short_help="Show the rows that differ between two edits.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.argument("first", type=int, default=0)
 @click.argument("last", type=int, required=False)
 @with_json
@@ -262,7 +272,7 @@ kb.add_command(review)
 
 
 @kb.command(short_help="Compact the edits into new files and erase removed rows.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=OWN_BUNDLE)
 @_WHY
 @_WHO
 @_SIGN_KEY
@@ -283,10 +293,10 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None, unsi
 
 
 @kb.command(short_help="Check every file and the chain of edits.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option(
     "--export",
-    type=PATH,
+    type=BUNDLE,
     metavar="BUNDLE",
     help="Copy of the bundle from before the first edit; all edits are repeated on it and the files compared.",
 )

@@ -11,7 +11,49 @@ from typing import Any
 
 import click
 
+from ..errors import UsageError
+
 PATH = click.Path(path_type=Path)
+
+
+class BundlePath(click.ParamType[Path]):
+    """The folder of a bundle, also of one on the Hugging Face Hub (``hf://owner/name@revision``), which is downloaded.
+
+    Args:
+        own: whether it must be a folder of the user, because the command, or one that it prints, changes the bundle.
+    """
+
+    name = "path"
+
+    def __init__(self, own: bool = False) -> None:
+        self._own = own
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the bundle's folder.
+
+        Raises:
+            UsageError: a bundle of the cache would be changed.
+        """
+        text = os.fsdecode(value)  # type: ignore[arg-type]
+        if not text.startswith("hf://"):
+            return Path(text)
+        from ..runtime.hub.address import HubAddress
+        from ..runtime.hub.download import HubCache
+        from .console import tell
+
+        address = HubAddress.parse(text)
+        if self._own:
+            raise UsageError(
+                "this command needs a bundle in a folder of yours, because edits of the cache are easily lost",
+                found=text,
+                remedy=f"Download it: `reaugkd pull {address.name} --out BUNDLE`. To publish your edits: "
+                f"`reaugkd push BUNDLE {address.repository}`.",
+            )
+        return HubCache(tell=tell).bundle(address)
+
+
+BUNDLE = BundlePath()
+OWN_BUNDLE = BundlePath(own=True)
 
 with_threads = click.option(
     "--threads", type=click.IntRange(1), default=1, metavar="N", help="Number of threads.  [default: 1]"

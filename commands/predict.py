@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..runtime.output.prediction_formats import FORMATS
 from .console import output, progress, stats_report, tell
 from .options import (
-    PATH,
+    BUNDLE,
     LazyChoice,
     not_empty,
     with_links,
@@ -35,7 +35,7 @@ def _input_formats() -> list[str]:
 
 
 @click.command(short_help="Predict the label of each text.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.argument("text", nargs=-1)
 @click.option(
     "--input",

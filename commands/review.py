@@ -11,14 +11,14 @@ import click
 
 from ..errors import one_line
 from .console import json_report, progress
-from .options import PATH, share_of, with_json, with_signature, without_blas_threads
+from .options import OWN_BUNDLE, share_of, with_json, with_signature, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.labelling.review import LabelIssue
 
 
 @click.command(short_help="List rows whose neighbours contradict their label.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=OWN_BUNDLE)
 @click.option(
     "--below",
     default="5%",

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from ..errors import UsageError
-from .options import PATH
+from .options import OWN_BUNDLE, PATH
 
 
 @click.command(short_help="Sign a bundle, or create a key pair.")
-@click.argument("bundle", type=PATH, required=False)
+@click.argument("bundle", type=OWN_BUNDLE, required=False)
 @click.option("--key", type=PATH, metavar="KEY.pem", help="Ed25519 private key that signs the bundle.")
 @click.option(
     "--new-key", type=PATH, metavar="KEY.pem", help="Private key file to create; the public key goes to KEY.pub.pem."

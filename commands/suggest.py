@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import json_report, output, progress, tell
-from .options import PATH, not_empty, with_json, with_signature, with_text_columns, without_blas_threads
+from .options import BUNDLE, not_empty, with_json, with_signature, with_text_columns, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import BadRow, Columns, TextRow
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Choose the texts that are worth labelling next.")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option(
     "--input",
     "source",

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 from ..errors import BundleError, ReaugkdError, UsageError
 from ..kb.searchable import Searchable
@@ -16,6 +16,7 @@ from .bundle.manifest import Manifest
 from .decision.abstention import AbstentionPolicy, policy_for
 from .decision.abstention_goal import Abstain
 from .decision.gating import Gate
+from .hub.methods import HubMethods
 from .inference.prediction import Prediction
 from .inference.retrieval_policy import RetrievalMode, SearchMethod, checked_mode, checked_search
 from .inference.session.student import StudentSession
@@ -35,7 +36,7 @@ Answer = TypeVar("Answer")
 _MAX_ABSTENTION_POLICIES = 32  # cached goals
 
 
-class Runtime:
+class Runtime(HubMethods):
     """An open bundle that answers texts.
 
     A text gets the same answer, bit for bit, alone or in a stream, for any number of threads. `predict` may be called
@@ -65,7 +66,7 @@ class Runtime:
         require_signature: PublicKey | bytes | str | os.PathLike[str] | None = None,
         follow_links: bool = False,
         search: SearchMethod = "auto",
-    ) -> Runtime:
+    ) -> Self:
         """Open a bundle, check its files, and check with its golden texts that this machine computes the same answers.
 
         Args:

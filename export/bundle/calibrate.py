@@ -21,6 +21,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.data import Split, label_indices
+from ...runtime.hub.card import write_card
 from ...runtime.inference.session.student import StudentSession
 from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..tuning.abstention import LEAST_ROWS, abstention_of
@@ -69,7 +70,9 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path / name, folder / name)
-        return seal(folder, manifest)
+        sealed = seal(folder, manifest)
+        write_card(folder, sealed)
+        return sealed
 
 
 def unknown_rows(kb: KnowledgeBase, texts: Sequence[str | tuple[str, str]], path: Path) -> list[int]:

@@ -29,6 +29,7 @@ from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
+from ...runtime.hub.card import write_card
 from ..onnx.quality import StudentOutputs
 from ..tuning.abstention import abstention_of
 from ..tuning.build_kb import Blends, blend_many
@@ -192,6 +193,7 @@ def condense(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts
                 shutil.copyfile(work.bundle.path / name, folder / name)
         kb.save(folder / KB_FOLDER)
         sealed = seal(folder, manifest)
+        write_card(folder, sealed)
     return Condensed(sealed, size, len(work.kb), _bytes(work.kb), old.gate, work.reference)
 
 

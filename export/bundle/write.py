@@ -18,6 +18,7 @@ from ...runtime.bundle.manifest import Golden, Manifest, seal
 from ...runtime.data import Split, label_indices
 from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
+from ...runtime.hub.card import write_card
 from ...runtime.inference.session.student import StudentSession
 from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..onnx.exporters import Exporter
@@ -209,7 +210,9 @@ def _seal(folder: Path, parts: _Parts, job: ExportJob) -> Manifest:
         created_from=_created_from(source, parts.recipe, len(kb.kb)),
         format_version=kb.kb.format_version,
     )
-    return seal(folder, manifest)
+    sealed = seal(folder, manifest)
+    write_card(folder, sealed)
+    return sealed
 
 
 def _versions(exporter: Exporter) -> dict[str, str]:

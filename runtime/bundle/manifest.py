@@ -26,6 +26,9 @@ The export writes the oldest format that can hold the bundle (`KnowledgeBase.for
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
+CARD_FILE, CONFIG_FILE = "README.md", "config.json"
+UNSEALED_FILES = (CARD_FILE, CONFIG_FILE)
+"""Files for the Hugging Face Hub and its readers, which anyone may edit: the runtime reads none of them."""
 
 # Limits against hostile manifests: far above any real bundle, and cheap to read.
 _MOST_GOLDEN = 100
@@ -141,7 +144,7 @@ class Manifest:
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
-    """Hash every file below ``folder`` and write ``manifest.json`` there, atomically.
+    """Hash every file below ``folder`` but `UNSEALED_FILES`, and write ``manifest.json`` there, atomically.
 
     The last entry of the manifest, ``seal``, is the SHA-256 of all bytes before that entry, so that a change of the
     manifest is detected. A signature (`signature`) is a separate file; it is invalid after a new seal.
@@ -155,7 +158,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     files = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and name not in (MANIFEST_FILE, SIGNATURE_FILE):
+        if file.is_file() and name not in (MANIFEST_FILE, SIGNATURE_FILE, *UNSEALED_FILES):
             files[name] = file_record(file)
     manifest = dataclasses.replace(manifest, files=files)
     text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False)

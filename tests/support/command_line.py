@@ -31,6 +31,8 @@ COMMANDS = (
         "kb",
         "suggest",
         "sign",
+        "pull",
+        "push",
         "calibrate",
         "condense",
         "fuse",

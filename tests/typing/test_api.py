@@ -24,6 +24,7 @@ from reaugkd import (
     DataError,
     DependencyError,
     EditRefusedError,
+    HubError,
     KnowledgeBase,
     LabelError,
     LabelIssue,
@@ -79,6 +80,15 @@ def test_a_runtime(edge_bundle: Path) -> None:
         assert runtime.predict("noon").retrieved
 
 
+def test_the_hub(edge_bundle: Path, tmp_path: Path) -> None:
+    with Runtime.from_pretrained(edge_bundle, revision=None, threads=1) as runtime:  # a folder: the Hub is not asked
+        assert_type(runtime, Runtime)
+        runtime.save_pretrained(tmp_path / "copy")
+        with pytest.raises(UsageError, match="owner/name"):
+            assert_type(runtime.push_to_hub("nobody"), str)
+        assert Runtime.from_pretrained(str(tmp_path / "copy")).manifest == runtime.manifest
+
+
 def test_a_prediction(edge_bundle: Path) -> None:
     with Runtime.open(edge_bundle) as runtime:
         answer = runtime.predict("noon")
@@ -128,7 +138,7 @@ def test_errors_are_one_tree() -> None:
     bundle = (BundleIntegrityError, BundleVersionError)
     others = (
         *(UsageError, RecipeError, DataError, ModelError, BundleError, OutputExistsError, DependencyError),
-        *(StorageError, EditRefusedError, QualityError),
+        *(StorageError, EditRefusedError, HubError, QualityError),
     )
     assert all(issubclass(one, DataError) for one in data) and all(issubclass(one, BundleError) for one in bundle)
     error = TextError("the text is empty", row=3)
@@ -156,6 +166,9 @@ WRONG: dict[str, Callable[[Path], object]] = {
     "keyed": lambda path: Runtime.open(path).predict_keyed(3),  # type: ignore[arg-type]
     "with_retrieval": lambda path: Runtime.open(path).with_retrieval(None),  # type: ignore[arg-type]
     "reset": lambda path: Runtime.open(path).stats(reset=1),  # type: ignore[arg-type]
+    "from_pretrained": lambda path: Runtime.from_pretrained(3),  # type: ignore[arg-type]
+    "revision": lambda path: Runtime.from_pretrained("a/b", revision=3),  # type: ignore[arg-type]
+    "push_to_hub": lambda path: Runtime.open(path).push_to_hub(3),  # type: ignore[arg-type]
     "parse": lambda path: Abstain.parse(0.9),  # type: ignore[arg-type]
     "coverage": lambda path: Abstain(coverage="0.9"),  # type: ignore[arg-type]
 }

@@ -224,7 +224,9 @@ def test_the_manifest_describes_the_export(tiny_bundle: Made, tiny_run: Finished
     }
     assert set(manifest["files"]) == {
         str(item.relative_to(path)) for item in path.rglob("*") if item.is_file() and item.name != "manifest.json"
-    }
+    } - {"README.md", "config.json"}  # for the Hub: anyone may edit them
+    assert "held-out rows" in (path / "README.md").read_text()
+    assert list(json.loads((path / "config.json").read_text())["label2id"]) == manifest["labels"]
 
 
 def test_golden_texts_are_fixed_texts_of_three_lengths(tiny_bundle: Made, tiny_run: Finished) -> None:

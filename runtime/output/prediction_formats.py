@@ -129,8 +129,9 @@ def _csv(out: Output, shown: Shown) -> RowWriter:
 class _Table:
     """Aligned text under a header, which is written before the first row.
 
-    With ``top_k``, the other labels follow each row. With ``explain``, the answers of the student alone and of the neighbours alone, and the first ten neighbours, follow
-    each row. With abstention there is a column ``abstained``: the signal with the largest part of the score.
+    With ``top_k``, the other labels follow each row. With ``explain``, the answers of the student alone and of the
+    neighbours alone, and the first ten neighbours, follow it. With abstention there is a column ``abstained``: the
+    signal with the largest part of the score.
     """
 
     def __init__(self, out: Output, shown: Shown) -> None:

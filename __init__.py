@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         TextError,
         UsageError,
     )
+    from .integrations.pipeline import pipeline
     from .kb.knowledge_base import KnowledgeBase
     from .runtime.decision.abstention_goal import Abstain
     from .runtime.editing.edit import Edit, Row
@@ -69,6 +70,7 @@ __all__ = [
     "TextError",
     "UsageError",
     "__version__",
+    "pipeline",
     "review",
     "suggest",
 ]
@@ -86,6 +88,7 @@ _HOMES = {
     "Runtime": ".runtime.runtime",
     "Stats": ".runtime.monitoring.statistics",
     "Suggestion": ".runtime.labelling.suggest",
+    "pipeline": ".integrations.pipeline",
     "review": ".runtime.labelling.review",
     "suggest": ".runtime.labelling.suggest",
 }

@@ -14,7 +14,7 @@ from support.paths import ROOT
 
 import reaugkd
 
-LAYERS = ("kb", "runtime", "export", "commands")
+LAYERS = ("kb", "runtime", "export", "commands", "integrations")
 EDGE = {"numpy", "onnxruntime", "usearch", "tokenizers", "click"}
 LONGEST = 400
 
@@ -26,7 +26,7 @@ def sources() -> list[Path]:
 
 
 def layer_of(file: Path) -> str:
-    """Return kb, runtime, export or commands; "" for the files at the root."""
+    """Return kb, runtime, export, commands or integrations; "" for the files at the root."""
     first = file.relative_to(ROOT).parts[0]
     return first if first in LAYERS else ""
 

@@ -24,7 +24,7 @@ DOCS = ROOT / "docs"
 README, TUTORIAL = ROOT / "README.md", DOCS / "tutorial.md"
 RUN = {"readme": README, "tutorial": TUTORIAL, "llm": DOCS / "tutorial" / "llm-answers.md"}
 PAGES = sorted(page for page in (*ROOT.glob("*.md"), *DOCS.rglob("*.md")) if DOCS / "results" not in page.parents)
-FOLDERS = ("benchmarks", "commands", "docs", "examples", "export", "kb", "recipes", "runtime", "tests")
+FOLDERS = ("benchmarks", "commands", "docs", "examples", "export", "integrations", "kb", "recipes", "runtime", "tests")
 OF_A_BUNDLE = (".npy", ".jsonl", ".usearch")  # kb/ is a folder of bundles too
 DEMO = ROOT / "demo"
 

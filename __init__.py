@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .integrations.pipeline import pipeline
+    from .integrations.scikit_learn import ReaugkdClassifier as ReaugkdClassifier
     from .kb.knowledge_base import KnowledgeBase
     from .runtime.decision.abstention_goal import Abstain
     from .runtime.editing.edit import Edit, Row
@@ -75,7 +76,11 @@ __all__ = [
     "suggest",
 ]
 
+# Not in __all__, so that `from reaugkd import *` works without scikit-learn.
+_OF_EXTRAS = {"ReaugkdClassifier": ".integrations.scikit_learn"}
+
 _HOMES = {
+    **_OF_EXTRAS,
     "Abstain": ".runtime.decision.abstention_goal",
     "Edit": ".runtime.editing.edit",
     "KnowledgeBase": ".kb.knowledge_base",
@@ -95,7 +100,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name not in __all__ and name not in _OF_EXTRAS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES.get(name, ".errors"), __name__), name)
     globals()[name] = value
@@ -103,4 +108,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_OF_EXTRAS])

@@ -69,8 +69,8 @@ class TextClassificationPipeline:
         """Classify a text, a list of texts, or a stream of texts.
 
         Args:
-            inputs: a text; a pair ``{"text": ..., "text_pair": ...}``; a list of these; or any other iterable or data set,
-                which is read as answers are needed.
+            inputs: a text; a pair ``{"text": ..., "text_pair": ...}``; a list of these; or a data set or another
+                iterable, which is read as answers are needed.
             top_k: same as `pipeline`; it replaces the pipeline's own.
             function_to_apply: ``"softmax"`` or None: scores are probabilities.
             truncation: False refuses a text with more tokens than the model reads; otherwise its beginning is read.
@@ -78,8 +78,8 @@ class TextClassificationPipeline:
 
         Returns:
             ``{"label": str, "score": float}``, or a list of these where ``top_k`` was given; for a list of inputs a
-            list of answers, for a stream an iterator. A single text without ``top_k`` in this call has a list around its
-            answer, as in transformers.
+            list of answers, for a stream an iterator. The answer to a single text has one more list around it if this
+            call has no ``top_k``, as in transformers.
 
         Raises:
             UsageError: an argument is unknown or has an unusable value.
@@ -142,7 +142,7 @@ def _items(inputs: Any) -> Iterator[object]:
     raise TextError("the input is not a text", found=type(inputs).__name__, expected="a text, a list or an iterable")
 
 
-def _text(item: object) -> Text:
+def _text(item: Any) -> Text:
     """A text or a pair as the runtime takes it; the runtime checks its values.
 
     Raises:
@@ -152,8 +152,9 @@ def _text(item: object) -> Text:
         if not {"text"} <= item.keys() <= {"text", "text_pair"}:
             raise TextError("the input has other keys", found=", ".join(map(str, item)), expected="text, text_pair")
         second = item.get("text_pair")
-        return item["text"] if second is None else (item["text"], second)  # type: ignore[no-any-return]
+        item = item["text"] if second is None else (item["text"], second)
     if isinstance(item, list):
         expected, remedy = "a text or a dict", 'Give a pair as {"text": "...", "text_pair": "..."}.'
         raise TextError("the input is a list in a list", found=repr(item), expected=expected, remedy=remedy)
-    return item  # type: ignore[return-value]
+    text: Text = item  # the runtime checks it
+    return text

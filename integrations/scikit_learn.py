@@ -61,8 +61,6 @@ class ReaugkdClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         classes_: the labels in the order of the columns of `predict_proba`, of the type given to `fit`.
-        bundle_: the folder of the bundle. That of `fit` is temporary: `save` keeps it.
-        runtime_: the open `Runtime`, which also explains and abstains.
 
     Example:
         >>> classifier = ReaugkdClassifier.from_bundle("bundle")
@@ -246,13 +244,13 @@ class ReaugkdClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def bundle_(self) -> str:
-        """The folder of the bundle."""
+        """The folder of the bundle. That of `fit` is temporary; `save` keeps it."""
         check_is_fitted(self)
         return str(self._stored.path)
 
     @property
     def runtime_(self) -> Runtime:
-        """The open bundle."""
+        """The open bundle, which also explains, abstains and edits."""
         check_is_fitted(self)
         return self._stored.runtime(self.retrieval, self.threads)
 

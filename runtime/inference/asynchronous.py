@@ -1,6 +1,6 @@
 """Answers for asynchronous programs, on threads of their own: lazily, in order, and without a wait in the event loop.
 
-asyncio is imported where it is used: it takes 30 ms, and most runtimes never need it.
+asyncio is imported where it is used: it takes 20 ms and more, and most runtimes never need it.
 """
 
 from __future__ import annotations

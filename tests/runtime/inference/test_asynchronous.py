@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -192,6 +194,14 @@ def test_a_runtime_that_nobody_closes_leaves_no_thread(edge_bundle: Path) -> Non
     asyncio.run(Runtime.open(edge_bundle).apredict("noon"))
     for thread in own_threads():
         thread.join(60)
+
+
+def test_a_runtime_that_waits_does_not_load_asyncio(edge_bundle: Path) -> None:
+    """It takes 20 ms and more."""
+    answer = "import sys; from reaugkd import Runtime; Runtime.open(sys.argv[1]).predict('noon')"
+    script = f"{answer}; print('asyncio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script, edge_bundle], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         TextError,
         UsageError,
     )
+    from .integrations.pipeline import pipeline
+    from .integrations.scikit_learn import ReaugkdClassifier as ReaugkdClassifier
     from .kb.knowledge_base import KnowledgeBase
     from .runtime.decision.abstention_goal import Abstain
     from .runtime.editing.edit import Edit, Row
@@ -71,11 +73,16 @@ __all__ = [
     "TextError",
     "UsageError",
     "__version__",
+    "pipeline",
     "review",
     "suggest",
 ]
 
+# Not in __all__, so that `from reaugkd import *` works without scikit-learn.
+_OF_EXTRAS = {"ReaugkdClassifier": ".integrations.scikit_learn"}
+
 _HOMES = {
+    **_OF_EXTRAS,
     "Abstain": ".runtime.decision.abstention_goal",
     "Edit": ".runtime.editing.edit",
     "KnowledgeBase": ".kb.knowledge_base",
@@ -88,13 +95,14 @@ _HOMES = {
     "Runtime": ".runtime.runtime",
     "Stats": ".runtime.monitoring.statistics",
     "Suggestion": ".runtime.labelling.suggest",
+    "pipeline": ".integrations.pipeline",
     "review": ".runtime.labelling.review",
     "suggest": ".runtime.labelling.suggest",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name not in __all__ and name not in _OF_EXTRAS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES.get(name, ".errors"), __name__), name)
     globals()[name] = value
@@ -102,4 +110,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_OF_EXTRAS])

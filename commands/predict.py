@@ -68,6 +68,12 @@ def _input_formats() -> list[str]:
     help="What becomes of a row that cannot be predicted: an error record in its place, nothing, or the end of the "
     "command.  [default: raise for TEXTs; record with --input]",
 )
+@click.option(
+    "--top-k",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Show the N most probable labels, most probable first.  [default: one; with jsonl all]",
+)
 @click.option("--explain", is_flag=True, help="Include the retrieved neighbours.")
 @click.option("--no-retrieval", is_flag=True, help="Predict with the student alone.")
 @click.option("--gated", is_flag=True, help="Retrieve only if the bundle's gate finds the student uncertain.")
@@ -104,6 +110,7 @@ def predict(
     target: str,
     kind: str | None,
     on_error: Any,
+    top_k: int | None,
     explain: bool,
     no_retrieval: bool,
     gated: bool,
@@ -164,7 +171,7 @@ def predict(
         progress("predict", "row") as advance,
     ):
         counted = None if target == "-" else advance
-        options = PredictOptions(kind, explain, source, on_error, goal)
+        options = PredictOptions(kind, explain, source, on_error, goal, top_k)
         done = answer_stream(runtime, records, options, out, counted)
         write_stats(runtime.stats())
     if source is not None or done.failed or done.truncated:

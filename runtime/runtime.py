@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
@@ -13,10 +13,11 @@ from ..errors import BundleError, ReaugkdError, UsageError
 from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey
 from .bundle.manifest import Manifest
-from .decision.abstention import AbstentionPolicy, policy_for
+from .decision.abstention import AbstentionPolicies, AbstentionPolicy
 from .decision.abstention_goal import Abstain
 from .decision.gating import Gate
 from .hub.methods import HubMethods
+from .inference.asynchronous import AsynchronousAnswers
 from .inference.prediction import Prediction
 from .inference.retrieval_policy import RetrievalMode, SearchMethod, checked_mode, checked_search
 from .inference.session.student import StudentSession
@@ -33,10 +34,9 @@ Key = TypeVar("Key")
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-_MAX_ABSTENTION_POLICIES = 32  # cached goals
 
 
-class Runtime(HubMethods):
+class Runtime(AsynchronousAnswers, HubMethods):
     """An open bundle that answers texts.
 
     A text gets the same answer, bit for bit, alone or in a stream, for any number of threads. `predict` may be called
@@ -49,11 +49,12 @@ class Runtime(HubMethods):
     """
 
     def __init__(self, settings: Settings, parts: Parts) -> None:
+        super().__init__(settings.threads)
         self._settings = settings
         self._opened: Opened | None = Opened(settings, parts)
         self._statistics = parts.statistics()
         self._refreshing = threading.Lock()
-        self._abstention_policies: dict[tuple[Abstain | str, bool], AbstentionPolicy] = {}
+        self._policies = AbstentionPolicies(settings.path)
 
     @classmethod
     def open(
@@ -281,6 +282,7 @@ class Runtime(HubMethods):
     def close(self) -> None:
         """Release the model and the knowledge base; later predictions raise UsageError."""
         self._opened = None
+        self._answer_threads.close()
 
     def __enter__(self) -> Runtime:
         return self
@@ -299,6 +301,9 @@ class Runtime(HubMethods):
         settings = self._settings
         state = "" if self._opened is not None else ", closed"
         return f"Runtime({str(settings.path)!r}, threads={settings.threads}, retrieval={settings.retrieval!r}{state})"
+
+    def _answer_alone(self, text: Text, abstain: Abstain | str | None) -> Prediction:
+        return self._answer(self._current(), 1, text, abstain)
 
     def _answer(self, now: Opened, threads: int, text: Text, abstain: Abstain | str | None) -> Prediction:
         policy = None if abstain is None else self._abstention_policy(now, abstain)
@@ -326,12 +331,7 @@ class Runtime(HubMethods):
         Raises:
             UsageError: ``items`` is not an iterable, or same as `predict_many`.
         """
-        now = self._current()
-        if isinstance(items, str | bytes) or not isinstance(items, Iterable):
-            expected, remedy = "an iterable of texts", "Put a single text into a list, or use predict."
-            raise UsageError("a stream takes several texts", found=kind_of(items), expected=expected, remedy=remedy)
-        if abstain is not None:
-            self._abstention_policy(now, abstain)  # an impossible goal is refused before the first text
+        now = self._checked_stream(items, abstain, asynchronous=False)
         latest, threads = [now], self._settings.threads
 
         def current() -> Opened:
@@ -345,15 +345,17 @@ class Runtime(HubMethods):
             return of_this_process(one_by_one(answer_now, items))
         return of_this_process(side_by_side(answer_now, items, threads))
 
+    def _checked_stream(self, items: object, abstain: Abstain | str | None, asynchronous: bool = True) -> Opened:
+        now = self._current()
+        if isinstance(items, str | bytes) or not isinstance(items, (Iterable, AsyncIterable)[: 1 + asynchronous]):
+            expected, remedy = "an iterable of texts", "Put a single text into a list, or use predict."
+            raise UsageError("a stream takes several texts", found=kind_of(items), expected=expected, remedy=remedy)
+        if abstain is not None:
+            self._abstention_policy(now, abstain)  # an impossible goal is refused before the first text
+        return now
+
     def _abstention_policy(self, now: Opened, abstain: Abstain | str) -> AbstentionPolicy:
-        retrieves = now.retrieves
-        policy = self._abstention_policies.get((abstain, retrieves)) if isinstance(abstain, Abstain | str) else None
-        if policy is None:
-            policy = policy_for(now.parts.bundle.manifest.abstention, abstain, self._settings.path, retrieves)
-            if len(self._abstention_policies) >= _MAX_ABSTENTION_POLICIES:
-                self._abstention_policies.clear()
-            self._abstention_policies[abstain, retrieves] = policy
-        return policy
+        return self._policies.policy(now.parts.bundle.manifest.abstention, abstain, now.retrieves)
 
     def _current(self) -> Opened:
         now = self._opened

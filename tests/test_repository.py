@@ -111,8 +111,21 @@ def test_the_wheel_alone_predicts(distributions: Path, tmp_path: Path) -> None:
     assert isinstance(expected["text"], str)
     record = json.loads(run(command, "predict", "bundle", expected["text"], "--format", "jsonl", cwd=tmp_path))
     assert record["label"] == expected["label"]
+    found = run(python, "-c", SHAPES, "bundle", expected["text"], cwd=tmp_path)
+    assert found.strip() == expected["label"]
 
 
+SHAPES = """
+import sys
+import reaugkd
+print(reaugkd.pipeline(sys.argv[1])(sys.argv[2])[0]["label"])
+try:
+    reaugkd.ReaugkdClassifier
+except reaugkd.DependencyError as error:
+    assert "reaugkd[sklearn]" in str(error)
+else:
+    raise AssertionError
+"""
 MINIMAL_BYTES = 165_000_000
 MINIMAL = """
 import sys

@@ -28,7 +28,9 @@ Predictions = list[dict[str, Any]]
 def main(bundle: Path, max_rows: int = MAX_ROWS) -> None:
     """Print how much the predictions of each way differ from those in Python."""
     if not (HERE / "node_modules").is_dir():
-        subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=HERE, check=True, stdout=sys.stderr)
+        subprocess.run(
+            ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=HERE, check=True, stdout=sys.stderr
+        )
     with tempfile.TemporaryDirectory() as folder, Runtime.open(bundle) as runtime:
         model, student = Path(folder) / "model.onnx", bundle.resolve() / "student"
         fused = fuse(bundle, model, max_rows)

@@ -14,6 +14,7 @@ from .abstention_thresholds import Abstention
 from .rejection_score import Floats, Signal, Tails
 
 _BELOW_EVERY_SCORE = -1.0
+_MOST_POLICIES = 32
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,28 @@ class AbstentionPolicy:
         score, signal = self.tails.rejection_score(student, retrieved, similarities, edited)
         threshold = self.student if retrieved is None else self.blend
         return score, signal if score > threshold else None
+
+
+class AbstentionPolicies:
+    """The abstention policies of a bundle: each goal is looked up once.
+
+    Args:
+        path: the bundle, for error messages.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[tuple[Abstain | str, bool], AbstentionPolicy] = {}
+
+    def policy(self, abstention: Abstention | None, abstain: Abstain | str, retrieves: bool) -> AbstentionPolicy:
+        """`policy_for` this bundle."""
+        found = self._known.get((abstain, retrieves)) if isinstance(abstain, Abstain | str) else None
+        if found is None:
+            found = policy_for(abstention, abstain, self._path, retrieves)
+            if len(self._known) >= _MOST_POLICIES:
+                self._known.clear()
+            self._known[abstain, retrieves] = found
+        return found
 
 
 def policy_for(abstention: Abstention | None, abstain: Abstain | str, path: Path, retrieves: bool) -> AbstentionPolicy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,8 +100,16 @@ class Prediction:
                 remedy="Export it again with this version.",
             )
         least = self.set_thresholds.of(coverage)
-        order = np.argsort(-self.probabilities, kind="stable")
+        order = _order(self.probabilities)
         return tuple(self.labels[one] for one in order[self.probabilities[order] >= least])
+
+    def top(self, k: int) -> tuple[tuple[str, float], ...]:
+        """The k most probable labels with their probabilities, most probable first; all labels if there are fewer.
+
+        Raises:
+            UsageError: k is not a whole number from 1 upwards.
+        """
+        return tuple(_ranked(self.labels, self.probabilities)[: checked_top_k(k)])
 
     @property
     def similarities(self) -> NDArray[np.float32]:
@@ -112,7 +121,7 @@ class Prediction:
         """Whether neighbours are part of the answer."""
         return self.reason is None
 
-    def as_record(self, explain: bool = False) -> dict[str, Any]:
+    def as_record(self, explain: bool = False, top_k: int | None = None) -> dict[str, Any]:
         """The answer as JSON values.
 
         Keys: ``label``, ``probability``, ``probabilities`` (label to number), ``retrieved``, ``truncated``; without
@@ -121,11 +130,16 @@ class Prediction:
         Args:
             explain: add ``student_weight``, ``student_probabilities``, ``retrieval_probabilities``, ``neighbours`` and,
                 if the bundle has it, ``prediction_set``.
+            top_k: keep the most probable labels only, most probable first, in each key with probabilities.
+
+        Raises:
+            UsageError: same as `top`.
         """
+        named = partial(_named, self.labels, top_k=None if top_k is None else checked_top_k(top_k))
         record: dict[str, Any] = {
             "label": self.label,
             "probability": self.probability,
-            "probabilities": self._named(self.probabilities),
+            "probabilities": named(self.probabilities),
             "retrieved": self.retrieved,
             "truncated": self.truncated,
         }
@@ -142,15 +156,12 @@ class Prediction:
             if retrieved is None and self.neighbours:
                 retrieved = self.neighbours.probabilities()
             record["student_weight"] = self.student_weight
-            record["student_probabilities"] = self._named(self.student_probabilities)
-            record["retrieval_probabilities"] = None if retrieved is None else self._named(retrieved)
+            record["student_probabilities"] = named(self.student_probabilities)
+            record["retrieval_probabilities"] = None if retrieved is None else named(retrieved)
             if self.prediction_set is not None:
                 record["prediction_set"] = list(self.prediction_set)
             record["neighbours"] = [neighbour.as_record() for neighbour in self.neighbours]
         return record
-
-    def _named(self, probabilities: NDArray[np.float32]) -> dict[str, float]:
-        return dict(zip(self.labels, probabilities.tolist(), strict=True))
 
     def _key(self) -> tuple[object, ...]:
         retrieved, near = self.retrieval_probabilities, self.neighbours
@@ -172,3 +183,29 @@ class Prediction:
 
     def __hash__(self) -> int:
         return hash(self._key())
+
+
+def checked_top_k(k: object) -> int:
+    """The number of labels to show.
+
+    Raises:
+        UsageError: it is not a whole number from 1 upwards.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise UsageError("the number of labels is unusable", found=repr(k), expected="a whole number, 1 or more")
+    return int(k)
+
+
+def _order(probabilities: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Positions, most probable first; equal ones in the order of the labels, so that the first is the answer."""
+    return np.argsort(-probabilities, kind="stable")
+
+
+def _ranked(labels: tuple[str, ...], probabilities: NDArray[np.float32]) -> list[tuple[str, float]]:
+    return [(labels[one], float(probabilities[one])) for one in _order(probabilities)]
+
+
+def _named(labels: tuple[str, ...], probabilities: NDArray[np.float32], top_k: int | None) -> dict[str, float]:
+    if top_k is None:
+        return dict(zip(labels, probabilities.tolist(), strict=True))
+    return dict(_ranked(labels, probabilities)[:top_k])

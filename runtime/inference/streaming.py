@@ -21,6 +21,8 @@ Answer = TypeVar("Answer")
 
 _CHUNK = 4  # items that a thread answers at a time
 _LOOK_AHEAD = 2  # chunks per thread that are running or waiting to be returned
+ITEMS_AHEAD = _CHUNK * _LOOK_AHEAD
+"""Items per thread that are begun and not yet returned."""
 
 
 def checked_on_error(on_error: object) -> OnError:

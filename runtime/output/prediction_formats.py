@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ...errors import ReaugkdError, UsageError, one_line
@@ -37,39 +38,61 @@ RowWriter = Callable[[int, "Text | None", "Prediction | ReaugkdError"], None]
 """(row number, its text, its answer or error) -> None."""
 
 
-def row_writer(kind: str, out: Output, explain: bool, labels: Sequence[str] = (), abstains: bool = False) -> RowWriter:
+@dataclass(frozen=True)
+class Shown:
+    """What a row shows.
+
+    Attributes:
+        explain: add the neighbours.
+        labels: all labels, for the width of a table's column.
+        abstains: whether abstention was requested.
+        top_k: show so many labels, most probable first. Default: the label, and in JSON lines all probabilities.
+    """
+
+    explain: bool = False
+    labels: Sequence[str] = ()
+    abstains: bool = False
+    top_k: int | None = None
+
+    @property
+    def more(self) -> int:
+        """The number of labels beside the most probable one, in formats with cells."""
+        return (self.top_k or 1) - 1
+
+
+def row_writer(kind: str, out: Output, shown: Shown) -> RowWriter:
     """A function that writes one row at a time.
 
     Args:
         kind: one of `FORMATS`.
         out: the output.
-        explain: add the neighbours.
-        labels: all labels, for the width of a table's column.
-        abstains: whether abstention was requested.
+        shown: what a row shows.
 
     Raises:
         UsageError: there is no such format.
     """
     if kind not in _WRITERS:
         raise UsageError("the output format is unknown", found=repr(kind), expected=f"one of {', '.join(FORMATS)}")
-    return _WRITERS[kind](out, explain, labels, abstains)
+    return _WRITERS[kind](out, shown)
 
 
-def _jsonl(out: Output, explain: bool, _labels: Sequence[str], _abstains: bool) -> RowWriter:
+def _jsonl(out: Output, shown: Shown) -> RowWriter:
     """One JSON object per row: ``row`` and the keys of `Prediction.as_record`, or ``row`` and ``error``."""
 
     def write(row: int, _text: Text | None, answer: Prediction | ReaugkdError) -> None:
         if isinstance(answer, ReaugkdError):
             record = {"row": row, "error": answer.as_record()}
         else:
-            record = {"row": row, **answer.as_record(explain)}
+            record = {"row": row, **answer.as_record(shown.explain, shown.top_k)}
         out.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
 
     return write
 
 
-def _csv(out: Output, explain: bool, _labels: Sequence[str], abstains: bool) -> RowWriter:
+def _csv(out: Output, shown: Shown) -> RowWriter:
     """CSV with the columns row, label, probability, retrieved, error and truncated.
+
+    With ``top_k`` there are columns ``label_2`` and ``probability_2``, and so on; they are empty after the last label.
 
     With abstention there is a column ``abstained``: the signal with the largest part of the score, or nothing if the
     text is answered. With ``explain`` there is a column ``neighbours``, as JSON.
@@ -77,19 +100,25 @@ def _csv(out: Output, explain: bool, _labels: Sequence[str], abstains: bool) -> 
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ["row", "label", "probability", "retrieved", "error", "truncated"]
-        + ["abstained"] * abstains
-        + ["neighbours"] * explain
+        + [f"{name}_{rank}" for rank in range(2, shown.more + 2) for name in ("label", "probability")]
+        + ["abstained"] * shown.abstains
+        + ["neighbours"] * shown.explain
     )
 
     def write(row: int, _text: Text | None, answer: Prediction | ReaugkdError) -> None:
         if isinstance(answer, ReaugkdError):
-            writer.writerow([row, "", "", "", one_line(str(answer)), ""] + [""] * (abstains + explain))
+            empty = 2 * shown.more + shown.abstains + shown.explain
+            writer.writerow([row, "", "", "", one_line(str(answer)), ""] + [""] * empty)
             return
         retrieved, truncated = str(answer.retrieved).lower(), str(answer.truncated).lower()
         cells: list[object] = [row, answer.label, f"{answer.probability:.6f}", retrieved, "", truncated]
-        if abstains:
+        if shown.more:
+            others = answer.top(shown.more + 1)[1:]
+            cells += [cell for label, probability in others for cell in (label, f"{probability:.6f}")]
+            cells += [""] * (2 * (shown.more - len(others)))
+        if shown.abstains:
             cells.append(answer.abstention or "")
-        if explain:
+        if shown.explain:
             records = [neighbour.as_record() for neighbour in answer.neighbours]
             cells.append(json.dumps(records, ensure_ascii=False))
         writer.writerow(cells)
@@ -100,26 +129,30 @@ def _csv(out: Output, explain: bool, _labels: Sequence[str], abstains: bool) -> 
 class _Table:
     """Aligned text under a header, which is written before the first row.
 
-    With ``explain``, the answers of the student alone and of the neighbours alone, and the first ten neighbours, follow
-    each row. With abstention there is a column ``abstained``: the signal with the largest part of the score.
+    With ``top_k``, the other labels follow each row. With ``explain``, the answers of the student alone and of the
+    neighbours alone, and the first ten neighbours, follow it. With abstention there is a column ``abstained``: the
+    signal with the largest part of the score.
     """
 
-    def __init__(self, out: Output, explain: bool, labels: Sequence[str], abstains: bool) -> None:
-        self._out, self._explain, self._abstains = out, explain, abstains
-        self._width = min(max(map(len, ("label", *(labels or [" " * _LABEL_WIDTH])))), _LABEL_WIDTH)
+    def __init__(self, out: Output, shown: Shown) -> None:
+        self._out, self._shown = out, shown
+        self._width = min(max(map(len, ("label", *(shown.labels or [" " * _LABEL_WIDTH])))), _LABEL_WIDTH)
         self._begun = False
 
     def __call__(self, row: int, text: Text | None, answer: Prediction | ReaugkdError) -> None:
         if not self._begun:
             self._line("row", "label", "prob.", "text", "abstained")
-            if self._explain:
+            if self._shown.explain:
                 self._line("", "", "weight", "cosine and text of each neighbour")
             self._begun = True
         if isinstance(answer, ReaugkdError):
             self._out.write(f"{row:>5}  error: {one_line(str(answer))}\n")
             return
         self._line(str(row), answer.label, f"{answer.probability:.1%}", _shown(text), answer.abstention or "")
-        if self._explain:
+        if self._shown.more:
+            for label, probability in answer.top(self._shown.more + 1)[1:]:
+                self._line("", label, f"{probability:.1%}", "")
+        if self._shown.explain:
             self._alone("= student alone", answer.student_probabilities, answer.labels)
             if answer.retrieval_probabilities is not None:
                 self._alone("= neighbours alone", answer.retrieval_probabilities, answer.labels)
@@ -131,7 +164,7 @@ class _Table:
                 self._line("", "...", f"{left:.1%}", f"{len(answer.neighbours) - _NEIGHBOURS} more")
 
     def _line(self, row: str, label: str, share: str, text: str, abstention: str = "") -> None:
-        why = f"{abstention:<12}  " if self._abstains else ""
+        why = f"{abstention:<12}  " if self._shown.abstains else ""
         line = f"{row:>5}  {_cut(one_line(label), self._width):<{self._width}}  {share:>6}  {why}{text}"
         self._out.write(line.rstrip() + "\n")
 
@@ -149,7 +182,7 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-_WRITERS: dict[str, Callable[[Output, bool, Sequence[str], bool], RowWriter]] = {
+_WRITERS: dict[str, Callable[[Output, Shown], RowWriter]] = {
     "table": _Table,
     "jsonl": _jsonl,
     "csv": _csv,

@@ -14,7 +14,7 @@ from ..data.formats.source import Tell, silent
 from ..decision.abstention_goal import Abstain
 from ..inference.prediction import Prediction
 from ..runtime import Runtime
-from .prediction_formats import Output, row_writer
+from .prediction_formats import Output, Shown, row_writer
 
 STDIN = "-"
 
@@ -32,6 +32,7 @@ class PredictOptions:
         on_error: what becomes of a row that cannot be answered: ``"record"`` writes its error in its place, ``"skip"``
             leaves it out, ``"raise"`` ends the stream with its error.
         abstain: the abstention goal; None to answer every text.
+        top_k: show so many labels, most probable first; None for the format's default.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class PredictOptions:
     source: str | None = None
     on_error: OnError = "record"
     abstain: Abstain | None = None
+    top_k: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def answer_stream(
     Raises:
         ReaugkdError: with ``on_error="raise"``, the error of the first row that cannot be answered.
     """
-    write = row_writer(options.kind, out, options.explain, runtime.labels, options.abstain is not None)
+    shown = Shown(options.explain, runtime.labels, options.abstain is not None, options.top_k)
+    write = row_writer(options.kind, out, shown)
     keyed = ((record, record.text if isinstance(record, TextRow) else record.error) for record in records)
     count = failed = truncated = 0
     for count, (record, answer) in enumerate(runtime.predict_keyed(keyed, options.abstain), start=1):

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.command_line import call, names, ok, records, refused
 
+from reaugkd import Runtime
+
 SCRIPT = """
 import os, sys
 
@@ -102,3 +104,12 @@ def test_truncated_pairs(pair_bundle: Path) -> None:
 
 def test_it_reads_no_label_column(edge_bundle: Path) -> None:
     assert "No such option" in refused("predict", edge_bundle, "noon", "--label-column", "label")
+
+
+def test_top_k(edge_bundle: Path) -> None:
+    with Runtime.open(edge_bundle) as runtime:
+        first, second = runtime.predict("noon").top(2)
+    record = json.loads(ok("predict", edge_bundle, "noon", "--top-k", "2", "--format", "jsonl").out)
+    assert record["label"] == first[0] and list(record["probabilities"].items()) == [first, second]
+    assert ok("predict", edge_bundle, "noon", "--top-k", "2").out.splitlines()[2].split()[0] == second[0]
+    assert "0 is not in the range x>=1" in refused("predict", edge_bundle, "noon", "--top-k", "0")

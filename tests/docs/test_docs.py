@@ -1,4 +1,4 @@
-"""The documentation holds: its links, paths, commands and options exist, and the blocks of README and tutorial run."""
+"""The documentation holds: links, paths, commands and options exist, and blocks of README, tutorials, guides run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ from reaugkd.cli import cli
 
 DOCS = ROOT / "docs"
 README, TUTORIAL = ROOT / "README.md", DOCS / "tutorial.md"
-RUN = {"readme": README, "tutorial": TUTORIAL, "llm": DOCS / "tutorial" / "llm-answers.md"}
+RUN = {
+    "readme": README,
+    "tutorial": TUTORIAL,
+    "llm": DOCS / "tutorial" / "llm-answers.md",
+    **{name: DOCS / "how-to" / f"{name}.md" for name in ("asynchronous", "pipeline", "scikit-learn")},
+}
 PAGES = sorted(page for page in (*ROOT.glob("*.md"), *DOCS.rglob("*.md")) if DOCS / "results" not in page.parents)
-FOLDERS = ("benchmarks", "commands", "docs", "examples", "export", "kb", "recipes", "runtime", "tests")
+FOLDERS = ("benchmarks", "commands", "docs", "examples", "export", "integrations", "kb", "recipes", "runtime", "tests")
 OF_A_BUNDLE = (".npy", ".jsonl", ".usearch")  # kb/ is a folder of bundles too
 DEMO = ROOT / "demo"
 

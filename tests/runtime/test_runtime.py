@@ -5,6 +5,7 @@ import gc
 import itertools
 import json
 import pickle
+import shutil
 import threading
 import weakref
 from collections.abc import Iterator
@@ -343,6 +344,25 @@ def test_records_are_json(runtime: Runtime) -> None:
     assert set(got.as_record()) == short
     more = {"student_weight", "student_probabilities", "retrieval_probabilities", "neighbours"}
     assert set(record) == short | more
+
+
+def test_the_top_labels_begin_with_the_answer(edge_bundle: Path, tmp_path: Path) -> None:
+    """Also where an edit decides the answer, and where labels are equally probable."""
+    path, texts = Path(shutil.copytree(edge_bundle, tmp_path / "bundle")), tiny_texts(20, seed=5)
+    with Runtime.open(path) as runtime:
+        for text, label in zip(texts[:6], "abcabc", strict=True):
+            runtime.kb.add(text, label)
+        runtime.kb.add("jazz", "new", new_labels=True)
+        for answer in runtime.predict_many([*texts, "jazz"]):
+            top = answer.top(99)
+            assert len(top) == 4 and top[:1] == answer.top(1) == ((answer.label, answer.probability),)
+            assert dict(top) == dict(zip(answer.labels, answer.probabilities.tolist(), strict=True))
+            assert [one for _, one in top] == sorted((one for _, one in top), reverse=True)
+    even = dataclasses.replace(answer, probabilities=np.full(4, 0.25, np.float32))
+    assert [label for label, _ in even.top(3)] == ["a", "b", "c"]
+    for wrong in (0, -1, True, 1.0, None):
+        with pytest.raises(UsageError, match="whole number, 1 or more"):
+            even.top(wrong)  # type: ignore[arg-type]
 
 
 def test_a_closed_runtime_raises_an_error(path: Path) -> None:

@@ -6,7 +6,8 @@ mypy reports an unused ``type: ignore``, so each one also asserts that the types
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import assert_type
 
@@ -34,6 +35,7 @@ from reaugkd import (
     OutputExistsError,
     Prediction,
     QualityError,
+    ReaugkdClassifier,
     ReaugkdError,
     RecipeError,
     Review,
@@ -43,6 +45,7 @@ from reaugkd import (
     Suggestion,
     TextError,
     UsageError,
+    pipeline,
     review,
     suggest,
 )
@@ -101,6 +104,25 @@ def test_a_prediction(edge_bundle: Path) -> None:
     assert answer.timings.run_us > 0 and answer.student_weight < 1 and not answer.abstained
     with pytest.raises(UsageError, match="no prediction sets"):
         answer.prediction_set_of(0.8)
+
+
+def test_the_shapes_of_other_libraries(edge_bundle: Path) -> None:
+    async def answers(runtime: Runtime) -> None:
+        assert_type(await runtime.apredict("noon"), Prediction)
+        assert_type(runtime.apredict_many(["noon"]), AsyncIterator[Prediction])
+        many = runtime.apredict_many(runtime.apredict_many(["noon"]))  # type: ignore[arg-type]
+        with pytest.raises(TextError):
+            await anext(many)
+        async for one in runtime.apredict_many([""], on_error="return"):
+            assert_type(one, Prediction | ReaugkdError)
+
+    with Runtime.open(edge_bundle) as runtime:
+        asyncio.run(answers(runtime))
+        assert_type(runtime.predict("noon").top(2), tuple[tuple[str, float], ...])
+    assert pipeline(edge_bundle, top_k=2, threads=1).runtime.threads == 1
+    classifier = ReaugkdClassifier.from_bundle(edge_bundle)
+    assert_type(classifier.runtime_, Runtime)
+    assert_type(classifier.predict_proba(["noon"]), NDArray[np.float64])
 
 
 def test_neighbours_are_a_sequence_like_a_tuple(edge_bundle: Path) -> None:

@@ -291,7 +291,7 @@ class TestBundlesWithout:
         with Runtime.open(path) as runtime:
             for number in range(100):
                 runtime.predict(NEW[0], Abstain(threshold=float(number)))
-            assert len(runtime._abstention_policies) <= 32
+            assert len(runtime._policies._known) <= 32
 
 
 class TestManifest:

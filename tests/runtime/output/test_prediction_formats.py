@@ -10,7 +10,7 @@ import pytest
 from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd import Prediction, Runtime, TextError, UsageError
-from reaugkd.runtime.output.prediction_formats import FORMATS, row_writer
+from reaugkd.runtime.output.prediction_formats import FORMATS, Shown, row_writer
 
 ERROR = TextError("the text is empty", path="in.txt", row=2, found="''", remedy="Fill\nit.")
 
@@ -27,9 +27,15 @@ def alone(edge_bundle: Path) -> Prediction:
         return runtime.predict("noon")
 
 
-def written(kind: str, *rows: tuple[object, ...], explain: bool = False, labels: tuple[str, ...] = ("a", "b")) -> str:
+def written(
+    kind: str,
+    *rows: tuple[object, ...],
+    explain: bool = False,
+    labels: tuple[str, ...] = ("a", "b"),
+    top_k: int | None = None,
+) -> str:
     out = io.StringIO()
-    write = row_writer(kind, out, explain, labels)
+    write = row_writer(kind, out, Shown(explain, labels, top_k=top_k))
     for row in rows:
         write(*row)  # type: ignore[arg-type]
     return out.getvalue()
@@ -84,6 +90,23 @@ def test_table_explains(prediction: Prediction, alone: Prediction) -> None:
     assert first.startswith("    1  ")
 
 
+def test_every_format_shows_the_most_probable_labels(prediction: Prediction) -> None:
+    """Three labels, and room for four: all are shown, by falling probability."""
+    by_hand = sorted(zip(prediction.probabilities.tolist(), prediction.labels, strict=True), reverse=True)
+    first, second = json.loads(written("jsonl", (1, "x", prediction), explain=True, top_k=2)), by_hand[:2]
+    assert list(first["probabilities"].items()) == [(label, probability) for probability, label in second]
+    assert len(first["student_probabilities"]) == len(first["retrieval_probabilities"]) == 2
+
+    rows = list(csv.reader(io.StringIO(written("csv", (1, "x", prediction), (2, None, ERROR), top_k=4))))
+    assert rows[0][6:] == [f"{name}_{rank}" for rank in (2, 3, 4) for name in ("label", "probability")]
+    others = [cell for probability, label in by_hand[1:] for cell in (label, f"{probability:.6f}")]
+    assert rows[1][6:] == [*others, "", ""] and rows[2][6:] == [""] * 6
+
+    _, first_line, *lines = written("table", (1, "noon", prediction), top_k=4).splitlines()
+    assert first_line.endswith("noon")
+    assert [line.split() for line in lines] == [[label, f"{probability:.1%}"] for probability, label in by_hand[1:]]
+
+
 def test_table_shows_the_first_of_many_neighbours(edge_bundle: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(edge_bundle, tmp_path / "bundle"))
     blend = json.loads((bundle / "manifest.json").read_text())["blend"]
@@ -123,4 +146,4 @@ def test_nothing_gives_no_rows(kind: str) -> None:
 
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(UsageError, match="found 'xml'; expected one of table, jsonl, csv"):
-        row_writer("xml", io.StringIO(), explain=False)
+        row_writer("xml", io.StringIO(), Shown())

@@ -35,7 +35,6 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-
 class Runtime(AsynchronousAnswers, HubMethods):
     """An open bundle that answers texts.
 
@@ -83,8 +82,7 @@ class Runtime(AsynchronousAnswers, HubMethods):
                 (``Prediction.reason`` is ``"budget"``), so two calls with one text may differ. None: no limit.
             require_signature: the public key (a path, or PEM as bytes) that the bundle must be signed with (`reaugkd
                 sign`). Forked children and unpickled copies require the same key. None: signatures are not read.
-            follow_links: follow links that lead out of the folder, as in the cache of Hugging Face's hub, if you trust
-                the places that they lead to. Links that stay inside the folder are always followed.
+            follow_links: follow links that lead out of the folder too; only if you trust the places that they lead to.
             search: ``"graph"`` searches in the run of the model, ``"usearch"`` after it; ``"auto"`` takes ``"graph"``
                 for few rows or with lists, unless a gate or budget decides after the run whether to search, or the
                 model's ONNX operators are too old (below opset 13).

@@ -77,7 +77,7 @@ def main(run: str, path: str) -> None:
     tokenizer = TextTokenizer(bundle.path / "student" / "tokenizer.json", source.recipe.max_length)
     known = ask(session, tokenizer, source.train.inputs(), "train").queries
     asked = ask(session, tokenizer, source.heldout.inputs(), "held out")
-    rows, heldout = source.of_train(known, recipe), source.of_heldout(asked.queries)
+    rows, heldout = source.of_train(known), source.of_heldout(asked.queries)
     groups = related_inputs(source.heldout.inputs())
     halves = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % 2
     lines = []

@@ -102,13 +102,6 @@ def check_recipe(file: TeacherFile, recipe: Recipe) -> None:
                 found="answers without an embedding",
                 remedy="Leave --recipe out, or use recipes/kd.toml; or add an embedding to every row of the file.",
             )
-    if recipe.retrieval.labels == "cross_fitted":
-        raise RecipeError(
-            "cross-fitted labels need a teacher that can be fine-tuned",
-            path=path,
-            found="a teacher in a file",
-            remedy='Set labels = "teacher" in the recipe\'s [retrieval].',
-        )
     if not recipe.student.model:
         raise RecipeError(
             "the student has no model to start from",

@@ -55,14 +55,7 @@ class KbRows:
 
     def keys(self, recipe: RetrievalRecipe) -> NDArray[np.float32]:
         """Return the keys of the recipe, [n, d]."""
-        if recipe.keys == "student":
-            return self.queries
-        if recipe.keys == "teacher":
-            return self.teacher_keys
-        both = self.queries + self.teacher_keys
-        # Opposite keys cancel out; such a row gets the student's key.
-        lengths = np.linalg.norm(both, axis=1, keepdims=True)
-        return np.where(lengths > 1e-6, both / np.maximum(lengths, 1e-6), self.queries).astype(np.float32)
+        return self.queries if recipe.keys == "student" else self.teacher_keys
 
     def groups(self) -> NDArray[np.int64]:
         """Return the group of related rows of each row, [n]."""

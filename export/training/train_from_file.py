@@ -168,6 +168,6 @@ def describe_heldout(description: Mapping[str, Any]) -> str:
     if not missing:
         return f"all {rows:,} held-out rows have a gold label"
     return (
-        f"{missing:,} of {rows:,} held-out rows have no gold label: their accuracy is agreement with the teacher, for "
-        "the tuning, the gate and abstention too"
+        f"{missing:,} of {rows:,} held-out rows have no gold label: on these the blend, the gate and abstention are "
+        "tuned on the teacher's own answers, and accuracy is agreement with the teacher"
     )

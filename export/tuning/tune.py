@@ -7,7 +7,7 @@ the teacher is over-confident, and a stored row would retrieve itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ PRIOR_ROWS = 5.0
 """Strength of the prior on the weight: it acts like so many more held-out rows (`fit_weights`)."""
 
 _HALVINGS = 30  # bisection steps
+_BLOCK = 256  # rows at once: their soft labels [256, k, c] in float64 take 20 MB with 150 classes
 _TINY = 1e-12
 
 
@@ -66,9 +67,31 @@ class HeldOut:
 
     def answers(self, blend: BlendConfig) -> BlendedBatch:
         """Compute the probabilities of neighbours and blend, [n, c]."""
-        near, gold = slice(0, blend.k), self.neighbour_gold
-        labels = soft_labels(self.neighbour_logits[:, near], None if gold is None else gold[:, near], blend.gold_share)
-        return blend_batch(self.student(blend.student_temperature), self.similarities[:, near], labels, blend)
+        near = slice(0, blend.k)
+        blocks = [
+            blend_batch(
+                block.student(blend.student_temperature),
+                block.similarities[:, near],
+                block.soft_labels(blend.gold_share)[:, near],
+                blend,
+            )
+            for block in self.blocks()
+        ]
+        return BlendedBatch(*map(np.concatenate, zip(*blocks, strict=True)))
+
+    def soft_labels(self, gold_share: float) -> Floats:
+        """Compute the neighbours' soft labels, [n, k, c]."""
+        return soft_labels(self.neighbour_logits, self.neighbour_gold, gold_share)
+
+    def labels_of_gold(self, gold_share: float) -> Floats:
+        """Compute the probability of each row's gold label in its neighbours' soft labels, [n, k]."""
+        found: Floats = np.take_along_axis(self.soft_labels(gold_share), self.gold[:, None, None], axis=2)[:, :, 0]
+        return found
+
+    def blocks(self) -> Iterator[HeldOut]:
+        """Yield the rows in order, ``_BLOCK`` at a time."""
+        for start in range(0, len(self.gold), _BLOCK):
+            yield self.take(np.arange(start, min(start + _BLOCK, len(self.gold))))
 
 
 @dataclass(frozen=True)
@@ -179,8 +202,7 @@ def _candidates(rows: HeldOut, gold_shares: Sequence[float]) -> tuple[list[Setti
     depths = [k for k in K_GRID if k <= most] or [most]
     settings, of_gold = [], []
     for gold_share in gold_shares:
-        labels = soft_labels(rows.neighbour_logits, rows.neighbour_gold, gold_share)
-        for_gold = np.take_along_axis(labels, rows.gold[:, None, None], axis=2)[:, :, 0]
+        for_gold = np.concatenate([block.labels_of_gold(gold_share) for block in rows.blocks()])
         for tau in TAU_GRID:
             weights = np.exp((rows.similarities - rows.similarities[:, :1]).astype(np.float64) / tau)
             retrieved = np.cumsum(weights * for_gold, axis=1) / np.cumsum(weights, axis=1)

@@ -27,7 +27,7 @@ from reaugkd.export.modeling.training_loop import outputs_of
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.tuning.groups import mean_and_error, related_inputs
-from reaugkd.export.tuning.tune import K_GRID, HeldOut, tune_blend
+from reaugkd.export.tuning.tune import HeldOut, K, tune_blend
 from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.runtime.data import label_indices, load_dataset
 from reaugkd.runtime.decision.blend_config import BlendConfig
@@ -65,7 +65,7 @@ def collected(path: Path, data: str, extra: bool) -> tuple[HeldOut, Groups]:
         keys = np.concatenate([keys, asked.embedding.numpy()[~use]])
         logits = np.concatenate([logits, answers.logits.numpy()[~use]])
         gold = np.concatenate([gold, np.full((~use).sum(), -1)])
-    found, similarities = exact_search(keys, asked.embedding.numpy()[use], K_GRID[-1])
+    found, similarities = exact_search(keys, asked.embedding.numpy()[use], K)
     labels = label_indices(pool, source.labels)[use]
     return HeldOut(asked.logits.numpy()[use], similarities, logits[found], labels, gold[found]), groups[use]
 

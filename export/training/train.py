@@ -34,7 +34,7 @@ from ..modeling.training_loop import FitJob, outputs_of
 from ..objectives.base import Targets
 from ..recipe import Recipe
 from ..tuning.build_kb import KbRows
-from ..tuning.tune import K_GRID, HeldOut, Tuning, tune_blend
+from ..tuning.tune import HeldOut, K, Tuning, tune_blend
 from .distill import distil, start_student
 from .model_checks import check_models, refuse_pretrained
 from .run_folder import RUN_FORMAT, RunFolder, made_from, write_rows
@@ -304,7 +304,7 @@ class Pipeline:
         gold = self.gold()
         knowledge = KbRows(self.splits.train.inputs(), labels.numpy(), teacher_keys.numpy(), queries.numpy(), gold)
         keys = torch.from_numpy(knowledge.keys(recipe))
-        similarities, nearest = exact_neighbours(answers.embedding, keys, min(K_GRID[-1], len(keys)))
+        similarities, nearest = exact_neighbours(answers.embedding, keys, min(K, len(keys)))
         return tune_blend(
             HeldOut(
                 answers.logits.numpy(),

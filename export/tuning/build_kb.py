@@ -21,9 +21,9 @@ from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
 from ..types import Floats
 from .groups import related_inputs
-from .tune import K_GRID, HeldOut, Tuning, soft_labels, tune_blend
+from .tune import HeldOut, K, Tuning, soft_labels, tune_blend
 
-TUNING_EF_SEARCH = 4 * K_GRID[-1]
+TUNING_EF_SEARCH = 256
 """ef_search while the blend is tuned: large, so that rows missed by the index do not affect the choice."""
 
 MOST_QUERIES = 1000
@@ -151,7 +151,7 @@ def tune(
         answers: the student's outputs for the held-out rows.
         recipe: the options to choose from.
     """
-    found, similarities = kb.search_many(answers.queries, K_GRID[-1], threads=default_threads())
+    found, similarities = kb.search_many(answers.queries, K, threads=default_threads())
     asking = HeldOut(answers.logits, similarities, rows.logits[found], heldout.gold, rows.gold[found])
     return tune_blend(asking, recipe.gold_shares)
 

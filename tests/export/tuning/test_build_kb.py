@@ -28,7 +28,7 @@ from reaugkd.export.tuning.build_kb import (
     tune,
     tune_ef_search,
 )
-from reaugkd.export.tuning.tune import K_GRID, HeldOut, soft_labels, tune_blend
+from reaugkd.export.tuning.tune import HeldOut, K, soft_labels, tune_blend
 from reaugkd.runtime.decision.blend_config import BlendConfig
 
 STUDENTS = RetrievalRecipe("distilled", "student")
@@ -143,7 +143,7 @@ def test_the_blend_is_tuned_on_the_neighbours_of_held_out_rows(keys: Any) -> Non
     rows, heldout, recipe = knowledge(60, 1), knowledge(90, 2), replace(STUDENTS, keys=keys)
     found, asked = tuned(rows, heldout, recipe), answers_to(heldout)
     similarities = heldout.queries.astype(np.float64) @ rows.keys(recipe).T
-    order = np.argsort(-similarities, axis=1)[:, : K_GRID[-1]]
+    order = np.argsort(-similarities, axis=1)[:, :K]
     expected = tune_blend(
         HeldOut(
             asked.logits,

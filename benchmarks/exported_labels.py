@@ -4,7 +4,7 @@
 
 The texts are the train rows of DATA that RUN does not have, ten draws of 1,000 (or of half of them, if there are fewer
 than 2,000). Prints a row of a Markdown table: data and layers; unseen texts; the share of labels in per cent that int8
-changes with the subwords in 8 bits too, and with them in 4 bits, which is what `reaugkd export` writes (mean of the
+changes with the token table in 8 bits too, and with it in 4 bits, which is what `reaugkd export` writes (mean of the
 draws, and the largest); accuracy of the float32 and of the exported student.
 """
 
@@ -66,7 +66,7 @@ def main(data: str, run: str) -> None:
     source = FinishedRun.read(RunFolder(Path(run)))
     rows = unseen(source, data)
     exact, both = logits_of(source, rows, float32=True), logits_of(source, rows)
-    with mock.patch.object(quantization, "pack_word_table", return_value=[]):
+    with mock.patch.object(quantization, "pack_token_table", return_value=[]):
         int8 = logits_of(source, rows)
     name = f"{source.description['data']['name']}, {len(source.recipe.student.layers)} layers"
     sys.stdout.write(line(name, rows, label_indices(rows, source.labels), exact, [int8, both]) + "\n")

@@ -21,7 +21,7 @@ from reaugkd.export.bundle.student import ask
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.tuning.groups import related_inputs
-from reaugkd.export.tuning.tune import K_GRID, HeldOut, tune_blend
+from reaugkd.export.tuning.tune import HeldOut, K, tune_blend
 from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.runtime.bundle.bundle import Bundle
@@ -50,7 +50,7 @@ def stored(vectors: Floats, dtype: str) -> Floats:
 
 def found_by(keys: Floats, queries: Floats, dtype: str) -> tuple[NDArray[np.int64], Floats]:
     """Return the nearest rows of each query and their cosine similarities."""
-    rows, similarities = exact_search(stored(keys, dtype), stored(queries, dtype), K_GRID[-1])
+    rows, similarities = exact_search(stored(keys, dtype), stored(queries, dtype), K)
     # The share of signs that differ is the angle over pi (Goemans and Williamson 1995).
     return rows, np.cos(np.pi * (1 - similarities) / 2).astype(np.float32) if dtype == "b1" else similarities
 
@@ -77,7 +77,7 @@ def main(run: str, path: str) -> None:
     tokenizer = TextTokenizer(bundle.path / "student" / "tokenizer.json", source.recipe.max_length)
     known = ask(session, tokenizer, source.train.inputs(), "train").queries
     asked = ask(session, tokenizer, source.heldout.inputs(), "held out")
-    rows, heldout = source.of_train(known, recipe), source.of_heldout(asked.queries)
+    rows, heldout = source.of_train(known), source.of_heldout(asked.queries)
     groups = related_inputs(source.heldout.inputs())
     halves = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % 2
     lines = []

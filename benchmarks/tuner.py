@@ -26,8 +26,8 @@ from reaugkd.export.modeling.tokens import token_rows
 from reaugkd.export.modeling.training_loop import outputs_of
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
-from reaugkd.export.tuning.groups import grouped_folds, mean_and_error, related_inputs
-from reaugkd.export.tuning.tune import K_GRID, HeldOut, tune_blend
+from reaugkd.export.tuning.groups import mean_and_error, related_inputs
+from reaugkd.export.tuning.tune import HeldOut, K, tune_blend
 from reaugkd.kb.index.exact_search import exact_search
 from reaugkd.runtime.data import label_indices, load_dataset
 from reaugkd.runtime.decision.blend_config import BlendConfig
@@ -56,7 +56,7 @@ def collected(path: Path, data: str, extra: bool) -> tuple[HeldOut, Groups]:
     train, asked = (
         outputs_of(student, token_rows(run.student, rows, config, longest), "student") for rows in (source.train, pool)
     )
-    stored = source.of_train(train.embedding.numpy(), source.recipe.retrieval)
+    stored = source.of_train(train.embedding.numpy())
     keys, logits, gold = stored.queries, stored.logits, stored.gold
     use = np.ones(len(pool), np.bool_)
     if extra:
@@ -65,7 +65,7 @@ def collected(path: Path, data: str, extra: bool) -> tuple[HeldOut, Groups]:
         keys = np.concatenate([keys, asked.embedding.numpy()[~use]])
         logits = np.concatenate([logits, answers.logits.numpy()[~use]])
         gold = np.concatenate([gold, np.full((~use).sum(), -1)])
-    found, similarities = exact_search(keys, asked.embedding.numpy()[use], K_GRID[-1])
+    found, similarities = exact_search(keys, asked.embedding.numpy()[use], K)
     labels = label_indices(pool, source.labels)[use]
     return HeldOut(asked.logits.numpy()[use], similarities, logits[found], labels, gold[found]), groups[use]
 
@@ -87,8 +87,8 @@ def careful(errors: float) -> Rule:
     """Return the rule that retrieves only where the cross-validated gain exceeds so many standard errors."""
 
     def rule(rows: HeldOut, groups: Groups) -> BlendConfig:
-        folds, found = grouped_folds(groups, 5, 0), np.zeros(len(groups))
-        for fold in np.unique(folds):
+        folds, found = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % 5, np.zeros(len(groups))
+        for fold in range(5):
             found[folds == fold] = gains(rows.take(folds == fold), prior(0)(rows.take(folds != fold), groups))[1]
         gain, error = mean_and_error(found, groups)
         blend = prior(0)(rows, groups)

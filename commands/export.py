@@ -108,9 +108,9 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
 )
 @click.option(
     "--keys",
-    type=click.Choice(["student", "teacher", "both"]),
-    help="Keys of the knowledge base: the student's queries, the teacher's projected embeddings, or both (their "
-    "mean).  [default: the recipe's]",
+    type=click.Choice(["student", "teacher"]),
+    help="Keys of the knowledge base: the student's queries, or the teacher's projected embeddings (then --query "
+    "distilled).  [default: the recipe's]",
 )
 @click.option(
     "--keep-heldout/--leave-heldout",

@@ -13,8 +13,7 @@ Pooling = Literal["auto", "mean", "cls", "last"]
 Precision = Literal["auto", "fp32", "bf16"]
 KeyMethod = Literal["supcon", "pca"]
 Query = Literal["layers", "distilled"]
-Keys = Literal["student", "teacher", "both"]
-LabelSource = Literal["teacher", "cross_fitted"]
+Keys = Literal["student", "teacher"]
 
 
 def require(condition: bool, name: str, found: Any, expected: str) -> None:
@@ -184,28 +183,23 @@ class ObjectiveRecipe:
 
 @dataclass(frozen=True)
 class RetrievalRecipe:
-    """Settings of the knowledge base and the blend. All but cross-fitting can be changed at export, without training.
+    """Settings of the knowledge base and the blend. They can be changed at export, without training.
 
     Args:
         query: the student's query: ``layers``, a head on all of its layers that is fitted after the distillation
             (`layer_query`), or ``distilled``, the head that the objectives trained.
-        keys: embeddings of the rows: ``student``, as the exported model computes them; ``teacher`` (the paper); or
-            ``both``, their normalised mean. The query ``layers`` needs the student's keys.
-        labels: soft labels of the rows: ``teacher``, or ``cross_fitted``, each by a teacher fitted without the row.
-        folds: number of teachers to fit for ``cross_fitted``.
+        keys: embeddings of the rows: ``student``, as the exported model computes them, or ``teacher`` (the paper). The
+            query ``layers`` needs the student's keys.
         gold_shares: shares of the gold label in the soft labels that the tuner tries.
         keep_heldout: add the held-out rows to the knowledge base after the blend is tuned.
     """
 
     query: Query = "layers"
     keys: Keys = "student"
-    labels: LabelSource = "teacher"
-    folds: int = 3
     gold_shares: tuple[float, ...] = (0.0, 0.5, 1.0)
     keep_heldout: bool = True
 
     def __post_init__(self) -> None:
-        require(self.folds >= 2, "folds", self.folds, "2 or more")
         shares = self.gold_shares
         require(bool(shares) and all(0 <= s <= 1 for s in shares), "gold_shares", list(shares), "shares in [0, 1]")
         if self.query == "layers" and self.keys != "student":

@@ -85,8 +85,10 @@ def _replace_nested(target: _T, path: list[str], value: Any) -> _T:
     return replace(target, **{path[0]: value})  # type: ignore[type-var]
 
 
-REMOVED = ("cautious", "one_se_rule", "label_temperatures", "weight")
+REMOVED = ("cautious", "one_se_rule", "folds", "labels", "label_temperatures", "weight")
 """Keys of ``[retrieval]`` in earlier versions; finished runs have them in run.json."""
+
+_REMOVED_VALUES = {"labels": ("cross_fitted", "teacher"), "keys": ("both", "teacher")}
 
 
 def _refuse_removed(retrieval: Any) -> None:
@@ -95,9 +97,20 @@ def _refuse_removed(retrieval: Any) -> None:
             raise RecipeError(
                 f"the key 'retrieval.{name}' was removed",
                 found=retrieval[name],
-                expected="labels at temperature 1, and one weight that is tuned for every run",
+                expected="the labels of one teacher at temperature 1, and one weight that is tuned for every run",
                 remedy="Delete the key.",
             )
+
+
+def _refuse_removed_value(name: str, value: Any) -> None:
+    removed, instead = _REMOVED_VALUES.get(name, (None, None))
+    if removed is not None and value == removed:
+        raise RecipeError(
+            f"the value {removed!r} of 'retrieval.{name}' was removed",
+            found=value,
+            expected=repr(instead),
+            remedy=f"Write {instead!r}, in a recipe or in the run.json of a finished run: no new training is needed.",
+        )
 
 
 def _build(kind: type[_T], table: Mapping[str, Any], where: str) -> _T:
@@ -105,8 +118,10 @@ def _build(kind: type[_T], table: Mapping[str, Any], where: str) -> _T:
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, value in table.items():
-        if kind is RetrievalRecipe and name in REMOVED:
-            continue
+        if kind is RetrievalRecipe:
+            _refuse_removed_value(name, value)
+            if name in REMOVED:
+                continue
         if name not in known:
             raise RecipeError(
                 f"unknown key {where + name!r}",

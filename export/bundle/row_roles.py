@@ -47,13 +47,13 @@ def allocate(
 
     Args:
         source: the run.
-        recipe: the source of keys and labels, and whether held-out rows are added.
+        recipe: the source of the keys, and whether held-out rows are added.
         extra: extra rows; None for none.
         ask_student: computes the exported student's outputs.
         heldout_answers: the exported student's outputs for the held-out rows.
     """
     of_students = recipe.keys != "teacher"
-    searched = source.of_train(ask_student(source.train.inputs(), "keys").queries if of_students else None, recipe)
+    searched = source.of_train(ask_student(source.train.inputs(), "keys").queries if of_students else None)
     heldout = source.of_heldout(heldout_answers.queries if of_students else None)
     later = heldout.take(np.full(len(heldout), recipe.keep_heldout))
     # Rows without a gold label tune the blend with their teacher's label, which is not stored as gold.

@@ -37,9 +37,9 @@ class StudentJob:
     Args:
         target: the processor family, for the int8 preset.
         quantization: ``dynamic`` or ``none``.
-        vocabulary: subwords to keep: ``full`` or the smallest number (`plan_pruning`).
+        vocabulary: tokens to keep: ``full`` or the smallest number (`plan_pruning`).
         floors: the share of texts that vocabulary pruning may split into other tokens; None for no limit.
-        extra: further rows whose subwords are kept; None for none.
+        extra: further rows whose tokens are kept; None for none.
         exporter: what writes the float32 graph: ``torch``, or ``optimum`` (needs optimum-onnx).
     """
 

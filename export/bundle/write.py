@@ -60,7 +60,7 @@ class ExportJob:
         retrieval: settings of knowledge base and blend; None for the run's own.
         extra: extra rows for the knowledge base, labelled by the teacher; None for none.
         certificate: the largest accuracy loss of the retrieval gate, and its confidence.
-        vocabulary: subwords to keep: ``full`` or the smallest number (`plan_pruning`).
+        vocabulary: tokens to keep: ``full`` or the smallest number (`plan_pruning`).
         exporter: what writes the float32 graph: ``torch``, or ``optimum`` (needs optimum-onnx).
     """
 

@@ -30,7 +30,7 @@ class CompRess2q(Objective):
     previous epoch.
 
     This term does not align the student's space with the teacher's. If a distilled query must find the teacher's keys
-    (``keys = "teacher"`` or ``"both"``), add a term that aligns them (``relation``, ``compress``). The default query,
+    (``keys = "teacher"``), add a term that aligns them (``relation``, ``compress``). The default query,
     ``layers``, searches the student's own space with a head that is fitted after the distillation.
 
     Args:

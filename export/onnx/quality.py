@@ -24,7 +24,7 @@ class Floors:
         accuracy_loss: largest loss of accuracy, 0 to 1.
         accuracy_loss_rows: number of rows that may always be lost, because one of few rows is a large share.
         neighbour_overlap: smallest share of the float32 student's neighbours that the quantized student finds too.
-        split_otherwise: largest share of unseen texts that a smaller vocabulary may split into other subwords.
+        split_otherwise: largest share of unseen texts that a smaller vocabulary may split into other tokens.
     """
 
     agreement: float = 0.95

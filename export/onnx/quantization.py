@@ -1,4 +1,4 @@
-"""Quantization of the student: its subwords in 4 bits, and dynamic int8 of the products with weights."""
+"""Quantization of the student: its token embeddings in 4 bits, and dynamic int8 of the products with weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from ...errors import QualityError
 from .quiet import quiet
-from .word_table import pack_word_table
+from .token_table import pack_token_table
 
 Target = Literal["avx2", "avx512_vnni", "arm64"]
 Quantization = Literal["dynamic", "none"]
@@ -80,7 +80,7 @@ def quantize(model: Path, target: Target, quantization: Quantization, out: Path)
         made.write_bytes(model.read_bytes())
         return count_nodes(model, made)
     prepared = onnx.load(str(model))
-    packed = pack_word_table(prepared)
+    packed = pack_token_table(prepared)
     with quiet():
         quantize_dynamic(
             prepared,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ...errors import DataError, UsageError
+from ...errors import UsageError
 from ...runtime.data import Split, label_indices
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.layer_query import with_layer_query
@@ -21,7 +21,7 @@ from ..recipe import Recipe, RetrievalRecipe
 from ..recipe_file import recipe_from_dict
 from ..tuning.build_kb import KbRows
 from .run_folder import RunFolder, read_rows
-from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs, require_keys
+from .teacher_outputs import TeacherOutputs, load_outputs, require_keys
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class FinishedRun:
         """Check that the run has what a knowledge base needs.
 
         Args:
-            recipe: the source of keys and labels.
+            recipe: the source of the keys.
             extra: whether there are extra rows, which the teacher must label.
 
         Raises:
@@ -115,28 +115,9 @@ class FinishedRun:
         if extra and self.of_file:
             self.teacher()
 
-    def of_train(self, queries: NDArray[np.float32] | None, recipe: RetrievalRecipe) -> KbRows:
-        """Return the train rows with keys and the soft labels of the recipe.
-
-        Args:
-            queries: [n, d], the student's embeddings of the rows; None if the recipe's keys are the teacher's.
-            recipe: the source of the labels.
-
-        Raises:
-            DataError: the recipe asks for cross-fitted labels, and the run was trained without them.
-        """
-        outputs = self.outputs["train"]
-        logits = outputs.logits
-        if recipe.labels == "cross_fitted":
-            found = load_cross_fitted(self.run)
-            if found is None:
-                raise DataError(
-                    "the run has no cross-fitted labels",
-                    path=self.run.path,
-                    remedy='Train it with labels = "cross_fitted" in the recipe\'s [retrieval].',
-                )
-            logits = found
-        return self._knowledge(self.train, replace(outputs, logits=logits), queries)
+    def of_train(self, queries: NDArray[np.float32] | None) -> KbRows:
+        """Return the train rows; ``queries`` [n, d] are the student's embeddings, None for the teacher's keys."""
+        return self._knowledge(self.train, self.outputs["train"], queries)
 
     def of_heldout(self, queries: NDArray[np.float32] | None) -> KbRows:
         """Return the held-out rows, which no teacher was fitted on; for ``queries`` see `of_train`."""

@@ -6,7 +6,6 @@
     RUN/teacher_outputs/     its logits and embeddings of train and heldout
     RUN/teacher_pretrained/  with the objective "general": embeddings of train by the encoder before its fine-tuning
     RUN/projection/          the projection head of the keys
-    RUN/cross_fit_0/ ...     with cross-fitted labels: the labels of one fold of train
     RUN/student/             the distilled student and its tokenizer
     RUN/query/               the head of the query by layers
     RUN/tuning/              the blend, tuned on the float32 student
@@ -39,7 +38,6 @@ from ...runtime.data import Split
 from ..modeling.distributed import processes
 
 RUN_FORMAT = 1
-_OF_TEACHERS = ("teacher", "cross_fit")
 _ADDED_KEYS = {"fingerprints"}  # keys of run.json that older versions did not write
 
 
@@ -89,10 +87,6 @@ class RunFolder:
     def query(self) -> Path:
         """Folder of the query head by layers."""
         return self.path / "query"
-
-    def cross_fit(self, fold: int) -> Path:
-        """Folder of a fold's cross-fitted labels."""
-        return self.path / f"cross_fit_{fold}"
 
     @property
     def tuning(self) -> Path:
@@ -218,7 +212,7 @@ class RunFolder:
                 shutil.copytree(folder, temporary, copy_function=_link_or_copy, dirs_exist_ok=True)
 
     def _place_shared(self, folder: Path, made_from: str) -> Path | None:
-        if self.shared is None or not folder.name.startswith(_OF_TEACHERS):
+        if self.shared is None or not folder.name.startswith("teacher"):
             return None
         return self.shared / f"{folder.name}-{made_from[:24]}"
 

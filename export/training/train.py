@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...errors import RecipeError
 from ...kb.storage.atomic import sha256_file
 from ...runtime.data import Dataset, Split, label_indices
 from .. import objectives
@@ -35,14 +34,13 @@ from ..modeling.training_loop import FitJob, outputs_of
 from ..objectives.base import Targets
 from ..recipe import Recipe
 from ..tuning.build_kb import KbRows
-from ..tuning.tune import K_GRID, HeldOut, Tuning, tune_blend
-from .cross_fit import folds_of
+from ..tuning.tune import HeldOut, K, Tuning, tune_blend
 from .distill import distil, start_student
 from .model_checks import check_models, refuse_pretrained
-from .run_folder import RUN_FORMAT, RunFolder, made_from, remove_folder, write_rows
+from .run_folder import RUN_FORMAT, RunFolder, made_from, write_rows
 from .splits import RunSplits, assign
 from .teacher_answers import require_right_answers
-from .teacher_outputs import TeacherOutputs, load_cross_fitted, load_outputs
+from .teacher_outputs import TeacherOutputs, load_outputs
 
 Indices = NDArray[np.int64]
 
@@ -80,7 +78,7 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
         The blend, tuned on the float32 student.
 
     Raises:
-        DataError: the rows cannot be split or cross-fitted.
+        DataError: the rows cannot be split.
         ModelError: a model cannot be loaded or used.
         RecipeError: the recipe does not fit the models, or a fit diverged.
         OutputExistsError: ``out`` is not a run folder, or it is a run with other settings and not ``redo``.
@@ -89,17 +87,8 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
     splits = assign(dataset, job.recipe, job.limit)
     run = RunFolder(out, job.shared)
     fine_tuned = is_classifier(job.teacher)
-    if fine_tuned and job.recipe.retrieval.labels == "cross_fitted":
-        raise RecipeError(
-            "cross-fitted labels need a teacher that is not fine-tuned",
-            path=job.teacher,
-            found='labels "cross_fitted" and a fine-tuned classifier',
-            remedy='Give an encoder that is not fine-tuned, or set labels = "teacher" in the recipe\'s [retrieval].',
-        )
     if fine_tuned:
         refuse_pretrained(job.recipe, job.teacher, "a fine-tuned classifier")
-    if job.recipe.retrieval.labels == "cross_fitted":
-        folds_of(splits.train, job.recipe.retrieval.folds)  # raises now if cross-fitting is impossible
     check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
     if fine_tuned:
         require_right_answers(job.teacher, job.recipe, splits.train, splits.label_names)
@@ -196,13 +185,11 @@ class Pipeline:
         self.teacher()
         outputs = self.teacher_outputs()
         head = self.projection(outputs["train"])
-        cross_fitted = self.cross_fitted() if self.recipe.retrieval.labels == "cross_fitted" else None
         student = self.student(outputs["train"], head, self.pretrained())
         query = self.query(student)
         if self.recipe.retrieval.query == "layers":
             student = with_layer_query(student, query)
-        labels = outputs["train"].logits if cross_fitted is None else cross_fitted
-        return self.tuning(student, labels, project(outputs["train"].embeddings, head))
+        return self.tuning(student, outputs["train"].logits, project(outputs["train"].embeddings, head))
 
     def rows(self) -> None:
         """Write the rows of train and heldout."""
@@ -244,33 +231,6 @@ class Pipeline:
             result = outputs_of(teacher, rows, f"teacher on {name}")
             found[name] = {"logits": result.logits, "embeddings": result.embedding}
         return found
-
-    def cross_fitted(self) -> Tensor:
-        """Fit teachers without a fold each, and return their logits of the train rows, [n, c]."""
-        folds = folds_of(self.splits.train, self.recipe.retrieval.folds)
-        count = int(folds.max()) + 1
-        if processes().is_main_process:
-            for fold in range(count, self.recipe.retrieval.folds):
-                remove_folder(self.run.cross_fit(fold))  # labels of other rows
-        for fold in range(count):
-            made = made_from(self.teacher_hash, np.flatnonzero(folds == fold).tolist())
-            with self.run.stage(self.run.cross_fit(fold), made) as folder:
-                if folder:
-                    self._cross_fit(folder, np.flatnonzero(folds != fold), np.flatnonzero(folds == fold), fold)
-        logits = load_cross_fitted(self.run)
-        assert logits is not None
-        return logits
-
-    def _cross_fit(self, folder: Path, known: Indices, unknown: Indices, fold: int) -> None:
-        """Fit a teacher on the known rows and save its logits for the unknown rows."""
-        train, config = self.splits.train, load_config(self.model)
-        labels = torch.from_numpy(label_indices(train, self.splits.label_names))
-        rows, names = self._tokens(self.run.teacher, train.take(known), config), self.splits.label_names
-        job = self._fit_job(self.run.cross_fit(fold).name, self.recipe.teacher.fit)
-        teacher = fine_tune(self.model, self.recipe.teacher, rows, labels[known], names, job)
-        found = outputs_of(teacher, self._tokens(self.run.teacher, train.take(unknown), config), f"fold {fold}")
-        tensors = {"rows": torch.from_numpy(unknown), "logits": found.logits}
-        save_file(tensors, str(folder / "labels.safetensors"))
 
     def projection(self, outputs: TeacherOutputs) -> LinearLayer:
         """Fit the head that makes the teacher's keys."""
@@ -344,7 +304,7 @@ class Pipeline:
         gold = self.gold()
         knowledge = KbRows(self.splits.train.inputs(), labels.numpy(), teacher_keys.numpy(), queries.numpy(), gold)
         keys = torch.from_numpy(knowledge.keys(recipe))
-        similarities, nearest = exact_neighbours(answers.embedding, keys, min(K_GRID[-1], len(keys)))
+        similarities, nearest = exact_neighbours(answers.embedding, keys, min(K, len(keys)))
         return tune_blend(
             HeldOut(
                 answers.logits.numpy(),

@@ -102,13 +102,6 @@ def check_recipe(file: TeacherFile, recipe: Recipe) -> None:
                 found="answers without an embedding",
                 remedy="Leave --recipe out, or use recipes/kd.toml; or add an embedding to every row of the file.",
             )
-    if recipe.retrieval.labels == "cross_fitted":
-        raise RecipeError(
-            "cross-fitted labels need a teacher that can be fine-tuned",
-            path=path,
-            found="a teacher in a file",
-            remedy='Set labels = "teacher" in the recipe\'s [retrieval].',
-        )
     if not recipe.student.model:
         raise RecipeError(
             "the student has no model to start from",
@@ -175,6 +168,6 @@ def describe_heldout(description: Mapping[str, Any]) -> str:
     if not missing:
         return f"all {rows:,} held-out rows have a gold label"
     return (
-        f"{missing:,} of {rows:,} held-out rows have no gold label: their accuracy is agreement with the teacher, for "
-        "the tuning, the gate and abstention too"
+        f"{missing:,} of {rows:,} held-out rows have no gold label: on these the blend, the gate and abstention are "
+        "tuned on the teacher's own answers, and accuracy is agreement with the teacher"
     )

@@ -21,9 +21,9 @@ from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
 from ..types import Floats
 from .groups import related_inputs
-from .tune import K_GRID, HeldOut, Tuning, soft_labels, tune_blend
+from .tune import HeldOut, K, Tuning, soft_labels, tune_blend
 
-TUNING_EF_SEARCH = 4 * K_GRID[-1]
+TUNING_EF_SEARCH = 256
 """ef_search while the blend is tuned: large, so that rows missed by the index do not affect the choice."""
 
 MOST_QUERIES = 1000
@@ -55,14 +55,7 @@ class KbRows:
 
     def keys(self, recipe: RetrievalRecipe) -> NDArray[np.float32]:
         """Return the keys of the recipe, [n, d]."""
-        if recipe.keys == "student":
-            return self.queries
-        if recipe.keys == "teacher":
-            return self.teacher_keys
-        both = self.queries + self.teacher_keys
-        # Opposite keys cancel out; such a row gets the student's key.
-        lengths = np.linalg.norm(both, axis=1, keepdims=True)
-        return np.where(lengths > 1e-6, both / np.maximum(lengths, 1e-6), self.queries).astype(np.float32)
+        return self.queries if recipe.keys == "student" else self.teacher_keys
 
     def groups(self) -> NDArray[np.int64]:
         """Return the group of related rows of each row, [n]."""
@@ -158,7 +151,7 @@ def tune(
         answers: the student's outputs for the held-out rows.
         recipe: the options to choose from.
     """
-    found, similarities = kb.search_many(answers.queries, K_GRID[-1], threads=default_threads())
+    found, similarities = kb.search_many(answers.queries, K, threads=default_threads())
     asking = HeldOut(answers.logits, similarities, rows.logits[found], heldout.gold, rows.gold[found])
     return tune_blend(asking, recipe.gold_shares)
 

@@ -39,20 +39,6 @@ def related_inputs(inputs: Sequence[str | tuple[str, str]]) -> NDArray[np.int64]
     return _by_shared_text([first for first, _ in pairs], [second for _, second in pairs])
 
 
-def grouped_folds(groups: NDArray[np.integer], folds: int, seed: int) -> NDArray[np.int64]:
-    """Assign a fold to each row, int64 [n], from 0: related rows share a fold, and folds are about equally large.
-
-    Groups are in random order, and a group's fold is that of its middle row. A large group may fill a fold alone and
-    leave another fold empty.
-    """
-    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    middle = 2 * np.cumsum(sizes[order]) - sizes[order]
-    fold_of_group = np.empty(len(sizes), np.int64)
-    fold_of_group[order] = middle * folds // max(2 * len(group), 1)
-    return fold_of_group[group]
-
-
 def mean_and_error(values: NDArray[np.floating], groups: NDArray[np.integer]) -> tuple[float, float]:
     """Compute the mean of n values and its standard error if values within a group are correlated.
 

@@ -1,4 +1,4 @@
-"""Choose k, tau, the share of gold and the mixture weight by the negative log-likelihood (NLL) of held-out rows.
+"""Choose tau, the share of gold and the mixture weight by the negative log-likelihood (NLL) of held-out rows.
 
 The teacher must not have been fitted on these rows, and the knowledge base must not contain them: on its training rows
 the teacher is over-confident, and a stored row would retrieve itself.
@@ -7,7 +7,7 @@ the teacher is over-confident, and a stored row would retrieve itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,21 +20,22 @@ from ...runtime.decision.blend_config import BlendConfig, read_blend
 from ...runtime.decision.blending import BlendedBatch, blend_batch, interpolate, softmax_many
 from ..types import Floats
 
-K_GRID = (8, 16, 32, 64)
+K = 32
+"""Number of neighbours. A k chosen on some hundred held-out rows is no better (docs/explanation/lab-book.md)."""
+
 TAU_GRID = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-K_LOSS = 0.02
-"""Share of retrieval's gain that a smaller k may lose, because each neighbour costs time."""
 
 PRIOR_ROWS = 5.0
 """Strength of the prior on the weight: it acts like so many more held-out rows (`fit_weights`)."""
 
 _HALVINGS = 30  # bisection steps
+_BLOCK = 256  # rows at once: their soft labels [256, k, c] in float64 take 20 MB with 150 classes
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The data of n held-out rows with k neighbours each, the largest k to try.
+    """The data of n held-out rows with k neighbours each.
 
     Args:
         student_logits: [n, c].
@@ -66,9 +67,31 @@ class HeldOut:
 
     def answers(self, blend: BlendConfig) -> BlendedBatch:
         """Compute the probabilities of neighbours and blend, [n, c]."""
-        near, gold = slice(0, blend.k), self.neighbour_gold
-        labels = soft_labels(self.neighbour_logits[:, near], None if gold is None else gold[:, near], blend.gold_share)
-        return blend_batch(self.student(blend.student_temperature), self.similarities[:, near], labels, blend)
+        near = slice(0, blend.k)
+        blocks = [
+            blend_batch(
+                block.student(blend.student_temperature),
+                block.similarities[:, near],
+                block.soft_labels(blend.gold_share)[:, near],
+                blend,
+            )
+            for block in self.blocks()
+        ]
+        return BlendedBatch(*map(np.concatenate, zip(*blocks, strict=True)))
+
+    def soft_labels(self, gold_share: float) -> Floats:
+        """Compute the neighbours' soft labels, [n, k, c]."""
+        return soft_labels(self.neighbour_logits, self.neighbour_gold, gold_share)
+
+    def labels_of_gold(self, gold_share: float) -> Floats:
+        """Compute the probability of each row's gold label in its neighbours' soft labels, [n, k]."""
+        found: Floats = np.take_along_axis(self.soft_labels(gold_share), self.gold[:, None, None], axis=2)[:, :, 0]
+        return found
+
+    def blocks(self) -> Iterator[HeldOut]:
+        """Yield the rows in order, ``_BLOCK`` at a time."""
+        for start in range(0, len(self.gold), _BLOCK):
+            yield self.take(np.arange(start, min(start + _BLOCK, len(self.gold))))
 
 
 @dataclass(frozen=True)
@@ -117,7 +140,6 @@ class Tuning:
 class Setting(NamedTuple):
     """One point of the grid; for the fields see `BlendConfig`."""
 
-    k: int
     tau: float
     gold_share: float
 
@@ -142,8 +164,7 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
     """Choose the blend with the lowest held-out NLL over the grid, with a prior on the weight (`fit_weights`).
 
     p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j from `soft_labels`; T_S is fitted
-    first, on the student alone. The choice is the smallest k with almost the gain of the best k (`K_LOSS`). If its NLL
-    is not below the student's, w = 1: the student answers alone.
+    first, on the student alone. If the lowest NLL is not below the student's, w = 1: the student answers alone.
 
     Args:
         rows: the held-out rows.
@@ -159,14 +180,13 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
         return Tuning(alone, len(rows.gold), *({**found, "blend": found["student"]} for found in (nll, accuracy)))
     settings, of_gold = _candidates(rows, gold_shares)
     weights = fit_weights(of_student, of_gold, prior_rows)
-    # What the student costs at the prior's most likely weight, one half.
-    alone = len(rows.gold) * nll["student"] + prior_rows * np.log(2)
-    best = _chosen(settings, _costs(of_student, of_gold, weights, prior_rows), alone)
+    best = int(_costs(of_student, of_gold, weights, prior_rows).argmin())
     setting, weight = settings[best], float(weights[best])
     nll |= {"retrieval": _nll(of_gold[best]), "blend": _nll(interpolate(of_student, of_gold[best], weight))}
     if nll["blend"] >= nll["student"]:
         nll["blend"], weight = nll["student"], 1.0
-    blend = BlendConfig(setting.k, setting.tau, weight, temperature, gold_share=setting.gold_share)
+    k = rows.similarities.shape[1]
+    blend = BlendConfig(k, setting.tau, weight, temperature, gold_share=setting.gold_share)
     answers = rows.answers(blend)
     accuracy["retrieval"] = _accuracy(answers.retrieval_probabilities, rows.gold)
     accuracy["blend"] = _accuracy(answers.probabilities, rows.gold)
@@ -175,31 +195,14 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
 
 def _candidates(rows: HeldOut, gold_shares: Sequence[float]) -> tuple[list[Setting], Floats]:
     """Compute the retrieved probability of each row's gold label at every point of the grid, [m, n]."""
-    most = rows.similarities.shape[1]
-    depths = [k for k in K_GRID if k <= most] or [most]
     settings, of_gold = [], []
     for gold_share in gold_shares:
-        labels = soft_labels(rows.neighbour_logits, rows.neighbour_gold, gold_share)
-        for_gold = np.take_along_axis(labels, rows.gold[:, None, None], axis=2)[:, :, 0]
+        for_gold = np.concatenate([block.labels_of_gold(gold_share) for block in rows.blocks()])
         for tau in TAU_GRID:
             weights = np.exp((rows.similarities - rows.similarities[:, :1]).astype(np.float64) / tau)
-            retrieved = np.cumsum(weights * for_gold, axis=1) / np.cumsum(weights, axis=1)
-            settings += [Setting(k, tau, gold_share) for k in depths]
-            of_gold += [retrieved[:, k - 1] for k in depths]
+            settings.append(Setting(tau, gold_share))
+            of_gold.append((weights * for_gold).sum(axis=1) / weights.sum(axis=1))
     return settings, np.array(of_gold)
-
-
-def _chosen(settings: Sequence[Setting], costs: Floats, alone: float) -> int:
-    """Find the setting with the lowest cost of the smallest k that keeps ``1 - K_LOSS`` of the gain over the student.
-
-    Args:
-        settings: m settings.
-        costs: [m], see ``_costs``.
-        alone: the student's cost.
-    """
-    allowed = costs.min() + K_LOSS * max(alone - costs.min(), 0.0)
-    k = min(setting.k for setting, cost in zip(settings, costs, strict=True) if cost <= allowed)
-    return int(np.argmin([cost if setting.k == k else np.inf for setting, cost in zip(settings, costs, strict=True)]))
 
 
 def fit_weights(student: Floats, retrieved: Floats, prior_rows: float) -> Floats:

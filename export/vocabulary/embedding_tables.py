@@ -1,4 +1,4 @@
-"""Prune a student's embedding tables of subwords and positions."""
+"""Prune a student's embedding tables of tokens and positions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transformers import AutoModel
 
 from ...errors import ModelError
 from ..modeling.encoder import EncoderClassifier
+from .model_tokens import KEEP_ALL
 from .prune import Pruned
-from .subwords import KEEP_ALL
 
 # Model types that index the position table by the position alone, from its first row.
 _ABSOLUTE = ("albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
@@ -22,41 +22,39 @@ _TRACED = 16  # tokens of the text with which the exporter traces the model
 _TOLERANCE = 1e-5
 
 
-def prune_tables(
-    student: EncoderClassifier, subwords: Pruned | None, positions: int | None = None
-) -> EncoderClassifier:
-    """Make a student with fewer rows in its tables of subwords and positions; ids in its configuration are renumbered.
+def prune_tables(student: EncoderClassifier, tokens: Pruned | None, positions: int | None = None) -> EncoderClassifier:
+    """Make a student with fewer rows in its tables of tokens and positions; ids in its configuration are renumbered.
 
     Args:
         student: the student; not changed.
-        subwords: the pruned tokenizer; rows of its subwords are kept. None keeps all.
+        tokens: the pruned tokenizer; rows of its tokens are kept. None keeps all.
         positions: number of positions to keep, the first ones; None keeps all.
 
     Returns:
         The same object if all rows are kept.
 
     Raises:
-        ModelError: the table has no row for a kept subword.
+        ModelError: the table has no row for a kept token.
     """
-    if subwords is None and positions is None:
+    if tokens is None and positions is None:
         return student
     config = copy.deepcopy(student.encoder.config)
     tables: dict[str, Tensor] = {}
-    if subwords is not None:
-        name, table = word_table(student)
-        if max(subwords.old_ids) >= table.num_embeddings:
+    if tokens is not None:
+        name, table = token_table(student)
+        if max(tokens.old_ids) >= table.num_embeddings:
             raise ModelError(
                 "the tokenizer has tokens that the model does not know",
-                found=f"id {max(subwords.old_ids)}",
+                found=f"id {max(tokens.old_ids)}",
                 expected=f"ids below {table.num_embeddings}",
                 remedy=KEEP_ALL,
             )
-        config.vocab_size = len(subwords.old_ids)
-        new_ids = subwords.new_ids()
+        config.vocab_size = len(tokens.old_ids)
+        new_ids = tokens.new_ids()
         for key, value in _token_ids(config).items():
             left = [new_ids[old] for old in value if old in new_ids] if isinstance(value, list) else new_ids.get(value)
             setattr(config, key, left)
-        tables[name] = table.weight.detach()[list(subwords.old_ids)]
+        tables[name] = table.weight.detach()[list(tokens.old_ids)]
     if positions is not None:
         config.max_position_embeddings = positions
         tables[_POSITIONS] = student.encoder.embeddings.position_embeddings.weight.detach()[:positions]
@@ -114,8 +112,8 @@ def require_unchanged_answers(
             )
 
 
-def word_table(student: EncoderClassifier) -> tuple[str, nn.Embedding]:
-    """Return the subword table's name in the student's state dict, and the table."""
+def token_table(student: EncoderClassifier) -> tuple[str, nn.Embedding]:
+    """Return the name of the table of token embeddings in the student's state dict, and the table."""
     table = student.encoder.get_input_embeddings()
     name = next(name for name, module in student.named_modules() if module is table)
     return f"{name}.weight", table

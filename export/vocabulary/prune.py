@@ -1,4 +1,4 @@
-"""Prune a tokenizer.json: texts whose subwords are kept tokenize as before, and all other texts can be tokenized."""
+"""Prune a tokenizer.json: texts whose tokens are kept tokenize as before, and all other texts can be tokenized."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tokenizers import Tokenizer
 
 from ...errors import ModelError
 from ..modeling.progress import progress
-from .subwords import KEEP_ALL, subwords_of
+from .model_tokens import KEEP_ALL, model_tokens
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned tokenizer of n subwords.
+    """A pruned tokenizer of n tokens.
 
     Args:
         tokenizer: the contents of its tokenizer.json.
-        old_ids: [n], the id of each subword in the full tokenizer, ascending except for added tokens.
+        old_ids: [n], the id of each token in the full tokenizer, ascending except for added tokens.
     """
 
     tokenizer: str
@@ -33,18 +33,18 @@ class Pruned:
 
 
 class Vocabulary:
-    """The vocabulary of a tokenizer: its subwords and added tokens.
+    """The vocabulary of a tokenizer: its tokens and added tokens.
 
     Args:
         path: a tokenizer.json.
 
     Raises:
-        ModelError: this tokenizer cannot be pruned safely (`subwords_of`).
+        ModelError: this tokenizer cannot be pruned safely (`model_tokens`).
     """
 
     def __init__(self, path: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(path))
-        self._subwords = subwords_of(self._tokenizer)
+        self._tokens = model_tokens(self._tokenizer)
         self._content: dict[str, Any] = json.loads(self._tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -59,16 +59,16 @@ class Vocabulary:
         return found
 
     def candidates(self) -> list[int]:
-        """Return the ids of subwords that can occur in a text, the most frequent in the tokenizer's training first."""
-        ids = map(self._tokenizer.token_to_id, self._subwords.ranking)
+        """Return the ids of tokens that can occur in a text, the most frequent in the tokenizer's training first."""
+        ids = map(self._tokenizer.token_to_id, self._tokens.ranking)
         return [number for number in ids if number is not None]
 
     def pruned(self, used: Iterable[int], at_least: int = 0, others: Iterable[int] = ()) -> Pruned:
-        """Make a tokenizer with the used subwords, the required ones, and others up to a number.
+        """Make a tokenizer with the used tokens, the required ones, and others up to a number.
 
         Args:
             used: ids that must be kept.
-            at_least: number of subwords to keep, filled up with ``others``; more are kept if more are required.
+            at_least: number of tokens to keep, filled up with ``others``; more are kept if more are required.
             others: ids that may be added, the best first.
 
         Raises:
@@ -83,11 +83,11 @@ class Vocabulary:
 
     def _kept(self, used: Iterable[int], at_least: int, others: Iterable[int]) -> set[str]:
         name = self._tokenizer.id_to_token
-        kept = self._subwords.with_parts({*self._subwords.required, *filter(None, map(name, {*used, *self._named()}))})
+        kept = self._tokens.with_parts({*self._tokens.required, *filter(None, map(name, {*used, *self._named()}))})
         for other in others:
             if len(kept) >= at_least:
                 break
-            kept |= self._subwords.with_parts(filter(None, [name(other)]))
+            kept |= self._tokens.with_parts(filter(None, [name(other)]))
         return kept
 
     def _named(self) -> set[int]:
@@ -106,10 +106,10 @@ class Vocabulary:
     def _only(self, kept: set[str]) -> Pruned:
         own = self._tokenizer.get_vocab(with_added_tokens=False)
         id_of = self._tokenizer.get_vocab(with_added_tokens=True)
-        # Added tokens that are not in the model are numbered after its last subword.
-        order = sorted(kept, key=lambda subword: (subword not in own, id_of[subword]))
-        ids = {subword: number for number, subword in enumerate(order)}
-        new_ids = {id_of[subword]: number for subword, number in ids.items()}
+        # Added tokens that are not in the model are numbered after its last token.
+        order = sorted(kept, key=lambda token: (token not in own, id_of[token]))
+        ids = {token: number for number, token in enumerate(order)}
+        new_ids = {id_of[token]: number for token, number in ids.items()}
 
         def renumber(old: int) -> int:
             if old not in new_ids:
@@ -121,14 +121,14 @@ class Vocabulary:
             **self._content,
             "added_tokens": sorted(tokens, key=lambda token: int(token["id"])),
             "post_processor": _with_ids(self._content["post_processor"], renumber),
-            "model": self._subwords.write({subword: number for subword, number in ids.items() if subword in own}),
+            "model": self._tokens.write({token: number for token, number in ids.items() if token in own}),
         }
         if (padding := self._content["padding"]) is not None:
             content["padding"] = {**padding, "pad_id": renumber(padding["pad_id"])}
         made = json.dumps(content, ensure_ascii=False)
         if Tokenizer.from_str(made).get_vocab(with_added_tokens=True) != ids:
             raise _not_renumbered("added tokens with other ids than expected")
-        return Pruned(made, tuple(id_of[subword] for subword in order))
+        return Pruned(made, tuple(id_of[token] for token in order))
 
 
 def _not_renumbered(found: str) -> ModelError:

@@ -1,7 +1,7 @@
-"""Vocabulary pruning: remove the subwords that a student's task does not need, and the positions that no text reaches.
+"""Vocabulary pruning: remove the tokens that a student's task does not need, and the positions that no text reaches.
 
 Only table rows are removed, and every train row gets the same outputs as before. Other texts may be split into other
-subwords, so subwords are removed only on request. `plan_pruning` chooses the rows and measures what that changes;
+tokens, so tokens are removed only on request. `plan_pruning` chooses the rows and measures what that changes;
 `PruningPlan.apply` removes them.
 """
 
@@ -25,10 +25,10 @@ from ..modeling.tokens import token_rows
 from ..modeling.training_loop import outputs_of
 from ..onnx.quality import Floors
 from ..training.finished_run import FinishedRun
-from .embedding_tables import positions_needed, prune_tables, require_unchanged_answers, special_ids, word_table
+from .embedding_tables import positions_needed, prune_tables, require_unchanged_answers, special_ids, token_table
+from .model_tokens import KEEP_ALL
 from .prune import Pruned, Vocabulary
-from .subword_ranking import likeliest_first, most_frequent_first
-from .subwords import KEEP_ALL
+from .token_ranking import likeliest_first, most_frequent_first
 
 VocabularySize = Literal["full"] | int
 
@@ -36,16 +36,16 @@ DRAWS = 10
 """The number of draws of the train rows by which the effect on other texts is measured."""
 
 _LEFT_OUT = 0.1  # share of the train rows that a draw leaves out
-_TYPOS = 4  # seeds of typing errors, other than the one for fidelity; more seeds find few more subwords
+_TYPOS = 4  # seeds of typing errors, other than the one for fidelity; more seeds find few more tokens
 
 
 @dataclass(frozen=True)
 class UnseenEffect:
-    """The effect of a pruned vocabulary on texts that are not used to choose subwords.
+    """The effect of a pruned vocabulary on texts that are not used to choose tokens.
 
     Args:
         split_otherwise: share of texts that are tokenized differently; mean of the draws, each of which leaves out a
-            tenth of the train rows and chooses subwords by the others.
+            tenth of the train rows and chooses tokens by the others.
         split_otherwise_most: the largest share of a draw.
         rows: number of held-out rows.
         other_label: number of held-out rows that get another label from the float32 student.
@@ -80,14 +80,14 @@ class PruningPlan:
 
     Args:
         tokenizer: the contents of tokenizer.json.
-        subwords: the pruned tokenizer and its ids in the full one; None keeps all subwords.
+        tokens: the pruned tokenizer and its ids in the full one; None keeps all tokens.
         positions: number of rows of the position table to keep; None keeps all.
-        of: number of rows of the run's table of subwords.
-        unseen: the effect on other texts; None if all subwords are kept.
+        of: number of rows of the run's token table.
+        unseen: the effect on other texts; None if all tokens are kept.
     """
 
     tokenizer: bytes
-    subwords: Pruned | None
+    tokens: Pruned | None
     positions: int | None
     of: int
     unseen: UnseenEffect | None = None
@@ -95,16 +95,16 @@ class PruningPlan:
     @property
     def kept_ids(self) -> Sequence[int]:
         """The kept ids of the full tokenizer."""
-        return range(self.of) if self.subwords is None else self.subwords.old_ids
+        return range(self.of) if self.tokens is None else self.tokens.old_ids
 
     @property
     def kept(self) -> int:
-        """The number of kept subwords."""
+        """The number of kept tokens."""
         return len(self.kept_ids)
 
     def apply(self, student: EncoderClassifier) -> EncoderClassifier:
         """Make a student with the kept table rows only; the same object if all are kept."""
-        return prune_tables(student, self.subwords, self.positions)
+        return prune_tables(student, self.tokens, self.positions)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values, for the manifest."""
@@ -120,14 +120,14 @@ def plan_pruning(
     extra: Split | None = None,
     floors: Floors | None = None,
 ) -> PruningPlan:
-    """Choose the subwords and positions to keep.
+    """Choose the tokens and positions to keep.
 
     Args:
         source: the run.
         student: the run's student; not changed.
-        size: ``full`` keeps all subwords; a number is the smallest number of subwords to keep.
+        size: ``full`` keeps all tokens; a number is the smallest number of tokens to keep.
         scratch: an existing folder for a trial tokenizer.json.
-        extra: further rows whose subwords are kept.
+        extra: further rows whose tokens are kept.
         floors: the share of unseen texts that may be split into other tokens; None for no limit.
 
     Raises:
@@ -141,7 +141,7 @@ def plan_pruning(
 
 def _whole(source: FinishedRun, student: EncoderClassifier) -> PruningPlan:
     tokenizer = (source.run.student / "tokenizer.json").read_bytes()
-    max_length, rows = source.recipe.max_length, word_table(student)[1].num_embeddings
+    max_length, rows = source.recipe.max_length, token_table(student)[1].num_embeddings
     plan = PruningPlan(tokenizer, None, positions_needed(student, max_length), rows)
     require_unchanged_answers(student, plan.apply(student), plan.kept_ids, max_length)
     return plan
@@ -149,7 +149,7 @@ def _whole(source: FinishedRun, student: EncoderClassifier) -> PruningPlan:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What subwords are chosen by.
+    """What tokens are chosen by.
 
     Args:
         vocabulary: the run's vocabulary.
@@ -158,7 +158,7 @@ class _Choice:
         always: ids that are always kept.
         known: ids that may be added, by descending frequency.
         table: [vocabulary size, d], the embedding of each id.
-        at_least: the number of subwords to keep, if no more are used.
+        at_least: the number of tokens to keep, if no more are used.
     """
 
     vocabulary: Vocabulary
@@ -197,14 +197,14 @@ def _pruned(
 ) -> PruningPlan:
     full, max_length = source.run.student / "tokenizer.json", source.recipe.max_length
     vocabulary, inputs = Vocabulary(full), source.train.inputs()
-    table = word_table(student)[1].weight.detach().numpy()
-    more = vocabulary.ids_of(extra.inputs(), "subwords of the extra rows") if extra is not None else []
+    table = token_table(student)[1].weight.detach().numpy()
+    more = vocabulary.ids_of(extra.inputs(), "tokens of the extra rows") if extra is not None else []
     choice = _Choice(
         vocabulary,
-        vocabulary.ids_of(inputs, "subwords of train"),
-        [vocabulary.ids_of(add_typos(inputs, seed), "subwords of mistyped rows") for seed in range(1, _TYPOS + 1)],
+        vocabulary.ids_of(inputs, "tokens of train"),
+        [vocabulary.ids_of(add_typos(inputs, seed), "tokens of mistyped rows") for seed in range(1, _TYPOS + 1)],
         frozenset(special_ids(student)).union(*more),
-        [subword for subword in vocabulary.candidates() if subword < len(table)],
+        [token for token in vocabulary.candidates() if token < len(table)],
         table,
         at_least,
     )
@@ -213,7 +213,7 @@ def _pruned(
     (scratch / "tokenizer.json").write_text(pruned.tokenizer, encoding="utf-8")
     positions = positions_needed(student, max_length)
     smaller = prune_tables(student, pruned, positions)
-    ids = vocabulary.ids_of(source.heldout.inputs(), "subwords of the held-out rows")
+    ids = vocabulary.ids_of(source.heldout.inputs(), "tokens of the held-out rows")
     whole = [row for row, found in enumerate(ids) if found <= set(pruned.old_ids)]
     others = sorted(set(range(len(ids))) - set(whole))
     shares = choice.split_otherwise()
@@ -236,19 +236,19 @@ def _other_labels(
         return 0
     for model, tokenizer in zip(students, (source.run.student, folder), strict=True):
         tokens = token_rows(tokenizer, texts, model.encoder.config, source.recipe.max_length)
-        labels.append(outputs_of(model, tokens, "rows with other subwords").logits.argmax(dim=1))
+        labels.append(outputs_of(model, tokens, "rows with other tokens").logits.argmax(dim=1))
     return int((labels[0] != labels[1]).sum())
 
 
 def require_unchanged_tokens(
     inputs: Sequence[str | tuple[str, str]], old_ids: Sequence[int], full: TextTokenizer, pruned: TextTokenizer
 ) -> None:
-    """Check that the pruned tokenizer and the full one tokenize texts alike if all their subwords are kept.
+    """Check that the pruned tokenizer and the full one tokenize texts alike if all their tokens are kept.
 
     Args:
         inputs: the texts or pairs.
         old_ids: the pruned tokenizer's ids in the full one.
-        full: the tokenizer with all subwords.
+        full: the tokenizer with all tokens.
         pruned: the pruned tokenizer.
 
     Raises:

@@ -25,7 +25,7 @@ from ...errors import UsageError
 from ...kb.searchable import Searchable
 from ..decision.blending import softmax
 from ..runtime import Runtime
-from .stored_rows import SAME_TEXT, stored_keys, stored_rows
+from .stored_rows import SAME_TEXT, require_two_labels, stored_keys, stored_rows
 
 NEIGHBOURS, TAU = 50, 0.1
 BELOW = 0.05
@@ -90,11 +90,12 @@ def review(
         progress: called with (rows done, rows in total).
 
     Raises:
-        UsageError: ``below`` is out of range.
+        UsageError: ``below`` is out of range, or the bundle has one label.
     """
     if not 0 < below <= 1:
         raise UsageError("below is unusable", found=repr(below), expected="a share above 0 and at most 1")
     kb, labels = runtime.knowledge_base, runtime.labels
+    require_two_labels(labels)
     rows, keys, gold = stored_rows(kb), stored_keys(kb), kb.gold()
     pinned = np.zeros(len(gold), bool) if kb.pins is None else kb.pins
     labelled = gold[rows] >= 0

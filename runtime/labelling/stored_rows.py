@@ -1,12 +1,14 @@
-"""The rows of a knowledge base with their keys, without those that edits removed."""
+"""What a review and a suggestion need: two labels, and the stored rows with their keys, without removed ones."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import UsageError
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.searchable import Searchable
 
@@ -15,6 +17,21 @@ if TYPE_CHECKING:
 
 SAME_TEXT = 0.99
 """Cosine from which two texts count as the same text."""
+
+
+def require_two_labels(labels: Sequence[str]) -> None:
+    """Check that there are labels to choose between.
+
+    Raises:
+        UsageError: there is only one.
+    """
+    if len(labels) < 2:
+        raise UsageError(
+            "the bundle has one label, so no text can have another",
+            found=", ".join(labels),
+            expected="two labels or more",
+            remedy="Add rows of another label first: reaugkd kb add BUNDLE TEXT --label NAME --new-labels.",
+        )
 
 
 def stored_rows(kb: Searchable) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ from ...kb.searchable import Searchable
 from ..inference.pipeline import mixed
 from ..inference.text.inputs import Text, checked_input
 from ..runtime import Runtime
-from .stored_rows import SAME_TEXT, stored_keys, stored_rows
+from .stored_rows import SAME_TEXT, require_two_labels, stored_keys, stored_rows
 
 Floats = NDArray[np.float32]
 
@@ -90,11 +90,12 @@ def suggest(
         the choice, best first.
 
     Raises:
-        UsageError: ``count`` is out of range.
+        UsageError: ``count`` is out of range, or the bundle has one label.
         TextError: the model cannot read a text; the error has its 1-based place as ``row``.
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST:
         raise UsageError("count is unusable", found=repr(count), expected=f"a whole number from 1 to {MOST:,}")
+    require_two_labels(runtime.labels)
     now, known, read = _Reader(runtime), _KnownTexts(runtime.knowledge_base), []
     for place, text in enumerate(texts):
         if known.add(text):

@@ -66,9 +66,7 @@ recipes = st.builds(
     retrieval=st.builds(
         RetrievalRecipe,
         query=st.just("distilled"),
-        keys=st.sampled_from(["student", "teacher", "both"]),
-        labels=st.sampled_from(["teacher", "cross_fitted"]),
-        folds=st.integers(2, 9),
+        keys=st.sampled_from(["student", "teacher"]),
         gold_shares=st.lists(shares, min_size=1, max_size=3).map(tuple),
         keep_heldout=st.booleans(),
     )
@@ -123,7 +121,7 @@ def test_a_whole_recipe(tmp_path: Path) -> None:
             include_self = true
             [retrieval]
             query = "distilled"
-            keys = "both"
+            keys = "teacher"
             gold_shares = [0, 0.5]           # whole numbers are numbers too
             keep_heldout = false
             """,
@@ -145,7 +143,7 @@ def test_a_whole_recipe(tmp_path: Path) -> None:
             ObjectiveRecipe("soft_labels", 1.0, {"temperature": 2.0}),
             ObjectiveRecipe("relation", 3.0, {"include_self": True}),
         ),
-        retrieval=RetrievalRecipe("distilled", "both", gold_shares=(0.0, 0.5), keep_heldout=False),
+        retrieval=RetrievalRecipe("distilled", "teacher", gold_shares=(0.0, 0.5), keep_heldout=False),
     )
     assert [type(value) for value in recipe.retrieval.gold_shares] == [float, float]
     assert defaults.student.fit != defaults.teacher.fit
@@ -191,7 +189,6 @@ def test_unknown_keys_are_refused_by_name(tmp_path: Path, toml: str, key: str) -
         ("[student.fit]\nlearning_rate = '1e-4'", "student.fit.learning_rate"),
         ("[retrieval]\nkeys = 'mine'", "retrieval.keys"),
         ("[retrieval]\nquery = true", "retrieval.query"),
-        ("[retrieval]\nfolds = 2.0", "retrieval.folds"),
         ("[retrieval]\ngold_shares = 0.5", "retrieval.gold_shares"),
         ("[retrieval]\ngold_shares = ['0.5']", "retrieval.gold_shares"),
         ("[retrieval]\ngold_shares = [true]", "retrieval.gold_shares"),
@@ -230,7 +227,6 @@ OUT_OF_RANGE: list[tuple[str, dict[str, Any]]] = [
     ("weight_decay", {"student": {"fit": {"weight_decay": -1.0}}}),
     ("clip", {"student": {"fit": {"clip": 0.0}}}),
     ("embedding_dim", {"projection": {"embedding_dim": 1}}),
-    ("folds", {"retrieval": {"folds": 1}}),
     ("gold_shares", {"retrieval": {"gold_shares": []}}),
     ("gold_shares", {"retrieval": {"gold_shares": [0.0, 1.5]}}),
     ("gold_shares", {"retrieval": {"gold_shares": [float("nan")]}}),
@@ -264,13 +260,12 @@ def test_no_toml_and_no_file(tmp_path: Path) -> None:
         load_recipe(tmp_path)
 
 
-@pytest.mark.parametrize("keys", ["teacher", "both"])
-def test_a_query_by_layers_finds_the_students_keys_only(keys: Any) -> None:
+def test_a_query_by_layers_finds_the_students_keys_only() -> None:
     with pytest.raises(RecipeError, match="another space") as caught:
-        RetrievalRecipe("layers", keys)
+        RetrievalRecipe("layers", "teacher")
     assert caught.value.expected == "keys 'student', or query 'distilled'"
-    assert keys in str(caught.value.found)
-    assert RetrievalRecipe("distilled", keys).keys == keys
+    assert "'teacher'" in str(caught.value.found)
+    assert RetrievalRecipe("distilled", "teacher").keys == "teacher"
 
 
 def test_a_retrieval_table_alone() -> None:
@@ -365,7 +360,12 @@ def test_objective_settings_that_are_not_finite_are_refused(value: float) -> Non
 
 
 @pytest.mark.parametrize(
-    "removed", [{"cautious": False}, {"one_se_rule": True, "weight": "auto", "label_temperatures": [1.0, 2.0]}]
+    "removed",
+    [
+        {"cautious": False},
+        {"one_se_rule": True, "weight": "auto", "label_temperatures": [1.0, 2.0]},
+        {"folds": 3, "labels": "teacher"},
+    ],
 )
 def test_removed_keys_are_ignored_in_a_finished_run_and_refused_in_a_file(
     removed: dict[str, Any], tmp_path: Path
@@ -381,3 +381,13 @@ def test_removed_keys_are_ignored_in_a_finished_run_and_refused_in_a_file(
         assert "Delete the key" in str(caught.value)
     with pytest.raises(RecipeError, match="unknown key 'weight'"):  # of another table
         recipe_from_dict({"weight": "auto"})
+
+
+@pytest.mark.parametrize(("name", "value"), [("labels", "cross_fitted"), ("keys", "both")])
+def test_removed_values_are_refused_with_the_value_to_write_instead(name: str, value: str) -> None:
+    """In a finished run too; with that value the run is read."""
+    stored = asdict(RetrievalRecipe("distilled", "teacher")) | {"labels": "teacher", "folds": 3}
+    with pytest.raises(RecipeError, match=f"'{value}' of 'retrieval.{name}' was removed") as caught:
+        recipe_from_dict({"retrieval": stored | {name: value}})
+    assert "Write 'teacher'" in str(caught.value) and "run.json" in str(caught.value)
+    assert recipe_from_dict({"retrieval": stored | {name: "teacher"}}).retrieval.keys == "teacher"

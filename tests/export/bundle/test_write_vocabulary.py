@@ -42,7 +42,7 @@ Made = tuple[Path, Exported]
 
 
 def with_word_pieces(folder: Path) -> Path:
-    """A BERT whose tokenizer has subwords of the rows' words, and words that are not in the rows."""
+    """A BERT whose tokenizer has tokens of the rows' words, and words that are not in the rows."""
     tokenizer = tokenizerkinds.word_pieces()
     content = json.loads(tokenizer.to_str())
     vocabulary = content["model"]["vocab"]
@@ -98,7 +98,7 @@ def student_answers(path: Path, texts: list[str]) -> list[tuple[list[str], np.nd
 
 
 def words_of(path: Path) -> np.ndarray:
-    """The table of subwords in a float32 model.onnx, found by its size."""
+    """The table of tokens in a float32 model.onnx, found by its size."""
     tables = [numpy_helper.to_array(item) for item in onnx.load(str(path / "student" / "model.onnx")).graph.initializer]
     return max((table for table in tables if table.ndim == 2 and table.shape[1] == 32), key=len)
 
@@ -172,7 +172,7 @@ def plain_tokenizer(content: dict[str, Any]) -> Tokenizer:
 
 
 def test_the_cost_is_measured_on_other_texts(run: Path, pruned: Made) -> None:
-    """Computed again from the full tokenizer's file without the subwords that are not in the texts of the choice."""
+    """Computed again from the full tokenizer's file without the tokens that are not in the texts of the choice."""
     folder = RunFolder(run)
     heldout, trained = (read_rows(folder.data / f"{name}.jsonl") for name in ("heldout", "train"))
     content = json.loads((folder.student / "tokenizer.json").read_text(encoding="utf-8"))
@@ -223,7 +223,7 @@ def test_extra_rows_keep_their_pieces(run: Path, pruned: Made, tmp_path: Path) -
         assert word in student_answers(tmp_path / "bundle", [word])[0][0]
 
 
-def test_a_number_above_the_vocabulary_keeps_all_subwords_that_can_occur(run: Path, tmp_path: Path) -> None:
+def test_a_number_above_the_vocabulary_keeps_all_tokens_that_can_occur(run: Path, tmp_path: Path) -> None:
     job = replace(FLOAT32, vocabulary=10_000, allow_quality_loss=False, floors=Floors(0, 1, 0, 0, split_otherwise=0))
     found = export(run, tmp_path / "bundle", job).manifest.quantization["vocabulary"]
     assert found["of"] - 1 == found["kept"]  # all but [unused2]

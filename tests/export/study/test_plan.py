@@ -111,7 +111,7 @@ class TestLoading:
             (LEAST + '[[variants]]\nname = "x"\nkeys = "teacher"\n', ["variant 'x'", "distilled"]),
             (
                 LEAST + '[[variants]]\nname = "x"\nlabels = "cross_fitted"\n',
-                ["variant 'x'", "a recipe with cross_fitted labels"],
+                ["variant 'x'", "'retrieval.labels' was removed"],
             ),
             (LEAST + '[[variants]]\nname = "kb_rest"\n', ["variants.name", "kb_rest", "another name"]),
             (LEAST + "kb_rest = true\n", ["tasks.kb_rest", "a limit"]),
@@ -183,7 +183,7 @@ class TestKeys:
     @pytest.mark.parametrize(
         ("old", "new", "changed"),
         [
-            ('keys = "student"', "folds = 4", "one.kd one.better two.kd two.better"),
+            ('keys = "student"', "keep_heldout = false", "one.kd one.better two.kd two.better"),
             ('teacher = "teacher"', 'teacher = "other"', "one.kd one.better two.kd two.better"),
             ('data = "two.csv"', 'data = "two.csv"\nlimit = 9', "two.kd two.better"),
             ('data = "two.csv"', 'data = "one.csv"', "two.kd two.better"),
@@ -259,14 +259,3 @@ def test_the_documentation_has_every_key() -> None:
     of_file = {field.name for field in fields(Plan)} - {"folder", "here"} | {"seeds", "student"}
     for name in {*of_file, *(field.name for kind in (Task, Options) for field in fields(kind))}:
         assert any(mark in documented for mark in (f"`{name}`", f"`[{name}]`", f"`[[{name}]]`")), name
-
-
-def test_a_variant_has_the_folds_of_its_recipe(tmp_path: Path) -> None:
-    study = write_study(tmp_path / "study", LEAST + '[[variants]]\nname = "x"\nlabels = "cross_fitted"\nfolds = 4\n')
-    recipe = study.parent / "recipes" / "kd.toml"
-    words = recipe.read_text() + "[retrieval]\nlabels = 'cross_fitted'\nfolds = 3\n"
-    recipe.write_text(words)
-    with pytest.raises(RecipeError, match=r"variant 'x'.*folds.*the recipe's"):
-        load_plan(study)
-    recipe.write_text(words.replace("folds = 3", "folds = 4"))
-    assert load_plan(study).variants[0].settings == {"labels": "cross_fitted", "folds": 4}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.runs import QUICK, Finished, KilledError, contents, redone, times
 
-from reaugkd.export.recipe import ObjectiveRecipe, RetrievalRecipe
+from reaugkd.export.recipe import ObjectiveRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.training import run_folder as running
 from reaugkd.export.training import train as training
@@ -115,16 +115,6 @@ def test_a_run_that_is_redone_leaves_the_others_alone(
     assert train(small_dataset, replace(first[2], redo=True), first[0]) == first[1]
     assert redone(before, times(first[0])) >= OF_TEACHERS
     assert (first[0] / "teacher" / "model.safetensors").samefile(tmp_path / "second" / "teacher" / "model.safetensors")
-
-
-def test_cross_fitted_labels_are_shared_too(
-    first: Finished, small_dataset: Dataset, tmp_path: Path, place: Path, fitted: list[str]
-) -> None:
-    recipe = RetrievalRecipe(labels="cross_fitted", folds=2)
-    for name, base in (("one", QUICK), ("two", PLAIN)):
-        train(small_dataset, replace(first[2], recipe=override(base, retrieval=recipe)), tmp_path / name)
-        assert len(fitted) == 2  # a teacher a fold, once
-    assert shared_stages(place) == OF_TEACHERS | {"cross_fit_0", "cross_fit_1"}
 
 
 def test_a_teacher_that_was_made_without_sharing_is_shared_by_the_next_call(

@@ -107,7 +107,7 @@ def normalised(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.fixture(scope="module", params=["layers", "distilled", "teacher", "both"])
+@pytest.fixture(scope="module", params=["layers", "distilled", "teacher"])
 def tuned_run(
     request: pytest.FixtureRequest, tiny_run: Finished, tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Finished:
@@ -115,8 +115,7 @@ def tuned_run(
     ways = {
         "layers": RetrievalRecipe(),
         "distilled": RetrievalRecipe("distilled", "student", gold_shares=(0.0,)),
-        "teacher": RetrievalRecipe("distilled", "teacher"),
-        "both": RetrievalRecipe("distilled", "both", gold_shares=(0.5,)),
+        "teacher": RetrievalRecipe("distilled", "teacher", gold_shares=(0.5,)),
     }
     path = Path(shutil.copytree(tiny_run[0], tmp_path_factory.mktemp("tuned") / request.param))
     job = replace(tiny_run[2], recipe=override(tiny_run[2].recipe, retrieval=ways[request.param]), redo=True)
@@ -148,11 +147,7 @@ def test_the_tuning_is_of_the_held_out_rows_against_the_train_rows(tuned_run: Fi
     teacher = normalised(
         train_outputs["embeddings"].double().numpy() @ LinearLayer.load(run.projection).weight.double().numpy().T
     )
-    keys = {
-        "student": queries["train"],
-        "teacher": teacher,
-        "both": normalised(queries["train"] + teacher),
-    }[retrieval.keys]
+    keys = {"student": queries["train"], "teacher": teacher}[retrieval.keys]
 
     blend = tuning.blend
     assert blend.weight is None and blend.label_temperature == 1.0 and blend.gold_share in retrieval.gold_shares

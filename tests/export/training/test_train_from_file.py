@@ -78,7 +78,7 @@ def test_the_files_of_a_finished_run(trained: Trained) -> None:
 def test_gold_labels_are_stored_only_where_they_are_known(trained: Trained) -> None:
     source = FinishedRun.read(RunFolder(trained[0]))
     queries = np.zeros((len(source.train), 16), np.float32)
-    stored = source.of_train(queries, RetrievalRecipe())
+    stored = source.of_train(queries)
     known = {text: LABELS.index((SPLIT.labels or [])[row]) for row, text in enumerate(SPLIT.texts) if row in GOLD}
     assert stored.gold.tolist() == [known.get(text, -1) for text in source.train.texts]
     assert -1 in stored.gold
@@ -149,7 +149,7 @@ def test_embeddings_become_keys_and_feed_the_relation(
     keys = embeddings @ source.head.weight.numpy().T
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
     np.testing.assert_allclose(given[0].keys, keys, atol=1e-5)
-    np.testing.assert_allclose(source.of_train(None, retrieval).keys(retrieval), keys, atol=1e-5)
+    np.testing.assert_allclose(source.of_train(None).keys(retrieval), keys, atol=1e-5)
 
 
 NEEDS = {name: objectives.build([ObjectiveRecipe(name)]).needs for name in objectives.names()}
@@ -172,10 +172,9 @@ def test_every_objective_says_what_it_needs() -> None:
             for name in OF_EMBEDDINGS
         ),
         ({"objectives": (ObjectiveRecipe("general"),)}, "'general' needs .* before its fine-tuning; .*file.*kd.toml"),
-        ({"retrieval__labels": "cross_fitted"}, "cross-fitted labels need a teacher"),
         (
-            {"retrieval": RetrievalRecipe("distilled", "both")},
-            "the teacher's keys need its embeddings; found keys 'both'",
+            {"retrieval": RetrievalRecipe("distilled", "teacher")},
+            "the teacher's keys need its embeddings; found keys 'teacher'",
         ),
         ({"student": StudentRecipe()}, "no model to start from.*--student"),
     ],

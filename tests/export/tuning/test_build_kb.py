@@ -28,7 +28,7 @@ from reaugkd.export.tuning.build_kb import (
     tune,
     tune_ef_search,
 )
-from reaugkd.export.tuning.tune import K_GRID, HeldOut, soft_labels, tune_blend
+from reaugkd.export.tuning.tune import HeldOut, K, soft_labels, tune_blend
 from reaugkd.runtime.decision.blend_config import BlendConfig
 
 STUDENTS = RetrievalRecipe("distilled", "student")
@@ -63,26 +63,10 @@ def answers_to(rows: KbRows, seed: int = 5) -> StudentOutputs:
 # Keys.
 
 
-def test_keys_of_the_three_kinds() -> None:
+def test_keys_of_the_two_kinds() -> None:
     rows = knowledge()
     assert np.array_equal(rows.keys(STUDENTS), rows.queries)
     assert np.array_equal(rows.keys(replace(STUDENTS, keys="teacher")), rows.teacher_keys)
-    both = rows.keys(replace(STUDENTS, keys="both"))
-    assert both.dtype == np.float32
-    for key, query, teacher in zip(both, rows.queries, rows.teacher_keys, strict=True):
-        total = query.astype(np.float64) + teacher
-        np.testing.assert_allclose(key, total / math.hypot(*total), atol=1e-6)
-
-
-def test_keys_that_cancel_each_other_out_are_the_students() -> None:
-    rows = knowledge(6)
-    rows = replace(rows, teacher_keys=np.concatenate([-rows.queries[:3], rows.teacher_keys[3:]]))
-    both = rows.keys(replace(STUDENTS, keys="both"))
-    assert np.array_equal(both[:3], rows.queries[:3])
-    np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1.0, atol=1e-6)
-    build_kb(
-        rows, replace(STUDENTS, keys="both"), BlendConfig(1, 1.0, 1.0), KbStorageConfig()
-    )  # which refuses keys of length 0
 
 
 def test_rows_are_joined_in_order() -> None:
@@ -153,13 +137,13 @@ def tuned(rows: KbRows, heldout: KbRows, recipe: RetrievalRecipe) -> Any:
     return tune(kb, rows, heldout, answers_to(heldout), recipe)
 
 
-@pytest.mark.parametrize("keys", ["student", "teacher", "both"])
+@pytest.mark.parametrize("keys", ["student", "teacher"])
 def test_the_blend_is_tuned_on_the_neighbours_of_held_out_rows(keys: Any) -> None:
     """The nearest rows by a full search in float64, then the tuner on them."""
     rows, heldout, recipe = knowledge(60, 1), knowledge(90, 2), replace(STUDENTS, keys=keys)
     found, asked = tuned(rows, heldout, recipe), answers_to(heldout)
     similarities = heldout.queries.astype(np.float64) @ rows.keys(recipe).T
-    order = np.argsort(-similarities, axis=1)[:, : K_GRID[-1]]
+    order = np.argsort(-similarities, axis=1)[:, :K]
     expected = tune_blend(
         HeldOut(
             asked.logits,

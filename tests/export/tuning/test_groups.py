@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reaugkd.export.recipe import Recipe
 from reaugkd.export.training.splits import assign
-from reaugkd.export.tuning.groups import COMMON, grouped_folds, mean_and_error, related_inputs, related_rows
+from reaugkd.export.tuning.groups import COMMON, mean_and_error, related_inputs, related_rows
 from reaugkd.runtime.data import Dataset, Split, normalise
 
 
@@ -85,15 +85,6 @@ def test_inputs_are_grouped_as_splits_are() -> None:
     both = list(zip(texts, pairs, strict=True))
     assert related_inputs(both).tolist() == related_rows(split_of(texts, pairs)).tolist()
     assert related_inputs([]).tolist() == []
-
-
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=80), st.integers(2, 6), st.integers(0, 99))
-def test_folds_keep_groups_together_and_are_of_like_size(groups: list[int], folds: int, seed: int) -> None:
-    found = grouped_folds(np.array(groups), folds, seed)
-    assert len({(group, fold) for group, fold in zip(groups, found.tolist(), strict=True)}) == len(set(groups))
-    assert found.min() >= 0 and found.max() < folds
-    largest = max(groups.count(group) for group in groups)
-    assert np.bincount(found, minlength=folds).max() <= len(groups) / folds + largest
 
 
 def test_the_error_of_rows_that_go_together_by_hand() -> None:

@@ -14,8 +14,8 @@ from support.tokenizer_kinds import KINDS, NEVER_SEEN
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from reaugkd.errors import ModelError
+from reaugkd.export.vocabulary.model_tokens import model_tokens
 from reaugkd.export.vocabulary.prune import Pruned, Vocabulary
-from reaugkd.export.vocabulary.subwords import subwords_of
 
 LINES = list(tokenizerkinds.corpus(60))
 LETTERS = sorted(set("".join(LINES)))
@@ -91,7 +91,7 @@ def test_other_texts_are_tokenized_differently(kind: Kind) -> None:
     assert longer[0] == 0 and sum(more > 0 for more in longer) > len(longer) / 2
 
 
-def test_only_required_subwords_are_kept(kind: Kind) -> None:
+def test_only_required_tokens_are_kept(kind: Kind) -> None:
     made, pruned = kind.pruned([])
     content = json.loads(kind.full.to_str())
     vocabulary = kind.full.get_vocab(with_added_tokens=False)
@@ -116,7 +116,7 @@ def test_others_are_added_in_order_up_to_the_number(kind: Kind) -> None:
         made = set(kind.vocabulary.pruned([], len(alone) + 15, order).old_ids)
         assert alone < made and len(made) - len(alone) >= 15
         if json.loads(kind.full.to_str())["model"]["type"] == "BPE":
-            assert len(made) - len(alone) < 25  # the parts of a kept subword are kept
+            assert len(made) - len(alone) < 25  # the parts of a kept token are kept
         else:
             assert len(made) - len(alone) == 15
         first = next(piece for piece in order if piece not in alone)
@@ -185,7 +185,7 @@ def test_special_tokens_that_are_not_added_tokens_are_kept(tmp_path: Path) -> No
 
 def refusal(tokenizer: Tokenizer) -> str:
     with pytest.raises(ModelError, match="without --vocabulary") as caught:
-        subwords_of(tokenizer)
+        model_tokens(tokenizer)
     return str(caught.value)
 
 
@@ -210,7 +210,7 @@ def test_a_piece_that_no_text_contains_need_not_be_spelled() -> None:
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     assert "b!" in refusal(tokenizer)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    assert subwords_of(tokenizer).required == {"a", "b", "##a", "##b", "[UNK]"}
+    assert model_tokens(tokenizer).required == {"a", "b", "##a", "##b", "[UNK]"}
 
 
 def test_words_that_are_not_split(tmp_path: Path) -> None:

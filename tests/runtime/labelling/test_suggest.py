@@ -10,6 +10,7 @@ import pytest
 from support.tiny_bundle import WORDS, Text, build_tiny_bundle, tiny_texts
 
 from reaugkd import Runtime, TextError, UsageError
+from reaugkd.runtime.labelling.review import review
 from reaugkd.runtime.labelling.suggest import Suggestion, suggest
 
 TEXTS = [text for text in dict.fromkeys(tiny_texts(150, seed=5)) if len(str(text).split()) > 2]
@@ -94,3 +95,12 @@ def test_what_cannot_be_used_is_refused(edge_bundle: Path) -> None:
         for count in (0, 2001, True, 1.5):
             with pytest.raises(UsageError, match="count is unusable"):
                 suggest(runtime, ["jazz"], count)  # type: ignore[arg-type]
+
+
+def test_a_bundle_with_one_label_is_refused_until_it_has_another(tmp_path: Path) -> None:
+    with Runtime.open(build_tiny_bundle(tmp_path / "one", labels=("a",))) as runtime:
+        for ask in (lambda: suggest(runtime, TEXTS), lambda: review(runtime)):
+            with pytest.raises(UsageError, match=r"one label.*found a;.*kb add .* --new-labels"):
+                ask()
+        runtime.kb.add("jazz at noon", "b", new_labels=True)
+        assert len(suggest(runtime, TEXTS, 3)) == 3 and review(runtime).checked

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reaugkd.export.vocabulary.subword_ranking import likeliest_first, most_frequent_first
+from reaugkd.export.vocabulary.token_ranking import likeliest_first, most_frequent_first
 
 
 def clustered(pieces: int = 400, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from reaugkd.export.onnx.word_table import pack, pack_word_table
+from reaugkd.export.onnx.token_table import pack, pack_token_table
 
 
 def unpacked(packed: NDArray[np.uint8], scales: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -70,7 +70,7 @@ def test_the_graph_looks_up_what_was_packed() -> None:
     table, small = random_table(50, 96), random_table(5, 96)
     model = model_of(small, table)
     before = model.ByteSize()
-    assert pack_word_table(model) == ["subwords/bytes", "subwords/scale"]
+    assert pack_token_table(model) == ["tokens/bytes", "tokens/scale"]
     onnx.checker.check_model(model)
     assert model.ByteSize() < 0.35 * before
     ids = np.array([[0, 7, 49], [7, 7, 1]])
@@ -84,8 +84,8 @@ def test_the_graph_looks_up_what_was_packed() -> None:
 def test_blocks_have_64_components_where_they_fit() -> None:
     for width, blocks in ((384, 6), (80, 5), (48, 3)):
         model = model_of(random_table(4, width))
-        pack_word_table(model)
-        (packed,) = (item for item in model.graph.initializer if item.name == "subwords/packed")
+        pack_token_table(model)
+        (packed,) = (item for item in model.graph.initializer if item.name == "tokens/packed")
         assert list(packed.dims) == [4, blocks, width // blocks // 2]
 
 
@@ -108,5 +108,5 @@ def shared() -> onnx.ModelProto:
 )
 def test_other_tables_are_left_alone(model: onnx.ModelProto) -> None:
     before = model.SerializeToString(deterministic=True)
-    assert pack_word_table(model) == []
+    assert pack_token_table(model) == []
     assert model.SerializeToString(deterministic=True) == before

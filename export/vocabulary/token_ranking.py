@@ -1,12 +1,12 @@
 """Rank unseen vocabulary entries by how likely future texts need them.
 
-First come the subwords of the known texts with typing errors. On banking77 with typing errors, a student with 10,000
-subwords is 0.9 points less accurate than one with all 30,522 if the choice ignores typing errors, and 0.1 points
+First come the tokens of the known texts with typing errors. On banking77 with typing errors, a student with 10,000
+tokens is 0.9 points less accurate than one with all 30,522 if the choice ignores typing errors, and 0.1 points
 otherwise (three draws).
 
-The others are ranked by their embeddings, because the subwords of a task have similar embeddings (on banking77, money
-and cards). A linear model separates used from unused subwords by embedding and frequency. With 16,000 of BERT's
-subwords, 0.3 (banking77) to 0.9 (MRPC) times as many new texts lose a subword as with a ranking by frequency alone.
+The others are ranked by their embeddings, because the tokens of a task have similar embeddings (on banking77, money
+and cards). A linear model separates used from unused tokens by embedding and frequency. With 16,000 of BERT's
+tokens, 0.3 (banking77) to 0.9 (MRPC) times as many new texts lose a token as with a ranking by frequency alone.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _COMMON = 100  # differences between the first ranks carry no information
 
 def most_frequent_first(rows: Iterable[Collection[int]], besides: Collection[int]) -> tuple[int, ...]:
     """Sort the ids in rows, without ``besides``, by the number of rows that contain them, descending; ties by id."""
-    counts = Counter(subword for row in rows for subword in row if subword not in besides)
-    return tuple(sorted(counts, key=lambda subword: (-counts[subword], subword)))
+    counts = Counter(token for row in rows for token in row if token not in besides)
+    return tuple(sorted(counts, key=lambda token: (-counts[token], token)))
 
 
 def likeliest_first(candidates: Sequence[int], used: Collection[int], table: NDArray[np.float32]) -> tuple[int, ...]:

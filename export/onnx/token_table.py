@@ -1,4 +1,4 @@
-"""The table of subwords in 4 bits: the largest part of a small student, in half of the bytes of int8.
+"""The table of token embeddings in 4 bits: the largest part of a small student, in half of the bytes of int8.
 
 Each block of 64 components has its own scale. A byte holds a component of the block's first half in its upper four bits
 and one of the second half in its lower four. The first half is read as the whole byte, so its lower bits, which belong
@@ -20,10 +20,10 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 _BLOCK, _SMALLEST_BLOCK = 64, 16
 _LEVELS = 16  # of 4 bits
 _MIDDLE = 128  # the byte that stands for zero
-_PREFIX = "subwords/"
+_PREFIX = "tokens/"
 
 
-def pack_word_table(model: onnx.ModelProto) -> list[str]:
+def pack_token_table(model: onnx.ModelProto) -> list[str]:
     """Store the model's largest table that is looked up (``Gather``) in 4 bits.
 
     Args:

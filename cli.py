@@ -16,6 +16,7 @@ from .commands.fuse import fuse
 from .commands.inspect import inspect
 from .commands.kb import kb
 from .commands.predict import predict
+from .commands.report import report
 from .commands.sign import sign
 from .commands.study import study
 from .commands.suggest import suggest
@@ -43,6 +44,7 @@ for name, command in {  # in the order of work
     "export": export,
     "predict": predict,
     "eval": evaluate,
+    "report": report,
     "bench": bench,
     "inspect": inspect,
     "kb": kb,

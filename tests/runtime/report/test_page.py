@@ -1,4 +1,4 @@
-"""The page: valid HTML, the figures of `eval`, hostile texts, its size, and no library or network that it should not need."""
+"""The page: valid HTML, the figures of the other commands, hostile texts, its size, and no network or library."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import html5lib
 import pytest
@@ -22,7 +24,9 @@ from support.heldout_bundle import add_abstention, build_heldout_bundle
 from support.tiny_bundle import WORDS, build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import Runtime
+from reaugkd.runtime.benchmark.bench import BenchSettings
 from reaugkd.runtime.data import Columns, load_dataset
+from reaugkd.runtime.report import collect as collect_module
 from reaugkd.runtime.report.collect import ReportSettings, collect
 from reaugkd.runtime.report.contents import Report, ShownNeighbour, WrongRow
 from reaugkd.runtime.report.page import MOST_BYTES, render
@@ -78,6 +82,14 @@ def cells(document: Any, id_: str, table: int = 0) -> list[list[str]]:
     return [["".join(cell.itertext()) for cell in row] for row in found.iter("tr")]
 
 
+@contextmanager
+def quick_bench(processes: int) -> Iterator[None]:
+    """Few visits and processes in this block."""
+    quick = partial(BenchSettings, samples=4, warmup=1, passes=1, processes=processes)
+    with mock.patch.object(collect_module, "BenchSettings", quick):
+        yield
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with abstention."""
@@ -93,16 +105,25 @@ def rows(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels = [runtime.predict(text).label if at % 3 else "abc"[at % 9 // 3] for at, text in enumerate(texts)]
     labels[7] = "new"
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    path.write_text("".join(json.dumps({"text": t, "label": l}) + "\n" for t, l in zip(texts, labels, strict=True)))
+    return _rows(path, texts, labels)
+
+
+def _rows(path: Path, texts: Sequence[object], labels: Sequence[str]) -> Path:
+    """Write rows of texts or pairs, whose labels are taken in turn."""
+    with path.open("w", encoding="utf-8") as file:
+        for at, text in enumerate(texts):
+            names = {"text": text} if isinstance(text, str) else dict(zip(("text", "text_pair"), text, strict=True))
+            file.write(json.dumps({**names, "label": labels[at % len(labels)]}) + "\n")
     return path
 
 
 @pytest.fixture(scope="module")
 def made(bundle: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    options = ("--split", "all", "--seconds", "0.01", "--json", folder / "report.json")
-    done = ok("report", bundle, "--data", rows, "--out", folder / "report.html", *options)
-    assert done.out == "" and done.err == ""
+    options = ("--split", "all", "--json", folder / "report.json")
+    with quick_bench(processes=1):
+        done = ok("report", bundle, "--data", rows, "--out", folder / "report.html", *options)
+    assert done.out == "" and len(done.err.splitlines()) == 1 and "'new'" in done.err
     ok("eval", bundle, "--data", rows, "--split", "all", "--json", folder / "eval.json")
     ok("kb", "review", bundle, "--json", folder / "review.json")
     return folder
@@ -176,9 +197,7 @@ def test_hostile_texts_and_labels_stay_text(tmp_path: Path) -> None:
         bundle, created_from={"teacher": HOSTILE[1], "recipe": {HOSTILE[0]: HOSTILE[1]}, "data": {"name": HOSTILE[2]}}
     )
     texts = [f"{text} {WORDS[at]}" for at, text in enumerate(HOSTILE * 5)]
-    data = tmp_path / "</title><script>.jsonl"
-    lines = [json.dumps({"text": text, "label": labels[at % 4]}) for at, text in enumerate(texts)]
-    data.write_text("\n".join(lines) + "\n")
+    data = _rows(tmp_path / "<title><script>.jsonl", texts, labels)
     ok("report", bundle, "--data", data, *QUICK, "--out", tmp_path / "out.html")
     document, inside = checked(tmp_path / "out.html")
     assert {one["text"] for one in inside["wrong"]} <= set(texts) and len(inside["wrong"]) > 6
@@ -203,17 +222,9 @@ def test_a_page_of_500_errors_fits_in_a_megabyte(bundle: Path, rows: Path, tmp_p
     split = load_dataset(rows, Columns(), None, list("abc"), str).splits["train"]
     with Runtime.open(bundle) as runtime:
         report = collect(runtime, bundle, split, ReportSettings(0, True, "all", "reaugkd report"), _no_progress)
-    neighbours = tuple(ShownNeighbour(at, 0.9, 0.3, "a label" * 3, f"{'neighbour ' * 6}{at}") for at in range(3))
-    wrong = WrongRow(
-        1,
-        "a text of sixty characters, as those of many intent data sets",
-        *["a label" * 3] * 2,
-        0.9,
-        0.1,
-        "b",
-        "c",
-        neighbours,
-    )
+    neighbours = tuple(ShownNeighbour(at, 0.9, 0.3, "a label", f"{'neighbour ' * 6}{at}") for at in range(3))
+    text, label = "a text of sixty characters, as those of many intent data sets", "a label of some length"
+    wrong = WrongRow(1, text, label, label, 0.9, 0.1, label, label, neighbours)
     assert _shown(replace(report, wrong=(wrong,) * 500, wrong_count=500), tmp_path) == 500
     # 4 bytes for each character in UTF-8: fewer are shown, and the page says so.
     huge = replace(wrong, text="\U0001f600" * 160, neighbours=(replace(neighbours[0], text="\u4e2d" * 160),) * 3)
@@ -239,16 +250,12 @@ def _shown(report: Report, folder: Path) -> int:
 def test_many_classes_pairs_and_a_knowledge_base_without_texts(pair_bundle: Path, tmp_path: Path) -> None:
     labels = [f"class {at}" for at in range(40)]
     bundle = build_tiny_bundle(tmp_path / "bundle", labels=labels, texts=False)
-    lines = [json.dumps({"text": text, "label": labels[at % 40]}) for at, text in enumerate(tiny_texts(200, seed=3))]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    _rows(tmp_path / "rows.jsonl", tiny_texts(200, seed=3), labels)
     ok("report", bundle, "--data", tmp_path / "rows.jsonl", *QUICK, "--out", tmp_path / "many.html")
     document, inside = checked(tmp_path / "many.html")
     assert len(cells(document, "confusions")) == 31 and "30 of " in section(document, "confusions")
     assert inside["goals"] == [] and "no thresholds" in section(document, "abstention")
-    pairs = [
-        {"text": a, "text_pair": b, "label": "abc"[at % 3]} for at, (a, b) in enumerate(tiny_texts(30, pairs=True))
-    ]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    _rows(tmp_path / "pairs.jsonl", tiny_texts(30, seed=3, pairs=True), "abc")
     ok("report", pair_bundle, "--data", tmp_path / "pairs.jsonl", *QUICK, "--out", tmp_path / "pairs.html")
     document, inside = checked(tmp_path / "pairs.html")
     assert all(f"{a} | {b}" in section(document, "errors") for a, b in (one["text"] for one in inside["wrong"]))
@@ -257,20 +264,10 @@ def test_many_classes_pairs_and_a_knowledge_base_without_texts(pair_bundle: Path
 def test_an_empty_knowledge_base_and_no_wrong_answer(tmp_path: Path) -> None:
     bundle = build_tiny_bundle(tmp_path / "bundle", rows=0)
     with Runtime.open(bundle) as runtime:
-        rows = [{"text": text, "label": runtime.predict(text).label} for text in tiny_texts(20, seed=4)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    ok(
-        "report",
-        bundle,
-        "--data",
-        tmp_path / "rows.jsonl",
-        "--split",
-        "all",
-        "--seconds",
-        "0.01",
-        "--out",
-        tmp_path / "out.html",
-    )
+        texts = tiny_texts(20, seed=4)
+        rows = _rows(tmp_path / "rows.jsonl", texts, [runtime.predict(text).label for text in texts])
+    with quick_bench(processes=0):
+        ok("report", bundle, "--data", rows, "--split", "all", "--out", tmp_path / "out.html")
     document, inside = checked(tmp_path / "out.html")
     assert inside["system"] == "student" and inside["evaluation"]["mcnemar"] is None
     assert "Every row is answered right" in section(document, "errors")
@@ -281,7 +278,7 @@ def test_wrong_calls_leave_nothing(bundle: Path, rows: Path, tmp_path: Path) -> 
     (tmp_path / "there.html").write_text("older")
     for out, json_path in (("there.html", "new.json"), ("new.html", "there.html")):
         options = ("--out", tmp_path / out, "--json", tmp_path / json_path)
-        assert "nothing is overwritten" in refused("report", bundle, "--data", rows, *QUICK, *options)
+        assert "nothing is overwritten" in refused("report", bundle, "--data", rows, *QUICK, *options, remarks=1)
     (tmp_path / "bad.jsonl").write_text('{"text": "noon", "label": "unknown"}\n')
     call = ("report", bundle, "--data", tmp_path / "bad.jsonl", *QUICK, "--out", tmp_path / "new.html")
     assert "bad.jsonl" in refused(*call, remarks=1)

@@ -188,7 +188,7 @@ def _wrong_row(split: Split, answers: SystemProbabilities, row: int, prediction:
     said = found.probabilities() if len(found) else None
     return WrongRow(
         row=split.rows[row],
-        text=show.text(split.inputs()[row] if split.pairs else split.texts[row]),
+        text=show.text(split.texts[row] if split.pairs is None else (split.texts[row], split.pairs[row])),
         gold=show.label(split.labels[row]),
         predicted=show.label(prediction.label),
         probability=prediction.probability,

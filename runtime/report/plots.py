@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .markup import Markup, tag
 
 _WIDTH, _HEIGHT = 460.0, 330.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 14.0, 46.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 24.0, 14.0, 46.0
 _COLOURS = 4  # classes c0 to c3 of the style
 
 Point = tuple[float, float]

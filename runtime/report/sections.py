@@ -66,7 +66,7 @@ def _card(name: str, value: str, note: str) -> Markup:
 
 def _retrieval(gain: ScoreDifference) -> str:
     low, high = gain.interval
-    meaning = "this is more than chance" if low > 0 or high < 0 else "this may be chance"
+    meaning = "this is more than chance" if _yes_or_no(gain) == "yes" else "this may be chance"
     verb = "adds" if gain.value >= 0 else "costs"
     return (
         f"Retrieval {verb} {abs(100 * gain.value):.2f} points of accuracy (95 % interval of the paired difference "
@@ -76,7 +76,7 @@ def _retrieval(gain: ScoreDifference) -> str:
 
 def _unseen(report: Report) -> list[str]:
     unseen = report.evaluation.unseen
-    return [f"{unseen:,} rows have a label that the bundle does not have, and count as wrong."] if unseen else []
+    return [f"Rows with a label that the bundle does not have: {unseen:,}. They count as wrong."] if unseen else []
 
 
 def systems(report: Report) -> Markup:
@@ -113,17 +113,26 @@ def systems(report: Report) -> Markup:
 def _differences(report: Report) -> Markup:
     rows: list[list[Content]] = []
     for name, one in report.evaluation.differences.items():
-        value, low, high = (format_score(name, number) for number in (one.value, *one.interval))
-        better = "yes" if (one.value > 0) == METRICS[name].higher_is_better and one.value else "no"
-        chance = "no" if one.interval[0] > 0 or one.interval[1] < 0 else "may be"
-        rows.append([METRICS[name].title, value, f"{low} to {high}", better, chance])
+        value, low, high = (f"{_sign(number)}{format_score(name, number)}" for number in (one.value, *one.interval))
+        better = "yes" if one.value and (one.value > 0) == METRICS[name].higher_is_better else "no"
+        rows.append([METRICS[name].title, value, f"{low} to {high}", better, _yes_or_no(one)])
     titles = (Column("metric", None), Column("difference"), Column("95 % interval"))
-    return table([*titles, Column("better", None), Column("chance", None)], rows)
+    return table([*titles, Column("better", None), Column("more than chance", None)], rows)
+
+
+def _sign(number: float) -> str:
+    return "+" if number > 0 else ""
+
+
+def _yes_or_no(difference: ScoreDifference) -> str:
+    """Whether the interval of a difference excludes zero."""
+    low, high = difference.interval
+    return "yes" if low > 0 or high < 0 else "no"
 
 
 def classes(report: Report) -> Markup:
     """The scores by class, lowest F1 first."""
-    columns = [Column("class", None), Column("rows"), Column("answered so"), Column("precision"), Column("recall")]
+    columns = [Column("class", None), Column("rows"), Column("predicted"), Column("precision"), Column("recall")]
     columns += [Column("F1"), Column("recall, student"), Column("recall, difference")]
 
     def gain(recall: float | None, baseline: float | None) -> str:
@@ -139,7 +148,7 @@ def classes(report: Report) -> Markup:
         ]
         for one in report.classes
     ]
-    shown = _of(len(report.classes), report.class_count, "classes", "those with the lowest F1")
+    shown = _of(len(report.classes), report.class_count, "Classes", "those with the lowest F1")
     return joined(
         [
             tag("p", f"{shown} The last columns compare with the student alone.", class_="soft"),
@@ -169,7 +178,7 @@ def confusions(report: Report) -> Markup:
         [stranger(one.gold), stranger(one.predicted), f"{one.rows:,}", percent(one.share)]
         for one in report.confusions[:PAIRS]
     ]
-    shown = _of(len(rows), report.confusion_count, "pairs of classes", "the most frequent ones")
+    shown = _of(len(rows), report.confusion_count, "Confused pairs of classes", "the most frequent ones")
     return joined([tag("p", shown, class_="soft"), table(columns, rows, sortable=True)])
 
 
@@ -206,7 +215,9 @@ def wrong_rows(report: Report) -> Markup:
         return tag("p", "Every row is answered right.")
     columns = [Column("row"), Column("text", "text"), Column("label in the data", None), Column("answer", None)]
     columns += [Column("its probability"), Column("the label's"), Column("student", None), Column("neighbours", None)]
-    shown = _of(len(report.wrong), report.wrong_count, "wrong rows", "those with the most probable wrong answers")
+    shown = _of(
+        len(report.wrong), report.wrong_count, "Rows answered wrong", "those with the most probable wrong answers"
+    )
     text = f"{shown} A confident wrong answer is often a wrong label in the data."
     return joined(
         [tag("p", text, class_="soft"), tag("div", class_="tools"), table(columns, map(_wrong_row, report.wrong), True)]
@@ -252,7 +263,7 @@ def wrong_labels(report: Report) -> Markup:
         for one in found.shown
     ]
     shown = _of(
-        len(found.shown), found.found, "rows of the knowledge base whose neighbours contradict their label", "the worst"
+        len(found.shown), found.found, "Rows of the knowledge base whose neighbours contradict their label", "the worst"
     )
     command = tag("code", "reaugkd kb review")
     help_ = tag(
@@ -267,4 +278,4 @@ def wrong_labels(report: Report) -> Markup:
 
 
 def _of(shown: int, total: int, what: str, which: str) -> str:
-    return f"{total:,} {what}." if shown == total else f"{shown:,} of {total:,} {what}: {which}."
+    return f"{what}: {total:,}." if shown == total else f"{what}: {total:,}; the table has {shown:,}, {which}."

@@ -11,6 +11,7 @@ from support.command_line import (
     ok,
     refused,
 )
+from support.workshop import Workshop
 
 QUANTILES = {"p50_us", "p95_us", "p99_us"}
 
@@ -64,6 +65,23 @@ class TestEval:
         ):
             done = ok("eval", edge_bundle, "--data", tmp_path, *options)
             assert done.out.startswith(said) and done.err == ""
+
+
+class TestReport:
+    def test_a_run_adds_its_systems_its_recipe_and_its_data(self, workshop: Workshop, tmp_path: Path) -> None:
+        page, report = tmp_path / "report.html", tmp_path / "report.json"
+        options = ("--data", workshop.data, "--seconds", "0", "--out", page, "--json", report)
+        ok("report", workshop.bundle, *options, "--run", workshop.run)
+        found, run = json.loads(report.read_text()), json.loads((workshop.run / "run.json").read_text())
+        systems = [row["system"] for row in found["evaluation"]["rows"]]
+        assert systems[:2] == ["teacher", "student_fp32"] and "student+retrieval" in systems
+        assert found["recipe"] == run["recipe"]
+        for name in ("training data", "run's training data"):
+            assert run["data"]["sha256"] in found["provenance"][name]
+        said = page.read_text()
+        assert "The teacher answers" in said and run["data"]["sha256"] in said
+        message = refused("report", workshop.bundle, *options[:-3], tmp_path / "other.html", "--run", tmp_path)
+        assert "run.json is missing" in message and not (tmp_path / "other.html").exists()
 
 
 class TestBench:

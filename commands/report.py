@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .console import json_report, output, progress, train_extra
+from .console import command_line, json_report, output, progress, train_extra
 from .data_source import rows_to_score
 from .options import PATH, with_columns, with_json, with_signature, with_split, with_task, with_threads
 
@@ -87,7 +85,7 @@ def report(
             seconds=seconds,
             texts=texts == "all",
             split_name=name,
-            command=shlex.join(["reaugkd", *sys.argv[1:]]),
+            command=command_line(),
             run=description,
             signer=signer,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from ..inference.prediction import Prediction
 from ..labelling.review import review
 from ..runtime import Runtime
 from .contents import Curve, GoalResult, Report, ShownNeighbour, Text, WrongLabel, WrongLabels, WrongRow
-from .provenance import provenance_of, recipe_of
+from .provenance import now, provenance_of, recipe_of
 
 WRONG_ROWS, WRONG_LABELS, CLASSES, CONFUSIONS = 500, 100, 500, 600
 """The most entries of each list. 600 pairs are all of 25 classes."""
@@ -116,7 +115,7 @@ def collect(
     return Report(
         bundle=str(path),
         command=settings.command,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        made=now(),
         evaluation=replace(evaluation, labels=tuple(labels)),
         system=system,
         classes=tuple(sorted(classes, key=lambda one: one.f1)[:CLASSES]),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from ..benchmark.bench import BenchReport
 from ..evaluation.results import BLEND, STUDENT
@@ -77,14 +79,18 @@ def abstention(report: Report) -> Markup:
     return joined([tag("p", text), tag("figure", drawn), tag("p", goals), table(columns, rows)])
 
 
-def latency(report: Report) -> Markup:
-    """Time by stage, new processes, throughput and size."""
+def time_and_size(bench: BenchReport | None, sizes: Mapping[str, Any]) -> Markup:
+    """Time by stage, new processes, throughput and size.
+
+    Args:
+        bench: None if nothing was measured.
+        sizes: same as `bundle_bytes`.
+    """
     parts: list[Content] = []
-    if report.latency is None:
+    if bench is None:
         parts.append(tag("p", "The time of an answer was not measured."))
     else:
-        parts.append(_measured(report.latency))
-    sizes = report.bytes
+        parts.append(_measured(bench))
     rows: list[list[Content]] = [
         [name.replace("_", " "), f"{sizes[name]:,}"] for name in ("student", "knowledge_base", "total")
     ]
@@ -150,13 +156,18 @@ def _measured(bench: BenchReport) -> Markup:
 def provenance(report: Report) -> Markup:
     """The bundle, the data, the versions, the command and the recipe."""
     facts = {"bundle": report.bundle, "command": report.command, "made": report.made, **report.provenance}
-    rows: list[list[Content]] = [[name, value] for name, value in facts.items()]
-    parts = [table([Column("what", None), Column("value", "text")], rows)]
+    parts = [facts_table(facts)]
     if report.recipe:
         text = json.dumps(report.recipe, indent=1, ensure_ascii=False)
         shown = text if len(text) <= _RECIPE_CHARS else f"{text[:_RECIPE_CHARS]}…"
         parts.append(_details("The recipe of the training", tag("pre", shown)))
     return joined(parts)
+
+
+def facts_table(facts: Mapping[str, str]) -> Markup:
+    """Names and values."""
+    rows: list[list[Content]] = [[name, value] for name, value in facts.items()]
+    return table([Column("what", None), Column("value", "text")], rows)
 
 
 def _details(summary: str, content: Markup) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def provenance_of(
         run: the contents of run.json; None without a run.
         signer: the key that the bundle's signature was checked with; None if it was not checked.
     """
-    host, manifest, source = host_facts(), bundle.manifest, Path(split.source)
+    manifest, source = bundle.manifest, Path(split.source)
     hashed = sha256_file(source) if source.is_file() else "not a single file"
     created = manifest.created_from
     found = {
@@ -39,8 +40,7 @@ def provenance_of(
         "exported with": _versions(manifest.versions),
         "evaluated data": split.source,
         "its SHA-256": hashed,
-        "measured with": _versions(host["versions"]),
-        "machine": f"{host['cpu']}, {host['usable_cores']} usable cores, {host['system']}, Python {host['python']}",
+        **machine_facts(host_facts()),
     }
     if run is not None:
         found |= {
@@ -51,6 +51,19 @@ def provenance_of(
             "trained with": _versions(run.get("versions", {})),
         }
     return found
+
+
+def machine_facts(host: Mapping[str, Any]) -> dict[str, str]:
+    """The libraries and the machine of `host_facts` in words."""
+    return {
+        "measured with": _versions(host["versions"]),
+        "machine": f"{host['cpu']}, {host['usable_cores']} usable cores, {host['system']}, Python {host['python']}",
+    }
+
+
+def now() -> str:
+    """Date and time in UTC, to the minute."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def recipe_of(manifest: Manifest, run: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class TestHelp:
             ("predict", "BUNDLE [TEXT]... --input --output --format --explain --no-retrieval table|jsonl|csv"),
             ("eval", "BUNDLE --data --split --run --json"),
             ("report", "BUNDLE --data --out --split --run --texts --seconds --json all|none"),
-            ("bench", "BUNDLE --data --threads --json"),
+            ("bench", "BUNDLE --data --threads --report --json"),
             ("inspect", "BUNDLE"),
         ],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import html5lib
 from support.command_line import (
     labelled_rows,
     names,
@@ -101,6 +102,18 @@ class TestBench:
         assert found["rss_mb"] is None or found["rss_mb"] > 1
         assert {"student", "knowledge_base"} <= set(found["bytes"])
         assert "retrieval over the student" in done.err
+
+    def test_the_page_has_the_figures(self, edge_bundle: Path, tmp_path: Path) -> None:
+        quick = ("--seconds", "0.01", "--processes", "0")
+        made = ("--report", tmp_path / "bench.html", "--json", tmp_path / "bench.json")
+        assert "retrieval over the student" in ok("bench", edge_bundle, *quick, *made).out
+        page = (tmp_path / "bench.html").read_text(encoding="utf-8")
+        document = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
+        found = json.loads((tmp_path / "bench.json").read_text())
+        assert json.loads(document.find(".//script[@id='data']").text) == found
+        said = "".join(document.find(".//section[@id='latency']").itertext())
+        assert f"{found['student+retrieval']['p99_us']:,.1f}" in said and f"{found['bytes']['total']:,}" in said
+        assert "nothing is overwritten" in refused("bench", edge_bundle, *quick, *made[:2])
 
     def test_texts_of_a_file_need_no_labels(self, edge_bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "texts.txt").write_text("noon\n\nalarm call\n")

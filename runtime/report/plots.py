@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from .markup import Markup, tag
 
-_WIDTH, _HEIGHT = 460.0, 330.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 24.0, 14.0, 46.0
+_WIDTH, _HEIGHT = 460.0, 344.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 24.0, 28.0, 46.0
 _COLOURS = 4  # classes c0 to c3 of the style
 
 Point = tuple[float, float]
@@ -52,7 +52,7 @@ def plot(
     diagonal: bool = False,
     dots: bool = False,
 ) -> Markup:
-    """Lines over shares, with a legend.
+    """Lines over shares, with a legend above; there is room for two.
 
     Args:
         title: what the plot shows, for screen readers.
@@ -76,9 +76,9 @@ def plot(
         path = " ".join(f"{px:g},{py:g}" for px, py in map(at, points))
         parts.append(tag("polyline", points=path, class_=f"line {colour}"))
         parts += [tag("circle", cx=px, cy=py, r=3.5, class_=f"dot {colour}") for px, py in map(at, points) if dots]
-        row = _TOP + 12 + 18 * number
-        parts.append(_line((_LEFT + 12, row), (_LEFT + 34, row), f"line {colour}"))
-        parts.append(tag("text", name, x=_LEFT + 40, y=row + 4))
+        left = _LEFT + 190 * number
+        parts.append(_line((left, 12), (left + 22, 12), f"line {colour}"))
+        parts.append(tag("text", name, x=left + 28, y=16))
     parts += [tag("circle", cx=px, cy=py, r=5.0, class_="mark") for px, py in map(at, marks)]
     return _svg(title, _HEIGHT, parts)
 

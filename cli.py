@@ -17,6 +17,7 @@ from .commands.hub import pull, push
 from .commands.inspect import inspect
 from .commands.kb import kb
 from .commands.predict import predict
+from .commands.report import report
 from .commands.sign import sign
 from .commands.study import study
 from .commands.suggest import suggest
@@ -44,6 +45,7 @@ for name, command in {  # in the order of work
     "export": export,
     "predict": predict,
     "eval": evaluate,
+    "report": report,
     "bench": bench,
     "inspect": inspect,
     "kb": kb,

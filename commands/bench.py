@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import json_report, progress
+from .console import command_line, json_report, output, progress
 from .data_source import load_texts
 from .options import BUNDLE, with_columns, with_json, with_search, with_signature, with_task, with_threads
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     help="Number of new processes for cold start and memory.  [default: 5]",
 )
 @with_signature
+@click.option("--report", "page_path", metavar="FILE.html", help="Write the results as one HTML page to a new file.")
 @with_json
 @with_columns
 def bench(
@@ -46,6 +48,7 @@ def bench(
     threads: int,
     search: SearchMethod,
     require_signature: Path | None,
+    page_path: str | None,
     json_path: str | None,
     columns: Columns,
     **chosen: Any,
@@ -66,7 +69,8 @@ def bench(
     signer = None if require_signature is None else read_public_key(require_signature)
     pair = Bundle.open(bundle, verify=signer is not None, require_signature=signer).manifest.text_pair
     texts, source = (None, None) if data is None else load_texts(data, task, columns, pair)
-    with json_report(json_path) as write:
+    new_page = nullcontext() if page_path is None else output(page_path, machine=True)
+    with json_report(json_path) as write, new_page as page:
         with progress("bench", "step") as advance:
             report = run_bench(
                 bundle,
@@ -78,5 +82,9 @@ def bench(
                 progress=advance,
                 require_signature=signer,
             )
-        click.echo(format_bench(report), err=json_path == "-")
+        if page is not None:
+            from ..runtime.report.page import render_bench
+
+            page.write(render_bench(report, str(bundle), command_line()))
+        click.echo(format_bench(report), err="-" in (json_path, page_path))
         write(report.to_json())

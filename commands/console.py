@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -142,6 +143,11 @@ def _discard_stdout() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def command_line() -> str:
+    """The command line of this process, as a shell takes it."""
+    return shlex.join(["reaugkd", *sys.argv[1:]])
 
 
 def tell(remark: str) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..errors import UsageError
 from .console import tell, train_extra
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns, Dataset, Split
+    from ..runtime.runtime import Runtime
 
 _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
 _HUB = "https://huggingface.co"
@@ -51,6 +53,40 @@ def _load(data: str, task: str | None, columns: Columns, label_names: Sequence[s
     with train_extra("reading data sets of the Hugging Face hub"):
         from ..export.training.hub import load_hub_dataset
     return load_hub_dataset(data, columns, task, label_names)
+
+
+def rows_to_score(
+    runtime: Runtime, data: str, task: str | None, columns: Columns, split: str | None
+) -> tuple[str, Split]:
+    """Load the rows of a split to score, with its name; say so where they are the rows that the training holds out.
+
+    Args:
+        runtime: the open bundle.
+        data: the data set.
+        task: same as `load`.
+        columns: same as `load`.
+        split: train, dev, test or all; None for test if it has labels, else dev.
+
+    Raises:
+        DataError: same as `load`, or there is no such split.
+        UsageError: the bundle's training holds no rows out.
+    """
+    from ..runtime.data import choose_split, is_held_out
+
+    dataset = load(data, task, columns, runtime.labels)
+    name, rows = choose_split(dataset, split)
+    if is_held_out(dataset, name):
+        if "teacher_file" in runtime.manifest.created_from:
+            raise UsageError(
+                "the data has neither dev nor test rows, and a training with --teacher-outputs holds no dev rows out",
+                path=rows.source,
+                remedy="Score rows that were not used in the training: --split all.",
+            )
+        tell(
+            f"{rows.source} has no dev split: scoring the {len(rows):,} rows that the training holds out of its "
+            f"{len(dataset.splits['train']):,}; use --split all to score every row"
+        )
+    return name, rows
 
 
 def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tuple[list[str | tuple[str, str]], str]:

@@ -7,25 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import UsageError
 from .console import json_report, progress, train_extra
-from .data_source import load
-from .options import BUNDLE, PATH, with_columns, with_json, with_links, with_signature, with_task, with_threads
+from .data_source import rows_to_score
+from .options import BUNDLE, PATH, with_columns, with_json, with_links, with_signature, with_split, with_task, with_threads
 
 if TYPE_CHECKING:
-    from ..runtime.data import Columns, Split
-    from ..runtime.runtime import Runtime
+    from ..runtime.data import Columns
 
 
 @click.command(name="eval", short_help="Score the student, retrieval and their blend on labelled rows.")
 @click.argument("bundle", type=BUNDLE)
 @click.option("--data", required=True, metavar="PATH|HUB_ID", help="Data set of labelled rows to score.")
-@click.option(
-    "--split",
-    metavar="NAME",
-    help="Split to score: train, dev, test or all (every row; for a file of rows not used in training).  "
-    "[default: test if it has labels, else dev]",
-)
+@with_split
 @with_task
 @click.option(
     "--run", type=PATH, metavar="RUN", help="Training run whose teacher and float32 student are also scored. *"
@@ -55,21 +48,12 @@ def evaluate(
     If the data has no dev split, the dev split is the tenth of train that the training holds out. For a file of rows
     that were not used in the training, use --split all.
     """
-    from ..runtime.data import choose_split, is_held_out
     from ..runtime.evaluation.evaluate import evaluate_bundle
     from ..runtime.evaluation.report import format_evaluation
     from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle, threads=threads, require_signature=require_signature, follow_links=follow_links)
-    dataset = load(data, task, columns, runtime.labels)
-    name, rows = choose_split(dataset, split)
-    if is_held_out(dataset, name):
-        _require_held_out_rows(runtime, rows)
-        click.echo(
-            f"{rows.source} has no dev split: scoring the {len(rows):,} rows that the training holds out of its "
-            f"{len(dataset.splits['train']):,}; use --split all to score every row",
-            err=True,
-        )
+    name, rows = rows_to_score(runtime, data, task, columns, split)
     with json_report(json_path) as write:
         if run is None:
             with progress("eval", "row") as advance:
@@ -80,12 +64,3 @@ def evaluate(
             report = evaluate_with_run(run, runtime, rows, name)
         click.echo(format_evaluation(report), err=json_path == "-")
         write(report.to_json())
-
-
-def _require_held_out_rows(runtime: Runtime, rows: Split) -> None:
-    if "teacher_file" in runtime.manifest.created_from:
-        raise UsageError(
-            "the data has neither dev nor test rows, and a training with --teacher-outputs holds no dev rows out",
-            path=rows.source,
-            remedy="Score rows that were not used in the training: --split all.",
-        )

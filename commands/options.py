@@ -61,6 +61,12 @@ with_threads = click.option(
 with_task = click.option(
     "--task", metavar="NAME", help="Name of a GLUE task, clinc150, clinc150_oos, or a subset of the hub data set."
 )
+with_split = click.option(
+    "--split",
+    metavar="NAME",
+    help="Split to score: train, dev, test or all (every row; for a file of rows not used in training).  "
+    "[default: test if it has labels, else dev]",
+)
 with_signature = click.option(
     "--require-signature",
     type=PATH,

@@ -17,6 +17,8 @@ from ...errors import DataError, ReaugkdError, UsageError
 from ..data import Split, label_indices
 from ..data.dataset import UNSEEN
 from ..data.split_labels import no_known_label
+from ..decision.abstention_goal import Abstain
+from ..inference.prediction import Prediction
 from ..runtime import Runtime
 from .bootstrap import Draws, McNemar, mcnemar, percentile_interval, resample_metrics
 from .metrics import METRICS, Floats, Ints, ScoredRows, check
@@ -70,22 +72,7 @@ def evaluate_bundle(
         UsageError: ``label_names`` or ``extra`` do not match the bundle or the split.
     """
     answers = predict_split(runtime, split, label_names, extra=extra, progress=progress)
-    systems, gold = answers.systems, answers.gold
-    scored = answers.scored_rows()
-    draws = resample_metrics(scored, METRICS, resamples=RESAMPLES, seed=SEED)
-    rows = tuple(_row(name, scored[name], draws[name]) for name in systems)
-    return EvalReport(
-        rows=rows,
-        n=len(split),
-        split=split_name,
-        data=split.source if data is None else data,
-        labels=tuple(runtime.labels),
-        retrieved=answers.retrieved,
-        gated=answers.gated,
-        differences=_differences(rows, draws),
-        mcnemar=_mcnemar(systems, gold),
-        unseen=int((gold == UNSEEN).sum()),
-    )
+    return score_answers(answers, split_name, split.source if data is None else data)
 
 
 @dataclass(frozen=True)
@@ -93,12 +80,14 @@ class SystemProbabilities:
     """Every system's probabilities on a split.
 
     Attributes:
+        labels: the class names, in the order of the probabilities.
         systems: system -> probabilities float64 [n, c], in the order of ``SYSTEMS``.
         gold: [n], the class index of each row; -1 for a label that the bundle does not have.
         retrieved: share of the rows with retrieval.
         gated: share of the rows for which the gate retrieves; None without a gate.
     """
 
+    labels: tuple[str, ...]
     systems: dict[str, Floats]
     gold: Ints
     retrieved: float
@@ -110,6 +99,32 @@ class SystemProbabilities:
         return {name: ScoredRows.of(p, self.gold, teacher) for name, p in self.systems.items()}
 
 
+def score_answers(answers: SystemProbabilities, split_name: str, data: str) -> EvalReport:
+    """Score every system on its answers.
+
+    Args:
+        answers: from ``predict_split``.
+        split_name: for the report.
+        data: where the rows came from, for the report.
+    """
+    systems, gold = answers.systems, answers.gold
+    scored = answers.scored_rows()
+    draws = resample_metrics(scored, METRICS, resamples=RESAMPLES, seed=SEED)
+    rows = tuple(_row(name, scored[name], draws[name]) for name in systems)
+    return EvalReport(
+        rows=rows,
+        n=len(gold),
+        split=split_name,
+        data=data,
+        labels=answers.labels,
+        retrieved=answers.retrieved,
+        gated=answers.gated,
+        differences=_differences(rows, draws),
+        mcnemar=_mcnemar(systems, gold),
+        unseen=int((gold == UNSEEN).sum()),
+    )
+
+
 def predict_split(
     runtime: Runtime,
     split: Split,
@@ -117,24 +132,43 @@ def predict_split(
     *,
     extra: Mapping[str, ArrayLike] | None = None,
     progress: Progress | None = None,
+    abstain: Abstain | str | None = None,
+    each: Callable[[int, Prediction], object] | None = None,
 ) -> SystemProbabilities:
-    """Predict every row once; arguments and errors are the same as for ``evaluate_bundle``."""
+    """Predict every row once; the other arguments and the errors are the same as for ``evaluate_bundle``.
+
+    Args:
+        runtime: the open bundle.
+        split: labelled rows.
+        label_names: the class names in the split.
+        extra: probabilities of ``"teacher"`` and ``"student_fp32"``.
+        progress: called with (rows done, rows in total).
+        abstain: same as `Runtime.predict`; it changes no probability.
+        each: called with each row's place in the split, from 0, and its prediction.
+    """
     gold = _gold(runtime, split, label_names)
-    own, retrieved = _predict(runtime, split, progress)
+    own, retrieved = _predict(runtime, split, progress, abstain, each)
     gated = None
     if BLEND in own and runtime.gate is not None:
         unsure = own[STUDENT].max(axis=1) < runtime.gate.threshold
         own[GATED] = np.where(unsure[:, None], own[BLEND], own[STUDENT])
         gated = float(unsure.mean())
-    return SystemProbabilities(_systems(own, {} if extra is None else extra, gold), gold, retrieved, gated)
+    systems = _systems(own, {} if extra is None else extra, gold)
+    return SystemProbabilities(tuple(runtime.labels), systems, gold, retrieved, gated)
 
 
-def _predict(runtime: Runtime, split: Split, progress: Progress | None) -> tuple[dict[str, Floats], float]:
+def _predict(
+    runtime: Runtime,
+    split: Split,
+    progress: Progress | None,
+    abstain: Abstain | str | None,
+    each: Callable[[int, Prediction], object] | None,
+) -> tuple[dict[str, Floats], float]:
     """Return the probabilities of the bundle's three systems from one pass, and the share of rows with neighbours."""
     n, classes = len(split), len(runtime.labels)
     student, neighbours, blended = (np.zeros((n, classes)) for _ in range(3))
     retrieved = 0
-    for row, prediction in enumerate(runtime.predict_many(split.inputs(), on_error="return")):
+    for row, prediction in enumerate(runtime.predict_many(split.inputs(), on_error="return", abstain=abstain)):
         if isinstance(prediction, ReaugkdError):
             # Skipping the row would change the test set, so fail and name the row.
             raise prediction.at(path=split.source, row=split.rows[row]) from prediction
@@ -146,6 +180,8 @@ def _predict(runtime: Runtime, split: Split, progress: Progress | None) -> tuple
         if found is not None:
             neighbours[row] = found
             retrieved += 1
+        if each is not None:
+            each(row, prediction)
         if progress is not None:
             progress(row + 1, n)
     probabilities = {STUDENT: student}

@@ -126,14 +126,18 @@ def _kl(rows: ScoredRows) -> Floats | None:
     return rows.teacher_kl
 
 
+def class_f1(sample: Resample) -> Floats:
+    """F1 of every class of ``sample.classes``, [c, b]; 0 for a class that is in no drawn row."""
+    named = sample.gold + sample.predicted
+    return np.divide(2 * sample.hits, named, out=np.zeros_like(named), where=named > 0)
+
+
 def _macro_f1(sample: Resample) -> Floats:
     """Unweighted mean of the classes' F1 over the classes that occur as gold or as predicted class, [b].
 
     The same as scikit-learn's ``f1_score(average="macro")``.
     """
-    named = sample.gold + sample.predicted
-    f1 = np.divide(2 * sample.hits, named, out=np.zeros_like(named), where=named > 0)
-    return np.asarray(f1.sum(axis=0) / (named > 0).sum(axis=0))
+    return np.asarray(class_f1(sample).sum(axis=0) / (sample.gold + sample.predicted > 0).sum(axis=0))
 
 
 def _mcc(sample: Resample) -> Floats:
@@ -144,13 +148,15 @@ def _mcc(sample: Resample) -> Floats:
     return np.asarray(np.divide(covariance, np.sqrt(spread), out=np.zeros_like(covariance), where=spread > 0))
 
 
-def _ece(sample: Resample) -> Floats:
-    """Expected calibration error, [b]: sum over bins of share of rows times |accuracy - mean confidence|.
+def calibration_bin(confidence: Floats) -> Ints:
+    """The bin of each confidence, [n]: ``CALIBRATION_BINS`` of equal width over (0, 1], open below, closed above."""
+    return np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
 
-    ``CALIBRATION_BINS`` equal-width bins of the confidence over (0, 1], each open below and closed above.
-    """
+
+def _ece(sample: Resample) -> Floats:
+    """Expected calibration error, [b]: sum over bins of share of rows times |accuracy - mean confidence|."""
     confidence = sample.rows.confidence
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
+    bins = calibration_bin(confidence)
     gap = sample.rows.correct - confidence
     return np.asarray(np.abs(sums_by_key(bins, sample.counts * gap[:, None], CALIBRATION_BINS)).sum(axis=0) / sample.n)
 

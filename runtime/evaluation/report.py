@@ -44,7 +44,7 @@ def _unseen(report: EvalReport) -> str:
 def _eval_cells(row: EvalRow) -> list[str]:
     first, *others = METRICS
     low, high = row.intervals[first]
-    interval = f"{_number(first, low)} - {_number(first, high)}"
+    interval = f"{format_score(first, low)} - {format_score(first, high)}"
     return [row.system, *_cells(row.scores, [first]), interval, *_cells(row.scores, others)]
 
 
@@ -58,11 +58,11 @@ def _fidelity(fidelity: Fidelity) -> list[str]:
 
 
 def _cells(scores: Scores, metrics: Iterable[str]) -> list[str]:
-    return ["-" if (value := scores[name]) is None else _number(name, value) for name in metrics]
+    return ["-" if (value := scores[name]) is None else format_score(name, value) for name in metrics]
 
 
-def _number(metric: str, value: float) -> str:
-    """Shares in per cent with two decimals, the others with three."""
+def format_score(metric: str, value: float) -> str:
+    """Format a metric's value: shares in per cent with two decimals, the others with three."""
     return f"{100 * value:.2f}" if METRICS[metric].unit == "share" else f"{value:.3f}"
 
 

@@ -36,7 +36,7 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
     texts = "with" if base.keeps_texts else "without" if base.digests is None else "with digests of"
     facts = [
         ("bundle", f"{bundle.path}, format {manifest.format_version}, every file matches its hash"),
-        ("signature", _signature(bundle, signer)),
+        ("signature", signature_state(bundle, signer)),
         ("labels", f"{len(labels)}: {shown}"),
         ("input", f"{'pairs of texts' if manifest.text_pair else 'single texts'}, {manifest.max_length} tokens"),
         ("teacher", f"{teacher}, on {data.get('name', 'unknown')}"),
@@ -46,7 +46,7 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
             f"{len(kb):,} rows {texts} their texts, keys of {kb.ndim} x {kb.config.dtype}, "
             f"ef_search {kb.config.expansion_search}",
         ),
-        ("edits", _edits(store)),
+        ("edits", edits_state(store)),
         (
             "blend",
             f"{_shares(blend)}, k {blend.k}, tau {blend.tau:g}, temperatures: student {blend.student_temperature:g}, "
@@ -92,7 +92,8 @@ def _files(store: KnowledgeStore) -> dict[str, FileRecord]:
     return {**kept, **{f"{folder}/{name}": record for name, record in snapshot.files.items()}}
 
 
-def _edits(store: KnowledgeStore) -> str:
+def edits_state(store: KnowledgeStore) -> str:
+    """Describe the edits of the knowledge base in words."""
     view, kb = store.view, store.edited()
     if not view.edited:
         return "none"
@@ -105,8 +106,8 @@ def _edits(store: KnowledgeStore) -> str:
     )
 
 
-def _signature(bundle: Bundle, signer: PublicKey | None) -> str:
-    """The state of the signature: without a key, only the key id that it names."""
+def signature_state(bundle: Bundle, signer: PublicKey | None) -> str:
+    """Describe the signature in words; without a key that it was checked with, only the key id that it names."""
     if signer is not None:
         return f"checked, by key {signer.key_id}"
     try:

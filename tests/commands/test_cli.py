@@ -59,7 +59,8 @@ class TestHelp:
             ("export", "--keep-heldout --leave-heldout --kb-texts plain|hash|none --vocabulary"),
             ("predict", "BUNDLE [TEXT]... --input --output --format --explain --no-retrieval table|jsonl|csv"),
             ("eval", "BUNDLE --data --split --run --json"),
-            ("bench", "BUNDLE --data --threads --json"),
+            ("report", "BUNDLE --data --out --split --run --texts --seconds --json all|none"),
+            ("bench", "BUNDLE --data --threads --report --json"),
             ("inspect", "BUNDLE"),
         ],
     )

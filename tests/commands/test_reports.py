@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import html5lib
 from support.command_line import (
     labelled_rows,
     names,
     ok,
     refused,
 )
+from support.workshop import Workshop
 
 QUANTILES = {"p50_us", "p95_us", "p99_us"}
 
@@ -66,6 +68,23 @@ class TestEval:
             assert done.out.startswith(said) and done.err == ""
 
 
+class TestReport:
+    def test_a_run_adds_its_systems_its_recipe_and_its_data(self, workshop: Workshop, tmp_path: Path) -> None:
+        page, report = tmp_path / "report.html", tmp_path / "report.json"
+        options = ("--data", workshop.data, "--seconds", "0", "--out", page, "--json", report)
+        ok("report", workshop.bundle, *options, "--run", workshop.run)
+        found, run = json.loads(report.read_text()), json.loads((workshop.run / "run.json").read_text())
+        systems = [row["system"] for row in found["evaluation"]["rows"]]
+        assert systems[:2] == ["teacher", "student_fp32"] and "student+retrieval" in systems
+        assert found["recipe"] == run["recipe"]
+        for name in ("training data", "run's training data"):
+            assert run["data"]["sha256"] in found["provenance"][name]
+        said = page.read_text()
+        assert "The teacher answers" in said and run["data"]["sha256"] in said
+        message = refused("report", workshop.bundle, *options[:-3], tmp_path / "other.html", "--run", tmp_path)
+        assert "run.json is missing" in message and not (tmp_path / "other.html").exists()
+
+
 class TestBench:
     def test_the_json_keys(self, edge_bundle: Path, tmp_path: Path) -> None:
         options = ("--seconds", "0.01", "--processes", "1", "--json", "-")
@@ -83,6 +102,18 @@ class TestBench:
         assert found["rss_mb"] is None or found["rss_mb"] > 1
         assert {"student", "knowledge_base"} <= set(found["bytes"])
         assert "retrieval over the student" in done.err
+
+    def test_the_page_has_the_figures(self, edge_bundle: Path, tmp_path: Path) -> None:
+        quick = ("--seconds", "0.01", "--processes", "0")
+        made = ("--report", tmp_path / "bench.html", "--json", tmp_path / "bench.json")
+        assert "retrieval over the student" in ok("bench", edge_bundle, *quick, *made).out
+        page = (tmp_path / "bench.html").read_text(encoding="utf-8")
+        document = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
+        found = json.loads((tmp_path / "bench.json").read_text())
+        assert json.loads(document.find(".//script[@id='data']").text) == found
+        said = "".join(document.find(".//section[@id='latency']").itertext())
+        assert f"{found['student+retrieval']['p99_us']:,.1f}" in said and f"{found['bytes']['total']:,}" in said
+        assert "nothing is overwritten" in refused("bench", edge_bundle, *quick, *made[:2])
 
     def test_texts_of_a_file_need_no_labels(self, edge_bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "texts.txt").write_text("noon\n\nalarm call\n")

@@ -26,6 +26,7 @@ COMMANDS = (
         "export",
         "predict",
         "eval",
+        "report",
         "bench",
         "inspect",
         "kb",

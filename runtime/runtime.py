@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from ..errors import BundleError, ReaugkdError, UsageError
+from ..kb.linear_classifier import LinearClassifier
 from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey
 from .bundle.manifest import Manifest
@@ -148,7 +149,15 @@ class Runtime:
         from .editing.editor import KnowledgeEditor  # here: its imports take 15 ms, and most runtimes only answer
 
         parts = self._current().parts
-        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.encoder(self._settings.threads))
+        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.encoder(self._settings.threads), parts.fits)
+
+    @property
+    def new_label_classifier(self) -> LinearClassifier | None:
+        """The classifier that answers labels added by edits; None without such labels, and before its first fit.
+
+        Until it is fitted, the neighbours answer them.
+        """
+        return self._current().classifier
 
     @property
     def student(self) -> StudentSession:
@@ -278,8 +287,10 @@ class Runtime:
         return self._statistics.stats(checked_bool("reset", reset))
 
     def close(self) -> None:
-        """Release the model and the knowledge base; later predictions raise UsageError."""
-        self._opened = None
+        """Release the model and the knowledge base; later predictions raise UsageError. Waits for a running fit."""
+        now, self._opened = self._opened, None
+        if now is not None and now.parts.pid == os.getpid():
+            now.parts.fits.join()
 
     def __enter__(self) -> Runtime:
         return self

@@ -6,9 +6,9 @@
     python benchmarks/editing.py measure data_full.json BUNDLE [--draws 3] [--json FILE]
 
 The new intents are those that BUNDLE does not know. For 5, 20 and 100 rows of each, drawn from their train rows, it
-reports, before and after the fit of the classifier of new labels: accuracy on the test rows of new intents, and accuracy
-lost on the test rows of old intents; then milliseconds per row for one edit with all rows and for one edit per row, seconds
-of the fit, bytes of its file, and median milliseconds of an answer.
+reports, before and after the fit of the classifier of new labels: accuracy on the test rows of new intents, accuracy
+lost on the test rows of old intents, and median milliseconds of an answer. Then milliseconds per row for one edit with
+all rows and for one edit per row, seconds of the fit, and bytes of its file.
 """
 
 from __future__ import annotations

@@ -142,9 +142,7 @@ class _Problem:
     classes: int
 
     @classmethod
-    def of(
-        cls, centred: Floats, targets: NDArray[np.intp], shares: Floats, classes: int, penalty: float
-    ) -> _Problem:
+    def of(cls, centred: Floats, targets: NDArray[np.intp], shares: Floats, classes: int, penalty: float) -> _Problem:
         """The problem of centred keys; ``penalty`` is 1 / (C n)."""
         variances, axes = np.linalg.eigh((centred.T * shares).astype(np.float64) @ centred.astype(np.float64))
         scales = 1.0 / np.sqrt(np.maximum(variances, 0.0) * _CURVATURE / classes + penalty)

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from ..errors import BundleError, ReaugkdError, UsageError
-from ..kb.linear_classifier import LinearClassifier
 from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey
 from .bundle.manifest import Manifest
@@ -150,14 +149,6 @@ class Runtime:
 
         parts = self._current().parts
         return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.encoder(self._settings.threads), parts.fits)
-
-    @property
-    def new_label_classifier(self) -> LinearClassifier | None:
-        """The classifier that answers labels added by edits; None without such labels, and before its first fit.
-
-        Until it is fitted, the neighbours answer them.
-        """
-        return self._current().classifier
 
     @property
     def student(self) -> StudentSession:

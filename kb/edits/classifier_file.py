@@ -1,6 +1,7 @@
 """The file of a fitted classifier of new labels, `classifier-N.npy`: float32 [c, d + 2].
 
-A row has the weights of a label, its bias (-inf without rows) and its shift (0 for labels that the student knows). N is the number of the edit whose rows it was fitted to. The journal's entry has the file's SHA-256.
+Each row has the weights of a label, its bias (-inf for a label without rows) and its shift (0 for a label that the
+student knows). N is the number of the edit whose rows it was fitted to. The journal's entry has the file's SHA-256.
 """
 
 from __future__ import annotations
@@ -93,7 +94,12 @@ def read_classifier(path: Path, digest: str, labels: int, ndim: int) -> FittedCl
     if table.ndim != 2 or table.shape[1] != ndim + 2 or not 0 < len(table) <= labels:
         raise _refused(path, f"an array of {table.shape}")
     weights, bias, shift = np.ascontiguousarray(table[:, :-2]), table[:, -2].copy(), table[:, -1].copy()
-    if not (np.isfinite(weights).all() and np.isfinite(shift).all()) or np.isnan(bias).any() or bias.max() == np.inf or bias.max() == -np.inf:
+    if (
+        not (np.isfinite(weights).all() and np.isfinite(shift).all())
+        or np.isnan(bias).any()
+        or bias.max() == np.inf
+        or bias.max() == -np.inf
+    ):
         raise _refused(path, "values that are not finite")
     return FittedClassifier(seq, LinearClassifier(weights, bias), shift)
 

@@ -19,6 +19,7 @@ from ...errors import EditRefusedError, ReaugkdError, UsageError
 from ...kb.edits.change import Change
 from ...kb.edits.journal import Entry
 from ...kb.edits.overlay import OverlayKnowledgeBase
+from ...kb.linear_classifier import LinearClassifier
 from ..inference.session.model_session import ModelSession
 from ..inference.text.inputs import Text, checked_input
 from ..inference.text.tokenizer import TextTokenizer
@@ -37,7 +38,7 @@ from .edit import (
     write_options,
 )
 from .new_label_calibration import new_label_odds
-from .new_labels import labels_with_rows
+from .new_labels import classifier_in_use, labels_with_rows
 from .preview import Preview, preview_change
 from .resolve_rows import (
     ChangeBuilder,
@@ -236,7 +237,8 @@ class KnowledgeEditor:
         """
         checked = write_options(options)
         done = self._compact(checked, progress)
-        self._fit(checked)
+        if self._store.view.fitted is None:  # it was fitted to rows that are erased now
+            self._fit(checked)
         return done
 
     def wait(self, **options: Unpack[WriteKeywords]) -> Fit | None:
@@ -266,6 +268,11 @@ class KnowledgeEditor:
     def recall(self) -> float | None:
         """Share of the true neighbours that a search finds, measured at the last compaction; None before the first."""
         return self._store.current().snapshot.recall
+
+    @property
+    def new_label_classifier(self) -> LinearClassifier | None:
+        """The classifier that answers labels added by edits; None where there are none, and before its first fit."""
+        return classifier_in_use(self._store.current(), len(self._store.bundle.manifest.labels))
 
     def log(self) -> list[Entry]:
         """Every edit since the export, first to last, each checked against the one before it.

@@ -71,7 +71,9 @@ def row_labels(kb: OverlayKnowledgeBase, related: tuple[int, int] | None, traine
         unknown = unknown[np.linspace(0, len(unknown) - 1, most).round().astype(np.int64)]
     if len(unknown):
         likeliest = kb.soft_labels.take(unknown).argmax(axis=1)
-        labels[unknown] = np.where((likeliest < trained) | np.isin(likeliest, labels_with_rows(kb, trained)), likeliest, -1)
+        labels[unknown] = np.where(
+            (likeliest < trained) | np.isin(likeliest, labels_with_rows(kb, trained)), likeliest, -1
+        )
     labels[~alive] = -1
     return labels
 

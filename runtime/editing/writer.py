@@ -140,7 +140,11 @@ class KnowledgeWriter:
         with self._locked(options):
             view = self._store.view
             newer = view.fitted is not None and view.fitted.seq >= fitted.seq
-            if newer or view.snapshot.number != snapshot or not usable(fitted, view.kb, len(self._bundle.manifest.labels)):
+            if (
+                newer
+                or view.snapshot.number != snapshot
+                or not usable(fitted, view.kb, len(self._bundle.manifest.labels))
+            ):
                 return None
             folder = view.snapshot.journal.parent
             entry = self._entry("fit", Change(), options, files={fitted.name: fitted.save(folder)})
@@ -230,7 +234,15 @@ class KnowledgeWriter:
         return Entry(head.seq + 1, now, options.author, options.why, op, change, head.after, **more).sealed(options.key)  # type: ignore[arg-type]
 
     def _append(self, entry: Entry, made: Collection[str] = ()) -> None:
-        """Append an entry to the journal; ``made`` are the files that were written for it."""
+        """Append an entry to the journal.
+
+        Args:
+            entry: the entry.
+            made: names of the files that were written for it.
+
+        Raises:
+            UsageError: it cannot be read back, or the journal is full.
+        """
         snapshot, head = self._store.view.snapshot, self._store.view.head
         path, line = snapshot.journal, entry.line()
         try:  # an entry that cannot be read back would make the bundle unusable

@@ -14,7 +14,6 @@ from ..decision.rejection_score import Signal
 from .neighbours import NO_NEIGHBOURS, Neighbours
 from .retrieval_policy import Reason
 
-
 Source = Literal["student", "neighbours", "classifier", "pinned row"]
 """A part of an answer; ``"classifier"`` is the classifier of new labels (`runtime.editing.fit`)."""
 
@@ -141,8 +140,8 @@ class Prediction:
         neighbours also ``reason``; with abstention also ``abstained``, ``rejection_score`` and ``abstention``.
 
         Args:
-            explain: add ``decided_by``, ``student_weight``, ``student_probabilities``, ``retrieval_probabilities``, ``neighbours`` and,
-                if the bundle has it, ``prediction_set``.
+            explain: add ``decided_by``, ``student_weight``, ``student_probabilities``, ``retrieval_probabilities``,
+                ``neighbours`` and, if the bundle has it, ``prediction_set``.
         """
         record: dict[str, Any] = {
             "label": self.label,

@@ -168,8 +168,7 @@ class Runtime:
             search: same as `open`; None for this runtime's.
 
         Raises:
-            UsageError: the mode or the search is unknown; ``"gated"``, and the bundle has no gate; or search
-                ``"graph"``, with a gate or a budget.
+            UsageError: same as `open`, of the mode or the search.
         """
         search = self._settings.search if search is None else checked_search(search)
         settings = replace(self._settings, retrieval=checked_mode(retrieval), search=search)

@@ -43,8 +43,9 @@ def fit_classifier(store: KnowledgeStore, view: View) -> FittedClassifier | None
         return None
     shift, right = np.zeros(kb.num_labels, np.float32), right_answers(store, kb, related)
     if right is not None:
-        logits = right.queries @ made.weights.T + made.bias
-        points = turning_points(right.log_old, softmax_many(logits.astype(np.float64)), trained)
+        logits = (right.queries @ made.weights.T + made.bias).astype(np.float64)
+        voted = np.asarray(softmax_many(logits), np.float64)
+        points = turning_points(right.log_old, voted, trained)
         shift[trained:] = largest_shift(points)
     return FittedClassifier(view.head.seq, made, shift)
 

@@ -101,7 +101,8 @@ class _Table:
     """Aligned text under a header, which is written before the first row.
 
     With ``explain``, the answers of the student alone and of the neighbours alone, the part that decided, and the first
-    ten neighbours follow each row. With abstention there is a column ``abstained``: the signal with the largest part of the score.
+    ten neighbours follow each row. With abstention there is a column ``abstained``: the signal with the largest part
+    of the score.
     """
 
     def __init__(self, out: Output, explain: bool, labels: Sequence[str], abstains: bool) -> None:

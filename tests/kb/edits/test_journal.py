@@ -17,6 +17,7 @@ from reaugkd.kb.edits.change import Change, Labelling, NewRow, Payload, Relabell
 from reaugkd.kb.edits.journal import Entry, read_journal
 from reaugkd.kb.storage.ed25519 import PrivateKey, new_key_pair, read_private_key, read_public_key
 
+EMPTY = Change()
 START = hashlib.sha256(b"the export").hexdigest()
 PATH = Path("journal.jsonl")
 NDIM = 4
@@ -186,7 +187,7 @@ BAD: list[tuple[tuple[object, ...], object]] = [
 def test_a_fit_names_one_file_of_an_earlier_edit(files: dict[str, str] | None) -> None:
     first = chain(CHANGES[0])[0]
 
-    def fit(files: dict[str, str] | None, change: Change = Change()) -> bytes:
+    def fit(files: dict[str, str] | None, change: Change = EMPTY) -> bytes:
         made = Entry(2, "2026-11-21T19:06:29Z", "anna", "", "fit", change, first.after, files=files)
         return first.line() + made.sealed().line()
 

@@ -91,8 +91,7 @@ class Runtime(AsynchronousAnswers, HubMethods):
             BundleIntegrityError: a file is missing, truncated or altered; or the required signature is missing,
                 damaged, made with another key, or made for another manifest.
             BundleVersionError: a newer reaugkd wrote the bundle.
-            BundleError: the parts do not fit each other, a golden text gets another answer, or a link leads out of the
-                folder.
+            BundleError: the parts do not fit each other, a golden text is answered otherwise, or a link leads outside.
             UsageError: an argument has the wrong type or an unusable value; ``"gated"``, and the bundle has no gate; or
                 search ``"graph"``, with a gate or a budget.
             DependencyError: a signature is required, and the library ``cryptography`` is missing; or usearch is, and
@@ -148,7 +147,7 @@ class Runtime(AsynchronousAnswers, HubMethods):
         from .editing.editor import KnowledgeEditor  # here: its imports take 15 ms, and most runtimes only answer
 
         parts = self._current().parts
-        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.encoder(self._settings.threads))
+        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.encoder(self._settings.threads), parts.fits)
 
     @property
     def student(self) -> StudentSession:
@@ -168,8 +167,7 @@ class Runtime(AsynchronousAnswers, HubMethods):
             search: same as `open`; None for this runtime's.
 
         Raises:
-            UsageError: the mode or the search is unknown; ``"gated"``, and the bundle has no gate; or search
-                ``"graph"``, with a gate or a budget.
+            UsageError: same as `open`, of the mode or the search.
         """
         search = self._settings.search if search is None else checked_search(search)
         settings = replace(self._settings, retrieval=checked_mode(retrieval), search=search)
@@ -278,9 +276,11 @@ class Runtime(AsynchronousAnswers, HubMethods):
         return self._statistics.stats(checked_bool("reset", reset))
 
     def close(self) -> None:
-        """Release the model and the knowledge base; later predictions raise UsageError."""
-        self._opened = None
+        """Release the model and the knowledge base; later predictions raise UsageError. Waits for a running fit."""
+        now, self._opened = self._opened, None
         self._answer_threads.close()
+        if now is not None and now.parts.pid == os.getpid():
+            now.parts.fits.join()
 
     def __enter__(self) -> Runtime:
         return self

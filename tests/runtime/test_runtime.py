@@ -342,7 +342,7 @@ def test_records_are_json(runtime: Runtime) -> None:
     assert record["student_weight"] == got.student_weight
     short = {"label", "probability", "probabilities", "retrieved", "truncated"}
     assert set(got.as_record()) == short
-    more = {"student_weight", "student_probabilities", "retrieval_probabilities", "neighbours"}
+    more = {"decided_by", "student_weight", "student_probabilities", "retrieval_probabilities", "neighbours"}
     assert set(record) == short | more
 
 

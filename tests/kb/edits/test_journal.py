@@ -17,6 +17,7 @@ from reaugkd.kb.edits.change import Change, Labelling, NewRow, Payload, Relabell
 from reaugkd.kb.edits.journal import Entry, read_journal
 from reaugkd.kb.storage.ed25519 import PrivateKey, new_key_pair, read_private_key, read_public_key
 
+EMPTY = Change()
 START = hashlib.sha256(b"the export").hexdigest()
 PATH = Path("journal.jsonl")
 NDIM = 4
@@ -168,6 +169,32 @@ BAD: list[tuple[tuple[object, ...], object]] = [
     (("undoes",), -1),
     (("files",), {"a": "b"}),
 ]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        None,
+        {},
+        {"classifier-1.npy": START, "classifier-2.npy": START},
+        {"classifier-0.npy": START},
+        {"classifier-01.npy": START},
+        {"classifier-3.npy": START},  # the number of an edit that does not exist yet
+        {"../classifier-1.npy": START},
+        {"index.usearch": START},
+    ],
+)
+def test_a_fit_names_one_file_of_an_earlier_edit(files: dict[str, str] | None) -> None:
+    first = chain(CHANGES[0])[0]
+
+    def fit(files: dict[str, str] | None, change: Change = EMPTY) -> bytes:
+        made = Entry(2, "2026-11-21T19:06:29Z", "anna", "", "fit", change, first.after, files=files)
+        return first.line() + made.sealed().line()
+
+    assert read(fit({"classifier-1.npy": START}))[1].files == {"classifier-1.npy": START}
+    for data in (fit(files), fit({"classifier-1.npy": START}, CHANGES[1])):
+        with pytest.raises(BundleIntegrityError, match="damaged"):
+            read(data)
 
 
 @pytest.mark.parametrize(("place", "value"), BAD)

@@ -38,7 +38,7 @@ def main(data: Path, task: str, seed: int, out: Path, name: str, group: int) -> 
     path.write_text(json.dumps(report))
 
 
-class _Teacher:
+class _Annotator:
     """Tells a system labels, in groups, and corrects the wrong ones."""
 
     def __init__(self, system: System, group: int) -> None:
@@ -76,17 +76,17 @@ class _Teacher:
 def _replayed(system: System, stream: Stream, group: int) -> dict[str, Any]:
     """Replay the events."""
     began = time.perf_counter()
-    teacher = _Teacher(system, group)
+    annotator = _Annotator(system, group)
     right: list[int] = []
     for position, event in enumerate(stream.events):
-        teacher.correct(position - CORRECTED_AFTER + 1)
+        annotator.correct(position - CORRECTED_AFTER + 1)
         right.append(int(system.answer(event.text) == event.label))
         if not right[-1]:
-            teacher.tell(position, event)
+            annotator.tell(position, event)
         if position % 200 == 0:
             sys.stderr.write(f"{position} texts, {sum(right)} right, {time.perf_counter() - began:.0f} s\n")
-    teacher.correct(len(stream.events))
-    return {"group": group, "right": right, "corrected": teacher.corrected}
+    annotator.correct(len(stream.events))
+    return {"group": group, "right": right, "corrected": annotator.corrected}
 
 
 if __name__ == "__main__":

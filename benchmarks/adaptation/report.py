@@ -2,14 +2,13 @@
 
     python report.py DATA TASK SEED OUT DOCS    (writes DOCS/TASK.json, .md and .svg)
 
-Systems that were not replayed are left out.
+Systems that were not replayed, or whose costs were not measured, are left out.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,36 +16,25 @@ from typing import Any
 
 from build import SYSTEMS, load
 from stream import Stream, rows_until_learned
-from systems import ADAPTIVE, REAUGKD, ROUTER, SETFIT, SKLEARN, STUDENT
+from systems import REAUGKD
 
 from reaugkd.runtime.benchmark.environment import host_facts
 
 WINDOW = 200  # texts
+MEASURED = ("answer", "correction", "background")
 LAST = 500  # texts at the end, by which the systems are compared
-STARTS = 3
-
-ENCODER = ("encoder/model.safetensors", "encoder/tokenizer.json")
-PLACES = {
-    REAUGKD: ("bundle",),
-    STUDENT: ("bundle/student", "bundle/manifest.json"),
-    ADAPTIVE: ("adaptive",),
-    ROUTER: (*ENCODER, "routes.json"),
-    SETFIT: (*ENCODER, "setfit.joblib", "rows.npz"),
-    SKLEARN: ("encoder/onnx/model.onnx", "encoder/tokenizer.json", "sklearn.joblib", "rows.npz"),
-}
-"""What a system needs to start and to go on learning."""
 
 
 def main(data: Path, task: str, seed: int, out: Path, docs: Path) -> None:
     """Write the three files."""
     rows, stream = load(data, task, seed)
-    timing = json.loads((out / "timing.json").read_text()) if (out / "timing.json").exists() else {}
+    costs = json.loads((out / "costs.json").read_text()) if (out / "costs.json").exists() else {}
     systems = {}
     for name in SYSTEMS:
         path = out / "replay" / f"{name}.json"
         if path.exists():
             replay = json.loads(path.read_text())
-            systems[name] = {**figures(replay, stream), **timing.get(name, {}), **_start(name, out)}
+            systems[name] = {**figures(replay, stream), **costs.get(name, {})}
     new = [event for event in stream.events if event.new]
     report = {
         "task": task,
@@ -89,31 +77,6 @@ def _mean(values: Sequence[float]) -> float | None:
     return round(sum(values) / len(values), 4) if values else None
 
 
-def _start(name: str, out: Path) -> dict[str, float]:
-    """Measure the bytes on disk, and new processes; kept in OUT, as one that encodes all rows again is slow."""
-    kept = out / "start" / f"{name}.json"
-    if not kept.exists():
-        kept.parent.mkdir(exist_ok=True)
-        script = str(Path(__file__).with_name("start.py"))
-        runs = []
-        for _ in range(1 if name == ROUTER else STARTS):
-            done = subprocess.run([sys.executable, script, name, str(out)], check=True, capture_output=True, text=True)
-            runs.append(json.loads(done.stdout.splitlines()[-1]))
-        files = [file for place in PLACES[name] for file in _files(out / place)]
-        found = {
-            "disk_mb": sum(file.stat().st_size for file in files) / 1e6,
-            "start_ms": statistics.median(run["ms"] for run in runs),
-            "rss_mb": statistics.median(run["rss_mb"] for run in runs),
-        }
-        kept.write_text(json.dumps(found))
-    kept_figures: dict[str, float] = json.loads(kept.read_text())
-    return kept_figures
-
-
-def _files(place: Path) -> list[Path]:
-    return [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
-
-
 def table(systems: dict[str, Any]) -> str:
     """Two tables: accuracy, and cost."""
     lines = [
@@ -138,12 +101,10 @@ def table(systems: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, found in systems.items():
-        times = [
-            f"{found[f'{what}_ms']:.1f} ({found[f'{what}_cpu_ms']:.1f})" if f"{what}_ms" in found else "-"
-            for what in ("answer", "correction", "background")
-        ]
-        sizes = [f"{found['disk_mb']:.1f}", f"{found['rss_mb']:.0f}", f"{found['start_ms']:.0f}"]
-        lines.append(f"| {name} | {' | '.join([*times, *sizes])} |")
+        if "answer_ms" in found:
+            times = [f"{found[f'{what}_ms']:.1f} ({found[f'{what}_cpu_ms']:.1f})" for what in MEASURED]
+            sizes = [f"{found['disk_mb']:.1f}", f"{found['rss_mb']:.0f}", f"{found['start_ms']:.0f}"]
+            lines.append(f"| {name} | {' | '.join([*times, *sizes])} |")
     return "\n".join(lines) + "\n"
 
 

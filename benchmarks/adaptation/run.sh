@@ -25,5 +25,5 @@ python="$out/.venv/bin/python" work="$out/$task-$seed"
 "$python" -c 'from build import SYSTEMS; print(*SYSTEMS, sep="\n")' | while read -r system; do
     "$python" replay.py "$data" "$task" "$seed" "$work" "$system" "$group"
 done
-"$python" timing.py "$data" "$task" "$seed" "$work"
+"$python" costs.py "$data" "$task" "$seed" "$work"
 "$python" report.py "$data" "$task" "$seed" "$work" "$docs"

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import ReaugkdError
+
 if TYPE_CHECKING:
-    from ..runtime.editing.edit import Edit, Row
+    from ..runtime.editing.edit import Edit, EditKeywords, Row
     from ..runtime.editing.preview import Preview
 
 _SHOWN = 20  # rows in a list on the terminal
@@ -43,6 +45,19 @@ def report_edit(runtime: Any, done: Edit, write: Callable[[object], None]) -> No
         click.echo(f"edit {done.compacted.seq}: automatic compaction, snapshot {done.compacted.snapshot}", err=True)
     flips = None if found is None else [vars(flip) for flip in found.flips]
     write({"seq": done.entry and done.entry.seq, **counts, "ids": list(done.ids), "flips": flips})
+
+
+def report_fit(runtime: Any, options: EditKeywords) -> None:
+    """Wait for the fit of the classifier of new labels that the edit started, and report it in one line on stderr."""
+    if options.get("preview"):  # writes nothing
+        return
+    try:
+        done = runtime.kb.wait(who=options.get("who"), key=options.get("key"), unsigned=options.get("unsigned", False))
+    except ReaugkdError as error:
+        click.echo(f"the edit is saved, but the classifier of new labels could not be fitted: {error}", err=True)
+        return
+    if done is not None:
+        click.echo(f"edit {done.entry.seq}: classifier of new labels fitted in {done.seconds:.1f} s", err=True)
 
 
 def report_not_answered(runtime: Any, rows: list[Row]) -> None:

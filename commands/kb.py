@@ -13,7 +13,7 @@ import click
 
 from ..errors import ReaugkdError, UsageError, one_line
 from .console import Commands, json_report, progress, tell
-from .edit_report import report_edit, report_not_answered
+from .edit_report import report_edit, report_fit, report_not_answered
 from .options import PATH, not_empty, share_of, with_columns, with_json, with_signature, without_blas_threads
 from .review import review
 
@@ -139,6 +139,7 @@ def add(
             raise error.at(path=source, row=numbers[error.row - 1]) from error
         report_edit(runtime, done, write)
         if not options["preview"]:
+            report_fit(runtime, options)
             report_not_answered(runtime, rows)
 
 
@@ -169,6 +170,7 @@ def remove(
     with json_report(json_path) as write:
         texts = _texts(text, runtime.manifest.text_pair)
         report_edit(runtime, runtime.kb.remove(ids, texts=texts, labels=labels, **options), write)
+        report_fit(runtime, options)
 
 
 @kb.command(short_help="Change the label of rows.")
@@ -200,6 +202,7 @@ def relabel(
     with json_report(json_path) as write:
         report_edit(runtime, runtime.kb.relabel(rows, new_labels=new_labels, **options), write)
         if not options["preview"]:
+            report_fit(runtime, options)
             report_not_answered(runtime, [Row(one, label) for one in rows if not isinstance(one, int)])
 
 
@@ -210,12 +213,13 @@ def relabel(
 @with_json
 @without_blas_threads
 def undo(bundle: Path, number: int | None, options: EditKeywords, json_path: str | None) -> None:
-    """Take edit NUMBER back. Default: the last edit in force that is neither an undo nor a compaction."""
+    """Take edit NUMBER back. Default: the last edit in force that changed rows and is no undo."""
     from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle)
     with json_report(json_path) as write:
         report_edit(runtime, runtime.kb.undo(number, **options), write)
+        report_fit(runtime, options)
 
 
 @kb.command(short_help="List every edit.")
@@ -280,6 +284,7 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None, unsi
     rows, recall = len(runtime.knowledge_base), runtime.kb.recall
     found = "" if recall is None else f"; a search finds {recall:.2%} of the true neighbours"
     click.echo(f"edit {entry.seq}: snapshot {entry.snapshot} has {rows:,} rows{found}", err=True)
+    report_fit(runtime, {"who": who, "key": sign_key, "unsigned": unsigned})
 
 
 @kb.command(short_help="Check every file and the chain of edits.")

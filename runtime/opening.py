@@ -14,6 +14,8 @@ from ..kb.knowledge_base import KnowledgeBase
 from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey, read_public_key
 from .bundle.bundle import Bundle
+from .editing.background_fit import BackgroundFit
+from .editing.new_labels import classifier_in_use
 from .editing.store import KnowledgeStore
 from .graph.retrieval import OLDEST_OPSET
 from .inference.golden_check import check_golden
@@ -68,6 +70,7 @@ class Parts:
 
     Attributes:
         unit: whether the student's embeddings have length 1, as a search in the graph needs it.
+        fits: the fits of the classifier of new labels.
     """
 
     bundle: Bundle
@@ -75,6 +78,7 @@ class Parts:
     sessions: Sessions
     store: KnowledgeStore
     pid: int
+    fits: BackgroundFit
     unit: bool = True
 
     def statistics(self) -> Statistics:
@@ -94,6 +98,7 @@ class Opened:
     Attributes:
         parts: the bundle's parts.
         view: the knowledge base.
+        classifier: the classifier that answers new labels; None where the neighbours do.
         budget: the latency budget; None for no limit.
 
     Raises:
@@ -103,6 +108,7 @@ class Opened:
 
     def __init__(self, settings: Settings, parts: Parts, budget: Budget | None = None) -> None:
         self.parts, self.view, self._settings = parts, parts.store.current(), settings
+        self.classifier = classifier_in_use(self.view, len(parts.bundle.manifest.labels))
         if settings.retrieval == "gated" and parts.bundle.manifest.gate is None:
             raise UsageError(
                 "the bundle has no gate",
@@ -163,7 +169,7 @@ class Opened:
         if policy.off is None and uses_graph(settings, parts, kb, judging):
             session = parts.sessions.retrieval(base_of(kb), threads)
             if session is not None:
-                return GraphPipeline(manifest, parts.tokenizer, session, kb, view.labels)
+                return GraphPipeline(manifest, parts.tokenizer, session, kb, view.labels, self.classifier)
             if settings.search == "graph":
                 raise BundleError(
                     'search "graph" needs a model of newer ONNX operators',
@@ -174,7 +180,7 @@ class Opened:
         if policy.off is None:
             base_of(kb).index.load()
         student = parts.sessions.student(threads)
-        return Pipeline(manifest, parts.tokenizer, student, kb, policy, view.labels)
+        return Pipeline(manifest, parts.tokenizer, student, kb, policy, view.labels, self.classifier)
 
 
 def checked_settings(
@@ -235,7 +241,7 @@ def open_parts(settings: Settings) -> Parts:
     tokenizer = TextTokenizer(bundle.tokenizer_path, bundle.manifest.max_length)
     store = KnowledgeStore(bundle, settings.verify, settings.signer)
     sessions = Sessions(bundle, settings.verify)
-    parts = Parts(bundle, tokenizer, sessions, store, os.getpid())
+    parts = Parts(bundle, tokenizer, sessions, store, os.getpid(), BackgroundFit(store))
     Opened(settings, parts, _NO_LIMIT).pipeline(False, settings.threads)  # opens the session that it needs
     unit = check_golden(bundle, tokenizer, sessions.encoder(settings.threads))
     bundle.check_links()

@@ -148,7 +148,7 @@ class Runtime:
         from .editing.editor import KnowledgeEditor  # here: its imports take 15 ms, and most runtimes only answer
 
         parts = self._current().parts
-        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.encoder(self._settings.threads))
+        return KnowledgeEditor(parts.store, parts.tokenizer, parts.sessions.encoder(self._settings.threads), parts.fits)
 
     @property
     def student(self) -> StudentSession:
@@ -168,8 +168,7 @@ class Runtime:
             search: same as `open`; None for this runtime's.
 
         Raises:
-            UsageError: the mode or the search is unknown; ``"gated"``, and the bundle has no gate; or search
-                ``"graph"``, with a gate or a budget.
+            UsageError: same as `open`, of the mode or the search.
         """
         search = self._settings.search if search is None else checked_search(search)
         settings = replace(self._settings, retrieval=checked_mode(retrieval), search=search)
@@ -278,8 +277,10 @@ class Runtime:
         return self._statistics.stats(checked_bool("reset", reset))
 
     def close(self) -> None:
-        """Release the model and the knowledge base; later predictions raise UsageError."""
-        self._opened = None
+        """Release the model and the knowledge base; later predictions raise UsageError. Waits for a running fit."""
+        now, self._opened = self._opened, None
+        if now is not None and now.parts.pid == os.getpid():
+            now.parts.fits.join()
 
     def __enter__(self) -> Runtime:
         return self

@@ -5,7 +5,8 @@
 
 ``op`` is the operation; ``add``, ``remove``, ``restore``, ``relabel`` and ``labels`` (new ones) are its change. A ROW
 is ``{"digest":H,"id":ID,"labelling":LABELLING,"payload":{"key":BASE64,"salt":HEX,"text":TEXT}}``, and a LABELLING
-``{"label":NAME or null,"pin":true,"soft":null or {NAME:SHARE,...}}``.
+``{"label":NAME or null,"pin":true,"soft":null or {NAME:SHARE,...}}``. A compaction and a fit of the classifier of new
+labels change no row; ``files`` has the SHA-256 of the files that they wrote.
 
 ``after`` is the SHA-256 of the line as canonical JSON (sorted keys, no spaces, ASCII) without ``after``, its
 ``signature`` and the payloads, which are bound by their digests. So the first hash (of the sealed export) and the last
@@ -25,9 +26,10 @@ from ...errors import BundleIntegrityError
 from ..storage.ed25519 import PrivateKey, PublicKey, Signature, sign, verify_signature
 from .change import Change, canonical
 from .change_json import change_json, hash_of, number_of, read_change, string_of
+from .classifier_file import seq_of
 
 CONTEXT = b"reaugkd edit v1"
-OPERATIONS = ("add", "remove", "relabel", "undo", "compact")
+OPERATIONS = ("add", "remove", "relabel", "undo", "compact", "fit")
 MOST_BYTES = 1 << 28
 """Limit on a journal; a longer one is refused unread."""
 
@@ -47,7 +49,8 @@ class Entry:
         after: its own hash, 64 hexadecimal digits.
         undoes: for an undo, the number of the edit taken back.
         snapshot: for a compaction, the number of the snapshot that it wrote.
-        files: for a compaction, the SHA-256 of that snapshot's files.
+        files: for a compaction, the SHA-256 of that snapshot's files; for a fit, that of the classifier's file
+            (`classifier_file`).
         signature: the author's signature of ``after`` (`ed25519.Signature.to_bytes`); None if there is none.
     """
 
@@ -63,6 +66,11 @@ class Entry:
     snapshot: int | None = None
     files: Mapping[str, str] | None = None
     signature: str | None = None
+
+    @property
+    def edits_rows(self) -> bool:
+        """Whether a user made it to change rows; a compaction and a fit change none."""
+        return self.op not in ("compact", "fit")
 
     def sealed(self, key: PrivateKey | None = None) -> Entry:
         """The entry with its hash, and with a signature if a key is given."""
@@ -167,13 +175,16 @@ def _entry(obj: Any, dtype: str, ndim: int) -> Entry:
         raise ValueError(f"unknown operation {op!r}")
     undoes, snapshot = (number_of(obj[name]) if name in obj else None for name in ("undoes", "generation"))
     files = {string_of(name): hash_of(digest) for name, digest in obj["files"].items()} if "files" in obj else None
+    seq, change = number_of(obj["seq"]), read_change(obj, dtype, ndim)
+    if op == "fit" and (change or len(files or ()) != 1 or not 0 < (seq_of(next(iter(files or ()))) or 0) < seq):
+        raise ValueError("a fit of rows, or without the file of a classifier")
     return Entry(
-        seq=number_of(obj["seq"]),
+        seq=seq,
         time=string_of(obj["time"]),
         who=string_of(obj["who"]),
         why=string_of(obj["why"]),
         op=op,
-        change=read_change(obj, dtype, ndim),
+        change=change,
         before=hash_of(obj["before"]),
         after=hash_of(obj["after"]),
         undoes=undoes,

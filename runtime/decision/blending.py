@@ -82,6 +82,7 @@ def blend_edited(
     pinned: NDArray[np.bool_] | None = None,
     rows: NDArray[np.int64] | None = None,
     odds: float = 1.0,
+    classified: Floats | None = None,
 ) -> Blended:
     """Blend one text after edits, which may have added labels that the student was not trained on, and pinned rows.
 
@@ -90,7 +91,8 @@ def blend_edited(
         p_new = m' r_new / m,    p_old = (1 - m') (w s + (1 - w) r_old / (1 - m)),
 
     where the odds m' / (1 - m') are the odds of m times a factor that is calibrated on held-out rows
-    (`new_label_calibration`). A pinned neighbour j that is as near as only the same text is takes a part a of the
+    (`new_label_calibration`). Where the classifier of new labels answers them, p_new = q_new with its probabilities q,
+    and m' is the sum of q_new. A pinned neighbour j that is as near as only the same text is takes a part a of the
     answer, which grows from 0 at cosine `PIN_FROM` to 1 at `PIN_TO`: p <- (1 - a) p + a y_j.
 
     Args:
@@ -102,6 +104,7 @@ def blend_edited(
         pinned: bool [k]; None for no pinned row.
         odds: the factor.
         rows: int64 [k], row numbers: among equally near pinned rows, the last one is used.
+        classified: float32 [c], q; None where the neighbours answer new labels.
 
     Returns:
         The blend over c labels.
@@ -114,8 +117,12 @@ def blend_edited(
     old = retrieved[:known] / np.float32(max(1.0 - mass, _LEAST))
     weight = config.weight
     share = config.student_weight if weight is None else weight.weight(student, old, similarities)
-    new = odds * mass / (odds * mass + (1.0 - mass))
-    probabilities = retrieved * np.float32(new / max(mass, _LEAST))
+    if classified is None:
+        new = odds * mass / (odds * mass + (1.0 - mass))
+        probabilities = retrieved * np.float32(new / max(mass, _LEAST))
+    else:
+        new = min(float(_sum(classified[known:])), 1.0)
+        probabilities = classified.copy()
     probabilities[:known] = np.float32(1.0 - new) * (np.float32(share) * student + np.float32(1.0 - share) * old)
     share *= 1.0 - new
     part = 0.0

@@ -19,10 +19,12 @@ from ...errors import EditRefusedError, ReaugkdError, UsageError
 from ...kb.edits.change import Change
 from ...kb.edits.journal import Entry
 from ...kb.edits.overlay import OverlayKnowledgeBase
+from ...kb.linear_classifier import LinearClassifier
 from ..inference.session.model_session import ModelSession
 from ..inference.text.inputs import Text, checked_input
 from ..inference.text.tokenizer import TextTokenizer
 from ..labels import LabelNames
+from .background_fit import BackgroundFit, Fit
 from .diff import Difference, differences
 from .edit import (
     Edit,
@@ -36,6 +38,7 @@ from .edit import (
     write_options,
 )
 from .new_label_calibration import new_label_odds
+from .new_labels import classifier_in_use, labels_with_rows
 from .preview import Preview, preview_change
 from .resolve_rows import (
     ChangeBuilder,
@@ -69,10 +72,13 @@ class KnowledgeEditor:
         store: the store of the bundle.
         tokenizer: the tokenizer of the bundle.
         student: the student of the bundle; it computes keys.
+        fits: the fits of the classifier of new labels.
     """
 
-    def __init__(self, store: KnowledgeStore, tokenizer: TextTokenizer, student: ModelSession) -> None:
-        self._store, self._tokenizer, self._student = store, tokenizer, student
+    def __init__(
+        self, store: KnowledgeStore, tokenizer: TextTokenizer, student: ModelSession, fits: BackgroundFit
+    ) -> None:
+        self._store, self._tokenizer, self._student, self._fits = store, tokenizer, student, fits
 
     def add(
         self,
@@ -198,7 +204,7 @@ class KnowledgeEditor:
         """Take an edit back, by another edit.
 
         Args:
-            seq: the edit's number. Default: the last edit in force that is neither an undo nor a compaction.
+            seq: the edit's number. Default: the last edit in force that changed rows and is no undo.
             options: `EditKeywords`.
 
         Raises:
@@ -229,12 +235,44 @@ class KnowledgeEditor:
             UsageError: there was no edit since the last compaction, or another edit is running.
             StorageError: the file cannot be written; nothing is changed.
         """
-        return self._compact(write_options(options), progress)
+        checked = write_options(options)
+        done = self._compact(checked, progress)
+        if self._store.view.fitted is None:  # it was fitted to rows that are erased now
+            self._fit(checked)
+        return done
+
+    def wait(self, **options: Unpack[WriteKeywords]) -> Fit | None:
+        """Wait until the classifier of new labels is fitted to the last edit.
+
+        After each edit it is fitted in the background, which takes about a second; until then the classifier before,
+        or the neighbours, answer new labels. If the process of the last edit was killed before, it is fitted now.
+
+        Args:
+            options: `WriteKeywords` of the fit, if it is needed now.
+
+        Returns:
+            The fit; None if there was none since the last call.
+
+        Raises:
+            ReaugkdError: the fit failed; the edits are saved.
+        """
+        checked = write_options(options)
+        self._fits.join()
+        edits = [entry.seq for entry in self._store.log() if entry.edits_rows]
+        fitted = self._store.view.fitted
+        if edits and (fitted is None or fitted.seq < edits[-1]):
+            self._fit(checked)
+        return self._fits.wait()
 
     @property
     def recall(self) -> float | None:
         """Share of the true neighbours that a search finds, measured at the last compaction; None before the first."""
         return self._store.current().snapshot.recall
+
+    @property
+    def new_label_classifier(self) -> LinearClassifier | None:
+        """The classifier that answers labels added by edits; None where there are none, and before its first fit."""
+        return classifier_in_use(self._store.current(), len(self._store.bundle.manifest.labels))
 
     def log(self) -> list[Entry]:
         """Every edit since the export, first to last, each checked against the one before it.
@@ -283,7 +321,17 @@ class KnowledgeEditor:
         entry = KnowledgeWriter(self._store).edit(op, checked, options, undoes)
         builder = made[0] if isinstance(made[0], ChangeBuilder) else ChangeBuilder()
         done = Edit(entry, changes[0], tuple(builder.ids), builder.unchanged, previews[0] if previews else None)
-        return self._compacted(done, options) if entry is not None and options.auto_compact and self._many() else done
+        if entry is not None and options.auto_compact and self._many():
+            done = self._compacted(done, options)
+        if entry is not None:
+            self._fit(options)
+        return done
+
+    def _fit(self, options: WriteOptions) -> None:
+        """Fit the classifier of new labels in the background, if new labels have rows."""
+        view = self._store.view
+        if len(labels_with_rows(view.kb, len(self._store.bundle.manifest.labels))):
+            self._fits.request(options)
 
     def _compact(self, options: WriteOptions, progress: Callable[[int, int], object] | None = None) -> Entry:
         return KnowledgeWriter(self._store).write_snapshot(options, self._queries(), progress)

@@ -1,17 +1,18 @@
-"""Calibration of new labels: a factor on the odds of labels that the student was not trained on.
+"""Calibration of new labels: the shift of the log odds of labels that the student was not trained on.
 
-A new label with five rows competes with old labels of a hundred rows each: without a factor most of its texts go to old
-labels. A hundred new labels, on the other hand, would take too many texts from the old ones. The factor on the odds of
-all new labels is therefore the largest one with which at most a share `LOSS` of the held-out rows is lost to them. On
-clinc150, with 30 of 150 intents as new labels of five rows each, this nearly doubled their recall
-(docs/explanation/lab-book.md).
+A new label with five rows competes with old labels of a hundred rows each: without a shift most of its texts go to old
+labels. A hundred new labels, on the other hand, would take too many texts from the old ones. The shift is the largest
+one with which new labels are expected to take at most a share `LOSS` of the texts of old labels that are answered right
+(`largest_shift`). The same rule shifts the neighbours' odds (`new_label_odds`) and the classifier's (`fit`).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import BundleError
 from ...kb.edits.change import Change
@@ -21,15 +22,33 @@ from ..decision.blending import softmax
 from ..inference.pipeline import mixed
 from .store import KnowledgeStore
 
-LOSS = 0.003
-"""Limit on the share of held-out rows that new labels take wrongly."""
+Wide = NDArray[np.float64]
 
-_STEP = 1.25  # growth of the number of rows with new labels after which the factor is fitted again
-_LEAST, _MOST = 1e-3, 1e3
+LOSS = 0.003
+"""Limit on the expected share of right answers on old labels that new labels take."""
+
+_STEP = 1.25  # growth of the number of rows with new labels after which the odds are fitted again
+_MOST = math.log(1e3)  # largest shift, up or down
+_LEAST = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class RightAnswers:
+    """The held-out rows that are answered right without new labels.
+
+    Attributes:
+        queries: float32 [n, d].
+        log_old: [n], logarithm of the right label's probability, which is the largest.
+        retrieved: [n, c], the neighbours' probabilities.
+    """
+
+    queries: NDArray[np.float32]
+    log_old: Wide
+    retrieved: Wide
 
 
 def new_label_odds(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Change) -> float | None:
-    """The factor after an edit; None if it stays unchanged.
+    """The factor on the odds of new labels after an edit; None if it stays unchanged.
 
     It is fitted again where there are fewer rows with new labels than before, or about a quarter more.
 
@@ -45,7 +64,8 @@ def new_label_odds(store: KnowledgeStore, kb: OverlayKnowledgeBase, change: Chan
     now = rows + _more(kb, change, set(kb.labels[:trained]))
     if not now or (rows <= now and _step(rows) == _step(now)):
         return None
-    return calibrated(store, kb.supposing(change))
+    right = right_answers(store, kb.supposing(change), store.related())
+    return 1.0 if right is None else math.exp(largest_shift(turning_points(right.log_old, right.retrieved, trained)))
 
 
 def _more(kb: OverlayKnowledgeBase, change: Change, trained: set[str]) -> int:
@@ -65,32 +85,77 @@ def _step(rows: int) -> int:
     return math.floor(math.log(rows, _STEP)) if rows else -1
 
 
-def calibrated(store: KnowledgeStore, kb: OverlayKnowledgeBase) -> float:
-    """The factor fitted on the held-out rows; 1 where the bundle has none.
+def right_answers(
+    store: KnowledgeStore, kb: OverlayKnowledgeBase, related: tuple[int, int] | None
+) -> RightAnswers | None:
+    """Answer the held-out rows without new labels; None where the bundle has none, or nothing to answer them with.
 
     Args:
         store: the store of the bundle.
         kb: the knowledge base, with rows of new labels.
+        related: first row and end of the held-out rows in it, which cannot answer themselves; None if there are none.
     """
     try:
-        heldout, related = store.heldout(), store.related()
+        heldout = store.heldout()
     except BundleError:
-        return 1.0
+        return None
     config, known = store.bundle.manifest.blend, len(store.bundle.manifest.labels)
     seen = kb.without(range(*related) if related is not None else range(0))
-    turns = []  # for each row with the right answer, the factor above which new labels take it
-    if not len(seen):
-        return 1.0
+    if not (len(seen) and len(heldout)):
+        return None
+    nothing_new = np.zeros(kb.num_labels, np.float32)
+    places, log_old, retrieved = [], [], []
     rows, similarities = seen.search_many(heldout.queries, config.k)
-    for logits, gold, near, nearness in zip(heldout.logits, heldout.gold, rows, similarities, strict=True):
+    for place, (logits, gold, near, nearness) in enumerate(
+        zip(heldout.logits, heldout.gold, rows, similarities, strict=True)
+    ):
         student = softmax(logits, config.student_temperature)
         # A held-out row with the text of an added row was corrected, not lost.
-        found = mixed(seen, student, SearchResult(near, nearness), config, pinned=False).probabilities
-        old = int(found[:known].argmax())
+        found = mixed(seen, student, SearchResult(near, nearness), config, False, nothing_new)
+        old = int(found.probabilities[:known].argmax())
         if old == gold:
-            turns.append(kb.new_label_odds * float(found[old]) / max(float(found[known:].max()), 1e-30))
-    lost = int(LOSS * len(heldout))
-    # Held-out rows far from every new label give no estimate.
-    if len(turns) <= lost or min(turns) > _MOST:
-        return 1.0
-    return float(np.clip(0.999 * np.sort(turns)[lost], _LEAST, _MOST))
+            places.append(place)
+            log_old.append(math.log(max(float(found.probabilities[old]), _LEAST)))
+            retrieved.append(found.retrieval_probabilities)
+    if not places:
+        return None
+    return RightAnswers(heldout.queries[places], np.array(log_old), np.array(retrieved, np.float64))
+
+
+def turning_points(log_old: Wide, voted: Wide, trained: int) -> Wide:
+    """The shift from which on each text goes to a new label, [n]; large where no new label has any probability.
+
+    With v the probabilities of all labels that the neighbours or the classifier give, m the sum of those of new labels,
+    and a the largest probability of an old label in the blend without new labels (`blending.blend_edited`), a new label
+    wins if m' max(v_new) / m > (1 - m') a, and the log odds of m' are those of m plus the shift.
+
+    Args:
+        log_old: [n], log a.
+        voted: [n, c], v.
+        trained: number of labels that the student was trained on; the others are new.
+    """
+    old = np.maximum(voted[:, :trained].sum(axis=1), _LEAST)
+    found: Wide = log_old + np.log(old) - np.log(np.maximum(voted[:, trained:].max(axis=1), _LEAST))
+    return found
+
+
+def largest_shift(points: Wide) -> float:
+    """The largest shift with which at most a share `LOSS` of texts is expected to be lost.
+
+    Of n held-out texts and one more, each is as likely as any other to have one of the j smallest turning points. So
+    just below the j-th smallest of n, the expected loss is j / (n + 1): j is the largest number with j / (n + 1) at
+    most `LOSS`, and j - 1 held-out rows are lost. With fewer than 332 rows there is no such j. Then the smallest point
+    is lowered by log(LOSS (n + 1)), as if the share of lost texts were proportional to the odds.
+
+    Args:
+        points: [n], the turning points of held-out texts, n at least 1.
+
+    Returns:
+        The shift; 0 where the texts are so far from every new label that they give no estimate.
+    """
+    allowed = LOSS * (len(points) + 1)
+    points = np.sort(points)
+    if points[0] > _MOST:
+        return 0.0
+    shift = points[int(allowed) - 1] if allowed >= 1 else points[0] + math.log(allowed)
+    return float(np.clip(shift - 1e-3, -_MOST, _MOST))

@@ -1,7 +1,8 @@
 """Preview of an edit: the held-out rows of the bundle whose predicted label changes.
 
 The knowledge base usually contains the held-out rows, and each would retrieve itself. The preview hides them, so that
-each row is predicted like a new text.
+each row is predicted like a new text. The neighbours answer new labels here, because the classifier of new labels is
+fitted only after the edit.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Snapshot 0 is the sealed export in `kb/`. Each compaction writes the next one in
     HEAD                     the current snapshot, and the length of its journal (`kb.edits.head`)
     N/generation.json        its table of contents, sealed like the manifest; snapshot 0 has none
     N/index.usearch ...      the knowledge base (`kb.knowledge_base`), and pins.npy
+    N/classifier-S.npy       the classifier of new labels, fitted after edit S (`kb.edits.classifier_file`)
     N/history.jsonl          every edit before it, without the texts and keys of erased rows
     N/journal.jsonl          every edit after it
 """
@@ -16,9 +17,10 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleIntegrityError
 from ...kb.edits.head import SNAPSHOTS, JournalHead
@@ -31,10 +33,14 @@ from ...kb.texts import DIGESTS_FILE
 from ..bundle.files import find_file
 from ..bundle.manifest import FileRecord, Manifest, read_files, seal_entry, sealed
 
+if TYPE_CHECKING:
+    from ...kb.edits.classifier_file import FittedClassifier
+
 SNAPSHOT_FILE = "generation.json"
 JOURNAL_FILE = "journal.jsonl"
 HISTORY_FILE = "history.jsonl"
 FORMAT = 1
+CLASSIFIER = "classifier-"  # first part of the name of the file of `kb.edits.classifier_file`
 TEXTS = ("plain", "hash", "none")
 
 _MOST_BYTES = 1 << 24
@@ -86,6 +92,11 @@ class Snapshot:
         """The journal of the edits after it."""
         root = self.folder.parent / SNAPSHOTS / "0" if self.number == 0 else self.folder
         return root / JOURNAL_FILE
+
+    @property
+    def fit(self) -> Mapping[str, str]:
+        """The name and the SHA-256 of its classifier of new labels; empty if it has none."""
+        return {name: record.sha256 for name, record in self.files.items() if name.startswith(CLASSIFIER)}
 
     @classmethod
     def export(cls, folder: Path, manifest: Manifest, seal: str) -> Snapshot:
@@ -190,6 +201,27 @@ class Snapshot:
         head = (text.removesuffix("\n}") + ",\n  ").encode()
         with atomic_write(folder / SNAPSHOT_FILE, "wb") as out:
             out.write(head + seal_entry(head))
+
+
+def read_fitted(bundle: Path, snapshot: Snapshot, fit: Mapping[str, str], labels: int) -> FittedClassifier:
+    """Read a classifier of new labels.
+
+    Args:
+        bundle: the bundle's folder.
+        snapshot: the snapshot, whose journal is in the classifier's folder.
+        fit: the name and the SHA-256 of its file.
+        labels: number of labels after the last edit.
+
+    Raises:
+        BundleIntegrityError: it is missing or damaged.
+        BundleError: a link leads to it.
+    """
+    from ...kb.edits.classifier_file import read_classifier
+
+    (name, digest), *_ = fit.items()
+    path = snapshot.journal.parent / name
+    find_file(bundle, path.relative_to(bundle).as_posix(), "a classifier of new labels")
+    return read_classifier(path, digest, labels, snapshot.kb.ndim)
 
 
 def _related(fields: JsonReader) -> tuple[int, int] | None:

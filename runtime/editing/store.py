@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +26,11 @@ from ...kb.texts import DIGESTS_FILE
 from ..bundle.bundle import KB_FOLDER, Bundle
 from ..bundle.files import check_file, find_file
 from ..bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
-from .snapshot import HISTORY_FILE, SNAPSHOT_FILE, Snapshot
+from .snapshot import HISTORY_FILE, SNAPSHOT_FILE, Snapshot, read_fitted
 
 if TYPE_CHECKING:
-    from ...kb.edits.change import NewRow
+    from ...kb.edits.change import Change, NewRow
+    from ...kb.edits.classifier_file import FittedClassifier
     from ...kb.edits.journal import Entry
     from ...kb.edits.overlay import OverlayKnowledgeBase
 
@@ -48,6 +49,7 @@ class View:
         head: the state of the edits.
         snapshot: the files that the edits build on.
         line: the line of HEAD; empty before the first edit.
+        fitted: the last classifier of new labels that was fitted; None if there is none.
     """
 
     kb: Searchable
@@ -55,6 +57,7 @@ class View:
     head: JournalHead
     snapshot: Snapshot
     line: bytes = b""
+    fitted: FittedClassifier | None = None
 
     @property
     def edited(self) -> bool:
@@ -113,11 +116,17 @@ class KnowledgeStore:
             self._refresh()
             yield
 
-    def advance(self, kb: OverlayKnowledgeBase) -> None:
-        """Set the view to ``kb``, the result of the edit that HEAD now names; within `latest`."""
+    def advance(self, kb: OverlayKnowledgeBase | None = None, fitted: FittedClassifier | None = None) -> None:
+        """Set the view to the result of the edit that HEAD now names; within `latest`.
+
+        Args:
+            kb: the rows after the edit. Default: they are unchanged.
+            fitted: the classifier. Default: it is unchanged.
+        """
         line, head = self._head.read()
         assert head is not None
-        self.view = View(kb, kb.labels, head, self.view.snapshot, line)
+        view = replace(self.view, head=head, line=line, fitted=fitted or self.view.fitted)
+        self.view = view if kb is None else replace(view, kb=kb, labels=kb.labels)
 
     def forget(self) -> None:
         """Make the next `current` open the files again."""
@@ -127,11 +136,12 @@ class KnowledgeStore:
         """Open the snapshot that HEAD names; within `latest`."""
         self.view = self._open()
 
-    def edited(self) -> OverlayKnowledgeBase:
-        """The knowledge base of the last `current`, in the form that takes edits."""
+    def edited(self, view: View | None = None) -> OverlayKnowledgeBase:
+        """The knowledge base of a view (default: the last one), in the form that takes edits."""
         from ...kb.edits.overlay import OverlayKnowledgeBase
 
-        kb, view = self.view.kb, self.view
+        view = view or self.view
+        kb = view.kb
         if isinstance(kb, OverlayKnowledgeBase):
             return kb
         assert isinstance(kb, KnowledgeBase)
@@ -163,9 +173,9 @@ class KnowledgeStore:
         manifest = self.bundle.manifest
         return HeldOutRows.open(self.bundle.path, len(manifest.labels), manifest.kb.ndim, manifest.kb_rows)
 
-    def related(self) -> tuple[int, int] | None:
-        """First row and end of the held-out rows in the knowledge base; None if there are none."""
-        snapshot = self.view.snapshot
+    def related(self, view: View | None = None) -> tuple[int, int] | None:
+        """First row and end of the held-out rows in a view (default: the last one); None if there are none."""
+        snapshot = (view or self.view).snapshot
         if snapshot.number or HELDOUT_FILE not in self.bundle.manifest.files:
             return snapshot.related
         return self.heldout().unrelated, snapshot.kb_rows
@@ -205,8 +215,13 @@ class KnowledgeStore:
         if head is None or head.snapshot != view.snapshot.number or head.seq < view.head.seq:
             raise BundleError("another snapshot is current")
         entries = self._entries(view.snapshot, head, view.head)
-        kb = self.edited().applied([entry.change for entry in entries])
-        return View(kb, kb.labels, head, view.snapshot, line)
+        changes = [entry.change for entry in entries if entry.edits_rows]
+        named, labels = _fit_of(entries), _count(view.labels, changes)
+        fitted = read_fitted(self.bundle.path, view.snapshot, named, labels) if named else view.fitted
+        if not changes:
+            return replace(view, head=head, line=line, fitted=fitted)
+        kb = self.edited().applied(changes)
+        return View(kb, kb.labels, head, view.snapshot, line, fitted)
 
     def _open(self) -> View:
         for last in _TRIES:
@@ -236,17 +251,20 @@ class KnowledgeStore:
         if head is None:
             return View(kb, labels, snapshot.begin, snapshot)
         entries = self._entries(snapshot, head, snapshot.begin)
-        if not entries:
-            return View(kb, labels, head, snapshot, line)
+        changes = [entry.change for entry in entries if entry.edits_rows]
+        named = _fit_of(entries) or snapshot.fit
+        fitted = read_fitted(bundle.path, snapshot, named, _count(labels, changes)) if named else None
+        if not changes:
+            return View(kb, labels, head, snapshot, line, fitted)
         from ...kb.edits.journal import damaged
         from ...kb.edits.overlay import OverlayKnowledgeBase
 
         edited = OverlayKnowledgeBase(kb, labels, keeps_texts=snapshot.texts == "plain")
         try:
-            edited = edited.applied([entry.change for entry in entries])
+            edited = edited.applied(changes)
         except UsageError as error:
             raise damaged(snapshot.journal, str(error)) from error
-        return View(edited, edited.labels, head, snapshot, line)
+        return View(edited, edited.labels, head, snapshot, line, fitted)
 
     def _history(self, snapshot: Snapshot) -> list[Entry]:
         """Read the edits before a snapshot; the last one is the compaction that wrote it.
@@ -301,6 +319,15 @@ class KnowledgeStore:
         if self.signer is not None:
             for entry in entries:
                 entry.check_signature(self.signer, path)
+
+
+def _fit_of(entries: list[Entry]) -> Mapping[str, str]:
+    """The name and the SHA-256 of the last classifier of some edits; empty if they have none."""
+    return next((entry.files or {} for entry in reversed(entries) if entry.op == "fit"), {})
+
+
+def _count(labels: tuple[str, ...], changes: list[Change]) -> int:
+    return len(labels) + sum(len(change.labels) for change in changes)
 
 
 def _kept(row: NewRow, texts: str) -> bool:

@@ -16,12 +16,12 @@ def entry_to_undo(entries: Sequence[Entry], seq: int | None) -> Entry:
 
     Args:
         entries: every edit since the export.
-        seq: the edit's number; None for the last edit in force that is neither an undo nor a compaction.
+        seq: the edit's number; None for the last edit in force that changed rows and is no undo.
 
     Raises:
-        UsageError: there is no such edit, it is a compaction, or it is taken back already.
+        UsageError: there is no such edit, it changed no rows, or it is taken back already.
     """
-    in_force = {entry.seq: entry.op != "compact" for entry in entries}
+    in_force = {entry.seq: entry.edits_rows for entry in entries}
     by_seq = {entry.seq: entry for entry in entries}
     for entry in entries:
         turned: Entry | None = entry
@@ -36,9 +36,10 @@ def entry_to_undo(entries: Sequence[Entry], seq: int | None) -> Entry:
     if not isinstance(seq, int) or isinstance(seq, bool):
         raise UsageError("the edit's number is unusable", found=repr(seq), expected="a whole number, or None")
     found = by_seq.get(seq)
-    if found is None or found.op == "compact":
+    if found is None or not found.edits_rows:
+        names = {"compact": "compaction", "fit": "fit"}
         raise UsageError(
-            "there is no such edit to take back" if found is None else "a compaction cannot be taken back",
+            "there is no such edit to take back" if found is None else f"a {names[found.op]} cannot be taken back",
             found=seq,
             expected="the number of an edit; `reaugkd kb log` lists them",
         )

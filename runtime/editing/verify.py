@@ -11,7 +11,7 @@ from ...kb.edits.journal import Entry, damaged
 from ...kb.edits.merge import merge_edits
 from ...kb.storage.atomic import sha256_file
 from ..bundle.bundle import Bundle
-from .snapshot import SNAPSHOT_FILE
+from .snapshot import CLASSIFIER, SNAPSHOT_FILE
 from .store import KnowledgeStore
 
 
@@ -25,6 +25,7 @@ class Verified:
         rows: number of rows that are not removed.
         removed: number of removed rows that no compaction has erased.
         replayed: number of edits that were repeated on the export and gave the same files; None without an export.
+            The classifier of new labels is not compared.
     """
 
     edits: int
@@ -69,7 +70,9 @@ def _replay(store: KnowledgeStore, export: Path, entries: list[Entry]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         merge_edits(kb).save(Path(folder))
         found = {file.name: sha256_file(file) for file in Path(folder).iterdir()}
-    expected = {name: digest for name, digest in (last.files or {}).items() if name != SNAPSHOT_FILE}
+    # A fit is not repeated: it begins with the one before, and other processors and libraries round otherwise.
+    skipped = (SNAPSHOT_FILE, CLASSIFIER)
+    expected = {name: digest for name, digest in (last.files or {}).items() if not name.startswith(skipped)}
     if found != expected:
         other = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise BundleIntegrityError(

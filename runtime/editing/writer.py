@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import BundleIntegrityError, StorageError, UsageError
 from ...kb.edits.change import Change
+from ...kb.edits.classifier_file import FittedClassifier
 from ...kb.edits.head import HEAD_FILE, SNAPSHOTS, JournalHead, sync, write_head, write_lock
 from ...kb.edits.journal import MOST_BYTES, Entry, read_journal
 from ...kb.edits.merge import add_lists, merge_edits, tune_ef_search
@@ -24,7 +25,8 @@ from ...kb.storage.atomic import atomic_directory, refusals
 from ..bundle.manifest import MANIFEST_FILE, file_record, seal_of
 from ..bundle.signature import read_signature
 from .edit import WriteOptions
-from .snapshot import HISTORY_FILE, JOURNAL_FILE, SNAPSHOT_FILE, Snapshot
+from .new_labels import usable
+from .snapshot import CLASSIFIER, HISTORY_FILE, JOURNAL_FILE, SNAPSHOT_FILE, Snapshot
 from .store import KnowledgeStore
 
 
@@ -119,6 +121,42 @@ class KnowledgeWriter:
                 )
             return entry
 
+    def write_fit(self, fitted: FittedClassifier, snapshot: int, options: WriteOptions) -> Entry | None:
+        """Commit a classifier of new labels.
+
+        Args:
+            fitted: the classifier.
+            snapshot: number of the snapshot whose rows it was fitted to, with edits.
+            options: author, reason, signature and waiting time.
+
+        Returns:
+            The journal's entry; None if the classifier is of no use any more: other labels have rows, a compaction
+            erased rows that it was fitted to, or another process fitted a newer one.
+
+        Raises:
+            UsageError: another edit is running.
+            StorageError: a file cannot be written; nothing is changed.
+        """
+        with self._locked(options):
+            view = self._store.view
+            newer = view.fitted is not None and view.fitted.seq >= fitted.seq
+            if (
+                newer
+                or view.snapshot.number != snapshot
+                or not usable(fitted, view.kb, len(self._bundle.manifest.labels))
+            ):
+                return None
+            folder = view.snapshot.journal.parent
+            entry = self._entry("fit", Change(), options, files={fitted.name: fitted.save(folder)})
+            self._append(entry, {fitted.name})
+            try:
+                self._store.advance(fitted=fitted)
+            except BaseException:
+                self._store.forget()
+                raise
+            self._clear()
+            return entry
+
     @contextmanager
     def _locked(self, options: WriteOptions) -> Iterator[None]:
         """Hold the writer's lock, with the store at the current state.
@@ -195,14 +233,23 @@ class KnowledgeWriter:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return Entry(head.seq + 1, now, options.author, options.why, op, change, head.after, **more).sealed(options.key)  # type: ignore[arg-type]
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, entry: Entry, made: Collection[str] = ()) -> None:
+        """Append an entry to the journal.
+
+        Args:
+            entry: the entry.
+            made: names of the files that were written for it.
+
+        Raises:
+            UsageError: it cannot be read back, or the journal is full.
+        """
         snapshot, head = self._store.view.snapshot, self._store.view.head
         path, line = snapshot.journal, entry.line()
         try:  # an entry that cannot be read back would make the bundle unusable
             deque(read_journal(line, path, snapshot.kb.dtype, snapshot.kb.ndim, head.seq, head.after), 0)
         except BundleIntegrityError as error:
             raise UsageError("the edit cannot be written to the journal", found=error.found) from error
-        self._prepare()
+        self._prepare(made)
         if head.length + len(line) > MOST_BYTES:
             raise UsageError(
                 "the journal is full",
@@ -230,6 +277,9 @@ class KnowledgeWriter:
         folder = self._bundle.path / SNAPSHOTS / str(number)
         with atomic_directory(folder) as temporary:
             merged.save(temporary)
+            fitted = self._store.view.fitted
+            if fitted is not None and not any(one.change.remove for one in self._store.log()[fitted.seq :]):
+                fitted.save(temporary)
             files = {file.name: file_record(file) for file in sorted(temporary.iterdir())}
             hashes = {name: record.sha256 for name, record in files.items()}
             made = Snapshot(
@@ -257,19 +307,24 @@ class KnowledgeWriter:
             replace(made, after=entry.after, files=records).save(temporary, self._bundle.manifest, self._bundle.seal)
         return entry
 
-    def _prepare(self) -> None:
-        """Create the folder of snapshots with the first edit; delete the remains of an interrupted compaction."""
+    def _prepare(self, made: Collection[str] = ()) -> None:
+        """Create the folder of snapshots with the first edit; delete the remains of interrupted writes.
+
+        Args:
+            made: files of the current snapshot that an entry will name.
+        """
         folder = self._bundle.path / SNAPSHOTS
         if not folder.exists():
             with atomic_directory(folder) as temporary:
                 (temporary / "0").mkdir()
                 (temporary / "0" / JOURNAL_FILE).touch()
                 (temporary / HEAD_FILE).write_bytes(JournalHead(0, 0, 0, self._bundle.seal).line())
-        self._clear()
+        self._clear(made)
 
-    def _clear(self) -> bool:
-        """Delete the files of former snapshots; True where some could not be deleted."""
-        number = self._store.view.snapshot.number
+    def _clear(self, made: Collection[str] = ()) -> bool:
+        """Delete the files of former snapshots and classifiers; True where a snapshot could not be deleted."""
+        view = self._store.view
+        number, snapshot, fitted = view.snapshot.number, view.snapshot, view.fitted
         old = [
             folder
             for folder in (self._bundle.path / SNAPSHOTS).iterdir()
@@ -279,6 +334,11 @@ class KnowledgeWriter:
             old.append(self._bundle.kb_folder)
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)
+        kept = {*made, *snapshot.files, "" if fitted is None else fitted.name}
+        for file in snapshot.journal.parent.glob(f"{CLASSIFIER}*"):
+            if file.name not in kept:
+                with suppress(OSError):
+                    file.unlink()
         return any(folder.exists() for folder in old)
 
     def _next_id(self, kb: OverlayKnowledgeBase) -> int:

@@ -11,6 +11,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from ...kb.knowledge_base import KnowledgeBase
+from ...kb.linear_classifier import LinearClassifier
 from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest
 from .neighbours import Neighbours
@@ -31,6 +32,7 @@ class GraphPipeline(BasePipeline):
         session: the session to run, with the rows of the last compaction.
         kb: the knowledge base in its current state.
         labels: names of all labels.
+        classifier: same as `BasePipeline`.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class GraphPipeline(BasePipeline):
         session: RetrievalSession,
         kb: Searchable,
         labels: tuple[str, ...],
+        classifier: LinearClassifier | None = None,
     ) -> None:
-        super().__init__(manifest, tokenizer, session.path, kb, RetrievalPolicy(), labels)
+        super().__init__(manifest, tokenizer, session.path, kb, RetrievalPolicy(), labels, classifier)
         self._session, self._tau = session, np.float32(manifest.blend.tau)
         self._blends = session.blends and isinstance(kb, KnowledgeBase)
 
@@ -61,7 +64,7 @@ class GraphPipeline(BasePipeline):
             self._check(embedding)
             nearest = self._kb.merge_edits(SearchResult(rows, scaled * self._tau), embedding, self._blend.k)
             clock = Clock(began, tokenized, ran, perf_counter_ns())
-            return self._blended(own, nearest, clock, tokens.truncated)
+            return self._blended(own, embedding, nearest, clock, tokens.truncated)
         answer = self._session.blend(tokens)
         ran = perf_counter_ns()
         own, embedding, scaled, rows = answer.found

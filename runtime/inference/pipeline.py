@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import BundleError, ModelError, ReaugkdError, UsageError
 from ...kb.knowledge_base import INDEX_FILE, SOFT_LABELS_FILE
+from ...kb.linear_classifier import LinearClassifier
 from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest
 from ..decision.blend_config import BlendConfig
@@ -63,6 +64,7 @@ class BasePipeline(ABC):
         kb: the knowledge base in its current state.
         policy: decides for each text whether to search.
         labels: names of all labels, first those that the student was trained on; None for the manifest's.
+        classifier: the classifier that answers new labels; None where the neighbours do.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class BasePipeline(ABC):
         kb: Searchable,
         policy: RetrievalPolicy,
         labels: tuple[str, ...] | None = None,
+        classifier: LinearClassifier | None = None,
     ) -> None:
+        self._classifier = classifier
         self._labels = manifest.labels if labels is None else labels
         self._pair, self._blend = manifest.text_pair, manifest.blend
         self._new = len(self._labels) - len(manifest.labels)
@@ -101,14 +105,16 @@ class BasePipeline(ABC):
             BundleError: the tokenizer fails on the text, or the keys or soft labels that were found are damaged.
         """
 
-    def _blended(self, own: Floats, found: SearchResult, clock: Clock, truncated: bool) -> Prediction:
+    def _blended(
+        self, own: Floats, embedding: Floats, found: SearchResult, clock: Clock, truncated: bool
+    ) -> Prediction:
         """The blend of the student and the rows that were found.
 
         Raises:
             ModelError: the student's output is not a distribution.
             BundleError: the keys or soft labels that were found are damaged.
         """
-        mix = mixed(self._kb, own, found, self._blend)
+        mix = mixed(self._kb, own, found, self._blend, classified=self._classified(embedding))
         neighbours = Neighbours(self._kb, found, self._blend.tau, self._labels)
         if not (_is_distribution(mix.probabilities) and _least(mix.retrieval_probabilities) >= 0):
             raise self._broken(own, found)
@@ -127,8 +133,14 @@ class BasePipeline(ABC):
             nearest=found.similarities.item(0),
             set_thresholds=self._with_neighbours,
             edited=(mix.new, mix.pinned),
+            new_labels=self._new,
+            classified=self._classifier is not None,
             truncated=truncated,
         )
+
+    def _classified(self, embedding: Floats) -> Floats | None:
+        """The probabilities of the classifier of new labels; None where the neighbours answer new labels."""
+        return None if self._classifier is None else self._classifier.probabilities(embedding, len(self._labels))
 
     def _no_direction(self, found: str | None) -> ModelError:
         message = "the student's embedding is not a number"
@@ -161,6 +173,7 @@ class Pipeline(BasePipeline):
         kb: same as `BasePipeline`.
         policy: same as `BasePipeline`.
         labels: same as `BasePipeline`.
+        classifier: same as `BasePipeline`.
     """
 
     def __init__(
@@ -171,8 +184,9 @@ class Pipeline(BasePipeline):
         kb: Searchable,
         policy: RetrievalPolicy,
         labels: tuple[str, ...] | None = None,
+        classifier: LinearClassifier | None = None,
     ) -> None:
-        super().__init__(manifest, tokenizer, student.path, kb, policy, labels)
+        super().__init__(manifest, tokenizer, student.path, kb, policy, labels, classifier)
         self._student = student
 
     @property
@@ -194,7 +208,7 @@ class Pipeline(BasePipeline):
             return answer
         found = self._search(student.embedding)
         clock = Clock(began, tokenized, ran, perf_counter_ns())
-        answer = self._blended(student.probabilities, found, clock, tokens.truncated)
+        answer = self._blended(student.probabilities, student.embedding, found, clock, tokens.truncated)
         self.policy.learn(perf_counter_ns() - ran)
         return answer
 
@@ -232,7 +246,14 @@ class Pipeline(BasePipeline):
             raise self._no_direction(error.found) from error
 
 
-def mixed(kb: Searchable, student: Floats, found: SearchResult, config: BlendConfig, pinned: bool = True) -> Blended:
+def mixed(
+    kb: Searchable,
+    student: Floats,
+    found: SearchResult,
+    config: BlendConfig,
+    pinned: bool = True,
+    classified: Floats | None = None,
+) -> Blended:
     """Blend the student's probabilities with the soft labels of retrieved rows.
 
     Args:
@@ -241,13 +262,15 @@ def mixed(kb: Searchable, student: Floats, found: SearchResult, config: BlendCon
         found: the rows.
         config: the settings of the blend.
         pinned: whether pinned rows take precedence over other rows.
+        classified: float32 [c], the probabilities of the classifier of new labels; None where there is none in use.
     """
     rows, similarities = found
     labels, pins = kb.soft_labels.take(rows), kb.pins
     if pins is None and kb.num_labels == len(student):
         return blend(student, similarities, labels, config)
     pinned_rows = pins[rows] if pinned and pins is not None else None
-    return blend_edited(student, similarities, labels, config, len(student), pinned_rows, rows, kb.new_label_odds)
+    odds = kb.new_label_odds
+    return blend_edited(student, similarities, labels, config, len(student), pinned_rows, rows, odds, classified)
 
 
 def _is_distribution(probabilities: Floats) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from ..decision.conformal import PredictionSets
 from ..decision.rejection_score import Signal
 from .neighbours import NO_NEIGHBOURS, Neighbours
 from .retrieval_policy import Reason
+
+Source = Literal["student", "neighbours", "classifier", "pinned row"]
+"""A part of an answer; ``"classifier"`` is the classifier of new labels (`runtime.editing.fit`)."""
 
 
 class Timings(NamedTuple):
@@ -52,6 +55,8 @@ class Prediction:
         set_thresholds: thresholds of the prediction sets; None if the bundle has none for this answer.
         nearest: the cosine of the most similar neighbour; 0.0 without neighbours.
         edited: the parts of the answer that come from edits: the part on new labels, and the part of a pinned row.
+        new_labels: number of labels that the student was not trained on, the last ones.
+        classified: whether the classifier of new labels gave the part on them; otherwise the neighbours did.
         truncated: whether only the beginning of the text was read: it has more tokens than the bundle's ``max_length``.
     """
 
@@ -70,7 +75,23 @@ class Prediction:
     nearest: float = field(default=0.0, repr=False)
     set_thresholds: PredictionSets | None = field(default=None, repr=False)
     edited: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
+    new_labels: int = field(default=0, repr=False)
+    classified: bool = field(default=False, repr=False)
     truncated: bool = False
+
+    @property
+    def decided_by(self) -> Source:
+        """The part with the largest share in the label's probability.
+
+        ``"pinned row"`` if a pinned row has more than half of the answer; a smaller part of it counts as a neighbour's.
+        """
+        place = self.labels.index(self.label)
+        if self.edited[1] > 0.5:
+            return "pinned row"
+        if place >= len(self.labels) - self.new_labels:
+            return "classifier" if self.classified else "neighbours"
+        own = self.student_weight * float(self.student_probabilities[place])
+        return "student" if 2 * own >= self.probability else "neighbours"
 
     @property
     def abstained(self) -> bool:
@@ -119,8 +140,8 @@ class Prediction:
         neighbours also ``reason``; with abstention also ``abstained``, ``rejection_score`` and ``abstention``.
 
         Args:
-            explain: add ``student_weight``, ``student_probabilities``, ``retrieval_probabilities``, ``neighbours`` and,
-                if the bundle has it, ``prediction_set``.
+            explain: add ``decided_by``, ``student_weight``, ``student_probabilities``, ``retrieval_probabilities``,
+                ``neighbours`` and, if the bundle has it, ``prediction_set``.
         """
         record: dict[str, Any] = {
             "label": self.label,
@@ -141,6 +162,7 @@ class Prediction:
             retrieved = self.retrieval_probabilities
             if retrieved is None and self.neighbours:
                 retrieved = self.neighbours.probabilities()
+            record["decided_by"] = self.decided_by
             record["student_weight"] = self.student_weight
             record["student_probabilities"] = self._named(self.student_probabilities)
             record["retrieval_probabilities"] = None if retrieved is None else self._named(retrieved)

@@ -134,6 +134,7 @@ class _Reader:
 
     def __init__(self, runtime: Runtime) -> None:
         self._kb, self._labels = runtime.knowledge_base, len(runtime.labels)
+        self._classifier = runtime.kb.new_label_classifier
         self._manifest, self._tokenizer, self._student = runtime.manifest, runtime.tokenizer, runtime.student
 
     def read(self, place: int, text: Text) -> _Read:
@@ -141,10 +142,10 @@ class _Reader:
         _, query, own = self._student.everything(encoding)
         found = self._kb.search(query, self._manifest.blend.k)
         if len(found.rows):
-            own, similarity = (
-                mixed(self._kb, own, found, self._manifest.blend).probabilities,
-                float(found.similarities[0]),
-            )
+            classifier = self._classifier
+            classified = None if classifier is None else classifier.probabilities(query, self._labels)
+            own = mixed(self._kb, own, found, self._manifest.blend, classified=classified).probabilities
+            similarity = float(found.similarities[0])
         else:
             own, similarity = np.pad(own, (0, self._labels - len(own))), float("nan")
         return _Read(place, text, own, query / np.linalg.norm(query), similarity)

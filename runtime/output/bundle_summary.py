@@ -11,6 +11,7 @@ from ..bundle.signature import read_signature
 from ..decision.abstention_thresholds import Abstention
 from ..decision.blend_config import BlendConfig
 from ..decision.mixture_weight import FEATURES, BucketWeight
+from ..editing.new_labels import classifier_in_use, labels_with_rows
 from ..editing.store import KnowledgeStore
 from ..output.text_table import table
 
@@ -101,8 +102,18 @@ def _edits(store: KnowledgeStore) -> str:
     return (
         f"{view.head.seq:,}, the last one {view.head.after[:12]}; snapshot {view.snapshot.number} with "
         f"{view.snapshot.kb_rows:,} rows{measured}; since then {kb.added:,} added, {kb.removed:,} removed; the gate "
-        "is off: every text is searched for"
+        f"is off: every text is searched for{_new_labels(store)}"
     )
+
+
+def _new_labels(store: KnowledgeStore) -> str:
+    """What answers the labels that the student was not trained on."""
+    view, trained = store.view, len(store.bundle.manifest.labels)
+    if not len(labels_with_rows(view.kb, trained)):
+        return ""
+    if view.fitted is None or classifier_in_use(view, trained) is None:
+        return "; new labels are answered by the neighbours"
+    return f"; new labels are answered by the classifier fitted after edit {view.fitted.seq}"
 
 
 def _signature(bundle: Bundle, signer: PublicKey | None) -> str:

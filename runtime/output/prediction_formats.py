@@ -100,8 +100,8 @@ def _csv(out: Output, explain: bool, _labels: Sequence[str], abstains: bool) -> 
 class _Table:
     """Aligned text under a header, which is written before the first row.
 
-    With ``explain``, the answers of the student alone and of the neighbours alone, and the first ten neighbours, follow
-    each row. With abstention there is a column ``abstained``: the signal with the largest part of the score.
+    With ``explain``, the answers of the student alone and of the neighbours alone, the part that decided, and the first
+    ten neighbours follow each row. With abstention there is a column ``abstained``: the signal with the largest part of the score.
     """
 
     def __init__(self, out: Output, explain: bool, labels: Sequence[str], abstains: bool) -> None:
@@ -123,6 +123,7 @@ class _Table:
             self._alone("= student alone", answer.student_probabilities, answer.labels)
             if answer.retrieval_probabilities is not None:
                 self._alone("= neighbours alone", answer.retrieval_probabilities, answer.labels)
+                self._line("", "", "", f"= decided by: {answer.decided_by}")
             for near in answer.neighbours[:_NEIGHBOURS]:
                 known = "(the bundle stores no texts)" if near.text is None else _shown(near.text)
                 self._line("", near.label, f"{near.weight:.1%}", f"{near.similarity:.3f} {known}")

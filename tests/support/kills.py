@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from reaugkd.kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
+from reaugkd.kb.edits.classifier_file import FittedClassifier
 from reaugkd.kb.edits.overlay import OverlayKnowledgeBase
+from reaugkd.kb.linear_classifier import LinearClassifier
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.editing.edit import WriteOptions
 from reaugkd.runtime.editing.store import KnowledgeStore
@@ -62,6 +64,15 @@ def removed(kb: OverlayKnowledgeBase, _next_id: int) -> Change:
     return Change(remove=tuple(kb.id(int(row)) for row in np.flatnonzero(kb.alive)[:2]))
 
 
+def fitted(writer: KnowledgeWriter) -> object:
+    """Commit a classifier of the new label."""
+    store = writer._store
+    labels, ndim = len(store.view.labels), store.view.kb.ndim
+    made = LinearClassifier(np.ones((labels, ndim), np.float32), np.zeros(labels, np.float32))
+    found = FittedClassifier(store.view.head.seq, made, np.zeros(labels, np.float32))
+    return writer.write_fit(found, store.view.snapshot.number, OPTS)
+
+
 EDITS: dict[str, tuple[list[Edit], Edit]] = {
     "first": ([], lambda writer: writer.edit("add", added(1), OPTS)),
     "add": (
@@ -79,6 +90,10 @@ EDITS: dict[str, tuple[list[Edit], Edit]] = {
     "compact": (
         [lambda writer: writer.edit("add", added(1), OPTS), lambda writer: writer.edit("remove", removed, OPTS)],
         lambda writer: writer.write_snapshot(OPTS),
+    ),
+    "fit": (
+        [lambda writer: writer.edit("add", added(1), OPTS), fitted, lambda writer: writer.edit("add", added(2), OPTS)],
+        fitted,
     ),
     "again": (
         [
@@ -100,7 +115,8 @@ def state(bundle: Path) -> tuple[object, ...]:
     told = tuple((kb.id(int(row)), kb.label(int(row)), kb.text(int(row)), bool(kb.pins[row])) for row in rows)
     queries = np.random.default_rng(0).standard_normal((3, kb.ndim)).astype(np.float32)
     found = tuple(tuple(kb.id(int(row)) for row in kb.search(query, 5).rows) for query in queries)
-    return len(store.log()), kb.labels, told, soft.tobytes(), found
+    fit = store.view.fitted
+    return len(store.log()), kb.labels, told, soft.tobytes(), found, fit and fit.name
 
 
 def run(bundle: Path, folder: Path, operation: str, step: int = 1) -> dict[str, object]:

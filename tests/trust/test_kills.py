@@ -35,7 +35,15 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("operation", "step"),
-    [("first", 1), ("add", 1), ("remove", 1), ("relabel", 1), ("compact", 7), ("again", 13)],  # `make kills` has all
+    [
+        ("first", 1),
+        ("add", 1),
+        ("remove", 1),
+        ("relabel", 1),
+        ("fit", 1),
+        ("compact", 7),
+        ("again", 13),
+    ],  # `make kills` has all
 )
 def test_a_killed_edit_was_made_or_not(bundle: Path, folder: Path, operation: str, step: int) -> None:
     if not (sys.platform == "linux" and systemcalls.available()):

@@ -170,6 +170,32 @@ BAD: list[tuple[tuple[object, ...], object]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        None,
+        {},
+        {"classifier-1.npy": START, "classifier-2.npy": START},
+        {"classifier-0.npy": START},
+        {"classifier-01.npy": START},
+        {"classifier-3.npy": START},  # the number of an edit that does not exist yet
+        {"../classifier-1.npy": START},
+        {"index.usearch": START},
+    ],
+)
+def test_a_fit_names_one_file_of_an_earlier_edit(files: dict[str, str] | None) -> None:
+    first = chain(CHANGES[0])[0]
+
+    def fit(files: dict[str, str] | None, change: Change = Change()) -> bytes:
+        made = Entry(2, "2026-11-21T19:06:29Z", "anna", "", "fit", change, first.after, files=files)
+        return first.line() + made.sealed().line()
+
+    assert read(fit({"classifier-1.npy": START}))[1].files == {"classifier-1.npy": START}
+    for data in (fit(files), fit({"classifier-1.npy": START}, CHANGES[1])):
+        with pytest.raises(BundleIntegrityError, match="damaged"):
+            read(data)
+
+
 @pytest.mark.parametrize(("place", "value"), BAD)
 def test_a_value_that_may_not_be_is_refused_though_its_hash_be_right(place: tuple[object, ...], value: object) -> None:
     obj = line_of(CHANGES[0])

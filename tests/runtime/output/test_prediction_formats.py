@@ -75,7 +75,8 @@ def test_table_lines_up(prediction: Prediction) -> None:
 
 def test_table_explains(prediction: Prediction, alone: Prediction) -> None:
     lines = written("table", (1, "noon", prediction), (2, "noon", alone), explain=True).splitlines()
-    header, subheader, first, student, neighbours, *rest = lines
+    header, subheader, first, student, neighbours, decided, *rest = lines
+    assert decided.endswith(f"= decided by: {prediction.decided_by}") and prediction.decided_by == "student"
     assert "cosine and text of each neighbour" in subheader and header.split()[0] == "row"
     assert student.endswith("= student alone") and neighbours.endswith("= neighbours alone")
     for line, near in zip(rest[:8], prediction.neighbours, strict=True):

@@ -71,7 +71,7 @@ def open_system(name: str, out: Path, scratch: Path, rows: dict[str, str], known
     if name == SETFIT:
         return _setfit(out / "encoder", rows, known)
     encode = encoder(out / "encoder", "onnx")
-    head = LogisticRegression(C=settings["C"], class_weight="balanced", max_iter=1000, warm_start=True)
+    head = LogisticRegression(C=settings["C"], class_weight="balanced", max_iter=1000, tol=1e-5, warm_start=True)
     vectors = Vectors(known, encode)
     return Head(head, vectors, rows, lambda text: str(head.predict(vectors([text]))[0]))
 

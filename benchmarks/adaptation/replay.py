@@ -4,7 +4,7 @@
 
 The system answers each text before it is told anything. If it was wrong, it is told the given label; a wrong one of
 these is replaced 300 texts later, the last ones at the end. Then the test rows that are not in the stream are scored.
-Systems that train after every change are told rows in groups of GROUP (1: each at once).
+Systems that train before a change returns are told rows in groups of GROUP (1: each at once).
 Vectors of the pretrained encoder are those of build.py: they change no answer.
 """
 

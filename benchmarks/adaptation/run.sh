@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # reaugkd beside other systems that learn in the field: the same stream for all. Nothing else should run meanwhile.
 #   python benchmarks/adaptation/stream.py DATA TASK SEED FILES
-#   reaugkd train --data FILES --teacher ENCODER --student-layers 0,2,4 --recipe recipes/general.toml --embedding-dim 256 \
-#       --seed SEED --out RUN
+#   reaugkd train --data FILES --teacher ENCODER --student-layers 0,2,4 --recipe recipes/general.toml \
+#       --embedding-dim 256 --seed SEED --out RUN
 #   reaugkd export RUN --out BUNDLE
 #   benchmarks/adaptation/run.sh DATA TASK SEED ENCODER BUNDLE OUT DOCS [GROUP]
 # DATA: a folder with TASK (banking77 or clinc150) as distributed. ENCODER: all-MiniLM-L6-v2. Paths must be absolute.
 # OUT gets an environment of its own, what every system saves and each replay, so the same command resumes. DOCS gets
-# TASK.json, TASK.md and TASK.svg. GROUP (1): how many rows are told at a time to systems that train after every change.
+# TASK.json, TASK.md and TASK.svg. GROUP (1): how many rows are told at a time to systems that train before a change
+# returns.
 set -euo pipefail
 data=$1 task=$2 seed=$3 encoder=$4 bundle=$5 out=$6 docs=$7 group=${8:-1}
 root=$(cd "$(dirname "$0")/../.." && pwd)

@@ -127,10 +127,9 @@ def _draw(report: dict[str, Any], path: Path) -> None:
                 continue  # always wrong
             values = [None if value is None else 100 * value for value in found[f"windows_{which}"]]
             ends = [WINDOW * (1 + at) for at in range(len(values))]
-            axes.plot(ends, values, marker=".", linewidth=2.5 if name == REAUGKD else 1.2, label=name)
+            axes.plot(ends, values, linewidth=2.5 if name == REAUGKD else 1.2, label=name)
         axes.set_title(f"{report['task']}: {which} classes")
         axes.set_xlabel(f"texts so far; accuracy of the last {WINDOW}")
-        axes.grid(alpha=0.3)
     plots[0].set_ylabel("accuracy, per cent")
     plots[1].legend(fontsize=8)
     figure.tight_layout()

@@ -157,6 +157,7 @@ def _draw(report: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
     figure, plots = pyplot.subplots(1, len(report["tasks"]), figsize=(10, 4), squeeze=False)

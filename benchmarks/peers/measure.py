@@ -158,6 +158,7 @@ def _draw(systems: dict[str, dict[str, float]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5))

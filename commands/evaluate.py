@@ -9,7 +9,17 @@ import click
 
 from .console import json_report, progress, train_extra
 from .data_source import rows_to_score
-from .options import BUNDLE, PATH, with_columns, with_json, with_links, with_signature, with_split, with_task, with_threads
+from .options import (
+    BUNDLE,
+    PATH,
+    with_columns,
+    with_json,
+    with_links,
+    with_signature,
+    with_split,
+    with_task,
+    with_threads,
+)
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns

@@ -16,6 +16,7 @@ from .commands.fuse import fuse
 from .commands.inspect import inspect
 from .commands.kb import kb
 from .commands.predict import predict
+from .commands.serve import serve
 from .commands.sign import sign
 from .commands.study import study
 from .commands.suggest import suggest
@@ -42,6 +43,7 @@ for name, command in {  # in the order of work
     "train": train,
     "export": export,
     "predict": predict,
+    "serve": serve,
     "eval": evaluate,
     "bench": bench,
     "inspect": inspect,

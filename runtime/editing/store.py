@@ -186,13 +186,25 @@ class KnowledgeStore:
             check_file(folder, name, record, self.verify)
 
     def _refresh(self) -> None:
+        if self.bundle.replaced():  # what is on the disk now belongs to another bundle
+            return
         line, head = self._head.read()
         if line == self.view.line:
             return
         try:
-            self.view = self._extended(line, head)
+            view = self._latest_view(line, head)
+        except BundleError:
+            if self.bundle.replaced():
+                return
+            raise
+        if not self.bundle.replaced():  # while it was read
+            self.view = view
+
+    def _latest_view(self, line: bytes, head: JournalHead | None) -> View:
+        try:
+            return self._extended(line, head)
         except (BundleError, UsageError):
-            self.view = self._open()
+            return self._open()
 
     def _extended(self, line: bytes, head: JournalHead | None) -> View:
         """The view with the edits since.

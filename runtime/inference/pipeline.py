@@ -26,6 +26,7 @@ from .retrieval_policy import Reason, RetrievalPolicy, SearchMethod
 from .session.student import StudentAnswer, StudentSession
 from .text.inputs import Text, checked_input
 from .text.tokenizer import TextTokenizer
+from .text.word_ids import Tokens
 
 Floats = NDArray[np.float32]
 
@@ -101,7 +102,7 @@ class BasePipeline(ABC):
             BundleError: the tokenizer fails on the text, or the keys or soft labels that were found are damaged.
         """
 
-    def _blended(self, own: Floats, found: SearchResult, clock: Clock, truncated: bool) -> Prediction:
+    def _blended(self, own: Floats, found: SearchResult, clock: Clock, tokens: Tokens) -> Prediction:
         """The blend of the student and the rows that were found.
 
         Raises:
@@ -127,7 +128,8 @@ class BasePipeline(ABC):
             nearest=found.similarities.item(0),
             set_thresholds=self._with_neighbours,
             edited=(mix.new, mix.pinned),
-            truncated=truncated,
+            truncated=tokens.truncated,
+            tokens=len(tokens.ids),
         )
 
     def _no_direction(self, found: str | None) -> ModelError:
@@ -189,16 +191,16 @@ class Pipeline(BasePipeline):
         ran = perf_counter_ns()
         reason = self.policy.reason_to_skip(student.top, ran - began)
         if reason is not None:
-            answer = self._unblended(student, reason, Clock(began, tokenized, ran, ran), tokens.truncated)
+            answer = self._unblended(student, reason, Clock(began, tokenized, ran, ran), tokens)
             self.policy.learn(None)
             return answer
         found = self._search(student.embedding)
         clock = Clock(began, tokenized, ran, perf_counter_ns())
-        answer = self._blended(student.probabilities, found, clock, tokens.truncated)
+        answer = self._blended(student.probabilities, found, clock, tokens)
         self.policy.learn(perf_counter_ns() - ran)
         return answer
 
-    def _unblended(self, student: StudentAnswer, reason: Reason, clock: Clock, truncated: bool) -> Prediction:
+    def _unblended(self, student: StudentAnswer, reason: Reason, clock: Clock, tokens: Tokens) -> Prediction:
         """The answer of the student alone.
 
         Raises:
@@ -222,7 +224,8 @@ class Pipeline(BasePipeline):
             labels=self._labels,
             neighbours=neighbours,
             set_thresholds=self._alone,
-            truncated=truncated,
+            truncated=tokens.truncated,
+            tokens=len(tokens.ids),
         )
 
     def _search(self, embedding: Floats) -> SearchResult:

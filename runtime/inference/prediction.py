@@ -53,6 +53,7 @@ class Prediction:
         nearest: the cosine of the most similar neighbour; 0.0 without neighbours.
         edited: the parts of the answer that come from edits: the part on new labels, and the part of a pinned row.
         truncated: whether only the beginning of the text was read: it has more tokens than the bundle's ``max_length``.
+        tokens: the number of tokens read, special tokens included.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Prediction:
     set_thresholds: PredictionSets | None = field(default=None, repr=False)
     edited: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
     truncated: bool = False
+    tokens: int = 0
 
     @property
     def abstained(self) -> bool:

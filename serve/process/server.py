@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -25,6 +25,8 @@ from ..settings import ServerSettings
 from .connections import Connection
 
 _KEEP_ALIVE = 75  # seconds of an idle connection: more than the 60 of usual load balancers, which then never lose one
+
+_FIRST_REQUEST = 1.0  # seconds that a new connection has for its request at the end
 
 _log = logging.getLogger("reaugkd.serve")
 
@@ -62,6 +64,34 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `_Run`."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, but answer the clients that have connected: uvicorn would cut them off before they can ask."""
+        loop = asyncio.get_running_loop()
+        for listener in sockets or ():
+            with listener.dup() as waiting:
+                for server in self.servers:
+                    server.close()
+                listener.close()
+                for client in _accepted(waiting):
+                    await loop.connect_accepted_socket(self._connection, client)
+        until = loop.time() + _FIRST_REQUEST
+        while loop.time() < until and any(one.cycle is None for one in self.server_state.connections):  # type: ignore[union-attr]
+            await asyncio.sleep(0.02)
+        await super().shutdown(None)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, {})
+
+
+def _accepted(listener: socket.socket) -> list[socket.socket]:
+    """The clients in the queue of a socket, which they would lose with the socket."""
+    found: list[socket.socket] = []
+    listener.setblocking(False)
+    with suppress(OSError):  # there is no more
+        while True:
+            found.append(listener.accept()[0])
+    return found
 
 
 class _Run:

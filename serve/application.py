@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -125,7 +124,9 @@ class Application:
             _log.exception("%s %s failed", request.method, request.path)
             response = json_response({"error": "internal error: see the log", "error_type": "Backend"}, 500)
         headers = response.headers
-        headers.append((b"x-request-id", _request_id(request)))
+        given = _request_id(request)
+        if given is not None:
+            headers.append((b"x-request-id", given))
         headers += cors_headers(self.service.settings, request)
         if self.service.state == "draining":  # the client comes back with a new connection, and finds another server
             headers.append(CLOSE)
@@ -155,8 +156,7 @@ class Application:
         return await route.handler(self.service, request)
 
 
-def _request_id(request: Request) -> bytes:
-    """The client's id of the request, or a new one."""
-    given = request.headers.get(b"x-request-id", b"")
-    usable = 0 < len(given) <= 200 and given.isascii() and given.decode("ascii").isprintable()
-    return given if usable else uuid.uuid4().hex.encode()
+def _request_id(request: Request) -> bytes | None:
+    """The client's id of the request, if it can be a header of the response."""
+    given = request.headers.get(b"x-request-id")
+    return given if given and len(given) <= 200 and given.isascii() and given.decode().isprintable() else None

@@ -20,8 +20,6 @@ from .http.errors import overloaded, too_late
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-_GROUP = 4  # texts of a request that a thread answers at a time: a change of threads costs a tenth of a short text
-
 
 class Done(NamedTuple, Generic[Answer]):
     """The answers in the order of the items, and the seconds until a thread began."""
@@ -41,7 +39,7 @@ class WorkQueue:
     def __init__(self, threads: int, most: int) -> None:
         self._most, self._taken = most, 0
         self._lock = threading.Lock()
-        self._groups: SimpleQueue[tuple[_Batch, int, int] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[_Batch, int] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"reaugkd-{number}", daemon=True) for number in range(threads)
         ]
@@ -59,7 +57,7 @@ class WorkQueue:
     def close(self) -> None:
         """End the threads after the texts that wait."""
         for _ in self._threads:
-            self._groups.put(None)
+            self._waiting.put(None)
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
@@ -83,9 +81,8 @@ class WorkQueue:
         loop = asyncio.get_running_loop()
         batch = _Batch(answer, items, loop)
         timer = loop.call_later(seconds, batch.expire, seconds)
-        size = max(1, min(_GROUP, -(-count // len(self._threads))))
-        for start in range(0, count, size):
-            self._groups.put((batch, start, min(start + size, count)))
+        for number in range(count):  # each by itself: handing over 2 to 16 at a time gains nothing that can be measured
+            self._waiting.put((batch, number))
         try:
             return await batch.future
         finally:
@@ -93,12 +90,12 @@ class WorkQueue:
             timer.cancel()
 
     def _work(self) -> None:
-        while (group := self._groups.get()) is not None:
-            batch, start, stop = group
-            batch.answer_some(start, stop)
+        while (task := self._waiting.get()) is not None:
+            batch, number = task
+            batch.answer_one(number)
             with self._lock:
-                self._taken -= stop - start
-            batch.report(stop - start)
+                self._taken -= 1
+            batch.report()
 
 
 class _Batch:
@@ -118,22 +115,20 @@ class _Batch:
         if not self.future.done():
             self.future.set_exception(too_late(seconds))
 
-    def answer_some(self, start: int, stop: int) -> None:
-        """Answer a part of the items, in a thread."""
+    def answer_one(self, number: int) -> None:
+        """Answer an item, in a thread, unless the request is over."""
         if not self._began:
             self._began = time.perf_counter()
         try:
-            for number in range(start, stop):
-                if self.over:
-                    return
+            if not self.over:
                 self._answers[number] = self._answer(self._items[number])
         except BaseException as error:  # a fault of this program: the request must end, and the thread go on
             self._failed = error
 
-    def report(self, count: int) -> None:
-        """Count answered items, and end the request with the last one."""
+    def report(self) -> None:
+        """Count an answered item, and end the request with the last one."""
         with self._lock:
-            self._left -= count
+            self._left -= 1
             last = self._left == 0
         if last and not self.over:
             with suppress(RuntimeError):  # the loop has ended

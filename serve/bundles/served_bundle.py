@@ -96,12 +96,12 @@ class ServedBundle:
             if self._find() != found:  # replaced meanwhile: the next look opens that one
                 fresh.retire()
                 return
-            self._identity, self._refused, self._said = found, None, ""
-            old, self.current = self.current, fresh
+            old, news = self.current, f"{_described(fresh)} in place of {_described(self.current)}"
+            self._identity, self._refused, self._said, self.current = found, None, "", fresh
             self._retired.append(old)
             old.retire()
             self._swaps["taken"] += 1
-            _log.info("%s: %s in place of %s", self.name, _described(fresh), _described(old))
+            _log.info("%s: %s", self.name, news)
 
     def metrics(self) -> list[Metric]:
         """The counts of all answers under this name, since the server began."""
@@ -141,4 +141,7 @@ class ServedBundle:
 
 
 def _described(bundle: OpenBundle) -> str:
-    return f"{bundle.model} (edits: {bundle.main.edits})"
+    try:
+        return f"{bundle.model} (edits: {bundle.main.edits})"
+    except ReaugkdError:  # edits that cannot be read
+        return bundle.model

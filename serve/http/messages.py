@@ -21,6 +21,8 @@ READ_SECONDS = 30.0
 
 CLOSE = (b"connection", b"close")
 
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 @dataclass
 class Response:
@@ -34,8 +36,7 @@ class Response:
 
 def json_response(value: object, status: int = 200, headers: Headers = ()) -> Response:
     """A value as JSON in UTF-8; half a surrogate pair becomes an escape."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Response(text.encode("utf-8", "backslashreplace"), status, headers=list(headers))
+    return Response(_encoder.encode(value).encode("utf-8", "backslashreplace"), status, headers=list(headers))
 
 
 class Request:

@@ -136,7 +136,7 @@ def test_faults_of_the_server_tell_no_paths(
 def test_the_id_of_a_request_comes_back(client: Client) -> None:
     assert client.get("/health", x_request_id="abc-1").headers["x-request-id"] == "abc-1"
     for unusable in ("", "a" * 201, "a\x7f", "\xe9"):
-        assert len(client.get("/health", x_request_id=unusable).headers["x-request-id"]) == 32
+        assert "x-request-id" not in client.get("/health", x_request_id=unusable).headers
 
 
 def test_a_body_that_does_not_arrive(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
+from reaugkd import Prediction, Runtime
 from reaugkd.serve.application import Application, create_app
+
+LIMIT = 30.0
+"""Seconds; what is waited for here takes none."""
+
+HELD = "noon held"
+"""The text that `Gate` holds."""
 
 
 class Reply(NamedTuple):
@@ -81,3 +91,26 @@ def serving(bundles: Path | Mapping[str, Path], key: str | None = None, **option
         yield Client(app, key)
     finally:
         app.service.close()
+
+
+class Gate:
+    """Holds every prediction of `HELD` until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open, self.begun = threading.Event(), threading.Semaphore(0)
+        self.seen: list[str] = []
+        predict = Runtime.predict
+
+        def held(runtime: Runtime, text: Any, abstain: Any = None) -> Prediction:
+            if text == HELD:
+                self.seen.append(text)
+                self.begun.release()
+                assert self.open.wait(LIMIT)
+            return predict(runtime, text, abstain)
+
+        monkeypatch.setattr(Runtime, "predict", held)
+
+
+async def until_depth(client: Client, depth: int) -> None:
+    while client.service._queue.depth != depth:
+        await asyncio.sleep(0)

@@ -98,7 +98,7 @@ def once(connection: http.client.HTTPConnection, close: bool) -> Iterator[http.c
 
 @contextmanager
 def server(*arguments: Any, ready: bool = True, **environment: str) -> Iterator[Server]:
-    """Start ``reaugkd serve ARGUMENTS --port 0``, wait until all is ready, and end it and its workers with the block."""
+    """Start ``reaugkd serve ARGUMENTS --port 0``, wait until it is ready, and end all of it with the block."""
     script = "from reaugkd.cli import main; main()"
     command = [sys.executable, "-P", "-c", script, "serve", *map(str, arguments), "--port", "0"]
     process = subprocess.Popen(

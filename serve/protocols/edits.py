@@ -142,6 +142,8 @@ def _rows(body: Mapping[str, Any]) -> list[Row]:
     found = []
     for number, row in enumerate(body["rows"]):
         place = f"rows[{number}]"
+        if not isinstance(row, dict):
+            raise invalid(f"{place} must be an object with `text` and `label`")
         found.append(_row(text_of(row, place), row, place))
     return found
 

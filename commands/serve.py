@@ -179,7 +179,7 @@ def _run(settings: ServerSettings, listener: socket.socket, workers: int, drain_
 def _begin_log() -> None:
     """Write the log to stderr, a line for each event."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("reaugkd serve: %(message)s"))
+    handler.setFormatter(logging.Formatter("%(message)s"))
     for name in ("reaugkd.serve", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

@@ -114,16 +114,6 @@ class Runtime:
         return self._current().parts.bundle.manifest
 
     @property
-    def seal(self) -> str:
-        """The hash of the manifest, 64 hexadecimal digits: the same for every copy of the bundle, edited or not."""
-        return self._current().parts.bundle.seal
-
-    @property
-    def edits(self) -> int:
-        """The number of edits since the export."""
-        return self._current().view.head.seq
-
-    @property
     def threads(self) -> int:
         """The number of threads in use."""
         return self._settings.threads

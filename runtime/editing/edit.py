@@ -79,7 +79,7 @@ class Edit:
         }
 
     def as_record(self) -> dict[str, Any]:
-        """The edit as JSON values: its number ``seq`` in the journal, the counts, ``ids``, and ``flips`` of a preview."""
+        """The edit as JSON values: its number ``seq``, the counts, ``ids``, and ``flips`` of a preview."""
         flips = None if self.preview is None else [vars(flip) for flip in self.preview.flips]
         return {"seq": self.entry and self.entry.seq, **self.counts(), "ids": list(self.ids), "flips": flips}
 

@@ -22,12 +22,14 @@ class OpenBundle:
     Attributes:
         name: same as the argument.
         main: the runtime of the argument.
+        seal: the hash of its manifest.
         model: the name and the first twelve digits of the seal, for answers.
     """
 
     def __init__(self, name: str, runtime: Runtime) -> None:
         self.name, self.main = name, runtime
-        self.model = f"{name}@{runtime.seal[:12]}"
+        self.seal = runtime.kb.seal
+        self.model = f"{name}@{self.seal[:12]}"
         self._runtimes: dict[RetrievalMode, Runtime] = {runtime.retrieval: runtime}
         self._lock, self._users, self._retired = threading.Lock(), 0, False
 

@@ -142,6 +142,6 @@ class ServedBundle:
 
 def _described(bundle: OpenBundle) -> str:
     try:
-        return f"{bundle.model} (edits: {bundle.main.edits})"
+        return f"{bundle.model} (edits: {bundle.main.kb.seq})"
     except ReaugkdError:  # edits that cannot be read
         return bundle.model

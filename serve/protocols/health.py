@@ -56,7 +56,7 @@ async def info(service: Service, request: Request) -> Response:
         labels, manifest = runtime.labels, runtime.manifest
         value: dict[str, Any] = {
             "model_id": opened.name,
-            "model_sha": runtime.seal,
+            "model_sha": opened.seal,
             "model_dtype": "int8" if manifest.quantization.get("kind", "none") != "none" else "float32",
             "served_model_name": opened.name,
             "model_type": {
@@ -77,10 +77,10 @@ async def info(service: Service, request: Request) -> Response:
             "docker_label": None,
             "reaugkd": {
                 "models": {name: bundle.current.model for name, bundle in service.bundles.items()},
-                "seal": runtime.seal,
+                "seal": opened.seal,
                 "text_pair": manifest.text_pair,
                 "rows": len(runtime.knowledge_base),
-                "edits": runtime.edits,
+                "edits": runtime.kb.seq,
                 "allow_edits": settings.allow_edits,
                 "retrieval": runtime.retrieval,
                 "search": runtime.search,

@@ -49,7 +49,7 @@ async def model(service: Service, _request: Request, name: str) -> Response:
         classes = len(runtime.labels)
         value = {
             "name": name,
-            "versions": [runtime.seal[:12]],
+            "versions": [opened.seal[:12]],
             "platform": "reaugkd",
             "inputs": [{"name": one, "datatype": "BYTES", "shape": [-1]} for one in inputs],
             "outputs": [
@@ -85,7 +85,7 @@ async def infer(service: Service, request: Request, name: str) -> Response:
     predictions = answers.predictions()
     value: dict[str, Any] = {
         "model_name": name,
-        "model_version": answers.bundle.main.seal[:12],
+        "model_version": answers.bundle.seal[:12],
         "outputs": [_output(one, predictions) for one in wanted],
     }
     if isinstance(body.get("id"), str):

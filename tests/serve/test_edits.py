@@ -56,7 +56,7 @@ def test_add_relabel_remove_and_undo(client: Client, place: Path) -> None:
     assert [entry["seq"] for entry in client.get("/kb/log?last=2").value["edits"]] == [6, 7]
     assert client.get("/kb/log?last=0").value["edits"] == []
     with Runtime.open(place) as runtime:
-        assert len(runtime.kb.log()) == runtime.edits == 7 and runtime.predict("new words").label == "new"
+        assert len(runtime.kb.log()) == runtime.kb.seq == 7 and runtime.predict("new words").label == "new"
 
 
 def test_preview_and_guard_write_nothing(client: Client, place: Path) -> None:

@@ -150,7 +150,7 @@ class TestNative:
         answer = runtime.predict(TEXTS[1], "coverage=50%")
         request = {"inputs": TEXTS[1], "top_k": 2, "explain": 3, "abstain": "coverage=50%"}
         found = ok(client.post("/v1/predict", request))
-        assert found["model"] == f"known@{runtime.seal[:12]}"
+        assert found["model"] == f"known@{runtime.kb.seal[:12]}"
         (record,) = found["predictions"]
         timings = record.pop("timings_us")
         assert set(timings) == {"tokenize_us", "run_us", "search_us", "blend_us"}

@@ -268,13 +268,16 @@ class Swaps:
         """Replace the bundle, and wait until the server has taken the new one."""
         for number in range(count):
             fresh = Path(shutil.copytree(self._originals[(number + 1) % 2], self._folder / f"new{number}"))
+            seen = len(lines)
             self.place.rename(self._folder / f"old{number}")
             fresh.rename(self.place)
             process.send_signal(signal.SIGHUP)
             until = time.monotonic() + 60
-            while self.swaps <= number and time.monotonic() < until:
+            while not any("in place of" in line for line in lines[seen:]):
+                if time.monotonic() > until:
+                    raise TimeoutError(lines)
                 time.sleep(0.02)
-                self.swaps = sum("in place of" in line for line in lines)
+            self.swaps += 1
 
 
 def swaps(bundle: Path, other: Path | None, texts: list[str], count: int = 20, edits: int = 500) -> dict[str, Any]:

@@ -172,7 +172,7 @@ class Service:
             except ReaugkdError as error:
                 raise of_error(error) from error
 
-            def answer(text: Text) -> Prediction | ReaugkdError:
+            def answer(text: Text, _kept_open: OpenBundle = opened) -> Prediction | ReaugkdError:
                 try:
                     return runtime.predict(text, abstain)
                 except ReaugkdError as error:

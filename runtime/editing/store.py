@@ -24,7 +24,7 @@ from ...kb.searchable import Searchable
 from ...kb.storage.ed25519 import PublicKey
 from ...kb.texts import DIGESTS_FILE
 from ..bundle.bundle import KB_FOLDER, Bundle
-from ..bundle.files import check_file, find_file
+from ..bundle.files import OPEN_FILES, check_file, find_file
 from ..bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from .snapshot import HISTORY_FILE, SNAPSHOT_FILE, Snapshot
 
@@ -71,7 +71,7 @@ class KnowledgeStore:
         signer: the key that must have signed every edit; None for no signature.
 
     Attributes:
-        bundle: the bundle, with the resolved path: a link to it may change later.
+        bundle: the bundle, with the resolved path: a link to it may change later; or that of an open folder.
         verify: same as the argument.
         signer: same as the argument.
         view: the last result of `current`.
@@ -82,7 +82,7 @@ class KnowledgeStore:
     """
 
     def __init__(self, bundle: Bundle, verify: bool = True, signer: PublicKey | None = None) -> None:
-        self.bundle = replace(bundle, path=bundle.path.resolve())
+        self.bundle = bundle if bundle.path.parent == OPEN_FILES else replace(bundle, path=bundle.path.resolve())
         self.verify, self.signer = verify, signer
         self._head = HeadFile(self.bundle.path)
         self._refreshing = threading.Lock()

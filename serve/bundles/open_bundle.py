@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from pathlib import Path
 
+from ...errors import ReaugkdError
+from ...runtime.bundle.files import OPEN_FILES
 from ...runtime.inference.retrieval_policy import RetrievalMode
 from ...runtime.monitoring.prometheus import Metric, metrics_of
 from ...runtime.runtime import Runtime
@@ -39,16 +43,27 @@ class OpenBundle:
 
         Raises: same as `Runtime.open`.
         """
-        runtime = Runtime.open(
-            path.resolve(),  # a link to the folder may lead elsewhere while the files are read
-            retrieval=settings.retrieval,
-            require_signature=settings.require_signature,
-            follow_links=settings.follow_links,
-        )
+        pinned, file = _pinned(path)
+        try:
+            runtime = Runtime.open(
+                pinned,
+                retrieval=settings.retrieval,
+                require_signature=settings.require_signature,
+                follow_links=settings.follow_links,
+            )
+            opened = cls(name, runtime)
+        except ReaugkdError as error:
+            if file is None:
+                raise
+            os.close(file)
+            said = {field: str(getattr(error, field)) for field in ("path", "remedy") if getattr(error, field)}
+            raise error.at(**{field: text.replace(str(pinned), str(path)) for field, text in said.items()}) from error
+        if file is not None:
+            weakref.finalize(opened, os.close, file)
         if runtime.manifest.golden:
             with runtime.with_retrieval(settings.retrieval) as uncounted:  # the first run of a session is the slowest
                 uncounted.predict(runtime.manifest.golden[0].text)
-        return cls(name, runtime)
+        return opened
 
     def runtime(self, retrieval: RetrievalMode | None = None) -> Runtime:
         """The runtime with a way to retrieve; None for the server's.
@@ -98,3 +113,20 @@ class OpenBundle:
         if self.closed:
             for runtime in self._runtimes.values():
                 runtime.close()
+
+
+def _pinned(path: Path) -> tuple[Path, int | None]:
+    """A path that stays with the folder, and the open folder; where the system has no such paths, the resolved path.
+
+    A deployment may rename the folder and put another one into its place at any moment. With the path itself, an edit
+    that is being made could then be written into the other bundle.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # `Runtime.open` says what is wrong
+        return path, None
+    pinned = OPEN_FILES / str(file)
+    if pinned.exists():
+        return pinned, file
+    os.close(file)
+    return path.resolve(), None

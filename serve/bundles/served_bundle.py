@@ -85,6 +85,7 @@ class ServedBundle:
             force: open the bundle again even if its manifest is the same file, and even if it was refused just now.
         """
         with self._refreshing:
+            self._forget_closed()
             found = self._find()
             if found is None or not (force or self._is_due(found)):
                 return
@@ -106,9 +107,7 @@ class ServedBundle:
     def metrics(self) -> list[Metric]:
         """The counts of all answers under this name, since the server began."""
         with self._refreshing:
-            for closed in [one for one in self._retired if one.closed]:
-                self._retired.remove(closed)
-                self._past = merged([self._past, counters(closed.metrics())])
+            self._forget_closed()
             swaps = [("", {"model": self.name, "result": result}, float(n)) for result, n in self._swaps.items()]
             return merged(
                 [
@@ -118,6 +117,12 @@ class ServedBundle:
                     [Metric("bundle_swaps_total", "counter", "New bundles, by whether they were taken in.", swaps)],
                 ]
             )
+
+    def _forget_closed(self) -> None:
+        """Keep only the counts of bundles that have been closed."""
+        for closed in [one for one in self._retired if one.closed]:
+            self._retired.remove(closed)
+            self._past = merged([self._past, counters(closed.metrics())])
 
     def _find(self) -> _Identity | None:
         try:

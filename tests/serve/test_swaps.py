@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import shutil
@@ -14,6 +15,8 @@ from support.server_process import replace_folder
 from support.tiny_bundle import build_tiny_bundle
 
 from reaugkd import Runtime
+from reaugkd.kb.edits.journal import Entry
+from reaugkd.runtime.editing.writer import KnowledgeWriter
 from reaugkd.serve.bundles import served_bundle
 
 
@@ -137,3 +140,43 @@ def test_the_same_bundle_again_by_force(place: Path) -> None:
         assert served.current is old
         served.refresh(force=True)
         assert served.current is not old and old.closed and answer(client) == expected(place)
+
+
+def test_an_edit_never_gets_into_another_bundle(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is replaced by a copy in the middle of an edit: after its checks, before it writes."""
+    shutil.copytree(place, tmp_path / "new")
+    append = KnowledgeWriter._append
+    with serving(place, key="key", allow_edits=True) as client:
+        assert client.post("/kb/add", {"texts": "late", "label": "a"}).status == 200
+
+        def replaced(writer: KnowledgeWriter, entry: Entry) -> None:
+            replace_folder(tmp_path / "new", place)
+            append(writer, entry)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(KnowledgeWriter, "_append", replaced)
+            assert client.post("/kb/add", {"texts": "noon", "label": "a"}).status == 200
+        client.service.bundles["place"].refresh()
+        assert client.get("/kb/log").value["edits"] == []
+        assert client.post("/kb/add", {"texts": "noon", "label": "b"}).value["seq"] == 1
+    for folder, edits in ((tmp_path / "place.old-new", 2), (place, 1)):
+        with Runtime.open(folder) as runtime:
+            assert runtime.kb.verify().edits == edits
+
+
+def test_closed_bundles_leave_no_open_folder(place: Path) -> None:
+    files = Path("/proc/self/fd")
+    if not files.is_dir():
+        pytest.skip("this system does not list open files")
+
+    def folders() -> int:
+        return sum(file.is_dir() for file in files.iterdir())
+
+    before = folders()
+    with serving(place) as client:
+        for _ in range(3):
+            client.service.bundles["place"].refresh(force=True)
+            assert answer(client) == expected(place)
+        client.service.bundles["place"].refresh()
+        gc.collect()
+        assert folders() <= before + 2

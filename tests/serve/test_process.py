@@ -22,6 +22,7 @@ from support.tiny_bundle import build_tiny_bundle, tiny_texts
 from reaugkd import Runtime
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the server needs a system with fork")
+WORKERS = ["1", pytest.param("2", marks=pytest.mark.slow)]
 TEXTS = [str(text) for text in tiny_texts(12, seed=31)]
 
 
@@ -64,7 +65,7 @@ class TestSignals:
             assert load.faults == []
             assert all(status == 200 and got == expected[text] for status, text, got in load.results)
 
-    @pytest.mark.parametrize("workers", ["1", "2"])
+    @pytest.mark.parametrize("workers", WORKERS)
     def test_who_has_connected_is_answered_before_the_end(self, edge_bundle: Path, workers: str) -> None:
         with server(edge_bundle, "--drain-seconds", "0", "--workers", workers) as one:
             waiting = [socket.create_connection(("127.0.0.1", one.port), LIMIT) for _ in range(8)]
@@ -76,12 +77,13 @@ class TestSignals:
                 channel.close()
             assert one.end() == 0
 
-    @pytest.mark.parametrize("workers", ["1", "2"])
+    @pytest.mark.parametrize("workers", WORKERS)
     def test_sigint_does_not_wait(self, edge_bundle: Path, workers: str) -> None:
         with server(edge_bundle, "--drain-seconds", "1000", "--workers", workers) as one:
             one.signal(signal.SIGINT)
             assert one.end() == 0
 
+    @pytest.mark.slow
     def test_a_second_sigterm_does_not_wait(self, edge_bundle: Path) -> None:
         with server(edge_bundle, "--drain-seconds", "1000", "--workers", "2") as one:
             one.signal(signal.SIGTERM)
@@ -92,7 +94,7 @@ class TestSignals:
 
 
 class TestSwap:
-    @pytest.mark.parametrize("workers", ["1", "2"])
+    @pytest.mark.parametrize("workers", WORKERS)
     def test_a_new_bundle_is_taken_in_without_a_lost_or_wrong_answer(
         self, edge_bundle: Path, other_bundle: Path, tmp_path: Path, workers: str
     ) -> None:
@@ -133,6 +135,7 @@ class TestSwap:
             assert b'reaugkd_bundle_swaps_total{model="current",result="refused"} 1' in one.get("/metrics")[1]
 
 
+@pytest.mark.slow
 class TestWorkers:
     def pids(self, one: Server) -> set[int]:
         children = Path(f"/proc/{one.process.pid}/task/{one.process.pid}/children")
@@ -211,6 +214,7 @@ class TestLoad:
             wait_until(lambda: {200, 429} <= set(load.results))
         assert load.faults == [] and set(Counter(load.results)) == {200, 429}
 
+    @pytest.mark.slow
     def test_edits_under_load_reach_every_worker(self, edge_bundle: Path, tmp_path: Path) -> None:
         bundle = Path(shutil.copytree(edge_bundle, tmp_path / "bundle"))
         with Runtime.open(bundle) as runtime:

@@ -97,10 +97,10 @@ def once(connection: http.client.HTTPConnection, close: bool) -> Iterator[http.c
 
 
 @contextmanager
-def server(*arguments: Any, ready: bool = True, **environment: str) -> Iterator[Server]:
+def server(*arguments: Any, ready: bool = True, python: Any = None, **environment: str) -> Iterator[Server]:
     """Start ``reaugkd serve ARGUMENTS --port 0``, wait until it is ready, and end all of it with the block."""
-    script = "from reaugkd.cli import main; main()"
-    command = [sys.executable, "-P", "-c", script, "serve", *map(str, arguments), "--port", "0"]
+    program = python or (sys.executable, "-P", "-c", "from reaugkd.cli import main; main()")
+    command = [*map(str, program), "serve", *map(str, arguments), "--port", "0"]
     process = subprocess.Popen(
         command,
         env={**os.environ, **environment},

@@ -260,7 +260,7 @@ class Swaps:
         """Add rows, one after the other."""
         connection = Connection(port)
         for number in range(count):
-            body = {"texts": f"zqx {number} vkw zqx", "label": self._label}
+            body = {"texts": f"zqx {number} vkw zqx", "label": self._label, "new_labels": True}
             self.edits[str(connection.post("/kb/add", json.dumps(body).encode())[0])] += 1
         connection.close()
 

@@ -75,11 +75,11 @@ class ServerSettings:
                 found=f"a queue of {self.queue} texts, requests of up to {self.max_batch}",
                 expected=f"a queue of at least {self.max_batch} texts",
             )
-        if self.allow_edits and not (self.keys or self.edits_without_key):
+        if self.allow_edits and not self.keys and (self.cors_origins or not self.edits_without_key):
             raise UsageError(
-                "edits over the network need a key",
+                f"edits {'by pages of other origins' if self.cors_origins else 'over the network'} need a key",
                 found="no key",
-                remedy="Give a key with --api-key-file or REAUGKD_API_KEY, or listen on 127.0.0.1.",
+                remedy="Give a key with --api-key-file or REAUGKD_API_KEY, or listen on 127.0.0.1 alone.",
             )
 
     @property

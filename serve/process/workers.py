@@ -20,6 +20,7 @@ from ...errors import ReaugkdError
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before a dead worker is replaced; twice as long after a short life
 _SHORT_LIFE = 10.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 _log = logging.getLogger("reaugkd.serve")
 
@@ -63,7 +64,7 @@ class Supervisor:
         Returns:
             The exit code: 0 after a signal, else that of the first worker that could not start.
         """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        for number in _SIGNALS:
             signal.signal(number, self._receive)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         while True:
@@ -130,12 +131,18 @@ class Supervisor:
     def _fork(self, number: int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the worker has handlers of its own
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return pid
         code = 1
         try:
             signal.set_wakeup_fd(-1)
+            for one in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(one, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             for file in (self._wake_reader, self._wake_writer, self._ready_reader, self._alive_writer):
                 os.close(file)
             self._work(number, lambda: os.write(self._ready_writer, b"\0"), self._alive_reader)

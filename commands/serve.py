@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DependencyError, UsageError
+from ..serve.settings import DEADLINE, MOST_BYTES, MOST_TEXTS, QUEUE
 from .options import PATH, with_links, with_signature, without_blas_threads
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Answer texts over HTTP.")
-@click.argument("bundles", metavar="BUNDLE", nargs=-1, required=True)
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -56,30 +57,30 @@ if TYPE_CHECKING:
 @click.option(
     "--queue",
     type=click.IntRange(1),
-    default=64,
+    default=QUEUE,
     metavar="TEXTS",
-    help="Most texts of a process that wait or are answered; further requests get code 429.  [default: 64]",
+    help=f"Most texts of a process that wait or are answered; further requests get code 429.  [default: {QUEUE}]",
 )
 @click.option(
     "--max-batch",
     type=click.IntRange(1),
-    default=32,
+    default=MOST_TEXTS,
     metavar="TEXTS",
-    help="Most texts of one request.  [default: 32]",
+    help=f"Most texts of one request.  [default: {MOST_TEXTS}]",
 )
 @click.option(
     "--max-body",
     type=click.IntRange(1),
-    default=2_000_000,
+    default=MOST_BYTES,
     metavar="BYTES",
-    help="Most bytes of one request.  [default: 2000000]",
+    help=f"Most bytes of one request.  [default: {MOST_BYTES}]",
 )
 @click.option(
     "--deadline",
     type=click.FloatRange(0, min_open=True),
-    default=10.0,
+    default=DEADLINE,
     metavar="SECONDS",
-    help="Most seconds of one request; then it gets code 504.  [default: 10]",
+    help=f"Most seconds of one request; then it gets code 504.  [default: {DEADLINE:g}]",
 )
 @click.option(
     "--drain-seconds",

@@ -28,7 +28,8 @@ class Server:
     """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process, self.lines, self.port = process, [], 0
+        self.process, self.port = process, 0
+        self.lines: list[str] = []
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -18,6 +18,7 @@ from .commands.inspect import inspect
 from .commands.kb import kb
 from .commands.predict import predict
 from .commands.report import report
+from .commands.serve import serve
 from .commands.sign import sign
 from .commands.study import study
 from .commands.suggest import suggest
@@ -44,6 +45,7 @@ for name, command in {  # in the order of work
     "train": train,
     "export": export,
     "predict": predict,
+    "serve": serve,
     "eval": evaluate,
     "report": report,
     "bench": bench,

@@ -23,14 +23,7 @@ def report_edit(runtime: Any, done: Edit, write: Callable[[object], None]) -> No
     from ..runtime.labels import near_equal_to
 
     change, found = done.change, done.preview
-    counts = {
-        "added": len(change.add),
-        "removed": len(change.remove),
-        "restored": len(change.restore),
-        "relabelled": len(change.relabel),
-        "unchanged": done.unchanged,
-    }
-    counted = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "no change"
+    counted = ", ".join(f"{count:,} {name}" for name, count in done.counts().items() if count) or "no change"
     number = "not saved" if done.entry is None else f"edit {done.entry.seq}"
     more = f" and {len(change.labels) - _LABELS:,} more" if len(change.labels) > _LABELS else ""
     labels = f"; new labels: {', '.join(change.labels[:_LABELS])}{more}" if change.labels else ""
@@ -43,8 +36,7 @@ def report_edit(runtime: Any, done: Edit, write: Callable[[object], None]) -> No
         click.echo(f"the edit is saved, but the automatic compaction failed: {done.not_compacted}", err=True)
     if done.compacted is not None:
         click.echo(f"edit {done.compacted.seq}: automatic compaction, snapshot {done.compacted.snapshot}", err=True)
-    flips = None if found is None else [vars(flip) for flip in found.flips]
-    write({"seq": done.entry and done.entry.seq, **counts, "ids": list(done.ids), "flips": flips})
+    write(done.as_record())
 
 
 def report_fit(runtime: Any, options: EditKeywords) -> None:

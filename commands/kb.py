@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,6 @@ from .options import (
 from .review import review
 
 if TYPE_CHECKING:
-    from ..kb.edits.journal import Entry
     from ..runtime.data import Columns
     from ..runtime.editing.edit import EditKeywords, Row
 
@@ -242,7 +240,7 @@ def log(bundle: Path, json_path: str | None) -> None:
 
     entries = list(KnowledgeStore(Bundle.open(bundle)).log())
     with json_report(json_path) as write:
-        write([_without_keys(entry) for entry in entries])
+        write([entry.as_record() for entry in entries])
     if json_path != "-":
         for entry in entries:
             what = f"{entry.op} {entry.undoes}" if entry.undoes is not None else entry.op
@@ -342,15 +340,6 @@ def _texts(text: tuple[str, ...], pair: bool) -> list[Any]:
     from ..runtime.output.prediction_stream import records_of_arguments
 
     return [record.text for record in records_of_arguments(text, pair)]
-
-
-def _without_keys(entry: Entry) -> dict[str, Any]:
-    record = entry.as_json()
-    for row in record["add"]:
-        if row["payload"] is not None:
-            row["payload"] = {"text": row["payload"]["text"]}
-    found: dict[str, Any] = json.loads(json.dumps(record))
-    return found
 
 
 def _best(shares: Any) -> str:

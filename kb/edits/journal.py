@@ -123,6 +123,14 @@ class Entry:
             **change_json(self.change, payloads),
         }
 
+    def as_record(self) -> dict[str, Any]:
+        """The entry as JSON values for readers: of the payload of a row only its text."""
+        record = self.as_json()
+        for row in record["add"]:
+            if row["payload"] is not None:
+                row["payload"] = {"text": row["payload"]["text"]}
+        return record
+
     def erased(self, gone: Callable[[int], bool]) -> Entry:
         """The entry without the payloads of the rows for which ``gone`` is true; its hash stays valid."""
         return replace(self, change=self.change.erased(gone))

@@ -122,6 +122,13 @@ class Bundle:
                     remedy="Open the bundle again.",
                 )
 
+    def replaced(self) -> bool:
+        """Whether the folder is gone, or has another manifest now."""
+        try:
+            return (self.path / MANIFEST_FILE).read_bytes() != self.content
+        except OSError:
+            return True
+
     def refuse_links(self, what: str) -> None:
         """Check that the bundle has no links.
 

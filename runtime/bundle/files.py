@@ -25,6 +25,9 @@ Links = Literal["refused", "inside", "followed"]
 Identity = tuple[int, int, int, int]
 """Device, inode, size and time of the last change of a file."""
 
+OPEN_FILES = Path("/proc/self/fd")
+"""The open files of this process (Linux). A path below it stays with an open folder that is renamed or replaced."""
+
 AGAIN = "Copy the bundle again, or export it again."
 _VOLUME = "..data"  # the link that Kubernetes replaces when the content of a volume changes
 _MOST_LINKS = 40  # on the way to one file, as in Linux

@@ -67,6 +67,22 @@ class Edit:
     compacted: Entry | None = None
     not_compacted: ReaugkdError | None = None
 
+    def counts(self) -> dict[str, int]:
+        """The numbers of rows added, removed, restored, relabelled and unchanged."""
+        change = self.change
+        return {
+            "added": len(change.add),
+            "removed": len(change.remove),
+            "restored": len(change.restore),
+            "relabelled": len(change.relabel),
+            "unchanged": self.unchanged,
+        }
+
+    def as_record(self) -> dict[str, Any]:
+        """The edit as JSON values: its number ``seq``, the counts, ``ids``, and ``flips`` of a preview."""
+        flips = None if self.preview is None else [vars(flip) for flip in self.preview.flips]
+        return {"seq": self.entry and self.entry.seq, **self.counts(), "ids": list(self.ids), "flips": flips}
+
 
 class WriteKeywords(TypedDict, total=False):
     """Keywords of every call that writes to the journal.

@@ -265,6 +265,16 @@ class KnowledgeEditor:
         return self._fits.wait()
 
     @property
+    def seal(self) -> str:
+        """The hash of the exported manifest, 64 hexadecimal digits, with which the chain of edits begins."""
+        return self._store.bundle.seal
+
+    @property
+    def seq(self) -> int:
+        """The number of the last edit; 0 before the first."""
+        return self._store.current().head.seq
+
+    @property
     def recall(self) -> float | None:
         """Share of the true neighbours that a search finds, measured at the last compaction; None before the first."""
         return self._store.current().snapshot.recall

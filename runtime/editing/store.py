@@ -24,7 +24,7 @@ from ...kb.searchable import Searchable
 from ...kb.storage.ed25519 import PublicKey
 from ...kb.texts import DIGESTS_FILE
 from ..bundle.bundle import KB_FOLDER, Bundle
-from ..bundle.files import check_file, find_file
+from ..bundle.files import OPEN_FILES, check_file, find_file
 from ..bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from .snapshot import HISTORY_FILE, SNAPSHOT_FILE, Snapshot, read_fitted
 
@@ -74,7 +74,7 @@ class KnowledgeStore:
         signer: the key that must have signed every edit; None for no signature.
 
     Attributes:
-        bundle: the bundle, with the resolved path: a link to it may change later.
+        bundle: the bundle, with the resolved path: a link to it may change later; or that of an open folder.
         verify: same as the argument.
         signer: same as the argument.
         view: the last result of `current`.
@@ -85,7 +85,7 @@ class KnowledgeStore:
     """
 
     def __init__(self, bundle: Bundle, verify: bool = True, signer: PublicKey | None = None) -> None:
-        self.bundle = replace(bundle, path=bundle.path.resolve())
+        self.bundle = bundle if bundle.path.parent == OPEN_FILES else replace(bundle, path=bundle.path.resolve())
         self.verify, self.signer = verify, signer
         self._head = HeadFile(self.bundle.path)
         self._refreshing = threading.Lock()
@@ -196,13 +196,25 @@ class KnowledgeStore:
             check_file(folder, name, record, self.verify)
 
     def _refresh(self) -> None:
+        if self.bundle.replaced():  # what is on the disk now belongs to another bundle
+            return
         line, head = self._head.read()
         if line == self.view.line:
             return
         try:
-            self.view = self._extended(line, head)
+            view = self._latest_view(line, head)
+        except BundleError:
+            if self.bundle.replaced():
+                return
+            raise
+        if not self.bundle.replaced():  # while it was read
+            self.view = view
+
+    def _latest_view(self, line: bytes, head: JournalHead | None) -> View:
+        try:
+            return self._extended(line, head)
         except (BundleError, UsageError):
-            self.view = self._open()
+            return self._open()
 
     def _extended(self, line: bytes, head: JournalHead | None) -> View:
         """The view with the edits since.

@@ -22,7 +22,7 @@ from ...kb.edits.merge import add_lists, merge_edits, tune_ef_search
 from ...kb.edits.overlay import OverlayKnowledgeBase
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.storage.atomic import atomic_directory, refusals
-from ..bundle.manifest import MANIFEST_FILE, file_record, seal_of
+from ..bundle.manifest import MANIFEST_FILE, file_record
 from ..bundle.signature import read_signature
 from .edit import WriteOptions
 from .new_labels import usable
@@ -178,11 +178,7 @@ class KnowledgeWriter:
         Raises:
             UsageError: it was replaced.
         """
-        path = self._bundle.path / MANIFEST_FILE
-        try:
-            same = seal_of(path.read_bytes()) == self._bundle.seal
-        except OSError:
-            same = False
+        path, same = self._bundle.path / MANIFEST_FILE, not self._bundle.replaced()
         lost = self._store.view.edited and not (self._bundle.path / SNAPSHOTS).is_dir()
         if not same or lost:
             raise UsageError(

@@ -64,7 +64,7 @@ class GraphPipeline(BasePipeline):
             self._check(embedding)
             nearest = self._kb.merge_edits(SearchResult(rows, scaled * self._tau), embedding, self._blend.k)
             clock = Clock(began, tokenized, ran, perf_counter_ns())
-            return self._blended(own, embedding, nearest, clock, tokens.truncated)
+            return self._blended(own, embedding, nearest, clock, tokens)
         answer = self._session.blend(tokens)
         ran = perf_counter_ns()
         own, embedding, scaled, rows = answer.found
@@ -90,6 +90,7 @@ class GraphPipeline(BasePipeline):
             nearest=scaled.item(0) * float(tau),
             set_thresholds=self._with_neighbours,
             truncated=tokens.truncated,
+            tokens=len(tokens.ids),
         )
 
     def _check(self, embedding: Floats) -> None:

@@ -27,6 +27,7 @@ from .retrieval_policy import Reason, RetrievalPolicy, SearchMethod
 from .session.student import StudentAnswer, StudentSession
 from .text.inputs import Text, checked_input
 from .text.tokenizer import TextTokenizer
+from .text.word_ids import Tokens
 
 Floats = NDArray[np.float32]
 
@@ -106,7 +107,7 @@ class BasePipeline(ABC):
         """
 
     def _blended(
-        self, own: Floats, embedding: Floats, found: SearchResult, clock: Clock, truncated: bool
+        self, own: Floats, embedding: Floats, found: SearchResult, clock: Clock, tokens: Tokens
     ) -> Prediction:
         """The blend of the student and the rows that were found.
 
@@ -135,7 +136,8 @@ class BasePipeline(ABC):
             edited=(mix.new, mix.pinned),
             new_labels=self._new,
             classified=self._classifier is not None,
-            truncated=truncated,
+            truncated=tokens.truncated,
+            tokens=len(tokens.ids),
         )
 
     def _classified(self, embedding: Floats) -> Floats | None:
@@ -203,16 +205,16 @@ class Pipeline(BasePipeline):
         ran = perf_counter_ns()
         reason = self.policy.reason_to_skip(student.top, ran - began)
         if reason is not None:
-            answer = self._unblended(student, reason, Clock(began, tokenized, ran, ran), tokens.truncated)
+            answer = self._unblended(student, reason, Clock(began, tokenized, ran, ran), tokens)
             self.policy.learn(None)
             return answer
         found = self._search(student.embedding)
         clock = Clock(began, tokenized, ran, perf_counter_ns())
-        answer = self._blended(student.probabilities, student.embedding, found, clock, tokens.truncated)
+        answer = self._blended(student.probabilities, student.embedding, found, clock, tokens)
         self.policy.learn(perf_counter_ns() - ran)
         return answer
 
-    def _unblended(self, student: StudentAnswer, reason: Reason, clock: Clock, truncated: bool) -> Prediction:
+    def _unblended(self, student: StudentAnswer, reason: Reason, clock: Clock, tokens: Tokens) -> Prediction:
         """The answer of the student alone.
 
         Raises:
@@ -236,7 +238,8 @@ class Pipeline(BasePipeline):
             labels=self._labels,
             neighbours=neighbours,
             set_thresholds=self._alone,
-            truncated=truncated,
+            truncated=tokens.truncated,
+            tokens=len(tokens.ids),
         )
 
     def _search(self, embedding: Floats) -> SearchResult:

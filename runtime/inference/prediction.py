@@ -59,6 +59,7 @@ class Prediction:
         new_labels: number of labels that the student was not trained on, the last ones.
         classified: whether the classifier of new labels gave the part on them; otherwise the neighbours did.
         truncated: whether only the beginning of the text was read: it has more tokens than the bundle's ``max_length``.
+        tokens: the number of tokens read, special tokens included.
     """
 
     label: str
@@ -79,6 +80,7 @@ class Prediction:
     new_labels: int = field(default=0, repr=False)
     classified: bool = field(default=False, repr=False)
     truncated: bool = False
+    tokens: int = 0
 
     @property
     def decided_by(self) -> Source:

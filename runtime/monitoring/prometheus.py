@@ -6,67 +6,90 @@ Buckets are cumulative: each counts the values up to its ``le``. Latency has fiv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..decision.histogram import PER_DECADE
 
-_Samples = Iterable[tuple[str, Mapping[str, str], float]]
+Samples = Iterable[tuple[str, Mapping[str, str], float]]
 """The suffix, labels and value of each sample of a metric."""
 
 
-def exposition(stats: Mapping[str, Any]) -> str:
-    """`Stats` as text."""
+class Metric(NamedTuple):
+    """A metric: its name without ``reaugkd_``, its kind (counter, gauge or histogram), its meaning and its samples."""
+
+    name: str
+    kind: str
+    meaning: str
+    samples: Samples
+
+
+def exposition(metrics: Iterable[Metric]) -> str:
+    """Metrics as text."""
+    return "".join(map(_text, metrics))
+
+
+def metrics_of(stats: Mapping[str, Any]) -> list[Metric]:
+    """The metrics of `Stats`."""
     by_label = [("", {"label": name}, count) for name, count in stats["labels"].items()]
     reasons = [("", {"reason": name}, count) for name, count in stats["not_retrieved"].items()]
     signals = [("", {"signal": name}, count) for name, count in stats["abstentions"].items()]
     errors = [("", {"error": name}, count) for name, count in stats["errors"].items()]
     drift = [("", {"histogram": name}, value) for name, value in stats["drift"].items() if value is not None]
-    metrics = [
-        _metric("answers_total", "counter", "Texts answered, by label.", by_label),
-        _metric("errors_total", "counter", "Texts that could not be answered, by error class.", errors),
-        _metric(
+    return [
+        Metric("answers_total", "counter", "Texts answered, by label.", by_label),
+        Metric("errors_total", "counter", "Texts that could not be answered, by error class.", errors),
+        Metric(
             "truncated_total",
             "counter",
             "Answers from the beginning of a text alone.",
             [("", {}, stats["truncated"])],
         ),
-        _metric("retrieved_total", "counter", "Answers with neighbours.", [("", {}, stats["retrieved"])]),
-        _metric("not_retrieved_total", "counter", "Answers of the student alone, by reason.", reasons),
-        _metric("judged_total", "counter", "Answers with abstention requested.", [("", {}, stats["judged"])]),
-        _metric("abstained_total", "counter", "Texts abstained from, by the strongest signal.", signals),
-        _metric("top_similarity", "histogram", "Cosine of the nearest neighbour.", _buckets(stats["similarity"])),
-        _metric(
+        Metric("retrieved_total", "counter", "Answers with neighbours.", [("", {}, stats["retrieved"])]),
+        Metric("not_retrieved_total", "counter", "Answers of the student alone, by reason.", reasons),
+        Metric("judged_total", "counter", "Answers with abstention requested.", [("", {}, stats["judged"])]),
+        Metric("abstained_total", "counter", "Texts abstained from, by the strongest signal.", signals),
+        Metric("top_similarity", "histogram", "Cosine of the nearest neighbour.", buckets(stats["similarity"])),
+        Metric(
             "agreement",
             "histogram",
             "Probability that student and neighbours draw the same label.",
-            _buckets(stats["agreement"]),
+            buckets(stats["agreement"]),
         ),
-        _metric(
+        Metric(
             "latency_seconds",
             "histogram",
             "Latency of an answer.",
-            _buckets(stats["latency_us"], every=PER_DECADE // 5, unit=1e-6),
+            buckets(stats["latency_us"], every=PER_DECADE // 5, unit=1e-6),
         ),
-        _metric(
+        Metric(
             "drift",
             "gauge",
             "Population stability index against the held-out rows; above 0.25 the texts have changed.",
             drift,
         ),
     ]
-    return "".join(metrics)
 
 
-def _metric(name: str, kind: str, meaning: str, samples: _Samples) -> str:
+def _text(metric: Metric) -> str:
+    name, kind, meaning, samples = metric
     name = f"reaugkd_{name}"
     lines = [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
     lines += [f"{name}{suffix}{_labels(labels)} {_number(value)}" for suffix, labels, value in samples]
     return "\n".join(lines) + "\n"
 
 
-def _buckets(histogram: Mapping[str, Any], every: int = 1, unit: float = 1.0) -> _Samples:
+def buckets(
+    histogram: Mapping[str, Any], every: int = 1, unit: float = 1.0
+) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """The samples of a histogram.
+
+    Args:
+        histogram: its ``edges``, ``counts`` (one more than edges) and ``sum``.
+        every: leave out the other edges.
+        unit: factor for the edges and the sum.
+    """
     below = list(accumulate(histogram["counts"]))
     for edge, count in list(zip(histogram["edges"], below, strict=False))[::every]:
         yield "_bucket", {"le": f"{edge * unit:.6g}"}, count

@@ -48,9 +48,9 @@ class Stats(dict[str, Any]):
 
     def prometheus(self) -> str:
         """The counts in Prometheus's text format, version 0.0.4."""
-        from .prometheus import exposition  # here: most programs do not need it
+        from .prometheus import exposition, metrics_of  # here: most programs do not need it
 
-        return exposition(self)
+        return exposition(metrics_of(self))
 
 
 class Statistics:

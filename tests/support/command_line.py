@@ -25,6 +25,7 @@ COMMANDS = (
         "train",
         "export",
         "predict",
+        "serve",
         "eval",
         "report",
         "bench",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.tiny_bundle import build_tiny_bundle
 
-from reaugkd import BundleError, BundleIntegrityError, Runtime, UsageError
+from reaugkd import BundleError, BundleIntegrityError, ReaugkdError, Runtime, UsageError
 from reaugkd.kb.edits.head import write_lock
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.editing.store import KnowledgeStore
@@ -102,6 +102,24 @@ def test_another_bundle_in_its_place(bundle: Path, tmp_path: Path) -> None:
             runtime.kb.add("noon", "a")
     assert not (bundle / "generations").exists()
     Runtime.open(bundle).close()
+
+
+def test_answers_stay_those_of_the_bundle_that_was_opened(bundle: Path, tmp_path: Path) -> None:
+    """Another bundle with edits of its own takes the place of an edited one; before, none did."""
+    other = build_tiny_bundle(tmp_path / "other", seed=9)
+    with Runtime.open(other) as edited:
+        edited.kb.add("night", "c")
+        edited.kb.add("noon", "c")
+    with Runtime.open(bundle) as runtime:
+        runtime.kb.add("night", "b")
+        expected = [runtime.predict(text) for text in ("night", "noon", "jazz")]
+        bundle.rename(tmp_path / "old")
+        for _ in range(2):
+            assert [runtime.predict(text) for text in ("night", "noon", "jazz")] == expected
+            with pytest.raises(ReaugkdError):
+                runtime.kb.add("noon", "a")
+            if not bundle.exists():
+                shutil.copytree(other, bundle)
 
 
 def test_a_link_that_leads_elsewhere_now(bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Connections that do not wait for ever: the head of a request must arrive in time, and must not be too large.
+
+uvicorn limits neither the time until a head is complete nor, with httptools, its size. The body has its own limits
+(`http.messages`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from ..http.messages import READ_SECONDS
+
+MOST_HEAD = 65_536
+"""Most bytes of the head of a request."""
+
+_Base: Any = AutoHTTPProtocol
+
+
+class Connection(_Base):  # type: ignore[misc]
+    """A connection of uvicorn, by h11 or httptools."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _head = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Stop to wait."""
+        self._stop()
+        super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of a head or body."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:  # the head is complete
+            self._stop()
+            return
+        self._head += len(data)
+        if self._head > MOST_HEAD:
+            self._give_up()
+        elif self._timer is None:
+            self._wait()
+
+    def _wait(self) -> None:
+        self._timer = self.loop.call_later(READ_SECONDS, self._give_up)
+
+    def _stop(self) -> None:
+        self._head = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._stop()
+        self.transport.close()

@@ -1,0 +1,179 @@
+"""`/kb/...`: edits of the knowledge base, its log, and its likely wrong labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ...runtime.editing.edit import Edit, EditKeywords, Row
+from ...runtime.inference.text.inputs import Text
+from ...runtime.labelling.review import BELOW, review
+from ..bundles.open_bundle import OpenBundle
+from ..http.errors import invalid
+from ..http.messages import Request, Response, json_response
+from ..service import Service
+from .shapes import flag_of, number_of, text_of, texts_of
+
+_OPTIONS = {"why": str, "who": str, "preview": bool, "guard": float}
+_LAST = 100
+
+
+async def add(service: Service, request: Request) -> Response:
+    """Add rows.
+
+    Raises:
+        HttpError: a value cannot be used, or the edit is refused.
+    """
+    body = await request.json()
+    rows, new_labels, options = _rows(body), flag_of(body, "new_labels", False), _options(body)
+
+    def edit(opened: OpenBundle) -> Edit:
+        return opened.main.kb.add(rows, new_labels=new_labels, **options)
+
+    return await _edited(service, body, edit)
+
+
+async def remove(service: Service, request: Request) -> Response:
+    """Remove rows by id, text or label.
+
+    Raises:
+        HttpError: a value cannot be used, or the edit is refused.
+    """
+    body = await request.json()
+    ids, labels, options = _list(body, "ids", int), _list(body, "labels", str), _options(body)
+    texts = [] if body.get("texts") is None else texts_of(body["texts"], "texts")
+    if not (ids or labels or texts):
+        raise invalid("give `ids`, `texts` or `labels`")
+
+    def edit(opened: OpenBundle) -> Edit:
+        return opened.main.kb.remove(ids, texts=texts, labels=labels, **options)
+
+    return await _edited(service, body, edit)
+
+
+async def relabel(service: Service, request: Request) -> Response:
+    """Change the label of rows, by id or text.
+
+    Raises:
+        HttpError: a value cannot be used, or the edit is refused.
+    """
+    body = await request.json()
+    ids, options = _list(body, "ids", int), _options(body)
+    texts = [] if body.get("texts") is None else texts_of(body["texts"], "texts")
+    label, new_labels = body.get("label"), flag_of(body, "new_labels", False)
+    if not (ids or texts) or not isinstance(label, str):
+        raise invalid("give `ids` or `texts`, and their `label`")
+    rows: dict[Any, str] = dict.fromkeys([*ids, *texts], label)
+
+    def edit(opened: OpenBundle) -> Edit:
+        return opened.main.kb.relabel(rows, new_labels=new_labels, **options)
+
+    return await _edited(service, body, edit)
+
+
+async def undo(service: Service, request: Request) -> Response:
+    """Take an edit back.
+
+    Raises:
+        HttpError: a value cannot be used, or the edit is refused.
+    """
+    body = await request.json()
+    seq, options = number_of(body, "seq", None, 1), _options(body)
+
+    def edit(opened: OpenBundle) -> Edit:
+        return opened.main.kb.undo(seq, **options)
+
+    return await _edited(service, body, edit)
+
+
+async def log(service: Service, request: Request) -> Response:
+    """The last edits, oldest first; ``?last=N`` for another number than 100."""
+    given = request.query("last")
+    if given is not None and not (given.isdecimal() and given.isascii()):
+        raise invalid("`last` must be a whole number")
+    last = _LAST if given is None else int(given[:9])
+
+    def read(opened: OpenBundle) -> list[dict[str, Any]]:
+        entries = opened.main.kb.log()
+        return [entry.as_record() for entry in entries[max(0, len(entries) - last) :]]
+
+    bundle = service.bundle(request.query("model"))
+    return json_response({"model": bundle.name, "edits": await service.edit(bundle, read)})
+
+
+async def review_labels(service: Service, request: Request) -> Response:
+    """Rows whose neighbours contradict their label; ``?below=SHARE`` for another limit than 0.05."""
+    given = request.query("below")
+    try:
+        below = BELOW if given is None else float(given)
+    except ValueError:
+        raise invalid("`below` must be a share from 0 to 1") from None
+
+    def find(opened: OpenBundle) -> dict[str, Any]:
+        found = review(opened.main, below)
+        return {
+            "checked": found.checked,
+            "edited": found.edited,
+            "unlabelled": found.unlabelled,
+            "issues": [asdict(issue) for issue in found.issues],
+        }
+
+    bundle = service.bundle(request.query("model"))
+    return json_response({"model": bundle.name, **await service.edit(bundle, find)})
+
+
+async def _edited(service: Service, body: dict[str, Any], edit: Any) -> Response:
+    bundle = service.bundle(body.get("model"))
+    done: Edit = await service.edit(bundle, edit)
+    compacted = None if done.compacted is None else done.compacted.seq
+    return json_response({"model": bundle.name, **done.as_record(), "compacted": compacted})
+
+
+def _rows(body: Mapping[str, Any]) -> list[Row]:
+    """The rows of ``texts`` with one ``label`` or ``soft``, or of ``rows`` with labels of their own."""
+    if (body.get("rows") is None) == (body.get("texts") is None):
+        raise invalid("give either `texts` with their `label`, or `rows`")
+    if body.get("texts") is not None:
+        texts = texts_of(body["texts"], "texts")
+        return [_row(text, body, "the request") for text in texts]
+    if not isinstance(body["rows"], list) or not body["rows"]:
+        raise invalid("`rows` must be a list of objects with `text` and `label`")
+    found = []
+    for number, row in enumerate(body["rows"]):
+        place = f"rows[{number}]"
+        if not isinstance(row, dict):
+            raise invalid(f"{place} must be an object with `text` and `label`")
+        found.append(_row(text_of(row, place), row, place))
+    return found
+
+
+def _row(text: Text, labels: Mapping[str, Any], place: str) -> Row:
+    label, soft = labels.get("label"), labels.get("soft")
+    if not (label is None or isinstance(label, str)) or not (soft is None or isinstance(soft, dict)):
+        raise invalid(f"{place}: `label` must be a text, and `soft` an object of labels and shares")
+    if label is None and soft is None:
+        raise invalid(f"{place}: `label` or `soft` is missing")
+    return Row(text, label, soft)
+
+
+def _list(body: Mapping[str, Any], name: str, kind: type) -> list[Any]:
+    value = body.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or any(not isinstance(one, kind) or isinstance(one, bool) for one in value):
+        raise invalid(f"`{name}` must be a list of {'whole numbers' if kind is int else 'texts'}")
+    return value
+
+
+def _options(body: Mapping[str, Any]) -> EditKeywords:
+    found: dict[str, Any] = {}
+    for name, kind in _OPTIONS.items():
+        value = body.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int | float if kind is float else kind) or (kind is float and isinstance(value, bool)):
+            raise invalid(f"`{name}` cannot be {value!r:.80}")
+        found[name] = value
+    options: EditKeywords = {**found}  # type: ignore[typeddict-item]
+    return options

@@ -1,0 +1,75 @@
+"""All routes: path, method, who may use it, and the function that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+from .http.messages import Request, Response
+from .protocols import edits, health, huggingface, native, open_inference, tei, vllm
+from .service import Service
+from .settings import ServerSettings
+
+Access = Literal["public", "key", "edits"]
+"""Who may use a route: everybody, clients with a key where the server has keys, or those who may edit too."""
+
+Handler = Callable[[Service, Request], Awaitable[Response]]
+
+
+class Route(NamedTuple):
+    """A route.
+
+    Attributes:
+        name: its path for the metrics and the description, with ``{name}`` for the name of a model.
+        access: who may use it.
+        handler: it answers.
+    """
+
+    name: str
+    access: Access
+    handler: Handler
+
+
+_ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
+    ("GET", "/", "public", health.health),  # a page for browsers (Accept: text/html) belongs here
+    ("POST", "/", "key", huggingface.classify),
+    ("GET", "/health", "public", health.health),
+    ("GET", "/ping", "public", health.health),
+    ("GET", "/livez", "public", health.livez),
+    ("GET", "/metrics", "public", health.metrics),
+    ("GET", "/openapi.json", "public", health.openapi),
+    ("GET", "/info", "key", health.info),
+    ("POST", "/predict", "key", tei.predict),
+    ("POST", "/classify", "key", vllm.classify),
+    ("POST", "/v1/classify", "key", vllm.classify),
+    ("POST", "/v1/predict", "key", native.predict),
+    ("GET", "/v2", "public", open_inference.server),
+    ("GET", "/v2/health/live", "public", open_inference.live),
+    ("GET", "/v2/health/ready", "public", open_inference.ready),
+    ("POST", "/kb/add", "edits", edits.add),
+    ("POST", "/kb/remove", "edits", edits.remove),
+    ("POST", "/kb/relabel", "edits", edits.relabel),
+    ("POST", "/kb/undo", "edits", edits.undo),
+    ("GET", "/kb/log", "edits", edits.log),
+    ("GET", "/kb/review", "edits", edits.review_labels),
+)
+
+_MODEL_ROUTES: tuple[tuple[str, str, Access, Callable[..., Awaitable[Response]]], ...] = (
+    ("POST", "/models/{name}", "key", huggingface.classify),
+    ("GET", "/v2/models/{name}", "key", open_inference.model),
+    ("GET", "/v2/models/{name}/ready", "public", open_inference.model_ready),
+    ("POST", "/v2/models/{name}/infer", "key", open_inference.infer),
+)
+
+
+def routes_of(settings: ServerSettings) -> dict[str, dict[str, Route]]:
+    """The routes of a server: by path, then by method."""
+    found: dict[str, dict[str, Route]] = {}
+    for method, path, access, handler in _ROUTES:
+        found.setdefault(path, {})[method] = Route(path, access, handler)
+    for method, path, access, of_model in _MODEL_ROUTES:
+        for name in settings.bundles:
+            handler = partial(of_model, name=name)
+            found.setdefault(path.format(name=name), {})[method] = Route(path, access, handler)
+    return found

@@ -1,0 +1,141 @@
+"""Edits over HTTP: the same as `Runtime.kb`, and refused where they must be."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.http_client import Client, serving
+
+from reaugkd import Runtime, StorageError
+from reaugkd.runtime.editing.editor import KnowledgeEditor
+from reaugkd.serve import service
+
+
+@pytest.fixture
+def place(known_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(known_bundle, tmp_path / "known"))
+
+
+@pytest.fixture
+def client(place: Path) -> Iterator[Client]:
+    with serving(place, key="key", allow_edits=True) as one:
+        yield one
+
+
+def label(client: Client, text: str) -> str:
+    return str(client.post("/v1/predict", {"inputs": text}).value["predictions"][0]["label"])
+
+
+def ok(client: Client, path: str, value: Any) -> Any:
+    reply = client.post(path, value)
+    assert reply.status == 200, reply
+    return reply.value
+
+
+def test_add_relabel_remove_and_undo(client: Client, place: Path) -> None:
+    done = ok(client, "/kb/add", {"texts": ["jazz oven", "late lamp"], "label": "a", "why": "a test", "who": "anna"})
+    assert (done["seq"], done["added"], done["flips"], done["model"]) == (1, 2, None, "known")
+    assert [label(client, text) for text in ("jazz oven", "late lamp")] == ["a", "a"]
+    assert ok(client, "/kb/relabel", {"ids": done["ids"][:1], "label": "b"})["relabelled"] == 1
+    assert ok(client, "/kb/relabel", {"texts": "late lamp", "label": "c"})["seq"] == 3
+    assert label(client, "late lamp") == "c"
+    assert ok(client, "/kb/remove", {"texts": ["late lamp"]})["removed"] == 1
+    assert ok(client, "/kb/undo", {})["restored"] == 1 and label(client, "late lamp") == "c"
+    assert ok(client, "/kb/undo", {"seq": 3})["seq"] == 6
+    new = {"rows": [{"text": "green oven", "soft": {"a": 0.6, "b": 0.4}}, {"text": "new words", "label": "new"}]}
+    assert client.post("/kb/add", new).status == 422
+    assert ok(client, "/kb/add", {**new, "new_labels": True})["added"] == 2
+    assert label(client, "new words") == "new"
+    log = client.get("/kb/log").value["edits"]
+    assert [entry["op"] for entry in log] == ["add", "relabel", "relabel", "remove", "undo", "undo", "add"]
+    assert (log[0]["who"], log[0]["why"], log[0]["add"][0]["payload"]) == ("anna", "a test", {"text": "jazz oven"})
+    assert [entry["seq"] for entry in client.get("/kb/log?last=2").value["edits"]] == [6, 7]
+    assert client.get("/kb/log?last=0").value["edits"] == []
+    with Runtime.open(place) as runtime:
+        assert len(runtime.kb.log()) == runtime.kb.seq == 7 and runtime.predict("new words").label == "new"
+
+
+def test_preview_and_guard_write_nothing(client: Client, place: Path) -> None:
+    many = {"texts": [f"noon {word}" for word in ("jazz", "late", "oven", "milk")], "label": "a"}
+    done = ok(client, "/kb/add", {**many, "preview": True})
+    assert done["seq"] is None and isinstance(done["flips"], list)
+    with Runtime.open(place) as runtime:
+        held = runtime.kb.add([], "a", preview=True)
+        assert held.preview is None or held.preview.rows >= 0
+        texts = [runtime.knowledge_base.text(row) for row in range(60)]
+        gold = [runtime.labels[runtime.knowledge_base.label(row)] for row in range(60)]
+    turned = [{"text": text, "label": "abc".replace(one, "")[0]} for text, one in zip(texts, gold, strict=True)]
+    reply = client.post("/kb/add", {"rows": turned, "guard": 0})
+    assert reply.status == 409 and "guard" in reply.value["error"]
+    assert client.get("/kb/log").value["edits"] == []
+
+
+def test_review_is_that_of_the_package(client: Client, place: Path) -> None:
+    from reaugkd import review
+
+    with Runtime.open(place) as runtime:
+        expected = review(runtime, 0.5)
+    found = client.get("/kb/review?below=0.5").value
+    assert (found["checked"], [issue["id"] for issue in found["issues"]]) == (
+        expected.checked,
+        [issue.id for issue in expected.issues],
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("/kb/add", {"texts": "noon"}),
+        ("/kb/add", {"label": "a"}),
+        ("/kb/add", {"texts": "noon", "label": "a", "rows": [{"text": "noon", "label": "a"}]}),
+        ("/kb/add", {"texts": "noon", "label": 3}),
+        ("/kb/add", {"texts": "noon", "label": "unknown"}),
+        ("/kb/add", {"texts": "noon", "soft": {"a": "much"}}),
+        ("/kb/add", {"texts": "noon", "soft": {"a": 0.1}}),
+        ("/kb/add", {"texts": {"text": "noon", "text_pair": "jazz"}, "label": "a"}),
+        ("/kb/add", {"texts": "noon", "label": "a", "guard": 2}),
+        ("/kb/add", {"texts": "noon", "label": "a", "preview": "no"}),
+        ("/kb/add", {"rows": ["noon"]}),
+        ("/kb/add", {"rows": []}),
+        ("/kb/remove", {}),
+        ("/kb/remove", {"ids": ["7"]}),
+        ("/kb/remove", {"ids": [True]}),
+        ("/kb/remove", {"ids": [10**30]}),
+        ("/kb/relabel", {"ids": [1001]}),
+        ("/kb/undo", {"seq": 0}),
+        ("/kb/undo", {"seq": 9}),
+    ],
+)
+def test_wrong_edits_change_nothing(client: Client, path: str, value: Any) -> None:
+    reply = client.post(path, value)
+    assert reply.status == 422 and reply.value["error_type"] == "Validation", reply
+    assert client.get("/kb/log").value["edits"] == []
+
+
+def test_queries_that_cannot_be_used(client: Client) -> None:
+    for path in (
+        "/kb/log?last=x",
+        "/kb/log?last=-1",
+        "/kb/review?below=x",
+        "/kb/review?below=2",
+        "/kb/review?below=nan",
+    ):
+        assert client.get(path).status == 422
+    assert client.get("/kb/log?model=other").status == 404
+
+
+def test_a_full_disk_and_a_long_queue(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("writing failed", path="/secret", found="No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KnowledgeEditor, "add", full)
+        reply = client.post("/kb/add", {"texts": "noon", "label": "a"})
+        assert (reply.status, reply.value["error_type"]) == (507, "Backend") and "secret" not in reply.value["error"]
+    monkeypatch.setattr(service, "_MOST_EDITS", 0)
+    reply = client.post("/kb/add", {"texts": "noon", "label": "a"})
+    assert (reply.status, reply.headers["retry-after"]) == (429, "1")

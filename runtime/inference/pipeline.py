@@ -106,9 +106,7 @@ class BasePipeline(ABC):
             BundleError: the tokenizer fails on the text, or the keys or soft labels that were found are damaged.
         """
 
-    def _blended(
-        self, own: Floats, embedding: Floats, found: SearchResult, clock: Clock, tokens: Tokens
-    ) -> Prediction:
+    def _blended(self, own: Floats, embedding: Floats, found: SearchResult, clock: Clock, tokens: Tokens) -> Prediction:
         """The blend of the student and the rows that were found.
 
         Raises:

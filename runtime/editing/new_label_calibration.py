@@ -30,6 +30,7 @@ LOSS = 0.003
 _STEP = 1.25  # growth of the number of rows with new labels after which the odds are fitted again
 _MOST = math.log(1e3)  # largest shift, up or down
 _LEAST = 1e-30
+_TAIL, _LEAST_TAIL = 0.04, 10  # share and smallest number of texts that the tail is fitted to
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +143,15 @@ def turning_points(log_old: Wide, voted: Wide, trained: int) -> Wide:
 def largest_shift(points: Wide) -> float:
     """The largest shift with which at most a share `LOSS` of texts is expected to be lost.
 
-    Of n held-out texts and one more, each is as likely as any other to have one of the j smallest turning points. So
-    just below the j-th smallest of n, the expected loss is j / (n + 1): j is the largest number with j / (n + 1) at
-    most `LOSS`, and j - 1 held-out rows are lost. With fewer than 332 rows there is no such j. Then the smallest point
-    is lowered by log(LOSS (n + 1)), as if the share of lost texts were proportional to the odds.
+    An exponential distribution is fitted to the tail (peaks over a threshold, Pickands 1975): with t the (k + 1)-th
+    smallest turning point of n, and b the mean distance of the k smallest ones from it, the expected share of texts
+    below t - z is k / (n + 1) (1 + z / (k b))^-k, where b is known from k texts only. k is `_TAIL` of n. A single
+    smallest point in place of the fit varies about twice as much from one draw of texts to the next.
+
+    Where fewer than `_LEAST_TAIL` texts are near any new label, the j-th smallest point is taken: of n texts and one
+    more, each is as likely as any other to have one of the j smallest, so just below it the expected loss is
+    j / (n + 1). With fewer than 332 texts there is no such j. Then the smallest point is lowered by
+    log(LOSS (n + 1)), as if the share of lost texts were proportional to the odds.
 
     Args:
         points: [n], the turning points of held-out texts, n at least 1.
@@ -157,5 +163,11 @@ def largest_shift(points: Wide) -> float:
     points = np.sort(points)
     if points[0] > _MOST:
         return 0.0
-    shift = points[int(allowed) - 1] if allowed >= 1 else points[0] + math.log(allowed)
+    near = points[: max(_LEAST_TAIL, math.ceil(_TAIL * len(points))) + 1]
+    near = near[near <= _MOST]
+    if len(near) > _LEAST_TAIL:
+        k = len(near) - 1
+        shift = near[-1] - k * (near[-1] - near[:-1]).mean() * ((k / allowed) ** (1 / k) - 1)
+    else:
+        shift = points[int(allowed) - 1] if allowed >= 1 else points[0] + math.log(allowed)
     return float(np.clip(shift - 1e-3, -_MOST, _MOST))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from build import SYSTEMS, load
+from prepare import SYSTEMS, load
 from stream import Stream, rows_until_learned
 from systems import REAUGKD, STUDENT
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reaugkd import Runtime
+from reaugkd.benchmarks.figures import pyplot, save
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.runtime.benchmark.latency import interleave, visits
 from reaugkd.runtime.data import choose_split, load_dataset
@@ -154,13 +155,7 @@ def _table(report: dict[str, Any]) -> str:
 
 def _draw(report: dict[str, Any], path: Path) -> None:
     """A plot for each task: accuracy over p50 latency, one line for each system."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot
-
-    figure, plots = pyplot.subplots(1, len(report["tasks"]), figsize=(10, 4), squeeze=False)
+    figure, plots = pyplot().subplots(1, len(report["tasks"]), figsize=(10, 4), squeeze=False)
     for axes, (task, scores) in zip(plots[0], report["tasks"].items(), strict=True):
         for system in RETRIEVAL:
             times = [report["latency_us"][size][system] for size in scores]
@@ -177,7 +172,7 @@ def _draw(report: dict[str, Any], path: Path) -> None:
         axes.set_ylabel("accuracy, per cent")
         axes.legend()
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,6 @@ for bundle in 3-2048 3-60000; do
     rm "$work/start.json"
 done
 python -m reaugkd.benchmarks.sweep "$work/3-layers" --tokens 12,24,64 --rows 10000,60000,1000000 --data "$data/banking77" --seconds 40 \
-    --json "$work/sweep.json" --plot "$out/sweep.svg"
+    --json "$work/sweep.json"
 sed "s#$data/#DATA/#; s#$work/#WORK/#" "$work/sweep.json" > "$out/sweep.json"
 python benchmarks/budget.py "$work/3-layers" "$data/banking77" > "$out/budget.txt"

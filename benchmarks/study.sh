@@ -7,7 +7,7 @@
 #
 # `reaugkd study` writes each cell (task, recipe, seed) with its answers to every row into WORK/STUDY/cells, and aggregates
 # the cells into results.parquet (a row of metrics for each cell and system) and report.md. The repository keeps these
-# two and plan.json. The cells take 25 MB and stay in WORK.
+# two of some studies. The cells take 25 MB and stay in WORK.
 set -euo pipefail
 data=$1 teacher=$2 work=$3
 shift 3
@@ -23,5 +23,5 @@ for name in "$@"; do
     fi
     reaugkd study "benchmarks/study/$name.toml" --data "$data" --teacher "$model" --out "$work/$name"
     mkdir -p "docs/results/study/$name"
-    cp "$work/$name"/{plan.json,report.md,results.parquet} "docs/results/study/$name"
+    cp "$work/$name"/{report.md,results.parquet} "docs/results/study/$name"
 done

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from build import SYSTEMS, load, open_system, vectors_of
+from prepare import SYSTEMS, load, open_system, vectors_of
 from systems import ADAPTIVE, REAUGKD, ROUTER, SETFIT, SKLEARN, STUDENT, System
 
 ANSWERS, CORRECTIONS, STARTS = 100, 10, 3

@@ -5,7 +5,7 @@
 The system answers each text before it is told anything. If it was wrong, it is told the given label; a wrong one of
 these is replaced 300 texts later, the last ones at the end. Then the test rows that are not in the stream are scored.
 Systems that train before a change returns are told rows in groups of GROUP (1: each at once).
-Vectors of the pretrained encoder are those of build.py: they change no answer.
+Vectors of the pretrained encoder are those of prepare.py: they change no answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from build import load, open_system, vectors_of
+from prepare import load, open_system, vectors_of
 from stream import CORRECTED_AFTER, Event, Stream
 from systems import OWN_MODEL, SLOW, System
 

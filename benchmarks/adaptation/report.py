@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from build import SYSTEMS, load
+from prepare import SYSTEMS, load
 from stream import Stream, rows_until_learned
 from systems import REAUGKD, STUDENT
 
+from reaugkd.benchmarks.figures import pyplot, save
 from reaugkd.runtime.benchmark.environment import host_facts
 
 WINDOW = 200  # texts
@@ -114,26 +115,20 @@ def _percent(value: float | None) -> str:
 
 def _draw(report: dict[str, Any], path: Path) -> None:
     """Accuracy over the texts of the stream, on old and on new classes."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.hashsalt": report["task"], "svg.fonttype": "none"}
-    from matplotlib import pyplot
-
-    figure, plots = pyplot.subplots(1, 2, figsize=(11, 4))
+    figure, plots = pyplot().subplots(1, 2, figsize=(11, 4))
     for axes, which in zip(plots, ("old", "new"), strict=True):
-        for name, found in report["systems"].items():
+        for number, (name, found) in enumerate(report["systems"].items()):
             if name == STUDENT and which == "new":
                 continue  # always wrong
             values = [None if value is None else 100 * value for value in found[f"windows_{which}"]]
             ends = [WINDOW * (1 + at) for at in range(len(values))]
-            axes.plot(ends, values, linewidth=2.5 if name == REAUGKD else 1.2, label=name)
+            axes.plot(ends, values, f"C{number}", linewidth=2.5 if name == REAUGKD else 1.2, label=name)
         axes.set_title(f"{report['task']}: {which} classes")
         axes.set_xlabel(f"texts so far; accuracy of the last {WINDOW}")
     plots[0].set_ylabel("accuracy, per cent")
-    plots[1].legend(fontsize=8)
+    plots[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 if __name__ == "__main__":

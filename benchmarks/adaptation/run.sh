@@ -22,8 +22,8 @@ fi
 export OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 cd "$root/benchmarks/adaptation"
 python="$out/.venv/bin/python" work="$out/$task-$seed"
-"$python" build.py "$data" "$task" "$seed" "$encoder" "$bundle" "$work"
-"$python" -c 'from build import SYSTEMS; print(*SYSTEMS, sep="\n")' | while read -r system; do
+"$python" prepare.py "$data" "$task" "$seed" "$encoder" "$bundle" "$work"
+"$python" -c 'from prepare import SYSTEMS; print(*SYSTEMS, sep="\n")' | while read -r system; do
     "$python" replay.py "$data" "$task" "$seed" "$work" "$system" "$group"
 done
 "$python" costs.py "$data" "$task" "$seed" "$work"

@@ -84,8 +84,8 @@ class Reaugkd:
             self._runtime.kb.relabel({text: label}, new_labels=True)
 
     def wait(self) -> None:
-        """Wait for a refit in the background, in versions that have one."""
-        getattr(self._runtime.kb, "wait", lambda: None)()
+        """Wait for the classifier of new labels."""
+        self._runtime.kb.wait()
 
 
 class Adaptive:

@@ -35,6 +35,7 @@ from systems import (
     places,
 )
 
+from reaugkd.benchmarks.figures import pyplot, save
 from reaugkd.runtime.benchmark.environment import host_facts
 from reaugkd.runtime.benchmark.latency import Quantiles, interleave, visits
 from reaugkd.runtime.data import choose_split, load_dataset
@@ -155,13 +156,7 @@ def _table(report: dict[str, Any]) -> str:
 
 def _draw(systems: dict[str, dict[str, float]], path: Path) -> None:
     """Plot accuracy over p50 latency; the area of a point is the size on disk."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    figure, axes = pyplot().subplots(figsize=(8, 5))
     for name, found in systems.items():
         colour = "tab:blue" if name.startswith("reaugkd") else "tab:gray"
         axes.scatter(found["p50_us"], 100 * found["accuracy"], s=found["bytes"] / 5e4, alpha=0.5, color=colour)
@@ -169,7 +164,7 @@ def _draw(systems: dict[str, dict[str, float]], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("p50 latency of one text, one thread, microseconds")
     axes.set_ylabel("accuracy, per cent")
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -67,13 +67,9 @@ class HeldOut:
 
     def answers(self, blend: BlendConfig) -> BlendedBatch:
         """Compute the probabilities of neighbours and blend, [n, c]."""
-        near = slice(0, blend.k)
         blocks = [
             blend_batch(
-                block.student(blend.student_temperature),
-                block.similarities[:, near],
-                block.soft_labels(blend.gold_share)[:, near],
-                blend,
+                block.student(blend.student_temperature), block.similarities, block.soft_labels(blend.gold_share), blend
             )
             for block in self.blocks()
         ]

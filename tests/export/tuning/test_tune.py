@@ -48,8 +48,8 @@ def blend_nll(rows: HeldOut, config: BlendConfig) -> float:
     total = 0.0
     for row, gold in enumerate(rows.gold):
         student = softmax(rows.student_logits[row], config.student_temperature)
-        weights = softmax(rows.similarities[row, : config.k], config.tau)
-        soft = soft_labels_of(rows, config.gold_share)[row, : config.k]
+        weights = softmax(rows.similarities[row], config.tau)
+        soft = soft_labels_of(rows, config.gold_share)[row]
         probability = config.student_weight * student + (1 - config.student_weight) * weights @ soft
         total -= np.log(max(probability[gold], 1e-12))
     return total / len(rows.gold)
@@ -172,7 +172,7 @@ def test_the_report_is_that_of_the_runtimes_blend() -> None:
     assert 0.0 < tuning.blend.student_weight < 1.0
     config = tuning.blend
     soft = softmax(rows.neighbour_logits)
-    answers = zip(rows.student_logits, rows.similarities[:, : config.k], soft[:, : config.k], strict=True)
+    answers = zip(rows.student_logits, rows.similarities, soft, strict=True)
     mixed = np.stack(
         [
             blend.blend(blend.softmax(logits, config.student_temperature), similarities, labels, config).probabilities
@@ -254,7 +254,7 @@ def test_never_worse_than_the_student_alone(seed: int, n: int, k: int, scale: fl
 
 def test_some_rows_are_answered_as_among_all() -> None:
     rows, some = with_gold(make_rows(n=9, classes=3), 1), np.array([7, 0, 4])
-    config = BlendConfig(5, 0.1, 0.3, student_temperature=1.5, gold_share=0.5)
+    config = BlendConfig(K, 0.1, 0.3, student_temperature=1.5, gold_share=0.5)
     taken = rows.take(some)
     np.testing.assert_allclose(taken.answers(config).probabilities, rows.answers(config).probabilities[some])
     of_gold = taken.answers(config).probabilities[np.arange(3), rows.gold[some]]

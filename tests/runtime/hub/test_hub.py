@@ -25,6 +25,7 @@ from reaugkd import (
     OutputExistsError,
     Runtime,
     UsageError,
+    pipeline,
 )
 
 TEXTS = tiny_texts(20, seed=5)
@@ -95,6 +96,9 @@ def test_a_branch_and_a_pull_request(hub: Hub, edge_bundle: Path) -> None:
     assert "manifest.json" not in hub.files(NAME)
     for revision in ("try/1", "refs/pr/2"):
         assert answers(Runtime.from_pretrained(f"hf://{NAME}@{revision}")) == answers(mine)
+        assert answers(pipeline(f"hf://{NAME}", revision=revision, threads=1).runtime) == answers(mine)
+    with pytest.raises(BundleError, match=r"no bundle here.*Runtime\.from_pretrained"):
+        Runtime.open(f"hf://{NAME}@try/1")
     with pytest.raises(BundleError, match=r"hf://me/clf: the repository has no bundle"):
         Runtime.from_pretrained(NAME)
     with pytest.raises(UsageError, match="twice"):

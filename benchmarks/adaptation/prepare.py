@@ -1,6 +1,6 @@
 """Build every system's state before the stream, and open it.
 
-    python build.py DATA TASK SEED ENCODER BUNDLE OUT
+    python prepare.py DATA TASK SEED ENCODER BUNDLE OUT
 
 BUNDLE is the export of a student that was trained on the files of stream.py. OUT gets a copy of it, the pretrained
 encoder, its vectors of all texts, the settings that are chosen on a tenth of the train rows, and what each peer saves.

@@ -22,14 +22,15 @@ def pipeline(bundle: str | os.PathLike[str], top_k: TopK = "", **options: Any) -
     """Open a bundle as a pipeline that is called like transformers' ``pipeline("text-classification", ...)``.
 
     Args:
-        bundle: the bundle's folder.
+        bundle: a folder, or a repository on the Hub, as in `Runtime.from_pretrained`.
         top_k: the number of labels in each answer; None for all. Default: one, without a list around it.
-        options: arguments of `Runtime.open`. Arguments of transformers' pipeline that have no effect here, such as
-            ``device`` and ``batch_size``, are ignored with a warning.
+        options: other arguments of `Runtime.from_pretrained`, such as ``threads`` and ``revision``. Arguments of
+            transformers' pipeline that have no effect here, such as ``device`` and ``batch_size``, are ignored with a
+            warning.
 
     Raises:
         UsageError: an argument has an unusable value.
-        BundleError: same as `Runtime.open`.
+        BundleError, HubError, DependencyError: same as `Runtime.from_pretrained`.
 
     Example:
         >>> classify = reaugkd.pipeline("bundle")
@@ -38,7 +39,7 @@ def pipeline(bundle: str | os.PathLike[str], top_k: TopK = "", **options: Any) -
     """
     top_k = _checked(top_k)
     _warn_of({name: options.pop(name) for name in _NO_EFFECT & options.keys()})
-    return TextClassificationPipeline(Runtime.open(bundle, **options), top_k)
+    return TextClassificationPipeline(Runtime.from_pretrained(bundle, **options), top_k)
 
 
 class TextClassificationPipeline:

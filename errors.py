@@ -1,9 +1,9 @@
 """The exceptions that a user can cause, and the exit codes of the command line.
 
 ReaugkdError
-├── UsageError            an invalid option or argument
+├── UsageError            an invalid option or argument; also a ValueError
 ├── RecipeError           an invalid recipe (TOML)
-├── DataError             rows that cannot be used
+├── DataError             rows that cannot be used; also a ValueError
 │   ├── ColumnError       a column is missing or ambiguous
 │   ├── LabelError        a label is missing or unknown, or there is only one class
 │   └── TextError         a text is empty, too long, or not UTF-8
@@ -116,7 +116,7 @@ def one_line(text: str) -> str:
     return "".join("?" if mark < " " or "\x7f" <= mark <= "\x9f" else mark for mark in " ".join(text.split()))
 
 
-class UsageError(ReaugkdError):
+class UsageError(ReaugkdError, ValueError):
     """An invalid option or argument. Exit code 2."""
 
 
@@ -124,7 +124,7 @@ class RecipeError(ReaugkdError):
     """An invalid recipe. Exit code 2."""
 
 
-class DataError(ReaugkdError):
+class DataError(ReaugkdError, ValueError):
     """Rows that cannot be used. Exit code 2."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import command_line, json_report, output, progress
+from .console import command_line, json_report, output, progress, require_two_places
 from .data_source import load_texts
 from .options import BUNDLE, with_columns, with_json, with_search, with_signature, with_task, with_threads
 
@@ -65,6 +65,7 @@ def bench(
     from ..runtime.benchmark.report import format_bench
     from ..runtime.bundle.bundle import Bundle
 
+    require_two_places("--report", page_path, "--json", json_path)
     settings = BenchSettings(**{name: value for name, value in chosen.items() if value is not None})
     signer = None if require_signature is None else read_public_key(require_signature)
     pair = Bundle.open(bundle, verify=signer is not None, require_signature=signer).manifest.text_pair

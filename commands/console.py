@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
-from ..errors import DependencyError, ReaugkdError, StorageError, one_line
+from ..errors import DependencyError, ReaugkdError, StorageError, UsageError, one_line
 
 if TYPE_CHECKING:
     from ..runtime.monitoring.statistics import Stats
@@ -193,6 +193,25 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("to resume, run the same command again", err=True)
         raise
+
+
+def require_two_places(first: str, path: str | None, second: str, other: str | None) -> None:
+    """Check that two outputs of a command go to two places.
+
+    Args:
+        first: the option of one output.
+        path: its file, ``-`` for stdout, or None.
+        second: the option of the other output.
+        other: same as ``path``.
+
+    Raises:
+        UsageError: both go to one place.
+    """
+    if path is None or other is None or Path(path).absolute() != Path(other).absolute():
+        return
+    if path == "-":
+        raise UsageError(f"{first} and {second} cannot both go to stdout", remedy="Name a file with one of them.")
+    raise UsageError(f"{first} and {second} name the same file", found=path, remedy="Give two files.")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import click
 
 from ..errors import UsageError
 from ..runtime.output.prediction_formats import FORMATS
-from .console import output, progress, stats_report, tell
+from .console import output, progress, require_two_places, stats_report, tell
 from .options import (
     BUNDLE,
     LazyChoice,
@@ -189,9 +189,4 @@ def _check_places(text: tuple[str, ...], source: str | None, target: str, stats_
         found = f"{len(text)} texts and --input {source}" if text else "neither"
         remedy = "Quote each text as one argument, or read stdin with --input -."
         raise UsageError("give either TEXTs or --input", found=found, remedy=remedy)
-    if stats_path is not None and stats_path != "-" and Path(stats_path).absolute() == Path(target).absolute():
-        raise UsageError("--output and --stats name the same file", found=target, remedy="Give two files.")
-    if stats_path == target == "-":
-        raise UsageError(
-            "the predictions and --stats cannot both go to stdout", remedy="Name a file with --output or --stats."
-        )
+    require_two_places("--output", target, "--stats", stats_path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import command_line, json_report, output, progress, train_extra
+from .console import command_line, json_report, output, progress, require_two_places, train_extra
 from .data_source import rows_to_score
 from .options import BUNDLE, PATH, with_columns, with_json, with_signature, with_split, with_task, with_threads
 
@@ -70,6 +70,7 @@ def report(
     from ..runtime.report.page import render
     from ..runtime.runtime import Runtime
 
+    require_two_places("--out", str(out), "--json", json_path)
     signer = None if require_signature is None else read_public_key(require_signature)
     runtime = Runtime.open(bundle, threads=threads, require_signature=signer)
     name, rows = rows_to_score(runtime, data, task, columns, split)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from ..errors import TextError, UsageError
-from ..runtime.hub.address import SCHEME
 from ..runtime.inference.prediction import Prediction, checked_top_k
 from ..runtime.inference.text.inputs import Text
 from ..runtime.runtime import Runtime
@@ -23,16 +22,15 @@ def pipeline(bundle: str | os.PathLike[str], top_k: TopK = "", **options: Any) -
     """Open a bundle as a pipeline that is called like transformers' ``pipeline("text-classification", ...)``.
 
     Args:
-        bundle: the bundle's folder, or its address on the Hugging Face Hub, ``hf://owner/name@revision``.
+        bundle: a folder, or a repository on the Hub, as in `Runtime.from_pretrained`.
         top_k: the number of labels in each answer; None for all. Default: one, without a list around it.
-        options: arguments of `Runtime.open`; for an address those of `Runtime.from_pretrained`. Arguments of
+        options: other arguments of `Runtime.from_pretrained`, such as ``threads`` and ``revision``. Arguments of
             transformers' pipeline that have no effect here, such as ``device`` and ``batch_size``, are ignored with a
             warning.
 
     Raises:
         UsageError: an argument has an unusable value.
-        BundleError: same as `Runtime.open`.
-        HubError: same as `Runtime.from_pretrained`.
+        BundleError, HubError, DependencyError: same as `Runtime.from_pretrained`.
 
     Example:
         >>> classify = reaugkd.pipeline("bundle")
@@ -41,8 +39,7 @@ def pipeline(bundle: str | os.PathLike[str], top_k: TopK = "", **options: Any) -
     """
     top_k = _checked(top_k)
     _warn_of({name: options.pop(name) for name in _NO_EFFECT & options.keys()})
-    opened = Runtime.from_pretrained if str(bundle).startswith(SCHEME) else Runtime.open
-    return TextClassificationPipeline(opened(bundle, **options), top_k)
+    return TextClassificationPipeline(Runtime.from_pretrained(bundle, **options), top_k)
 
 
 class TextClassificationPipeline:

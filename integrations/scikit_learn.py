@@ -21,6 +21,7 @@ from ..runtime.editing.edit import Row
 from ..runtime.inference.retrieval_policy import RetrievalMode
 from ..runtime.inference.text.inputs import Text, checked_input
 from ..runtime.labels import LabelNames
+from ..runtime.opening import checked_folder
 from ..runtime.runtime import Runtime
 from .stored_bundle import StoredBundle
 
@@ -101,7 +102,7 @@ class ReaugkdClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             BundleError, UsageError: same as `Runtime.open`.
         """
         made = cls(retrieval=retrieval, threads=threads)
-        made._stored = StoredBundle(Path(os.fsdecode(bundle)))
+        made._stored = StoredBundle(checked_folder(bundle))
         made.classes_ = np.unique(np.array(made.runtime_.labels))
         return made
 
@@ -218,13 +219,14 @@ class ReaugkdClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             TextError: the model cannot read a text.
-            UsageError: ``n_neighbors`` is out of range.
+            UsageError: ``n_neighbors`` is not a number of rows.
         """
         check_is_fitted(self)
         texts, runtime = texts_of(X), self.runtime_
         kb, pair = runtime.knowledge_base, runtime.manifest.text_pair
-        if not 1 <= n_neighbors <= len(kb):
-            raise UsageError("n_neighbors is out of range", found=n_neighbors, expected=f"1 to {len(kb):,}")
+        if not isinstance(n_neighbors, int | np.integer) or not 1 <= n_neighbors <= len(kb):
+            expected = f"a whole number from 1 to {len(kb):,}"
+            raise UsageError("n_neighbors is unusable", found=repr(n_neighbors), expected=expected)
         encodings = (runtime.tokenizer.encode(*checked_input(text, pair)) for text in texts)
         found = [kb.search(runtime.student.run(encoding)[1], n_neighbors) for encoding in encodings]
         shape = (len(texts), n_neighbors)

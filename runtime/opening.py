@@ -199,13 +199,12 @@ def checked_settings(
         UsageError: an argument has the wrong type or an unusable value.
         DependencyError: a signature is required, and the library ``cryptography`` is missing.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise UsageError("the bundle's path has the wrong type", found=kind_of(path), expected="a str or a path")
+    folder = checked_folder(path)
     if not (signer is None or isinstance(signer, PublicKey | bytes | str | os.PathLike)):
         expected = "a path, or PEM as bytes"
         raise UsageError("require_signature has the wrong type", found=kind_of(signer), expected=expected)
     return Settings(
-        path=Path(os.fsdecode(path)).absolute(),
+        path=folder.absolute(),
         threads=checked_threads(threads),
         retrieval=checked_mode(retrieval),
         verify=checked_bool("verify", verify),
@@ -214,6 +213,21 @@ def checked_settings(
         follow_links=checked_bool("follow_links", follow_links),
         search=checked_search(search),
     )
+
+
+def checked_folder(path: object) -> Path:
+    """The path of a bundle.
+
+    Raises:
+        UsageError: it has the wrong type, or is the address of a repository on the Hub.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError("the bundle's path has the wrong type", found=kind_of(path), expected="a str or a path")
+    text = os.fsdecode(path)
+    if text.startswith("hf://"):
+        remedy = "Download it with `reaugkd pull`, or open it with Runtime.from_pretrained."
+        raise UsageError("this is not a folder", found=text, expected="the folder of a bundle", remedy=remedy)
+    return Path(text)
 
 
 def checked_bool(name: str, value: object) -> bool:

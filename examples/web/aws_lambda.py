@@ -23,10 +23,10 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         question = json.loads(base64.b64decode(body) if event.get("isBase64Encoded") else body)
         answer = runtime.predict(question["text"])
         return _response(200, answer.as_record(top_k=question.get("top_k", 1)))
-    except (ValueError, KeyError, TypeError):
-        return _response(400, {"error": 'expected the body {"text": "..."}'})
     except ReaugkdError as error:
         return _response(422, {"error": str(error)})
+    except (ValueError, KeyError, TypeError):
+        return _response(400, {"error": 'expected the body {"text": "..."}'})
 
 
 def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:

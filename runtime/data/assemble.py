@@ -212,7 +212,7 @@ def _require_trainable(train: Split) -> None:
         raise DataError(
             "too few rows to train on",
             path=train.source,
-            found="1 row",
+            found=f"{len(train)} row" if len(train) == 1 else "none",
             expected="at least 2, of 2 classes",
             remedy="Provide more labelled rows.",
         )

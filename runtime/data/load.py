@@ -176,9 +176,10 @@ def _joined(splits: Sequence[Split], parts: Parts) -> Split:
 def _read_categories(path: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
+    with open_file(path) as stream:
+        content = stream.read()
     try:
-        with open_file(path) as stream:
-            names = json.loads(stream.read())
+        names = json.loads(content)
     except ValueError:
         names = None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):

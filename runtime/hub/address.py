@@ -75,4 +75,8 @@ class HubAddress:
 
 def is_repository(text: str) -> bool:
     """Whether a text has the form ``owner/name`` by the rules of the Hub."""
-    return bool(_REPOSITORY.fullmatch(text)) and not ("--" in text or ".." in text or text.endswith(".git"))
+    return (
+        len(text) <= 96
+        and bool(_REPOSITORY.fullmatch(text))
+        and not ("--" in text or ".." in text or text.endswith(".git"))
+    )

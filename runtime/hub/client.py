@@ -6,12 +6,13 @@ It is imported on first use: the import takes 0.2 seconds, and only commands and
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from ...errors import DependencyError, HubError, ReaugkdError, one_line
+from ...errors import DependencyError, HubError, ReaugkdError, UsageError, one_line
 from .address import HubAddress
 
 _LOG_IN = "Check the name. For a private repository, log in with `hf auth login`, or set HF_TOKEN."
@@ -51,8 +52,27 @@ def hub_api(token: str | bool | None) -> Any:
 
     Raises:
         DependencyError: the library is not installed.
+        UsageError: same as `checked_token`.
     """
-    return hub_library().HfApi(token=token, library_name="reaugkd")
+    return hub_library().HfApi(token=checked_token(token), library_name="reaugkd")
+
+
+def checked_token(token: object) -> str | bool | None:
+    """The token, if it can be one.
+
+    The libraries below would use another token in place of one of a wrong type, and show one that no HTTP header can
+    hold in their messages.
+
+    Raises:
+        UsageError: it cannot; the message does not show it.
+    """
+    if token is None or isinstance(token, bool) or (isinstance(token, str) and re.fullmatch("[!-~]+", token)):
+        return token
+    raise UsageError(
+        "the token is not valid",
+        found=f"the type {type(token).__name__}" if not isinstance(token, str) else "other characters, or none",
+        expected="printable ASCII characters without blanks, such as hf_...; None or False",
+    )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -45,7 +45,7 @@ class HubCache:
     """
 
     folder: str | os.PathLike[str] | None = None
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     local_files_only: bool = False
     force_download: bool = False
     tell: Callable[[str], object] = _warn
@@ -55,7 +55,7 @@ class HubCache:
 
         Raises:
             BundleError: this is neither a folder nor the name of a repository, or same as `bundle`.
-            UsageError: it has the wrong type, or the address is not valid.
+            UsageError: it has the wrong type, the address is not valid, or a folder is given with a revision.
             HubError, StorageError, DependencyError: same as `bundle`.
         """
         if not isinstance(repository_or_path, str | os.PathLike):
@@ -63,7 +63,11 @@ class HubCache:
             raise UsageError("repo_or_path has the wrong type", found=found, expected="a str or a path")
         text = os.fsdecode(repository_or_path)
         if not text.startswith(SCHEME):
-            if Path(text).exists():
+            if os.path.exists(text):  # noqa: PTH110  (Path.exists raises an error for a name that is too long)
+                if revision is not None:
+                    remedy = f"Leave out revision. For the repository on the Hub, write {SCHEME}{text}."
+                    found = f"revision {revision}"
+                    raise UsageError("a folder has no revisions", path=text, found=found, remedy=remedy)
                 return Path(text)
             if not is_repository(text.partition("@")[0]):
                 raise BundleError(

@@ -45,7 +45,7 @@ class HubMethods:
 
         Args:
             repo_or_path: a folder that exists, ``owner/name``, or ``hf://owner/name@revision``.
-            revision: a branch, a tag or a commit. Default: the branch ``main``.
+            revision: a branch, a tag or a commit of a repository. Default: the branch ``main``.
             cache_dir: where downloaded bundles are kept. Default: ``reaugkd`` in HF_ASSETS_CACHE.
             local_files_only: use the cache, and do not ask the Hub. The variable HF_HUB_OFFLINE does the same.
             token: an access token. Default: that of ``hf auth login`` or HF_TOKEN.

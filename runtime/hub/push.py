@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,14 +33,14 @@ class Push:
         texts: what to do if the repository is public and the bundle stores texts.
 
     Raises:
-        UsageError: an unknown value of ``texts``, or a pull request on a branch.
+        UsageError: an unknown value of ``texts``, a pull request on a branch, or a commit in place of a branch.
     """
 
     address: HubAddress
     private: bool = True
     create_pr: bool = False
     message: str | None = None
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     texts: Texts = "refuse"
 
     def __post_init__(self) -> None:
@@ -48,6 +48,9 @@ class Push:
             raise UsageError("unknown value of texts", found=self.texts, expected=" or ".join(get_args(Texts)))
         if self.create_pr and self.address.revision not in (None, "main"):
             raise UsageError("a pull request is made for the branch main", found=f"revision {self.address.revision}")
+        if self.address.commit is not None:
+            expected = "a branch, or none for main"
+            raise UsageError("a commit cannot be changed", found=str(self.address), expected=expected)
 
     def run(self, path: Path, follow_links: bool = False) -> str:
         """Upload a bundle in its current state, edits and their log included.

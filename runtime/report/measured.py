@@ -67,7 +67,8 @@ def abstention(report: Report) -> Markup:
     )
     text = (
         "With abstention, the least certain rows are left unanswered. The lines show the error rate of the rest, for "
-        "two measures of certainty; shares below 5 % are not drawn."
+        "two measures of uncertainty: the bundle's rejection score, and a low probability of the answer. "
+        "Shares below 5 % are not drawn."
     )
     if not report.goals:
         return joined([tag("p", text, " The bundle has no thresholds for abstention."), tag("figure", drawn)])
@@ -75,7 +76,10 @@ def abstention(report: Report) -> Markup:
         [tag("code", one.goal), percent(one.coverage), percent(one.error_rate, 2)] for one in report.goals
     ]
     columns = [Column("goal", None), Column("answered here"), Column("error rate here")]
-    goals = "The rings and the table show what the bundle's thresholds, fitted on held-out rows, give on these rows."
+    goals = (
+        "coverage=95% asks for 95 % of the texts to be answered, error=2% for at most 2 % wrong answers. The bundle's "
+        "thresholds for such goals were fitted on held-out rows. The rings and the table show what they give here."
+    )
     return joined([tag("p", text), tag("figure", drawn), tag("p", goals), table(columns, rows)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..evaluation.metrics import METRICS
 from ..evaluation.report import format_score
-from ..evaluation.results import BLEND, STUDENT, TEACHER, EvalRow, ScoreDifference
+from ..evaluation.results import BLEND, GATED, STUDENT, TEACHER, EvalRow, ScoreDifference
 from .contents import Report, ShownNeighbour, Text, WrongRow
 from .markup import Column, Content, Markup, joined, stranger, table, tag
 
@@ -13,6 +13,13 @@ MATRIX_CLASSES = 25
 
 PAIRS = 30
 """Pairs of confused classes that are listed instead."""
+
+
+_WHAT_SYSTEMS_ARE = (
+    "The student is a small model. The bundle also has a knowledge base: rows of the training data with their labels. "
+    "Retrieval finds the rows that are most similar to a text, its neighbours, and answers by their votes. "
+    f"{BLEND} blends both answers. {GATED} does so only where the student is uncertain."
+)
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -98,6 +105,7 @@ def systems(report: Report) -> Markup:
 
     in_percent = ", ".join(metric.title for metric in used if metric.unit == "share")
     parts: list[Content] = [
+        tag("p", _WHAT_SYSTEMS_ARE),
         tag(
             "p",
             f"In per cent: {in_percent}. NLL and KL are in nats. The bundle answers as {report.system}.",
@@ -214,11 +222,15 @@ def wrong_rows(report: Report) -> Markup:
     if not report.wrong_count:
         return tag("p", "Every row is answered right.")
     columns = [Column("row"), Column("text", "text"), Column("label in the data", None), Column("answer", None)]
-    columns += [Column("its probability"), Column("the label's"), Column("student", None), Column("neighbours", None)]
+    columns += [Column("probability of the answer"), Column("probability of the label")]
+    columns += [Column("student alone", None), Column("neighbours alone", None)]
     shown = _of(
         len(report.wrong), report.wrong_count, "Rows answered wrong", "those with the most probable wrong answers"
     )
-    text = f"{shown} A confident wrong answer is often a wrong label in the data."
+    text = (
+        f"{shown} A confident wrong answer is often a wrong label in the data. The last column opens: it shows the "
+        "nearest rows with their similarity (cosine), label and text."
+    )
     return joined(
         [tag("p", text, class_="soft"), tag("div", class_="tools"), table(columns, map(_wrong_row, report.wrong), True)]
     )
@@ -250,7 +262,7 @@ def wrong_labels(report: Report) -> Markup:
     if not found.found:
         return tag("p", f"The neighbours contradict no label of the {found.checked:,} rows that were checked.")
     columns = [Column("id"), Column("text", "text"), Column("label", None), Column("its share of the votes")]
-    columns += [Column("rather", None), Column("its share")]
+    columns += [Column("suggested label", None), Column("its share of the votes")]
     rows: list[list[Content]] = [
         [
             str(one.id),

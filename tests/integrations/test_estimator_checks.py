@@ -47,12 +47,7 @@ def _texts(X: Any) -> list[str]:  # noqa: N803
     return [" ".join(f"{place}={value:.1f}" for place, value in enumerate(row)) for row in np.asarray(X, float)]
 
 
-EXPECTED = {
-    "check_classifiers_one_label": "fit raises LabelError, which is not a ValueError: there is one exception tree"
-}
-
-
-@parametrize_with_checks([OfNumbers()], expected_failed_checks=lambda _: EXPECTED, xfail_strict=True)
+@parametrize_with_checks([OfNumbers()])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 def test_the_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)

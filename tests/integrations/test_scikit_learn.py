@@ -142,6 +142,12 @@ def test_what_is_no_column_of_texts_is_refused(fitted: Fast, given: Any, message
         fitted.predict(given)
 
 
+@pytest.mark.parametrize("n_neighbors", [0, 10**6, 2.0, "2"])
+def test_a_number_of_neighbours_that_cannot_be_is_a_value_error(fitted: Fast, n_neighbors: Any) -> None:
+    with pytest.raises(ValueError, match="n_neighbors is unusable"):
+        fitted.kneighbors(["noon"], n_neighbors)
+
+
 def test_labels_keep_their_type() -> None:
     for labels in (np.arange(120) % 3, np.arange(120) % 3 * 1.0, np.arange(120) % 2 == 0, LABELS.astype(object)):
         made = Fast().fit(TEXTS, labels)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import traceback
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command_line import names, ok
@@ -23,10 +25,14 @@ from reaugkd import (
     DependencyError,
     HubError,
     OutputExistsError,
+    ReaugkdClassifier,
     Runtime,
     UsageError,
     pipeline,
 )
+from reaugkd.runtime.hub.address import HubAddress
+from reaugkd.runtime.hub.download import HubCache
+from reaugkd.runtime.hub.push import Push
 
 TEXTS = tiny_texts(20, seed=5)
 NAME = "me/clf"
@@ -253,6 +259,38 @@ def test_without_a_token(hub: Hub, edge_bundle: Path) -> None:
     with pytest.raises(HubError, match="status 403"):
         mine.push_to_hub(NAME, token=False, texts="keep")
     Runtime.from_pretrained(NAME, token=False)
+
+
+@pytest.mark.parametrize("token", ["hf_secret\n", "hf_secr\xe9t", "", 5, b"hf_secret"])
+def test_a_token_is_never_shown_nor_replaced_by_another(hub: Hub, edge_bundle: Path, token: Any) -> None:
+    for call in (
+        lambda: Runtime.from_pretrained(NAME, token=token),
+        lambda: Runtime.open(edge_bundle).push_to_hub(NAME, token=token),
+    ):
+        with pytest.raises(UsageError, match="token is not valid") as caught:
+            call()
+        assert "secr" not in "".join(traceback.format_exception(caught.value))
+    assert not hub.requests
+    assert "hf_secret" not in repr((HubCache(token="hf_secret"), Push(HubAddress(NAME), token="hf_secret")))
+
+
+def test_a_revision_is_never_ignored(hub: Hub, edge_bundle: Path) -> None:
+    with pytest.raises(UsageError, match="a folder has no revisions"):
+        Runtime.from_pretrained(edge_bundle, revision="v1")
+    with pytest.raises(UsageError, match="a commit cannot be changed"):
+        Runtime.open(edge_bundle).push_to_hub(NAME, revision="a" * 40)
+    assert not hub.requests
+
+
+def test_what_opens_the_hub_and_what_does_not(hub: Hub, edge_bundle: Path) -> None:
+    Runtime.open(edge_bundle).push_to_hub(NAME, revision="v1")
+    classify = pipeline(f"hf://{NAME}", revision="v1", threads=1)
+    assert classify("noon")[0]["label"] == Runtime.open(edge_bundle).predict("noon").label
+    for open_folder in (Runtime.open, ReaugkdClassifier.from_bundle):
+        with pytest.raises(UsageError, match=r"hf://me/clf.*reaugkd pull"):
+            open_folder(f"hf://{NAME}")
+    with pytest.raises(BundleError, match="there is no bundle here"):
+        Runtime.from_pretrained("x" * 5_000)  # no file system takes such a name
 
 
 @pytest.mark.parametrize("pairs", [False, True])

@@ -279,6 +279,9 @@ def test_wrong_calls_leave_nothing(bundle: Path, rows: Path, tmp_path: Path) -> 
     for out, json_path in (("there.html", "new.json"), ("new.html", "there.html")):
         options = ("--out", tmp_path / out, "--json", tmp_path / json_path)
         assert "nothing is overwritten" in refused("report", bundle, "--data", rows, *QUICK, *options, remarks=1)
+    for command in (("report", bundle, "--data", rows, *QUICK, "--out"), ("bench", bundle, "--report")):
+        for place, message in (("-", "cannot both go to stdout"), (tmp_path / "new", "name the same file")):
+            assert message in refused(*command, place, "--json", place)
     (tmp_path / "bad.jsonl").write_text('{"text": "noon", "label": "unknown"}\n')
     call = ("report", bundle, "--data", tmp_path / "bad.jsonl", *QUICK, "--out", tmp_path / "new.html")
     assert "bad.jsonl" in refused(*call, remarks=1)

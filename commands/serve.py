@@ -169,19 +169,20 @@ def _run(settings: ServerSettings, listener: socket.socket, workers: int, drain_
 
     shared = SharedCounts(workers)
 
-    def work(number: int, on_ready: Any, parent: int) -> None:
+    def work(number: int, on_ready: Any, parent: int, replacement: bool) -> None:
         from ..serve.process.server import run_server
 
-        run_server(settings, listener, drain_seconds, WorkerCounts(shared, number), on_ready, parent)
+        counts = WorkerCounts(shared, number)
+        run_server(settings, listener, drain_seconds, counts, on_ready, parent, replacement=replacement)
 
     return Supervisor(workers, listener, work).run()
 
 
 def _begin_log() -> None:
-    """Write the log to stderr, a line for each event."""
+    """Write the log to stderr, a line for each event. uvicorn's warnings are left out: clients could fill the log."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     for name in ("reaugkd.serve", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if name == "reaugkd.serve" else logging.WARNING)
+        logger.setLevel(logging.INFO if name == "reaugkd.serve" else logging.ERROR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 from pathlib import Path
@@ -142,6 +143,8 @@ def serve(
     if not hasattr(signal, "SIGHUP"):
         raise UsageError("`reaugkd serve` runs on Linux and macOS", found=sys.platform)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the bundles are open, there is nothing to open again
+    if not math.isfinite(drain_seconds):
+        raise UsageError("--drain-seconds is unusable", found=f"{drain_seconds:g}", expected="seconds from 0")
     keys = read_keys(api_key_file)
     with listen(host, port) as listener:
         settings = ServerSettings(

@@ -43,7 +43,7 @@ def record_of(answer: Prediction, top_k: int | None, explain: int) -> dict[str, 
     Args:
         answer: the answer.
         top_k: number of labels in ``scores``; None for all.
-        explain: number of neighbours; above 0 also what the student and the neighbours say alone.
+        explain: number of neighbours; above 0 also what decided, and what the student and the neighbours say alone.
     """
     known = answer.prediction_set
     record: dict[str, Any] = {
@@ -62,7 +62,7 @@ def record_of(answer: Prediction, top_k: int | None, explain: int) -> dict[str, 
     }
     if explain:
         explained = answer.as_record(explain=True)
-        record["student_weight"] = answer.student_weight
+        record |= {"decided_by": explained["decided_by"], "student_weight": answer.student_weight}
         for name in ("student_probabilities", "retrieval_probabilities"):
             record[name.replace("probabilities", "scores")] = _best(explained[name], top_k)
         record["neighbours"] = explained["neighbours"][:explain]

@@ -102,7 +102,7 @@ def test_review_is_that_of_the_package(client: Client, place: Path) -> None:
         ("/kb/add", {"texts": "noon", "label": "a", "preview": "no"}),
         ("/kb/add", {"texts": "noon", "soft": {"a": 10**400}}),
         ("/kb/add", {"texts": "noon", "soft": {"a": float("inf"), "b": float("-inf")}}),
-        ("/kb/add", {"texts": "noon", "label": "a", "preveiw": True}),
+        ("/kb/add", {"texts": "noon", "label": "a", "previews": True}),
         ("/kb/add", {"rows": [{"text": "noon", "label": "a", "pair": "jazz"}]}),
         ("/kb/add", {"rows": ["noon"]}),
         ("/kb/add", {"rows": []}),

@@ -180,6 +180,8 @@ def test_a_bundle_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit() -> None:
     for options, message in (
         ({"queue": 8}, "shorter than a request"),
+        ({"deadline": float("nan")}, "deadline"),
+        ({"deadline": float("inf")}, "deadline"),
         ({"allow_edits": True}, "need a key"),
         ({"threads": 0}, "threads"),
         ({"retrieval": "often"}, "retrieval"),

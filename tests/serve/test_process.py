@@ -304,6 +304,7 @@ class TestCommand:
         assert "cannot be read" in refused("serve", edge_bundle, "--api-key-file", tmp_path / "none", *port)
         assert "one name" in refused("serve", edge_bundle, edge_bundle, *port)
         assert "shorter than a request" in refused("serve", edge_bundle, "--queue", "8", *port)
+        assert "--drain-seconds" in refused("serve", edge_bundle, "--drain-seconds", "nan", *port)
         assert "cannot listen" in refused("serve", edge_bundle, "--host", "192.0.2.1", *port)
         monkeypatch.setenv("REAUGKD_API_KEY", "a b")
         error = refused("serve", edge_bundle, *port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 from pathlib import Path
@@ -142,6 +143,8 @@ def serve(
     if not hasattr(signal, "SIGHUP"):
         raise UsageError("`reaugkd serve` runs on Linux and macOS", found=sys.platform)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the bundles are open, there is nothing to open again
+    if not math.isfinite(drain_seconds):
+        raise UsageError("--drain-seconds is unusable", found=f"{drain_seconds:g}", expected="seconds from 0")
     keys = read_keys(api_key_file)
     with listen(host, port) as listener:
         settings = ServerSettings(
@@ -169,19 +172,20 @@ def _run(settings: ServerSettings, listener: socket.socket, workers: int, drain_
 
     shared = SharedCounts(workers)
 
-    def work(number: int, on_ready: Any, parent: int) -> None:
+    def work(number: int, on_ready: Any, parent: int, replacement: bool) -> None:
         from ..serve.process.server import run_server
 
-        run_server(settings, listener, drain_seconds, WorkerCounts(shared, number), on_ready, parent)
+        counts = WorkerCounts(shared, number)
+        run_server(settings, listener, drain_seconds, counts, on_ready, parent, replacement=replacement)
 
     return Supervisor(workers, listener, work).run()
 
 
 def _begin_log() -> None:
-    """Write the log to stderr, a line for each event."""
+    """Write the log to stderr, a line for each event. uvicorn's warnings are left out: clients could fill the log."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     for name in ("reaugkd.serve", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if name == "reaugkd.serve" else logging.WARNING)
+        logger.setLevel(logging.INFO if name == "reaugkd.serve" else logging.ERROR)

@@ -121,7 +121,7 @@ class Application:
         except HttpError as error:
             response = json_response(error.record(), error.status, error.headers)
         except Exception:
-            _log.exception("%s %s failed", request.method, request.path)
+            _log.exception("%s %r failed", request.method, request.path)
             response = json_response({"error": "internal error: see the log", "error_type": "Backend"}, 500)
         headers = response.headers
         given = _request_id(request)

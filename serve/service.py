@@ -101,7 +101,7 @@ class Service:
         _log.info("ready: %s", ", ".join(bundle.current.model for bundle in self.bundles.values()))
 
     def close(self) -> None:
-        """End the threads after the work that they have."""
+        """End the threads after the work that they have, fits of new labels included, and close the bundles."""
         self._closing.set()
         self._look_now.set()
         if self._watcher.is_alive():
@@ -109,6 +109,9 @@ class Service:
         self._editing.shutdown()
         self._swapping.shutdown()
         self._queue.close()
+        if self._opened:
+            for bundle in self.bundles.values():
+                bundle.close()
 
     def drain(self) -> None:
         """Report that the server will end soon; texts are still answered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -69,6 +70,8 @@ class ServerSettings:
                     expected="letters, digits, and . _ - after the first",
                     remedy="Give it a name: NAME=BUNDLE.",
                 )
+        if not 0 < self.deadline < math.inf:
+            raise UsageError("the deadline is unusable", found=f"{self.deadline:g}", expected="seconds above 0")
         if self.queue < self.max_batch:
             raise UsageError(
                 "the queue is shorter than a request may be",

@@ -210,8 +210,11 @@ def checked_labelling(labelling: Labelling) -> Labelling:
     for share in labelling.soft.values():
         if not isinstance(share, SupportsFloat) or isinstance(share, str | bool):
             raise UsageError("a share is unusable", found=repr(share), expected="a number from 0 to 1")
-    total = math.fsum(labelling.soft.values()) if labelling.soft else 0.0
-    if not all(math.isfinite(share) and share >= 0 for share in labelling.soft.values()) or not abs(total - 1) < 0.01:
+    try:
+        total = math.fsum(labelling.soft.values())
+    except (OverflowError, ValueError):  # shares beyond float64, or infinite ones of both signs
+        total = math.inf
+    if not abs(total - 1) < 0.01 or not all(share >= 0 for share in labelling.soft.values()):
         raise UsageError(
             "a soft label is no distribution",
             found=f"shares that sum to {total:g}",

@@ -17,7 +17,7 @@ from ..settings import ServerSettings
 
 
 class OpenBundle:
-    """A bundle that answers until it is retired and nobody uses it any more.
+    """A bundle that answers until it is retired; it can be closed when nobody uses it any more.
 
     Args:
         name: its name in requests.
@@ -89,30 +89,30 @@ class OpenBundle:
         """End what `enter` began."""
         with self._lock:
             self._users -= 1
-        self._close_if_idle()
 
     def retire(self) -> None:
-        """Close the bundle as soon as nobody uses it."""
+        """Let nobody enter any more."""
         with self._lock:
             self._retired = True
-        self._close_if_idle()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is retired and nobody uses it."""
+        with self._lock:
+            return self._retired and not self._users
+
+    def close(self) -> None:
+        """Close the runtimes; waits for a running fit of new labels, so the event loop must not call it."""
+        with self._lock:
+            runtimes = list(self._runtimes.values())
+        for runtime in runtimes:
+            runtime.close()
 
     def metrics(self) -> list[Metric]:
         """The counts of all its answers; they stay after it is closed."""
         with self._lock:
             runtimes = list(self._runtimes.values())
         return labelled(merged([metrics_of(runtime.stats()) for runtime in runtimes]), model=self.name)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is retired and nobody uses it."""
-        with self._lock:
-            return self._retired and not self._users
-
-    def _close_if_idle(self) -> None:
-        if self.closed:
-            for runtime in self._runtimes.values():
-                runtime.close()
 
 
 def _pinned(path: Path) -> tuple[Path, int | None]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...errors import ReaugkdError
+from ...errors import ReaugkdError, one_line
 from ...runtime.bundle.manifest import MANIFEST_FILE
 from ...runtime.monitoring.prometheus import Metric
 from ..metrics import counters, merged
@@ -51,6 +51,7 @@ class ServedBundle:
         self._refused: _Identity | None = None
         self._pause, self._again, self._said = POLL_SECONDS, 0.0, ""
         self._refreshing = threading.Lock()
+        self._changing = threading.Lock()  # held for moments only: `metrics` runs in the event loop
         self._retired: list[OpenBundle] = []
         self._past: list[Metric] = []
         self._swaps = {"taken": 0, "refused": 0}
@@ -85,7 +86,7 @@ class ServedBundle:
             force: open the bundle again even if its manifest is the same file, and even if it was refused just now.
         """
         with self._refreshing:
-            self._forget_closed()
+            self._close_idle()
             found = self._find()
             if found is None or not (force or self._is_due(found)):
                 return
@@ -95,19 +96,26 @@ class ServedBundle:
                 self._refuse(found, error)
                 return
             if self._find() != found:  # replaced meanwhile: the next look opens that one
-                fresh.retire()
+                fresh.close()
                 return
             old, news = self.current, f"{_described(fresh)} in place of {_described(self.current)}"
-            self._identity, self._refused, self._said, self.current = found, None, "", fresh
-            self._retired.append(old)
+            with self._changing:
+                self._identity, self._refused, self._said, self.current = found, None, "", fresh
+                self._retired.append(old)
+                self._swaps["taken"] += 1
             old.retire()
-            self._swaps["taken"] += 1
             _log.info("%s: %s", self.name, news)
+            self._close_idle()
+
+    def close(self) -> None:
+        """Close all its bundles, at the end of the server; waits for running fits of new labels."""
+        with self._refreshing:
+            for opened in [*self._retired, self.current]:
+                opened.close()
 
     def metrics(self) -> list[Metric]:
         """The counts of all answers under this name, since the server began."""
-        with self._refreshing:
-            self._forget_closed()
+        with self._changing:
             swaps = [("", {"model": self.name, "result": result}, float(n)) for result, n in self._swaps.items()]
             return merged(
                 [
@@ -118,11 +126,13 @@ class ServedBundle:
                 ]
             )
 
-    def _forget_closed(self) -> None:
-        """Keep only the counts of bundles that have been closed."""
-        for closed in [one for one in self._retired if one.closed]:
-            self._retired.remove(closed)
-            self._past = merged([self._past, counters(closed.metrics())])
+    def _close_idle(self) -> None:
+        """Close the retired bundles that nobody uses, and keep only their counts."""
+        for idle in [one for one in self._retired if one.idle]:
+            idle.close()
+            with self._changing:
+                self._retired.remove(idle)
+                self._past = merged([self._past, counters(idle.metrics())])
 
     def _find(self) -> _Identity | None:
         try:
@@ -142,7 +152,8 @@ class ServedBundle:
         if str(error) != self._said:  # once for each fault
             self._said = str(error)
             self._swaps["refused"] += 1
-            _log.error("%s: the new bundle is refused, %s stays: %s", self.name, self.current.model, error)
+            said = one_line(self._said)
+            _log.error("%s: the new bundle is refused, %s stays: %s", self.name, self.current.model, said)
 
 
 def _described(bundle: OpenBundle) -> str:

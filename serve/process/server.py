@@ -1,6 +1,7 @@
 """One process that serves: from its start until a signal ends it.
 
-The socket listens before the bundles are opened, and ``/health`` says 503 until they are. SIGTERM: 503 again, texts are
+The socket listens before the bundles are opened, and ``/health`` says 503 until they are; a worker that takes the place
+of a dead one opens them first. SIGTERM: 503 again, texts are
 still answered for some seconds so that load balancers can notice, then the requests at hand are finished. SIGINT, or a
 second SIGTERM, leaves the waiting out. SIGHUP: the bundles are opened again.
 """
@@ -38,6 +39,7 @@ def run_server(
     counts: WorkerCounts | None = None,
     on_ready: Callable[[], object] = lambda: None,
     parent: int | None = None,
+    replacement: bool = False,
 ) -> None:
     """Serve until a signal ends it.
 
@@ -48,11 +50,12 @@ def run_server(
         counts: the counts of all workers; None for a server of one process.
         on_ready: called when all bundles are open.
         parent: a pipe's end for reading, which closes when the process that started this one is gone.
+        replacement: accept no client before the bundles are open, because other workers answer meanwhile.
 
     Raises:
         ReaugkdError: a bundle cannot be opened.
     """
-    run = _Run(settings, listener, drain_seconds, counts, on_ready, parent)
+    run = _Run(settings, listener, drain_seconds, counts, on_ready, parent, replacement)
     with asyncio.Runner(loop_factory=run.server.config.get_loop_factory()) as runner:
         runner.run(run.main())
     if run.failed is not None:
@@ -103,9 +106,11 @@ class _Run:
         counts: WorkerCounts | None,
         on_ready: Callable[[], object],
         parent: int | None,
+        replacement: bool,
     ) -> None:
         self._service = Service(settings, counts)
         self._listener, self._drain_seconds, self._on_ready, self._parent = listener, drain_seconds, on_ready, parent
+        self._replacement = replacement
         self._starter = threading.Thread(target=self._start, name="reaugkd-start", daemon=True)
         self.failed: ReaugkdError | Exception | None = None
         self.server = _Server(
@@ -115,7 +120,7 @@ class _Run:
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="warning",
+                log_level="error",
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
@@ -135,6 +140,8 @@ class _Run:
             self._loop.add_reader(self._parent, self._orphaned)
         self._starter.start()
         try:
+            if self._replacement:
+                await asyncio.to_thread(self._starter.join)
             await self.server.serve(sockets=[self._listener])
         finally:
             self._starter.join()

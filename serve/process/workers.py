@@ -41,12 +41,12 @@ class Supervisor:
     Args:
         count: the number of workers.
         listener: the socket that they share.
-        work: runs a worker, with its number, a function that it calls when it is ready, and the end of a pipe that
-            closes when this process is gone.
+        work: runs a worker, with its number, a function that it calls when it is ready, the end of a pipe that closes
+            when this process is gone, and whether other workers have been ready already.
     """
 
     def __init__(
-        self, count: int, listener: socket.socket, work: Callable[[int, Callable[[], object], int], None]
+        self, count: int, listener: socket.socket, work: Callable[[int, Callable[[], object], int, bool], None]
     ) -> None:
         self._workers = [_Worker() for _ in range(count)]
         self._listener, self._work = listener, work
@@ -145,7 +145,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             for file in (self._wake_reader, self._wake_writer, self._ready_reader, self._alive_writer):
                 os.close(file)
-            self._work(number, lambda: os.write(self._ready_writer, b"\0"), self._alive_reader)
+            self._work(number, lambda: os.write(self._ready_writer, b"\0"), self._alive_reader, self._ready)
             code = 0
         except ReaugkdError as error:
             _log.error("%s", error)

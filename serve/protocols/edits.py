@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ...errors import one_line
 from ...runtime.editing.edit import Edit, EditKeywords, Row
 from ...runtime.inference.text.inputs import Text
 from ...runtime.labelling.review import BELOW, review
@@ -13,10 +15,12 @@ from ..bundles.open_bundle import OpenBundle
 from ..http.errors import invalid
 from ..http.messages import Request, Response, json_response
 from ..service import Service
-from .shapes import flag_of, number_of, text_of, texts_of
+from .shapes import check_fields, flag_of, number_of, text_of, texts_of
 
 _OPTIONS = {"why": str, "who": str, "preview": bool, "guard": float}
 _LAST = 100
+_ROW_FIELDS = ("text", "text_pair", "label", "soft")
+_log = logging.getLogger("reaugkd.serve")
 
 
 async def add(service: Service, request: Request) -> Response:
@@ -26,7 +30,8 @@ async def add(service: Service, request: Request) -> Response:
         HttpError: a value cannot be used, or the edit is refused.
     """
     body = await request.json()
-    rows, new_labels, options = _rows(body), flag_of(body, "new_labels", False), _options(body)
+    options = _options(body, "texts", "label", "soft", "rows", "new_labels")
+    rows, new_labels = _rows(body), flag_of(body, "new_labels", False)
 
     def edit(opened: OpenBundle) -> Edit:
         return opened.main.kb.add(rows, new_labels=new_labels, **options)
@@ -41,7 +46,8 @@ async def remove(service: Service, request: Request) -> Response:
         HttpError: a value cannot be used, or the edit is refused.
     """
     body = await request.json()
-    ids, labels, options = _list(body, "ids", int), _list(body, "labels", str), _options(body)
+    options = _options(body, "ids", "texts", "labels")
+    ids, labels = _list(body, "ids", int), _list(body, "labels", str)
     texts = [] if body.get("texts") is None else texts_of(body["texts"], "texts")
     if not (ids or labels or texts):
         raise invalid("give `ids`, `texts` or `labels`")
@@ -59,7 +65,7 @@ async def relabel(service: Service, request: Request) -> Response:
         HttpError: a value cannot be used, or the edit is refused.
     """
     body = await request.json()
-    ids, options = _list(body, "ids", int), _options(body)
+    ids, options = _list(body, "ids", int), _options(body, "ids", "texts", "label", "new_labels")
     texts = [] if body.get("texts") is None else texts_of(body["texts"], "texts")
     label, new_labels = body.get("label"), flag_of(body, "new_labels", False)
     if not (ids or texts) or not isinstance(label, str):
@@ -79,7 +85,7 @@ async def undo(service: Service, request: Request) -> Response:
         HttpError: a value cannot be used, or the edit is refused.
     """
     body = await request.json()
-    seq, options = number_of(body, "seq", None, 1), _options(body)
+    seq, options = number_of(body, "seq", None, 1), _options(body, "seq")
 
     def edit(opened: OpenBundle) -> Edit:
         return opened.main.kb.undo(seq, **options)
@@ -126,6 +132,9 @@ async def review_labels(service: Service, request: Request) -> Response:
 async def _edited(service: Service, body: dict[str, Any], edit: Any) -> Response:
     bundle = service.bundle(body.get("model"))
     done: Edit = await service.edit(bundle, edit)
+    if done.not_compacted is not None:
+        said = one_line(str(done.not_compacted))
+        _log.error("%s: the edit is saved, but the automatic compaction failed: %s", bundle.name, said)
     compacted = None if done.compacted is None else done.compacted.seq
     return json_response({"model": bundle.name, **done.as_record(), "compacted": compacted})
 
@@ -144,6 +153,7 @@ def _rows(body: Mapping[str, Any]) -> list[Row]:
         place = f"rows[{number}]"
         if not isinstance(row, dict):
             raise invalid(f"{place} must be an object with `text` and `label`")
+        check_fields(row, _ROW_FIELDS, place)
         found.append(_row(text_of(row, place), row, place))
     return found
 
@@ -166,7 +176,9 @@ def _list(body: Mapping[str, Any], name: str, kind: type) -> list[Any]:
     return value
 
 
-def _options(body: Mapping[str, Any]) -> EditKeywords:
+def _options(body: Mapping[str, Any], *others: str) -> EditKeywords:
+    """The options of an edit, from a body that has these and other fields."""
+    check_fields(body, (*others, "model", *_OPTIONS))
     found: dict[str, Any] = {}
     for name, kind in _OPTIONS.items():
         value = body.get(name)

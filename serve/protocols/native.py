@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any, get_args
 
 from ...errors import ReaugkdError
@@ -12,7 +11,9 @@ from ...runtime.inference.retrieval_policy import RetrievalMode
 from ..http.errors import invalid, of_error
 from ..http.messages import Request, Response
 from ..service import Service
-from .shapes import answered, number_of, scores, texts_of
+from .shapes import answered, check_fields, number_of, scores, texts_of
+
+_FIELDS = ("inputs", "model", "top_k", "explain", "abstain", "retrieval", "on_error")
 
 
 async def predict(service: Service, request: Request) -> Response:
@@ -22,6 +23,7 @@ async def predict(service: Service, request: Request) -> Response:
         HttpError: a value cannot be used, or the texts cannot be answered now.
     """
     body = await request.json()
+    check_fields(body, _FIELDS)
     texts = texts_of(body.get("inputs"))
     top_k, explain = number_of(body, "top_k", 1, 1), number_of(body, "explain", 0, 0) or 0
     bundle = service.bundle(body.get("model"))
@@ -41,7 +43,7 @@ def record_of(answer: Prediction, top_k: int | None, explain: int) -> dict[str, 
     Args:
         answer: the answer.
         top_k: number of labels in ``scores``; None for all.
-        explain: number of neighbours; above 0 also what the student and the neighbours say alone.
+        explain: number of neighbours; above 0 also what decided, and what the student and the neighbours say alone.
     """
     known = answer.prediction_set
     record: dict[str, Any] = {
@@ -60,7 +62,7 @@ def record_of(answer: Prediction, top_k: int | None, explain: int) -> dict[str, 
     }
     if explain:
         explained = answer.as_record(explain=True)
-        record["student_weight"] = answer.student_weight
+        record |= {"decided_by": explained["decided_by"], "student_weight": answer.student_weight}
         for name in ("student_probabilities", "retrieval_probabilities"):
             record[name.replace("probabilities", "scores")] = _best(explained[name], top_k)
         record["neighbours"] = explained["neighbours"][:explain]
@@ -70,8 +72,8 @@ def record_of(answer: Prediction, top_k: int | None, explain: int) -> dict[str, 
 def _best(named: dict[str, float] | None, top_k: int | None) -> list[dict[str, Any]] | None:
     if named is None:
         return None
-    ordered = sorted(named.items(), key=lambda item: -item[1])
-    return [{"score": score, "label": label} for label, score in islice(ordered, top_k)]
+    best = sorted(named.items(), key=lambda item: -item[1])[:top_k]
+    return [{"score": score, "label": label} for label, score in best]
 
 
 def _goal(value: Any) -> Abstain | None:

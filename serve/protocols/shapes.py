@@ -51,6 +51,17 @@ def texts_of(value: object, place: str = "inputs") -> list[Text]:
     return [text_of(one, f"{place}[{number}]") for number, one in enumerate(value)]
 
 
+def check_fields(value: Mapping[str, Any], expected: Sequence[str], place: str = "the body") -> None:
+    """Check that an object of this package's own protocols has no other fields: a misspelt one must not be ignored.
+
+    Raises:
+        HttpError: it has one.
+    """
+    for name in value:
+        if name not in expected:
+            raise invalid(f"{place} has the unknown field {name!r:.80}, expected {', '.join(expected)}")
+
+
 def number_of(body: Mapping[str, Any], name: str, default: int | None, least: int) -> int | None:
     """A whole number of the body; the default where it is missing or null.
 

@@ -50,13 +50,14 @@ def test_add_relabel_remove_and_undo(client: Client, place: Path) -> None:
     assert client.post("/kb/add", new).status == 422
     assert ok(client, "/kb/add", {**new, "new_labels": True})["added"] == 2
     assert label(client, "new words") == "new"
+    client.service.bundles["known"].current.main.kb.wait()
     log = client.get("/kb/log").value["edits"]
-    assert [entry["op"] for entry in log] == ["add", "relabel", "relabel", "remove", "undo", "undo", "add"]
+    assert [entry["op"] for entry in log] == ["add", "relabel", "relabel", "remove", "undo", "undo", "add", "fit"]
     assert (log[0]["who"], log[0]["why"], log[0]["add"][0]["payload"]) == ("anna", "a test", {"text": "jazz oven"})
-    assert [entry["seq"] for entry in client.get("/kb/log?last=2").value["edits"]] == [6, 7]
+    assert [entry["seq"] for entry in client.get("/kb/log?last=2").value["edits"]] == [7, 8]
     assert client.get("/kb/log?last=0").value["edits"] == []
     with Runtime.open(place) as runtime:
-        assert len(runtime.kb.log()) == runtime.kb.seq == 7 and runtime.predict("new words").label == "new"
+        assert len(runtime.kb.log()) == runtime.kb.seq == 8 and runtime.predict("new words").label == "new"
 
 
 def test_preview_and_guard_write_nothing(client: Client, place: Path) -> None:
@@ -99,9 +100,14 @@ def test_review_is_that_of_the_package(client: Client, place: Path) -> None:
         ("/kb/add", {"texts": {"text": "noon", "text_pair": "jazz"}, "label": "a"}),
         ("/kb/add", {"texts": "noon", "label": "a", "guard": 2}),
         ("/kb/add", {"texts": "noon", "label": "a", "preview": "no"}),
+        ("/kb/add", {"texts": "noon", "soft": {"a": 10**400}}),
+        ("/kb/add", {"texts": "noon", "soft": {"a": float("inf"), "b": float("-inf")}}),
+        ("/kb/add", {"texts": "noon", "label": "a", "previews": True}),
+        ("/kb/add", {"rows": [{"text": "noon", "label": "a", "pair": "jazz"}]}),
         ("/kb/add", {"rows": ["noon"]}),
         ("/kb/add", {"rows": []}),
         ("/kb/remove", {}),
+        ("/kb/remove", {"ids": [1001], "label": "a"}),
         ("/kb/remove", {"ids": ["7"]}),
         ("/kb/remove", {"ids": [True]}),
         ("/kb/remove", {"ids": [10**30]}),

@@ -62,6 +62,7 @@ def text(inputs: object, **more: object) -> bytes:
         ("POST", "/v1/predict", text("noon", retrieval="gated"), JSON, 422, "Validation"),  # it has no gate
         ("POST", "/v1/predict", text("noon", retrieval="often"), JSON, 422, "Validation"),
         ("POST", "/v1/predict", text("noon", on_error="skip"), JSON, 422, "Validation"),
+        ("POST", "/v1/predict", text("noon", truncate=False), JSON, 422, "Validation"),
         ("POST", "/v1/predict", text("noon", model="pairs"), JSON, 422, "Validation"),
         ("POST", "/v2/models/known/infer", text([]), JSON, 422, "Validation"),
         ("POST", "/v2/models/known/infer", text([{"name": "text", "datatype": "FP32"}]), JSON, 422, "Validation"),
@@ -98,7 +99,8 @@ def test_a_large_body_is_refused_with_both_sizes(client: Client) -> None:
 )
 def test_no_json_leads_to_an_internal_error(client: Client, value: Any) -> None:
     for path in ("/predict", "/", "/v1/predict", "/classify", "/v2/models/known/infer"):
-        for body in (value, {"inputs": value, "input": value, "parameters": value}):
+        options = ("top_k", "abstain") if path == "/v1/predict" else ("input", "parameters")
+        for body in (value, {"inputs": value}, {"inputs": value, **dict.fromkeys(options, value)}):
             reply = client.post(path, body)
             assert reply.status in (200, 400, 422), (path, body, reply)
 
@@ -178,6 +180,8 @@ def test_a_bundle_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit() -> None:
     for options, message in (
         ({"queue": 8}, "shorter than a request"),
+        ({"deadline": float("nan")}, "deadline"),
+        ({"deadline": float("inf")}, "deadline"),
         ({"allow_edits": True}, "need a key"),
         ({"threads": 0}, "threads"),
         ({"retrieval": "often"}, "retrieval"),

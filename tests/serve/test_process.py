@@ -167,6 +167,24 @@ class TestWorkers:
             assert ask(one, 0)[0] == 200
             wait_until(lambda: counted() >= 21)
 
+    def test_a_replacement_takes_no_request_before_it_can_answer(self, edge_bundle: Path) -> None:
+        with server(edge_bundle, "--workers", "2") as one:
+            with Load(2, lambda _, number: ask(one, number)[0]) as load:
+                os.kill(min(self.pids(one)), signal.SIGKILL)
+                one.wait_for("ready: ", 3)
+                load.wait_for_more(20)
+            assert 503 not in load.results
+
+    def test_a_worker_ends_after_its_fit_of_new_labels(self, edge_bundle: Path, tmp_path: Path) -> None:
+        bundle = Path(shutil.copytree(edge_bundle, tmp_path / "bundle"))
+        with server(bundle, "--workers", "2", "--allow-edits") as one:
+            rows = {"texts": ["noon late", "late jazz"], "label": "new", "new_labels": True}
+            assert one.post("/kb/add", rows)[0] == 200
+            one.signal(signal.SIGINT)
+            assert one.end() == 0
+        with Runtime.open(bundle) as runtime:
+            assert [entry.op for entry in runtime.kb.log()] == ["add", "fit"]
+
     def test_they_end_with_their_parent(self, edge_bundle: Path) -> None:
         with server(edge_bundle, "--workers", "2") as one:
             workers = self.pids(one)
@@ -286,6 +304,7 @@ class TestCommand:
         assert "cannot be read" in refused("serve", edge_bundle, "--api-key-file", tmp_path / "none", *port)
         assert "one name" in refused("serve", edge_bundle, edge_bundle, *port)
         assert "shorter than a request" in refused("serve", edge_bundle, "--queue", "8", *port)
+        assert "--drain-seconds" in refused("serve", edge_bundle, "--drain-seconds", "nan", *port)
         assert "cannot listen" in refused("serve", edge_bundle, "--host", "192.0.2.1", *port)
         monkeypatch.setenv("REAUGKD_API_KEY", "a b")
         error = refused("serve", edge_bundle, *port)

@@ -152,6 +152,8 @@ class TestNative:
         found = ok(client.post("/v1/predict", request))
         assert found["model"] == f"known@{runtime.kb.seal[:12]}"
         (record,) = found["predictions"]
+        many = ok(client.post("/v1/predict", {**request, "top_k": 10**30}))["predictions"][0]
+        assert {len(many[name]) for name in ("scores", "student_scores", "retrieval_scores")} == {3}
         timings = record.pop("timings_us")
         assert set(timings) == {"tokenize_us", "run_us", "search_us", "blend_us"}
         assert record == {
@@ -166,6 +168,7 @@ class TestNative:
             "prediction_set": list(answer.prediction_set or ()),
             "truncated": False,
             "tokens": len(runtime.tokenizer.encode(TEXTS[1])),
+            "decided_by": answer.decided_by,
             "student_weight": answer.student_weight,
             "student_scores": record["student_scores"],
             "retrieval_scores": record["retrieval_scores"],

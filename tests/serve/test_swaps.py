@@ -7,10 +7,12 @@ import gc
 import json
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.http_client import HELD, Client, Gate, serving, until_depth
+from support.http_client import HELD, LIMIT, Client, Gate, serving, until_depth
 from support.server_process import replace_folder
 from support.tiny_bundle import build_tiny_bundle
 
@@ -59,13 +61,15 @@ def test_a_request_ends_with_the_bundle_that_it_began_with(
             await until_depth(client, 4)
             replace_folder(tmp_path / "new", place)
             await asyncio.to_thread(served.refresh)
-            assert served.current is not old and not old.closed
+            assert served.current is not old and not old.idle
             gate.open.set()
             return (await task).body
 
         values = json.loads(asyncio.run(swap()))
         assert all({one["label"]: one["score"] for one in value} == before for value in values)
-        assert old.closed and "closed" in repr(old.main)
+        assert old.idle
+        served.refresh()
+        assert "closed" in repr(old.main)
         assert answer(client, HELD) == after
 
 
@@ -139,7 +143,23 @@ def test_the_same_bundle_again_by_force(place: Path) -> None:
         served.refresh()
         assert served.current is old
         served.refresh(force=True)
-        assert served.current is not old and old.closed and answer(client) == expected(place)
+        assert served.current is not old and "closed" in repr(old.main) and answer(client) == expected(place)
+
+
+def test_the_metrics_do_not_wait_for_a_bundle_that_is_being_opened(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are answered in the event loop, which must not stop for the seconds of a swap."""
+    opening = served_bundle.OpenBundle.open
+    with serving(place) as client, ThreadPoolExecutor(1) as threads:
+
+        def opened(*arguments: Any) -> served_bundle.OpenBundle:
+            assert threads.submit(client.get, "/metrics").result(LIMIT).status == 200
+            return opening(*arguments)
+
+        monkeypatch.setattr(served_bundle.OpenBundle, "open", opened)
+        client.service.bundles["place"].refresh(force=True)
+        assert client.service.bundles["place"]._swaps["taken"] == 1
 
 
 def test_an_edit_never_gets_into_another_bundle(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

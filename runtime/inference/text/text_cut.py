@@ -10,7 +10,8 @@ visible characters, if
 
 `cut_places` checks a tokenizer for these; for any other tokenizer a text is never cut. In BERT's steps, a place between
 two marks of punctuation is as good, because each mark is a word; but not before ``_``, which an added token can take
-for a letter. `tests/runtime/inference/text/test_text_cut.py` compares cut and whole texts of every kind of tokenizer.
+for a letter. So is a place between two Chinese characters, where the normalizer puts spaces around each.
+`tests/runtime/inference/text/test_text_cut.py` compares cut and whole texts of every kind of tokenizer.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _VISIBLE = r"!-~A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0391-\u03a1\u03a3
 
 _SPACE = re.compile(rf"(?<=[{_VISIBLE}]) (?=[{_VISIBLE}])")
 _MARKS = re.compile(r"(?<=[!-/:-@\[-`{-~])(?=[!-/:-@\[-^`{-~])")
+_HAN = r"\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0002a6df\U0002a700-\U0002b81f"  # none changes by normalization
+_CHINESE = re.compile(rf"(?<=[{_HAN}])(?=[{_HAN}])")
 
 _LOCAL = frozenset("BertNormalizer Lowercase NFC NFD NFKC NFKD Nmt Precompiled Prepend Strip StripAccents".split())
 _SPLITTING = frozenset("BertPreTokenizer Whitespace WhitespaceSplit Metaspace ByteLevel".split())
@@ -61,7 +64,8 @@ def cut_places(tokenizer: Tokenizer) -> CutPlaces | None:
     if not _is_bert(normalizers, splitters) or not all(map(str.isascii, tokens)):
         return CutPlaces(_SPACE)
     across = frozenset(token[at : at + 2] for token in tokens for at in range(len(token) - 1))
-    return CutPlaces(re.compile(f"{_SPACE.pattern}|{_MARKS.pattern}"), across)
+    places = [_SPACE, _MARKS, *([_CHINESE] if normalizers[0]["handle_chinese_chars"] else [])]
+    return CutPlaces(re.compile("|".join(place.pattern for place in places)), across)
 
 
 def spaces_are_places(tokenizer: Tokenizer) -> bool:

@@ -36,6 +36,13 @@ def albert() -> Tokenizer:
     return tokenizer
 
 
+def joined_chinese() -> Tokenizer:
+    """BERT's steps, but Chinese characters are letters like others."""
+    tokenizer = bert()
+    tokenizer.normalizer = normalizers.BertNormalizer(handle_chinese_chars=False)
+    return tokenizer
+
+
 def digits() -> Tokenizer:
     tokenizer = byte_level()
     steps = [pre_tokenizers.Digits(), pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.ByteLevel()]
@@ -50,6 +57,7 @@ def real(path: str) -> Callable[[], Tokenizer]:
 
 CUT = {name: make for name, make in KINDS.items() if name != "word pieces"}
 CUT |= {"BERT": bert, "DeBERTa": deberta, "ALBERT": albert, "digits": digits}
+CUT["BERT with joined Chinese"] = joined_chinese
 FILES = {"MiniLM": "models/all-MiniLM-L6-v2", "real DeBERTa": "cases/fuse_deberta/bundle/student"}
 CUT |= {
     name: real(f"{folder}/tokenizer.json")
@@ -101,6 +109,7 @@ def test_no_cut_changes_a_token_before_it(kind: str) -> None:
     @settings(max_examples=40, deadline=None)
     @given(text=TEXTS)
     @example(text="a snooze hour!_ alarm")
+    @example(text="alarm中文中\u0301文 \U00020000\u3400alarm中文!文中")
     def check(text: str) -> None:
         nonlocal seen
         assert wrong_places(tokenizer, places, text) == []
@@ -200,7 +209,7 @@ def test_a_long_text_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             return self._inner.encode(text, pair)
 
     monkeypatch.setattr(tokenizer, "_tokenizer", Watched(tokenizer._tokenizer))
-    for text in ("alarm " * 100_000, "!?.;" * 100_000):
+    for text in ("alarm " * 100_000, "!?.;" * 100_000, "中文" * 100_000):
         assert tokenizer.truncated(tokenizer.encode(text))
     assert max(seen) < 120
     seen.clear()

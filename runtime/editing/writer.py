@@ -346,7 +346,7 @@ class KnowledgeWriter:
 
 
 def heldout_queries(store: KnowledgeStore) -> NDArray[np.float32] | None:
-    """The queries of the held-out rows, for measuring the search's recall; None if it is unknown which rows they are."""
+    """The queries of the held-out rows, for measuring the search's recall; None if these rows are unknown."""
     return None if store.related() is None else store.heldout().queries
 
 

@@ -77,7 +77,8 @@ def _with_edit_options(command: Callable[..., None]) -> Callable[..., None]:
             "auto_compact",
             flag_value=False,
             default=True,
-            help="Do not compact the edit log automatically (after edits of more than 20 % of the rows and 256 rows).",
+            help="Do not compact the edit log automatically (after edits of more than 20 % of the rows and 256 rows, "
+            "and only if no row is erased that one of the last ten edits removed).",
         ),
         click.option(
             "--guard",
@@ -129,8 +130,9 @@ def add(
 ) -> None:
     """Add each TEXT with --label, or the rows of --input; a text that is stored already gets the new label.
 
-    An added text gets its label in every later prediction. A label that is new to the bundle is predicted by retrieval
-    alone. JSON lines may have soft labels: {"text": "...", "label": {"a": 0.7, "b": 0.3}}.
+    An added text gets its label in every later prediction. A label that is new to the bundle is answered by a
+    classifier of all stored rows, which this command fits after the edit. JSON lines may have soft labels:
+    {"text": "...", "label": {"a": 0.7, "b": 0.3}}.
     """
     from ..runtime.runtime import Runtime
 

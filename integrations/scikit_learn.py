@@ -122,9 +122,10 @@ class ReaugkdClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._fitted(X, y)
 
     def partial_fit(self, X: object, y: ArrayLike, classes: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Add rows to the knowledge base of a fitted estimator, at once and without training; else `fit`.
+        """Add rows to the knowledge base of a fitted estimator, without training; else `fit`.
 
-        It changes the bundle in its folder, as `reaugkd kb add` does, also one given to `from_bundle`.
+        It changes the bundle in its folder, as `reaugkd kb add` does, also one given to `from_bundle`. With labels that
+        the student never learned, it fits the classifier of new labels, which takes about a second.
 
         Args:
             X: the texts.
@@ -155,6 +156,7 @@ class ReaugkdClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         rows = [Row(text, name) for text, name in zip(texts, names, strict=True)]
         self.runtime_.kb.add(rows, new_labels=True, why="ReaugkdClassifier.partial_fit")
+        self.runtime_.kb.wait()  # the same calls give the same answers, however fast they follow each other
         self.classes_ = known
         return self
 

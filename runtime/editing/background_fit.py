@@ -5,17 +5,15 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-from ...errors import ReaugkdError
 
 if TYPE_CHECKING:
     from ...kb.edits.journal import Entry
     from .edit import WriteOptions
     from .store import KnowledgeStore
 
-_WAIT = 60.0  # seconds to wait until another edit ends; nobody waits for the fit
+_WAIT = 60.0  # seconds to wait until another edit ends
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class BackgroundFit:
         self._store, self._changing = store, threading.Lock()
         self._thread: threading.Thread | None = None
         self._wanted: WriteOptions | None = None
-        self._error: ReaugkdError | None = None
+        self._error: Exception | None = None
         self._last: Fit | None = None
 
     def request(self, options: WriteOptions) -> None:
@@ -56,9 +54,16 @@ class BackgroundFit:
         """
         with self._changing:
             self._wanted = options
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="reaugkd-fit")
-                self._thread.start()
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._run, name="reaugkd-fit")
+            try:
+                thread.start()
+            except RuntimeError as error:  # too many threads, or the interpreter ends: the edit is saved nevertheless
+                self._wanted = None
+                self._failed(error)
+            else:
+                self._thread = thread
 
     def join(self) -> None:
         """Wait until no fit is running or requested; its result stays for `wait`."""
@@ -73,7 +78,7 @@ class BackgroundFit:
             The last fit since the last call; None if there was none.
 
         Raises:
-            ReaugkdError: the last fit failed; the edits are saved, and the neighbours answer new labels.
+            Exception: of the last fit, if it failed; the edits are saved, and the neighbours answer new labels.
         """
         self.join()
         with self._changing:
@@ -88,13 +93,16 @@ class BackgroundFit:
             while (options := self._next()) is not None:
                 try:
                     self._fit(options)
-                except ReaugkdError as error:
-                    self._error = error
-                    warnings.warn(f"the classifier of new labels was not fitted: {error}", RuntimeWarning, stacklevel=1)
+                except Exception as error:  # whatever it is: `wait` raises it
+                    self._failed(error)
         except BaseException:
             with self._changing:
                 self._thread = None
             raise
+
+    def _failed(self, error: Exception) -> None:
+        self._error = error
+        warnings.warn(f"the classifier of new labels was not fitted: {error}", RuntimeWarning, stacklevel=1)
 
     def _next(self) -> WriteOptions | None:
         """The next request; after None the thread ends."""
@@ -110,6 +118,8 @@ class BackgroundFit:
         from .writer import KnowledgeWriter
 
         began, view = time.perf_counter(), self._store.current()
+        if self._store.edited(view).removed:  # the former fit may know rows that the next compaction erases
+            view = replace(view, fitted=None)
         fitted = fit_classifier(self._store, view)
         if fitted is None:
             return

@@ -108,7 +108,7 @@ class EditKeywords(WriteKeywords, total=False):
     Attributes:
         guard: share of the held-out rows, 0 to 1, whose answer may change; an edit that changes more is refused.
         preview: report which held-out rows change, and write nothing.
-        auto_compact: compact the edits when they are many. Default: True.
+        auto_compact: compact the edits when they are many (`undo.compaction_due`). Default: True.
     """
 
     guard: float | None

@@ -54,12 +54,9 @@ from .resolve_rows import (
     rows_of_mapping,
 )
 from .store import KnowledgeStore
-from .undo import check_undo, entry_to_undo
+from .undo import check_undo, compaction_due, entry_to_undo
 from .verify import Verified, verify_history
 from .writer import KnowledgeWriter
-
-_COMPACT_SHARE = 0.2  # automatic compaction when more than this share of the rows was edited,
-_COMPACT_ROWS = 256  # and more than so many
 
 _Labels = str | Mapping[str, float]
 _Make = Callable[[OverlayKnowledgeBase, int], ChangeBuilder | Change]
@@ -331,7 +328,7 @@ class KnowledgeEditor:
         entry = KnowledgeWriter(self._store).edit(op, checked, options, undoes)
         builder = made[0] if isinstance(made[0], ChangeBuilder) else ChangeBuilder()
         done = Edit(entry, changes[0], tuple(builder.ids), builder.unchanged, previews[0] if previews else None)
-        if entry is not None and options.auto_compact and self._many():
+        if entry is not None and options.auto_compact and compaction_due(self._store.view):
             done = self._compacted(done, options)
         if entry is not None:
             self._fit(options)
@@ -344,7 +341,7 @@ class KnowledgeEditor:
             self._fits.request(options)
 
     def _compact(self, options: WriteOptions, progress: Callable[[int, int], object] | None = None) -> Entry:
-        return KnowledgeWriter(self._store).write_snapshot(options, self._queries(), progress)
+        return KnowledgeWriter(self._store).write_snapshot(options, progress)
 
     def _compacted(self, done: Edit, options: EditOptions) -> Edit:
         """Compact automatically after an edit; if that fails, the edit is saved nevertheless."""
@@ -352,16 +349,6 @@ class KnowledgeEditor:
             return replace(done, compacted=self._compact(replace(options, why="automatic compaction")))
         except ReaugkdError as error:
             return replace(done, not_compacted=error)
-
-    def _many(self) -> bool:
-        kb = self._store.view.kb
-        if not isinstance(kb, OverlayKnowledgeBase):
-            return False
-        return kb.added + kb.removed > max(_COMPACT_ROWS, _COMPACT_SHARE * len(kb))
-
-    def _queries(self) -> NDArray[np.float32] | None:
-        related = self._store.related()
-        return None if related is None else self._store.heldout().queries
 
     def _key(self, text: Text) -> NDArray[np.float32]:
         encoding = self._tokenizer.encode(*checked_input(text, self._store.bundle.manifest.text_pair))

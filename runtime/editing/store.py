@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 # The modules of edits are imported on first use: most bundles have no edits, and the import takes 15 ms.
 
 _TRIES = (False, False, False, False, True)  # tries to open a snapshot while others compact; True marks the last
+_RECENT = 10  # edits that stay possible to undo, see `undo.compaction_due`
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class View:
         snapshot: the files that the edits build on.
         line: the line of HEAD; empty before the first edit.
         fitted: the last classifier of new labels that was fitted; None if there is none.
+        recent: the changes of the last ten edits since the snapshot, without keys and texts.
     """
 
     kb: Searchable
@@ -58,6 +60,7 @@ class View:
     snapshot: Snapshot
     line: bytes = b""
     fitted: FittedClassifier | None = None
+    recent: tuple[Change, ...] = ()
 
     @property
     def edited(self) -> bool:
@@ -116,17 +119,17 @@ class KnowledgeStore:
             self._refresh()
             yield
 
-    def advance(self, kb: OverlayKnowledgeBase | None = None, fitted: FittedClassifier | None = None) -> None:
+    def advance(self, change: Change | None = None, fitted: FittedClassifier | None = None) -> None:
         """Set the view to the result of the edit that HEAD now names; within `latest`.
 
         Args:
-            kb: the rows after the edit. Default: they are unchanged.
+            change: the edit's change. Default: none.
             fitted: the classifier. Default: it is unchanged.
         """
         line, head = self._head.read()
         assert head is not None
-        view = replace(self.view, head=head, line=line, fitted=fitted or self.view.fitted)
-        self.view = view if kb is None else replace(view, kb=kb, labels=kb.labels)
+        changes = [] if change is None else [change]
+        self.view = self._changed(replace(self.view, head=head, line=line, fitted=fitted or self.view.fitted), changes)
 
     def forget(self) -> None:
         """Make the next `current` open the files again."""
@@ -230,10 +233,19 @@ class KnowledgeStore:
         changes = [entry.change for entry in entries if entry.edits_rows]
         named, labels = _fit_of(entries), _count(view.labels, changes)
         fitted = read_fitted(self.bundle.path, view.snapshot, named, labels) if named else view.fitted
+        return self._changed(replace(view, head=head, line=line, fitted=fitted), changes)
+
+    def _changed(self, view: View, changes: list[Change]) -> View:
+        """A view whose rows have some more changes.
+
+        Raises:
+            UsageError: same as `OverlayKnowledgeBase.apply`.
+        """
         if not changes:
-            return replace(view, head=head, line=line, fitted=fitted)
-        kb = self.edited().applied(changes)
-        return View(kb, kb.labels, head, view.snapshot, line, fitted)
+            return view
+        kb = self.edited(view).applied(changes)
+        recent = [change.erased(lambda _: True) for change in changes[-_RECENT:]]
+        return replace(view, kb=kb, labels=kb.labels, recent=(*view.recent, *recent)[-_RECENT:])
 
     def _open(self) -> View:
         for last in _TRIES:
@@ -266,17 +278,12 @@ class KnowledgeStore:
         changes = [entry.change for entry in entries if entry.edits_rows]
         named = _fit_of(entries) or snapshot.fit
         fitted = read_fitted(bundle.path, snapshot, named, _count(labels, changes)) if named else None
-        if not changes:
-            return View(kb, labels, head, snapshot, line, fitted)
-        from ...kb.edits.journal import damaged
-        from ...kb.edits.overlay import OverlayKnowledgeBase
-
-        edited = OverlayKnowledgeBase(kb, labels, keeps_texts=snapshot.texts == "plain")
         try:
-            edited = edited.applied(changes)
+            return self._changed(View(kb, labels, head, snapshot, line, fitted), changes)
         except UsageError as error:
+            from ...kb.edits.journal import damaged
+
             raise damaged(snapshot.journal, str(error)) from error
-        return View(edited, edited.labels, head, snapshot, line, fitted)
 
     def _history(self, snapshot: Snapshot) -> list[Entry]:
         """Read the edits before a snapshot; the last one is the compaction that wrote it.

@@ -1,4 +1,4 @@
-"""Undo: find the edit to take back, and check that it can be taken back."""
+"""Undo: find the edit to take back, check that it can be, and keep compactions from making it impossible too soon."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from ...errors import UsageError
 from ...kb.edits.change import Change
 from ...kb.edits.journal import Entry
 from ...kb.edits.overlay import OverlayKnowledgeBase
+from .store import View
+
+_COMPACT_SHARE = 0.2  # automatic compaction when more than this share of the rows was edited,
+_COMPACT_ROWS = 256  # and more than so many
 
 
 def entry_to_undo(entries: Sequence[Entry], seq: int | None) -> Entry:
@@ -83,3 +87,24 @@ def check_undo(kb: OverlayKnowledgeBase, entry: Entry, inverse: Change, entries:
             raise UsageError(
                 "a later edit changed a row of this one", found=f"row {row_id}", remedy="Undo the later edit first."
             )
+
+
+def compaction_due(view: View) -> bool:
+    """Whether so many rows were edited since the last compaction that an automatic one pays.
+
+    It waits while it would erase a row that one of the last ten edits removed, because `undo` may restore the row. A
+    program that removes rows for ever must not prevent it for ever: it waits no longer once the edits before these ten
+    have more rows than the knowledge base.
+
+    Args:
+        view: the state after the last edit.
+    """
+    kb = view.kb
+    if not isinstance(kb, OverlayKnowledgeBase):
+        return False
+    edited, least = kb.added + kb.removed, max(_COMPACT_ROWS, _COMPACT_SHARE * len(kb))
+    removed = chain.from_iterable(change.remove for change in view.recent)
+    if edited > least and any(kb.find(row_id, alive=False) is not None for row_id in removed):
+        edited -= sum(len(change.add) + len(change.remove) for change in view.recent)
+        least = max(_COMPACT_ROWS, len(kb))
+    return edited > least

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ...errors import BundleIntegrityError, UsageError
 from ...kb.edits.journal import Entry, damaged
-from ...kb.edits.merge import merge_edits
+from ...kb.edits.merge import add_lists, merge_edits
 from ...kb.storage.atomic import sha256_file
 from ..bundle.bundle import Bundle
 from .snapshot import CLASSIFIER, SNAPSHOT_FILE
 from .store import KnowledgeStore
+from .writer import heldout_queries
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _replay(store: KnowledgeStore, export: Path, entries: list[Entry]) -> int:
     except UsageError as error:
         raise damaged(store.current().snapshot.folder, str(error)) from error
     with tempfile.TemporaryDirectory() as folder:
-        merge_edits(kb).save(Path(folder))
+        add_lists(merge_edits(kb), heldout_queries(original), original.bundle.manifest.blend.k).save(Path(folder))
         found = {file.name: sha256_file(file) for file in Path(folder).iterdir()}
     # A fit is not repeated: it begins with the one before, and other processors and libraries round otherwise.
     skipped = (SNAPSHOT_FILE, CLASSIFIER)

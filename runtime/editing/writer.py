@@ -71,7 +71,7 @@ class KnowledgeWriter:
             entry = self._entry(op, change, options, undoes=undoes)
             self._append(entry)
             try:
-                self._store.advance(kb.apply(change))
+                self._store.advance(change)
             except BaseException:  # the edit is committed: the next reader opens the files again
                 self._store.forget()
                 raise
@@ -80,14 +80,12 @@ class KnowledgeWriter:
     def write_snapshot(
         self,
         options: WriteOptions,
-        queries: NDArray[np.float32] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> Entry:
         """Compact the edits: write a new snapshot without the removed rows.
 
         Args:
             options: author, reason, signature and waiting time.
-            queries: float32 [m, d] for measuring the search's recall; None derives some from the keys.
             progress: called with (rows done, rows in total).
 
         Returns:
@@ -104,7 +102,7 @@ class KnowledgeWriter:
                 raise UsageError("there is nothing to compact", path=self._bundle.path, found=found)
             self._prepare()
             self._store.check_base()  # do not seal files that were altered after they were opened
-            merged = merge_edits(kb, progress)
+            merged, queries = merge_edits(kb, progress), heldout_queries(self._store)
             k = self._bundle.manifest.blend.k
             recall = tune_ef_search(merged, queries, k).recall
             merged = add_lists(merged, queries, k)
@@ -273,8 +271,8 @@ class KnowledgeWriter:
         folder = self._bundle.path / SNAPSHOTS / str(number)
         with atomic_directory(folder) as temporary:
             merged.save(temporary)
-            fitted = self._store.view.fitted
-            if fitted is not None and not any(one.change.remove for one in self._store.log()[fitted.seq :]):
+            fitted, entries = self._store.view.fitted, self._store.log()
+            if fitted is not None and not any(one.change.remove for one in entries[fitted.seq :]):
                 fitted.save(temporary)
             files = {file.name: file_record(file) for file in sorted(temporary.iterdir())}
             hashes = {name: record.sha256 for name, record in files.items()}
@@ -296,7 +294,7 @@ class KnowledgeWriter:
             hashes[SNAPSHOT_FILE] = made.digest()
             entry = self._entry("compact", Change(), options, snapshot=number, files=hashes)
             with (temporary / HISTORY_FILE).open("wb") as history:
-                for line in (*self._store.log(), entry):
+                for line in (*entries, entry):
                     history.write(line.erased(lambda row: kb.find(row) is None).line())
             (temporary / JOURNAL_FILE).touch()
             records = {**files, HISTORY_FILE: file_record(temporary / HISTORY_FILE)}
@@ -341,6 +339,11 @@ class KnowledgeWriter:
         snapshot = self._store.view.snapshot
         first = kb.base.next_id() if snapshot.next_id is None else snapshot.next_id
         return kb.next_id(first)
+
+
+def heldout_queries(store: KnowledgeStore) -> NDArray[np.float32] | None:
+    """The queries of the held-out rows, for measuring the search's recall; None if these rows are unknown."""
+    return None if store.related() is None else store.heldout().queries
 
 
 def _moved(rows: tuple[int, int] | None, kb: OverlayKnowledgeBase) -> tuple[int, int] | None:

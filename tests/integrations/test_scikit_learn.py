@@ -174,7 +174,7 @@ def test_partial_fit_edits_the_knowledge_base() -> None:
     assert made.classes_.tolist() == ["alarm", "joke", "music", "never", "weather"]
     probabilities = made.predict_proba(["tell me a joke", "rain"])
     assert made.predict(["tell me a joke"]) == ["joke"] and (probabilities[:, 3] == 0).all()
-    assert [entry.op for entry in made.runtime_.kb.log()] == ["add", "add"]
+    assert [entry.op for entry in made.runtime_.kb.log()] == ["add", "add", "fit"]
     with pytest.raises(LabelError, match="another type"):
         made.partial_fit(["rain"], [1], classes=[1])
 

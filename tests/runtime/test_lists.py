@@ -87,7 +87,8 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("everywhere")
-def test_edits_and_their_compaction_give_the_same_answers(bundle: Path) -> None:
+def test_edits_and_their_compaction_give_the_same_answers(bundle: Path, tmp_path: Path) -> None:
+    export = shutil.copytree(bundle, tmp_path / "export")
     with Runtime.open(bundle) as lists, Runtime.open(without_lists(bundle)) as exact:
         kb = lists.knowledge_base
         gone = [kb.text(row) for row in range(0, 60, 3)]
@@ -95,10 +96,13 @@ def test_edits_and_their_compaction_give_the_same_answers(bundle: Path) -> None:
             runtime.kb.add(tiny_texts(4, seed=8), "b")
             runtime.kb.remove(texts=gone)
             runtime.kb.add("late night jazz", "new one", new_labels=True)
+            runtime.kb.wait()  # until the classifier of the new label is fitted
         assert base_of(lists.knowledge_base).lists is not None
         for text in [*TEXTS, "late night jazz"]:
             require_same(lists.predict(text), exact.predict(text))
         lists.kb.compact()
+        lists.kb.wait()
+        assert lists.kb.verify(export).replayed == 4
         made = base_of(lists.knowledge_base).lists
         assert made is not None and made.table.max() == len(lists.knowledge_base) - 1
         assert lists.search == "graph"

@@ -49,6 +49,7 @@ def edited(bundle: Path) -> list[tuple[str, bool]]:
         runtime.kb.undo()
         runtime.kb.remove(runtime.knowledge_base.id(row) for row in range(4, 60, 2))
         runtime.kb.verify()
+        runtime.kb.wait()  # until the classifier of the new label is fitted
         answers = [runtime.predict(one) for one in TEXTS]
     with Runtime.open(bundle, budget_ms=1e4) as runtime:
         assert all(answer.retrieved for answer in map(runtime.predict, TEXTS))

@@ -270,6 +270,28 @@ class TestFold:
             kept = runtime.kb.add([f"music {number}" for number in range(300)], "b", auto_compact=False)
             assert kept.compacted is None
 
+    def test_not_by_itself_while_it_would_erase_rows_that_the_last_ten_edits_removed(self, bundle: Path) -> None:
+        with Runtime.open(bundle) as runtime:
+            runtime.kb.add([f"jazz {number}" for number in range(200)], "b")
+            assert runtime.kb.undo().compacted is None
+        with Runtime.open(bundle) as runtime:  # it reads the last edits from the journal
+            late = [runtime.kb.add(f"late {number}", "a").compacted for number in range(9)]
+            assert late == [None] * 9
+            assert runtime.kb.undo(2).compacted is None and len(runtime.knowledge_base) == 120 + 200 + 9
+            assert runtime.kb.undo(1).compacted is None and len(runtime.knowledge_base) == 120 + 9
+            more = [runtime.kb.add(f"more {number}", "a").compacted for number in range(10)]
+            assert any(more)
+            with pytest.raises(UsageError, match="erased"):
+                runtime.kb.undo(13)
+
+    def test_by_itself_in_the_end_where_every_edit_removes_rows(self, bundle: Path) -> None:
+        with Runtime.open(bundle) as runtime:
+            ids = runtime.kb.add([f"jazz {number}" for number in range(200)], "b").ids
+            done = [runtime.kb.remove(ids[start : start + 5]) for start in range(0, 150, 5)]
+            edited = next(number for number, one in enumerate(done, 1) if one.compacted is not None)
+            # At 200 added and 5 removed in each edit, the edits before the last ten have more than 256 rows.
+            assert 200 + 5 * (edited - 10) == 260
+
     def test_the_edits_made_again_give_the_same_bytes(self, export: Path, bundle: Path) -> None:
         with Runtime.open(bundle) as runtime:
             for turn in range(3):

@@ -169,6 +169,21 @@ class TestHistory:
             assert runtime.kb.new_label_classifier is None and files(bundle) == []
             assert runtime.kb.wait() is not None and runtime.kb.new_label_classifier is not None  # it was missing
 
+    def test_a_fit_after_a_removal_has_no_trace_of_the_removed_rows_either(self, bundle: Path) -> None:
+        """It does not begin with the fit before, so a compaction may keep it."""
+        with Runtime.open(bundle) as runtime:
+            ids = runtime.kb.add(ROWS, new_labels=True).ids
+            runtime.kb.wait()
+            runtime.kb.remove(ids[:5])
+            runtime.kb.wait()
+            store = runtime._current().parts.store
+            alone = fit.fit_classifier(store, replace(store.view, fitted=None))
+            made = store.view.fitted
+            assert alone is not None and made is not None and made.seq == 3
+            assert made.classifier.weights.tobytes() == alone.classifier.weights.tobytes()
+            runtime.kb.compact()
+            assert runtime.kb.wait() is None and files(bundle) == ["classifier-3.npy"]
+
     def test_a_fit_of_another_process_is_not_replaced_by_an_older_one(self, bundle: Path) -> None:
         with Runtime.open(bundle) as one, Runtime.open(bundle) as two:
             one.kb.add(ROWS[:10], new_labels=True)
@@ -201,6 +216,25 @@ class TestHistory:
                 runtime.kb.wait()
             monkeypatch.undo()
             assert operations(runtime) == ["add"] and runtime.kb.wait() is not None
+
+    @pytest.mark.parametrize("name", ["fit_classifier", "start"])
+    def test_any_error_is_told_and_the_next_edit_fits(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """An error that nobody expected, or no thread to be had."""
+
+        def fails(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with Runtime.open(bundle) as runtime, monkeypatch.context() as context:
+            context.setattr(*((fit, name) if name == "fit_classifier" else (threading.Thread, name)), fails)
+            context.setattr(background_fit.warnings, "warn", lambda *_, **__: None)
+            assert runtime.kb.add(ROWS, new_labels=True).entry is not None
+            with pytest.raises(RuntimeError, match="new thread"):
+                runtime.kb.wait()
+            context.undo()
+            runtime.kb.add("jazz at noon", "new")
+            assert runtime.kb.wait() is not None and operations(runtime) == ["add", "add", "fit"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered", "a link"])

@@ -50,6 +50,7 @@ def test_both_searches_agree_after_every_kind_of_edit(bundle: Path) -> None:
         require_same(bundle)
         runtime.kb.relabel({near[2].id: "b"})
         runtime.kb.add(ASKED[1], "new", new_labels=True)
+        runtime.kb.wait()  # until the classifier of the new label is fitted
         assert runtime.predict(ASKED[1]).label == "new"
         require_same(bundle)
         before = [runtime.predict(text) for text in ASKED]

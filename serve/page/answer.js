@@ -14,6 +14,7 @@ const REASONS = {
 };
 
 let last = null;
+let asked = 0;
 
 export function setUp() {
   at(byId("try-form"), "submit", () => answer(written()));
@@ -24,13 +25,12 @@ export function setUp() {
       byId("try-form").requestSubmit();
     });
   }
-  document.addEventListener("edited", () => {
-    if (last !== null) answer(last, false).catch((error) => tell(error.message, { bad: true }));
-  });
+  at(document, "edited", () => last !== null && answer(last, false));
 }
 
 export function forget() {
   last = null;
+  asked++;
   byId("answer").replaceChildren();
 }
 
@@ -44,7 +44,9 @@ async function answer(text, announced = true) {
   const body = { inputs: [input], top_k: server.labels.length, explain: NEIGHBOURS };
   const goal = byId("abstain").value;
   if (goal) body.abstain = goal;
+  const mine = ++asked;
   const found = (await ask("/v1/predict", body)).predictions[0];
+  if (mine !== asked) return; // a later text was asked meanwhile
   last = text;
   byId("answer").replaceChildren(...shown(text, found));
   if (announced) tell(`Answer: ${found.label}, ${percent(found.score)}`);
@@ -118,5 +120,5 @@ function neighbours(rows) {
 }
 
 function correct(text, label) {
-  confirmEdit(correction(text, label)).catch((error) => tell(error.message, { bad: true }));
+  confirmEdit(correction(text, label));
 }

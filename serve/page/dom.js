@@ -58,14 +58,21 @@ export function tell(message, { bad = false, buttons = [] } = {}) {
   byId("status").replaceChildren(make("span", { className: bad ? "bad" : "" }, message), ...buttons);
 }
 
-/** Run an asynchronous function at an event; its error is shown. */
-export function at(element, event, work) {
-  element.addEventListener(event, async (happened) => {
-    if (event === "submit") happened.preventDefault();
+/** An event's handler that shows the error of an asynchronous function. */
+export function reported(work) {
+  return async (event) => {
     try {
-      await work(happened);
+      await work(event);
     } catch (error) {
       tell(error.message, { bad: true });
     }
+  };
+}
+
+/** Run an asynchronous function at an event; a form is not sent by the browser. */
+export function at(element, name, work) {
+  element.addEventListener(name, (event) => {
+    if (name === "submit" && element.method !== "dialog") event.preventDefault();
+    return reported(work)(event);
   });
 }

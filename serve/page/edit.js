@@ -1,12 +1,13 @@
 // Edits: a dialog with a preview, then the edit, then a way back.
 
 import { ask, readInfo, server } from "./api.js";
-import { button, byId, make, shownText, table, tell } from "./dom.js";
+import { at, button, byId, make, reported, shownText, table, tell } from "./dom.js";
 
 const dialog = byId("confirm");
 const [field, label] = [byId("confirm-label-field"), byId("confirm-label")];
 const [effect, save] = [byId("confirm-effect"), byId("confirm-save")];
 const SHOWN = 20;
+const UNCHANGED = "Nothing changes: an edit gave the row this label before.";
 
 let current = null;
 let previews = 0;
@@ -14,7 +15,6 @@ let previews = 0;
 /**
  * Ask whether an edit is to be made, and make it.
  * An edit has `title`, `text`, `path`, `body`, and `label` ("" lets the user choose one; missing: it has none).
- * The promise is true if the edit was made.
  */
 export function confirmEdit(edit) {
   current = edit;
@@ -24,20 +24,9 @@ export function confirmEdit(edit) {
   field.hidden = edit.label === undefined;
   label.required = !field.hidden;
   label.value = edit.label ?? "";
-  dialog.returnValue = "";
   dialog.showModal();
   (edit.label === "" ? label : save).focus();
   preview();
-  return new Promise((done, failed) => {
-    dialog.addEventListener(
-      "close",
-      () => {
-        if (dialog.returnValue === "save") carryOut(edit, request()).then(() => done(true), failed);
-        else done(false);
-      },
-      { once: true },
-    );
-  });
 }
 
 /** The edit that corrects the answer to a text. */
@@ -90,7 +79,9 @@ async function preview() {
   const shown = [];
   if (!field.hidden && !server.labels.includes(name)) shown.push(make("p", {}, `“${name}” is a new label.`));
   try {
-    shown.push(...described((await ask(current.path, { ...request(), preview: true })).flips));
+    const { flips } = await ask(current.path, { ...request(), preview: true });
+    if (mine === previews) save.disabled = flips === null;
+    shown.push(...(flips === null ? [make("p", {}, UNCHANGED)] : described(flips)));
   } catch (error) {
     // 424: the bundle has no held-out rows, so nothing can be said; the edit is possible.
     if (mine === previews) save.disabled = error.status !== 424;
@@ -108,24 +99,22 @@ function described(flips) {
   return [make("p", {}, sum), table("Changed answers", ["Before", "After", "Right"], rows)];
 }
 
-async function carryOut(edit, body) {
-  const done = await ask(edit.path, body);
+async function carryOut(path, body) {
+  const done = await ask(path, body);
   await readInfo();
   if (done.seq === null) {
-    tell("Nothing changed: the row has this label already.");
+    tell(UNCHANGED);
     return;
   }
-  const undo = button("Undo", async () => {
-    try {
-      await carryOut({ path: "/kb/undo" }, { seq: done.seq });
-    } catch (error) {
-      tell(error.message, { bad: true });
-    }
-  });
+  const undo = button("Undo", reported(() => carryOut("/kb/undo", { seq: done.seq })));
   tell(`Saved as edit ${done.seq}.`, { buttons: [undo] });
   document.dispatchEvent(new Event("edited"));
 }
 
+// Not at the dialog's event "close": it comes late, when the dialog may be open again for another edit.
+at(dialog.querySelector("form"), "submit", async (event) => {
+  if (event.submitter.value === "save") await carryOut(current.path, request());
+});
 label.addEventListener("change", preview);
 label.addEventListener("input", () => {
   save.disabled = !label.value.trim();

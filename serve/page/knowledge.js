@@ -1,7 +1,7 @@
 // The knowledge base: its rows, its likely wrong labels, and the log of its edits.
 
 import { ask, mayEdit, server, withQuery } from "./api.js";
-import { at, button, byId, make, percent, shownText, table, tell } from "./dom.js";
+import { at, button, byId, make, percent, reported, shownText, table, tell } from "./dom.js";
 import { confirmEdit, relabelling, removal, undoing } from "./edit.js";
 
 const OFF = "The server shows stored rows only where edits are allowed: start it with --allow-edits, or use reaugkd ui.";
@@ -51,16 +51,17 @@ async function find(anew) {
         make(
           "span",
           { className: "tools" },
-          button("Label …", () => run(relabelling(row)), { "aria-label": `Change the label of row ${row.id}` }),
-          button("Remove", () => run(removal(row)), { "aria-label": `Remove row ${row.id}` }),
+          button("Label …", () => confirmEdit(relabelling(row)), { "aria-label": `Change the label of row ${row.id}` }),
+          button("Remove", () => confirmEdit(removal(row)), { "aria-label": `Remove row ${row.id}` }),
         ),
       ]),
     ),
   ];
-  const turn = (offset) => () => {
-    sought = { ...sought, offset };
-    find(false).catch((error) => tell(error.message, { bad: true }));
-  };
+  const turn = (offset) =>
+    reported(() => {
+      sought = { ...sought, offset };
+      return find(false);
+    });
   const pages = [];
   if (sought.offset) pages.push(button("Back to the first rows", turn(0)));
   if (found.next !== null) pages.push(button("Next rows", turn(found.next)));
@@ -80,10 +81,10 @@ async function review() {
       make(
         "span",
         { className: "tools" },
-        button("Accept", () => run(relabelling(issue, issue.suggested)), {
+        button("Accept", () => confirmEdit(relabelling(issue, issue.suggested)), {
           "aria-label": `Give row ${issue.id} the label ${issue.suggested}`,
         }),
-        button("Keep", () => run(relabelling(issue, issue.label)), {
+        button("Keep", () => confirmEdit(relabelling(issue, issue.label)), {
           "aria-label": `Keep the label ${issue.label} of row ${issue.id}`,
         }),
       ),
@@ -115,7 +116,7 @@ async function log() {
     ["add", "remove", "relabel", "undo"].includes(edit.op)
       ? undone.has(edit.seq)
         ? `taken back by ${undone.get(edit.seq)}`
-        : button("Undo", () => run(undoing(edit.seq)), { "aria-label": `Take edit ${edit.seq} back` })
+        : button("Undo", () => confirmEdit(undoing(edit.seq)), { "aria-label": `Take edit ${edit.seq} back` })
       : "",
   ]);
   byId("edits").replaceChildren(
@@ -135,8 +136,4 @@ function summary(edit) {
   ];
   const more = parts.length > 3 ? ` and ${parts.length - 3} more` : "";
   return parts.length ? parts.slice(0, 3).join("; ") + more : edit.op;
-}
-
-function run(edit) {
-  confirmEdit(edit).catch((error) => tell(error.message, { bad: true }));
 }

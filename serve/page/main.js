@@ -1,7 +1,7 @@
 // The start of the page, and which part of it is shown.
 
 import { readInfo, server } from "./api.js";
-import { at, byId, make, tell } from "./dom.js";
+import { at, byId, make, reported, tell } from "./dom.js";
 import * as answer from "./answer.js";
 import * as knowledge from "./knowledge.js";
 import * as many from "./many.js";
@@ -48,15 +48,13 @@ function describe() {
   byId("labels").replaceChildren(...server.labels.map((one) => make("option", { value: one })));
 }
 
-const failed = (error) => tell(error.message, { bad: true });
-
 answer.setUp();
 knowledge.setUp();
 many.setUp();
-addEventListener("hashchange", () => showPart().catch(failed));
-document.addEventListener("edited", () => {
+at(window, "hashchange", showPart);
+at(document, "edited", () => {
   describe();
-  showPart().catch(failed);
+  return showPart();
 });
 at(byId("key-form"), "submit", () => {
   server.key = byId("key").value;
@@ -67,8 +65,7 @@ at(byId("model"), "change", () => {
   for (const part of [answer, knowledge, many]) part.forget();
   return start();
 });
-setInterval(() => {
-  if (server.info !== null && chosen() === "statistics" && !document.hidden) statistics.show().catch(failed);
-}, EVERY);
+const look = reported(() => server.info !== null && chosen() === "statistics" && !document.hidden && statistics.show());
+setInterval(look, EVERY);
 showPart();
-start().catch(failed);
+reported(start)();

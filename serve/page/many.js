@@ -101,7 +101,7 @@ function show() {
 }
 
 function correct(one) {
-  confirmEdit(correction(one.text, one.label)).catch((error) => tell(error.message, { bad: true }));
+  confirmEdit(correction(one.text, one.label));
 }
 
 export function forget() {

@@ -38,13 +38,13 @@ class Browser:
     """A page in a browser.
 
     Attributes:
-        faults: errors of scripts and of the page's policy, and what the console said.
+        faults: errors of scripts, of files and of the page's policy, and what the console said.
     """
 
     def __init__(self, write: int, read: int) -> None:
         self.faults: list[str] = []
         self._write, self._read = write, read
-        self._last, self._rest, self._session = 0, b"", ""
+        self._last, self._rest, self._session, self._downloaded = 0, b"", "", False
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
@@ -74,8 +74,12 @@ class Browser:
             self._rest += part
         message, _, self._rest = self._rest.partition(b"\0")
         found = json.loads(message)
+        if found.get("method") == "Browser.downloadProgress":
+            self._downloaded = found["params"]["state"] == "completed"
         if found.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"):
-            self.faults.append(json.dumps(found["params"]))
+            entry = found["params"].get("entry", {})
+            if entry.get("source") != "network" or "/page/" in entry.get("url", ""):  # codes of answers are no faults
+                self.faults.append(json.dumps(found["params"]))
         return found
 
     def evaluate(self, expression: str) -> Any:
@@ -134,6 +138,16 @@ class Browser:
     def text(self, selector: str) -> str:
         """The visible text of an element."""
         return str(self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText"))
+
+    def download(self, selector: str, folder: Path) -> bytes:
+        """Click on an element that downloads a file into a folder, and return the file's content."""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder), eventsEnabled=True)
+        self._downloaded = False
+        self.click(selector)
+        while not self._downloaded:
+            self._receive()
+        (file,) = folder.iterdir()
+        return file.read_bytes()
 
     def look(self, width: int, dark: bool = False) -> None:
         """Set the width of the window and the colours that the user wants."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 import webbrowser
+from pathlib import Path
 
 import click
 
-from .options import without_blas_threads
+from .options import OWN_BUNDLE, without_blas_threads
 from .serve import begin_log, require_server
 
 
 @click.command(short_help="Try and correct a bundle in the browser.")
-@click.argument("bundle", metavar="BUNDLE")
+@click.argument("bundle", metavar="BUNDLE", type=OWN_BUNDLE)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -22,7 +24,7 @@ from .serve import begin_log, require_server
 )
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
 @without_blas_threads
-def ui(bundle: str, port: int, no_browser: bool) -> int:
+def ui(bundle: Path, port: int, no_browser: bool) -> int:
     """Open a page in the browser on which you try texts and correct answers.
 
     Everybody who works on this machine can use the page, nobody else. Corrections are edits of the bundle, with a log
@@ -36,15 +38,15 @@ def ui(bundle: str, port: int, no_browser: bool) -> int:
 
     with listen("127.0.0.1", port) as listener:
         settings = ServerSettings(
-            named_bundles((bundle,)), threads=default_threads(), allow_edits=True, edits_without_key=True
+            named_bundles((str(bundle),)), threads=default_threads(), allow_edits=True, edits_without_key=True
         )
         address = url_of(listener)
         begin_log()
         logging.getLogger("reaugkd.serve").info("the page is at %s", address)
 
         def show() -> None:
-            if not no_browser:
-                webbrowser.open(address)
+            if not no_browser:  # in a thread: a browser in the terminal is waited for until it ends
+                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
         run_server(settings, listener, drain_seconds=0, on_ready=show)
     return 0

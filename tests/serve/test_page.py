@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
+import signal
 from pathlib import Path
 
 import html5lib
 import pytest
+from support.command_line import finish, refused, spawn
 from support.http_client import Client, serving
 from support.paths import ROOT
+from support.server_process import server
 
 from reaugkd.serve.application import Application
 from reaugkd.serve.page.files import FILES
@@ -96,8 +100,6 @@ def test_stored_rows(known_bundle: Path) -> None:
 
 
 def test_stored_rows_after_edits(edge_bundle: Path, tmp_path: Path) -> None:
-    import shutil
-
     from reaugkd import Runtime
     from reaugkd.runtime.labelling.find import find_rows
 
@@ -108,6 +110,25 @@ def test_stored_rows_after_edits(edge_bundle: Path, tmp_path: Path) -> None:
         (found,) = find_rows(runtime, "JAZZ OVEN", "new").rows
         assert (found.id, found.text, found.edited) == (new, "noon jazz oven", True)
         assert gone not in {row.id for row in find_rows(runtime, most=100).rows}
+
+
+def test_ui_opens_the_page_with_edits_on(edge_bundle: Path, tmp_path: Path) -> None:
+    program = tmp_path / "browser"
+    program.write_text('#!/bin/sh\necho "opened $1" >&2\n')
+    program.chmod(0o755)
+    bundle = shutil.copytree(edge_bundle, tmp_path / "bundle")
+    with server(bundle, name="ui", BROWSER=f"{program} %s", REAUGKD_API_KEY="of another server") as one:
+        assert one.wait_for("^opened").endswith(one.url)
+        assert one.post("/kb/add", {"texts": "noon", "label": "a"})[0] == 200
+        assert b'"seq":1' in one.get("/kb/log")[1]
+        one.signal(signal.SIGINT)
+        assert one.end() == 0
+
+
+def test_ui_needs_a_bundle_of_the_users_own(tmp_path: Path) -> None:
+    done = finish(spawn("ui", tmp_path / "nowhere", "--no-browser"))
+    assert done.code == 2 and "nowhere" in done.err
+    assert "reaugkd pull owner/name" in refused("ui", "hf://owner/name", "--no-browser")
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ export async function show() {
 }
 
 function drift(samples) {
-  if (!samples.length) return make("p", { className: "soft" }, "Drift is shown after some hundred answers, if the bundle has held-out rows.");
+  if (!samples.length) return make("p", { className: "soft" }, "Drift is shown from 200 answers on, if the bundle has held-out rows.");
   const changed = samples.some(({ value }) => value > 0.25);
   const values = samples.map(({ of, value }) => `${of.histogram} ${value.toFixed(2)}`).join(", ");
   const meaning = changed ? "the texts differ from the held-out rows (above 0.25)" : "the texts are like the held-out rows (below 0.25)";

@@ -23,6 +23,7 @@ from .commands.sign import sign
 from .commands.study import study
 from .commands.suggest import suggest
 from .commands.train import train
+from .commands.ui import ui
 
 
 def main() -> None:
@@ -46,6 +47,7 @@ for name, command in {  # in the order of work
     "export": export,
     "predict": predict,
     "serve": serve,
+    "ui": ui,
     "eval": evaluate,
     "report": report,
     "bench": bench,

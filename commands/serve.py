@@ -128,21 +128,11 @@ def serve(
     SIGTERM ends the server without losing a request. A new bundle at the same path is taken in by itself, SIGHUP does
     it at once. Needs the serve extra: pip install 'reaugkd[serve]'.
     """
-    try:
-        import uvicorn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            "serving needs the serve extra",
-            found=f"no module {error.name!r}",
-            remedy="Install it: pip install 'reaugkd[serve]'.",
-        ) from error
+    require_server()
     from ..runtime.inference.session.threads import default_threads
     from ..serve.process.listener import is_local, listen, url_of
     from ..serve.settings import ServerSettings, named_bundles, read_keys
 
-    if not hasattr(signal, "SIGHUP"):
-        raise UsageError("`reaugkd serve` runs on Linux and macOS", found=sys.platform)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the bundles are open, there is nothing to open again
     if not math.isfinite(drain_seconds):
         raise UsageError("--drain-seconds is unusable", found=f"{drain_seconds:g}", expected="seconds from 0")
     keys = read_keys(api_key_file)
@@ -156,7 +146,7 @@ def serve(
             require_signature=require_signature,
             **limits,
         )
-        _begin_log()
+        begin_log()
         logging.getLogger("reaugkd.serve").info("listening on %s", url_of(listener))
         return _run(settings, listener, workers, drain_seconds)
 
@@ -181,7 +171,27 @@ def _run(settings: ServerSettings, listener: socket.socket, workers: int, drain_
     return Supervisor(workers, listener, work).run()
 
 
-def _begin_log() -> None:
+def require_server() -> None:
+    """Check that this system and its packages can serve, before anything else is done.
+
+    Raises:
+        DependencyError: the serve extra is not installed.
+        UsageError: the system has no signals of Unix.
+    """
+    try:
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            "serving needs the serve extra",
+            found=f"no module {error.name!r}",
+            remedy="Install it: pip install 'reaugkd[serve]'.",
+        ) from error
+    if not hasattr(signal, "SIGHUP"):
+        raise UsageError("`reaugkd serve` and `reaugkd ui` run on Linux and macOS", found=sys.platform)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the bundles are open, there is nothing to open again
+
+
+def begin_log() -> None:
     """Write the log to stderr, a line for each event. uvicorn's warnings are left out: clients could fill the log."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))

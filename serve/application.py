@@ -152,7 +152,7 @@ class Application:
         if route.access != "public":
             check_key(self.service.settings, request)
         if route.access == "edits":
-            check_edits(self.service.settings, request)
+            check_edits(self.service.settings)
         return await route.handler(self.service, request)
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from .http.messages import Request, Response
+from .page import files
 from .protocols import edits, health, huggingface, native, open_inference, tei, vllm
 from .service import Service
 from .settings import ServerSettings
@@ -32,7 +33,7 @@ class Route(NamedTuple):
 
 
 _ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
-    ("GET", "/", "public", health.health),  # a page for browsers (Accept: text/html) belongs here
+    ("GET", "/", "public", files.root),
     ("POST", "/", "key", huggingface.classify),
     ("GET", "/health", "public", health.health),
     ("GET", "/ping", "public", health.health),
@@ -53,6 +54,8 @@ _ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("POST", "/kb/undo", "edits", edits.undo),
     ("GET", "/kb/log", "edits", edits.log),
     ("GET", "/kb/review", "edits", edits.review_labels),
+    ("GET", "/kb/rows", "edits", edits.rows),
+    *(("GET", path, "public", files.file) for path in files.FILES),
 )
 
 _MODEL_ROUTES: tuple[tuple[str, str, Access, Callable[..., Awaitable[Response]]], ...] = (

@@ -1,4 +1,4 @@
-"""`/kb/...`: edits of the knowledge base, its log, and its likely wrong labels."""
+"""`/kb/...`: edits of the knowledge base, its log, its rows, and its likely wrong labels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import one_line
 from ...runtime.editing.edit import Edit, EditKeywords, Row
 from ...runtime.inference.text.inputs import Text
+from ...runtime.labelling.find import MOST, find_rows
 from ...runtime.labelling.review import BELOW, review
 from ..bundles.open_bundle import OpenBundle
 from ..http.errors import invalid
@@ -95,10 +96,7 @@ async def undo(service: Service, request: Request) -> Response:
 
 async def log(service: Service, request: Request) -> Response:
     """The last edits, oldest first; ``?last=N`` for another number than 100."""
-    given = request.query("last")
-    if given is not None and not (given.isdecimal() and given.isascii()):
-        raise invalid("`last` must be a whole number")
-    last = _LAST if given is None else int(given[:9])
+    last = _query_number(request, "last", _LAST)
 
     def read(opened: OpenBundle) -> list[dict[str, Any]]:
         entries = opened.main.kb.log()
@@ -127,6 +125,25 @@ async def review_labels(service: Service, request: Request) -> Response:
 
     bundle = service.bundle(request.query("model"))
     return json_response({"model": bundle.name, **await service.edit(bundle, find)})
+
+
+async def rows(service: Service, request: Request) -> Response:
+    """Stored rows: ``?q=`` part of their text, ``&label=`` their label, ``&offset=`` where to begin."""
+    part, label, offset = request.query("q") or "", request.query("label") or None, _query_number(request, "offset", 0)
+
+    def find(opened: OpenBundle) -> dict[str, Any]:
+        found = find_rows(opened.main, part, label, offset, MOST)
+        return {"of": found.of, "next": found.next, "rows": [asdict(row) for row in found.rows]}
+
+    bundle = service.bundle(request.query("model"))
+    return json_response({"model": bundle.name, **await service.edit(bundle, find)})
+
+
+def _query_number(request: Request, name: str, default: int) -> int:
+    given = request.query(name)
+    if given is not None and not (given.isdecimal() and given.isascii()):
+        raise invalid(f"`{name}` must be a whole number")
+    return default if given is None else int(given[:9])
 
 
 async def _edited(service: Service, body: dict[str, Any], edit: Any) -> Response:

@@ -9,6 +9,7 @@ from support.http_client import Client, serving
 
 from reaugkd import UsageError
 from reaugkd.serve.application import Application
+from reaugkd.serve.page.files import FILES
 from reaugkd.serve.routes import _ROUTES
 from reaugkd.serve.service import Service
 from reaugkd.serve.settings import ServerSettings, named_bundles, read_keys
@@ -25,6 +26,7 @@ def test_with_a_key_only_health_metrics_and_the_description_are_open(edge_bundle
         assert {path for _, path, access, _ in _ROUTES if access == "public"} == {
             *("/", "/health", "/ping", "/livez", "/metrics", "/openapi.json", "/v2", "/v2/health/live"),
             "/v2/health/ready",
+            *FILES,
         }
         for authorization in ("", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xe9"):
             reply = stranger.get("/info", authorization=authorization)

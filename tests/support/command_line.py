@@ -26,6 +26,7 @@ COMMANDS = (
         "export",
         "predict",
         "serve",
+        "ui",
         "eval",
         "report",
         "bench",

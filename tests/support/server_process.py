@@ -98,10 +98,15 @@ def once(connection: http.client.HTTPConnection, close: bool) -> Iterator[http.c
 
 
 @contextmanager
-def server(*arguments: Any, ready: bool = True, python: Any = None, **environment: str) -> Iterator[Server]:
-    """Start ``reaugkd serve ARGUMENTS --port 0``, wait until it is ready, and end all of it with the block."""
+def server(
+    *arguments: Any, ready: bool = True, python: Any = None, name: str = "serve", **environment: str
+) -> Iterator[Server]:
+    """Start ``reaugkd serve ARGUMENTS --port 0``, wait until it is ready, and end all of it with the block.
+
+    Another command with a server has another ``name``.
+    """
     program = python or (sys.executable, "-P", "-c", "from reaugkd.cli import main; main()")
-    command = [*map(str, program), "serve", *map(str, arguments), "--port", "0"]
+    command = [*map(str, program), name, *map(str, arguments), "--port", "0"]
     process = subprocess.Popen(
         command,
         env={**os.environ, **environment},
@@ -113,7 +118,7 @@ def server(*arguments: Any, ready: bool = True, python: Any = None, **environmen
     one = Server(process)
     try:
         if ready:
-            one.port = int(one.wait_for(r"listening on http://\S+:\d+").rpartition(":")[2])
+            one.port = int(one.wait_for(r"(listening on|page is at) http://\S+:\d+").rpartition(":")[2])
             workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
             one.wait_for("ready: ", workers)
         yield one

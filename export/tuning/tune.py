@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,9 @@ TAU_GRID = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 PRIOR_ROWS = 5.0
 """Strength of the prior on the weight: it acts like so many more held-out rows (`fit_weights`)."""
+
+LEAST_GAIN = 0.01
+"""A blend that has fewer held-out rows right than the student must lower the NLL by this share (`tune_blend`)."""
 
 _HALVINGS = 30  # bisection steps
 _BLOCK = 256  # rows at once: their soft labels [256, k, c] in float64 take 20 MB with 150 classes
@@ -121,8 +124,8 @@ class Tuning:
         """Describe the choice in two sentences."""
         if self.blend.student_weight == 1:
             return (
-                f"On {self.rows:,} held-out rows no blend with the neighbours has a lower negative log-likelihood than "
-                "the student. So the student answers alone."
+                f"On {self.rows:,} held-out rows no blend with the neighbours is better than the student (by negative "
+                "log-likelihood and accuracy). So the student answers alone."
             )
         weight, nll, accuracy = self.blend.student_weight, self.nll, self.accuracy
         return (
@@ -160,7 +163,9 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
     """Choose the blend with the lowest held-out NLL over the grid, with a prior on the weight (`fit_weights`).
 
     p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j from `soft_labels`; T_S is fitted
-    first, on the student alone. If the lowest NLL is not below the student's, w = 1: the student answers alone.
+    first, on the student alone. w is 1 (the student answers alone) if the lowest NLL is not below the student's; also
+    if the blend has fewer rows right and lowers the NLL by less than ``LEAST_GAIN``, which helps on two-class tasks and
+    costs nothing with many classes (docs/explanation/lab-book.md).
 
     Args:
         rows: the held-out rows.
@@ -179,13 +184,13 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
     best = int(_costs(of_student, of_gold, weights, prior_rows).argmin())
     setting, weight = settings[best], float(weights[best])
     nll |= {"retrieval": _nll(of_gold[best]), "blend": _nll(interpolate(of_student, of_gold[best], weight))}
-    if nll["blend"] >= nll["student"]:
-        nll["blend"], weight = nll["student"], 1.0
-    k = rows.similarities.shape[1]
-    blend = BlendConfig(k, setting.tau, weight, temperature, gold_share=setting.gold_share)
+    blend = BlendConfig(rows.similarities.shape[1], setting.tau, weight, temperature, gold_share=setting.gold_share)
     answers = rows.answers(blend)
     accuracy["retrieval"] = _accuracy(answers.retrieval_probabilities, rows.gold)
     accuracy["blend"] = _accuracy(answers.probabilities, rows.gold)
+    least_gain = LEAST_GAIN if accuracy["blend"] < accuracy["student"] else 0.0
+    if nll["blend"] >= (1 - least_gain) * nll["student"]:
+        nll["blend"], accuracy["blend"], blend = nll["student"], accuracy["student"], replace(blend, student_weight=1.0)
     return Tuning(blend, len(rows.gold), nll, accuracy)
 
 

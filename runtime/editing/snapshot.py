@@ -17,15 +17,17 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BundleIntegrityError
+from ...errors import BundleError, BundleIntegrityError
 from ...kb.edits.head import SNAPSHOTS, JournalHead
 from ...kb.index.hnsw import IndexConfig
-from ...kb.knowledge_base import TEXTS_FILE
+from ...kb.index.lists import LISTS_FILE
+from ...kb.knowledge_base import TEXTS_FILE, KnowledgeBase
 from ...kb.storage.atomic import atomic_write
 from ...kb.storage.json_fields import JsonReader
 from ...kb.storage.strict_json import parse_json
@@ -241,3 +243,40 @@ def _refused(path: Path, found: str) -> BundleIntegrityError:
         expected="the one that was written",
         remedy="Restore it from a copy of the bundle.",
     )
+
+
+def refuse_unlisted(snapshot: Snapshot) -> None:
+    """Refuse an optional file that the table of contents does not list, because it would be read unchecked.
+
+    Raises:
+        BundleIntegrityError: there is such a file.
+    """
+    for name in (TEXTS_FILE, DIGESTS_FILE, LISTS_FILE):
+        path = snapshot.folder / name
+        if name not in snapshot.files and os.path.lexists(path):
+            raise BundleIntegrityError(
+                "the snapshot's table of contents does not list the file",
+                path=path,
+                found="an extra file",
+                remedy="Remove it.",
+            )
+
+
+def check_rows(kb: KnowledgeBase, snapshot: Snapshot) -> None:
+    """Check that a knowledge base has the rows and labels of its table of contents.
+
+    Raises:
+        BundleError: it has others.
+    """
+    for name, found, expected in (
+        ("rows", len(kb), snapshot.kb_rows),
+        ("labels", kb.num_labels, len(snapshot.labels)),
+    ):
+        if found != expected:
+            raise BundleError(
+                f"the knowledge base has another number of {name} than the manifest",
+                path=snapshot.folder,
+                found=found,
+                expected=str(expected),
+                remedy="Export the bundle again.",
+            )

@@ -8,7 +8,6 @@ point the state is the old one or the new one, and the next edit deletes the rem
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,17 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import BundleError, BundleIntegrityError, UsageError
+from ...errors import BundleError, UsageError
 from ...kb.edits.head import HeadFile, JournalHead
-from ...kb.index.lists import LISTS_FILE
-from ...kb.knowledge_base import TEXTS_FILE, KnowledgeBase
+from ...kb.knowledge_base import KnowledgeBase
 from ...kb.searchable import Searchable
 from ...kb.storage.ed25519 import PublicKey
-from ...kb.texts import DIGESTS_FILE
 from ..bundle.bundle import KB_FOLDER, Bundle
 from ..bundle.files import OPEN_FILES, check_file, find_file
 from ..bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
-from .snapshot import HISTORY_FILE, SNAPSHOT_FILE, Snapshot, read_fitted
+from .snapshot import HISTORY_FILE, SNAPSHOT_FILE, Snapshot, check_rows, read_fitted, refuse_unlisted
 
 if TYPE_CHECKING:
     from ...kb.edits.change import Change, NewRow
@@ -266,12 +263,12 @@ class KnowledgeStore:
             snapshot = Snapshot.open(bundle.path, head, bundle.manifest, bundle.seal)
             for name, record in snapshot.files.items():
                 check_file(snapshot.folder, name, record, self.verify)
-            _refuse_unlisted(snapshot)
+            refuse_unlisted(snapshot)
             if self.signer is not None:  # the compaction that wrote the files must be signed, and all edits before it
                 self._history(snapshot)
         labels, config = snapshot.labels, snapshot.kb
         kb = KnowledgeBase.open(snapshot.folder, config, len(labels), snapshot.pins, snapshot.new_label_odds)
-        _check_rows(kb, snapshot)
+        check_rows(kb, snapshot)
         if head is None:
             return View(kb, labels, snapshot.begin, snapshot)
         entries = self._entries(snapshot, head, snapshot.begin)
@@ -355,38 +352,6 @@ def _kept(row: NewRow, texts: str) -> bool:
     if payload is None:  # only a history may lack it
         return False
     return (payload.text is not None) == (texts == "plain") and (payload.text_digest is not None) == (texts == "hash")
-
-
-def _refuse_unlisted(snapshot: Snapshot) -> None:
-    """Refuse an optional file that the table of contents does not list, because it would be read unchecked.
-
-    Raises:
-        BundleIntegrityError: there is such a file.
-    """
-    for name in (TEXTS_FILE, DIGESTS_FILE, LISTS_FILE):
-        path = snapshot.folder / name
-        if name not in snapshot.files and os.path.lexists(path):
-            raise BundleIntegrityError(
-                "the snapshot's table of contents does not list the file",
-                path=path,
-                found="an extra file",
-                remedy="Remove it.",
-            )
-
-
-def _check_rows(kb: KnowledgeBase, snapshot: Snapshot) -> None:
-    for name, found, expected in (
-        ("rows", len(kb), snapshot.kb_rows),
-        ("labels", kb.num_labels, len(snapshot.labels)),
-    ):
-        if found != expected:
-            raise BundleError(
-                f"the knowledge base has another number of {name} than the manifest",
-                path=snapshot.folder,
-                found=found,
-                expected=str(expected),
-                remedy="Export the bundle again.",
-            )
 
 
 def _read(bundle: Path, path: Path, start: int, end: int) -> bytes:

@@ -230,6 +230,24 @@ def test_a_gain_below_a_standard_error_is_taken() -> None:
     assert tuning.accuracy == {"student": 0.94, "retrieval": 0.97, "blend": 0.97}
 
 
+@pytest.mark.parametrize(("sure", "alone"), [(0.502, True), (0.6, False)])
+def test_a_blend_with_more_errors_must_lower_the_nll_by_a_hundredth(sure: float, alone: bool) -> None:
+    # The student is right on all 200 rows, barely; the neighbours are surely right on 199 of them, or hardly surer.
+    student = np.tile(np.log([[0.5001, 0.4999]]), (200, 1))
+    neighbours = np.tile(np.log([[sure, 1 - sure]]), (200, 1, 1))
+    neighbours[0] = neighbours[0, :, ::-1]
+    rows = HeldOut(
+        student.astype(np.float32),
+        np.ones((200, 1), np.float32),
+        neighbours.astype(np.float32),
+        np.zeros(200, np.int64),
+    )
+    tuning = tune_blend(rows)
+    assert (tuning.blend.student_weight == 1) == alone
+    assert (tuning.accuracy["blend"] == tuning.accuracy["student"]) == alone
+    assert ("student answers alone" in tuning.describe()) == alone
+
+
 def test_k_is_the_number_of_neighbours() -> None:
     for k in (1, 3, 8):
         assert tune_blend(make_rows(k=k, student=0.0, neighbours=3.0)).blend.k == k

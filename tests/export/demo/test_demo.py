@@ -71,7 +71,7 @@ def test_it_leaves_bundles_that_answer(job: DemoJob, said: list[str]) -> None:
         assert len(runtime.knowledge_base) > rows
     with Runtime.open(job.out / "bundle-new-intent") as runtime:
         assert runtime.labels == ("alarm", "music", NEW)
-        assert [entry.why for entry in runtime.kb.log()] == ["a new intent"]
+        assert [entry.why for entry in runtime.kb.log() if entry.op != "fit"] == ["a new intent"]
 
 
 @pytest.mark.slow

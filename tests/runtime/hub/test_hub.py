@@ -103,7 +103,7 @@ def test_a_branch_and_a_pull_request(hub: Hub, edge_bundle: Path) -> None:
     for revision in ("try/1", "refs/pr/2"):
         assert answers(Runtime.from_pretrained(f"hf://{NAME}@{revision}")) == answers(mine)
         assert answers(pipeline(f"hf://{NAME}", revision=revision, threads=1).runtime) == answers(mine)
-    with pytest.raises(BundleError, match=r"no bundle here.*Runtime\.from_pretrained"):
+    with pytest.raises(UsageError, match=r"not a folder.*Runtime\.from_pretrained"):
         Runtime.open(f"hf://{NAME}@try/1")
     with pytest.raises(BundleError, match=r"hf://me/clf: the repository has no bundle"):
         Runtime.from_pretrained(NAME)

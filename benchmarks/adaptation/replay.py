@@ -2,9 +2,9 @@
 
     python replay.py DATA TASK SEED OUT SYSTEM GROUP
 
-The system answers each text before it is told anything. If it was wrong, it is told the given label; a wrong one of
-these is replaced 300 texts later, the last ones at the end. Then the test rows that are not in the stream are scored.
-Systems that train before a change returns are told rows in groups of GROUP (1: each at once).
+The system answers each text. After a wrong answer it gets the given label. A wrong label is replaced 300 texts later,
+or at the end of the stream. Then the test rows that are not in the stream are scored. Systems that train before a
+change returns get rows in groups of GROUP (1: each row at once).
 Vectors of the pretrained encoder are those of prepare.py: they change no answer.
 """
 

@@ -1,4 +1,4 @@
-"""The stream that every system answers: texts, and the label that each is told afterwards.
+"""The stream of texts, the same for every system, and the label that a system gets after a wrong answer.
 
     python stream.py DATA TASK SEED OUT    (writes OUT/train.csv, OUT/test.csv, for clinc150 also OUT/dev.csv)
 
@@ -41,7 +41,7 @@ class Event:
     text: str
     label: str
     given: str
-    """The label that is told to a system whose answer was wrong; 5 % of them are wrong."""
+    """The label that a system gets after a wrong answer; 5 % of these labels are wrong."""
     new: bool
     """Whether the label is one of the new classes."""
 

@@ -1,4 +1,4 @@
-"""The compared systems. Each answers a text, is told the label of a text, and replaces a label that was wrong.
+"""The compared systems. Each can answer a text, learn the label of a text, and replace a wrong label.
 
 Every system starts with the same train rows. Those with the pretrained encoder keep the vectors of all rows, so a
 refitted head needs no new run of the encoder for the old ones.

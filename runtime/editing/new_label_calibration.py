@@ -146,7 +146,7 @@ def largest_shift(points: Wide) -> float:
     An exponential distribution is fitted to the tail (peaks over a threshold, Pickands 1975): with t the (k + 1)-th
     smallest turning point of n, and b the mean distance of the k smallest ones from it, the expected share of texts
     below t - z is k / (n + 1) (1 + z / (k b))^-k, where b is known from k texts only. k is `_TAIL` of n. A single
-    smallest point in place of the fit varies about twice as much from one draw of texts to the next.
+    smallest point in place of the fit varies half as much again from one draw of texts to the next.
 
     Where fewer than `_LEAST_TAIL` texts are near any new label, the j-th smallest point is taken: of n texts and one
     more, each is as likely as any other to have one of the j smallest, so just below it the expected loss is

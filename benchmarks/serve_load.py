@@ -3,7 +3,7 @@
     python benchmarks/serve_load.py BUNDLE TEXTS [--seconds 5] [--other BUNDLE] [--parts throughput,queue,swaps,slow]
 
 TEXTS has one text a line. The client runs on the same machine and takes a part of its cores: `client_share` says how
-much. Parts:
+much of one core. It has one thread, except in `swaps`. Parts:
 
 throughput  texts per second over the in-process runtime's `predict_many` with the same threads, at 1, 8, 64
             connections; and milliseconds of processor time for a text in both, which other programs disturb less
@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -37,10 +36,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from serve_client import request_of
+
 from reaugkd import Runtime
 from reaugkd.runtime.inference.session.threads import default_threads
-
-Answer = tuple[int, Any]
 
 
 class Connection:
@@ -55,10 +54,7 @@ class Connection:
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self._port), 60)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        )
-        self._socket.sendall(head.encode() + b"\r\n\r\n" + body)
+        self._socket.sendall(request_of(path, body))
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._some()
@@ -172,36 +168,18 @@ def loaded(
 
 def clients(port: int, connections: int, seconds: float, texts: list[str], rate: float = 0.0) -> dict[str, Any]:
     """Load by a process of its own, which has another interpreter lock than the caller."""
-    options = ["--client", str(port), str(connections), str(seconds), str(rate)]
     done = subprocess.run(
-        [sys.executable, __file__, "-", "-", *options],
+        [
+            sys.executable,
+            str(Path(__file__).with_name("serve_client.py")),
+            *map(str, (port, connections, seconds, rate)),
+        ],
         input="\n".join(texts),
         capture_output=True,
         text=True,
         check=True,
     )
     return dict(json.loads(done.stdout))
-
-
-def client(port: int, connections: int, seconds: float, rate: float) -> None:
-    """The process of `clients`: prints counts and times."""
-    bodies = [json.dumps({"inputs": line}).encode() for line in sys.stdin.read().splitlines()]
-
-    def request(connection: Connection, number: int) -> int:
-        return connection.post("/predict", bodies[number % len(bodies)])[0]
-
-    found, failed, took = loaded(port, connections, seconds, request, rate)
-    times = sorted(time for time, code in found if code == 200)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    report = {
-        "codes": dict(Counter(str(code) for _, code in found)),
-        "failed": len(failed),
-        "per_second": len(times) / took,
-        "p50_ms": 1e3 * times[len(times) // 2],
-        "p99_ms": 1e3 * times[int(0.99 * len(times))],
-        "client_share": (used.ru_utime + used.ru_stime) / took,
-    }
-    print(json.dumps(report))  # noqa: T201
 
 
 def throughput(bundle: Path, texts: list[str], seconds: float) -> dict[str, Any]:
@@ -334,12 +312,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--other", type=Path)
     parser.add_argument("--parts", default="throughput,queue,swaps,slow")
-    parser.add_argument("--client", nargs=4, type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.client:
-        port, connections, seconds, rate = given.client
-        client(int(port), int(connections), seconds, rate)
-        return
     os.environ["OMP_NUM_THREADS"] = "1"
     texts = [line for line in given.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
     parts = {

@@ -11,6 +11,11 @@ from urllib.parse import parse_qs
 
 from .errors import HttpError, invalid
 
+try:
+    import orjson
+except ModuleNotFoundError:  # without the extra serve-fast
+    orjson = None  # type: ignore[assignment]
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -36,7 +41,16 @@ class Response:
 
 def json_response(value: object, status: int = 200, headers: Headers = ()) -> Response:
     """A value as JSON in UTF-8; half a surrogate pair becomes an escape."""
-    return Response(_encoder.encode(value).encode("utf-8", "backslashreplace"), status, headers=list(headers))
+    return Response(_encoded(value), status, headers=list(headers))
+
+
+def _encoded(value: object) -> bytes:
+    if orjson is not None:
+        try:
+            return orjson.dumps(value)
+        except TypeError:  # half a surrogate pair, or a whole number above 64 bits
+            pass
+    return _encoder.encode(value).encode("utf-8", "backslashreplace")
 
 
 class Request:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.http_client import Client, Reply
 
 from reaugkd import Prediction, Runtime
+from reaugkd.serve.http import messages
+from reaugkd.serve.http.messages import json_response
 
 TEXTS = ["noon", "jazz music at night", "cheap green lamp"]
 
@@ -224,3 +230,22 @@ class TestState:
             assert reply.status == 200 and reply.headers["connection"] == "close"
         finally:
             client.service.close()
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(exclude_categories=())),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=9,
+    )
+)
+def test_every_value_is_written_exactly_with_and_without_orjson(value: Any) -> None:
+    """Half surrogate pairs and whole numbers above 64 bits too."""
+    assert messages.orjson is not None
+    assert json.loads(json_response(value).body) == value
+    with mock.patch.object(messages, "orjson", None):
+        assert json.loads(json_response(value).body) == value

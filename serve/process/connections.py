@@ -19,6 +19,36 @@ MOST_HEAD = 65_536
 _Base: Any = AutoHTTPProtocol
 
 
+class _Joined:
+    """A transport that sends at once what is written in one round of the event loop.
+
+    uvicorn writes the head and the body of a response one after the other, and each would be a packet of its own.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send data soon."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Close after what was written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+
 class Connection(_Base):  # type: ignore[misc]
     """A connection of uvicorn, by h11 or httptools."""
 
@@ -27,7 +57,7 @@ class Connection(_Base):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait for a head."""
-        super().connection_made(transport)
+        super().connection_made(_Joined(transport, self.loop))
         self._wait()
 
     def connection_lost(self, error: Exception | None) -> None:

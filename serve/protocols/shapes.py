@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from ...runtime.inference.prediction import Prediction
+from ...runtime.inference.prediction import Prediction, Timings
 from ...runtime.inference.text.inputs import Text
 from ..http.errors import empty, invalid
 from ..http.messages import Response, json_response
@@ -90,16 +90,20 @@ def flag_of(body: Mapping[str, Any], name: str, default: bool) -> bool:
     return value
 
 
+def mean_timings(predictions: Sequence[Prediction]) -> Timings:
+    """The means of the answers' timings; at least one answer."""
+    count = len(predictions)
+    return Timings(*(sum(stage) / count for stage in zip(*(one.timings for one in predictions), strict=True)))
+
+
 def answered(value: object, answers: Answers, predictions: Sequence[Prediction]) -> Response:
     """A response with headers about the work: ``server-timing`` (milliseconds, means of a text) and ``x-truncated``."""
     response = json_response(value)
-    waited = 1e3 * answers.waited
-    parts = [f"queue;dur={waited:.3f}"]
+    timing = f"queue;dur={1e3 * answers.waited:.3f}"
     if predictions:
-        names = ("tokenize", "run", "search", "blend")
-        sums = map(sum, zip(*(one.timings for one in predictions), strict=True))
-        parts += [f"{name};dur={total / len(predictions) / 1e3:.3f}" for name, total in zip(names, sums, strict=True)]
-    response.headers.append((b"server-timing", ", ".join(parts).encode()))
+        stages = zip(("tokenize", "run", "search", "blend"), mean_timings(predictions), strict=True)
+        timing += "".join(f", {name};dur={micros / 1e3:.3f}" for name, micros in stages)
+    response.headers.append((b"server-timing", timing.encode()))
     truncated = sum(one.truncated for one in predictions)
     if truncated:
         response.headers.append((b"x-truncated", str(truncated).encode()))

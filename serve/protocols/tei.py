@@ -6,14 +6,13 @@ One text gets a flat list of labels, a batch a list of lists. Two strings in a l
 from __future__ import annotations
 
 import time
-from statistics import fmean
 from typing import Any
 
 from ...runtime.inference.text.inputs import Text
 from ..http.errors import empty, invalid
 from ..http.messages import Request, Response
 from ..service import Service
-from .shapes import answered, flag_of, number_of, scores
+from .shapes import answered, flag_of, mean_timings, number_of, scores
 
 
 async def predict(service: Service, request: Request) -> Response:
@@ -35,15 +34,15 @@ async def predict(service: Service, request: Request) -> Response:
     found = [scores(one, top_k) for one in predictions]
     response = answered(found if batch else found[0], answers, predictions)
     characters = sum(len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts)
-    total = 1e3 * (time.perf_counter() - began)
+    timings, total = mean_timings(predictions), 1e3 * (time.perf_counter() - began)
     numbers = {
         b"x-compute-time": total,
         b"x-compute-characters": characters,
         b"x-compute-tokens": sum(one.tokens for one in predictions),
         b"x-total-time": total,
-        b"x-tokenization-time": fmean(one.timings.tokenize_us for one in predictions) / 1e3,
+        b"x-tokenization-time": timings.tokenize_us / 1e3,
         b"x-queue-time": 1e3 * answers.waited,
-        b"x-inference-time": fmean(sum(one.timings[1:]) for one in predictions) / 1e3,
+        b"x-inference-time": sum(timings[1:]) / 1e3,
     }
     response.headers.append((b"x-compute-type", b"cpu"))
     response.headers += [(name, str(int(number)).encode()) for name, number in numbers.items()]

@@ -153,6 +153,8 @@ class Application:
             check_key(self.service.settings, request)
         if route.access == "edits":
             check_edits(self.service.settings)
+        elif route.access == "texts":
+            self.service.check_room()
         return await route.handler(self.service, request)
 
 

@@ -12,8 +12,9 @@ from .protocols import edits, health, huggingface, native, open_inference, tei, 
 from .service import Service
 from .settings import ServerSettings
 
-Access = Literal["public", "key", "edits"]
-"""Who may use a route: everybody, clients with a key where the server has keys, or those who may edit too."""
+Access = Literal["public", "key", "texts", "edits"]
+"""Who may use a route: everybody, clients with a key where the server has keys, those where the queue is not full, or
+those who may edit too."""
 
 Handler = Callable[[Service, Request], Awaitable[Response]]
 
@@ -34,17 +35,17 @@ class Route(NamedTuple):
 
 _ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/", "public", files.root),
-    ("POST", "/", "key", huggingface.classify),
+    ("POST", "/", "texts", huggingface.classify),
     ("GET", "/health", "public", health.health),
     ("GET", "/ping", "public", health.health),
     ("GET", "/livez", "public", health.livez),
     ("GET", "/metrics", "public", health.metrics),
     ("GET", "/openapi.json", "public", health.openapi),
     ("GET", "/info", "key", health.info),
-    ("POST", "/predict", "key", tei.predict),
-    ("POST", "/classify", "key", vllm.classify),
-    ("POST", "/v1/classify", "key", vllm.classify),
-    ("POST", "/v1/predict", "key", native.predict),
+    ("POST", "/predict", "texts", tei.predict),
+    ("POST", "/classify", "texts", vllm.classify),
+    ("POST", "/v1/classify", "texts", vllm.classify),
+    ("POST", "/v1/predict", "texts", native.predict),
     ("GET", "/v2", "public", open_inference.server),
     ("GET", "/v2/health/live", "public", open_inference.live),
     ("GET", "/v2/health/ready", "public", open_inference.ready),
@@ -59,10 +60,10 @@ _ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
 )
 
 _MODEL_ROUTES: tuple[tuple[str, str, Access, Callable[..., Awaitable[Response]]], ...] = (
-    ("POST", "/models/{name}", "key", huggingface.classify),
+    ("POST", "/models/{name}", "texts", huggingface.classify),
     ("GET", "/v2/models/{name}", "key", open_inference.model),
     ("GET", "/v2/models/{name}/ready", "public", open_inference.model_ready),
-    ("POST", "/v2/models/{name}/infer", "key", open_inference.infer),
+    ("POST", "/v2/models/{name}/infer", "texts", open_inference.infer),
 )
 
 

@@ -79,6 +79,7 @@ class Service:
         self.bundles = {name: ServedBundle(name, path, settings) for name, path in settings.bundles.items()}
         self._counts = counts
         self._queue = WorkQueue(settings.threads, settings.queue)
+        self.check_room = self._queue.check_room
         self._editing = ThreadPoolExecutor(1, "reaugkd-edit")
         self._swapping = ThreadPoolExecutor(1, "reaugkd-swap")
         self._edits, self._opened = 0, False

@@ -49,6 +49,15 @@ class WorkQueue:
         """The number of texts that wait or are answered now."""
         return self._taken
 
+    def check_room(self) -> None:
+        """Refuse a request before it is read, if there is no room for a single text.
+
+        Raises:
+            HttpError: the queue is full.
+        """
+        if self._taken >= self._most:
+            raise overloaded()
+
     def start(self) -> None:
         """Start the threads."""
         for thread in self._threads:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.http_client import HELD, LIMIT, Client, Gate, Reply, serving, until_depth
+from support.http_client import HELD, LIMIT, Client, Deadlines, Gate, Reply, serving, until_depth
 
 
 @pytest.fixture
@@ -49,14 +49,41 @@ def test_texts_are_counted_and_a_request_is_taken_whole_or_not(edge_bundle: Path
 
 
 def test_past_the_deadline_the_texts_that_wait_are_left_out(edge_bundle: Path, gate: Gate) -> None:
-    with serving(edge_bundle, threads=1, deadline=0.05) as client:
-        reply = asyncio.run(request(client, 8))
+    async def load(client: Client) -> Reply:
+        deadlines = Deadlines(7.5)
+        task = asyncio.create_task(request(client, 8))
+        assert await asyncio.to_thread(gate.begun.acquire, timeout=LIMIT)
+        deadlines.end(0)
+        return await task
+
+    with serving(edge_bundle, threads=1, deadline=7.5) as client:
+        reply = asyncio.run(load(client))
         assert (reply.status, reply.value["error_type"]) == (504, "Overloaded")
-        assert "deadline of 0.05 seconds" in reply.value["error"]
+        assert "deadline of 7.5 seconds" in reply.value["error"]
         assert client.service._queue.depth == 8  # the first text is with its thread: its place is not free
         gate.open.set()
         asyncio.run(until_depth(client, 0))
         assert gate.seen == [HELD]
+
+
+def test_a_full_queue_refuses_before_it_reads(edge_bundle: Path, gate: Gate) -> None:
+    """Whatever the body is; but who may not ask learns nothing about the queue."""
+
+    async def load(client: Client) -> None:
+        task = asyncio.create_task(request(client, 8))
+        await until_depth(client, 8)
+        headers = {"content-type": "text/plain"}
+        for path in ("/predict", "/", "/classify", "/v1/predict", "/models/edge", "/v2/models/edge/infer"):
+            reply = await client.send_async("POST", path, b"{", headers)
+            assert (reply.status, reply.headers["retry-after"]) == (429, "1"), path
+        reply = await client.send_async("POST", "/predict", b"{", {**headers, "authorization": "Bearer other"})
+        assert reply.status == 401
+        gate.open.set()
+        assert (await task).status == 200
+        assert (await client.send_async("POST", "/predict", b"{", headers)).status == 415
+
+    with serving({"edge": edge_bundle}, key="key", queue=8, max_batch=8) as client:
+        asyncio.run(load(client))
 
 
 def test_a_client_that_goes_away_leaves_no_work_behind(edge_bundle: Path, gate: Gate) -> None:

@@ -111,6 +111,32 @@ class Gate:
         monkeypatch.setattr(Runtime, "predict", held)
 
 
+class Deadlines:
+    """Holds the timers of the running loop that are due after some seconds; a test ends them, not the clock.
+
+    Args:
+        seconds: only timers of this length, which no other one has.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._loop = seconds, asyncio.get_running_loop()
+        self._call_later = self._loop.call_later
+        self._held: list[asyncio.TimerHandle] = []
+        self._loop.call_later = self._hold  # type: ignore[method-assign]
+
+    def _hold(self, delay: float, call: Any, *arguments: Any, **more: Any) -> asyncio.TimerHandle:
+        timer = self._call_later(1e6 if delay == self._seconds else delay, call, *arguments, **more)
+        if delay == self._seconds:
+            self._held.append(timer)
+        return timer
+
+    def end(self, number: int) -> None:
+        """End the deadline of a request, by its place in the order in which they began."""
+        timer = self._held[number]
+        timer._run()
+        timer.cancel()
+
+
 async def until_depth(client: Client, depth: int) -> None:
     while client.service._queue.depth != depth:
         await asyncio.sleep(0)

@@ -18,7 +18,7 @@ from ..runtime.inference.text.inputs import Text
 from ..runtime.monitoring.prometheus import Metric, exposition
 from .bundles.open_bundle import OpenBundle
 from .bundles.served_bundle import POLL_SECONDS, ServedBundle
-from .http.errors import HttpError, of_error, overloaded, unhealthy
+from .http.errors import HttpError, of_error, overloaded, too_late, unhealthy
 from .metrics import RequestCounts, WorkerCounts, merged
 from .settings import ServerSettings
 from .work_queue import WorkQueue
@@ -190,10 +190,11 @@ class Service:
 
         Args:
             bundle: which one.
-            call: called in the one thread of edits.
+            call: called in the one thread of edits, if it can begin before the deadline; then it is always finished.
 
         Raises:
-            HttpError: too many calls wait, or the function raised a `ReaugkdError`.
+            HttpError: too many calls wait, the deadline is over before this one begins, or the function raised a
+                `ReaugkdError`.
         """
         if self._edits >= _MOST_EDITS:
             raise overloaded()
@@ -205,11 +206,17 @@ class Service:
                 return call(opened)
 
         self._edits += 1
+        waiting = self._editing.submit(work)
         try:
-            return await asyncio.wrap_future(self._editing.submit(work))
+            done = asyncio.wrap_future(waiting)
+            await asyncio.wait([done], timeout=self.settings.deadline)
+            if waiting.cancel():  # it has not begun, and will not
+                raise too_late(self.settings.deadline, ", nothing was changed: other edits took this long")
+            return await done
         except ReaugkdError as error:
             raise of_error(error) from error
         finally:
+            waiting.cancel()  # the request itself was cancelled
             self._edits -= 1
 
     def metrics(self) -> str:

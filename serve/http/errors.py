@@ -64,9 +64,9 @@ def overloaded() -> HttpError:
     return HttpError(429, "Model is overloaded", "Overloaded", [(b"retry-after", b"1")])
 
 
-def too_late(seconds: float) -> HttpError:
+def too_late(seconds: float, consequence: str = "") -> HttpError:
     """The error of a request that took too long."""
-    return HttpError(504, f"no answer within the deadline of {seconds:g} seconds", "Overloaded")
+    return HttpError(504, f"no answer within the deadline of {seconds:g} seconds{consequence}", "Overloaded")
 
 
 def of_error(error: ReaugkdError, place: str = "") -> HttpError:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.http_client import Client, serving
+from support.http_client import LIMIT, Client, Deadlines, Reply, serving
 
 from reaugkd import Runtime, StorageError
 from reaugkd.runtime.editing.editor import KnowledgeEditor
@@ -145,3 +148,41 @@ def test_a_full_disk_and_a_long_queue(client: Client, monkeypatch: pytest.Monkey
     monkeypatch.setattr(service, "_MOST_EDITS", 0)
     reply = client.post("/kb/add", {"texts": "noon", "label": "a"})
     assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+
+
+def test_an_edit_begins_before_the_deadline_or_never(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    adding = KnowledgeEditor.add
+
+    def held(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(LIMIT)
+        return adding(*arguments, **options)
+
+    def add(client: Client, text: str) -> Any:
+        body = json.dumps({"texts": text, "label": "a"}).encode()
+        return client.send_async("POST", "/kb/add", body, {"content-type": "application/json"})
+
+    async def load(client: Client) -> list[Reply]:
+        deadlines = Deadlines(7.5)
+        first = asyncio.create_task(add(client, "jazz oven"))
+        assert await asyncio.to_thread(begun.wait, LIMIT)
+        second = asyncio.create_task(add(client, "late lamp"))
+        gone = asyncio.create_task(add(client, "green oven"))
+        while client.service._edits < 3:
+            await asyncio.sleep(0)
+        gone.cancel()
+        deadlines.end(0)
+        deadlines.end(1)
+        late = await second
+        assert not first.done()
+        go_on.set()
+        return [await first, late]
+
+    monkeypatch.setattr(KnowledgeEditor, "add", held)
+    with serving(place, key="key", allow_edits=True, deadline=7.5) as client:
+        done, late = asyncio.run(load(client))
+        assert (done.status, late.status, late.value["error_type"]) == (200, 504, "Overloaded")
+        assert "7.5 seconds, nothing was changed" in late.value["error"]
+        assert [entry["add"][0]["payload"]["text"] for entry in client.get("/kb/log").value["edits"]] == ["jazz oven"]
+        assert ok(client, "/kb/add", {"texts": "late lamp", "label": "a"})["seq"] == 2 and not client.service._edits

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DependencyError, UsageError
-from ..serve.settings import DEADLINE, MOST_BYTES, MOST_TEXTS, QUEUE
+from ..serve.settings import CONNECTIONS, DEADLINE, MOST_BYTES, MOST_TEXTS, QUEUE
 from .options import PATH, with_links, with_signature, without_blas_threads
 
 if TYPE_CHECKING:
@@ -82,6 +82,13 @@ if TYPE_CHECKING:
     default=DEADLINE,
     metavar="SECONDS",
     help=f"Most seconds of one request; then it gets code 504.  [default: {DEADLINE:g}]",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1),
+    default=CONNECTIONS,
+    metavar="N",
+    help=f"Most open connections of a process; further clients wait.  [default: {CONNECTIONS}]",
 )
 @click.option(
     "--drain-seconds",

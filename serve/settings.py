@@ -15,8 +15,8 @@ from ..errors import UsageError
 if TYPE_CHECKING:  # the process that starts workers loads little
     from ..runtime.inference.retrieval_policy import RetrievalMode
 
-QUEUE, MOST_TEXTS, MOST_BYTES, DEADLINE = 64, 32, 2_000_000, 10.0
-"""Default limits: texts in the queue, texts and bytes of a request, seconds of a request."""
+QUEUE, MOST_TEXTS, MOST_BYTES, DEADLINE, CONNECTIONS = 64, 32, 2_000_000, 10.0, 1000
+"""Default limits: texts in the queue, texts and bytes of a request, seconds of a request, open connections."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ENVIRONMENT = "REAUGKD_API_KEY"
@@ -34,6 +34,7 @@ class ServerSettings:
         max_batch: most texts of one request.
         max_body: most bytes of one request.
         deadline: most seconds of one request.
+        max_connections: most open connections of a process of `reaugkd serve`; further clients wait.
         allow_edits: whether the routes below ``/kb`` are on.
         edits_without_key: whether edits need no key: only for a server that other machines cannot reach.
         keys: keys, one of which a request must have; none: every request is answered.
@@ -52,6 +53,7 @@ class ServerSettings:
     max_batch: int = MOST_TEXTS
     max_body: int = MOST_BYTES
     deadline: float = DEADLINE
+    max_connections: int = CONNECTIONS
     allow_edits: bool = False
     edits_without_key: bool = False
     keys: tuple[bytes, ...] = field(default=(), repr=False)

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -23,6 +23,7 @@ from ..application import Application
 from ..metrics import WorkerCounts
 from ..service import Service
 from ..settings import ServerSettings
+from .acceptor import Acceptor, allowed_connections
 from .connections import Connection
 
 _KEEP_ALIVE = 75  # seconds of an idle connection: more than the 60 of usual load balancers, which then never lose one
@@ -63,21 +64,31 @@ def run_server(
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, most: int) -> None:
+        super().__init__(config)
+        self._most = most
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `_Run`."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept clients."""
+        await super().startup([])
+        assert sockets is not None
+        most = allowed_connections(self._most)
+        self._acceptor = Acceptor(sockets[0], most, self.server_state.connections, self._connection)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Accept clients again, if there was no room."""
+        self._acceptor.resume()
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End, but answer the clients that have connected: uvicorn would cut them off before they can ask."""
+        await self._acceptor.close()
         loop = asyncio.get_running_loop()
-        for listener in sockets or ():
-            with listener.dup() as waiting:
-                for server in self.servers:
-                    server.close()
-                listener.close()
-                for client in _accepted(waiting):
-                    await loop.connect_accepted_socket(self._connection, client)
         until = loop.time() + _FIRST_REQUEST
         while loop.time() < until and any(one.cycle is None for one in self.server_state.connections):  # type: ignore[union-attr]
             await asyncio.sleep(0.02)
@@ -85,16 +96,6 @@ class _Server(uvicorn.Server):
 
     def _connection(self) -> Connection:
         return Connection(self.config, self.server_state, {})
-
-
-def _accepted(listener: socket.socket) -> list[socket.socket]:
-    """The clients in the queue of a socket, which they would lose with the socket."""
-    found: list[socket.socket] = []
-    listener.setblocking(False)
-    with suppress(OSError):  # there is no more
-        while True:
-            found.append(listener.accept()[0])
-    return found
 
 
 class _Run:
@@ -127,7 +128,8 @@ class _Run:
                 timeout_keep_alive=_KEEP_ALIVE,
                 # Requests end by their deadline. What is left are clients that do not send or read.
                 timeout_graceful_shutdown=int(settings.deadline) + 1,
-            )
+            ),
+            settings.max_connections,
         )
 
     async def main(self) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -264,25 +266,71 @@ class TestLoad:
         with Runtime.open(bundle) as runtime:
             assert len(runtime.kb.log()) == 21
 
-    def test_slow_clients_hold_nobody_up(self, edge_bundle: Path) -> None:
+    def slow(self, one: Server) -> list[socket.socket]:
         """Hundreds of connections that have sent a part of a head, or of a body, and send no more."""
         head = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 20\r\n"
-        with server(edge_bundle, "--drain-seconds", "0", "--deadline", "1") as one:
-            slow = []
-            for number in range(200):
-                channel = socket.create_connection(("127.0.0.1", one.port))
-                channel.sendall((b"", head[: number % len(head)], head + b"\r\n", head + b"\r\n{")[number % 4])
-                slow.append(channel)
+        found = []
+        for number in range(200):
+            channel = socket.create_connection(("127.0.0.1", one.port), LIMIT)
+            channel.sendall((b"", head[: number % len(head)], head + b"\r\n", head + b"\r\n{")[number % 4])
+            found.append(channel)
+        return found
+
+    def test_slow_clients_hold_nobody_up(self, edge_bundle: Path) -> None:
+        with server(edge_bundle) as one:
+            slow = self.slow(one)
             for number in range(40):
                 assert ask(one, number)[0] == 200
             channel = slow[3]  # it wakes up: its request is as good as any
             channel.sendall(b'"inputs": "noon"  }')
-            channel.settimeout(LIMIT)
             assert channel.recv(100).startswith(b"HTTP/1.1 200 ")
-            one.signal(signal.SIGTERM)
-            assert one.end() == 0  # nor do they hold up the end
             for channel in slow:
                 channel.close()
+
+    def test_slow_clients_do_not_hold_up_the_end(self, edge_bundle: Path) -> None:
+        with server(edge_bundle, "--drain-seconds", "0", "--deadline", "1") as one:
+            slow = self.slow(one)
+            one.signal(signal.SIGTERM)
+            assert one.end() == 0
+            for channel in slow:
+                channel.close()
+
+    def test_clients_beyond_the_limit_wait_for_a_place(self, edge_bundle: Path) -> None:
+        with server(edge_bundle, "--max-connections", "3") as one:
+            channels = [socket.create_connection(("127.0.0.1", one.port), LIMIT) for _ in range(5)]
+            for channel in channels:
+                channel.sendall(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n")
+            for channel in channels[:3]:
+                assert channel.recv(1000).startswith(b"HTTP/1.1 200 ")
+            one.wait_for("3 connections are open")
+            assert not select.select(channels[3:], [], [], 0)[0]
+            for channel, waiting in zip(channels[:2], channels[3:], strict=True):
+                channel.close()
+                assert waiting.recv(1000).startswith(b"HTTP/1.1 200 ")
+            for channel in channels[2:]:
+                channel.close()
+
+    @pytest.mark.parametrize(
+        ("first", "later", "said"),
+        [(64, 64, "at most 32 connections, .* only 64 files"), (1000, 40, "cannot be accepted: Too many open files")],
+    )
+    def test_too_few_files(self, edge_bundle: Path, first: int, later: int, said: str) -> None:
+        """On the event loop of the standard library, whose own server fills the log."""
+        resource = pytest.importorskip("resource")
+        if not hasattr(resource, "prlimit"):
+            pytest.skip("this system cannot set the limits of another process")
+        code = f"import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({first}, {first})); "
+        code += "sys.modules['uvloop'] = None; from reaugkd.cli import main; main()"
+        with server(edge_bundle, python=(sys.executable, "-P", "-c", code)) as one:
+            resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, (later, later))
+            channels = [socket.create_connection(("127.0.0.1", one.port), LIMIT) for _ in range(100)]
+            one.wait_for(said)
+            for channel in channels:
+                channel.sendall(b"GET /livez HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+            for channel in channels:
+                assert channel.recv(1000).startswith(b"HTTP/1.1 200 ")
+                channel.close()
+            assert len(one.lines) < 10
 
     def test_a_head_without_end_is_cut_off(self, edge_bundle: Path) -> None:
         with server(edge_bundle) as one, socket.create_connection(("127.0.0.1", one.port), LIMIT) as channel:

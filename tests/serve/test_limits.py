@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.http_client import HELD, LIMIT, Client, Deadlines, Gate, Reply, serving, until_depth
+
+from reaugkd.serve import work_queue
 
 
 @pytest.fixture
@@ -83,6 +87,28 @@ def test_a_full_queue_refuses_before_it_reads(edge_bundle: Path, gate: Gate) -> 
         assert (await client.send_async("POST", "/predict", b"{", headers)).status == 415
 
     with serving({"edge": edge_bundle}, key="key", queue=8, max_batch=8) as client:
+        asyncio.run(load(client))
+
+
+def test_refusals_come_in_groups(edge_bundle: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two groups, the event loop leaves the processor to the answers; with a free place it never rests."""
+    rests: list[float] = []
+    monkeypatch.setattr(work_queue, "time", SimpleNamespace(sleep=rests.append, perf_counter=time.perf_counter))
+
+    async def load(client: Client) -> None:
+        task = asyncio.create_task(request(client, 8))
+        await until_depth(client, 8)
+        assert not rests
+        for group in (1, 2):
+            refused = await asyncio.gather(*(request(client, 1) for _ in range(50)))
+            assert {one.status for one in refused} == {429}
+            while len(rests) < group:
+                await asyncio.sleep(0)
+        gate.open.set()
+        await task
+        assert (await request(client, 1)).status == 200 and rests == [work_queue._REST] * 2
+
+    with serving(edge_bundle, queue=8, max_batch=8) as client:
         asyncio.run(load(client))
 
 

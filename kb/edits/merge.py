@@ -70,7 +70,7 @@ def tune_ef_search(kb: KnowledgeBase, queries: Floats | None, k: int) -> EfSearc
 
 def add_lists(kb: KnowledgeBase, queries: Floats | None, k: int) -> KnowledgeBase:
     """The same rows with lists, where these pay (`lists.chosen_lists`); the arguments are those of `tune_ef_search`."""
-    if not len(kb):
+    if not len(kb) or kb.config.probes:
         return kb
     return kb.with_lists(chosen_lists(kb.index, _queries(unit(kb.keys()), queries), k))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..storage.npy import map_npy, misfit, save_npy
 from .exact_search import exact_search, unit
-from .hnsw import VectorIndex
+from .shards import Index
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -118,7 +118,7 @@ def centres(keys: Floats, table: NDArray[np.int32]) -> Floats:
     return _directions(sums)
 
 
-def chosen_lists(index: VectorIndex, queries: Floats, k: int) -> Lists | None:
+def chosen_lists(index: Index, queries: Floats, k: int) -> Lists | None:
     """The lists of the keys of an index, with the least number of them to search whose recall is `RECALL`.
 
     Args:
@@ -130,7 +130,10 @@ def chosen_lists(index: VectorIndex, queries: Floats, k: int) -> Lists | None:
         None where lists do not pay: for few rows or many, for keys other than int8, without queries, or if too many
         lists must be searched.
     """
-    if not (FEWEST_ROWS <= len(index) <= MOST_ROWS and index.config.dtype == DTYPE and len(queries)):
+    if (
+        not (FEWEST_ROWS <= len(index) <= MOST_ROWS and index.config.dtype == DTYPE and len(queries))
+        or index.config.probes
+    ):
         return None
     keys = unit(index.vectors())
     lists = Lists.build(keys, _ROOM)

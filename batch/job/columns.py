@@ -11,7 +11,7 @@ from ...errors import ColumnError
 from ...runtime.data.columns import choose_columns
 from ...runtime.data.dataset import Columns
 from .inputs import InputFile
-from .scan import Scanned
+from .scan import Scanned, with_common_types
 
 _WAY_OUT = "Choose columns that all files have with --columns, or give other files to a job of their own."
 
@@ -38,6 +38,7 @@ def job_columns(
     Raises:
         ColumnError: a column is missing (in JSON lines, a kept one may be), ambiguous, or of types that do not fit.
     """
+    files = with_common_types(files)
     names = list(dict.fromkeys(name for _, scanned in files for name in scanned.schema.names))
     chosen = choose_columns(names, Columns(given.text, given.pair), files[0][0].path, pair=pair)
     kept = tuple(names) if kept is None else kept

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,17 @@ class Scanned:
     Attributes:
         rows: its rows, bad ones included.
         schema: its columns, without metadata.
+        kinds: the kinds of values of each column of JSON lines; empty for other files.
     """
 
     rows: int
     schema: Any
+    kinds: Mapping[str, Set[object]] = field(default_factory=dict)
+
+    @classmethod
+    def of_lines(cls, rows: int, kinds: Mapping[str, Set[object]]) -> Scanned:
+        """Columns of JSON lines, each of the type that has all its kinds of values."""
+        return cls(rows, pa.schema([(name, _type(seen)) for name, seen in kinds.items()]), kinds)
 
 
 def scan(file: InputFile, encoding: str | None, tell: Tell, advance: Callable[[int], object]) -> Scanned:
@@ -67,7 +74,22 @@ def scan(file: InputFile, encoding: str | None, tell: Tell, advance: Callable[[i
                 advance(rows)
     if header is not None:
         return Scanned(rows, pa.schema([(name, pa.string()) for name in header]))
-    return Scanned(rows, pa.schema([(name, _type(seen)) for name, seen in kinds.items()]))
+    return Scanned.of_lines(rows, kinds)
+
+
+def with_common_types(files: Sequence[tuple[InputFile, Scanned]]) -> list[tuple[InputFile, Scanned]]:
+    """Give the columns of all files of JSON lines common types, that of the values of all these files."""
+    kinds: dict[str, set[object]] = {}
+    for _, scanned in files:
+        for name, seen in scanned.kinds.items():
+            kinds.setdefault(name, set()).update(seen)
+
+    def common(scanned: Scanned) -> Scanned:
+        if not scanned.kinds:
+            return scanned
+        return Scanned.of_lines(scanned.rows, {name: kinds[name] for name in scanned.kinds})
+
+    return [(file, common(scanned)) for file, scanned in files]
 
 
 def named_rows(
@@ -115,7 +137,7 @@ def _kind(value: object) -> object:
     return type(value)
 
 
-def _type(seen: set[object]) -> Any:
+def _type(seen: Set[object]) -> Any:
     seen = seen - {type(None)}
     if seen == {bool}:
         return pa.bool_()
@@ -158,7 +180,7 @@ def parquet_file(file: InputFile) -> Iterator[Any]:
 
 
 def _without_metadata(schema: Any) -> Any:
-    return pa.schema([field.remove_metadata() for field in schema])
+    return pa.schema([one.remove_metadata() for one in schema])
 
 
 def _require_distinct(names: Any, file: InputFile) -> None:

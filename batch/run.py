@@ -83,7 +83,7 @@ def run_job(job: Job, tell: Tell, progress: Progress) -> list[PartRecord]:
         runtime.predict_many((), abstain=job.options.abstain)  # refuses an impossible goal
         options = replace(job.options, seal=runtime.kb.seal, edits=runtime.kb.seq)
     AnswerColumns(options.prefix, options.top_k)
-    with _claimed(job.out):
+    with claimed(job.out):
         if job.overwrite:
             _remove_job(job.out)
         plan = _known_plan(job.out, options, files)
@@ -93,7 +93,7 @@ def run_job(job: Job, tell: Tell, progress: Progress) -> list[PartRecord]:
         return _complete(job, plan, tell, progress)
 
 
-def _complete(job: Job, plan: Plan, tell: Tell, progress: Progress) -> list[PartRecord]:
+def _complete(job: Job, plan: Plan[Options], tell: Tell, progress: Progress) -> list[PartRecord]:
     missing = [part.number for part in plan.parts if not (job.out / part.name).exists()]
     success = job.out / SUCCESS_FILE
     if not missing and success.exists():
@@ -132,7 +132,9 @@ def _do(job: Job, parts: list[int], advance: Callable[[int], object], rows_of: C
     return run_local(job.settings, parts, workers, advance, rows_of)
 
 
-def _new_plan(job: Job, options: Options, files: list[InputFile], pair: bool, tell: Tell, progress: Progress) -> Plan:
+def _new_plan(
+    job: Job, options: Options, files: list[InputFile], pair: bool, tell: Tell, progress: Progress
+) -> Plan[Options]:
     scanned: list[tuple[InputFile, Scanned]] = []
     rows = 0
     for file in files:
@@ -155,14 +157,14 @@ def _new_plan(job: Job, options: Options, files: list[InputFile], pair: bool, te
     return Plan(options, counted, chosen.text, chosen.text_pair, chosen.schema)
 
 
-def _known_plan(out: Path, options: Options, files: list[InputFile]) -> Plan | None:
+def _known_plan(out: Path, options: Options, files: list[InputFile]) -> Plan[Options] | None:
     """The plan of an earlier run.
 
     Raises:
         OutputExistsError: the folder holds another job, or something else.
     """
     if (out / PLAN_FILE).exists():
-        plan = Plan.read(out)
+        plan = Plan.read(out, Options)
         plan.require_same(options, files, out)
         return plan
     others = [path.name for path in out.iterdir() if not TEMPORARY.fullmatch(path.name)]
@@ -189,7 +191,7 @@ def _remove_job(out: Path) -> None:
 
 
 @contextmanager
-def _claimed(out: Path) -> Iterator[None]:
+def claimed(out: Path) -> Iterator[None]:
     """Keep other runs out of the output folder; a lock that its process has left is free.
 
     Raises:

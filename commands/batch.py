@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,28 +30,40 @@ _LINES = {"read": ("row", False), "batch": ("row", True), "check": ("part", Fals
 """The progress lines of the stages: the unit, and whether there is a rate."""
 
 
+_ENGINE = (
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        help="Processes on this machine, or a cluster of Ray (extra ray).  [default: local]",
+    ),
+    click.option(
+        "--address",
+        metavar="ADDRESS",
+        help="Address of the cluster of Ray, such as auto.  [default: RAY_ADDRESS, or else Ray on this machine alone]",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Number of processes.  [default: the cores of this process, or of the cluster, divided by the threads]",
+    ),
+    with_threads,
+)
+
+
+def with_engine(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the engine that runs the workers."""
+    for option in reversed(_ENGINE):
+        command = option(command)
+    return command
+
+
 @click.command(short_help="Predict the labels of large files, on several processes or machines.")
 @click.argument("bundle", type=BUNDLE)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Folder of the output: Parquet files.")
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    help="Processes on this machine, or a cluster of Ray (extra ray).  [default: local]",
-)
-@click.option(
-    "--address",
-    metavar="ADDRESS",
-    help="Address of the cluster of Ray, such as auto.  [default: RAY_ADDRESS, or else Ray on this machine alone]",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Number of processes.  [default: the cores of this process, or of the cluster, divided by the threads]",
-)
-@with_threads
+@with_engine
 @click.option(
     "--columns",
     "kept",

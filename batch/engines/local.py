@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ...errors import ReaugkdError
-from ..job.part import Settings
+from .task import Settings
 from .worker import work
 
 ATTEMPTS = 3

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DependencyError, ReaugkdError
-from ..job.part import PartWorker, Settings
 from .local import ATTEMPTS
+from .task import Settings, Worker
 
 _BASE_BYTES = 512 << 20  # Python, numpy, pyarrow and ONNX Runtime, with a part that is being written
 
-_held: dict[Settings, PartWorker] = {}
+_held: dict[Settings, Worker] = {}
 
 
 def do_part(settings: Settings, number: int) -> ReaugkdError | None:
@@ -23,7 +23,7 @@ def do_part(settings: Settings, number: int) -> ReaugkdError | None:
             for old in _held.values():
                 old.close()
             _held.clear()
-            _held[settings] = PartWorker(settings)
+            _held[settings] = settings.open()
         _held[settings].do(number, lambda rows: None)
     except ReaugkdError as error:
         return error

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ...errors import ReaugkdError
-from ..job.part import PartWorker, Settings
+from .task import Settings
 
 _GRACE = 10.0  # seconds to remove the part's temporary file
 
@@ -33,7 +33,7 @@ def work(pipe: Connection[Any, Any], settings: Settings) -> None:
     orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
     try:
-        worker = PartWorker(settings)
+        worker = settings.open()
         pipe.send(("ready", None))
         while (number := orders.get()) is not None:
             worker.do(number, lambda rows: pipe.send(("rows", rows)))

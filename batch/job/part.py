@@ -15,7 +15,7 @@ from ...errors import BundleError, ReaugkdError, UsageError
 from ...kb.storage.atomic import atomic_write
 from ..answers import AnswerColumns
 from ..predictor import Predictor
-from .plan import Plan
+from .plan import Options, Plan
 from .rows import PartReader
 
 _ROW_GROUP_BYTES = 16 << 20  # of cells in memory before they are written
@@ -39,6 +39,10 @@ class Settings:
     require_signature: str | None = None
     follow_links: bool = False
 
+    def open(self) -> PartWorker:
+        """The worker of a process."""
+        return PartWorker(self)
+
 
 class PartWorker:
     """Opens the plan and the bundle once, and does parts.
@@ -54,7 +58,7 @@ class PartWorker:
 
     def __init__(self, settings: Settings) -> None:
         self._out, self._bundle = Path(settings.out), settings.bundle
-        self.plan = plan = Plan.read(self._out)
+        self.plan = plan = Plan.read(self._out, Options)
         options = plan.options
         if options.reaugkd != __version__:
             raise UsageError(
@@ -145,7 +149,7 @@ def _raise_first(answers: list[Any]) -> None:
             raise answer
 
 
-def part_schema(plan: Plan) -> Any:
+def part_schema(plan: Plan[Options]) -> Any:
     """The schema of the output: the kept columns, the answers, and where they come from as metadata."""
     added = AnswerColumns(plan.options.prefix, plan.options.top_k)
     fields = [*plan.schema, *(pa.field(name, kind) for name, kind in added.fields)]

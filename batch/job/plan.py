@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
@@ -29,6 +29,33 @@ _WORDS = {
     "edits": "the edits of the bundle's knowledge base",
     "part_rows": "the rows of a part",
 }
+
+
+class JobOptions(Protocol):
+    """What decides the output of a job; a dataclass of JSON values."""
+
+    @property
+    def seal(self) -> str:
+        """The bundle's seal."""
+
+    @property
+    def encoding(self) -> str | None:
+        """Encoding of text files."""
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of a part, at most."""
+
+    @property
+    def reaugkd(self) -> str:
+        """The version."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `asdict` has written."""
+
+
+Kind = TypeVar("Kind", bound=JobOptions)
 
 
 @dataclass(frozen=True)
@@ -100,7 +127,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[Kind]):
     """A whole job.
 
     Attributes:
@@ -112,7 +139,7 @@ class Plan:
         parts: derived from the files.
     """
 
-    options: Options
+    options: Kind
     files: tuple[tuple[InputFile, int], ...]
     text: str
     text_pair: str | None
@@ -141,7 +168,7 @@ class Plan:
             StorageError: it cannot be written.
         """
         obj = {
-            "options": asdict(self.options),
+            "options": asdict(self.options),  # type: ignore[call-overload]
             "text": self.text,
             "text_pair": self.text_pair,
             "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
@@ -151,8 +178,8 @@ class Plan:
             json.dump(obj, stream, indent=1, ensure_ascii=False)
 
     @classmethod
-    def read(cls, out: Path) -> Plan:
-        """Read the plan of an output folder.
+    def read(cls, out: Path, kind: type[Kind]) -> Plan[Kind]:
+        """Read the plan of an output folder, with options of this kind.
 
         Raises:
             DataError: it is not there, or not one.
@@ -162,7 +189,7 @@ class Plan:
             obj = json.loads(path.read_text(encoding="utf-8"))
             files = [(InputFile(one["path"], one["size"], one["modified"]), one["rows"]) for one in obj["inputs"]]
             schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(obj["schema"])))
-            return cls(Options.from_json(obj["options"]), tuple(files), obj["text"], obj["text_pair"], schema)
+            return cls(kind.from_json(obj["options"]), tuple(files), obj["text"], obj["text_pair"], schema)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 "the plan of the job cannot be read",
@@ -172,7 +199,7 @@ class Plan:
                 remedy="Choose another output folder.",
             ) from error
 
-    def require_same(self, options: Options, files: list[InputFile], out: Path) -> None:
+    def require_same(self, options: Kind, files: list[InputFile], out: Path) -> None:
         """Check that a restart is of the same job.
 
         Raises:
@@ -188,8 +215,8 @@ class Plan:
                 remedy="Choose another output folder, or begin this one anew with --overwrite.",
             )
 
-    def _changes(self, options: Options, files: list[InputFile]) -> Iterator[str]:
-        before, now = asdict(self.options), asdict(options)
+    def _changes(self, options: Kind, files: list[InputFile]) -> Iterator[str]:
+        before, now = asdict(self.options), asdict(options)  # type: ignore[call-overload]
         for name in before:
             if before[name] != now[name]:
                 shown = [str(one[name])[:12] if name == "seal" else repr(one[name]) for one in (before, now)]

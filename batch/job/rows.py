@@ -39,7 +39,7 @@ class PartReader:
         plan: the plan of the job.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan[Any]) -> None:
         self._plan = plan
         self._names = [plan.text] if plan.text_pair is None else [plan.text, plan.text_pair]
         self._open = ExitStack()

@@ -98,11 +98,12 @@ class VectorIndex:
                 raise RuntimeError("building the index was stopped by its progress callback")
         return cls(index, config)
 
-    def append(self, keys: NDArray[np.float32]) -> None:
+    def append(self, keys: NDArray[np.float32], threads: int = 1) -> None:
         """Add rows after the last one; searches by other threads wait. An index opened by `view` is read-only.
 
         Args:
             keys: same as `build`.
+            threads: same as `build`.
 
         Raises:
             UsageError: same as `build`.
@@ -110,7 +111,7 @@ class VectorIndex:
         stored = stored_form(checked_keys(keys, self.config.ndim), self.config.dtype)
         numbers = np.arange(self._size, self._size + len(stored), dtype=np.uint64)
         with self._lock:
-            self._index.add_many(numbers, stored, threads=1)
+            self._index.add_many(numbers, stored, threads=threads)
             self._size += len(stored)
 
     def save(self, path: Path) -> None:

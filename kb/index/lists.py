@@ -226,20 +226,20 @@ def _tree(keys: Floats, count: int) -> Floats:
     """About ``count`` means of the keys: k-means of few means, then k-means of the keys nearest to each of them."""
     everything = np.arange(len(keys))
     if count <= _FAN:
-        return _means(keys, everything, count)
-    clusters = _nearest(keys, everything, _means(keys, everything, int(np.sqrt(count)) + 1))
+        return means_of(keys, everything, count)
+    clusters = nearest_mean(keys, everything, means_of(keys, everything, int(np.sqrt(count)) + 1))
     order = np.argsort(clusters, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
-    return np.concatenate([_means(keys, part, max(1, round(count * len(part) / len(keys)))) for part in parts])
+    return np.concatenate([means_of(keys, part, max(1, round(count * len(part) / len(keys)))) for part in parts])
 
 
-def _means(keys: Floats, rows: Ints, count: int) -> Floats:
+def means_of(keys: Floats, rows: Ints, count: int) -> Floats:
     """Mean directions of ``count`` clusters of some keys, by spherical k-means on a sample."""
     rng = np.random.default_rng(0)
     some = keys[np.sort(rng.choice(rows, min(len(rows), _SAMPLE * count), replace=False))]
     means: Floats = some[rng.choice(len(some), count, replace=False)]
     for _ in range(_ITERATIONS):
-        clusters = _nearest(some, np.arange(len(some)), means)
+        clusters = nearest_mean(some, np.arange(len(some)), means)
         order = np.argsort(clusters, kind="stable")
         used, first = np.unique(clusters[order], return_index=True)
         means[used] = _directions(np.add.reduceat(some[order], first, axis=0))
@@ -248,7 +248,7 @@ def _means(keys: Floats, rows: Ints, count: int) -> Floats:
     return means
 
 
-def _nearest(keys: Floats, rows: Ints, means: Floats) -> Ints:
+def nearest_mean(keys: Floats, rows: Ints, means: Floats) -> Ints:
     """The number of the nearest mean of each of the rows."""
     blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
     return np.concatenate([(keys[block] @ means.T).argmax(axis=1) for block in blocks])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .exact_search import Floats, Ints, exact_search, unit
+from .hnsw import VectorIndex
 from .shards import ShardedIndex
 
 RECALL = 0.95
@@ -49,7 +50,7 @@ def tune(
         k: number of neighbours.
         progress: called with (rows compared, rows in total).
     """
-    exact = exact_rows(index, queries, k, progress)
+    exact = exact_rows(index.shards, queries, k, progress)
     tried = []
     for probes in _grid(len(index.centres.shard)):
         index.set_probes(probes)
@@ -68,12 +69,12 @@ def tune(
 
 
 def exact_rows(
-    index: ShardedIndex, queries: Floats, k: int, progress: Callable[[int, int], object] | None = None
+    shards: Sequence[VectorIndex], queries: Floats, k: int, progress: Callable[[int, int], object] | None = None
 ) -> Ints:
     """The k nearest rows of each query [m, d] by comparison with all keys, int64 [m, min(k, n)], block by block."""
     rows, similarities = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
-    first = 0
-    for shard in index.shards:
+    first, total = 0, sum(len(shard) for shard in shards)
+    for shard in shards:
         stored = shard.stored()
         for start in range(0, len(stored), _BLOCK):
             found, nearness = exact_search(unit(stored[start : start + _BLOCK].astype(np.float32)), queries, k)
@@ -82,7 +83,7 @@ def exact_rows(
             order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
             rows, similarities = np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
             if progress is not None:
-                progress(first + min(start + _BLOCK, len(stored)), len(index))
+                progress(first + min(start + _BLOCK, len(stored)), total)
         first += len(stored)
     return rows
 

@@ -112,7 +112,7 @@ def _write_kb(kb: Path, folders: Sequence[Path], centres: Centres, salt: bytes |
         _join(kb / DIGESTS_FILE, [first, *(map_npy(folder / DIGESTS_FILE, _KINDS) for folder in folders)])
 
 
-_KINDS = tuple(np.dtype(kind) for kind in (np.float16, np.uint8, np.uint16, ROW_DTYPE))
+_KINDS: tuple[np.dtype[Any], ...] = tuple(np.dtype(kind) for kind in (np.float16, np.uint8, np.uint16, ROW_DTYPE))
 
 
 def _shifted(tables: Sequence[Any]) -> list[Any]:

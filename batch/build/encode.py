@@ -83,7 +83,11 @@ class Encoder:
             self._heldout = HeldOutRows.open(bundle.path, len(self.manifest.labels), ndim, rows).queries
 
     def encode(
-        self, texts: Sequence[tuple[int, Text | ReaugkdError]], labels: Sequence[object] | None, left_out: Counter[str]
+        self,
+        texts: Sequence[tuple[int, Text | ReaugkdError]],
+        labels: Sequence[object] | None,
+        left_out: Counter[str],
+        path: str,
     ) -> Encoded:
         """Encode the usable ones of some rows.
 
@@ -91,6 +95,7 @@ class Encoder:
             texts: the number in the file and the text of each row, or why there is none.
             labels: the label of each row, as written; None for no labels.
             left_out: counts the reasons of the rows that are left out.
+            path: their file.
 
         Raises:
             DataError: a label is none of the bundle's.
@@ -100,7 +105,7 @@ class Encoder:
             if isinstance(text, ReaugkdError):
                 left_out[text.message] += 1
                 continue
-            label = -1 if labels is None else self._label(labels[place], row)
+            label = -1 if labels is None else self._label(labels[place], row, path)
             if label < 0 and self._teacher is None:
                 left_out[NO_LABEL] += 1
                 continue
@@ -147,7 +152,7 @@ class Encoder:
 
     def _probabilities(self, texts: list[Text], gold: NDArray[np.int32]) -> NDArray[np.floating]:
         classes = len(self.manifest.labels)
-        onehot = (np.arange(classes) == gold[:, np.newaxis]).astype(np.float64)
+        onehot: NDArray[np.floating] = (np.arange(classes) == gold[:, np.newaxis]).astype(np.float64)
         if self._teacher is None or not texts:
             return onehot
         blend = self.manifest.blend
@@ -156,7 +161,7 @@ class Encoder:
         mixed: NDArray[np.floating] = (1 - shares) * soft + shares * onehot
         return mixed
 
-    def _label(self, cell: object, row: int) -> int:
+    def _label(self, cell: object, row: int, path: str) -> int:
         name = "" if cell is None else str(cell).strip()
         if not name:
             return -1
@@ -164,6 +169,7 @@ class Encoder:
         if found is None:
             raise DataError(
                 "the label is not one of the bundle's",
+                path=path,
                 row=row,
                 found=name,
                 expected=", ".join(self.manifest.labels[:5]) + (", ..." if len(self.manifest.labels) > 5 else ""),

@@ -24,7 +24,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from ...errors import DataError
 from ...kb.index.shards import Centres
 from ...kb.knowledge_base import TEXTS_FILE
 from ...kb.soft_labels import with_top
@@ -78,10 +77,7 @@ class RowWorker:
         tables, done = [], 0
         for chunk in self._reader.chunks(part):
             labels = chunk.kept.column(0).to_pylist() if chunk.kept.num_columns else None
-            try:
-                encoded = self._encoder.encode(chunk.texts, labels, left_out)
-            except DataError as error:
-                raise error.at(path=part.file.path) from None
+            encoded = self._encoder.encode(chunk.texts, labels, left_out, part.file.path)
             tables.append(self._table(encoded, int(self._first[number]) + done))
             done += len(chunk.texts)
             advance(done)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from pyarrow import parquet
 
-from ...errors import DataError, OutputExistsError, ReaugkdError
+from ...errors import ColumnError, DataError, OutputExistsError, ReaugkdError
 from ...kb.index.grouping import SAMPLE_PER_CENTRE, centre_count, grouped
 from ...kb.index.shard_tuning import ShardSearch
 from ...kb.index.shards import Centres
@@ -186,7 +186,12 @@ def _plan(
         raise DataError("the data has no rows", path=files[0].path, expected="labelled texts")
     names = list(dict.fromkeys(name for _, one in scanned for name in one.schema.names))
     pair, required = bundle.manifest.text_pair, job.settings.teacher is None
-    label = choose_columns(names, job.columns, scanned[0][0].path, pair=pair, label=required).label
+    try:
+        label = choose_columns(names, job.columns, scanned[0][0].path, pair=pair, label=required).label
+    except ColumnError as error:
+        if job.columns.label is None and required:
+            raise error.at(remedy=f"{error.remedy} Or let the teacher of a run label the rows, with --run.") from None
+        raise
     chosen = job_columns(scanned, job.columns, () if label is None else (label,), pair)
     sizes = {file: one.rows for file, one in scanned}
     counted = tuple((file, sizes.get(file, 0)) for file in files)
@@ -213,7 +218,7 @@ def _sample(plan: Plan[BuildOptions], settings: BuildSettings, work: Path, tell:
                 break
             some = chunk.texts[: max(1, round(wanted * (number + 1) / len(parts)) - found)]
             labels = chunk.kept.column(0).to_pylist() if chunk.kept.num_columns else None
-            encoded = encoder.encode(some, labels, left_out)
+            encoded = encoder.encode(some, labels, left_out, part.file.path)
             keys.append(encoded.keys)
             probabilities.append(encoded.probabilities)
             found += len(encoded.keys)

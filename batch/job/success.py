@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from ...errors import DataError
 from ...kb.storage.atomic import atomic_write, remove_leftovers, sha256_file
-from .plan import Part, Plan
+from .plan import Options, Part, Plan
 
 SUCCESS_FILE = "_SUCCESS"
 TEMPORARY = re.compile(r"\.(part-\d+\.parquet|_plan\.json|_SUCCESS)\.[0-9a-f]{8}\.tmp")
@@ -40,7 +40,7 @@ class PartRecord:
     sha256: str
 
 
-def finish(plan: Plan, out: Path, advance: Callable[[int, int], object]) -> list[PartRecord]:
+def finish(plan: Plan[Options], out: Path, advance: Callable[[int, int], object]) -> list[PartRecord]:
     """Check every part and write `_SUCCESS`, a JSON object with the counts and the parts; leftovers are removed.
 
     Args:

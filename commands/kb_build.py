@@ -83,8 +83,8 @@ def build(
     """Write a bundle with the student of BUNDLE and a knowledge base of the rows of --data.
 
     An INPUT is a Parquet, CSV, TSV or JSON lines file, a folder of such files, or a pattern in quotes. Keys are the
-    student's embeddings. Each text is stored once; texts of held-out rows are left out. The rows of BUNDLE's own
-    knowledge base are not kept: give their data too.
+    student's embeddings. Each text is stored once. Texts of held-out rows are left out, and the blend is tuned on
+    these rows. The rows of BUNDLE's own knowledge base are not kept: give their data too.
 
     A command that was ended, in whatever way, goes on when it is run again. Its work is in FOLDER.build until the new
     bundle is complete. Needs the batch extra: pip install 'reaugkd[batch]'.
@@ -92,6 +92,7 @@ def build(
     from ..batch.build.run import BuildJob
     from ..batch.build.run import build as build_kb
     from ..batch.build.settings import BuildOptions, BuildSettings
+    from ..export.tuning.tune import tune_again
 
     signer = None if require_signature is None else str(require_signature.absolute())
     teacher, identity = None, None
@@ -110,6 +111,7 @@ def build(
         engine,
         workers,
         address,
+        tune_again,
     )
     with json_report(json_path) as write_json:
         with resumable(), ExitStack() as shown:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import BundleIntegrityError
 from ...kb.edits.merge import noisy_queries
@@ -23,15 +24,24 @@ from ...kb.texts import DIGESTS_FILE
 from ...runtime.bundle.bundle import KB_FOLDER, Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
+from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.hub.card import write_card
 from .settings import CENTRES_FILE
 from .shard import QUERIES, ShardRecord, heldout_queries, shard_config, shard_name
+
+TuneBlend = Callable[[BlendConfig, HeldOutRows, NDArray[np.float32], NDArray[np.float32]], BlendConfig]
+"""From a blend, held-out rows [n], and their neighbours' similarities [n, k] and soft labels [n, k, c]: a new blend."""
 
 _COPIED = 64 << 20  # bytes of an array written at once
 
 
 def assemble(
-    bundle: Bundle, work: Path, out: Path, salt: bytes, progress: Callable[[int, int], object]
+    bundle: Bundle,
+    work: Path,
+    out: Path,
+    salt: bytes,
+    tune_blend: TuneBlend | None,
+    progress: Callable[[int, int], object],
 ) -> tuple[Manifest, ShardSearch]:
     """Write a bundle with the student of another one and the shards as its knowledge base.
 
@@ -42,6 +52,7 @@ def assemble(
         work: the folder with the shards.
         out: the new bundle's folder; must not exist.
         salt: of the digests of the texts.
+        tune_blend: chooses the blend; None for that of the old bundle.
         progress: called with (rows compared, rows in total) while the search is tuned.
 
     Raises:
@@ -68,11 +79,17 @@ def assemble(
             some = opened.index.stored_rows(np.linspace(0, rows - 1, QUERIES).astype(np.int64))
             queries = noisy_queries(unit(some.astype(np.float32)))
         search = tune(opened.index, queries, old.blend.k, progress)
+        blend = old.blend
         if HELDOUT_FILE in old.files:
             held = HeldOutRows.open(bundle.path, len(old.labels), old.kb.ndim, old.kb_rows)
             replace(held, unrelated=rows).save(made)
+            if tune_blend is not None:
+                found, similarities = opened.search_many(held.queries, blend.k)
+                labels = opened.soft_labels.take(found.ravel()).reshape(*found.shape, -1)
+                blend = tune_blend(blend, held, similarities, labels)
         manifest = replace(
             old,
+            blend=blend,
             kb=opened.index.config,
             kb_rows=rows,
             gate=None,

@@ -33,7 +33,7 @@ from ..job.plan import PLAN_FILE, Plan
 from ..job.rows import PartReader
 from ..job.scan import Scanned, scan
 from ..run import Progress, claimed
-from .assemble import assemble
+from .assemble import TuneBlend, assemble
 from .encode import Encoder
 from .rows import LEFT_OUT
 from .settings import CENTRES_FILE, BuildOptions, BuildSettings, Sampled
@@ -53,6 +53,7 @@ class BuildJob:
         engine: ``"local"`` or ``"ray"``.
         workers: processes, or tasks at a time; None for as many as there are cores for.
         address: of a cluster of Ray.
+        tune_blend: chooses the blend on the held-out rows; None for that of the bundle.
     """
 
     inputs: tuple[str, ...]
@@ -63,6 +64,7 @@ class BuildJob:
     engine: Literal["local", "ray"] = "local"
     workers: int | None = None
     address: str | None = None
+    tune_blend: TuneBlend | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,14 @@ def build(job: BuildJob, tell: Tell, progress: Progress) -> Built:
             raise DataError("no row can be used", path=files[0].path, found=_words(left_out), expected="labelled texts")
         _run(job, settings.at("shards"), "index", sizes, [shard_name(number) for number in range(len(sizes))], progress)
         shards = tuple(ShardRecord.read(work / shard_name(number)) for number in range(len(sizes)))
-        salt = bytes.fromhex(Sampled.read(work).salt)
-        manifest, search = assemble(bundle, work, job.out, salt, lambda done, total: progress("tune", done, total, 0))
+        manifest, search = assemble(
+            bundle,
+            work,
+            job.out,
+            bytes.fromhex(Sampled.read(work).salt),
+            job.tune_blend,
+            lambda done, total: progress("tune", done, total, 0),
+        )
         shutil.rmtree(work, ignore_errors=True)
     return Built(manifest, search, shards, left_out)
 

@@ -29,7 +29,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest
 from ..job.plan import Plan
-from .rows import DIGEST, GOLD, HASH, KEY, LABEL, LINE, ROW, SHARD
+from .rows import DIGEST, GOLD, HASH, KEY, LABEL, LINE, ROW
 from .settings import BuildOptions, BuildSettings, Sampled
 
 SHARD_FILE = "shard.json"
@@ -122,23 +122,36 @@ class ShardWorker:
         """Nothing is open."""
 
     def _read(self, number: int) -> _Rows:
-        tables = [table for part in self._plan.parts for table in _of_shard(self._work / part.name, number)]
-        if not tables:  # a shard without rows still needs the columns
-            tables = [parquet.read_schema(self._work / self._plan.parts[0].name).empty_table()]
-        table = pa.concat_tables(tables).combine_chunks()
+        """The rows of a shard from all parts; each array is filled in place, so that there is one copy of it."""
         manifest, top = self._manifest, self._sampled.top
         kind = {"i8": np.int8, "f16": np.float16, "f32": np.float32}[manifest.kb.dtype]
         labels = np.float16 if top is None else np.uint8 if len(manifest.labels) <= 256 else np.uint16
-        columns = len(manifest.labels) if top is None else 2 * top
-        return _Rows(
-            table.column(ROW).to_numpy(),
-            table.column(GOLD).to_numpy(),
-            _array(table, HASH, np.dtype("V16")).reshape(-1),
-            _array(table, KEY, np.dtype(kind)).reshape(-1, manifest.kb.ndim),
-            _array(table, LABEL, np.dtype(labels)).reshape(-1, columns),
-            _one_chunk(table.column(LINE)),
-            _array(table, DIGEST, np.dtype(np.uint8)).reshape(-1, 32) if DIGEST in table.column_names else None,
+        width = len(manifest.labels) if top is None else 2 * top
+        parts = [self._work / part.name for part in self._plan.parts]
+        size = sum(count for path in parts for _, count in _groups(path, number))
+        digests = DIGEST in parquet.read_schema(parts[0]).names
+        rows = _Rows(
+            np.empty(size, np.int64),
+            np.empty(size, np.int32),
+            np.empty(size, "V16"),
+            np.empty((size, manifest.kb.ndim), kind),
+            np.empty((size, width), labels),
+            [pa.array([], pa.large_binary())],
+            np.empty((size, 32), np.uint8) if digests else None,
         )
+        start = 0
+        for path in parts:
+            with parquet.ParquetFile(path) as file:
+                for group, count in _groups(path, number):
+                    table, some = file.read_row_group(group), slice(start, start + count)
+                    rows.row[some] = table.column(ROW).to_numpy()
+                    rows.gold[some] = table.column(GOLD).to_numpy()
+                    for name, array in ((HASH, rows.hash), (KEY, rows.key), (LABEL, rows.label), (DIGEST, rows.digest)):
+                        if array is not None:
+                            array[some] = _values(table.column(name), array)
+                    rows.line.extend(table.column(LINE).chunks)
+                    start += count
+        return rows._replace(line=pa.concat_arrays(rows.line))
 
     def _index(self, keys: NDArray[Any], advance: Callable[[int], object]) -> VectorIndex:
         """The graph of the keys, which become float32 block by block."""
@@ -176,13 +189,13 @@ def heldout_queries(bundle: Bundle) -> Floats:
     return rows.some(QUERIES).queries
 
 
-def _of_shard(path: Path, number: int) -> Iterator[Any]:
-    """The row groups of a shard in a part."""
-    with parquet.ParquetFile(path) as file:
-        column = file.schema_arrow.names.index(SHARD)
-        for group in range(file.num_row_groups):
-            if file.metadata.row_group(group).column(column).statistics.min == number:
-                yield file.read_row_group(group)
+def _groups(path: Path, number: int) -> Iterator[tuple[int, int]]:
+    """The row groups of a shard in a part, and their rows."""
+    metadata = parquet.read_metadata(path)
+    for group in range(metadata.num_row_groups):
+        found = metadata.row_group(group)
+        if found.column(0).statistics.min == number:
+            yield group, found.num_rows
 
 
 def _distinct(rows: _Rows) -> tuple[_Rows, int, int]:
@@ -198,17 +211,14 @@ def _distinct(rows: _Rows) -> tuple[_Rows, int, int]:
     return some, len(rows.row) - len(kept), conflicts
 
 
-def _array(table: Any, name: str, kind: np.dtype[Any]) -> NDArray[Any]:
-    """The bytes of a column of byte strings of one length, as values of this type."""
-    column = _one_chunk(table.column(name))
-    width = column.type.byte_width
-    data = np.frombuffer(column.buffers()[1], np.uint8) if len(column) else np.zeros(0, np.uint8)
-    return data[column.offset * width : (column.offset + len(column)) * width].view(kind)
-
-
-def _one_chunk(column: Any) -> Any:
-    found = column.combine_chunks()
-    return found if isinstance(found, pa.Array) else pa.concat_arrays(found.chunks)
+def _values(column: Any, like: NDArray[Any]) -> NDArray[Any]:
+    """The byte strings of a column, all of one length, as rows of the same kind as those of an array."""
+    strings = column.combine_chunks()
+    width = strings.type.byte_width
+    data = np.frombuffer(strings.buffers()[1], np.uint8)[
+        strings.offset * width : (strings.offset + len(strings)) * width
+    ]
+    return data.view(like.dtype).reshape(len(strings), *like.shape[1:])
 
 
 def _ends(lines: Any) -> NDArray[np.int64]:

@@ -101,9 +101,10 @@ def grow(bundle: Path, texts: Path, rows: int, out: Path, shards: int) -> None:
     counts = tuple((file, min(PART, rows - number * PART)) for number, file in enumerate(files))
     plan = Plan(BuildOptions(seal, shards, part_rows=PART), counts, "text", None, schema)
     plan.write(work)
-    rng = np.random.default_rng(0)
-    sample = grown(keys, near, int(rng.integers(0, max(rows - PART, 1))), min(PART, rows))
-    centres = grouped(sample[: SAMPLE_PER_CENTRE * centre_count(shards)], shards)
+    wanted = SAMPLE_PER_CENTRE * centre_count(shards)
+    some = np.linspace(0, rows - 1, min(wanted, rows)).astype(np.int64)
+    sample = np.concatenate([grown(keys, near, int(place), 1) for place in some])
+    centres = grouped(sample, shards)
     Sampled(top, "00" * 32).write(work)
     for part in plan.parts:
         start = part.number * PART

@@ -9,10 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from support import batch_jobs
 from support.batch_jobs import answers, leftovers, output, texts, watched, write_rows
-from support.command_line import call, finish, ok, spawn
+from support.command_line import call, finish, names, ok, spawn
 
 from reaugkd.batch import Predictor
+from reaugkd.batch.engines import ray_tasks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings are many
 
@@ -80,3 +82,17 @@ def test_a_node_of_the_cluster_is_lost(edge_bundle: Path, tmp_path: Path) -> Non
         assert output(out) == answers(edge_bundle, rows) and leftovers(out) == []
     finally:
         cluster.shutdown()
+
+
+def test_a_part_that_ends_three_workers(
+    ray: Any, edge_bundle: Path, tmp_path: Path, rows: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write_rows(tmp_path / "a.parquet", rows), tmp_path / "out"
+    arguments = ("batch", edge_bundle, source, "--out", out, "--part-rows", 2500, "--engine", "ray")
+    monkeypatch.setattr(ray_tasks, "do_part", batch_jobs.do_part_or_die)
+    done = call(*arguments)
+    assert done.code == 2 and f"{source}: rows 2,501 to 5,000 end every worker that takes them" in done.err
+    assert [name for name in names(out) if name[0] not in "._"] == ["part-00000.parquet", "part-00002.parquet"]
+    monkeypatch.undo()
+    ok(*arguments)
+    assert output(out) == answers(edge_bundle, rows) and leftovers(out) == []

@@ -20,7 +20,7 @@ ReaugkdError
 
 The command line exits with 0 after success; with 2 after an error that the user can correct in the call or in the data;
 with 1 after a StorageError, a QualityError or any other error of the operating system; and with 128 + the number of
-the signal after SIGINT (130), SIGTERM (143) or SIGHUP (129). `predict` exits with 3 if some rows failed, and
+the signal after SIGINT (130), SIGTERM (143) or SIGHUP (129). `predict` and `batch` exit with 3 if some rows failed, and
 with 1 if all did.
 """
 

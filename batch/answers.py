@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,10 +65,11 @@ class AnswerColumns:
                     "drop the column.",
                 )
 
-    def arrays(self, answers: Sequence[Prediction | ReaugkdError]) -> list[Any]:
+    def arrays(self, answers: Iterable[Prediction | ReaugkdError]) -> list[Any]:
         """The columns of some rows, as Arrow arrays; a row with an error has only the error."""
-        values = zip(*map(self._values, answers), strict=True) if answers else [()] * len(self.fields)
-        return [pa.array(column, kind) for column, (_, kind) in zip(values, self.fields, strict=True)]
+        # One answer at a time: with its arrays, it is a hundred times as large as its row.
+        columns = list(zip(*map(self._values, answers), strict=True)) or [()] * len(self.fields)
+        return [pa.array(column, kind) for column, (_, kind) in zip(columns, self.fields, strict=True)]
 
     def _values(self, answer: Prediction | ReaugkdError) -> tuple[object, ...]:
         ranked = self.top_k is not None

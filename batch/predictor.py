@@ -110,7 +110,7 @@ class Predictor:
                 raise ColumnError("the batch has no such column", column=name, found=found, expected=f"one {name!r}")
             cells.append(frame.cells(name))
         items = [self._text(row) for row in zip(*cells, strict=True)]
-        arrays = self.columns.arrays(list(self.answers(items)))
+        arrays = self.columns.arrays(self.answers(items))
         return frame.extended(self.columns, arrays)  # type: ignore[no-any-return]
 
     def answers(self, texts: Iterable[Text | ReaugkdError]) -> Iterator[Prediction | ReaugkdError]:

@@ -82,7 +82,6 @@ def run_job(job: Job, tell: Tell, progress: Progress) -> list[PartRecord]:
         pair = runtime.manifest.text_pair
         runtime.predict_many((), abstain=job.options.abstain)  # refuses an impossible goal
         options = replace(job.options, seal=runtime.kb.seal, edits=runtime.kb.seq)
-    AnswerColumns(options.prefix, options.top_k)
     with claimed(job.out):
         if job.overwrite:
             _remove_job(job.out)

@@ -51,7 +51,7 @@ class RowWorker:
     """
 
     def __init__(self, settings: BuildSettings) -> None:
-        self._work = Path(settings.work)
+        self._work = Path(settings.out)
         self._plan = Plan.read(self._work, BuildOptions)
         self._encoder = Encoder(settings)
         manifest = self._encoder.manifest

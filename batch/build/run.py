@@ -48,7 +48,7 @@ class BuildJob:
         inputs: files, folders and patterns with the rows.
         out: the new bundle's folder; must not exist.
         columns: the columns, as the user names them.
-        settings: the bundle and the teacher; ``work`` is filled in.
+        settings: the bundle and the teacher; ``out`` is filled in.
         options: what decides the rows; ``seal`` is filled in.
         engine: ``"local"`` or ``"ray"``.
         workers: processes, or tasks at a time; None for as many as there are cores for.
@@ -101,7 +101,7 @@ def build(job: BuildJob, tell: Tell, progress: Progress) -> Built:
     tell = once(tell)
     refuse_existing(job.out)
     work = job.out.with_name(job.out.name + ".build")
-    settings = replace(job.settings, work=str(work.absolute()))
+    settings = replace(job.settings, out=str(work.absolute()))
     files = find_files(job.inputs, work, tell)
     bundle = Bundle.open(settings.bundle, follow_links=settings.follow_links)
     options = replace(job.options, seal=bundle.seal)
@@ -137,7 +137,7 @@ def _run(
     Raises:
         ReaugkdError: a part ends every worker that takes it.
     """
-    work = Path(settings.work)
+    work = Path(settings.out)
     missing = [number for number, name in enumerate(names) if not (work / name).exists()]
     if not missing:
         return

@@ -89,7 +89,7 @@ class BuildSettings:
     """What a worker needs besides the plan.
 
     Attributes:
-        work: the folder of the plan, the parts and the shards.
+        out: the folder of the plan, the parts and the shards.
         bundle: the bundle's folder.
         stage: what the worker does.
         threads: threads of a worker.
@@ -98,7 +98,7 @@ class BuildSettings:
         follow_links: same as `Runtime.open`.
     """
 
-    work: str
+    out: str
     bundle: str
     stage: Literal["rows", "shards"] = "rows"
     threads: int = 1

@@ -84,7 +84,7 @@ class ShardWorker:
     """
 
     def __init__(self, settings: BuildSettings) -> None:
-        self._work, self._threads = Path(settings.work), settings.threads
+        self._work, self._threads = Path(settings.out), settings.threads
         self._plan, self._sampled = Plan.read(self._work, BuildOptions), Sampled.read(self._work)
         bundle = Bundle.open(settings.bundle, False, follow_links=settings.follow_links)
         self._manifest = bundle.manifest

@@ -111,18 +111,26 @@ class _Pool:
             busy = sum(worker.part is not None for worker in self._workers)
             while len(self._workers) < min(count, busy + len(self._waiting)):
                 self._workers.append(_Worker(self._settings))
-            for worker in self._workers:
+            for worker in list(self._workers):
                 if worker.ready and worker.part is None and self._waiting:
-                    worker.begin(self._waiting.popleft())
+                    self._begin(worker, self._waiting.popleft())
             pipes = {worker.pipe: worker for worker in self._workers}
             for pipe in wait(list(pipes)):
                 self._receive(pipes[pipe])  # type: ignore[index]
             advance(self._answered + sum(worker.rows for worker in self._workers))
 
+    def _begin(self, worker: _Worker, part: int) -> None:
+        try:
+            worker.begin(part)
+        except OSError:  # it has died while it waited
+            worker.part = None
+            self._waiting.appendleft(part)
+            self._ended(worker)
+
     def _receive(self, worker: _Worker) -> None:
         try:
             kind, value = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             self._ended(worker)
             return
         if kind == "ready":

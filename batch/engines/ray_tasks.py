@@ -8,23 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DependencyError, ReaugkdError
+from ..job.plan import PLAN_FILE
 from .local import ATTEMPTS
 from .task import Settings, Worker
 
 _BASE_BYTES = 512 << 20  # Python, numpy, pyarrow and ONNX Runtime, with a part that is being written
 
-_held: dict[Settings, Worker] = {}
+_held: dict[tuple[object, ...], Worker] = {}
+"""The open worker of this process, by its settings and the plan's file."""
 
 
 def do_part(settings: Settings, number: int) -> ReaugkdError | None:
     """Do a part in a process of Ray, which keeps the bundle open for the next one; returns an error of the user's."""
     try:
-        if settings not in _held:
+        plan = Path(settings.out) / PLAN_FILE
+        key = (settings, plan.stat().st_mtime_ns if plan.exists() else None)
+        if key not in _held:
             for old in _held.values():
                 old.close()
             _held.clear()
-            _held[settings] = settings.open()
-        _held[settings].do(number, lambda rows: None)
+            _held[key] = settings.open()
+        _held[key].do(number, lambda rows: None)
     except ReaugkdError as error:
         return error
     return None

@@ -25,6 +25,10 @@ class Settings(Protocol):
     """A picklable, hashable description of a worker."""
 
     @property
+    def out(self) -> str:
+        """The folder of the plan and the parts."""
+
+    @property
     def bundle(self) -> str:
         """The bundle's folder."""
 

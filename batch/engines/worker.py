@@ -40,6 +40,8 @@ def work(pipe: Connection[Any, Any], settings: Settings) -> None:
             pipe.send(("done", None))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the driver is gone
+    except MemoryError:
+        sys.exit(1)  # the part is done again, by a process with more memory free
     except Exception as error:
         known = isinstance(error, ReaugkdError | OSError)
         pipe.send(("error", error if known else RuntimeError(traceback.format_exc())))

@@ -13,9 +13,10 @@ from pyarrow import parquet
 from ... import __version__
 from ...errors import BundleError, ReaugkdError, UsageError
 from ...kb.storage.atomic import atomic_write
+from ...runtime.inference.prediction import Prediction
 from ..answers import AnswerColumns
 from ..predictor import Predictor
-from .plan import Options, Plan
+from .plan import Options, Part, Plan
 from .rows import PartReader
 
 _ROW_GROUP_BYTES = 16 << 20  # of cells in memory before they are written
@@ -115,16 +116,25 @@ class PartWorker:
         done = 0
         part = self.plan.parts[number]
         for kept, texts in self._reader.chunks(part):
-            answers = list(self._predictor.answers(text for _, text in texts))
-            placed = [
-                one.at(path=part.file.path, row=row) if isinstance(one, ReaugkdError) and one.row is None else one
-                for one, (row, _) in zip(answers, texts, strict=True)
-            ]
-            if self.plan.options.on_error == "raise":
-                _raise_first(placed)
+            answers = zip(self._predictor.answers(text for _, text in texts), texts, strict=True)
+            placed = (self._placed(answer, part, row) for answer, (row, _) in answers)
             yield pa.Table.from_arrays([*kept.columns, *self._columns.arrays(placed)], schema=schema)
             done += len(texts)
             advance(done)
+
+    def _placed(self, answer: Prediction | ReaugkdError, part: Part, row: int) -> Prediction | ReaugkdError:
+        """The answer, or the error with its file and row.
+
+        Raises:
+            ReaugkdError: the error, if the job stops at one.
+        """
+        if not isinstance(answer, ReaugkdError):
+            return answer
+        if answer.row is None:
+            answer = answer.at(path=part.file.path, row=row)
+        if self.plan.options.on_error == "raise":
+            raise answer
+        return answer
 
     def _require_state(self) -> None:
         """Check that the answers are those of the plan's bundle and edits.
@@ -141,12 +151,6 @@ class PartWorker:
                 expected=f"seal {options.seal[:12]}, {options.edits} edits",
                 remedy="Give the job a copy of the bundle that nobody edits, or begin it anew with --overwrite.",
             )
-
-
-def _raise_first(answers: list[Any]) -> None:
-    for answer in answers:
-        if isinstance(answer, ReaugkdError):
-            raise answer
 
 
 def part_schema(plan: Plan[Options]) -> Any:

@@ -21,7 +21,6 @@ from ...kb.storage.atomic import atomic_write
 from .inputs import InputFile
 
 PLAN_FILE = "_plan.json"
-PART_ROWS = 20_000
 
 _WORDS = {
     "reaugkd": "the version of reaugkd",
@@ -65,6 +64,7 @@ class Options:
     Attributes:
         seal: the bundle's seal.
         edits: the number of the last edit of its knowledge base.
+        part_rows: rows of a part, at most.
         text: the column of the text, as the user named it; None = detected.
         text_pair: the column of the second text.
         columns: the input columns to keep; None for all.
@@ -74,12 +74,12 @@ class Options:
         retrieval: same as `Predictor`.
         on_error: same as `Predictor`.
         encoding: of text files.
-        part_rows: rows of a part, at most.
         reaugkd: the version.
     """
 
     seal: str
     edits: int
+    part_rows: int
     text: str | None = None
     text_pair: str | None = None
     columns: tuple[str, ...] | None = None
@@ -89,7 +89,6 @@ class Options:
     retrieval: Any = "always"
     on_error: Any = "record"
     encoding: str | None = None
-    part_rows: int = PART_ROWS
     reaugkd: str = __version__
 
     @classmethod
@@ -175,7 +174,7 @@ class Plan(Generic[Kind]):
             "inputs": [{**asdict(file), "rows": rows} for file, rows in self.files],
         }
         with atomic_write(out / PLAN_FILE) as stream:
-            json.dump(obj, stream, indent=1, ensure_ascii=False)
+            json.dump(obj, stream, indent=1)
 
     @classmethod
     def read(cls, out: Path, kind: type[Kind]) -> Plan[Kind]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ...errors import DataError, ReaugkdError, TextError
+from ...errors import ColumnError, DataError, ReaugkdError, TextError
 from ...runtime.data.cells import check_text, is_unicode
 from ...runtime.data.formats.opening import open_file
 from ...runtime.data.formats.rows import BadRow, RawRow
@@ -137,7 +137,7 @@ class PartReader:
         ]
         fields = list(self._plan.schema)
         arrays = [
-            pa.array([as_cell(value.get(field.name), field.type) for value in values], field.type) for field in fields
+            _array([as_cell(value.get(field.name), field.type) for value in values], field, source) for field in fields
         ]
         texts = [
             (row.row, row.error if isinstance(row, BadRow) else self._text(row.row, self._cells(value), source))
@@ -154,6 +154,25 @@ class PartReader:
         except DataError as error:
             return error
         return found[0] if len(found) == 1 else (found[0], found[1])
+
+
+def _array(cells: list[object], field: Any, source: str) -> Any:
+    """The cells of a column.
+
+    Raises:
+        ColumnError: one does not fit the type, which is that of another input file.
+    """
+    try:
+        return pa.array(cells, field.type)
+    except (pa.ArrowInvalid, OverflowError) as error:
+        raise ColumnError(
+            "a cell does not fit the type that the column has in other input files",
+            path=source,
+            column=field.name,
+            found=str(error).splitlines()[0],
+            expected=str(field.type),
+            remedy="Leave the column out with --columns, or give the file to a job of its own.",
+        ) from error
 
 
 def _changed(part: Part, found: str, expected: str) -> DataError:

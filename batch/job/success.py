@@ -70,7 +70,7 @@ def finish(plan: Plan[Options], out: Path, advance: Callable[[int, int], object]
         "parts": [asdict(one) for one in found],
     }
     with atomic_write(out / SUCCESS_FILE) as stream:
-        json.dump(obj, stream, indent=1, ensure_ascii=False)
+        json.dump(obj, stream, indent=1)
     return found
 
 

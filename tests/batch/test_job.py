@@ -152,6 +152,13 @@ class TestFiles:
             assert (row["error"] is None) == (words == "") == (row["label"] is not None)
             assert row["error"] is None or (words in row["error"] and f"row {number}" in row["error"])
 
+    def test_a_number_that_its_column_cannot_hold(self, edge_bundle: Path, tmp_path: Path) -> None:
+        """It would be rounded."""
+        parquet.write_table(pa.table({"text": ["noon"], "n": [0.5]}), tmp_path / "a.parquet")
+        lines = write_lines(tmp_path / "b.jsonl", [{"text": "noon", "n": 2**60 + 1}])
+        message = refused("batch", edge_bundle, tmp_path / "a.parquet", lines, "--out", tmp_path / "out")
+        assert f"{lines}, column 'n': a cell does not fit the type" in message and "expected double" in message
+
     def test_plain_text_and_pairs(self, edge_bundle: Path, pair_bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("noon\n\nalarm\n")
         assert call("batch", edge_bundle, tmp_path / "a.txt", "--out", tmp_path / "out", "--workers", 1).code == 3

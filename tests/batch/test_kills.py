@@ -14,7 +14,7 @@ from support.command_line import finish, names, ok, spawn
 
 pytestmark = pytest.mark.slow
 
-ROWS, PART = 30_000, 1000
+ROWS, PART = 16_000, 500
 
 
 @pytest.fixture(scope="module")

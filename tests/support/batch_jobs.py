@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from reaugkd import Runtime
+from reaugkd import ReaugkdError, Runtime
+from reaugkd.batch.engines.ray_tasks import do_part
 from reaugkd.batch.engines.worker import work
 from reaugkd.batch.job.part import PartWorker, Settings
 from support.tiny_bundle import tiny_texts
@@ -134,6 +135,13 @@ def work_and_die_once(pipe: Any, settings: Settings) -> None:
 def work_and_die(pipe: Any, settings: Settings) -> None:
     """A worker that is killed in the middle of part 1, each time."""
     _killed_in_part_1(pipe, settings, once=False)
+
+
+def do_part_or_die(settings: Settings, number: int) -> ReaugkdError | None:
+    """A task of Ray whose process is killed at part 1, each time."""
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return do_part(settings, number)
 
 
 def die_early(_pipe: Any, _settings: Settings) -> None:

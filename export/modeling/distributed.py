@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -30,7 +31,10 @@ def _on_cpu() -> bool:
 
 
 def processes() -> PartialState:
-    """Return accelerate's state of this process, with its index and its ``device``."""
+    """Return accelerate's state of this process, with its index and its ``device``.
+
+    The first call joins the processes. It must come before any function of accelerate, which would not know the CPU.
+    """
     return PartialState(cpu=_on_cpu(), timeout=TIMEOUT)
 
 
@@ -86,6 +90,8 @@ def from_main(compute: Callable[[], _T]) -> _T:
 
 def from_each(value: _T) -> list[_T]:
     """Return the values of all processes, in the order of the processes."""
+    if processes().num_processes == 1:
+        return [value]
     found: list[_T] = gather_object([value])
     return found
 
@@ -103,8 +109,9 @@ def lost_process() -> Iterator[None]:
     except RuntimeError as error:
         if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DistributedError(
             "another process of the training ended, or did not answer",
-            found=(str(error).splitlines() or [type(error).__name__])[0],
+            found=re.sub(r"^\[[^]]*\] *", "", first),  # without gloo's source file
             remedy="Its own output says why. Start the same command again on all machines: it resumes the run.",
         ) from error

@@ -11,7 +11,7 @@ for every number of processes. So a run may be resumed with another number.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -356,14 +356,11 @@ def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 
     """
     siblings = processes()
     device = siblings.device
-    model = model.to(device).eval()
     logits: list[Tensor] = [torch.empty(0)] * len(rows)
     embeddings = list(logits)
     batches = share(sorted_batches(rows.lengths(), batch_size), siblings.process_index, siblings.num_processes)
     with progress(label, sum(map(len, batches)), "row") as advance:
-        for batch in batches:
-            inputs = {name: value.to(device) for name, value in rows.batch(batch).items()}
-            result = model(**inputs)
+        for batch, result in answers_of(model, rows, batches, device):
             found = of_all_processes(torch.tensor(batch, device=device), result.logits, result.embedding)
             for row, logit, embedding in zip(*(values.cpu() for values in found), strict=True):
                 logits[row], embeddings[row] = logit, embedding
@@ -371,7 +368,29 @@ def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 
     model.to("cpu")
     if not len(rows):
         return Outputs(torch.empty(0, 0), torch.empty(0, 0))
-    outputs = Outputs(torch.stack(logits), torch.stack(embeddings))
+    return require_finite_outputs(Outputs(torch.stack(logits), torch.stack(embeddings)), label)
+
+
+@torch.inference_mode()
+def answers_of(
+    model: nn.Module, rows: TokenRows, batches: Iterable[list[int]], device: torch.device
+) -> Iterator[tuple[list[int], Outputs]]:
+    """Yield batches of row numbers with the model's outputs for them, on a device where the model then stays."""
+    model = model.to(device).eval()
+    for batch in batches:
+        yield batch, model(**{name: value.to(device) for name, value in rows.batch(batch).items()})
+
+
+def require_finite_outputs(outputs: Outputs, label: str) -> Outputs:
+    """Check that outputs are finite, and return them.
+
+    Args:
+        outputs: the outputs.
+        label: what was computed, for the error.
+
+    Raises:
+        ModelError: an output is not finite.
+    """
     if not all(values.isfinite().all() for values in outputs):
         raise ModelError(
             f"the model's outputs are not finite numbers: {label}",

@@ -44,11 +44,14 @@ def begin_run(run: RunFolder, description: dict[str, Any], redo: bool) -> None:
 
 def _require_launched() -> None:
     # Without --multi_gpu, `accelerate launch` starts a process alone where there is one GPU or none.
-    launched = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
-    if launched and processes().num_processes == 1:
+    alone = "WORLD_SIZE" not in os.environ and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
+    expected = 2 if alone else int(os.environ.get("WORLD_SIZE", 1))
+    if processes().num_processes < expected:
         raise DistributedError(
-            "accelerate launch was asked for several processes and started one alone",
-            remedy="Give it --multi_gpu, on machines without a GPU too.",
+            "the processes of the training were not joined",
+            found="a process alone",
+            expected="several" if alone else f"{expected}",
+            remedy="Give `accelerate launch` the option --multi_gpu, on machines without a GPU too.",
         )
 
 

@@ -24,7 +24,7 @@ from ...kb.storage.atomic import sha256_file
 from ...runtime.data import Dataset, Split, label_indices
 from .. import objectives
 from ..modeling.checkpoint import load_config
-from ..modeling.distributed import lost_process, processes
+from ..modeling.distributed import from_main, lost_process, processes
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.layer_query import fit_layer_query, with_layer_query
 from ..modeling.projection import LinearLayer, fit_projection, project
@@ -92,10 +92,11 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
     fine_tuned = is_classifier(job.teacher)
     if fine_tuned:
         refuse_pretrained(job.recipe, job.teacher, "a fine-tuned classifier")
-    check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
     models = {"teacher": fingerprint(job.teacher), "student": fingerprint(job.recipe.student.model)}
     description = describe(splits, job, fine_tuned, models)
     require_one_training(description)
+    # In the main process: transformers saves no model in another one.
+    from_main(partial(check_models, job.teacher, job.recipe, fine_tuned, splits.label_names))
     if fine_tuned:
         require_right_answers(job.teacher, job.recipe, splits.train, splits.label_names)
     begin_run(run, description, job.redo)

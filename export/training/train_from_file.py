@@ -16,7 +16,7 @@ from ...errors import LabelError, RecipeError
 from ...runtime.data import Dataset, Split
 from ...runtime.data.assemble import assemble
 from .. import objectives
-from ..modeling.distributed import lost_process, processes
+from ..modeling.distributed import from_main, lost_process, processes
 from ..modeling.projection import LinearLayer, require_reducible
 from ..recipe import REAUGKD, ObjectiveRecipe, Recipe
 from ..tuning.tune import Tuning
@@ -64,11 +64,12 @@ def train_from_file(file: TeacherFile, scored: Dataset | None, job: TrainJob, ou
             click.echo(note, err=True)
     splits = assign(dataset, job.recipe, job.limit, file.gold >= 0)
     student = job.recipe.student.model
-    require_student(load_own_student(job.recipe, file.label_names), student, job.recipe)
     models = {"teacher": file.fingerprint, "student": fingerprint(student)}
     run, stages = RunFolder(out), _FromFile(RunFolder(out), splits, job, file, models)
     description = {**describe(splits, job, False, models), "teacher_file": stages.counts()}
     require_one_training(description)
+    # In the main process: transformers saves no model in another one.
+    from_main(lambda: require_student(load_own_student(job.recipe, file.label_names), student, job.recipe))
     begin_run(run, description, job.redo)
     if processes().is_main_process:
         click.echo(describe_heldout(description), err=True)

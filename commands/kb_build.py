@@ -95,19 +95,18 @@ def build(
     from ..export.tuning.tune import tune_again
 
     signer = None if require_signature is None else str(require_signature.absolute())
-    teacher, identity = None, None
+    teacher = None
     if run is not None:
-        from functools import partial
+        from ..export.training.teacher_predictor import RunTeacher
 
-        from ..export.training.teacher_predictor import TeacherPredictor, teacher_identity
-
-        teacher, identity = partial(TeacherPredictor, run.absolute()), teacher_identity(run)
+        teacher = RunTeacher(str(run.absolute()))
+        _require_same_labels(bundle, teacher().labels, run)
     job = BuildJob(
         inputs,
         out,
         columns,
         BuildSettings("", str(bundle.absolute()), "rows", threads, teacher, signer, follow_links),
-        BuildOptions("", shards, columns.text, columns.pair, columns.label, identity, columns.encoding, part_rows),
+        BuildOptions("", shards, columns.text, columns.pair, columns.label, teacher and teacher.run, columns.encoding, part_rows),
         engine,
         workers,
         address,
@@ -148,3 +147,23 @@ def build(
     for reason, count in made.left_out.items():
         click.echo(f"{count:,} rows were left out: {reason}")
     click.echo("The gate and the thresholds of abstention were left out; `reaugkd calibrate` fits thresholds.")
+
+
+def _require_same_labels(bundle: Path, labels: tuple[str, ...], run: Path) -> None:
+    """Check that a run's teacher has the labels of the bundle.
+
+    Raises:
+        UsageError: it has others.
+    """
+    from ..errors import UsageError
+    from ..runtime.bundle.bundle import Bundle
+
+    expected = Bundle.open(bundle, verify=False).manifest.labels
+    if labels != expected:
+        raise UsageError(
+            "the run has other labels than the bundle",
+            path=run,
+            found=", ".join(labels[:5]),
+            expected=", ".join(expected[:5]),
+            remedy="Give the run that the bundle was exported from.",
+        )

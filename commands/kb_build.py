@@ -106,7 +106,9 @@ def build(
         out,
         columns,
         BuildSettings("", str(bundle.absolute()), "rows", threads, teacher, signer, follow_links),
-        BuildOptions("", shards, columns.text, columns.pair, columns.label, teacher and teacher.run, columns.encoding, part_rows),
+        BuildOptions(
+            "", shards, columns.text, columns.pair, columns.label, teacher and teacher.run, columns.encoding, part_rows
+        ),
         engine,
         workers,
         address,

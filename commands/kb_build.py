@@ -101,14 +101,13 @@ def build(
 
         teacher = RunTeacher(str(run.absolute()))
         _require_same_labels(bundle, teacher().labels, run)
+    identity = None if teacher is None else teacher.run
     job = BuildJob(
         inputs,
         out,
         columns,
         BuildSettings("", str(bundle.absolute()), "rows", threads, teacher, signer, follow_links),
-        BuildOptions(
-            "", shards, columns.text, columns.pair, columns.label, teacher and teacher.run, columns.encoding, part_rows
-        ),
+        BuildOptions("", shards, columns.text, columns.pair, columns.label, identity, columns.encoding, part_rows),
         engine,
         workers,
         address,

@@ -60,7 +60,7 @@ types: $(STAMP)
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/reaugkd
 	@ln -sfn ../../tests/typing $(VENV)/types/typing_tests && ln -sfn ../../tests/support $(VENV)/types/support
 	cd $(VENV)/types && ../bin/mypy --config-file ../../pyproject.toml \
-		-m reaugkd -m reaugkd.cli -m reaugkd.errors -m typing_tests.test_api -m typing_tests.test_api_kb -p reaugkd.commands -p reaugkd.integrations -p reaugkd.kb -p reaugkd.runtime -p reaugkd.serve -p reaugkd.export
+		-m reaugkd -m reaugkd.cli -m reaugkd.errors -m typing_tests.test_api -m typing_tests.test_api_kb -p reaugkd.batch -p reaugkd.commands -p reaugkd.integrations -p reaugkd.kb -p reaugkd.runtime -p reaugkd.serve -p reaugkd.export
 
 docs: $(DOCS_STAMP)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from . import __version__
+from .commands.batch import batch
 from .commands.bench import bench
 from .commands.calibrate import calibrate
 from .commands.condense import condense
@@ -46,6 +47,7 @@ for name, command in {  # in the order of work
     "train": train,
     "export": export,
     "predict": predict,
+    "batch": batch,
     "serve": serve,
     "ui": ui,
     "eval": evaluate,

@@ -13,15 +13,16 @@ ReaugkdError
 │   └── BundleIntegrityError  a file is missing, truncated or altered
 ├── OutputExistsError     the output exists already
 ├── DependencyError       an optional dependency is not installed
+├── DistributedError      the processes of a training cannot work together; exit code 1
 ├── HubError              the Hugging Face Hub cannot be reached, or refuses a request
 ├── StorageError          a file cannot be written (full disk, read-only, no permission); exit code 1
 ├── EditRefusedError      an edit changes more predictions than its guard allows
 └── QualityError          the quantized student fails the quality check of the export; exit code 1
 
 The command line exits with 0 after success; with 2 after an error that the user can correct in the call or in the data;
-with 1 after a StorageError, a QualityError or any other error of the operating system; and with 128 + the number of
-the signal after SIGINT (130), SIGTERM (143) or SIGHUP (129). `predict` exits with 3 if some rows failed, and
-with 1 if all did.
+with 1 after a DistributedError, a StorageError, a QualityError or any other error of the operating system; and with
+128 + the number of the signal after SIGINT (130), SIGTERM (143) or SIGHUP (129). `predict` and `batch` exit with 3 if
+some rows failed, and with 1 if all did.
 """
 
 from __future__ import annotations
@@ -162,6 +163,12 @@ class OutputExistsError(ReaugkdError):
 
 class DependencyError(ReaugkdError):
     """An optional dependency is not installed. Exit code 2."""
+
+
+class DistributedError(ReaugkdError):
+    """The processes of a training cannot work together: one ended, or they see different files. Exit code 1."""
+
+    exit_code = 1
 
 
 class HubError(ReaugkdError):

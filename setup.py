@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-FOLDERS = ("commands", "export", "integrations", "kb", "runtime", "serve")
+FOLDERS = ("batch", "commands", "export", "integrations", "kb", "runtime", "serve")
 
 found = find_packages(include=[pattern for folder in FOLDERS for pattern in (folder, f"{folder}.*")])
 # script_name keeps this file, which lies in the package's folder, out of the wheel.

@@ -22,8 +22,8 @@ from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.tuning.groups import related_inputs
 from reaugkd.export.tuning.tune import HeldOut, K, tune_blend
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.index.exact_search import exact_search
-from reaugkd.kb.index.hnsw import IndexConfig
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.inference.session.student import StudentSession
 from reaugkd.runtime.inference.text.tokenizer import TextTokenizer

@@ -276,11 +276,17 @@ def _json(report: object) -> str:
 
 
 @contextlib.contextmanager
-def progress(label: str, unit: str) -> Iterator[ProgressLine]:
-    """Show a progress line with the remaining time on stderr; it is removed at the end of the block."""
+def progress(label: str, unit: str, rate: bool = False) -> Iterator[ProgressLine]:
+    """Show a progress line with the remaining time on stderr; it is removed at the end of the block.
+
+    Args:
+        label: the name of the task.
+        unit: the unit that is counted, in the singular.
+        rate: same as `ProgressLine`.
+    """
     from ..runtime.output.progress import ProgressLine
 
-    line = ProgressLine(label, unit, sys.stderr, shutil.get_terminal_size().columns)
+    line = ProgressLine(label, unit, sys.stderr, shutil.get_terminal_size().columns, rate=rate)
     try:
         yield line
     finally:

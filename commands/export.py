@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import UsageError
 from .console import train_extra
 from .data_source import load_rows
 from .options import PATH, with_text_columns
@@ -101,6 +102,13 @@ def _of_vocabulary(kept: int, of: int, unseen: dict[str, float]) -> str:
     "The blend is tuned on the run's held-out rows alone.",
 )
 @click.option(
+    "--kb-answers",
+    type=PATH,
+    metavar="FILE",
+    help="Instead of --kb-data: JSON lines or Parquet with more texts and the teacher's answers to them, in the form "
+    "of train --teacher-outputs. The teacher is not run.",
+)
+@click.option(
     "--query",
     type=click.Choice(["layers", "distilled"]),
     help="Query of the student: a head on all layers, fitted after distillation, or distilled (the head that the "
@@ -129,6 +137,7 @@ def export(
     gate_loss: float,
     vocabulary: VocabularySize,
     kb_data: str | None,
+    kb_answers: Path | None,
     columns: Columns,
     **retrieval: Any,
 ) -> None:
@@ -139,10 +148,13 @@ def export(
         from ..export.bundle.write import export as run_export
         from ..export.onnx.quantization import detect_target
         from ..export.training.run_folder import RunFolder
+        from ..export.training.teacher_file import read_teacher_file
         from ..export.training.train_from_file import describe_heldout
         from ..export.tuning.abstention import describe_abstention
         from ..export.tuning.build_kb import KbStorageConfig
         from ..export.tuning.gating import Certificate, describe_gate
+    if kb_data is not None and kb_answers is not None:
+        raise UsageError("--kb-data and --kb-answers are two ways to give the same rows", remedy="Leave one out.")
     chosen: Any = detect_target() if target == "auto" else target
     description = RunFolder(run).describe()
     recipe = recipes.recipe_from_dict(description["recipe"]).retrieval
@@ -157,6 +169,9 @@ def export(
         exporter=exporter,
         extra=None if kb_data is None else load_rows(kb_data, columns, description["data"]["text_pair"]),
     )
+    if kb_answers is not None:
+        answers = read_teacher_file(kb_answers, columns, description["labels"])
+        job = replace(job, extra=answers.split, answers=answers)
     done = run_export(run, out, job)
     vocabulary_report = done.manifest.quantization["vocabulary"]
     if "unseen" in vocabulary_report:
@@ -171,8 +186,8 @@ def export(
     )
     if "teacher_file" in description:
         click.echo(describe_heldout(description), err=True)
-    if kb_data is not None:
-        click.echo(f"{kb_data}: {done.manifest.created_from['extra_rows']:,} new texts", err=True)
+    if job.extra is not None:
+        click.echo(f"{job.extra.source}: {done.manifest.created_from['extra_rows']:,} new texts", err=True)
     click.echo(done.tuning.describe(), err=True)
     click.echo(f"gate (predict --gated): {describe_gate(done.manifest.gate, gate_loss)}", err=True)
     click.echo(f"abstention (predict --abstain): {describe_abstention(done.manifest.abstention)}", err=True)

@@ -13,6 +13,7 @@ import click
 from ..errors import ReaugkdError, UsageError, one_line
 from .console import Commands, json_report, progress, tell
 from .edit_report import report_edit, report_fit, report_not_answered
+from .kb_build import build
 from .options import (
     BUNDLE,
     OWN_BUNDLE,
@@ -272,6 +273,7 @@ def diff(bundle: Path, first: int, last: int | None, json_path: str | None) -> N
             click.echo(f"{signs[row.kind]} {row.id:>8}  {labels:<40}  {row.text if row.text is not None else ''}")
 
 
+kb.add_command(build)
 kb.add_command(review)
 
 

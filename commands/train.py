@@ -115,12 +115,14 @@ def train(
         run_training, objectives = _from_file(teacher_outputs, data, task, columns, chosen.student.model)
         chosen = recipes.override(chosen, objectives=None if recipe else objectives)
     with train_extra("training"):
+        from ..export.modeling.distributed import processes
         from ..export.training.train import TrainJob
     name = teacher or f"file {Path(str(teacher_outputs)).name}"
     with resumable():
         tuning = run_training(TrainJob(name, chosen, limit, redo), out)
-    click.echo(tuning.describe(), err=True)
-    click.echo(f"next: reaugkd export {out} --out BUNDLE", err=True)
+    if processes().is_main_process:
+        click.echo(tuning.describe(), err=True)
+        click.echo(f"next: reaugkd export {out} --out BUNDLE", err=True)
 
 
 def _require_one_teacher(

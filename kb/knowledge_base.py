@@ -2,7 +2,7 @@
 
 On disk it is a folder of
 
-    index.usearch     the keys (`VectorIndex`)
+    index.usearch     the keys (`VectorIndex`), or shards.npy and shards/ (`ShardedIndex`)
     soft_labels.npy   softmax(teacher logits / T_kb): float16 [n, c], or the m likeliest classes of each row, uint8 or
                       (above 256 classes) uint16 [n, 2 m] (`soft_labels.TopLabels`)
     rows.npy          a table [n] of ``id`` (u8), ``label`` (i4, the gold label, -1 for none) and ``text_end`` (u8)
@@ -24,15 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, UsageError
-from .index.hnsw import IndexConfig, VectorIndex
+from .index.config import IndexConfig
+from .index.hnsw import VectorIndex
 from .index.lists import DTYPE, LISTS_FILE, Lists, open_lists
+from .index.shards import Index, ShardedIndex, open_index, save_index
 from .searchable import SearchResult
 from .soft_labels import SOFT_LABEL_DTYPES, StoredLabels, TopLabels, decode, encode
 from .storage.atomic import atomic_write
 from .storage.npy import map_npy, misfit, save_npy
 from .texts import DIGESTS_FILE, TextDigests, open_digests, open_texts, text_json
 
-INDEX_FILE = "index.usearch"
 SOFT_LABELS_FILE = "soft_labels.npy"
 ROWS_FILE = "rows.npy"
 TEXTS_FILE = "texts.jsonl"
@@ -52,7 +53,7 @@ class KnowledgeBase:
 
     def __init__(
         self,
-        index: VectorIndex,
+        index: Index,
         soft_labels: StoredLabels,
         rows: NDArray[np.void],
         texts: bytes | mmap.mmap,
@@ -126,7 +127,7 @@ class KnowledgeBase:
         Raises:
             StorageError: the file cannot be written.
         """
-        self.index.save(folder / INDEX_FILE)
+        save_index(self.index, folder)
         save_npy(folder / SOFT_LABELS_FILE, self.soft_labels.stored)
         save_npy(folder / ROWS_FILE, self._rows)
         if self._has_texts():
@@ -172,9 +173,9 @@ class KnowledgeBase:
             raise misfit(folder / ROWS_FILE, f"{rows.dtype} {rows.shape}", f"{ROW_DTYPE} ({len(soft)},)")
         if len(rows) and not (rows["label"].min() >= -1 and rows["label"].max() < soft.shape[1]):
             raise misfit(folder / ROWS_FILE, "gold labels out of range", f"-1 to {soft.shape[1] - 1}")
-        index = VectorIndex.view(folder / INDEX_FILE, config)
+        index = open_index(folder, config)
         if len(index) != len(soft):
-            raise misfit(folder / INDEX_FILE, f"{len(index)} rows", f"{len(soft)} as in {SOFT_LABELS_FILE}")
+            raise misfit(folder, f"an index of {len(index)} rows", f"{len(soft)} as in {SOFT_LABELS_FILE}")
         pinned = map_npy(folder / PINS_FILE, (np.dtype(np.bool_),)) if pins else None
         if pinned is not None and pinned.shape != (len(soft),):
             raise misfit(folder / PINS_FILE, f"{pinned.dtype} {pinned.shape}", f"bool ({len(soft)},)")
@@ -332,7 +333,9 @@ class KnowledgeBase:
 
     @property
     def format_version(self) -> int:
-        """The oldest bundle format with such files: 2 for `TopLabels`, otherwise 1."""
+        """The oldest bundle format with such files: 3 for an index in shards, 2 for `TopLabels`, otherwise 1."""
+        if isinstance(self.index, ShardedIndex):
+            return 3
         return 2 if isinstance(self.soft_labels, TopLabels) else 1
 
     def nbytes(self) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .index.hnsw import IndexConfig
+from .index.config import IndexConfig
 from .soft_labels import SoftLabels
 from .texts import TextDigests
 

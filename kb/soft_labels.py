@@ -159,14 +159,26 @@ def encode(probabilities: NDArray[np.floating], loss: float = 0.0) -> StoredLabe
         loss: limit on the mean total variation (half the sum of absolute differences) by which labels change, without
             rounding; 0 keeps float16.
     """
+    return decode(with_top(probabilities, top_within(probabilities, loss)), probabilities.shape[1])
+
+
+def top_within(probabilities: NDArray[np.floating], loss: float) -> int | None:
+    """The number of classes that `TopLabels` keeps within a loss, see `encode`; None where float16 is smaller."""
     rows, classes = probabilities.shape
     if loss > 0 and rows and FEW_CLASSES < classes <= _MOST_CLASSES:
         kept = np.sort(probabilities, axis=1)[:, ::-1].mean(axis=0, dtype=np.float64).cumsum()
         top = int(np.argmax(kept >= min(1 - loss, kept[-1]))) + 1
         # Two numbers for a kept class against one float16: at most half of the classes, with uint8 all of them.
         if top <= (classes - 1) // _number_type(classes).itemsize:
-            return TopLabels(_table(probabilities.astype(np.float64), top), classes)
-    return DenseLabels(np.ascontiguousarray(probabilities, np.float16))
+            return top
+    return None
+
+
+def with_top(probabilities: NDArray[np.floating], top: int | None) -> NDArray[Any]:
+    """The stored form of labels [n, c] that keeps so many classes of each row; None for all, in float16."""
+    if top is None:
+        return np.ascontiguousarray(probabilities, np.float16)
+    return _table(probabilities.astype(np.float64), top)
 
 
 def decode(stored: NDArray[Any], num_labels: int | None) -> StoredLabels:

@@ -84,8 +84,13 @@ class TextDigests:
         return digest.hex()
 
 
+def digest_of(salt: bytes, text: bytes) -> bytes:
+    """The digest of a text that is given as `text_json`, 32 bytes."""
+    return hashlib.sha256(salt + text).digest()
+
+
 def _digest(salt: bytes, text: str | tuple[str, str]) -> bytes:
-    return hashlib.sha256(salt + text_json(text)).digest()
+    return digest_of(salt, text_json(text))
 
 
 def text_json(text: str | tuple[str, str]) -> bytes:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from reaugkd import Runtime
 from reaugkd.kb.index.exact_search import exact_search
-from reaugkd.kb.knowledge_base import INDEX_FILE, ROW_DTYPE, KnowledgeBase
+from reaugkd.kb.index.shards import INDEX_FILE
+from reaugkd.kb.knowledge_base import ROW_DTYPE, KnowledgeBase
 from reaugkd.runtime.benchmark.latency import Quantiles, interleave, visits
 from reaugkd.runtime.bundle.bundle import KB_FOLDER
 from reaugkd.runtime.inference.pipeline import Pipeline

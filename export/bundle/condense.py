@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, UsageError
+from ...kb.index.config import IndexConfig
 from ...kb.index.exact_search import EfSearchChoice, least_ef_search
-from ...kb.index.hnsw import IndexConfig
 from ...kb.index.lists import Lists, chosen_lists
 from ...kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase, check_distributions
 from ...kb.soft_labels import LABEL_LOSS, encode

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kb.index.config import IndexConfig
 from ...kb.index.exact_search import unit
-from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import LABEL_LOSS
 from ...kb.texts import TextDigests

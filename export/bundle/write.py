@@ -28,6 +28,7 @@ from ..onnx.quantization import Quantization, Target
 from ..recipe import RetrievalRecipe
 from ..training.finished_run import FinishedRun
 from ..training.run_folder import RunFolder, read_run_json
+from ..training.teacher_file import TeacherFile
 from ..tuning.abstention import abstention_of
 from ..tuning.build_kb import KbStorageConfig, blend_many
 from ..tuning.gating import Certificate, certify
@@ -59,6 +60,7 @@ class ExportJob:
         store: storage of the knowledge base.
         retrieval: settings of knowledge base and blend; None for the run's own.
         extra: extra rows for the knowledge base, labelled by the teacher; None for none.
+        answers: the teacher's answers to the extra rows; None to ask it.
         certificate: the largest accuracy loss of the retrieval gate, and its confidence.
         vocabulary: tokens to keep: ``full`` or the smallest number (`plan_pruning`).
         exporter: what writes the float32 graph: ``torch``, or ``optimum`` (needs optimum-onnx).
@@ -71,6 +73,7 @@ class ExportJob:
     store: KbStorageConfig = KbStorageConfig()
     retrieval: RetrievalRecipe | None = None
     extra: Split | None = None
+    answers: TeacherFile | None = None
     certificate: Certificate = Certificate()
     vocabulary: VocabularySize = "full"
     exporter: Exporter = "torch"
@@ -139,14 +142,14 @@ def export(run_path: Path, out: Path, job: ExportJob) -> Exported:
 
     Raises:
         DataError: the run is not finished.
-        RecipeError, UsageError: same as `FinishedRun.require`.
+        ColumnError, RecipeError, UsageError: same as `FinishedRun.require`.
         OutputExistsError: ``out`` exists.
         QualityError: quantization costs too much, or vocabulary pruning changes the tokens of too many texts.
         ModelError: the student cannot be exported, or its vocabulary cannot be pruned.
         StorageError: a file cannot be written.
     """
     refuse_existing(out)
-    source = FinishedRun.read(RunFolder(run_path))
+    source = FinishedRun.read(RunFolder(run_path), job.answers)
     recipe = job.retrieval or source.recipe.retrieval
     source.require(recipe, extra=job.extra is not None)
     with atomic_directory(out) as folder:

@@ -3,12 +3,15 @@
 All randomness is a function of (seed, step): the order of rows comes from (seed, epoch), dropout from (seed, step,
 process). So a checkpoint needs only weights, optimiser, schedule, step number and the state of the companion (queues,
 a momentum copy, a helper network).
+
+Several processes share each batch: a step has the same rows, and apart from dropout and rounding the same gradient,
+for every number of processes. So a run may be resumed with another number.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,10 +21,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from ...errors import ModelError, RecipeError
+from ...errors import DistributedError, ModelError, RecipeError
 from ...kb.storage.atomic import atomic_write
 from ..recipe import FitRecipe, Precision
-from .distributed import accelerator, processes
+from .distributed import accelerator, from_each, of_all_processes, part_of, processes
 from .encoder import Detailed, EncoderClassifier, Outputs
 from .progress import progress
 from .seeds import mix_seed
@@ -37,24 +40,42 @@ class Forward(Protocol):
 
 
 @dataclass(frozen=True)
+class Batch:
+    """A batch that several processes share.
+
+    Args:
+        rows: [b], the row numbers of all processes, on the device.
+        part: places of this process's rows in the batch.
+        inputs: returns the tokenizer's outputs for the batch, each [b, tokens], on the device.
+    """
+
+    rows: Tensor
+    part: slice
+    inputs: Callable[[], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of a fit.
 
     Args:
         number: number of the step, from 0.
-        rows: [n], the batch's row numbers, on the device.
-        inputs: the tokenizer's outputs for the batch, each [n, tokens], on the device.
+        rows: [n], the row numbers of the batch, or of this process's part of it, on the device. If the batch has fewer
+            rows than there are processes, a process without rows computes the last row, with number -1 and weight 0.
+        inputs: the tokenizer's outputs for ``rows``, each [n, tokens], on the device.
         forward: the model being fitted, in training mode.
+        batch: the whole batch if several processes share it, else None.
     """
 
     number: int
     rows: Tensor
     inputs: Mapping[str, Any]
     forward: Forward
+    batch: Batch | None = None
 
 
 Loss = Callable[[Step], Tensor]
-"""Computes the loss of a step, a scalar."""
+"""Computes the loss of a step, a scalar: the mean over ``Step.rows``."""
 
 
 class Companion(Protocol):
@@ -135,7 +156,7 @@ def in_precision(model: nn.Module, precision: Precision, device: torch.device) -
 def fit(model: EncoderClassifier, rows: TokenRows, loss: Loss, job: FitJob, companion: Companion | None = None) -> None:
     """Train a model in place with float32 master weights; afterwards it is in evaluation mode on the CPU.
 
-    Rows of similar length are in one batch. Several processes (``accelerate launch``) share each epoch's batches.
+    Rows of similar length are in one batch. Several processes (``accelerate launch``) share each batch.
 
     Args:
         model: the model.
@@ -146,6 +167,7 @@ def fit(model: EncoderClassifier, rows: TokenRows, loss: Loss, job: FitJob, comp
 
     Raises:
         RecipeError: the fit diverged; raised at the next checkpoint, or at the end.
+        DistributedError: the processes see different checkpoints.
     """
     accelerate = accelerator()
     if job.recipe.freeze_word_embeddings:
@@ -189,9 +211,7 @@ class _Loop:
         self.batches: list[list[int]] = []
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        """Return this process's batches of an epoch; see ``share``."""
-        batches = epoch_batches(self.lengths, self.job.recipe.batch_size, self.job.seed, epoch)
-        return share(batches, self.accelerate.process_index, self.accelerate.num_processes)
+        return epoch_batches(self.lengths, self.job.recipe.batch_size, self.job.seed, epoch)
 
     def step(self, step: int) -> None:
         epoch, within = divmod(step, self.per_epoch)
@@ -200,9 +220,7 @@ class _Loop:
         batch = self.batches[within]
         torch.manual_seed(mix_seed(mix_seed(self.job.seed, step), self.accelerate.process_index))
         self.model.train()
-        device = self.accelerate.device
-        inputs = {name: value.to(device) for name, value in self.rows.batch(batch).items()}
-        value = self.loss(Step(step, torch.tensor(batch, device=device), inputs, self.forward))
+        value = self._loss(step, batch)
         self.finite &= value.detach().isfinite()
         self.accelerate.backward(value)
         self.accelerate.clip_grad_norm_(self.model.parameters(), self.job.recipe.clip)
@@ -212,13 +230,42 @@ class _Loop:
         if self.companion is not None:
             self.companion.after_step()
 
+    def _loss(self, step: int, batch: list[int]) -> Tensor:
+        """Return the mean over the batch; of several processes, the terms of which it is the mean over processes."""
+        device, number = self.accelerate.device, self.accelerate.num_processes
+        part = part_of(len(batch))
+        own = batch[part] or [-1]
+        whole = None
+        if number > 1:
+            whole = Batch(torch.tensor(batch, device=device), part, lambda: self._inputs(batch))
+        value = self.loss(Step(step, torch.tensor(own, device=device), self._inputs(own), self.forward, whole))
+        return value.mul(len(batch[part]) * number / len(batch))
+
+    def _inputs(self, rows: list[int]) -> dict[str, Tensor]:
+        return {name: value.to(self.accelerate.device) for name, value in self.rows.batch(rows).items()}
+
     def resume(self) -> int:
-        """Load the checkpoint if it exists; returns the step to resume from."""
+        """Load the checkpoint if it exists; returns the step to resume from.
+
+        Raises:
+            DistributedError: the processes see different checkpoints.
+        """
+        steps = from_each(self._load())
+        if len(set(steps)) > 1:
+            raise DistributedError(
+                "the processes see different checkpoints",
+                path=self.job.checkpoint,
+                found=f"steps {steps}",
+                remedy="Wait until the shared file system shows all machines the same file, and start again.",
+            )
+        return steps[0]
+
+    def _load(self) -> int:
         if not self.job.checkpoint.is_file():
             return 0
         state: dict[str, Any] = torch.load(self.job.checkpoint, map_location="cpu", weights_only=True)
-        if state.get("processes", 1) != self.accelerate.num_processes:
-            return 0  # a step has another number of rows with another number of processes
+        if state.get("processes", 1) > 1:
+            return 0  # of version 0.1.0, in which each process had a batch of its own
         self.bare.load_state_dict(state["model"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -238,7 +285,6 @@ class _Loop:
             "schedule": self.schedule.state_dict(),
             "companion": None if self.companion is None else self.companion.state_dict(),
             "step": step,
-            "processes": self.accelerate.num_processes,
         }
         with atomic_write(self.job.checkpoint, "wb") as file:
             torch.save(state, file)
@@ -272,7 +318,7 @@ def require_converged(name: str, weights: Iterable[Tensor], losses: Tensor | Non
 
 
 def share(batches: list[list[int]], process: int, processes: int) -> list[list[int]]:
-    """Return one process's batches; the first batches are repeated so that all processes have the same number."""
+    """Return one process's batches of an inference; the first are repeated so that all processes have as many."""
     each = -(-len(batches) // processes)
     return [batches[(process + step * processes) % len(batches)] for step in range(each)]
 
@@ -297,6 +343,8 @@ def parameter_groups(model: EncoderClassifier, recipe: FitRecipe) -> list[dict[s
 def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 64) -> Outputs:
     """Compute logits [n, c] and embeddings [n, d] of all rows in float32, on the GPU if there is one.
 
+    Several processes share the batches; all must call this, and all get all rows.
+
     Args:
         model: an EncoderClassifier or a FineTunedTeacher; in evaluation mode on the CPU afterwards.
         rows: the n rows.
@@ -306,21 +354,43 @@ def outputs_of(model: nn.Module, rows: TokenRows, label: str, batch_size: int = 
     Raises:
         ModelError: an output is not finite.
     """
-    device = processes().device
-    model = model.to(device).eval()
+    siblings = processes()
+    device = siblings.device
     logits: list[Tensor] = [torch.empty(0)] * len(rows)
     embeddings = list(logits)
-    with progress(label, len(rows), "row") as advance:
-        for batch in sorted_batches(rows.lengths(), batch_size):
-            inputs = {name: value.to(device) for name, value in rows.batch(batch).items()}
-            result = model(**inputs)
-            for row, logit, embedding in zip(batch, result.logits.cpu(), result.embedding.cpu(), strict=True):
+    batches = share(sorted_batches(rows.lengths(), batch_size), siblings.process_index, siblings.num_processes)
+    with progress(label, sum(map(len, batches)), "row") as advance:
+        for batch, result in answers_of(model, rows, batches, device):
+            found = of_all_processes(torch.tensor(batch, device=device), result.logits, result.embedding)
+            for row, logit, embedding in zip(*(values.cpu() for values in found), strict=True):
                 logits[row], embeddings[row] = logit, embedding
             advance(len(batch))
     model.to("cpu")
     if not len(rows):
         return Outputs(torch.empty(0, 0), torch.empty(0, 0))
-    outputs = Outputs(torch.stack(logits), torch.stack(embeddings))
+    return require_finite_outputs(Outputs(torch.stack(logits), torch.stack(embeddings)), label)
+
+
+@torch.inference_mode()
+def answers_of(
+    model: nn.Module, rows: TokenRows, batches: Iterable[list[int]], device: torch.device
+) -> Iterator[tuple[list[int], Outputs]]:
+    """Yield batches of row numbers with the model's outputs for them, on a device where the model then stays."""
+    model = model.to(device).eval()
+    for batch in batches:
+        yield batch, model(**{name: value.to(device) for name, value in rows.batch(batch).items()})
+
+
+def require_finite_outputs(outputs: Outputs, label: str) -> Outputs:
+    """Check that outputs are finite, and return them.
+
+    Args:
+        outputs: the outputs.
+        label: what was computed, for the error.
+
+    Raises:
+        ModelError: an output is not finite.
+    """
     if not all(values.isfinite().all() for values in outputs):
         raise ModelError(
             f"the model's outputs are not finite numbers: {label}",

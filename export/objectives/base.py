@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..modeling.encoder import EncoderClassifier
-from ..modeling.training_loop import Forward
+from ..modeling.training_loop import Batch, Forward
 from ..recipe import Precision, Recipe
 
 
@@ -73,6 +73,9 @@ class Distillation:
 class DistillationStep:
     """Inputs of an objective for one batch: n rows, c labels, d dimensions and t tokens.
 
+    If several processes share the batch of b rows, the n rows are this process's part. A term that compares rows must
+    use all b of them.
+
     Args:
         number: number of the step, from 0.
         rows: [n], indices into ``Distillation.targets``.
@@ -89,6 +92,8 @@ class DistillationStep:
         labels: [n], int64, gold labels.
         student_general: [n, hidden], the student's general embedding; None unless an objective needs ``"pretrained"``.
         pretrained: [n, hidden], L2-normalised, see `Targets`; None likewise.
+        batch: the whole batch if several processes share it, else None.
+        batch_keys: [b, d], the keys of the whole batch; None likewise.
     """
 
     number: int
@@ -106,6 +111,8 @@ class DistillationStep:
     labels: Tensor
     student_general: Tensor | None = None
     pretrained: Tensor | None = None
+    batch: Batch | None = None
+    batch_keys: Tensor | None = None
 
 
 class Objective:
@@ -135,7 +142,7 @@ class Objective:
         """Prepare the objective; called once before the first step of a new or resumed fit."""
 
     def __call__(self, step: DistillationStep) -> Tensor:
-        """Return the term's mean over the batch, a scalar.
+        """Return the term's mean over the n rows, a scalar.
 
         Raises:
             NotImplementedError: a subclass must implement it.

@@ -118,7 +118,7 @@ class Scaffold(Objective):
 
     Student and g are trained in turns, in phases of ``period`` steps. In a phase the student is trained with g fixed,
     and its logits are kept. Then g takes as many steps of Adam on these logits. In the first phase the student is
-    trained without help (g = 0). g is not saved with the student. Several processes share the kept batches, so that all
+    trained without help (g = 0). g is not saved with the student. Several processes keep whole batches, so that all
     have the same g.
 
     The loss of g is soft_weight * tau_S tau_T * the same first term + lambda * budget_excess + soft_weight * mean_i

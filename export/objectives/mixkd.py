@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 from transformers import PreTrainedModel
 
-from ..modeling.distributed import processes
 from ..modeling.seeds import mix_seed
 from ..recipe import Recipe
 from .base import Distillation, DistillationStep, Objective
@@ -35,6 +34,16 @@ class Mixture:
     first: Tensor
     second: Tensor
     share: Tensor
+
+    def of(self, part: slice) -> Mixture:
+        """Return the mixed rows whose first row is in a part of the batch; one of another part if there are none."""
+        kept = (self.first >= part.start) & (self.first < part.stop)
+        kept[0] |= not kept.any()
+        return Mixture(self.first[kept], self.second[kept], self.share[kept])
+
+    def to(self, device: torch.device) -> Mixture:
+        """Copy the mixture to a device."""
+        return Mixture(self.first.to(device), self.second.to(device), self.share.to(device))
 
 
 def draw_mixture(rows: int, ratio: int, alpha: float, seed: int, step: int) -> Mixture:
@@ -129,18 +138,19 @@ class MixKD(Objective):
         """Return the loss term of a batch, a scalar."""
         given = self._distillation
         assert given is not None and given.teacher is not None and given.ask_teacher is not None
-        seed = given.seed + processes().process_index  # other mixtures in each process
-        drawn = draw_mixture(len(step.labels), self.ratio, self.alpha, seed, step.number)
-        device = step.labels.device
-        mixture = Mixture(drawn.first.to(device), drawn.second.to(device), drawn.share.to(device))
+        inputs, labels = step.inputs, step.labels
+        if step.batch is not None:
+            inputs, labels = step.batch.inputs(), given.targets.labels[step.batch.rows]
+        mixture = draw_mixture(len(labels), self.ratio, self.alpha, given.seed, step.number)
+        mixture = (mixture if step.batch is None else mixture.of(step.batch.part)).to(labels.device)
         with torch.no_grad():
             teacher: PreTrainedModel = given.teacher.encoder
-            taught = given.ask_teacher(**mix_inputs(teacher.get_input_embeddings(), step.inputs, mixture)).logits
+            taught = given.ask_teacher(**mix_inputs(teacher.get_input_embeddings(), inputs, mixture)).logits
         own = given.student.encoder.get_input_embeddings()
         # Detailed as in the main pass: with several processes, both passes must read the same parameters.
-        answer = step.student(detailed=True, **mix_inputs(own, step.inputs, mixture)).logits
+        answer = step.student(detailed=True, **mix_inputs(own, inputs, mixture)).logits
         return self.tmkd_weight * self._distance(answer, taught) + self.sm_weight * _mixed_labels_loss(
-            answer, step.labels, mixture
+            answer, labels, mixture
         )
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -40,8 +40,11 @@ class Relation(Objective):
 
     def __call__(self, step: DistillationStep) -> Tensor:
         """Return the loss term of a batch, a scalar; a row without other anchors counts as 0."""
+        rows, keys = step.rows, step.keys
+        if step.batch is not None and step.batch_keys is not None:
+            rows, keys = step.batch.rows, step.batch_keys
         return similarity_kl(
-            step.keys @ step.keys.T / self.temperature,
-            step.student_embedding @ step.keys.T / self.temperature,
-            None if self.include_self else same_rows(step.rows, step.rows),
+            step.keys @ keys.T / self.temperature,
+            step.student_embedding @ keys.T / self.temperature,
+            None if self.include_self else same_rows(step.rows, rows),
         )

@@ -16,7 +16,7 @@ from ...runtime.labels import LabelNames
 TOLERANCE = 0.02
 """Largest difference from 1 of the sum of given probabilities, which are then normalised."""
 
-GOLD, EMBEDDING = "gold", "embedding"
+GOLD, EMBEDDING, PROBS = "gold", "embedding", "probs"
 FORMS = (
     'one of "label": "refund", "labels": ["refund", "refund", "billing"], '
     '"probs": {"refund": 0.8, "billing": 0.2}, "logprobs": {"refund": -0.2, "billing": -1.9}'
@@ -61,8 +61,8 @@ class Cell(NamedTuple):
                 row=self.row,
                 column=self.column,
                 found=repr(label),
-                expected=f"one of the {len(self.allowed.names)} labels of --data",
-                remedy="Correct or drop the row; without --data, every label is accepted.",
+                expected=f"one of the {len(self.allowed.names)} labels of the data",
+                remedy="Correct or drop the row; `train` without --data accepts every label.",
             )
         return label
 
@@ -182,7 +182,7 @@ def _numbers(cell: Cell, fits: Callable[[float], bool]) -> dict[str, float]:
 READERS: dict[str, Callable[[Cell], Answer]] = {
     "label": _one_vote,
     "labels": _votes,
-    "probs": _probabilities,
+    PROBS: _probabilities,
     "logprobs": _log_probabilities,
 }
 """The columns of answers."""

@@ -138,5 +138,7 @@ class _Loss:
                 labels=self.targets.labels[step.rows],
                 student_general=found.general,
                 pretrained=None if self.targets.pretrained is None else self.targets.pretrained[step.rows],
+                batch=step.batch,
+                batch_keys=None if step.batch is None else self.targets.keys[step.batch.rows],
             )
         )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...errors import UsageError
+from ...errors import ColumnError, UsageError
 from ...runtime.data import Split, label_indices
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.layer_query import with_layer_query
@@ -21,7 +24,34 @@ from ..recipe import Recipe, RetrievalRecipe
 from ..recipe_file import recipe_from_dict
 from ..tuning.build_kb import KbRows
 from .run_folder import RunFolder, read_rows
+from .teacher_file import TeacherFile
 from .teacher_outputs import TeacherOutputs, load_outputs, require_keys
+
+
+def require_model(run: RunFolder, description: Mapping[str, Any]) -> None:
+    """Check that the teacher of a run is a model, which can answer other texts.
+
+    Args:
+        run: the run folder.
+        description: the contents of its run.json.
+
+    Raises:
+        UsageError: the teacher is a file.
+    """
+    if "teacher_file" in description:
+        raise UsageError(
+            "the run's teacher is a file, which has no answers to other texts",
+            path=run.path,
+            found=f"teacher {description['teacher']}",
+            remedy="Add the texts with their answers to the file and train again, or add them to the bundle: "
+            "reaugkd export --kb-answers, or reaugkd kb add.",
+        )
+
+
+def run_teacher(run: RunFolder, description: Mapping[str, Any]) -> nn.Module:
+    """Load the teacher of a run, a model; its outputs are in the order of the run's labels."""
+    source = description["teacher"] if description["teacher_is_fine_tuned"] else run.teacher
+    return load_teacher(source, recipe_from_dict(description["recipe"]).teacher, description["labels"])
 
 
 @dataclass(frozen=True)
@@ -35,6 +65,7 @@ class FinishedRun:
         heldout: the rows that the blend is tuned on.
         outputs: the teacher's outputs for ``train`` and ``heldout``.
         head: the projection head, which makes the teacher's keys.
+        answers: the teacher's answers to extra rows, which it is then not asked for; None to ask it.
     """
 
     run: RunFolder
@@ -43,10 +74,11 @@ class FinishedRun:
     heldout: Split
     outputs: dict[str, TeacherOutputs]
     head: LinearLayer
+    answers: TeacherFile | None = None
 
     @classmethod
-    def read(cls, run: RunFolder) -> FinishedRun:
-        """Read a run.
+    def read(cls, run: RunFolder, answers: TeacherFile | None = None) -> FinishedRun:
+        """Read a run; for ``answers`` see the class.
 
         Raises:
             DataError: the run is not finished.
@@ -60,6 +92,7 @@ class FinishedRun:
             heldout=read_rows(run.data / "heldout.jsonl"),
             outputs=load_outputs(run),
             head=LinearLayer.load(run.projection),
+            answers=answers,
         )
 
     @property
@@ -83,16 +116,8 @@ class FinishedRun:
         Raises:
             UsageError: the teacher is a file.
         """
-        if self.of_file:
-            raise UsageError(
-                "the run's teacher is a file, which has no answers to other texts",
-                path=self.run.path,
-                found=f"teacher {self.description['teacher']}",
-                remedy="Add the texts with their answers to the file and train again, or add them to the bundle: "
-                "reaugkd kb add.",
-            )
-        source = self.description["teacher"] if self.description["teacher_is_fine_tuned"] else self.run.teacher
-        return load_teacher(source, self.recipe.teacher, self.labels)
+        require_model(self.run, self.description)
+        return run_teacher(self.run, self.description)
 
     @property
     def of_file(self) -> bool:
@@ -109,11 +134,22 @@ class FinishedRun:
         Raises:
             RecipeError: the keys need the teacher's embeddings, and the run has none.
             UsageError: the extra rows need a teacher, and the run's is a file.
+            ColumnError: the answers are to single texts and the run's rows are pairs, or the reverse.
         """
         if not self.outputs["train"].embeddings.shape[1]:
             require_keys(recipe, self.run.path)
-        if extra and self.of_file:
-            self.teacher()
+        if extra and self.answers is None:
+            require_model(self.run, self.description)
+        if self.answers is not None and (self.answers.split.pairs is None) != (self.train.pairs is None):
+            kinds = ("pairs", "single texts")
+            raise ColumnError(
+                "the texts are of another kind than the run's",
+                path=self.answers.split.source,
+                found=kinds[self.answers.split.pairs is None],
+                expected=kinds[self.train.pairs is None],
+            )
+        if self.answers is not None and self.answers.embeddings.shape[1] != self.outputs["train"].embeddings.shape[1]:
+            require_keys(recipe, Path(self.answers.split.source))
 
     def of_train(self, queries: NDArray[np.float32] | None) -> KbRows:
         """Return the train rows; ``queries`` [n, d] are the student's embeddings, None for the teacher's keys."""
@@ -124,12 +160,23 @@ class FinishedRun:
         return self._knowledge(self.heldout, self.outputs["heldout"], queries)
 
     def of_extra(self, split: Split, queries: NDArray[np.float32] | None) -> KbRows:
-        """Label extra rows with the run's teacher; their gold labels are not read."""
+        """Label extra rows by the answers given, or with the run's teacher; their gold labels are not read."""
+        unlabelled = Split(split.texts, split.pairs, None, split.source, split.rows)
+        if self.answers is not None:
+            return self._knowledge(unlabelled, self._answered(split), queries)
         teacher = self.teacher()
         rows = token_rows(self.run.teacher, split, teacher.encoder.config, self.recipe.max_length)  # type: ignore[union-attr]
         found = outputs_of(teacher, rows, "teacher on the extra rows")
-        unlabelled = Split(split.texts, split.pairs, None, split.source, split.rows)
         return self._knowledge(unlabelled, TeacherOutputs(found.logits, found.embedding), queries)
+
+    def _answered(self, split: Split) -> TeacherOutputs:
+        assert self.answers is not None
+        places = self.answers.places(split)
+        embeddings = torch.from_numpy(self.answers.embeddings[places])
+        hidden = self.head.weight.shape[1]
+        if embeddings.shape[1] != hidden:  # the teacher's keys are then not used, see `require`
+            embeddings = torch.zeros(len(places), hidden)
+        return TeacherOutputs(torch.from_numpy(self.answers.logits[places]), embeddings)
 
     def _knowledge(self, split: Split, outputs: TeacherOutputs, queries: NDArray[np.float32] | None) -> KbRows:
         keys = project(outputs.embeddings, self.head).numpy()

@@ -32,13 +32,14 @@ from typing import Any
 
 import click
 
-from ...errors import DataError, OutputExistsError
+from ...errors import DataError, DistributedError, OutputExistsError
 from ...kb.storage.atomic import atomic_directory, atomic_write
 from ...runtime.data import Split
-from ..modeling.distributed import processes
+from ..modeling.distributed import from_main, processes
 
 RUN_FORMAT = 1
 _ADDED_KEYS = {"fingerprints"}  # keys of run.json that older versions did not write
+_LAG_SECONDS = 60.0  # in which a network file system shows a machine what another one wrote
 
 
 @dataclass(frozen=True)
@@ -171,19 +172,25 @@ class RunFolder:
     def stage(self, folder: Path, made_from: str) -> Iterator[Path | None]:
         """Run a stage: yields a temporary folder for its results, or None if it is done with the same inputs.
 
-        With several processes, all run the stage and only the main process keeps its results. All processes wait until
-        the results are in place.
+        With several processes, all run the stage and only the main process writes to the run folder. It also decides
+        whether the stage is done. All processes wait until the results are in place.
 
         Args:
             folder: the stage's folder.
             made_from: the hash of its inputs.
+
+        Raises:
+            DistributedError: the results are not visible to this process.
         """
         siblings = processes()
-        if siblings.is_main_process and not _is_made(folder, made_from):
-            forget_checkpoint_of_other_inputs(self.checkpoint(folder.name), made_from)
-            self._take_shared(folder, made_from)
-        siblings.wait_for_everyone()
-        if _is_made(folder, made_from):
+
+        def is_done() -> bool:
+            if not _is_made(folder, made_from):
+                forget_checkpoint_of_other_inputs(self.checkpoint(folder.name), made_from)
+                self._take_shared(folder, made_from)
+            return _is_made(folder, made_from)
+
+        if from_main(is_done):
             yield None
         elif siblings.is_main_process:
             with self._main_stage(folder, made_from) as temporary:
@@ -194,6 +201,7 @@ class RunFolder:
         if siblings.is_main_process:
             self._share(folder, made_from)
         siblings.wait_for_everyone()
+        _wait_for(folder, made_from)
 
     def _take_shared(self, folder: Path, made_from: str) -> None:
         """Reuse a stage of another run, if there is one."""
@@ -244,6 +252,24 @@ def _link_or_copy(source: str, target: str) -> None:
 def _is_made(folder: Path, made_from: str) -> bool:
     marker = folder / "stage.json"
     return marker.is_file() and bool(json.loads(marker.read_text(encoding="utf-8"))["made_from"] == made_from)
+
+
+def _wait_for(folder: Path, made_from: str) -> None:
+    """Wait until this process sees a stage that the main process wrote, perhaps on another machine.
+
+    Raises:
+        DistributedError: it does not see it.
+    """
+    deadline = time.monotonic() + _LAG_SECONDS
+    while not _is_made(folder, made_from):
+        if time.monotonic() >= deadline:
+            raise DistributedError(
+                "a result of the main process is not visible on this machine",
+                path=folder,
+                expected=f"the shared file system to show it within {_LAG_SECONDS:.0f} s",
+                remedy="Start the same command again on all machines: it resumes the run.",
+            )
+        time.sleep(0.1)
 
 
 def _is_begun(path: Path) -> bool:

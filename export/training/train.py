@@ -24,7 +24,7 @@ from ...kb.storage.atomic import sha256_file
 from ...runtime.data import Dataset, Split, label_indices
 from .. import objectives
 from ..modeling.checkpoint import load_config
-from ..modeling.distributed import processes
+from ..modeling.distributed import from_main, lost_process, processes
 from ..modeling.encoder import EncoderClassifier
 from ..modeling.layer_query import fit_layer_query, with_layer_query
 from ..modeling.projection import LinearLayer, fit_projection, project
@@ -35,6 +35,7 @@ from ..objectives.base import Targets
 from ..recipe import Recipe
 from ..tuning.build_kb import KbRows
 from ..tuning.tune import HeldOut, K, Tuning, tune_blend
+from .begin_run import begin_run, require_one_training
 from .distill import distil, start_student
 from .model_checks import check_models, refuse_pretrained
 from .run_folder import RUN_FORMAT, RunFolder, made_from, write_rows
@@ -66,6 +67,7 @@ class TrainJob:
     shared: Path | None = None
 
 
+@lost_process()
 def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
     """Train the run at ``out``, or resume it.
 
@@ -81,6 +83,7 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
         DataError: the rows cannot be split.
         ModelError: a model cannot be loaded or used.
         RecipeError: the recipe does not fit the models, or a fit diverged.
+        DistributedError: the processes cannot work together, or one of them ended.
         OutputExistsError: ``out`` is not a run folder, or it is a run with other settings and not ``redo``.
         StorageError: a file cannot be written.
     """
@@ -89,12 +92,14 @@ def train(dataset: Dataset, job: TrainJob, out: Path) -> Tuning:
     fine_tuned = is_classifier(job.teacher)
     if fine_tuned:
         refuse_pretrained(job.recipe, job.teacher, "a fine-tuned classifier")
-    check_models(job.teacher, job.recipe, fine_tuned, splits.label_names)
+    models = {"teacher": fingerprint(job.teacher), "student": fingerprint(job.recipe.student.model)}
+    description = describe(splits, job, fine_tuned, models)
+    require_one_training(description)
+    # In the main process: transformers saves no model in another one.
+    from_main(partial(check_models, job.teacher, job.recipe, fine_tuned, splits.label_names))
     if fine_tuned:
         require_right_answers(job.teacher, job.recipe, splits.train, splits.label_names)
-    models = {"teacher": fingerprint(job.teacher), "student": fingerprint(job.recipe.student.model)}
-    with processes().main_process_first():
-        run.begin(describe(splits, job, fine_tuned, models), job.redo)
+    begin_run(run, description, job.redo)
     with deterministic():
         return Pipeline(run, splits, job, fine_tuned, models).tuned()
 

@@ -16,10 +16,11 @@ from ...errors import LabelError, RecipeError
 from ...runtime.data import Dataset, Split
 from ...runtime.data.assemble import assemble
 from .. import objectives
-from ..modeling.distributed import processes
+from ..modeling.distributed import from_main, lost_process, processes
 from ..modeling.projection import LinearLayer, require_reducible
 from ..recipe import REAUGKD, ObjectiveRecipe, Recipe
 from ..tuning.tune import Tuning
+from .begin_run import begin_run, require_one_training
 from .model_checks import load_own_student, refuse_pretrained, require_student
 from .run_folder import RunFolder
 from .splits import RunSplits, assign
@@ -33,6 +34,7 @@ def default_objectives(file: TeacherFile) -> tuple[ObjectiveRecipe, ...]:
     return tuple(item for item in REAUGKD if file.has_embeddings or not objectives.build([item]).needs)
 
 
+@lost_process()
 def train_from_file(file: TeacherFile, scored: Dataset | None, job: TrainJob, out: Path) -> Tuning:
     """Train the run at ``out`` from a teacher's answers, or resume it.
 
@@ -48,7 +50,7 @@ def train_from_file(file: TeacherFile, scored: Dataset | None, job: TrainJob, ou
     Raises:
         RecipeError: the recipe needs a teacher that is a model, or embeddings that the file does not have.
         LabelError: all texts have the same label.
-        DataError, ModelError, OutputExistsError, StorageError: same as `train`.
+        DataError, DistributedError, ModelError, OutputExistsError, StorageError: same as `train`.
     """
     check_recipe(file, job.recipe)
     if len(set(file.split.labels or ())) < 2:
@@ -62,13 +64,15 @@ def train_from_file(file: TeacherFile, scored: Dataset | None, job: TrainJob, ou
             click.echo(note, err=True)
     splits = assign(dataset, job.recipe, job.limit, file.gold >= 0)
     student = job.recipe.student.model
-    require_student(load_own_student(job.recipe, file.label_names), student, job.recipe)
     models = {"teacher": file.fingerprint, "student": fingerprint(student)}
     run, stages = RunFolder(out), _FromFile(RunFolder(out), splits, job, file, models)
     description = {**describe(splits, job, False, models), "teacher_file": stages.counts()}
-    with processes().main_process_first():
-        run.begin(description, job.redo)
-    click.echo(describe_heldout(description), err=True)
+    require_one_training(description)
+    # In the main process: transformers saves no model in another one.
+    from_main(lambda: require_student(load_own_student(job.recipe, file.label_names), student, job.recipe))
+    begin_run(run, description, job.redo)
+    if processes().is_main_process:
+        click.echo(describe_heldout(description), err=True)
     with deterministic():
         return stages.tuned()
 

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kb.index.config import IndexConfig
 from ...kb.index.exact_search import EfSearchChoice, least_ef_search
-from ...kb.index.hnsw import IndexConfig
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.soft_labels import LABEL_LOSS, SoftLabels
 from ...kb.texts import TextDigests

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kb.storage.json_fields import JsonReader
+from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.decision.blend_config import BlendConfig, read_blend
 from ...runtime.decision.blending import BlendedBatch, blend_batch, interpolate, softmax_many
-from ..types import Floats
+from ..types import Floats, Floats32
 
 K = 32
 """Number of neighbours. A k chosen on some hundred held-out rows is no better (docs/explanation/lab-book.md)."""
@@ -192,6 +193,20 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
     if nll["blend"] >= (1 - least_gain) * nll["student"]:
         nll["blend"], accuracy["blend"], blend = nll["student"], accuracy["student"], replace(blend, student_weight=1.0)
     return Tuning(blend, len(rows.gold), nll, accuracy)
+
+
+def tune_again(blend: BlendConfig, heldout: HeldOutRows, similarities: Floats32, labels: Floats32) -> BlendConfig:
+    """Choose the blend of a bundle anew for another knowledge base; the temperatures stay.
+
+    Args:
+        blend: the bundle's.
+        heldout: n held-out rows.
+        similarities: [n, k], of their neighbours, descending.
+        labels: [n, k, c], the neighbours' soft labels.
+    """
+    rows = HeldOut(heldout.logits, similarities, np.log(labels.clip(_TINY)), heldout.gold)
+    kept = {name: getattr(blend, name) for name in ("student_temperature", "label_temperature", "gold_share")}
+    return replace(tune_blend(rows).blend, **kept)
 
 
 def _candidates(rows: HeldOut, gold_shares: Sequence[float]) -> tuple[list[Setting], Floats]:

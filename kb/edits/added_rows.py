@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index.hnsw import IndexConfig, VectorIndex
+from ..index.config import IndexConfig
+from ..index.hnsw import VectorIndex
 from ..index.stored_keys import checked_queries
 from ..index.usearch_import import available
 from ..searchable import SearchResult

@@ -70,19 +70,21 @@ def tune_ef_search(kb: KnowledgeBase, queries: Floats | None, k: int) -> EfSearc
 
 def add_lists(kb: KnowledgeBase, queries: Floats | None, k: int) -> KnowledgeBase:
     """The same rows with lists, where these pay (`lists.chosen_lists`); the arguments are those of `tune_ef_search`."""
-    if not len(kb):
+    if not len(kb) or kb.config.probes:
         return kb
     return kb.with_lists(chosen_lists(kb.index, _queries(unit(kb.keys()), queries), k))
 
 
 def _queries(keys: Floats, queries: Floats | None) -> Floats:
-    """Some queries; by default some of the keys with noise."""
-    if queries is None or not len(queries):
-        rng = np.random.default_rng(0)
-        some = keys[rng.choice(len(keys), min(MOST_QUERIES, len(keys)), replace=False)]
-        noise = rng.standard_normal(some.shape)
-        queries = unit(some + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True))
-    return queries[:MOST_QUERIES]
+    return noisy_queries(keys) if queries is None or not len(queries) else queries[:MOST_QUERIES]
+
+
+def noisy_queries(keys: Floats) -> Floats:
+    """Queries for keys [n, d] of length 1 where there are no real ones: some of the keys with noise."""
+    rng = np.random.default_rng(0)
+    some = keys[rng.choice(len(keys), min(MOST_QUERIES, len(keys)), replace=False)]
+    noise = rng.standard_normal(some.shape)
+    return unit(some + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True))
 
 
 def _changed(kb: OverlayKnowledgeBase, below: NDArray[np.int64]) -> dict[int, Floats]:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from ..index.hnsw import IndexConfig, VectorIndex
+from ..index.config import IndexConfig
+from ..index.shards import Index
 from ..knowledge_base import KnowledgeBase
 from ..searchable import SearchResult
 from ..soft_labels import SoftLabels
@@ -226,7 +227,7 @@ class OverlayKnowledgeBase:
             return np.zeros((len(queries), max(needed, 0)), np.int64), np.zeros(
                 (len(queries), max(needed, 0)), np.float32
             )
-        parts: list[tuple[VectorIndex | AddedRows, int, int, int]] = [(self.base.index, 0, base, self._live_base)]
+        parts: list[tuple[Index | AddedRows, int, int, int]] = [(self.base.index, 0, base, self._live_base)]
         parts += [(self._added, base, self.added, self._live - self._live_base)] if self.added else []
         found = [self._living_many(index, queries, k, threads, *part) for index, *part in parts]
         rows, similarities, short = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
@@ -317,7 +318,7 @@ class OverlayKnowledgeBase:
 
     def _living_many(
         self,
-        index: VectorIndex | AddedRows,
+        index: Index | AddedRows,
         queries: NDArray[np.float32],
         k: int,
         threads: int,
@@ -339,7 +340,7 @@ class OverlayKnowledgeBase:
 
     def _living(
         self,
-        index: VectorIndex | AddedRows,
+        index: Index | AddedRows,
         query: NDArray[np.float32],
         k: int,
         first: int,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .hnsw import VectorIndex
+    from .shards import Index
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -71,7 +71,7 @@ def exact_search(keys: Floats, queries: Floats, k: int) -> tuple[Ints, Floats]:
     return rows, similarities
 
 
-def least_ef_search(index: VectorIndex, keys: Floats, queries: Floats, k: int) -> EfSearchChoice:
+def least_ef_search(index: Index, keys: Floats, queries: Floats, k: int) -> EfSearchChoice:
     """The least ``ef_search`` whose recall is within `SLACK` of that of the largest value.
 
     Args:
@@ -86,7 +86,7 @@ def least_ef_search(index: VectorIndex, keys: Floats, queries: Floats, k: int) -
     return next((choice for choice in tried if choice.recall >= largest.recall - SLACK), largest)
 
 
-def _tried(index: VectorIndex, exact: Ints, queries: Floats, k: int, factor: int) -> EfSearchChoice:
+def _tried(index: Index, exact: Ints, queries: Floats, k: int, factor: int) -> EfSearchChoice:
     expansion = max(factor * k, LEAST_EF_SEARCH)
     rows, compared = index.trial(queries, k, expansion)
     shares = [np.isin(true, found).mean() for true, found in zip(exact, rows, strict=True)]

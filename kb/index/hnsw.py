@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,73 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BundleError, BundleIntegrityError, UsageError
+from ...errors import BundleError, BundleIntegrityError
 from ..storage.atomic import atomic_write
-from ..storage.json_fields import JsonReader
+from .config import IndexConfig
 from .exact_search import ExactIndex
 from .stored_keys import NEAR_ONE, checked_keys, checked_queries, stored_form
 from .usearch_file import IndexFile, parse_index, read_index_file
 from .usearch_import import available, compiled
 
-DTYPES = ("i8", "f16", "f32")
-"""Types of stored keys. New bundles use i8 or f16; early bundles of format 1 have f32."""
-
 MOST_COMPARED_BYTES = 8 * 2**20
 """Without usearch, a query is compared with every key of a file with at most so many bytes of keys."""
 
 _MOST_COPIED_BYTES = 2 * 2**20  # of keys that exact searches keep a copy of, in float32
-_METRIC = "cos"  # the only one: usearch's i8 is right for cosine alone
 _BLOCK = 1024  # rows added between two progress reports
 _AGAIN = "Export the bundle again."
-_MOST = 1_000_000  # limit on dimensions, edges and expansion: usearch allocates without a limit
-
-
-@dataclass(frozen=True)
-class IndexConfig:
-    """Parameters of the index; similarities are cosines.
-
-    Attributes:
-        ndim: dimensions of a key.
-        dtype: type of stored keys: ``"i8"`` or ``"f16"``; ``"f32"`` in early bundles.
-        connectivity: edges per node of the graph (HNSW's M), at least 2.
-        expansion_add: search width at insertion (efConstruction).
-        expansion_search: search width for a query (``ef_search``); a larger value is slower and has a higher recall.
-
-    Raises:
-        UsageError: a value is outside its range.
-    """
-
-    ndim: int
-    dtype: str = "i8"
-    connectivity: int = 16
-    expansion_add: int = 128
-    expansion_search: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("ndim", "connectivity", "expansion_add", "expansion_search"):
-            value = getattr(self, name)
-            least = 2 if name == "connectivity" else 1
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
-                expected = f"a whole number from {least} to {_MOST:,}"
-                raise UsageError(f"the index's {name} is unusable", found=value, expected=expected)
-        if self.dtype not in DTYPES:
-            raise UsageError("the index's dtype is unknown", found=self.dtype, expected=", ".join(DTYPES))
-
-    @classmethod
-    def read(cls, fields: JsonReader) -> IndexConfig:
-        """Read the parameters from JSON.
-
-        Raises:
-            BundleError: a value is missing or outside its range.
-        """
-        metric = fields.obj.get("metric", _METRIC)
-        if metric != _METRIC:
-            raise fields.error("metric", metric, _METRIC)
-        return fields.make(cls, ndim=int)
-
-    def as_record(self) -> dict[str, Any]:
-        """The parameters as JSON values."""
-        return {**asdict(self), "metric": _METRIC}
 
 
 class VectorIndex:
@@ -151,11 +98,12 @@ class VectorIndex:
                 raise RuntimeError("building the index was stopped by its progress callback")
         return cls(index, config)
 
-    def append(self, keys: NDArray[np.float32]) -> None:
+    def append(self, keys: NDArray[np.float32], threads: int = 1) -> None:
         """Add rows after the last one; searches by other threads wait. An index opened by `view` is read-only.
 
         Args:
             keys: same as `build`.
+            threads: same as `build`.
 
         Raises:
             UsageError: same as `build`.
@@ -163,7 +111,7 @@ class VectorIndex:
         stored = stored_form(checked_keys(keys, self.config.ndim), self.config.dtype)
         numbers = np.arange(self._size, self._size + len(stored), dtype=np.uint64)
         with self._lock:
-            self._index.add_many(numbers, stored, threads=1)
+            self._index.add_many(numbers, stored, threads=threads)
             self._size += len(stored)
 
     def save(self, path: Path) -> None:
@@ -313,6 +261,15 @@ class VectorIndex:
                 self._index.expansion_search = self.config.expansion_search
         found = np.where(np.arange(keys.shape[1]) < counts[:, np.newaxis], keys.view(np.int64), -1)
         return found, compared / max(len(queries), 1)
+
+    def stored_rows(self, rows: NDArray[np.integer]) -> NDArray[Any]:
+        """The keys of some rows as stored, int8, float16 or float32 [m, d].
+
+        Raises:
+            BundleIntegrityError: same as `stored`.
+        """
+        found: NDArray[Any] = self.stored()[rows]
+        return found
 
     def stored(self) -> NDArray[Any]:
         """The keys as stored, int8, float16 or float32 [n, d], in the order of rows; do not change them.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..storage.npy import map_npy, misfit, save_npy
 from .exact_search import exact_search, unit
-from .hnsw import VectorIndex
+from .shards import Index
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -118,7 +118,7 @@ def centres(keys: Floats, table: NDArray[np.int32]) -> Floats:
     return _directions(sums)
 
 
-def chosen_lists(index: VectorIndex, queries: Floats, k: int) -> Lists | None:
+def chosen_lists(index: Index, queries: Floats, k: int) -> Lists | None:
     """The lists of the keys of an index, with the least number of them to search whose recall is `RECALL`.
 
     Args:
@@ -130,7 +130,10 @@ def chosen_lists(index: VectorIndex, queries: Floats, k: int) -> Lists | None:
         None where lists do not pay: for few rows or many, for keys other than int8, without queries, or if too many
         lists must be searched.
     """
-    if not (FEWEST_ROWS <= len(index) <= MOST_ROWS and index.config.dtype == DTYPE and len(queries)):
+    if (
+        not (FEWEST_ROWS <= len(index) <= MOST_ROWS and index.config.dtype == DTYPE and len(queries))
+        or index.config.probes
+    ):
         return None
     keys = unit(index.vectors())
     lists = Lists.build(keys, _ROOM)
@@ -223,20 +226,20 @@ def _tree(keys: Floats, count: int) -> Floats:
     """About ``count`` means of the keys: k-means of few means, then k-means of the keys nearest to each of them."""
     everything = np.arange(len(keys))
     if count <= _FAN:
-        return _means(keys, everything, count)
-    clusters = _nearest(keys, everything, _means(keys, everything, int(np.sqrt(count)) + 1))
+        return means_of(keys, everything, count)
+    clusters = nearest_mean(keys, everything, means_of(keys, everything, int(np.sqrt(count)) + 1))
     order = np.argsort(clusters, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
-    return np.concatenate([_means(keys, part, max(1, round(count * len(part) / len(keys)))) for part in parts])
+    return np.concatenate([means_of(keys, part, max(1, round(count * len(part) / len(keys)))) for part in parts])
 
 
-def _means(keys: Floats, rows: Ints, count: int) -> Floats:
+def means_of(keys: Floats, rows: Ints, count: int) -> Floats:
     """Mean directions of ``count`` clusters of some keys, by spherical k-means on a sample."""
     rng = np.random.default_rng(0)
     some = keys[np.sort(rng.choice(rows, min(len(rows), _SAMPLE * count), replace=False))]
     means: Floats = some[rng.choice(len(some), count, replace=False)]
     for _ in range(_ITERATIONS):
-        clusters = _nearest(some, np.arange(len(some)), means)
+        clusters = nearest_mean(some, np.arange(len(some)), means)
         order = np.argsort(clusters, kind="stable")
         used, first = np.unique(clusters[order], return_index=True)
         means[used] = _directions(np.add.reduceat(some[order], first, axis=0))
@@ -245,7 +248,7 @@ def _means(keys: Floats, rows: Ints, count: int) -> Floats:
     return means
 
 
-def _nearest(keys: Floats, rows: Ints, means: Floats) -> Ints:
+def nearest_mean(keys: Floats, rows: Ints, means: Floats) -> Ints:
     """The number of the nearest mean of each of the rows."""
     blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
     return np.concatenate([(keys[block] @ means.T).argmax(axis=1) for block in blocks])

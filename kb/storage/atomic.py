@@ -110,7 +110,7 @@ def _claimed(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
     """Create and lock a temporary beside ``path``; it is removed at the end unless it was renamed."""
     with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
+        remove_leftovers(path)
         temporary, lock = _make_locked(path, make)
     try:
         yield temporary
@@ -151,7 +151,7 @@ def _lock(temporary: Path, wait: bool = True) -> int | None:
     return descriptor
 
 
-def _sweep(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Remove the temporaries of ``path`` whose writers have ended."""
     leftover = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
     for name in os.listdir(path.parent):  # noqa: PTH208  (twice as fast, and folders can be large)

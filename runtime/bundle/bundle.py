@@ -10,7 +10,8 @@ from pathlib import Path
 from ...errors import BundleError, BundleIntegrityError, UsageError
 from ...kb.edits.head import HEAD_FILE, SNAPSHOTS, HeadFile
 from ...kb.index.lists import LISTS_FILE
-from ...kb.knowledge_base import INDEX_FILE, ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
+from ...kb.index.shards import INDEX_FILE, SHARDS_FILE, SHARDS_FOLDER
+from ...kb.knowledge_base import ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
 from ...kb.storage.ed25519 import PublicKey
 from ...kb.storage.strict_json import parse_json
 from ...kb.texts import DIGESTS_FILE
@@ -27,9 +28,16 @@ TOKENIZER_FILE = f"{STUDENT_FOLDER}/tokenizer.json"
 REQUIRED_FILES = (
     MODEL_FILE,
     TOKENIZER_FILE,
-    *(f"{KB_FOLDER}/{name}" for name in (INDEX_FILE, SOFT_LABELS_FILE, ROWS_FILE)),
+    *(f"{KB_FOLDER}/{name}" for name in (SOFT_LABELS_FILE, ROWS_FILE)),
 )
-OPTIONAL_FILES = (*(f"{KB_FOLDER}/{name}" for name in (TEXTS_FILE, DIGESTS_FILE, LISTS_FILE)), HELDOUT_FILE)
+INDEX_FILES = (f"{KB_FOLDER}/{INDEX_FILE}", f"{KB_FOLDER}/{SHARDS_FILE}")
+"""One of them is required: the index is one file, or in shards."""
+
+OPTIONAL_FILES = (
+    *INDEX_FILES,
+    *(f"{KB_FOLDER}/{name}" for name in (TEXTS_FILE, DIGESTS_FILE, LISTS_FILE)),
+    HELDOUT_FILE,
+)
 MOST_MANIFEST_BYTES = 8 * 2**20
 """The largest manifest; one with a thousand labels has 100 kB."""
 
@@ -87,10 +95,10 @@ class Bundle:
         links: Links = "followed" if follow_links else "inside"
         _refuse_linked_edits(folder, MANIFEST_FILE)
         manifest, content, linked = _read_manifest(folder, verify, require_signature, links)
-        for name in REQUIRED_FILES:
+        for name in (*REQUIRED_FILES, INDEX_FILES[bool(manifest.kb.probes)]):
             if name not in manifest.files:
                 raise BundleError("the manifest does not list a file", path=folder / MANIFEST_FILE, expected=name)
-        for name in OPTIONAL_FILES:
+        for name in (*OPTIONAL_FILES, *_shard_files(folder)):
             # The runtime reads it if it exists; an unlisted file would be read unchecked.
             if name not in manifest.files and os.path.lexists(folder / name):
                 raise BundleIntegrityError(
@@ -183,6 +191,14 @@ class Bundle:
     def kb_folder(self) -> Path:
         """The knowledge base's folder."""
         return self.path / KB_FOLDER
+
+
+def _shard_files(folder: Path) -> list[str]:
+    """What is in the folder of the shards, by its path in the bundle."""
+    try:
+        return sorted(path.relative_to(folder).as_posix() for path in (folder / KB_FOLDER / SHARDS_FOLDER).iterdir())
+    except OSError:  # most bundles have none
+        return []
 
 
 def _replaced(head: HeadFile) -> bool:

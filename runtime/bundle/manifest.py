@@ -11,15 +11,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import BundleVersionError
-from ...kb.index.hnsw import IndexConfig
+from ...kb.index.config import IndexConfig
 from ...kb.storage.atomic import atomic_write, sha256_file
 from ...kb.storage.json_fields import JsonReader
 from ..decision.abstention_thresholds import Abstention, read_abstention, write_thresholds
 from ..decision.blend_config import BlendConfig, read_blend
 from ..decision.gating import Gate, read_gate
 
-FORMAT_VERSION = 2
-"""The newest format that can be read. 1: soft labels of all classes; 2: also of the most probable classes only.
+FORMAT_VERSION = 3
+"""The newest format that can be read. 1: soft labels of all classes; 2: also of the most probable classes only; 3: also
+an index in shards.
 
 The export writes the oldest format that can hold the bundle (`KnowledgeBase.format_version`).
 """

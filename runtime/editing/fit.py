@@ -83,5 +83,5 @@ def _keys(kb: OverlayKnowledgeBase, rows: NDArray[np.int64]) -> NDArray[np.float
     base = len(kb.base)
     below, above = rows[rows < base], rows[rows >= base]
     added = [kb.key(int(row)) for row in above]
-    stored = kb.base.index.stored()[below].astype(np.float32)
+    stored = kb.base.index.stored_rows(below).astype(np.float32)
     return np.concatenate([stored, np.array(added, np.float32).reshape(-1, kb.ndim)])

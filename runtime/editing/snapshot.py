@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BundleError, BundleIntegrityError
 from ...kb.edits.head import SNAPSHOTS, JournalHead
-from ...kb.index.hnsw import IndexConfig
+from ...kb.index.config import IndexConfig
 from ...kb.index.lists import LISTS_FILE
 from ...kb.knowledge_base import TEXTS_FILE, KnowledgeBase
 from ...kb.storage.atomic import atomic_write

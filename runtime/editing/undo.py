@@ -100,7 +100,7 @@ def compaction_due(view: View) -> bool:
         view: the state after the last edit.
     """
     kb = view.kb
-    if not isinstance(kb, OverlayKnowledgeBase):
+    if not isinstance(kb, OverlayKnowledgeBase) or kb.config.probes:  # an index in shards is not compacted
         return False
     edited, least = kb.added + kb.removed, max(_COMPACT_ROWS, _COMPACT_SHARE * len(kb))
     removed = chain.from_iterable(change.remove for change in view.recent)

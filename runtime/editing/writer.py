@@ -92,9 +92,16 @@ class KnowledgeWriter:
             The journal's entry.
 
         Raises:
-            UsageError: another edit is running.
+            UsageError: another edit is running, or the index is in shards.
             StorageError: the files cannot be written (nothing is changed), or files with removed rows remain.
         """
+        if self._bundle.manifest.kb.probes:
+            raise UsageError(
+                "a knowledge base in shards cannot be compacted",
+                path=self._bundle.path,
+                remedy="Its edits stay in the journal. To erase rows from its files, build it again with "
+                "`reaugkd kb build` from data without them.",
+            )
         with self._locked(options):
             kb = self._store.edited()
             if kb is not self._store.view.kb:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BundleError, ModelError, ReaugkdError, UsageError
-from ...kb.knowledge_base import INDEX_FILE, SOFT_LABELS_FILE
+from ...kb.index.shards import INDEX_FILE
+from ...kb.knowledge_base import SOFT_LABELS_FILE
 from ...kb.linear_classifier import LinearClassifier
 from ...kb.searchable import Searchable, SearchResult
 from ..bundle.manifest import Manifest

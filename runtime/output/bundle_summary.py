@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ...errors import BundleIntegrityError
 from ...kb.edits.head import SNAPSHOTS
+from ...kb.index.shards import SHARDS_FOLDER
 from ...kb.storage.ed25519 import PublicKey
 from ..bundle.bundle import KB_FOLDER, Bundle
-from ..bundle.manifest import FileRecord
+from ..bundle.manifest import FileRecord, Manifest
 from ..bundle.signature import read_signature
 from ..decision.abstention_thresholds import Abstention
 from ..decision.blend_config import BlendConfig
@@ -45,7 +46,7 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
         (
             "knowledge",
             f"{len(kb):,} rows {texts} their texts, keys of {kb.ndim} x {kb.config.dtype}, "
-            f"ef_search {kb.config.expansion_search}",
+            f"ef_search {kb.config.expansion_search}{_shards(manifest)}",
         ),
         ("edits", edits_state(store)),
         (
@@ -165,3 +166,10 @@ def _vocabulary(quantization: dict[str, object]) -> str:
         case {"kept": int(kept), "of": int(of)} if kept != of:
             return f", {kept:,} of {of:,} tokens of the vocabulary"
     return ""
+
+
+def _shards(manifest: Manifest) -> str:
+    if not manifest.kb.probes:
+        return ""
+    count = sum(name.startswith(f"{KB_FOLDER}/{SHARDS_FOLDER}/") for name in manifest.files)
+    return f", in {count} shards, of which those of the {manifest.kb.probes} nearest centres are searched"

@@ -23,24 +23,32 @@ class ProgressLine:
         out: the output; nothing is written unless it is a terminal, so that logs stay readable.
         columns: the width of the terminal; a longer line is cut, because a wrapped line cannot be removed.
         clock: the time in seconds, for tests.
+        rate: whether the line has the units of a second where the total is known; otherwise it always has.
     """
 
     def __init__(
-        self, label: str, unit: str, out: TextIO, columns: int = 80, clock: Callable[[], float] = time.monotonic
+        self,
+        label: str,
+        unit: str,
+        out: TextIO,
+        columns: int = 80,
+        clock: Callable[[], float] = time.monotonic,
+        rate: bool = False,
     ) -> None:
         self._label, self._unit, self._out, self._columns, self._clock = label, unit, out, columns, clock
+        self._rate = rate
         self._begun = clock()
         self._shown_at = self._begun + _SHOW_AFTER - _EVERY
         self._width = 0
 
-    def __call__(self, done: int, total: int | None = None) -> None:
-        """Report that ``done`` of ``total`` units are done; None if the total is unknown."""
+    def __call__(self, done: int, total: int | None = None, before: int = 0) -> None:
+        """Report that ``done`` of ``total`` units are done, ``before`` of them earlier; None for an unknown total."""
         if total is not None and done >= total:
             self.clear()
             return
         now = self._clock()
         if now - self._shown_at >= _EVERY and self._out.isatty():
-            self._show(done, total, now)
+            self._show(done, total, before, now)
 
     def clear(self) -> None:
         """Remove the line: at the end, and before other output."""
@@ -49,13 +57,14 @@ class ProgressLine:
             self._out.flush()
             self._width = 0
 
-    def _show(self, done: int, total: int | None, now: float) -> None:
-        took = now - self._begun
+    def _show(self, done: int, total: int | None, before: int, now: float) -> None:
+        took, new = now - self._begun, done - before
+        rate = f", {new / took:,.0f} a second"
         if total is None:
-            line = f"{self._label}: {done:,} {self._unit}s, {done / took:,.0f} a second"
+            line = f"{self._label}: {done:,} {self._unit}s{rate}"
         else:
-            left = duration(took / done * (total - done)) if done else "?"
-            line = f"{self._label}: {done:,}/{total:,} {self._unit}s, {left} left"
+            left = duration(took / new * (total - done)) if new else "?"
+            line = f"{self._label}: {done:,}/{total:,} {self._unit}s{rate * self._rate}, {left} left"
         line = line[: self._columns - 1]
         self._out.write("\r" + line.ljust(self._width))
         self._out.flush()

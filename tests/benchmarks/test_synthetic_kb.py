@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from reaugkd.benchmarks.sweep.synthetic_kb import SyntheticKb, recall
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.soft_labels import TopLabels
 

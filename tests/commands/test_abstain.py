@@ -17,7 +17,7 @@ from support.tiny_bundle import build_tiny_bundle, tiny_texts
 from reaugkd import KnowledgeBase, Runtime, UsageError
 from reaugkd.export.bundle.calibrate import unknown_rows
 from reaugkd.export.tuning.groups import related_inputs
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.texts import TextDigests
 
 TEXTS = tiny_texts(40, seed=321)

@@ -55,7 +55,7 @@ class TestHelp:
             ("train", "--teacher-epochs"),
             ("train", "--student-epochs --limit --seed --recipe --text-column --text-pair-column --label-column"),
             ("export", "RUN --out --target --quantization --allow-quality-loss auto|avx2|avx512_vnni|arm64"),
-            ("export", "dynamic|none --kb-data --query layers|distilled --keys student|teacher"),
+            ("export", "dynamic|none --kb-data --kb-answers --query layers|distilled --keys student|teacher"),
             ("export", "--keep-heldout --leave-heldout --kb-texts plain|hash|none --vocabulary"),
             ("predict", "BUNDLE [TEXT]... --input --output --format --explain --no-retrieval table|jsonl|csv"),
             ("eval", "BUNDLE --data --split --run --json"),

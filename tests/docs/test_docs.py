@@ -29,7 +29,19 @@ RUN = {
     **{name: DOCS / "how-to" / f"{name}.md" for name in ("asynchronous", "pipeline", "scikit-learn")},
 }
 PAGES = sorted(page for page in (*ROOT.glob("*.md"), *DOCS.rglob("*.md")) if DOCS / "results" not in page.parents)
-FOLDERS = ("benchmarks", "commands", "docs", "examples", "export", "integrations", "kb", "recipes", "runtime", "tests")
+FOLDERS = (
+    "batch",
+    "benchmarks",
+    "commands",
+    "docs",
+    "examples",
+    "export",
+    "integrations",
+    "kb",
+    "recipes",
+    "runtime",
+    "tests",
+)
 OF_A_BUNDLE = (".npy", ".jsonl", ".usearch")  # kb/ is a folder of bundles too
 DEMO = ROOT / "demo"
 

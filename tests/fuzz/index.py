@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from reaugkd.errors import ReaugkdError
-from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
+from reaugkd.kb.index.config import IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 from reaugkd.kb.index.usearch_file import read_index_file
 
 from .common import rewrite, scratch

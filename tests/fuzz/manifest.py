@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from reaugkd.errors import ReaugkdError
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.storage.strict_json import parse_json
 from reaugkd.runtime.bundle.manifest import FileRecord, Golden, Manifest
 from reaugkd.runtime.decision.blend_config import BlendConfig

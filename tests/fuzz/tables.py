@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from reaugkd.errors import ReaugkdError
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.knowledge_base import ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE, KnowledgeBase
 from reaugkd.kb.soft_labels import TopLabels
 

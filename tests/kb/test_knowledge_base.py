@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reaugkd import BundleError, BundleIntegrityError, KnowledgeBase, UsageError
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 
 CONFIG = IndexConfig(8)
 FILES = ("index.usearch", "soft_labels.npy", "rows.npy", "texts.jsonl")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reaugkd.errors import BundleError
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.knowledge_base import SOFT_LABELS_FILE, KnowledgeBase
 from reaugkd.kb.soft_labels import FEW_CLASSES, DenseLabels, TopLabels, decode, encode
 

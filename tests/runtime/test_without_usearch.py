@@ -15,7 +15,8 @@ from support.without_usearch import without_usearch
 from reaugkd import DependencyError, Runtime
 from reaugkd.kb.edits import added_rows
 from reaugkd.kb.index import hnsw
-from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
+from reaugkd.kb.index.config import DTYPES, IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

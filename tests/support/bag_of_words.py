@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.bundle import KB_FOLDER, MODEL_FILE, TOKENIZER_FILE
 from reaugkd.runtime.bundle.manifest import Golden, Manifest, seal

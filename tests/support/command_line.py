@@ -25,6 +25,7 @@ COMMANDS = (
         "train",
         "export",
         "predict",
+        "batch",
         "serve",
         "ui",
         "eval",

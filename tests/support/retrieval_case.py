@@ -11,7 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
+from reaugkd.kb.index.config import IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, LogisticWeight
 from reaugkd.runtime.graph.retrieval import Tables, retrieval_graph

@@ -1,4 +1,4 @@
-"""Two processes that share distillations, for test_sharing.py, which reads their results."""
+"""Three processes that share distillations, for test_shared_batches.py, which reads their results."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import torch
 from reaugkd.export import objectives
 from reaugkd.export.modeling.distributed import processes
 from reaugkd.export.modeling.training_loop import FitJob
-from reaugkd.export.objectives import mixkd
 from reaugkd.export.recipe import ObjectiveRecipe
 from reaugkd.export.training.distill import distil
 from support import tiny_models as tinymodels
 from support.distillations import tiny_rows, tiny_targets, tiny_teacher, with_attention_maps
 
-COUNT = 2
-LIMIT = 280  # seconds, below pytest's own: other work on the machine may starve two processes that wait for each other
+COUNT = 3
+LIMIT = 280  # seconds, below pytest's own: other work on the machine may starve processes that wait for each other
 EPOCHS = 2
-PERIOD = 3  # of the four steps: a phase of g, and a step kept for the next
+BATCH_SIZE = 29  # 60 rows: of the batches of 29, 29 and 2 rows, the last leaves a process without a row
+PERIOD = 4  # of the six steps: a phase of g, and two steps kept for the next
 _DISK = ObjectiveRecipe("disk", 1.0, {"period": PERIOD})
 # Most alone: the exchange of gradients must also do without those that a single term does not give.
 CASES = {
@@ -45,23 +45,19 @@ CASES = {
 
 
 def shared_distillation(bert: Path, out: Path, *terms: ObjectiveRecipe) -> dict[str, Any]:
-    """The student before and after, the states of the terms, and the shares of the mixtures drawn, [m] a step."""
+    """The student before and after, and the states of the terms; without dropout, which differs between processes."""
     general = tinymodels.HIDDEN if any(term.name == "general" for term in terms) else None
-    student = with_attention_maps(tinymodels.tiny_student(dropout=0.2, general_dim=general))
-    before, drawn, built = tinymodels.state_of(student), [], []
-    draw, build = mixkd.draw_mixture, objectives.build
-
-    def noted_draw(*args: Any) -> mixkd.Mixture:
-        drawn.append(draw(*args))
-        return drawn[-1]
+    config = tinymodels.bert_config(**tinymodels.NO_DROPOUT)
+    student = with_attention_maps(tinymodels.tiny_student(config=config, dropout=0.0, general_dim=general))
+    before, built = tinymodels.state_of(student), []
+    build = objectives.build
 
     def noted_build(*args: Any) -> objectives.WeightedSum:
         built.append(build(*args))
         return built[-1]
 
-    job = FitJob("student", tinymodels.fast_fit(EPOCHS), 0, "fp32", out / "student.pt")
+    job = FitJob("student", tinymodels.fast_fit(EPOCHS, batch_size=BATCH_SIZE), 0, "fp32", out / "student.pt")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mixkd, "draw_mixture", noted_draw)
         patch.setattr(objectives, "build", noted_build)
         recipe = tinymodels.tiny_recipe(objectives=terms)
         distil(student, tiny_teacher, tiny_rows(bert), tiny_targets(), recipe, job)
@@ -69,12 +65,11 @@ def shared_distillation(bert: Path, out: Path, *terms: ObjectiveRecipe) -> dict[
         "before": before,
         "student": student.state_dict(),
         "terms": built[0].state_dict()["terms"],
-        "shares": [mixture.share for mixture in drawn],
     }
 
 
 def main(number: int, bert: Path, out: Path) -> None:
-    """Write OUT/process0.pt or process1.pt: by the names of ``CASES`` what ``shared_distillation`` gives."""
+    """Write OUT/process0.pt and so on: by the names of ``CASES`` what ``shared_distillation`` gives."""
     torch.set_num_threads(1)
     os.environ.update({"RANK": str(number), "LOCAL_RANK": str(number), "ACCELERATE_USE_CPU": "1"})
     os.environ.update(dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(COUNT)))
@@ -86,8 +81,8 @@ def main(number: int, bert: Path, out: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def run_both(bert: Path, out: Path) -> list[dict[str, Any]]:
-    """Run this file, and load what either process saved."""
+def run_all(bert: Path, out: Path) -> list[dict[str, Any]]:
+    """Run this file, and load what each process saved."""
     call = [sys.executable, __file__, str(bert), str(out)]
     done = subprocess.run(call, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr

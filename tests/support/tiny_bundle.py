@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.texts import TextDigests
 from reaugkd.runtime.bundle.bundle import KB_FOLDER, MODEL_FILE, TOKENIZER_FILE

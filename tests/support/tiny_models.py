@@ -191,10 +191,19 @@ def tiny_recipe(**changes: Any) -> Recipe:
     return Recipe(**{**settings, **changes})
 
 
-def tiny_student(num_labels: int = 3, embedding_dim: int | None = 16, seed: int = 0, **head: Any) -> EncoderClassifier:
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def tiny_student(
+    num_labels: int = 3,
+    embedding_dim: int | None = 16,
+    seed: int = 0,
+    config: BertConfig | None = None,
+    **head: Any,
+) -> EncoderClassifier:
     """A random encoder with both heads, in evaluation mode."""
     torch.manual_seed(seed)
-    encoder = BertModel(bert_config(), add_pooling_layer=False)
+    encoder = BertModel(config or bert_config(), add_pooling_layer=False)
     return EncoderClassifier(encoder, HeadConfig(num_labels, embedding_dim=embedding_dim, **head)).eval()
 
 

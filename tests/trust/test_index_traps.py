@@ -16,7 +16,8 @@ from onnx import helper, numpy_helper
 from support.tiny_bundle import build_tiny_bundle
 
 from reaugkd import ModelError, Runtime, UsageError
-from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
+from reaugkd.kb.index.config import DTYPES, IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.runtime.bundle.bundle import MODEL_FILE
 from reaugkd.runtime.inference.graph_pipeline import GraphPipeline

@@ -18,7 +18,7 @@ from support.workshop import Workshop
 
 from reaugkd import BundleError, BundleIntegrityError, KnowledgeBase, Runtime, UsageError
 from reaugkd.export.bundle.prototypes import Condensation, build
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.texts import TextDigests
 from reaugkd.runtime.bundle.bundle import Bundle
 

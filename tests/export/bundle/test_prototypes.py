@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from reaugkd.errors import UsageError
 from reaugkd.export.bundle.prototypes import Condensation, Prototypes, build
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 
 Floats = NDArray[np.float32]

@@ -27,7 +27,7 @@ from reaugkd.export.onnx.fuse import MAX_ROWS, fuse
 from reaugkd.export.onnx.fused_check import CHECKED_ROWS
 from reaugkd.export.onnx.fused_graph import fused_model
 from reaugkd.export.onnx.probabilities_output import add_probabilities
-from reaugkd.kb.index.hnsw import DTYPES, IndexConfig
+from reaugkd.kb.index.config import DTYPES, IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.soft_labels import TopLabels
 from reaugkd.runtime.bundle.bundle import KB_FOLDER, MODEL_FILE, TOKENIZER_FILE

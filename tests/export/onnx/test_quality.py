@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from reaugkd.errors import QualityError
 from reaugkd.export.onnx.quality import Floors, QualityReport, StudentOutputs, answers_of, compare
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 
 GOOD = QualityReport(

@@ -13,7 +13,7 @@ from reaugkd.errors import UsageError
 from reaugkd.kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
 from reaugkd.kb.edits.merge import merge_edits, tune_ef_search
 from reaugkd.kb.edits.overlay import OverlayKnowledgeBase
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.soft_labels import TopLabels
 from reaugkd.kb.texts import TextDigests

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.index.exact_search import EF_SEARCH_GRID, LEAST_EF_SEARCH, SLACK, exact_search, least_ef_search
-from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
+from reaugkd.kb.index.hnsw import VectorIndex
 
 Floats = NDArray[np.float32]
 

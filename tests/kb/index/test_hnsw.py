@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from reaugkd import BundleError, BundleIntegrityError, UsageError
 from reaugkd.kb.index import hnsw as module
-from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
+from reaugkd.kb.index.config import IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "i8": 3e-2}
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from reaugkd import BundleError
 from reaugkd.kb.index import lists as module
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.index.exact_search import exact_search, unit
-from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
+from reaugkd.kb.index.hnsw import VectorIndex
 from reaugkd.kb.index.lists import LISTS_FILE, Lists, centres, chosen_lists, least_probes, open_lists
 from reaugkd.kb.storage.npy import save_npy
 

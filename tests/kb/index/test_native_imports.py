@@ -9,7 +9,7 @@ import pytest
 
 SEARCH = """
 import numpy as np
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.knowledge_base import KnowledgeBase
 kb = KnowledgeBase.build(np.eye(4, dtype=np.float32), np.eye(4), config=IndexConfig(4))
 assert kb.search(np.eye(4, dtype=np.float32)[2], 1).rows.tolist() == [2]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd import BundleError, BundleIntegrityError, Runtime
-from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
+from reaugkd.kb.index.config import DTYPES, IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 from reaugkd.kb.index.usearch_file import read_index_file
 from reaugkd.kb.index.usearch_import import compiled
 
@@ -138,7 +139,8 @@ import sys
 import numpy as np
 from pathlib import Path
 from reaugkd.errors import BundleError
-from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
+from reaugkd.kb.index.config import IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 source, path, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 content = np.frombuffer(source.read_bytes(), np.uint8)
 rng = np.random.default_rng(0)

@@ -9,7 +9,8 @@ import pytest
 
 SEARCH = """
 import numpy as np
-from reaugkd.kb.index.hnsw import IndexConfig, VectorIndex
+from reaugkd.kb.index.config import IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 keys = np.eye(8, dtype=np.float32)
 index = VectorIndex.build(keys, IndexConfig(8, dtype="f32"))
 assert index.search(keys[3], 2)[0][0] == 3

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from reaugkd.errors import BundleIntegrityError
-from reaugkd.kb.index.hnsw import DTYPES, IndexConfig, VectorIndex
+from reaugkd.kb.index.config import DTYPES, IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 
 Floats = NDArray[np.float32]
 

@@ -108,9 +108,9 @@ def test_without_verification_contents_are_not_hashed(bundle: Path) -> None:
 
 def test_a_newer_bundle_is_not_reported_as_damaged(bundle: Path) -> None:
     manifest = bundle / "manifest.json"
-    manifest.write_bytes(manifest.read_bytes().replace(b'"format_version": 1', b'"format_version": 3'))
+    manifest.write_bytes(manifest.read_bytes().replace(b'"format_version": 1', b'"format_version": 4'))
     for verify in (True, False):
-        with pytest.raises(BundleVersionError, match="format version 3"):
+        with pytest.raises(BundleVersionError, match="format version 4"):
             Runtime.open(bundle, verify=verify)
 
 

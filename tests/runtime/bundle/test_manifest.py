@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaugkd import BundleError, BundleVersionError, UsageError
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.runtime.bundle.manifest import FileRecord, Golden, Manifest, seal, seal_entry
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.gating import Gate
@@ -140,7 +140,7 @@ def test_whole_numbers_are_numbers() -> None:
     assert Manifest.from_json(obj, FILE).blend.tau == 1.0
 
 
-@pytest.mark.parametrize("version", [3, 99])
+@pytest.mark.parametrize("version", [4, 99])
 def test_a_newer_format_is_named_before_anything_else_is_read(version: int) -> None:
     with pytest.raises(BundleVersionError, match=rf"format version {version}.*Upgrade"):
         Manifest.from_json({"format_version": version}, FILE)

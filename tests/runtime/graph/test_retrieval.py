@@ -27,7 +27,7 @@ from support.retrieval_case import (
 )
 
 from reaugkd.export.onnx.fused_check import tolerance
-from reaugkd.kb.index.hnsw import DTYPES
+from reaugkd.kb.index.config import DTYPES
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.blending import blend, blend_batch
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight

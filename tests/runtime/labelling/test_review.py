@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from support.tiny_bundle import build_tiny_bundle
 
 from reaugkd import KnowledgeBase, Row, Runtime, UsageError
-from reaugkd.kb.index.hnsw import IndexConfig
+from reaugkd.kb.index.config import IndexConfig
 from reaugkd.runtime.labelling.review import LabelIssue, Review, neighbour_votes, review
 
 LABELS = ("a", "b", "c")

@@ -1,0 +1,71 @@
+"""A worker process of the local engine: it takes the numbers of parts from a pipe, and ends when the pipe closes."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any
+
+from ...errors import ReaugkdError
+from .task import Settings
+
+_GRACE = 10.0  # seconds to remove the part's temporary file
+
+
+def work(pipe: Connection[Any, Any], settings: Settings) -> None:
+    """Do parts until the driver says None or is gone.
+
+    It sends ``("ready", None)`` when it can take a part, ``("rows", n)`` while it does one, ``("done", None)`` after
+    it, and ``("error", error)`` as its last message.
+
+    Args:
+        pipe: to the driver.
+        settings: of the job.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), _stop)
+    orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
+    try:
+        worker = settings.open()
+        pipe.send(("ready", None))
+        while (number := orders.get()) is not None:
+            worker.do(number, lambda rows: pipe.send(("rows", rows)))
+            pipe.send(("done", None))
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the driver is gone
+    except MemoryError:
+        sys.exit(1)  # the part is done again, by a process with more memory free
+    except Exception as error:
+        known = isinstance(error, ReaugkdError | OSError)
+        pipe.send(("error", error if known else RuntimeError(traceback.format_exc())))
+
+
+def _listen(pipe: Connection[Any, Any], orders: queue.SimpleQueue[int | None]) -> None:
+    """Pass the orders on; when the driver is gone, end this process, in the middle of a part too."""
+    try:
+        while (number := pipe.recv()) is not None:
+            orders.put(number)
+        orders.put(None)
+        return
+    except (EOFError, OSError):
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(_GRACE)
+    os._exit(1)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """End this process by an exception, which removes the part's temporary file.
+
+    Raises:
+        SystemExit: always.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)  # once is enough
+    sys.exit(1)

@@ -1,0 +1,81 @@
+"""The columns of a job: one schema for all input files, and the columns of the texts in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ...errors import ColumnError
+from ...runtime.data.columns import choose_columns
+from ...runtime.data.dataset import Columns
+from .inputs import InputFile
+from .scan import Scanned, with_common_types
+
+_WAY_OUT = "Choose columns that all files have with --columns, or give other files to a job of their own."
+
+
+class JobColumns(NamedTuple):
+    """The column of the text, that of the second text (None for single texts), and the schema of the kept columns."""
+
+    text: str
+    text_pair: str | None
+    schema: Any
+
+
+def job_columns(
+    files: Sequence[tuple[InputFile, Scanned]], given: Columns, kept: tuple[str, ...] | None, pair: bool
+) -> JobColumns:
+    """Choose the columns of a job. A type becomes wider where a file needs it.
+
+    Args:
+        files: the input files that have rows.
+        given: the text columns that the user names; None = detected.
+        kept: the columns to keep; None for all.
+        pair: whether the model reads pairs.
+
+    Raises:
+        ColumnError: a column is missing (in JSON lines, a kept one may be), ambiguous, or of types that do not fit.
+    """
+    files = with_common_types(files)
+    names = list(dict.fromkeys(name for _, scanned in files for name in scanned.schema.names))
+    chosen = choose_columns(names, Columns(given.text, given.pair), files[0][0].path, pair=pair)
+    kept = tuple(names) if kept is None else kept
+    for name in kept:
+        if name not in names:
+            found = ", ".join(map(repr, names))
+            raise ColumnError("there is no such column", path=files[0][0].path, column=name, found=found)
+    read = {*kept, chosen.text, *([] if chosen.pair is None else [chosen.pair])}
+    schema = pa.schema([])
+    for file, scanned in files:
+        _require_all(file, scanned, [name for name in names if name in read])
+        schema = _unified(schema, pa.schema([field for field in scanned.schema if field.name in kept]), file)
+    return JobColumns(chosen.text, chosen.pair, pa.schema([schema.field(name) for name in kept]))
+
+
+def _require_all(file: InputFile, scanned: Scanned, names: Sequence[str]) -> None:
+    if file.format.name == "jsonl":
+        return  # each row has columns of its own
+    missing = [name for name in names if name not in scanned.schema.names]
+    if missing:
+        raise ColumnError(
+            "the file lacks columns of the other input files",
+            path=file.path,
+            found=", ".join(map(repr, scanned.schema.names)),
+            expected=f"also {', '.join(map(repr, missing))}",
+            remedy=_WAY_OUT,
+        )
+
+
+def _unified(schema: Any, other: Any, file: InputFile) -> Any:
+    try:
+        return pa.unify_schemas([schema, other], promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        raise ColumnError(
+            "the columns of the input files have types that do not fit",
+            path=file.path,
+            found=str(error).splitlines()[0],
+            expected="the types of the files before it",
+            remedy=_WAY_OUT,
+        ) from error

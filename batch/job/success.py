@@ -1,0 +1,118 @@
+"""The end of a job: every part is checked, and `_SUCCESS` says what the output holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import parquet
+
+from ...errors import DataError
+from ...kb.storage.atomic import atomic_write, remove_leftovers, sha256_file
+from .plan import Options, Part, Plan
+
+SUCCESS_FILE = "_SUCCESS"
+TEMPORARY = re.compile(r"\.(part-\d+\.parquet|_plan\.json|_SUCCESS)\.[0-9a-f]{8}\.tmp")
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """A part of the output.
+
+    Attributes:
+        name: of its file.
+        input: the input file.
+        start: its first row there, from 0.
+        rows: its rows.
+        errors: of these, rows with an error.
+        sha256: of its file.
+    """
+
+    name: str
+    input: str
+    start: int
+    rows: int
+    errors: int
+    sha256: str
+
+
+def finish(plan: Plan[Options], out: Path, advance: Callable[[int, int], object]) -> list[PartRecord]:
+    """Check every part and write `_SUCCESS`, a JSON object with the counts and the parts; leftovers are removed.
+
+    Args:
+        plan: the plan of the job, whose parts are all there.
+        out: the output folder.
+        advance: called with the number of parts checked and of all.
+
+    Raises:
+        DataError: a part is damaged or has not the rows that it should have.
+        StorageError: the file cannot be written.
+    """
+    column = plan.options.prefix + "error"
+    found = []
+    for part in plan.parts:
+        found.append(_checked(part, out / part.name, column))
+        advance(len(found), len(plan.parts))
+    for path in out.iterdir():
+        leftover = TEMPORARY.fullmatch(path.name)
+        if leftover:
+            remove_leftovers(out / leftover[1])
+    obj: dict[str, Any] = {
+        "reaugkd": plan.options.reaugkd,
+        "seal": plan.options.seal,
+        "edits": plan.options.edits,
+        "rows": sum(one.rows for one in found),
+        "errors": sum(one.errors for one in found),
+        "parts": [asdict(one) for one in found],
+    }
+    with atomic_write(out / SUCCESS_FILE) as stream:
+        json.dump(obj, stream, indent=1)
+    return found
+
+
+def read_success(out: Path) -> list[PartRecord]:
+    """Read the parts that `_SUCCESS` lists.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = out / SUCCESS_FILE
+    try:
+        return [PartRecord(**one) for one in json.loads(path.read_text(encoding="utf-8"))["parts"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            "the list of the parts cannot be read",
+            path=path,
+            found=str(error) or type(error).__name__,
+            expected="the file that `reaugkd batch` writes last",
+            remedy="Remove it, and run the same command again: only this file is made anew.",
+        ) from error
+
+
+def _checked(part: Part, path: Path, column: str) -> PartRecord:
+    try:
+        with parquet.ParquetFile(path) as file:
+            metadata = file.metadata
+            rows, leaves = metadata.num_rows, range(metadata.num_columns)
+            leaf = next(one for one in leaves if metadata.schema.column(one).path == column)  # after nested columns
+            groups = [metadata.row_group(number).column(leaf) for number in range(metadata.num_row_groups)]
+            errors = sum(group.num_values - group.statistics.null_count for group in groups)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    if rows != part.rows:
+        raise _damaged(path, f"{rows:,} rows instead of {part.rows:,}")
+    return PartRecord(part.name, part.file.path, part.start, rows, errors, sha256_file(path))
+
+
+def _damaged(path: Path, found: str) -> DataError:
+    return DataError(
+        "the part is damaged",
+        path=path,
+        found=found,
+        expected="the file as it was written",
+        remedy="Remove it, and run the same command again: only its rows are predicted again.",
+    )

@@ -63,7 +63,7 @@ def evaluate(
     from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle, threads=threads, require_signature=require_signature, follow_links=follow_links)
-    name, rows = rows_to_score(runtime, data, task, columns, split)
+    name, rows, _ = rows_to_score(runtime, data, task, columns, split)
     with json_report(json_path) as write:
         if run is None:
             with progress("eval", "row") as advance:

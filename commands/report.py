@@ -68,25 +68,31 @@ def report(
     from ..kb.storage.ed25519 import read_public_key
     from ..runtime.report.collect import ReportSettings, collect
     from ..runtime.report.page import render
+    from ..runtime.report.provenance import TRAINED, TUNED
     from ..runtime.runtime import Runtime
 
     require_two_places("--out", str(out), "--json", json_path)
     signer = None if require_signature is None else read_public_key(require_signature)
     runtime = Runtime.open(bundle, threads=threads, require_signature=signer)
-    name, rows = rows_to_score(runtime, data, task, columns, split)
+    name, rows, note = rows_to_score(runtime, data, task, columns, split)
     with json_report(json_path) as write, output(str(out), machine=True) as page:
-        description, extra = None, None
+        description, extra, run_rows = None, None, {}
         if run is not None:
             with train_extra("scoring the teacher (--run)"):
                 from ..export.training.evaluate_run import run_probabilities
-                from ..export.training.run_folder import RunFolder
-            description = RunFolder(run).describe()
+                from ..export.training.run_folder import RunFolder, read_rows
+            folder = RunFolder(run)
+            description = folder.describe()
             extra = run_probabilities(run, rows, runtime.labels)
+            files = {TRAINED: "train.jsonl", TUNED: "heldout.jsonl"}
+            run_rows = {name: read_rows(folder.data / file) for name, file in files.items()}
         settings = ReportSettings(
             seconds=seconds,
             texts=texts == "all",
             split_name=name,
             command=command_line(),
+            note=note,
+            run_rows=run_rows,
             run=description,
             signer=signer,
         )

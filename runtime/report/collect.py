@@ -29,7 +29,7 @@ from ..inference.prediction import Prediction
 from ..labelling.review import review
 from ..runtime import Runtime
 from .contents import Curve, GoalResult, Report, ShownNeighbour, Text, WrongLabel, WrongLabels, WrongRow
-from .provenance import now, provenance_of, recipe_of
+from .provenance import now, provenance_of, recipe_of, rows_among
 
 WRONG_ROWS, WRONG_LABELS, CLASSES, CONFUSIONS = 500, 100, 500, 600
 """The most entries of each list. 600 pairs are all of 25 classes."""
@@ -57,6 +57,8 @@ class ReportSettings:
         texts: whether texts are shown.
         split_name: the name of the split.
         command: the command line.
+        note: same as `Report.note`.
+        run_rows: same as for `rows_among`.
         run: the contents of the run's run.json; None without a run.
         signer: the key that must have signed the bundle; None if signatures are not read.
     """
@@ -65,6 +67,8 @@ class ReportSettings:
     texts: bool
     split_name: str
     command: str
+    note: str = ""
+    run_rows: Mapping[str, Split] = field(default_factory=dict)
     run: Mapping[str, Any] | None = None
     signer: PublicKey | None = None
 
@@ -131,6 +135,8 @@ def collect(
         wrong=tuple(_wrong_row(split, answers, row, one, show) for row, one in wrong[:WRONG_ROWS]),
         wrong_count=len(wrong),
         wrong_labels=WrongLabels(found.checked, len(found.issues), issues),
+        note=settings.note,
+        among=rows_among(runtime, split, settings.run_rows),
         latency=_latency(path, split, runtime.threads, settings, progress),
         bytes=bundle_bytes(bundle),
         provenance=provenance_of(bundle, split, settings.run, settings.signer),

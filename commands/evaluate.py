@@ -14,8 +14,7 @@ from .options import (
     PATH,
     with_columns,
     with_json,
-    with_links,
-    with_signature,
+    with_opening,
     with_split,
     with_task,
     with_threads,
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     "--run", type=PATH, metavar="RUN", help="Training run whose teacher and float32 student are also scored. *"
 )
 @with_threads
-@with_signature
-@with_links
+@with_opening
 @with_json
 @with_columns
 def evaluate(

@@ -61,6 +61,7 @@ class ReportSettings:
         run_rows: same as for `rows_among`.
         run: the contents of the run's run.json; None without a run.
         signer: the key that must have signed the bundle; None if signatures are not read.
+        follow_links: same as `Bundle.open`.
     """
 
     seconds: float
@@ -71,6 +72,7 @@ class ReportSettings:
     run_rows: Mapping[str, Split] = field(default_factory=dict)
     run: Mapping[str, Any] | None = None
     signer: PublicKey | None = None
+    follow_links: bool = False
 
 
 def collect(
@@ -115,7 +117,7 @@ def collect(
         WrongLabel(**{**asdict(one), **_with(show, one.text, label=one.label, suggested=one.suggested)})
         for one in found.issues[:WRONG_LABELS]
     )
-    bundle = Bundle.open(path, verify=False)  # the runtime has checked it
+    bundle = Bundle.open(path, verify=False, follow_links=settings.follow_links)  # the runtime has checked it
     return Report(
         bundle=str(path),
         command=settings.command,
@@ -251,4 +253,5 @@ def _latency(
             source=split.source,
             progress=advance,
             require_signature=settings.signer,
+            follow_links=settings.follow_links,
         )

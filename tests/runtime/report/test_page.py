@@ -170,7 +170,7 @@ def test_hostile_texts_and_labels_stay_text(tmp_path: Path) -> None:
 
 
 def test_texts_none_shows_no_text(made: Path, bundle: Path, rows: Path, tmp_path: Path) -> None:
-    ok("report", bundle, "--data", rows, *QUICK, "--texts", "none", "--out", tmp_path / "out.html")
+    ok("report", bundle, "--data", rows, *QUICK, "--no-texts", "--out", tmp_path / "out.html")
     _, inside = checked(tmp_path / "out.html")
     assert inside["wrong"] and inside["latency"] is None
     page = (tmp_path / "out.html").read_text()

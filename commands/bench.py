@@ -10,7 +10,7 @@ import click
 
 from .console import command_line, json_report, output, progress, require_two_places
 from .data_source import load_texts
-from .options import BUNDLE, with_columns, with_json, with_search, with_signature, with_task, with_threads
+from .options import BUNDLE, with_columns, with_json, with_opening, with_search, with_task, with_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Number of new processes for cold start and memory.  [default: 5]",
 )
-@with_signature
+@with_opening
 @click.option("--report", "page_path", metavar="FILE.html", help="Write the results as one HTML page to a new file.")
 @with_json
 @with_columns
@@ -48,6 +48,7 @@ def bench(
     threads: int,
     search: SearchMethod,
     require_signature: Path | None,
+    follow_links: bool,
     page_path: str | None,
     json_path: str | None,
     columns: Columns,
@@ -68,7 +69,9 @@ def bench(
     require_two_places("--report", page_path, "--json", json_path)
     settings = BenchSettings(**{name: value for name, value in chosen.items() if value is not None})
     signer = None if require_signature is None else read_public_key(require_signature)
-    pair = Bundle.open(bundle, verify=signer is not None, require_signature=signer).manifest.text_pair
+    pair = Bundle.open(
+        bundle, verify=signer is not None, require_signature=signer, follow_links=follow_links
+    ).manifest.text_pair
     texts, source = (None, None) if data is None else load_texts(data, task, columns, pair)
     new_page = nullcontext() if page_path is None else output(page_path, machine=True)
     with json_report(json_path) as write, new_page as page:
@@ -82,6 +85,7 @@ def bench(
                 source=source,
                 progress=advance,
                 require_signature=signer,
+                follow_links=follow_links,
             )
         if page is not None:
             from ..runtime.report.page import render_bench

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import train_extra
+from .console import tell_kept_card, train_extra
 from .data_source import load
-from .options import BUNDLE, PATH, with_columns, with_task
+from .options import BUNDLE, PATH, with_columns, with_links, with_task
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 )
 @with_task
 @click.option("--out", required=True, type=PATH, metavar="NEW", help="Folder of the new bundle.")
+@with_links
 @with_columns
-def calibrate(bundle: Path, data: str, split: str, task: str | None, out: Path, columns: Columns) -> None:
+def calibrate(
+    bundle: Path, data: str, split: str, task: str | None, out: Path, follow_links: bool, columns: Columns
+) -> None:
     """Write a copy of BUNDLE with abstention thresholds and prediction sets fitted on the labelled rows of --data.
 
     An export fits them on held-out train rows. If the texts in use are harder, coverage is lower than promised. The
@@ -40,7 +43,8 @@ def calibrate(bundle: Path, data: str, split: str, task: str | None, out: Path, 
     from ..runtime.bundle.bundle import Bundle
     from ..runtime.data import choose_split
 
-    labels = Bundle.open(bundle, verify=False).manifest.labels
-    rows = choose_split(load(data, task, columns, labels), split)[1]
-    done = run_calibrate(bundle, out, rows)
+    opened = Bundle.open(bundle, verify=False, follow_links=follow_links)
+    rows = choose_split(load(data, task, columns, opened.manifest.labels), split)[1]
+    done = run_calibrate(bundle, out, rows, follow_links)
+    tell_kept_card(opened, follow_links)
     click.echo(f"{out}: abstention {describe_abstention(done.abstention)}", err=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import json_report, progress, train_extra
-from .options import BUNDLE, PATH, with_json
+from .console import json_report, progress, tell_kept_card, train_extra
+from .options import BUNDLE, PATH, with_json, with_links
 
 if TYPE_CHECKING:
     from ..export.bundle.condensation_curve import Size
@@ -42,6 +42,7 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, value: str | No
     help="Largest share of retrieval's gain in NLL that may be lost, such as 0.05; the smallest such size is chosen.",
 )
 @click.option("--no-texts", is_flag=True, help="Do not store texts in the new knowledge base.")
+@with_links
 @with_json
 def condense(
     bundle: Path,
@@ -50,6 +51,7 @@ def condense(
     max_rows: int | None,
     max_loss: float | None,
     no_texts: bool,
+    follow_links: bool,
     json_path: str | None,
 ) -> None:
     """Write a copy of BUNDLE with a condensed knowledge base: int8 keys, and near rows merged into prototypes.
@@ -60,14 +62,17 @@ def condense(
     _refuse_limit_without_output(out, max_bytes, max_rows, max_loss)
     with train_extra("condensing"):
         from ..export.bundle import condense as condensing
+    from ..runtime.bundle.bundle import Bundle
+
     with json_report(json_path) as write:
         if out is None:
-            found = condensing.frontier(bundle, progress, not no_texts)
+            found = condensing.frontier(bundle, progress, not no_texts, follow_links)
             click.echo(format_frontier(found), err=json_path == "-")
             write(found.to_json())
             return
         limit = condensing.Limit(max_rows, max_bytes, max_loss)
-        done = condensing.condense(bundle, out, limit, progress, not no_texts)
+        done = condensing.condense(bundle, out, limit, progress, not no_texts, follow_links)
+        tell_kept_card(Bundle.open(bundle, verify=False, follow_links=follow_links), follow_links)
         click.echo(format_condensed(out, done), err=True)
         write(done.manifest.quality["condensation"])
 

@@ -20,6 +20,7 @@ import click
 from ..errors import DependencyError, ReaugkdError, StorageError, UsageError, one_line
 
 if TYPE_CHECKING:
+    from ..runtime.bundle.bundle import Bundle
     from ..runtime.monitoring.statistics import Stats
     from ..runtime.output.progress import ProgressLine
 
@@ -153,6 +154,19 @@ def command_line() -> str:
 def tell(remark: str) -> None:
     """Show a remark on the input in one line on stderr."""
     click.echo(f"note: {one_line(remark)}", err=True)
+
+
+def tell_kept_card(bundle: Bundle, follow_links: bool) -> None:
+    """Say which files for the Hub a copy of the bundle has as people edited them.
+
+    Raises:
+        BundleError: same as `edited_card`.
+    """
+    from ..runtime.hub.card import edited_card
+
+    kept = edited_card(bundle, follow_links)
+    if kept:
+        tell(f"{' and '.join(kept)}: copied with your edits; check the figures there")
 
 
 @contextlib.contextmanager

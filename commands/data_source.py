@@ -57,8 +57,8 @@ def _load(data: str, task: str | None, columns: Columns, label_names: Sequence[s
 
 def rows_to_score(
     runtime: Runtime, data: str, task: str | None, columns: Columns, split: str | None
-) -> tuple[str, Split]:
-    """Load the rows of a split to score, with its name; say so where they are the rows that the training holds out.
+) -> tuple[str, Split, str]:
+    """Load the rows of a split to score.
 
     Args:
         runtime: the open bundle.
@@ -66,6 +66,9 @@ def rows_to_score(
         task: same as `load`.
         columns: same as `load`.
         split: train, dev, test or all; None for test if it has labels, else dev.
+
+    Returns:
+        the split's name, its rows, and a note, shown too, if they are the rows that the training holds out; else "".
 
     Raises:
         DataError: same as `load`, or there is no such split.
@@ -75,6 +78,7 @@ def rows_to_score(
 
     dataset = load(data, task, columns, runtime.labels)
     name, rows = choose_split(dataset, split)
+    note = ""
     if is_held_out(dataset, name):
         if "teacher_file" in runtime.manifest.created_from:
             raise UsageError(
@@ -82,11 +86,10 @@ def rows_to_score(
                 path=rows.source,
                 remedy="Score rows that were not used in the training: --split all.",
             )
-        tell(
-            f"{rows.source} has no dev split: scoring the {len(rows):,} rows that the training holds out of its "
-            f"{len(dataset.splits['train']):,}; use --split all to score every row"
-        )
-    return name, rows
+        held = f"the {len(rows):,} rows that the training holds out of its {len(dataset.splits['train']):,}"
+        tell(f"{rows.source} has no dev split: scoring {held}; use --split all to score every row")
+        note = f"The data has no dev split. The evaluated rows are {held}; it uses them for scores only."
+    return name, rows, note
 
 
 def load_texts(data: str, task: str | None, columns: Columns, pair: bool) -> tuple[list[str | tuple[str, str]], str]:

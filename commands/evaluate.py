@@ -14,8 +14,7 @@ from .options import (
     PATH,
     with_columns,
     with_json,
-    with_links,
-    with_signature,
+    with_opening,
     with_split,
     with_task,
     with_threads,
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     "--run", type=PATH, metavar="RUN", help="Training run whose teacher and float32 student are also scored. *"
 )
 @with_threads
-@with_signature
-@with_links
+@with_opening
 @with_json
 @with_columns
 def evaluate(
@@ -63,7 +61,7 @@ def evaluate(
     from ..runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle, threads=threads, require_signature=require_signature, follow_links=follow_links)
-    name, rows = rows_to_score(runtime, data, task, columns, split)
+    name, rows, _ = rows_to_score(runtime, data, task, columns, split)
     with json_report(json_path) as write:
         if run is None:
             with progress("eval", "row") as advance:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import click
 
-from .options import BUNDLE, with_links, with_signature
+from .options import BUNDLE, with_opening
 
 
 @click.command(short_help="Check a bundle's files and describe it.")
 @click.argument("bundle", type=BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
-@with_signature
-@with_links
+@with_opening
 def inspect(bundle: Path, as_json: bool, require_signature: Path | None, follow_links: bool) -> None:
     """Check every file of BUNDLE against its hash, and describe the bundle."""
     from ..kb.storage.ed25519 import read_public_key

@@ -78,6 +78,13 @@ with_links = click.option(
     is_flag=True,
     help="Follow links that lead out of the bundle's folder, as in the cache of Hugging Face's hub.",
 )
+
+
+def with_opening(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that opens a bundle to read it: `with_signature` and `with_links`."""
+    return with_signature(with_links(command))
+
+
 with_search = click.option(
     "--search",
     type=click.Choice(["auto", "graph", "usearch"]),

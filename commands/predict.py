@@ -15,9 +15,8 @@ from .options import (
     BUNDLE,
     LazyChoice,
     not_empty,
-    with_links,
+    with_opening,
     with_search,
-    with_signature,
     with_text_columns,
     with_threads,
     without_blas_threads,
@@ -98,8 +97,7 @@ def _input_formats() -> list[str]:
 )
 @with_search
 @with_threads
-@with_signature
-@with_links
+@with_opening
 @without_blas_threads
 @with_text_columns
 def predict(

@@ -9,7 +9,7 @@ import click
 
 from .console import command_line, json_report, output, progress, require_two_places, train_extra
 from .data_source import rows_to_score
-from .options import BUNDLE, PATH, with_columns, with_json, with_signature, with_split, with_task, with_threads
+from .options import BUNDLE, PATH, with_columns, with_json, with_opening, with_split, with_task, with_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="Training run whose teacher and float32 student are also scored, and whose recipe and data are named. *",
 )
-@click.option(
-    "--texts",
-    type=click.Choice(["all", "none"]),
-    default="all",
-    help="Whether the page shows texts of the data and of the knowledge base.  [default: all]",
-)
+@click.option("--no-texts", is_flag=True, help="Show no texts of the data and of the knowledge base.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0),
@@ -41,7 +36,7 @@ if TYPE_CHECKING:
     help="Time for the latency measurement; 0 leaves it out.  [default: 10]",
 )
 @with_threads
-@with_signature
+@with_opening
 @with_json
 @with_columns
 def report(
@@ -51,10 +46,11 @@ def report(
     split: str | None,
     task: str | None,
     run: Path | None,
-    texts: str,
+    no_texts: bool,
     seconds: float,
     threads: int,
     require_signature: Path | None,
+    follow_links: bool,
     json_path: str | None,
     columns: Columns,
 ) -> None:
@@ -63,32 +59,39 @@ def report(
     The page has the figures of `eval`, the scores of every class, confused classes, how far the probabilities can be
     trusted, the error rate with abstention, wrong answers with their neighbours, rows of the knowledge base whose label
     is probably wrong, the figures of `bench`, and where all of this comes from. It is one file of at most 1 MB, which
-    loads nothing from the network. It shows texts of the data: with --texts none it does not.
+    loads nothing from the network. It shows texts of the data: with --no-texts it does not.
     """
     from ..kb.storage.ed25519 import read_public_key
     from ..runtime.report.collect import ReportSettings, collect
     from ..runtime.report.page import render
+    from ..runtime.report.provenance import TRAINED, TUNED
     from ..runtime.runtime import Runtime
 
     require_two_places("--out", str(out), "--json", json_path)
     signer = None if require_signature is None else read_public_key(require_signature)
-    runtime = Runtime.open(bundle, threads=threads, require_signature=signer)
-    name, rows = rows_to_score(runtime, data, task, columns, split)
+    runtime = Runtime.open(bundle, threads=threads, require_signature=signer, follow_links=follow_links)
+    name, rows, note = rows_to_score(runtime, data, task, columns, split)
     with json_report(json_path) as write, output(str(out), machine=True) as page:
-        description, extra = None, None
+        description, extra, run_rows = None, None, {}
         if run is not None:
             with train_extra("scoring the teacher (--run)"):
                 from ..export.training.evaluate_run import run_probabilities
-                from ..export.training.run_folder import RunFolder
-            description = RunFolder(run).describe()
+                from ..export.training.run_folder import RunFolder, read_rows
+            folder = RunFolder(run)
+            description = folder.describe()
             extra = run_probabilities(run, rows, runtime.labels)
+            files = {TRAINED: "train.jsonl", TUNED: "heldout.jsonl"}
+            run_rows = {name: read_rows(folder.data / file) for name, file in files.items()}
         settings = ReportSettings(
             seconds=seconds,
-            texts=texts == "all",
+            texts=not no_texts,
             split_name=name,
             command=command_line(),
+            note=note,
+            run_rows=run_rows,
             run=description,
             signer=signer,
+            follow_links=follow_links,
         )
         made = collect(runtime, bundle, rows, settings, progress, extra)
         page.write(render(made))

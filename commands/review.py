@@ -11,7 +11,7 @@ import click
 
 from ..errors import one_line
 from .console import json_report, progress
-from .options import OWN_BUNDLE, share_of, with_json, with_signature, without_blas_threads
+from .options import OWN_BUNDLE, share_of, with_json, with_opening, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.labelling.review import LabelIssue
@@ -28,9 +28,16 @@ if TYPE_CHECKING:
 )
 @click.option("--edited", is_flag=True, help="Check the rows whose label comes from an edit too.")
 @with_json
-@with_signature
+@with_opening
 @without_blas_threads
-def review(bundle: Path, below: float, edited: bool, json_path: str | None, require_signature: Path | None) -> None:
+def review(
+    bundle: Path,
+    below: float,
+    edited: bool,
+    json_path: str | None,
+    require_signature: Path | None,
+    follow_links: bool,
+) -> None:
     """List the rows whose neighbours contradict their label, worst first, each with the command that corrects it.
 
     A row never votes for itself. Read the list before you run any of its lines: a rare text may be labelled right
@@ -39,7 +46,7 @@ def review(bundle: Path, below: float, edited: bool, json_path: str | None, requ
     from ..runtime.labelling.review import review as find
     from ..runtime.runtime import Runtime
 
-    runtime = Runtime.open(bundle, require_signature=require_signature)
+    runtime = Runtime.open(bundle, require_signature=require_signature, follow_links=follow_links)
     with json_report(json_path) as write:
         with progress("review", "row") as advance:
             found = find(runtime, below, edited, advance)

@@ -13,7 +13,7 @@ import click
 
 from ..errors import DependencyError, UsageError
 from ..serve.settings import CONNECTIONS, DEADLINE, MOST_BYTES, MOST_TEXTS, QUEUE
-from .options import PATH, with_links, with_signature, without_blas_threads
+from .options import PATH, with_opening, without_blas_threads
 
 if TYPE_CHECKING:
     import socket
@@ -112,8 +112,7 @@ if TYPE_CHECKING:
     help="Origin whose pages may read answers in a browser, such as https://example.org; * for all. Can be given "
     "repeatedly.",
 )
-@with_signature
-@with_links
+@with_opening
 @without_blas_threads
 def serve(
     bundles: tuple[str, ...],

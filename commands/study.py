@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import resumable, train_extra
+from .console import command_line, resumable, train_extra
 from .data_source import go_offline_if_unreachable, load
 from .options import PATH
 
@@ -43,8 +43,21 @@ if TYPE_CHECKING:
 @click.option(
     "--report-only", is_flag=True, help="Write tables and plots of the finished cells only, without training."
 )
+@click.option(
+    "--report",
+    "page_path",
+    type=PATH,
+    metavar="FILE.html",
+    help="Write the results as one HTML page to a new file.",
+)
 def study(
-    plan: Path, out: Path, data: Path | None, teacher: str | None, processes: int | None, report_only: bool
+    plan: Path,
+    out: Path,
+    data: Path | None,
+    teacher: str | None,
+    processes: int | None,
+    report_only: bool,
+    page_path: Path | None,
 ) -> int:
     """Train and score every recipe on every task with every seed.
 
@@ -52,9 +65,11 @@ def study(
     OUT, and all metrics and predictions to two Parquet files in OUT.
     """
     with train_extra("a study"):
-        from ..export.study.command import StudyJob
+        from ..export.study.command import NewPage, StudyJob
         from ..export.study.command import study as run_study
         from ..export.study.plan import load_plan, located
+    from ..kb.storage.atomic import refuse_existing
+
     planned = load_plan(plan)
     if teacher is not None:
         # The study's own name is kept too, so that the hashes of the cells are the same on another machine.
@@ -66,8 +81,11 @@ def study(
         data_sets.append(located(planned.options["out_of_domain"], data_dir))
     go_offline_if_unreachable(*models, *data_sets)
     job = StudyJob(planned, out, run_cell, data_dir, processes, report_only)
+    if page_path is not None:
+        refuse_existing(page_path)
     with resumable():
-        failures = run_study(job, click.echo, lambda line: click.echo(line, err=True))
+        page = None if page_path is None else NewPage(page_path, command_line())
+        failures = run_study(job, click.echo, lambda line: click.echo(line, err=True), page)
     for failure in failures:
         click.echo(f"{failure.cell} failed: {failure.reason} (see {failure.log})", err=True)
     return 1 if failures else 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import json_report, output, progress, tell
-from .options import BUNDLE, not_empty, with_json, with_signature, with_text_columns, without_blas_threads
+from .options import BUNDLE, not_empty, with_json, with_opening, with_text_columns, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import BadRow, Columns, TextRow
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="Largest number of texts, up to 2,000.  [default: 100]",
 )
 @with_json
-@with_signature
+@with_opening
 @without_blas_threads
 @with_text_columns
 def suggest(
@@ -45,6 +45,7 @@ def suggest(
     count: int,
     json_path: str | None,
     require_signature: Path | None,
+    follow_links: bool,
     columns: Columns,
 ) -> None:
     """Choose up to N texts that are worth labelling next, best first, as CSV on stdout.
@@ -56,7 +57,7 @@ def suggest(
     from ..runtime.output.prediction_stream import records_of_source
     from ..runtime.runtime import Runtime
 
-    runtime = Runtime.open(bundle, require_signature=require_signature)
+    runtime = Runtime.open(bundle, require_signature=require_signature, follow_links=follow_links)
     numbers: list[int] = []
     records = records_of_source(source, None, columns, runtime.manifest.text_pair, tell)
     with json_report(json_path) as write:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import webbrowser
 from pathlib import Path
@@ -11,6 +12,8 @@ import click
 
 from .options import OWN_BUNDLE, without_blas_threads
 from .serve import begin_log, require_server
+
+_DEADLINE = 60.0  # seconds; nobody else waits while a long list of texts is read
 
 
 @click.command(short_help="Try and correct a bundle in the browser.")
@@ -34,11 +37,15 @@ def ui(bundle: Path, port: int, no_browser: bool) -> int:
     from ..runtime.inference.session.threads import default_threads
     from ..serve.process.listener import listen, url_of
     from ..serve.process.server import run_server
-    from ..serve.settings import ServerSettings, named_bundles
+    from ..serve.settings import ServerSettings
 
     with listen("127.0.0.1", port) as listener:
         settings = ServerSettings(
-            named_bundles((str(bundle),)), threads=default_threads(), allow_edits=True, edits_without_key=True
+            {_name(bundle): bundle},
+            threads=default_threads(),
+            deadline=_DEADLINE,
+            allow_edits=True,
+            edits_without_key=True,
         )
         address = url_of(listener)
         begin_log()
@@ -50,3 +57,8 @@ def ui(bundle: Path, port: int, no_browser: bool) -> int:
 
         run_server(settings, listener, drain_seconds=0, on_ready=show)
     return 0
+
+
+def _name(bundle: Path) -> str:
+    """The name of the bundle's folder, as far as it can be part of a URL."""
+    return re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+", "-", bundle.absolute().name).lstrip("-")[:100] or "bundle"

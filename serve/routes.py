@@ -56,6 +56,7 @@ _ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/kb/log", "edits", edits.log),
     ("GET", "/kb/review", "edits", edits.review_labels),
     ("GET", "/kb/rows", "edits", edits.rows),
+    ("POST", "/kb/suggest", "edits", edits.suggest_texts),
     *(("GET", path, "public", files.file) for path in files.FILES),
 )
 

@@ -4,7 +4,8 @@
     BUNDLE=demo/bundle gunicorn --preload --workers 2 --chdir examples/web 'flask_app:create_app()'
     curl localhost:8000/predict --json '{"text": "where is my card", "top_k": 3}'
 
-With --preload the bundle is opened and checked once; each worker opens its model at its first request.
+With --preload the bundle is checked before the workers start, so that a bad one ends gunicorn at once. Each worker
+opens it again at its first request: a session of ONNX Runtime does not survive a fork. Start one worker for each core.
 """
 
 from __future__ import annotations

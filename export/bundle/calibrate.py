@@ -21,7 +21,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.data import Split, label_indices
-from ...runtime.hub.card import write_card
+from ...runtime.hub.card import edited_card, write_card
 from ...runtime.inference.session.student import StudentSession
 from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..tuning.abstention import LEAST_ROWS, abstention_of
@@ -29,13 +29,14 @@ from ..tuning.groups import related_inputs
 from .student import ask
 
 
-def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
+def calibrate(path: Path, out: Path, rows: Split, follow_links: bool = False) -> Manifest:
     """Write a copy of a bundle with abstention thresholds and prediction sets fitted on other rows.
 
     Args:
         path: the bundle.
         out: folder of the new bundle; must not exist.
         rows: labelled rows, without rows that the bundle was trained on or is evaluated on afterwards.
+        follow_links: same as `Bundle.open`; the copy has no links.
 
     Returns:
         The manifest of the new bundle.
@@ -48,9 +49,8 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
         StorageError: a file cannot be written.
     """
     refuse_existing(out)
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, follow_links=follow_links)
     bundle.refuse_edits("calibrate")
-    bundle.refuse_links("calibrate")
     manifest = bundle.manifest
     gold = label_indices(rows, manifest.labels)
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
@@ -70,8 +70,9 @@ def calibrate(path: Path, out: Path, rows: Split) -> Manifest:
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path / name, folder / name)
+        bundle.check_links()
         sealed = seal(folder, manifest)
-        write_card(folder, sealed)
+        write_card(folder, sealed, edited_card(bundle, follow_links))
         return sealed
 
 

@@ -29,7 +29,7 @@ from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
-from ...runtime.hub.card import write_card
+from ...runtime.hub.card import edited_card, write_card
 from ..onnx.quality import StudentOutputs
 from ..tuning.abstention import abstention_of
 from ..tuning.build_kb import Blends, blend_many
@@ -128,25 +128,28 @@ class Condensed:
     reference: Reference
 
 
-def frontier(path: Path, progress: Progress, keep_texts: bool = True) -> Frontier:
+def frontier(path: Path, progress: Progress, keep_texts: bool = True, follow_links: bool = False) -> Frontier:
     """Measure a bundle's knowledge base at every size.
 
     Args:
         path: the bundle.
         progress: makes a progress line from (label, unit).
         keep_texts: include the texts in the bytes.
+        follow_links: same as `Bundle.open`.
 
     Raises:
         BundleError: the bundle cannot be used, or has no held-out rows.
         UsageError: the bundle was edited, or its knowledge base is empty.
     """
-    work = _Workbench.open(path, keep_texts, progress)
+    work = _Workbench.open(path, keep_texts, progress, follow_links)
     measured = zip(work.counts(), work.measured(), strict=True)
     sizes = tuple(work.reference.size(count, round(count * work.row_bytes), answered) for count, answered in measured)
     return Frontier(sizes, work.reference, _bytes(work.kb))
 
 
-def condense(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts: bool = True) -> Condensed:
+def condense(
+    path: Path, out: Path, limit: Limit, progress: Progress, keep_texts: bool = True, follow_links: bool = False
+) -> Condensed:
     """Write a copy of a bundle with a condensed knowledge base.
 
     Args:
@@ -155,6 +158,7 @@ def condense(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts
         limit: the limit of the new knowledge base.
         progress: makes a progress line from (label, unit).
         keep_texts: keep the text of each prototype's row, if the bundle stores texts.
+        follow_links: same as `Bundle.open`; the copy has no links.
 
     Raises:
         BundleError: the bundle cannot be used, or has no held-out rows.
@@ -163,7 +167,7 @@ def condense(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts
         StorageError: a file cannot be written.
     """
     refuse_existing(out)
-    work = _Workbench.open(path, keep_texts, progress)
+    work = _Workbench.open(path, keep_texts, progress, follow_links)
     kb = work.built(work.everything.prototypes(work.count_within(limit)))
     while limit.bytes is not None and _bytes(kb) > limit.bytes:
         count = work.possible(int(len(kb) * limit.bytes / _bytes(kb) * _MARGIN))
@@ -191,9 +195,10 @@ def condense(path: Path, out: Path, limit: Limit, progress: Progress, keep_texts
             if not name.startswith(f"{KB_FOLDER}/") and name != HELDOUT_FILE:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(work.bundle.path / name, folder / name)
+        work.bundle.check_links()
         kb.save(folder / KB_FOLDER)
         sealed = seal(folder, manifest)
-        write_card(folder, sealed)
+        write_card(folder, sealed, edited_card(work.bundle, follow_links))
     return Condensed(sealed, size, len(work.kb), _bytes(work.kb), old.gate, work.reference)
 
 
@@ -216,10 +221,9 @@ class _Workbench:
     progress: Progress
 
     @classmethod
-    def open(cls, path: Path, keep_texts: bool, progress: Progress) -> _Workbench:
-        bundle = Bundle.open(path)
+    def open(cls, path: Path, keep_texts: bool, progress: Progress, follow_links: bool) -> _Workbench:
+        bundle = Bundle.open(path, follow_links=follow_links)
         bundle.refuse_edits("condense")
-        bundle.refuse_links("condense")
         manifest = bundle.manifest
         kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
         heldout = HeldOutRows.open(bundle.path, len(manifest.labels), manifest.kb.ndim, len(kb))

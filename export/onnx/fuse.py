@@ -47,7 +47,7 @@ class Fused:
     comparison: FusedAgreement
 
 
-def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
+def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS, follow_links: bool = False) -> Fused:
     """Write a bundle as one ONNX file; ``out`` is not written if this fails.
 
     Before the file is moved to its place, its outputs for the golden texts and, if the knowledge base stores texts, for
@@ -57,6 +57,7 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
         bundle: the bundle's folder.
         out: path of the new ``.onnx`` file; must not exist.
         max_rows: largest number of rows, because every text is compared with every row.
+        follow_links: same as `Runtime.open`.
 
     Raises:
         OutputExistsError: ``out`` exists.
@@ -66,8 +67,8 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS) -> Fused:
         StorageError: a file cannot be written.
     """
     refuse_existing(out)
-    Bundle.open(bundle, verify=False).refuse_edits("fuse")
-    with Runtime.open(bundle, search="graph") as runtime:
+    Bundle.open(bundle, verify=False, follow_links=follow_links).refuse_edits("fuse")
+    with Runtime.open(bundle, search="graph", follow_links=follow_links) as runtime:
         kb = runtime.knowledge_base
         assert isinstance(kb, KnowledgeBase)  # edits were refused above
         knowledge = _tables(bundle, kb, max_rows)

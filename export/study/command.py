@@ -22,6 +22,7 @@ from ...errors import DataError, DependencyError, OutputExistsError, UsageError
 from ...kb.storage.atomic import atomic_write
 from .compare import Analysis
 from .fingerprints import CELL_FORMAT, Inputs, finished, settings_key
+from .page import render_study
 from .plan import Cell, Plan
 from .plots import draw
 from .results import CellNotes, CellResult, cell_file, read_cell, write_results
@@ -50,13 +51,29 @@ class StudyJob:
     report_only: bool = False
 
 
-def study(job: StudyJob, show: Callable[[str], None], warn: Callable[[str], None]) -> list[Failure]:
+@dataclass(frozen=True)
+class NewPage:
+    """A new HTML page of the results.
+
+    Args:
+        path: its file.
+        command: the command line, which the page names.
+    """
+
+    path: Path
+    command: str
+
+
+def study(
+    job: StudyJob, show: Callable[[str], None], warn: Callable[[str], None], page: NewPage | None = None
+) -> list[Failure]:
     """Run the unfinished cells, then make tables and plots of all finished cells.
 
     Args:
         job: the study.
         show: prints the tables.
         warn: prints notes on stderr.
+        page: an HTML page to write too; None for none.
 
     Returns:
         The cells that failed.
@@ -80,7 +97,12 @@ def study(job: StudyJob, show: Callable[[str], None], warn: Callable[[str], None
         older = sum(notes.format < CELL_FORMAT for notes in done.values())
         if older:
             warn(f"{older} cells are from an earlier version; a run without --report-only runs them again")
-        _report(job, [(cell, read_cell(cell_file(job.out, cell))) for cell in cells if cell.name in done], show, warn)
+        found = [(cell, read_cell(cell_file(job.out, cell))) for cell in cells if cell.name in done]
+        analysis = _report(job, found, show, warn)
+        if page is not None:
+            notes = {cell.name: done[cell.name] for cell, _ in found}
+            with atomic_write(page.path) as file:
+                file.write(render_study(analysis, notes, _description(job.plan), page.command))
     return failures
 
 
@@ -166,7 +188,7 @@ def _report(
     done: list[tuple[Cell, CellResult]],
     show: Callable[[str], None],
     warn: Callable[[str], None],
-) -> None:
+) -> Analysis:
     """Write results, report and plots, and show the main tables."""
     write_results(job.out, done)
     analysis = Analysis(job.plan, {(cell.task.name, cell.recipe, cell.seed): result for cell, result in done})
@@ -177,3 +199,4 @@ def _report(
         draw(analysis, job.out)
     except DependencyError as error:
         warn(f"no plots: {error}")
+    return analysis

@@ -45,17 +45,35 @@ def draw(analysis: Analysis, out: Path) -> list[Path]:
     return written
 
 
+def spreads(analysis: Analysis, task: str, system: str) -> dict[str, tuple[float, float, float]]:
+    """The mean of a system over the seeds, and one standard deviation below and above, by recipe."""
+    found = {recipe: analysis.spread(task, Who(recipe, system)) for recipe in analysis.plan.recipes}
+    return {
+        recipe: (one.mean, one.mean - (one.sd or 0.0), one.mean + (one.sd or 0.0))
+        for recipe, one in found.items()
+        if one is not None
+    }
+
+
+def gains(analysis: Analysis, task: str, recipe: str) -> dict[str, tuple[float, float, float]]:
+    """The gain of each retrieval variant over a recipe's student, with its interval over rows."""
+    found = {}
+    for variant in ("", *(variant.name for variant in analysis.plan.variants)):
+        one = analysis.compare(task, Who(recipe, BLEND, variant), Who(recipe, STUDENT))
+        if one is not None:
+            found[variant or OWN] = (one.value, *(one.over_rows or (one.value, one.value)))
+    return found
+
+
 def _retrieval(figure_kind: Any, analysis: Analysis, recipes: Sequence[str]) -> Any:
     """Draw student and student with retrieval by recipe, one panel a task: mean and standard deviation over seeds."""
     figure, panels = _panels(figure_kind, [*analysis.tasks, AVERAGE], recipes)
     for task, panel in panels.items():
-        for row, recipe in enumerate(recipes):
-            for system, colour, offset in ((STUDENT, _GREY, -_APART), (BLEND, _BLUE, _APART)):
-                one = analysis.spread(task, Who(recipe, system))
-                if one is not None:
-                    reach = 100 * (one.sd or 0.0)
-                    panel.errorbar([100 * one.mean], [row + offset], xerr=[reach], fmt="o", color=colour, markersize=4)
-        panel.set_title(_title(analysis, task))
+        for system, colour, offset in ((STUDENT, _GREY, -_APART), (BLEND, _BLUE, _APART)):
+            for recipe, (mean, low, _) in spreads(analysis, task, system).items():
+                reach, row = 100 * (mean - low), recipes.index(recipe)
+                panel.errorbar([100 * mean], [row + offset], xerr=[reach], fmt="o", color=colour, markersize=4)
+        panel.set_title(title(analysis, task))
         panel.set_xlabel("points")
     figure.suptitle(f"{STUDENT} (grey) and {BLEND} (blue): mean and standard deviation over seeds")
     return figure
@@ -63,18 +81,16 @@ def _retrieval(figure_kind: Any, analysis: Analysis, recipes: Sequence[str]) -> 
 
 def _variants(figure_kind: Any, analysis: Analysis, recipe: str) -> Any:
     """Draw the gain of each retrieval variant over a recipe's student, one panel a task: value and row interval."""
-    variants = ["", *(variant.name for variant in analysis.plan.variants)]
-    figure, panels = _panels(figure_kind, [*analysis.tasks, AVERAGE], [name or OWN for name in variants])
+    variants = [OWN, *(variant.name for variant in analysis.plan.variants)]
+    figure, panels = _panels(figure_kind, [*analysis.tasks, AVERAGE], variants)
     for task, panel in panels.items():
         panel.axvline(0, color=_LIGHT, linewidth=1)
-        for row, variant in enumerate(variants):
-            one = analysis.compare(task, Who(recipe, BLEND, variant), Who(recipe, STUDENT))
-            if one is not None:
-                low, high = one.over_rows or (one.value, one.value)
-                # A percentile interval does not always contain the value.
-                panel.plot([100 * low, 100 * high], [row, row], color=_BLUE, linewidth=1)
-                panel.plot([100 * one.value], [row], "o", color=_BLUE, markersize=4)
-        panel.set_title(_title(analysis, task))
+        for variant, (value, low, high) in gains(analysis, task, recipe).items():
+            row = variants.index(variant)
+            # A percentile interval does not always contain the value.
+            panel.plot([100 * low, 100 * high], [row, row], color=_BLUE, linewidth=1)
+            panel.plot([100 * value], [row], "o", color=_BLUE, markersize=4)
+        panel.set_title(title(analysis, task))
         panel.set_xlabel("points over the student alone")
     figure.suptitle(f"{recipe}: gain of retrieval, with the interval over rows")
     return figure
@@ -93,7 +109,8 @@ def _panels(figure_kind: Any, tasks: Sequence[str], rows: Sequence[str]) -> tupl
     return figure, dict(zip(tasks, axes, strict=True))
 
 
-def _title(analysis: Analysis, task: str) -> str:
+def title(analysis: Analysis, task: str) -> str:
+    """The title of a task's panel."""
     return task if task == AVERAGE else f"{task} ({NAMES[analysis.metric_of(task)]})"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ...runtime.evaluation.bootstrap import Interval
 from ...runtime.evaluation.metrics import METRICS
@@ -32,57 +33,88 @@ _NONE = "-"
 _IN_NATS = (*(name for name, metric in METRICS.items() if metric.unit == "nats"), HELDOUT)
 
 
+class MarkdownTable(str):
+    """A table as Markdown, with its cells for other forms.
+
+    Attributes:
+        header: titles of the columns.
+        rows: the cells of each row.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Section(NamedTuple):
+    """A section of the report: its title, and its paragraphs and tables."""
+
+    title: str
+    parts: Sequence[str]
+
+
 def summary(analysis: Analysis) -> str:
     """Format the main tables as Markdown."""
-    done, planned = len(analysis.found), len(analysis.plan.cells())
-    facts = [f"{done} of {planned} cells", f"baseline {analysis.plan.baseline}", f"teacher {analysis.plan.teacher}"]
-    parts = [
-        "# Study",
-        "; ".join(facts)
-        + ". Accuracy, MCC, ECE and agreement in points; NLL in nats; mean ± standard deviation over the seeds.",
-        "## Means",
-        means(analysis),
-        "## Differences to the baseline",
-        f"In brackets the {CONFIDENCE:.0%} interval over rows: paired bootstrap, {RESAMPLES:,} resamples, the same "
-        "rows for all seeds.",
-        differences(analysis),
-        "## Gain of each retrieval variant over the student alone",
-        f"{BLEND} minus {STUDENT}, the same student; {AVERAGE} over the tasks.",
-        added_on_average(analysis),
-    ]
-    return "\n\n".join(parts) + "\n"
+    return _formatted(["# Study", facts(analysis)], main_sections(analysis))
 
 
 def report(analysis: Analysis) -> str:
     """Format every table of the study as Markdown."""
-    parts = [summary(analysis).rstrip()]
-    for metric in ADDED:
-        name = NAMES.get(metric, "the task's metric")
-        parts += [f"## Gain of each retrieval variant by task: {name}", added(analysis, metric)]
+    return _formatted(["# Study", facts(analysis)], [*main_sections(analysis), *more_sections(analysis)])
+
+
+def _formatted(parts: Sequence[str], sections: Sequence[Section]) -> str:
+    written = (f"## {section.title}\n\n" + "\n\n".join(section.parts) for section in sections)
+    return "\n\n".join([*parts, *written]) + "\n"
+
+
+def facts(analysis: Analysis) -> str:
+    """What was compared, and the units of the tables."""
+    done, planned = len(analysis.found), len(analysis.plan.cells())
+    said = [f"{done} of {planned} cells", f"baseline {analysis.plan.baseline}", f"teacher {analysis.plan.teacher}"]
+    units = "Accuracy, MCC, ECE and agreement in points; NLL in nats; mean ± standard deviation over the seeds."
+    return f"{'; '.join(said)}. {units}"
+
+
+def main_sections(analysis: Analysis) -> list[Section]:
+    """Means, differences to the baseline, and the gain of retrieval."""
+    intervals = (
+        f"In brackets the {CONFIDENCE:.0%} interval over rows: paired bootstrap, {RESAMPLES:,} resamples, the same "
+        "rows for all seeds."
+    )
+    gain = f"{BLEND} minus {STUDENT}, the same student; {AVERAGE} over the tasks."
+    return [
+        Section("Means", [means(analysis)]),
+        Section("Differences to the baseline", [intervals, differences(analysis)]),
+        Section("Gain of each retrieval variant over the student alone", [gain, added_on_average(analysis)]),
+    ]
+
+
+def more_sections(analysis: Analysis) -> list[Section]:
+    """The gain by task, fidelity, further means, the held-out NLL and the tests."""
+    by_task = "Gain of each retrieval variant by task"
+    named = {metric: NAMES.get(metric, "the task's metric") for metric in ADDED}
+    sections = [Section(f"{by_task}: {name}", [added(analysis, metric)]) for metric, name in named.items()]
     if _is_measured(analysis, TYPOS_ACCURACY):
-        name = NAMES[TYPOS_ACCURACY]
-        parts += [f"## Gain of each retrieval variant by task: {name}", added(analysis, TYPOS_ACCURACY)]
-    parts += ["## Fidelity to the teacher", *fidelity(analysis)]
+        sections.append(Section(f"{by_task}: {NAMES[TYPOS_ACCURACY]}", [added(analysis, TYPOS_ACCURACY)]))
+    sections.append(Section("Fidelity to the teacher", fidelity(analysis)))
     for metric in (TYPOS_ACCURACY, TYPOS_AGREEMENT, "out_of_domain"):
         if _is_measured(analysis, metric):
-            parts += [f"## Means: {NAMES[metric]}", means(analysis, metric)]
+            sections.append(Section(f"Means: {NAMES[metric]}", [means(analysis, metric)]))
     if _is_measured(analysis, HELDOUT):
         note = (
             f"NLL of {BLEND} on the held-out rows. Choose between recipes by this table, not by the scored rows. The "
             "blend was tuned on these rows, so its NLL is too low by a few thousandths. "
             "Ignore smaller differences."
         )
-        parts += ["## Held-out NLL", note, heldout(analysis)]
-    parts += [
-        "## Tests",
+        sections.append(Section("Held-out NLL", [note, heldout(analysis)]))
+    note = (
         f"Over seeds: the mean difference at the same seed, its {CONFIDENCE:.0%} interval by the t distribution, and "
         "the p-values of the t test and of the sign-flip test. Over rows: the bootstrap interval; the number of "
         "predictions, of all seeds together, that only the first and only the second system has right, and the p-value "
         "of the exact sign-flip test over rows (with one seed, McNemar's test). The average over seeds uses only the "
-        "seeds that all tasks have, so it can differ from the average in the tables above.",
-        tests(analysis),
-    ]
-    return "\n\n".join(parts) + "\n"
+        "seeds that all tasks have, so it can differ from the average in the tables above."
+    )
+    return [*sections, Section("Tests", [note, tests(analysis)])]
 
 
 def _is_measured(analysis: Analysis, metric: str) -> bool:
@@ -301,7 +333,9 @@ def p_value(value: float | None) -> str:
     return f"{value:.3f}" if value >= 0.0005 else "<0.001"
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> MarkdownTable:
     """Format a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = MarkdownTable("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    table.header, table.rows = header, rows
+    return table

@@ -18,7 +18,7 @@ from ..bundle.bundle import Bundle
 from ..inference.retrieval_policy import SearchMethod
 from ..inference.text.inputs import Text
 from ..runtime import Runtime
-from .cold_start import Process, bundle_bytes, measure_processes
+from .cold_start import BundleChecks, Process, bundle_bytes, measure_processes
 from .environment import host_facts
 from .graph_stages import graph_stages
 from .interleaved import BLEND, GATED, SESSION_RUN, STUDENT, USEARCH, InterleavedTimer, choose_inputs
@@ -152,6 +152,7 @@ def bench(
     progress: Progress | None = None,
     clock: Clock = perf_counter_ns,
     require_signature: PublicKey | None = None,
+    follow_links: bool = False,
 ) -> BenchReport:
     """Measure latency, throughput, cold start, memory and size of a bundle.
 
@@ -165,6 +166,7 @@ def bench(
         progress: called with (units done, units in total) after each visit, pass and process.
         clock: clock in nanoseconds; another one for tests.
         require_signature: the key that must have signed the bundle.
+        follow_links: same as `Runtime.open`.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -173,7 +175,9 @@ def bench(
         ReaugkdError: a new process failed.
     """
     settings = settings or BenchSettings()
-    with Runtime.open(path, threads=threads, require_signature=require_signature, search=search) as runtime:
+    with Runtime.open(
+        path, threads=threads, require_signature=require_signature, follow_links=follow_links, search=search
+    ) as runtime:
         inputs, origin = choose_inputs(runtime, texts, settings.inputs, settings.seed)
         timer = InterleavedTimer(runtime, inputs, settings.seed, clock)
         visit_us = timer.warm_up(settings.warmup)
@@ -182,8 +186,9 @@ def bench(
         times = timer.run(samples, steps.done)
         stages_of_graph = graph_stages(runtime, timer.feeds[:PROFILED]) if runtime.search == "graph" else {}
         throughput = timer.throughput(settings.passes, steps.done)
+        checks = BundleChecks(require_signature, follow_links)
         processes = measure_processes(
-            Path(path).absolute(), timer, settings.processes, settings.answers, steps.done, require_signature
+            Path(path).absolute(), timer, settings.processes, settings.answers, steps.done, checks
         )
         bundle = Bundle(Path(path).absolute(), runtime.manifest)
         setting = {

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import ReaugkdError
 from ...kb.index.usearch_import import available
@@ -84,13 +84,20 @@ def measure_process(request: Mapping[str, Any]) -> dict[str, float | None]:
     return results
 
 
+class BundleChecks(NamedTuple):
+    """The key that must have signed a bundle, and whether links that lead out of its folder are followed."""
+
+    require_signature: PublicKey | None
+    follow_links: bool
+
+
 def measure_processes(
     path: Path,
     timer: InterleavedTimer,
     repeats: int,
     answers: int,
     done: Callable[[], object],
-    require_signature: PublicKey | None = None,
+    checks: BundleChecks,
 ) -> dict[str, Process]:
     """Measure ``repeats`` new processes of each system, interleaved.
 
@@ -102,16 +109,17 @@ def measure_processes(
         repeats: processes per system; with 0 the result is empty.
         answers: texts that each process predicts before its memory is measured.
         done: called after each process.
-        require_signature: the key that must have signed the bundle.
+        checks: how each process checks the bundle.
 
     Raises:
         ReaugkdError: a process failed.
     """
-    signer = None if require_signature is None else require_signature.raw.hex()
+    signer = None if checks.require_signature is None else checks.require_signature.raw.hex()
+    checked = {"signer": signer, "follow_links": checks.follow_links}
     results: dict[str, list[dict[str, float | None]]] = {name: [] for name in timer.systems}
     for _ in range(repeats):
         for name, found in results.items():
-            found.append(measure_process({**_request(path, timer, name, answers), "signer": signer}))
+            found.append(measure_process({**_request(path, timer, name, answers), **checked}))
             done()
     return {name: Process.of(found) for name, found in results.items() if found}
 

@@ -54,6 +54,7 @@ def _runtime(request: dict[str, Any], start: int) -> dict[str, float]:
         retrieval=request["retrieval"],
         search=request["search"],
         require_signature=signer,
+        follow_links=request["follow_links"],
     )
     opened = perf_counter_ns()
     texts = [tuple(text) if isinstance(text, list) else text for text in request["texts"]]

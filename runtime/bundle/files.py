@@ -193,5 +193,5 @@ def _refused(folder: Path, link: Path) -> BundleError:
         found=f"a symbolic link to {link.readlink()}",
         expected="the file itself, or a relative link that stays in the bundle's folder",
         remedy=f"Copy the bundle: `{copy_command(folder)}`. To read it in place, if you trust what its links lead to: "
-        "--follow-links (predict, eval, inspect), or Runtime.open(..., follow_links=True).",
+        "--follow-links, or Runtime.open(..., follow_links=True).",
     )

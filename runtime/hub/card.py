@@ -6,14 +6,16 @@ They are written from the manifest at the export. They have no hash in it, so th
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from ...errors import one_line
 from ...kb.storage.atomic import atomic_write
-from ..bundle.bundle import MODEL_FILE
+from ..bundle.bundle import MODEL_FILE, Bundle
+from ..bundle.files import find_file
 from ..bundle.manifest import CARD_FILE, CONFIG_FILE, Manifest
 from .address import is_repository
 
@@ -25,20 +27,49 @@ _MOST_LABELS = 200
 _SYSTEMS = {"student": "the student alone", "retrieval": "its neighbours alone", "blend": "both, as it answers"}
 
 
-def write_card(folder: Path, manifest: Manifest) -> None:
+def write_card(folder: Path, manifest: Manifest, edited: Mapping[str, bytes] | None = None) -> None:
     """Write the model card and config.json of a bundle; a file that exists is kept.
 
     Args:
         folder: the bundle's folder.
         manifest: its sealed manifest.
+        edited: `edited_card` of the bundle that it is made from: these files are copied.
 
     Raises:
         StorageError: a file cannot be written.
     """
-    for name, content in ((CARD_FILE, card(manifest)), (CONFIG_FILE, config(manifest))):
+    contents = {name: content.encode() for name, content in _written(manifest).items()} | dict(edited or {})
+    for name, content in contents.items():
         if not (folder / name).exists():
-            with atomic_write(folder / name) as file:
+            with atomic_write(folder / name, "wb") as file:
                 file.write(content)
+
+
+def edited_card(bundle: Bundle, follow_links: bool = False) -> dict[str, bytes]:
+    """The model card and config.json of a bundle, as far as they are not as they were written for it.
+
+    Args:
+        bundle: the bundle.
+        follow_links: same as `Bundle.open`.
+
+    Returns:
+        name -> content of each file that people edited.
+
+    Raises:
+        BundleError: one is no plain file: it could be any file of this machine.
+    """
+    found = {}
+    for name, content in _written(bundle.manifest).items():
+        if os.path.lexists(bundle.path / name):
+            find_file(bundle.path, name, "a file", "followed" if follow_links else "inside")
+            there = (bundle.path / name).read_bytes()
+            if there != content.encode():
+                found[name] = there
+    return found
+
+
+def _written(manifest: Manifest) -> dict[str, str]:
+    return {CARD_FILE: card(manifest), CONFIG_FILE: config(manifest)}
 
 
 def config(manifest: Manifest) -> str:

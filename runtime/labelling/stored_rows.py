@@ -1,4 +1,4 @@
-"""What a review and a suggestion need: two labels, and the stored rows with their keys, without removed ones."""
+"""What a review and a suggestion need: two labels, and the stored rows with keys and texts, without removed ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.searchable import Searchable
+from ..inference.text.inputs import Text
 
 if TYPE_CHECKING:
     from ...kb.edits.overlay import OverlayKnowledgeBase
@@ -47,6 +48,29 @@ def stored_keys(kb: Searchable) -> NDArray[np.float32]:
     rows, base = np.flatnonzero(edited.alive), len(edited.base)
     added = [edited.key(int(row)) for row in rows[rows >= base]]
     return np.concatenate([edited.base.keys()[rows[rows < base]], np.array(added, np.float32).reshape(-1, kb.ndim)])
+
+
+class KnownTexts:
+    """The texts that are stored or were added to this set, as far as texts or digests are kept."""
+
+    def __init__(self, kb: Searchable) -> None:
+        self._digests = kb.digests
+        rows = [int(row) for row in stored_rows(kb)]
+        self._known: set[object] = {kb.text(row) if self._digests is None else kb.text_digest(row) for row in rows}
+
+    def __contains__(self, text: Text) -> bool:
+        return (text if self._digests is None else self._digests.of_text(text)) in self._known
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text of every stored row is kept, or its digest."""
+        return None not in self._known
+
+    def add(self, text: Text) -> bool:
+        """Add a text; False if it was known."""
+        known = text in self
+        self._known.add(text if self._digests is None else self._digests.of_text(text))
+        return not known
 
 
 def _overlay(kb: Searchable) -> OverlayKnowledgeBase:

@@ -27,7 +27,7 @@ from ...kb.searchable import Searchable
 from ..inference.pipeline import mixed
 from ..inference.text.inputs import Text, checked_input
 from ..runtime import Runtime
-from .stored_rows import SAME_TEXT, require_two_labels, stored_keys, stored_rows
+from .stored_rows import SAME_TEXT, KnownTexts, require_two_labels, stored_keys
 
 Floats = NDArray[np.float32]
 
@@ -96,7 +96,7 @@ def suggest(
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST:
         raise UsageError("count is unusable", found=repr(count), expected=f"a whole number from 1 to {MOST:,}")
     require_two_labels(runtime.labels)
-    now, known, read = _Reader(runtime), _KnownTexts(runtime.knowledge_base), []
+    now, known, read = _Reader(runtime), KnownTexts(runtime.knowledge_base), []
     for place, text in enumerate(texts):
         if known.add(text):
             try:
@@ -150,22 +150,6 @@ class _Reader:
         else:
             own, similarity = np.pad(own, (0, self._labels - len(own))), float("nan")
         return _Read(place, text, own, query / np.linalg.norm(query), similarity)
-
-
-class _KnownTexts:
-    """The texts that are stored or were given before, as far as texts or digests are kept."""
-
-    def __init__(self, kb: Searchable) -> None:
-        self._digests = kb.digests
-        rows = [int(row) for row in stored_rows(kb)]
-        self._known: set[object] = {kb.text(row) if self._digests is None else kb.text_digest(row) for row in rows}
-
-    def add(self, text: Text) -> bool:
-        """Add a text; False if it was known."""
-        name = text if self._digests is None else self._digests.of_text(text)
-        known = name in self._known
-        self._known.add(name)
-        return not known
 
 
 def _novelty(kb: Searchable, similarities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ from ..inference.prediction import Prediction
 from ..labelling.review import review
 from ..runtime import Runtime
 from .contents import Curve, GoalResult, Report, ShownNeighbour, Text, WrongLabel, WrongLabels, WrongRow
-from .provenance import now, provenance_of, recipe_of
+from .provenance import now, provenance_of, recipe_of, rows_among
 
 WRONG_ROWS, WRONG_LABELS, CLASSES, CONFUSIONS = 500, 100, 500, 600
 """The most entries of each list. 600 pairs are all of 25 classes."""
@@ -57,16 +57,22 @@ class ReportSettings:
         texts: whether texts are shown.
         split_name: the name of the split.
         command: the command line.
+        note: same as `Report.note`.
+        run_rows: same as for `rows_among`.
         run: the contents of the run's run.json; None without a run.
         signer: the key that must have signed the bundle; None if signatures are not read.
+        follow_links: same as `Bundle.open`.
     """
 
     seconds: float
     texts: bool
     split_name: str
     command: str
+    note: str = ""
+    run_rows: Mapping[str, Split] = field(default_factory=dict)
     run: Mapping[str, Any] | None = None
     signer: PublicKey | None = None
+    follow_links: bool = False
 
 
 def collect(
@@ -111,7 +117,7 @@ def collect(
         WrongLabel(**{**asdict(one), **_with(show, one.text, label=one.label, suggested=one.suggested)})
         for one in found.issues[:WRONG_LABELS]
     )
-    bundle = Bundle.open(path, verify=False)  # the runtime has checked it
+    bundle = Bundle.open(path, verify=False, follow_links=settings.follow_links)  # the runtime has checked it
     return Report(
         bundle=str(path),
         command=settings.command,
@@ -131,6 +137,8 @@ def collect(
         wrong=tuple(_wrong_row(split, answers, row, one, show) for row, one in wrong[:WRONG_ROWS]),
         wrong_count=len(wrong),
         wrong_labels=WrongLabels(found.checked, len(found.issues), issues),
+        note=settings.note,
+        among=rows_among(runtime, split, settings.run_rows),
         latency=_latency(path, split, runtime.threads, settings, progress),
         bytes=bundle_bytes(bundle),
         provenance=provenance_of(bundle, split, settings.run, settings.signer),
@@ -245,4 +253,5 @@ def _latency(
             source=split.source,
             progress=advance,
             require_signature=settings.signer,
+            follow_links=settings.follow_links,
         )

@@ -130,6 +130,8 @@ class Report:
         wrong: rows answered wrong, most probable wrong answer first.
         wrong_count: how many there are; ``wrong`` may have fewer.
         wrong_labels: rows of the knowledge base whose label is probably wrong.
+        note: where the rows come from, if they are not a split of their own; else empty.
+        among: how many of the rows are among others, same as `rows_among`.
         latency: same as `bench`; None if it was not measured.
         bytes: same as `bundle_bytes`.
         provenance: names and values, in the order of the page.
@@ -151,6 +153,8 @@ class Report:
     wrong: tuple[WrongRow, ...]
     wrong_count: int
     wrong_labels: WrongLabels
+    note: str
+    among: Mapping[str, int]
     latency: BenchReport | None
     bytes: Mapping[str, Any]
     provenance: Mapping[str, str]
@@ -158,7 +162,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; ``evaluation`` and ``latency`` have the keys of `eval` and `bench`."""
-        plain = {name: getattr(self, name) for name in ("bundle", "command", "made", "system")}
+        plain = {name: getattr(self, name) for name in ("bundle", "command", "made", "system", "note")}
         counts = {name: getattr(self, name) for name in ("class_count", "confusion_count", "wrong_count")}
         return {
             **plain,
@@ -171,6 +175,7 @@ class Report:
             "wrong": [asdict(one) for one in self.wrong],
             "wrong_labels": asdict(self.wrong_labels),
             **counts,
+            "among": dict(self.among),
             "latency": None if self.latency is None else self.latency.to_json(),
             "bytes": dict(self.bytes),
             "provenance": dict(self.provenance),

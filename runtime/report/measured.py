@@ -48,7 +48,7 @@ def calibration(report: Report) -> Markup:
         for name, bins in report.reliability.items()
         for one in bins
     ]
-    return joined([tag("p", text), tag("figure", drawn), _details("The figures of the diagram", table(columns, rows))])
+    return joined([tag("p", text), tag("figure", drawn), details("The figures of the diagram", table(columns, rows))])
 
 
 def abstention(report: Report) -> Markup:
@@ -100,7 +100,7 @@ def time_and_size(bench: BenchReport | None, sizes: Mapping[str, Any]) -> Markup
     ]
     files: list[list[Content]] = [[name, f"{size:,}"] for name, size in sizes["files"].items()]
     parts += [tag("h3", "Size"), table([Column("part", None), Column("bytes")], rows)]
-    parts.append(_details("The files", table([Column("file", None), Column("bytes")], files, sortable=True)))
+    parts.append(details("The files", table([Column("file", None), Column("bytes")], files, sortable=True)))
     return joined(parts)
 
 
@@ -164,7 +164,7 @@ def provenance(report: Report) -> Markup:
     if report.recipe:
         text = json.dumps(report.recipe, indent=1, ensure_ascii=False)
         shown = text if len(text) <= _RECIPE_CHARS else f"{text[:_RECIPE_CHARS]}…"
-        parts.append(_details("The recipe of the training", tag("pre", shown)))
+        parts.append(details("The recipe of the training", tag("pre", shown)))
     return joined(parts)
 
 
@@ -174,5 +174,6 @@ def facts_table(facts: Mapping[str, str]) -> Markup:
     return table([Column("what", None), Column("value", "text")], rows)
 
 
-def _details(summary: str, content: Markup) -> Markup:
+def details(summary: str, content: Markup) -> Markup:
+    """A part that opens."""
     return tag("details", tag("summary", summary), content)

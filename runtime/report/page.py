@@ -43,9 +43,18 @@ _IN_SCRIPT = re.compile(f"[<>&\u2028\u2029]|{FORBIDDEN.pattern}")
 
 def render(report: Report) -> str:
     """The report as an HTML document of at most `MOST_BYTES`."""
-    limit = WRONG_ROWS
+    return fitting(lambda limit: _report_page(_limited(report, limit)), WRONG_ROWS)
+
+
+def fitting(make: Callable[[int], str], limit: int) -> str:
+    """A page of at most `MOST_BYTES`, if one with empty lists is.
+
+    Args:
+        make: makes the page with lists of at most so many entries.
+        limit: the most entries.
+    """
     while True:
-        page = _report_page(_limited(report, limit))
+        page = make(limit)
         size = len(page.encode())
         if size <= MOST_BYTES or not limit:
             return page
@@ -61,7 +70,7 @@ def _report_page(report: Report) -> str:
     evaluation = report.evaluation
     subtitle = f"{evaluation.split}: {evaluation.n:,} rows of {evaluation.data}, {report.made}"
     parts = {id_: (name, make(report)) for id_, (name, make) in _SECTIONS.items()}
-    return _document(f"Report on {report.bundle}", subtitle, parts, report.to_json())
+    return document(f"Report on {report.bundle}", subtitle, parts, report.to_json())
 
 
 def render_bench(bench: BenchReport, bundle: str, command: str) -> str:
@@ -78,11 +87,11 @@ def render_bench(bench: BenchReport, bundle: str, command: str) -> str:
         "latency": ("Time and size", measured.time_and_size(bench, bench.bytes)),
         "provenance": ("Provenance", measured.facts_table(facts)),
     }
-    return _document(f"Benchmark of {bundle}", f"{bench.setting['source']}, {made}", parts, bench.to_json())
+    return document(f"Benchmark of {bundle}", f"{bench.setting['source']}, {made}", parts, bench.to_json())
 
 
-def _document(title: str, subtitle: str, parts: Mapping[str, tuple[str, Markup]], data: object) -> str:
-    """A page.
+def document(title: str, subtitle: str, parts: Mapping[str, tuple[str, Markup]], data: object) -> str:
+    """A page: one HTML file that needs no other file and no network.
 
     Args:
         title: its title.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -111,6 +112,49 @@ def stacked_bars(title: str, unit: str, bars: Mapping[str, Mapping[str, float]])
         drawn.append(tag("rect", x=x, y=below + 6, width=10.0, height=10.0, class_=f"area c{number % _COLOURS}"))
         drawn.append(tag("text", name, x=x + 15, y=below + 15))
     return _svg(title, below + 24, drawn)
+
+
+def intervals(title: str, lines: Mapping[str, Mapping[str, tuple[float, float, float]]], zero: bool = False) -> Markup:
+    """Values with intervals, one row for each name, with a legend above; there is room for two lines.
+
+    Args:
+        title: what the plot shows, for screen readers.
+        lines: line -> name -> value and the ends of its interval, as shares; drawn in points.
+        zero: draw the line of zero.
+    """
+    names = list(dict.fromkeys(name for line in lines.values() for name in line))
+    ends = [100 * end for line in lines.values() for triple in line.values() for end in triple] + [0.0] * zero
+    step = next(one for one in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if one == 20 or max(ends) - min(ends) <= 5 * one)
+    least, most = math.floor(min(ends) / step) * step, math.ceil(max(ends) / step + 1e-9) * step
+    left, top, gap = 150.0, _TOP, 14.0 + 12.0 * len(lines)
+    bottom = top + gap * len(names)
+
+    def x_of(value: float) -> float:
+        return round(left + (_WIDTH - left - _RIGHT) * (value - least) / (most - least), 1)
+
+    parts: list[Markup] = []
+    for number in range(round((most - least) / step) + 1):
+        value = least + step * number
+        parts.append(_line((x_of(value), top), (x_of(value), bottom), "grid"))
+        parts.append(tag("text", f"{value:.{1 if step < 1 else 0}f}", x=x_of(value), y=bottom + 16, class_="middle"))
+    parts.append(tag("text", "points", x=(left + _WIDTH - _RIGHT) / 2, y=bottom + 32, class_="middle"))
+    if zero:
+        parts.append(_line((x_of(0), top), (x_of(0), bottom), "even"))
+    for row, name in enumerate(names):
+        shown = name if len(name) <= 22 else f"{name[:21]}…"
+        parts.append(tag("text", shown, tag("title", name), x=left - 8, y=top + gap * (row + 0.5) + 4, class_="end"))
+    for number, (line, values) in enumerate(lines.items()):
+        colour = f"c{number % _COLOURS}"
+        if len(lines) > 1:
+            parts.append(tag("circle", cx=left + 160 * number, cy=12.0, r=3.5, class_=f"dot {colour}"))
+            parts.append(tag("text", line, x=left + 8 + 160 * number, y=16))
+        for name, triple in values.items():
+            y = top + gap * names.index(name) + gap * (number + 1) / (len(lines) + 1)
+            value, low, high = (x_of(100 * end) for end in triple)
+            said = tag("title", f"{name}, {line}: " + ", ".join(f"{100 * end:.2f}" for end in triple))
+            parts.append(_line((low, y), (high, y), f"line dot {colour}"))
+            parts.append(tag("circle", said, cx=value, cy=y, r=3.5, class_=f"dot {colour}"))
+    return _svg(title, bottom + 40, parts)
 
 
 def _grid(x: Axis, y: Axis, at: object) -> list[Markup]:

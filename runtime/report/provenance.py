@@ -12,9 +12,14 @@ from ...kb.storage.ed25519 import PublicKey
 from ..benchmark.environment import host_facts
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
-from ..data import Split
+from ..data import Split, drop_duplicates_of
 from ..editing.store import KnowledgeStore
+from ..labelling.stored_rows import KnownTexts
 from ..output.bundle_summary import edits_state, signature_state
+from ..runtime import Runtime
+
+TRAINED, TUNED, STORED = "train rows of the run", "held-out rows of the run", "rows of the knowledge base"
+"""Rows that the evaluated ones may be among."""
 
 
 def provenance_of(
@@ -51,6 +56,43 @@ def provenance_of(
             "trained with": _versions(run.get("versions", {})),
         }
     return found
+
+
+def rows_among(runtime: Runtime, split: Split, run_rows: Mapping[str, Split]) -> dict[str, int]:
+    """How many of the evaluated rows have a text of other rows.
+
+    Args:
+        runtime: the open bundle.
+        split: the evaluated rows.
+        run_rows: the rows of the run under the names `TRAINED` and `TUNED`; empty without a run.
+
+    Returns:
+        name of the other rows -> count; without `STORED` if the knowledge base does not keep all texts or digests.
+    """
+    found = {name: len(split) - len(drop_duplicates_of(split, [rows])) for name, rows in run_rows.items()}
+    known = KnownTexts(runtime.knowledge_base)
+    return {**found, STORED: sum(text in known for text in split.inputs())} if known.complete else found
+
+
+def what_rows_served_for(among: Mapping[str, int], rows: int) -> list[str]:
+    """What `rows_among` means for the figures, in sentences."""
+
+    def some(name: str) -> str:
+        return f"{'All' if among[name] == rows else f'{among[name]:,} of the'} {rows:,} evaluated rows"
+
+    said = []
+    if among.get(TRAINED):
+        said.append(f"{some(TRAINED)} are {TRAINED}: the student was trained on them. Expect less of new texts.")
+    if among.get(TUNED):
+        said.append(
+            f"{some(TUNED)} are {TUNED}: the student was not trained on them, but temperatures, blend, gate and "
+            "thresholds of abstention were tuned on them. Expect a little less of new texts."
+        )
+    if TUNED in among and not said:
+        said.append("No evaluated row is a train or held-out row of the run.")
+    if among.get(STORED):
+        said.append(f"{some(STORED)} are {STORED}, where each finds itself. Expect less of new texts.")
+    return said
 
 
 def machine_facts(host: Mapping[str, Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from ..evaluation.report import format_score
 from ..evaluation.results import BLEND, GATED, STUDENT, TEACHER, EvalRow, ScoreDifference
 from .contents import Report, ShownNeighbour, Text, WrongRow
 from .markup import Column, Content, Markup, joined, stranger, table, tag
+from .provenance import what_rows_served_for
 
 MATRIX_CLASSES = 25
 """The most classes of a confusion matrix; with more, it cannot be read."""
@@ -58,7 +59,7 @@ def verdict(report: Report) -> Markup:
         )
     if TEACHER in rows:
         sentences.append(f"The teacher answers {percent(rows[TEACHER].scores['accuracy'], 2)} right.")
-    sentences += _unseen(report)
+    sentences += [*_unseen(report), *filter(None, [report.note]), *what_rows_served_for(report.among, evaluation.n)]
     cards.append(_card("wrong answers", f"{report.wrong_count:,}", f"of {evaluation.n:,} rows"))
     if report.latency is not None:
         system = report.latency.latencies.get(BLEND, report.latency.latencies[STUDENT])

@@ -21,11 +21,14 @@ export function button(text, onClick, properties = {}) {
 
 /** A table; a cell is a node or a text, or [node or text, class]. */
 export function table(caption, heads, rows) {
+  const parts = (cell) => (Array.isArray(cell) ? cell : [cell, ""]);
   const cells = (row) =>
     row.map((cell, place) => {
-      const [content, className] = Array.isArray(cell) ? cell : [cell, ""];
-      return make("td", { className, "data-head": heads[place] }, content); // a narrow window has no line of heads
+      const [content, className] = parts(cell);
+      const shown = typeof content === "string" ? breakable(content) : [content];
+      return make("td", { className, "data-head": heads[place] }, ...shown); // a narrow window has no line of heads
     });
+  const headClass = (place) => (rows.length && parts(rows[0][place])[1] === "n" ? "n" : "");
   return make(
     "div",
     { className: "wide", tabIndex: 0, role: "region", "aria-label": caption },
@@ -33,18 +36,21 @@ export function table(caption, heads, rows) {
       "table",
       {},
       make("caption", {}, caption),
-      make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+      make("thead", {}, make("tr", {}, ...heads.map((head, place) => make("th", { scope: "col", className: headClass(place) }, head)))),
       make("tbody", {}, ...rows.map((row) => make("tr", {}, ...cells(row)))),
     ),
   );
 }
+
+/** A text that may be broken after the marks that join the words of a label. */
+export const breakable = (text) => text.split(/(?<=[_/-])(?=\w)/).flatMap((part, place) => (place ? [make("wbr"), part] : [part]));
 
 export function bar(share, name) {
   return make("meter", { min: 0, max: 1, value: share, "aria-label": `${name}: ${percent(share)}` });
 }
 
 export function percent(share) {
-  return `${(100 * share).toFixed(1)} %`;
+  return `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
 /** A text or a pair of texts for reading. */

@@ -7,14 +7,18 @@ const dialog = byId("confirm");
 const [field, label] = [byId("confirm-label-field"), byId("confirm-label")];
 const [effect, save] = [byId("confirm-effect"), byId("confirm-save")];
 const SHOWN = 20;
+const HELD_OUT = () =>
+  make("p", { className: "soft" }, "Held-out texts have known labels, and the student was not trained on them.");
 const UNCHANGED = "Nothing changes: an edit gave the row this label before.";
 
 let current = null;
 let previews = 0;
+const marks = new Map(); // the function `mark` of each edit, by the edit's number
 
 /**
  * Ask whether an edit is to be made, and make it.
- * An edit has `title`, `text`, `path`, `body`, and `label` ("" lets the user choose one; missing: it has none).
+ * An edit has `title`, `text`, `path`, `body`, and `label` ("" lets the user choose one; missing: it has none);
+ * `mark`, if there is one, is called with the label when it is saved, and without it when it is undone.
  */
 export function confirmEdit(edit) {
   current = edit;
@@ -91,21 +95,23 @@ async function preview() {
 }
 
 function described(flips) {
-  if (!flips.length) return [make("p", {}, "No held-out text gets another answer.")];
+  if (!flips.length) return [make("p", {}, "No held-out text gets another answer."), HELD_OUT()];
   const right = (side) => flips.filter((flip) => flip[side] === flip.gold).length;
   const one = flips.length === 1;
   const sum = `${flips.length} held-out ${one ? "text gets" : "texts get"} another answer: ${right("after")} become right, ${right("before")} become wrong.`;
   const rows = flips.slice(0, SHOWN).map((flip) => [flip.before, flip.after, flip.gold]);
-  return [make("p", {}, sum), table("Changed answers", ["Before", "After", "Right"], rows)];
+  return [make("p", {}, sum), HELD_OUT(), table("Changed answers", ["Before", "After", "Right"], rows)];
 }
 
-async function carryOut(path, body) {
+async function carryOut(path, body, mark) {
   const done = await ask(path, body);
   await readInfo();
   if (done.seq === null) {
     tell(UNCHANGED);
     return;
   }
+  marks.set(done.seq, mark);
+  marks.get(body.seq)?.();
   const undo = button("Undo", reported(() => carryOut("/kb/undo", { seq: done.seq })));
   tell(`Saved as edit ${done.seq}.`, { buttons: [undo] });
   document.dispatchEvent(new Event("edited"));
@@ -113,7 +119,10 @@ async function carryOut(path, body) {
 
 // Not at the dialog's event "close": it comes late, when the dialog may be open again for another edit.
 at(dialog.querySelector("form"), "submit", async (event) => {
-  if (event.submitter.value === "save") await carryOut(current.path, request());
+  if (event.submitter.value !== "save") return;
+  const [{ path, mark }, name] = [current, label.value.trim()];
+  await carryOut(path, request(), mark);
+  mark?.(name);
 });
 label.addEventListener("change", preview);
 label.addEventListener("input", () => {

@@ -21,14 +21,14 @@ export function forget() {
 
 /** Show the part of the page; again after an edit. */
 export async function show(part) {
-  const place = { rows: "found", review: "issues", log: "edits" }[part];
+  const place = { rows: "found", review: "issues", next: "suggestions", log: "edits" }[part];
   if (!mayEdit()) {
     byId(place).replaceChildren(make("p", {}, OFF));
     return;
   }
   if (part === "rows") await find(false);
   else if (part === "log") await log();
-  else if (byId("issues").childElementCount) await review();
+  else if (part === "review" && byId("issues").childElementCount) await review();
 }
 
 async function find(anew) {
@@ -42,7 +42,7 @@ async function find(anew) {
   const found = await ask(withQuery("/kb/rows", sought));
   const parts = [
     table(
-      found.rows.length ? `Rows, of ${found.of} stored ones` : "No row was found",
+      found.rows.length ? `${found.rows.length} of ${found.of} stored rows` : "No row was found",
       ["Text", "Label", "Id", ""],
       found.rows.map((row) => [
         [shownText(row.text), "text"],
@@ -51,7 +51,7 @@ async function find(anew) {
         make(
           "span",
           { className: "tools" },
-          button("Label …", () => confirmEdit(relabelling(row)), { "aria-label": `Change the label of row ${row.id}` }),
+          button("Relabel …", () => confirmEdit(relabelling(row)), { "aria-label": `Relabel row ${row.id}` }),
           button("Remove", () => confirmEdit(removal(row)), { "aria-label": `Remove row ${row.id}` }),
         ),
       ]),
@@ -89,7 +89,7 @@ async function review() {
         }),
       ),
     ]);
-    const shown = found.issues.length > ISSUES ? `The worst ${ISSUES} of ${found.issues.length}` : "All of them";
+    const shown = found.issues.length > ISSUES ? `The worst ${ISSUES} of ${found.issues.length}` : "All of them, the worst first";
     byId("issues").replaceChildren(
       rows.length ? table(shown, ["Text", "Label now", "Its neighbours say", ""], rows) : "",
     );
@@ -128,6 +128,7 @@ async function log() {
 
 function summary(edit) {
   if (edit.op === "undo") return `undo of edit ${edit.undoes}`;
+  if (edit.op === "fit") return "fit of the classifier of new labels, by the server";
   const name = (labelling) => labelling.label ?? Object.keys(labelling.soft).join(" / ");
   const parts = [
     ...edit.add.map((row) => `+ ${row.payload ? shownText(row.payload.text) : `row ${row.id}`} → ${name(row.labelling)}`),

@@ -2,8 +2,9 @@
 
 import { ask, mayEdit, pause, server } from "./api.js";
 import { at, button, byId, make, percent, shownText, table, tell } from "./dom.js";
-import { csvOf, textsOf } from "./csv.js";
+import { csvOf } from "./csv.js";
 import { confirmEdit, correction } from "./edit.js";
+import { inputOf, portion, setUpList, textsIn } from "./list.js";
 
 const SHOWN = 100;
 
@@ -12,32 +13,14 @@ let stopped = false;
 
 export function setUp() {
   const form = byId("file-form");
+  setUpList(form, "texts", "upload");
   at(form, "submit", answerAll);
-  at(byId("upload"), "change", () => take(byId("upload").files[0]));
   at(byId("download"), "click", download);
   byId("stop").addEventListener("click", () => (stopped = true));
-  form.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    form.classList.add("dropping");
-  });
-  form.addEventListener("dragleave", () => form.classList.remove("dropping"));
-  at(form, "drop", (event) => {
-    event.preventDefault();
-    form.classList.remove("dropping");
-    return take(event.dataTransfer.files[0]);
-  });
-}
-
-/** Put the texts of a file where the user can see them. */
-async function take(file) {
-  if (!file) return;
-  const content = await file.text();
-  byId("texts").value = content;
-  tell(`${file.name}: ${textsOf(content, server.info.reaugkd.text_pair).length} texts`);
 }
 
 async function answerAll() {
-  const texts = textsOf(byId("texts").value, server.info.reaugkd.text_pair);
+  const texts = textsIn("texts");
   if (!texts.length) throw new Error("There is no text.");
   const progress = byId("progress");
   [answered, stopped] = [[], false];
@@ -48,7 +31,7 @@ async function answerAll() {
   try {
     while (answered.length < texts.length && !stopped) {
       const part = portion(texts.slice(answered.length, answered.length + server.info.max_client_batch_size));
-      const inputs = part.map((text) => (Array.isArray(text) ? { text: text[0], text_pair: text[1] } : text));
+      const inputs = part.map(inputOf);
       const { predictions } = await patiently({ inputs, on_error: "record", abstain: byId("abstain").value || undefined });
       predictions.forEach((found, place) => answered.push({ text: part[place], ...found }));
       progress.value = answered.length;
@@ -59,16 +42,6 @@ async function answerAll() {
     show();
   }
   tell(`${answered.length} of ${texts.length} texts are answered.`);
-}
-
-/** As many of the first texts as one request may have bytes. */
-function portion(texts) {
-  let bytes = 0;
-  const fits = texts.findIndex((text) => {
-    bytes += 2 * new Blob([JSON.stringify(text)]).size + 40; // twice: the server's limit is not to be met exactly
-    return bytes > server.info.reaugkd.max_body;
-  });
-  return fits === -1 ? texts : texts.slice(0, Math.max(fits, 1));
 }
 
 /** Answers, after a while if the server has too much to do. */
@@ -89,19 +62,28 @@ function show() {
   const rows = unsure.slice(0, SHOWN).map((one) => [
     [String(one.number), "n"],
     [shownText(one.text), "text"],
-    one.error ? [one.error, "bad"] : one.label + (one.abstained ? " (abstained)" : "") + (one.truncated ? " (truncated)" : ""),
+    one.error ? [one.error, "bad"] : named(one),
     [one.error ? "" : percent(one.score), "n"],
     ...(mayEdit()
       ? [one.error ? "" : button("Correct …", () => correct(one), { "aria-label": `Correct text ${one.number}` })]
       : []),
   ]);
   const caption = answered.length > SHOWN ? `The ${SHOWN} least sure of ${answered.length} answers` : "Answers, the least sure first";
-  const heads = ["Line", "Text", "Label", "How sure", ...(mayEdit() ? [""] : [])];
+  const heads = ["Line", "Text", "Label", "Probability", ...(mayEdit() ? [""] : [])];
   byId("answers").replaceChildren(rows.length ? table(caption, heads, rows) : "");
 }
 
+function named(one) {
+  if (one.given !== undefined) return `${one.given} (corrected)`;
+  return one.label + (one.abstained ? " (abstained)" : "") + (one.truncated ? " (truncated)" : "");
+}
+
 function correct(one) {
-  confirmEdit(correction(one.text, one.label));
+  const mark = (given) => {
+    answered[one.number - 1].given = given;
+    show();
+  };
+  confirmEdit({ ...correction(one.text, one.label), mark });
 }
 
 export function forget() {

@@ -17,7 +17,7 @@ export async function show() {
   const seconds = sum("latency_seconds_count") ? sum("latency_seconds_sum") / sum("latency_seconds_count") : null;
   const cards = [
     ["Answers", answers],
-    ["Milliseconds of an answer, mean", seconds === null ? "–" : (1000 * seconds).toFixed(1)],
+    ["Mean milliseconds per answer", seconds === null ? "–" : (1000 * seconds).toFixed(1)],
     ["With neighbours", share(sum("retrieved_total"))],
     ["Truncated", share(sum("truncated_total"))],
     ["Abstained", sum("abstained_total")],

@@ -162,7 +162,7 @@ class _Run:
         draining = self._service.state == "draining"
         was_ready = self._service.state == "ready"
         self._service.drain()
-        if draining or not was_ready:
+        if draining or not was_ready or not self._drain_seconds:
             self._stop()
         else:
             _log.info("draining for %g seconds", self._drain_seconds)

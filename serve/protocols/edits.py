@@ -1,8 +1,9 @@
-"""`/kb/...`: edits of the knowledge base, its log, its rows, and its likely wrong labels."""
+"""`/kb/...`: edits of the knowledge base, its log, its rows, its likely wrong labels, and what to label next."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,14 +13,15 @@ from ...runtime.editing.edit import Edit, EditKeywords, Row
 from ...runtime.inference.text.inputs import Text
 from ...runtime.labelling.find import MOST, find_rows
 from ...runtime.labelling.review import BELOW, review
+from ...runtime.labelling.suggest import suggest
 from ..bundles.open_bundle import OpenBundle
-from ..http.errors import invalid
+from ..http.errors import HttpError, invalid, unhealthy
 from ..http.messages import Request, Response, json_response
 from ..service import Service
 from .shapes import check_fields, flag_of, number_of, text_of, texts_of
 
 _OPTIONS = {"why": str, "who": str, "preview": bool, "guard": float}
-_LAST = 100
+_LAST = _SUGGESTED = 100
 _ROW_FIELDS = ("text", "text_pair", "label", "soft")
 _log = logging.getLogger("reaugkd.serve")
 
@@ -125,6 +127,34 @@ async def review_labels(service: Service, request: Request) -> Response:
 
     bundle = service.bundle(request.query("model"))
     return json_response({"model": bundle.name, **await service.edit(bundle, find)})
+
+
+async def suggest_texts(service: Service, request: Request) -> Response:
+    """The given texts that are worth labelling next, best first, each with the reason; nothing is written.
+
+    Raises:
+        HttpError: a value cannot be used, a text cannot be read, the deadline is over, or the server ends.
+    """
+    body = await request.json()
+    check_fields(body, ("inputs", "model", "count"))
+    texts, count = texts_of(body.get("inputs")), number_of(body, "count", _SUGGESTED, 1)
+    seconds = service.settings.deadline
+
+    def choose(opened: OpenBundle) -> list[dict[str, Any]]:
+        until = time.monotonic() + seconds
+
+        def go_on(read: int) -> None:
+            if service.state == "draining":
+                raise unhealthy("the server ends")
+            if time.monotonic() > until:
+                found = f"{read} of {len(texts)} texts were read within the deadline of {seconds:g} seconds"
+                raise HttpError(504, f"{found}: send fewer", "Overloaded")
+
+        chosen = suggest(opened.main, texts, count or _SUGGESTED, go_on)
+        return [{**asdict(one), "reason": one.reason} for one in chosen]
+
+    bundle = service.bundle(body.get("model"))
+    return json_response({"model": bundle.name, "suggestions": await service.edit(bundle, choose)})
 
 
 async def rows(service: Service, request: Request) -> Response:

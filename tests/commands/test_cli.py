@@ -59,7 +59,7 @@ class TestHelp:
             ("export", "--keep-heldout --leave-heldout --kb-texts plain|hash|none --vocabulary"),
             ("predict", "BUNDLE [TEXT]... --input --output --format --explain --no-retrieval table|jsonl|csv"),
             ("eval", "BUNDLE --data --split --run --json"),
-            ("report", "BUNDLE --data --out --split --run --texts --seconds --json all|none"),
+            ("report", "BUNDLE --data --out --split --run --no-texts --seconds --json --follow-links"),
             ("bench", "BUNDLE --data --threads --report --json"),
             ("inspect", "BUNDLE"),
         ],

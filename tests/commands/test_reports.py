@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import html5lib
+import pytest
 from support.command_line import (
     labelled_rows,
     names,
@@ -81,8 +82,24 @@ class TestReport:
             assert run["data"]["sha256"] in found["provenance"][name]
         said = page.read_text()
         assert "The teacher answers" in said and run["data"]["sha256"] in said
+        note = "it uses them for scores only"
+        assert (note in said) == (note in found["note"]) == (found["evaluation"]["split"] == "dev")
+        assert "No evaluated row is a train or held-out row of the run." in said
         message = refused("report", workshop.bundle, *options[:-3], tmp_path / "other.html", "--run", tmp_path)
         assert "run.json is missing" in message and not (tmp_path / "other.html").exists()
+
+    @pytest.mark.parametrize(("part", "said"), [("train", "was trained on them"), ("heldout", "tuned on them")])
+    def test_it_says_so_where_the_run_used_the_rows(
+        self, workshop: Workshop, tmp_path: Path, part: str, said: str
+    ) -> None:
+        rows = workshop.run / "data" / f"{part}.jsonl"
+        options = ("--data", rows, "--split", "all", "--seconds", "0", "--run", workshop.run)
+        ok("report", workshop.bundle, *options, "--out", tmp_path / "page.html", "--json", tmp_path / "report.json")
+        found = json.loads((tmp_path / "report.json").read_text())
+        names = ("train rows of the run", "held-out rows of the run")
+        count = len(rows.read_text().splitlines())
+        assert [found["among"][name] for name in names] == ([count, 0] if part == "train" else [0, count])
+        assert said in (page := (tmp_path / "page.html").read_text()) and f"All {count:,} evaluated rows" in page
 
 
 class TestBench:

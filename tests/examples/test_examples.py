@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from support.gunicorn_server import connect, gunicorn
 from support.heldout_bundle import build_heldout_bundle
 from support.paths import ROOT
 
@@ -71,6 +74,29 @@ def test_flask(expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
     for wrong in ({}, {"text": ""}, {"text": "noon", "top_k": "x"}):
         found = client.post("/predict", json=wrong)
         assert found.status_code == 422 and found.get_json()["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--threads", "4"], None], ids=["preload", "threads", "no preload"])
+def test_flask_under_gunicorn(
+    edge_bundle: Path, expected: dict[str, Any], tmp_path: Path, more: list[str] | None
+) -> None:
+    """The command of the example's docstring; both workers answer, each with a model that it opened after the fork."""
+    (line,) = re.findall(r"BUNDLE=\S+ gunicorn (.*)", (EXAMPLES / "web" / "flask_app.py").read_text(encoding="utf-8"))
+    arguments = [argument.replace("examples/web", str(EXAMPLES / "web")) for argument in shlex.split(line)]
+    assert {"--preload", "--workers", "2"} <= set(arguments)
+    if more is None:
+        arguments.remove("--preload")
+    body = json.dumps({"text": "jazz at noon", "top_k": 2}).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    with gunicorn([*arguments, *(more or [])], tmp_path, edge_bundle) as path:
+        # A worker without threads that waits for the first request leaves the second one to the other worker.
+        channels = [connect(path) for _ in range(2)]
+        for channel in reversed(channels):
+            channel.sendall(f"{head}Connection: close\r\n\r\n".encode() + body)
+            with channel, channel.makefile("rb") as file:
+                status, _, answer = file.read().partition(b"\r\n\r\n")
+            assert status.startswith(b"HTTP/1.1 200 ") and json.loads(answer) == expected
 
 
 def test_aws_lambda(expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from support.browser import PROGRAM, Browser, browser
 from support.server_process import Server, server
 from support.tiny_bundle import build_tiny_bundle
 
-from reaugkd import Runtime
+from reaugkd import Runtime, suggest
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 MARKUP = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
-PARTS = ("try", "file", "rows", "review", "log", "statistics")
+PARTS = ("try", "file", "rows", "review", "next", "log", "statistics")
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +158,33 @@ def test_stored_rows_and_likely_wrong_labels(page: Browser, tmp_path: Path) -> N
         assert (str(entry.change.relabel[0].id), entry.change.relabel[0].new.label) == (changed, suggested)
 
 
+def test_what_to_label_next(page: Browser, ui: Server, place: Path) -> None:
+    texts = ["noon jazz oven", "late lamp milk", "green oven noon", "noon jazz oven"]
+    with Runtime.open(place) as runtime:
+        expected = suggest(runtime, texts)
+    visit(page, ui, "next")
+    page.write("#unlabelled", "\n".join(texts))
+    page.click("#suggest")
+    until_told(page, f"Chosen: {len(expected)} of 4 texts")
+    rows = "document.querySelectorAll('#suggestions tbody tr')"
+    for place_of, one in enumerate(expected):
+        row = str(page.evaluate(f"{rows}[{place_of}].innerText"))
+        assert str(one.text) in row and one.reason in row
+    first, second = expected[:2]
+    page.click(f"button[aria-label='Label text {first.place + 1} {first.second}']")
+    until_previewed(page)
+    page.press("Enter")
+    until_told(page, "Saved as edit 1")
+    page.wait(f"{rows}[0].innerText.includes('Labelled {first.second}')")
+    page.wait("!document.querySelector('#confirm').open")
+    assert label_of(place, str(first.text)) == first.second
+    focus = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focus == f"Label text {second.place + 1} {second.label}", "Enter goes on with the next text"
+    page.click("#status button")
+    until_told(page, "Saved as edit 2")
+    page.wait(f"{rows}[0].querySelectorAll('button').length === 3")
+
+
 def test_texts_and_labels_of_strangers_stay_texts(page: Browser, tmp_path: Path) -> None:
     place = build_tiny_bundle(tmp_path / "marked", labels=("a", MARKUP, "c"))
     with server(place, "--no-browser", name="ui") as ui:
@@ -179,6 +206,13 @@ def test_texts_and_labels_of_strangers_stay_texts(page: Browser, tmp_path: Path)
                 page.write("#texts", f"noon {MARKUP}")
                 page.click("#file button.main")
                 until_told(page, "answered")
+            elif part == "next":
+                words = ("night music", "jazz oven", "late lamp", "green milk")  # unlike the stored row with its marks
+                page.write("#unlabelled", "\n".join(f"{10 * (pair + ' ')}{MARKUP}" for pair in words))
+                page.click("#suggest")
+                until_told(page, "of 4 texts")
+                buttons = page.evaluate("[...document.querySelectorAll('#next td button')].map((it) => it.innerText)")
+                assert MARKUP in page.text("#suggestions td") and MARKUP in buttons
             elif part != "try":
                 page.wait(f"document.querySelector('#{part} table')")
                 assert MARKUP in page.text(f"#{part}")
@@ -204,6 +238,10 @@ def test_many_texts_and_their_file(page: Browser, ui: Server, place: Path, tmp_p
     with Runtime.open(place) as runtime:
         for row, answer in zip(rows, runtime.predict_many(texts), strict=True):
             assert row["label"] == answer.label and abs(float(row["probability"]) - answer.probability) < 1e-6
+    page.click("#answers button")
+    until_previewed(page)
+    page.click("#confirm-save")
+    page.wait("document.querySelector('#answers tbody tr').innerText.includes('(corrected)')")
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,39 @@ def test_review_is_that_of_the_package(client: Client, place: Path) -> None:
     )
 
 
+def test_suggestions_are_those_of_the_package(client: Client, place: Path) -> None:
+    from reaugkd import suggest
+
+    with Runtime.open(place) as runtime:
+        stored = str(runtime.knowledge_base.text(0))
+        words = ("jazz", "late", "oven")
+        texts = [*(f"{word} {other}" for word in words for other in ("milk", "lamp", "noon")), stored]
+        expected = suggest(runtime, texts, 5)
+    found = ok(client, "/kb/suggest", {"inputs": texts, "count": 5})["suggestions"]
+    assert [(one["place"], one["text"], one["reason"]) for one in found] == [
+        (one.place, one.text, one.reason) for one in expected
+    ]
+    ok(client, "/kb/add", {"texts": found[0]["text"], "label": found[0]["second"]})
+    again = ok(client, "/kb/suggest", {"inputs": texts})["suggestions"]
+    assert found[0]["text"] not in {one["text"] for one in again}, "it is stored now"
+    assert ok(client, "/kb/suggest", {"inputs": stored})["suggestions"] == []
+
+
+def test_suggestions_end_at_the_deadline_and_with_the_server(place: Path) -> None:
+    with serving(place, key="key", allow_edits=True, deadline=1e-9) as client:
+        reply = client.post("/kb/suggest", {"inputs": ["jazz oven", "late lamp"]})
+        assert reply.status == 504 and "1 of 2 texts" in reply.value["error"]
+        client.service.drain()
+        assert client.post("/kb/suggest", {"inputs": "jazz oven"}).status == 503
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
+        ("/kb/suggest", {"inputs": "noon", "count": 0}),
+        ("/kb/suggest", {"inputs": "noon", "count": 2001}),
+        ("/kb/suggest", {"inputs": ["noon", {"text": "noon", "text_pair": "jazz"}]}),
+        ("/kb/suggest", {"inputs": "noon", "texts": "noon"}),
         ("/kb/add", {"texts": "noon"}),
         ("/kb/add", {"label": "a"}),
         ("/kb/add", {"texts": "noon", "label": "a", "rows": [{"text": "noon", "label": "a"}]}),

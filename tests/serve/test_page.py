@@ -116,11 +116,11 @@ def test_ui_opens_the_page_with_edits_on(edge_bundle: Path, tmp_path: Path) -> N
     program = tmp_path / "browser"
     program.write_text('#!/bin/sh\necho "opened $1" >&2\n')
     program.chmod(0o755)
-    bundle = shutil.copytree(edge_bundle, tmp_path / "bundle")
+    bundle = shutil.copytree(edge_bundle, tmp_path / "<my> bundle")
     with server(bundle, name="ui", BROWSER=f"{program} %s", REAUGKD_API_KEY="of another server") as one:
         assert one.wait_for("^opened").endswith(one.url)
         assert one.post("/kb/add", {"texts": "noon", "label": "a"})[0] == 200
-        assert b'"seq":1' in one.get("/kb/log")[1]
+        assert b'"model":"my-bundle"' in one.get("/kb/log")[1] and b'"seq":1' in one.get("/kb/log")[1]
         one.signal(signal.SIGINT)
         assert one.end() == 0
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command_line import ok, refused
+from support.command_line import labelled_rows, ok, refused
+from support.heldout_bundle import add_abstention, build_heldout_bundle
 from support.hostile_bundles import MODEL, TOKENIZER
 
 from reaugkd import BundleError, Runtime, UsageError
@@ -92,6 +93,38 @@ def test_a_snapshot_of_the_hub_opens_if_the_caller_follows_its_links(edge_bundle
         same_answers(edge_bundle, pickle.loads(pickle.dumps(runtime)))
     with pytest.raises(UsageError, match="follow_links has the wrong type"):
         Runtime.open(path, follow_links=1)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle with held-out rows and thresholds in the cache of the hub, and a file of labelled rows."""
+    folder = tmp_path_factory.mktemp("cached")
+    bundle = add_abstention(build_heldout_bundle(folder / "bundle"))
+    (bundle / "README.md").write_text("my words")
+    return hub_cache(bundle, folder), labelled_rows(folder / "rows.jsonl", 60)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "suggest {bundle} --input {rows}",
+        "kb review {bundle}",
+        "report {bundle} --data {rows} --split all --seconds 0 --out {out}",
+        "bench {bundle} --seconds 0.01 --processes 1",
+        "fuse {bundle} --out {out}",
+        "condense {bundle} --out {out} --max-rows 100",
+        "calibrate {bundle} --data {rows} --split all --out {out}",
+    ],
+)
+def test_every_command_that_only_reads_follows_links(cached: tuple[Path, Path], tmp_path: Path, command: str) -> None:
+    bundle, rows = cached
+    call = command.format(bundle=bundle, rows=rows, out=tmp_path / "new").split()
+    assert "--follow-links" in refused(*call) and not (tmp_path / "new").exists()
+    done = ok(*call, "--follow-links")
+    if command.startswith(("condense", "calibrate")):
+        assert not any(file.is_symlink() for file in (tmp_path / "new").rglob("*"))
+        assert (tmp_path / "new" / "README.md").read_text() == "my words" and "README.md: copied" in done.err
+        Bundle.open(tmp_path / "new")
 
 
 def test_the_case_of_absolute_links(edge_bundle: Path, tmp_path: Path) -> None:

@@ -7,17 +7,14 @@ import json
 import os
 import pickle
 import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.own_process import LIMIT, group, run_script
+from support.gunicorn_server import connect, gunicorn
+from support.own_process import LIMIT, run_script
 from support.tiny_bundle import tiny_texts
 
 from reaugkd import Runtime
@@ -217,42 +214,10 @@ def application(environ, start_response):
 
 
 @pytest.fixture
-def gunicorn(edge_bundle: Path, tmp_path: Path) -> Iterator[Path]:
-    """Start gunicorn --preload with two sync workers; yield its socket."""
-    if sys.platform != "linux" or find_spec("gunicorn") is None:
-        pytest.skip("gunicorn is not here")
+def served(edge_bundle: Path, tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "served.py").write_text(APPLICATION)
-    options = ["--preload", "--workers", "2", "--worker-class", "sync", "--timeout", str(LIMIT), "--log-level", "error"]
-    if (
-        "--no-control-socket"
-        in subprocess.run(
-            [sys.executable, "-m", "gunicorn", "--help"], capture_output=True, text=True, timeout=LIMIT, check=True
-        ).stdout
-    ):  # newer ones put a socket into the user's home
-        options.append("--no-control-socket")
-    with tempfile.TemporaryDirectory(prefix="reaugkd") as short:  # the name of a socket ends after 107 bytes
-        path = Path(short) / "socket"
-        command = [sys.executable, "-m", "gunicorn", *options, "--bind", f"unix:{path}", "served:application"]
-        with group(command, tmp_path, BUNDLE=str(edge_bundle)) as master:
-            yield path
-            master.terminate()
-            assert master.wait(LIMIT) == 0
-
-
-def connect(path: Path) -> socket.socket:
-    """Connect to gunicorn as soon as it listens."""
-    until = time.monotonic() + LIMIT
-    while True:
-        channel = socket.socket(socket.AF_UNIX)
-        channel.settimeout(LIMIT)
-        try:
-            channel.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            channel.close()
-            assert time.monotonic() < until, "gunicorn does not listen"
-            time.sleep(0.02)
-        else:
-            return channel
+    with gunicorn(["--preload", "--workers", "2", "served:application"], tmp_path, edge_bundle) as path:
+        yield path
 
 
 def ask(channel: socket.socket, text: str) -> dict[str, Any]:
@@ -266,15 +231,15 @@ def ask(channel: socket.socket, text: str) -> dict[str, Any]:
     return answer
 
 
-def test_gunicorn_opens_the_bundle_before_it_forks(edge_bundle: Path, gunicorn: Path) -> None:
+def test_gunicorn_opens_the_bundle_before_it_forks(edge_bundle: Path, served: Path) -> None:
     texts = [str(text) for text in tiny_texts(12, seed=21)]
     answers: dict[str, list[dict[str, Any]]] = {text: [] for text in texts}
     until = time.monotonic() + LIMIT
     while len({answer["pid"] for some in answers.values() for answer in some}) < 2:
         assert time.monotonic() < until, "one of the two workers answers nothing"
         for text in texts:
-            with connect(gunicorn):  # a worker that waits for a request leaves the next one to the other
-                answers[text].append(ask(connect(gunicorn), text))
+            with connect(served):  # a worker that waits for a request leaves the next one to the other
+                answers[text].append(ask(connect(served), text))
     with Runtime.open(edge_bundle) as runtime:
         for text, some in answers.items():
             expected, alone = runtime.predict(text), runtime.with_retrieval("never").predict(text)

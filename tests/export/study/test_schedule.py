@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support import study_cells as studycells
 from support.command_line import call, finish, names, ok, refused, spawn_python
+from support.html_pages import checked
 from support.study_cells import STUDY, events, write_orders, write_study
 
 from reaugkd.export.study import command, schedule
@@ -152,6 +153,13 @@ class TestStudy:
         assert (again.out, again.err) == ((carried / "stdout").read_text(), "")
         assert begun(out) == []
         assert {path: path.read_bytes() for path in before} == before
+
+    def test_a_page_of_the_results(self, carried: Path) -> None:
+        study, page = carried / "study" / "study.toml", carried / "page.html"
+        ok("study", study, "--out", carried / "out", "--report-only", "--report", page)
+        document, inside = checked(page)
+        assert "4 of 4 cells" in "".join(document.find(".//header").itertext()) and inside["sections"]
+        assert "exists" in refused("study", study, "--out", carried / "out", "--report-only", "--report", page)
 
     def test_a_changed_recipe_is_run_again_and_nothing_else(self, carried: Path, use: Callable[..., None]) -> None:
         use(studycells.calm)

@@ -99,7 +99,7 @@ def test_the_searches_of_new_processes(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(cold_start, "available", lambda: installed)
     with Runtime.open(path, search="auto" if installed else "usearch") as runtime:
         timer = InterleavedTimer(runtime, ["noon"], 0, time.perf_counter_ns)
-        cold_start.measure_processes(path, timer, 1, 1, lambda: None)
+        cold_start.measure_processes(path, timer, 1, 1, lambda: None, cold_start.BundleChecks(None, False))
     graph = [("never", "graph"), ("always", "graph"), ("always", "usearch"), ("gated", "auto")]
     assert asked == (graph if installed else [("never", "auto"), ("always", "auto"), ("gated", "auto")])
 
@@ -262,6 +262,7 @@ def test_a_failed_process_reports_its_error(tmp_path: Path) -> None:
     request = {
         "kind": "runtime",
         "path": str(tmp_path / "gone"),
+        "follow_links": False,
         "threads": 1,
         "retrieval": "always",
         "search": "auto",

@@ -12,10 +12,10 @@ import pytest
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import RepoCard
 
-from reaugkd import Runtime
+from reaugkd import BundleError, Runtime
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.bundle.manifest import Manifest, seal
-from reaugkd.runtime.hub.card import card, config, write_card
+from reaugkd.runtime.hub.card import card, config, edited_card, write_card
 
 QUALITY: dict[str, Any] = {
     "tuning": {
@@ -85,6 +85,11 @@ def test_anyone_may_edit_the_files_and_the_bundle_opens(bundle: Path) -> None:
     (bundle / "README.md").write_text("my words")
     write_card(bundle, Bundle.open(bundle).manifest)
     assert (bundle / "README.md").read_text() == "my words"  # what people wrote is kept
+    assert edited_card(Bundle.open(bundle)) == {"README.md": b"my words"}
+    (bundle / "README.md").unlink()
+    (bundle / "README.md").symlink_to("/etc/passwd")
+    with pytest.raises(BundleError, match="a link leads out"):  # a copy must not have it
+        edited_card(Bundle.open(bundle))
     assert seal(bundle, Bundle.open(bundle).manifest).files == files  # a new seal leaves them out too
     settings = json.loads((bundle / "config.json").read_text())
     assert settings["label2id"] == {"a": 0, "b": 1, "c": 2} and settings["max_length"] == 24

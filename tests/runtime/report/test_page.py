@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
-import html5lib
 import pytest
 from scipy.stats import binomtest
 from support.command_line import HEAVY, labelled_rows, ok, refused
 from support.heldout_bundle import add_abstention, build_heldout_bundle
+from support.html_pages import cells, checked, section
 from support.tiny_bundle import WORDS, build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import Runtime
@@ -29,7 +25,7 @@ from reaugkd.runtime.data import Columns, load_dataset
 from reaugkd.runtime.report import collect as collect_module
 from reaugkd.runtime.report.collect import ReportSettings, collect
 from reaugkd.runtime.report.contents import Report, ShownNeighbour, WrongRow
-from reaugkd.runtime.report.page import MOST_BYTES, render
+from reaugkd.runtime.report.page import render
 
 QUICK = ("--split", "all", "--seconds", "0")
 HOSTILE = (
@@ -40,46 +36,6 @@ HOSTILE = (
     "&lt;b&gt; &amp; ]]> <![CDATA[",
     "\u202eright to left\u2028\u2029\x7f\x85\ufdd0\ufffe\U0001ffff",
 )
-
-
-def parsed(page: str) -> Any:
-    """The document by an independent parser that refuses every error of the HTML standard."""
-    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
-
-
-def checked(path: Path) -> tuple[Any, dict[str, Any]]:
-    """The document and its JSON, after the checks that hold for every page."""
-    page = path.read_text(encoding="utf-8")
-    assert len(page.encode()) <= MOST_BYTES
-    document = parsed(page)
-    elements = list(document.iter())
-    ids = [one.get("id") for one in elements if one.get("id")]
-    assert len(ids) == len(set(ids))
-    assert {one.get("href") for one in elements if one.get("href")} == {f"#{id_}" for id_ in ids if id_ != "data"}
-    scripts = document.findall(".//script")
-    assert [one.get("type") for one in scripts] == ["application/json", None]
-    policy = document.find(".//meta[@http-equiv='Content-Security-Policy']").get("content")
-    for kind, source in (("script", scripts[1].text), ("style", document.find(".//style").text)):
-        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-        assert f"{kind}-src 'sha256-{digest}';" in policy
-    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
-    for one in elements:  # nothing is loaded, and no style or script is in an attribute
-        assert not {"src", "style", "srcset", "data", "action"} & set(one.attrib)
-        assert not [name for name in one.attrib if str(name).startswith("on")]
-    assert not re.search(r"url\(|@import|https?:", page.partition('<script type="application/json"')[0])
-    for one in document.findall(".//table"):
-        widths = {len(list(row)) for row in one.iter("tr")}
-        assert len(widths) == 1
-    return document, json.loads(scripts[0].text)
-
-
-def section(document: Any, id_: str) -> str:
-    return " ".join("".join(document.find(f".//section[@id='{id_}']").itertext()).split())
-
-
-def cells(document: Any, id_: str, table: int = 0) -> list[list[str]]:
-    found = document.findall(f".//section[@id='{id_}']//table")[table]
-    return [["".join(cell.itertext()) for cell in row] for row in found.iter("tr")]
 
 
 @contextmanager
@@ -129,7 +85,7 @@ def made(bundle: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def test_the_figures_are_those_of_the_other_commands(made: Path, bundle: Path) -> None:
+def test_the_figures_are_those_of_the_other_commands(made: Path, bundle: Path, rows: Path) -> None:
     document, inside = checked(made / "report.html")
     assert json.loads((made / "report.json").read_text()) == inside
     scored = json.loads((made / "eval.json").read_text())
@@ -147,6 +103,11 @@ def test_the_figures_are_those_of_the_other_commands(made: Path, bundle: Path) -
     p_value = binomtest(test["first_only"], test["first_only"] + test["second_only"]).pvalue
     assert f"{test['second_only']} rows are right only with retrieval, {test['first_only']} only without" in said
     assert f"p = {p_value:.3g}" in said
+    with Runtime.open(bundle) as runtime:
+        stored = {runtime.knowledge_base.text(row) for row in range(len(runtime.knowledge_base))}
+    found = sum(json.loads(line)["text"] in stored for line in rows.read_text().splitlines())
+    assert inside["among"] == {"rows of the knowledge base": found}
+    assert ("where each finds itself" in said) == bool(found)
     assert inside["wrong_count"] == len(inside["wrong"]) == round(90 * (1 - best["accuracy"]))
     counts = cells(document, "confusions")
     assert counts[0][1:] == list("abc") and [row[0] for row in counts[1:]] == ["a", "b", "c", "new"]
@@ -209,7 +170,7 @@ def test_hostile_texts_and_labels_stay_text(tmp_path: Path) -> None:
 
 
 def test_texts_none_shows_no_text(made: Path, bundle: Path, rows: Path, tmp_path: Path) -> None:
-    ok("report", bundle, "--data", rows, *QUICK, "--texts", "none", "--out", tmp_path / "out.html")
+    ok("report", bundle, "--data", rows, *QUICK, "--no-texts", "--out", tmp_path / "out.html")
     _, inside = checked(tmp_path / "out.html")
     assert inside["wrong"] and inside["latency"] is None
     page = (tmp_path / "out.html").read_text()
@@ -254,7 +215,7 @@ def test_many_classes_pairs_and_a_knowledge_base_without_texts(pair_bundle: Path
     ok("report", bundle, "--data", tmp_path / "rows.jsonl", *QUICK, "--out", tmp_path / "many.html")
     document, inside = checked(tmp_path / "many.html")
     assert len(cells(document, "confusions")) == 31 and "the table has 30," in section(document, "confusions")
-    assert inside["goals"] == [] and "no thresholds" in section(document, "abstention")
+    assert inside["among"] == {} and inside["goals"] == [] and "no thresholds" in section(document, "abstention")
     _rows(tmp_path / "pairs.jsonl", tiny_texts(30, seed=3, pairs=True), "abc")
     ok("report", pair_bundle, "--data", tmp_path / "pairs.jsonl", *QUICK, "--out", tmp_path / "pairs.html")
     document, inside = checked(tmp_path / "pairs.html")

@@ -15,8 +15,7 @@ from .options import (
     PATH,
     names,
     with_json,
-    with_links,
-    with_signature,
+    with_opening,
     with_text_columns,
     with_threads,
     without_blas_threads,
@@ -103,8 +102,7 @@ def with_engine(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--overwrite", is_flag=True, help="Remove the job that the output folder holds, and begin anew.")
 @with_json
-@with_signature
-@with_links
+@with_opening
 @without_blas_threads
 @with_text_columns
 def batch(

@@ -10,7 +10,7 @@ import click
 
 from .batch import with_engine
 from .console import json_report, progress, resumable, tell
-from .options import BUNDLE, PATH, with_columns, with_json, with_links, with_signature, without_blas_threads
+from .options import BUNDLE, PATH, with_columns, with_json, with_opening, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
@@ -60,8 +60,7 @@ _LINES = {
     help="Rows that a worker encodes at a time; one that is killed loses so many.  [default: 20000]",
 )
 @with_json
-@with_signature
-@with_links
+@with_opening
 @without_blas_threads
 @with_columns
 def build(

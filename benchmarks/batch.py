@@ -5,8 +5,8 @@
 TEXTS is a file of texts that `reaugkd predict` reads; its texts are repeated, with a row id. Parts:
 
 overhead    seconds of `reaugkd batch` for --loop-rows texts over those of `predict_many` in one process, for 1 and 2
-            workers of each engine, each of --repeat times in turn; the start of the job (a job of one row) is taken off.
-            `over_loop` is the time of all workers together over that of the loop
+            workers of each engine, each of --repeat times in turn; the start of the job (a job of one row) is taken
+            off. `over_loop` is the time of all workers together over that of the loop
 memory      the largest memory of the driver and of a worker for 10,000 and --rows rows of Parquet, and for 10,000 and a
             fifth of --rows of JSON lines and CSV; two workers, of the student alone, which changes no flow of data
 kills       a job of --rows texts with two workers: SIGKILL to a worker at 10 % of the parts, to the driver at 40 %, to

@@ -7,6 +7,7 @@ import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -53,6 +54,7 @@ class _Worker:
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
     """A process started here never sees Ctrl-C, which goes to every process of a terminal: the driver ends it."""
+    resource_tracker.ensure_running()  # the first start of a process would start it, and unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

@@ -28,15 +28,22 @@ def work(pipe: Connection[Any, Any], settings: Settings) -> None:
         pipe: to the driver.
         settings: of the job.
     """
+    stop = _Stop()
     for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), _stop)
+        signal.signal(getattr(signal, name), stop.receive)
     orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
+
+    def advance(rows: int) -> None:
+        stop.check()
+        pipe.send(("rows", rows))
+
     try:
         worker = settings.open()
+        stop.check()
         pipe.send(("ready", None))
         while (number := orders.get()) is not None:
-            worker.do(number, lambda rows: pipe.send(("rows", rows)))
+            worker.do(number, advance)
             pipe.send(("done", None))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the driver is gone
@@ -60,12 +67,27 @@ def _listen(pipe: Connection[Any, Any], orders: queue.SimpleQueue[int | None]) -
     os._exit(1)
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    """End this process by an exception, which removes the part's temporary file.
+class _Stop:
+    """Ends this process by an exception, which removes the part's temporary file."""
 
-    Raises:
-        SystemExit: always.
-    """
-    for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)  # once is enough
-    sys.exit(1)
+    def __init__(self) -> None:
+        self._received = False
+
+    def receive(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle a signal; a second one changes nothing.
+
+        Raises:
+            SystemExit: at the first one.
+        """
+        if not self._received:
+            self._received = True
+            sys.exit(1)
+
+    def check(self) -> None:
+        """End this process if the exception of the signal was lost, as it is in a callback of the garbage collector.
+
+        Raises:
+            SystemExit: a signal has come.
+        """
+        if self._received:
+            sys.exit(1)

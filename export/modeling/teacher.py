@@ -20,8 +20,9 @@ from ..recipe import Pooling, TeacherRecipe
 from .checkpoint import ChosenPooling, load_config, load_encoder, load_pretrained
 from .distributed import processes
 from .encoder import Detailed, EncoderClassifier, HeadConfig, Outputs, choose_pooling, is_causal, pool
+from .inference import outputs_of
 from .tokens import TokenRows
-from .training_loop import FitJob, Step, fit, outputs_of
+from .training_loop import FitJob, Step, fit
 
 _TASK = "text-classification"
 

@@ -20,8 +20,8 @@ from ...runtime.decision.blending import softmax_many
 from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..modeling.distributed import processes
 from ..modeling.encoder import padding_id, takes_token_types
+from ..modeling.inference import answers_of, require_finite_outputs
 from ..modeling.tokens import TokenRows, sorted_batches
-from ..modeling.training_loop import answers_of, require_finite_outputs
 from .answer_forms import PROBS
 from .finished_run import require_model, run_teacher
 from .run_folder import RunFolder

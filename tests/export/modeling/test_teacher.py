@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from reaugkd.errors import ModelError
 from reaugkd.export.modeling.checkpoint import load_config
 from reaugkd.export.modeling.encoder import EncoderClassifier
+from reaugkd.export.modeling.inference import outputs_of
 from reaugkd.export.modeling.teacher import (
     FineTunedTeacher,
     fine_tune,
@@ -23,7 +24,7 @@ from reaugkd.export.modeling.teacher import (
     match_labels,
 )
 from reaugkd.export.modeling.tokens import TokenRows
-from reaugkd.export.modeling.training_loop import FitJob, outputs_of
+from reaugkd.export.modeling.training_loop import FitJob
 from reaugkd.export.recipe import TeacherRecipe
 from reaugkd.runtime.data import Dataset, label_indices
 

@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy, normalize
 from reaugkd.errors import StorageError
 from reaugkd.export.modeling import training_loop as fitting
 from reaugkd.export.modeling.encoder import EncoderClassifier
+from reaugkd.export.modeling.inference import outputs_of, share
 from reaugkd.export.modeling.tokens import TokenRows
-from reaugkd.export.modeling.training_loop import FitJob, Loss, Step, fit, outputs_of, parameter_groups, uses_bf16
+from reaugkd.export.modeling.training_loop import FitJob, Loss, Step, fit, parameter_groups, uses_bf16
 from reaugkd.export.recipe import FitRecipe
 
 ROWS = 40
@@ -351,7 +352,7 @@ def test_outputs_of_no_rows(tiny_bert: Path) -> None:
 @pytest.mark.parametrize(("count", "world"), [(6, 1), (6, 2), (7, 2), (3, 8), (1, 4)])
 def test_every_process_gets_the_same_number_of_batches(count: int, world: int) -> None:
     batches = [[number] for number in range(count)]
-    shares = [fitting.share(batches, process, world) for process in range(world)]
+    shares = [share(batches, process, world) for process in range(world)]
     assert {len(one) for one in shares} == {-(-count // world)}
     assert {number for one in shares for (number,) in one} == set(range(count))
     if world == 1:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from reaugkd.batch.build import run as build_module
 from reaugkd.batch.build.run import BuildJob, build
 from reaugkd.batch.build.settings import BuildOptions, BuildSettings
 from reaugkd.kb.index.shards import ShardedIndex
+from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.runtime.bundle.bundle import Bundle
+from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
+from reaugkd.runtime.bundle.manifest import seal
 from reaugkd.runtime.data import Columns
 
 LABELS = ("a", "b", "c")
@@ -127,6 +132,35 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
             "milk milk",
         }
         assert runtime.gate is None and runtime.manifest.abstention is None
+
+
+def test_the_figures_are_those_of_the_new_rows(tmp_path: Path) -> None:
+    bundle = build_heldout_bundle(tmp_path / "bundle", rows=40)
+    old = Bundle.open(bundle).manifest
+    stale = {"tuning": {"rows": 60, "accuracy": {"blend": 0.123}, "nll": {"blend": 9.0}}, "condensation": {"rows": 1}}
+    seal(bundle, replace(old, quality={**old.quality, **stale}))
+    texts = [text for text in distinct(200) if text not in TEXTS]
+    lake = write_lake(tmp_path / "lake", texts, [LABELS[number % 3] for number in range(len(texts))])
+    out = tmp_path / "new"
+    ok("kb", "build", bundle, "--data", lake, "--out", out, "--workers", 1)
+    manifest = Bundle.open(out).manifest
+    blend, tuning = manifest.blend, manifest.quality["tuning"]
+    assert "condensation" not in manifest.quality and "12.30%" not in (out / "README.md").read_text()
+    assert (blend.k, blend.student_temperature) == (old.blend.k, old.blend.student_temperature)
+    kb = KnowledgeBase.open(out / "kb", manifest.kb, 3)
+    held = HeldOutRows.open(out, 3, kb.ndim, len(kb))
+    of_gold, right = [], []
+    for logits, query, gold in zip(held.logits.astype(np.float64), held.queries, held.gold, strict=True):
+        student = np.exp(logits / blend.student_temperature)
+        rows, similarities = kb.search(query, blend.k)
+        weights = np.exp(similarities.astype(np.float64) / blend.tau)
+        retrieved = (weights / weights.sum()) @ kb.soft_labels.take(rows).astype(np.float64)
+        answer = blend.student_weight * student / student.sum() + (1 - blend.student_weight) * retrieved
+        of_gold.append(answer[gold])
+        right.append(answer.argmax() == gold)
+    assert tuning["nll"]["blend"] == pytest.approx(-np.log(of_gold).mean(), abs=1e-3)
+    assert tuning["accuracy"]["blend"] == pytest.approx(np.mean(right), abs=1e-6)
+    assert tuning["blend"]["student_weight"] == blend.student_weight
 
 
 def test_the_teacher_gives_soft_labels(tmp_path: Path) -> None:

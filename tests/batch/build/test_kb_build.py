@@ -179,6 +179,23 @@ def test_the_teacher_gives_soft_labels(tmp_path: Path) -> None:
             assert kb.label(row) == (0 if kb.id(row) % 2 == 0 else -1)
 
 
+def test_the_sample_is_from_all_over_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "SAMPLE_PER_CENTRE", 1)  # 128 rows
+    bundle = build_tiny_bundle(tmp_path / "bundle")
+    texts = distinct(1000)
+    keys = embeddings(bundle, texts)
+    lake = write_lake(tmp_path / "lake", [texts[row] for row in np.argsort(keys[:, 0])], ["a"] * 1000)
+    arguments = ["--shards", 2, "--workers", 1, "--part-rows"]
+    ok("kb", "build", bundle, "--data", lake, "--out", tmp_path / "new", *arguments, 1000)
+    sizes = [shard["rows"] for shard in Bundle.open(tmp_path / "new").manifest.quality["shards"]]
+    assert min(sizes) > 300
+
+    rare = write_lake(tmp_path / "rare", texts, ["b" if row == 450 else "" for row in range(1000)])
+    ok("kb", "build", bundle, "--data", rare, "--out", tmp_path / "one", *arguments, 1000)
+    with Runtime.open(tmp_path / "one") as runtime:
+        assert [runtime.knowledge_base.text(row) for row in range(len(runtime.knowledge_base))] == [texts[450]]
+
+
 @pytest.mark.slow
 def test_a_build_that_was_killed_goes_on_and_gives_the_same_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -219,6 +236,7 @@ def test_a_step_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pyte
 
     changed = call(*arguments[:-1], 30)
     assert changed.code == 2 and "the rows of a part was 20, is 30" in changed.err
+    assert "Remove the folder of the work" in changed.err and "--overwrite" not in changed.err
     shard = tmp_path / "new.build" / "shard-00000" / "index.usearch"
     content = bytearray(shard.read_bytes())
     content[20] ^= 1  # a bit of a key

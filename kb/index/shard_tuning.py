@@ -75,7 +75,7 @@ def exact_neighbours(
     rows: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[Ints, Floats]:
-    """`exact_search` in the first ``rows`` rows of an index (None: all), with a copy of one block of its keys at a time.
+    """`exact_search` in the first ``rows`` rows of an index (None: all); the keys are copied block by block.
 
     Args:
         index: the index.

@@ -25,6 +25,7 @@ from reaugkd.batch.build.run import BuildJob, build
 from reaugkd.batch.build.settings import BuildOptions, BuildSettings
 from reaugkd.kb.index.shards import ShardedIndex
 from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.kb.storage.ed25519 import new_key_pair
 from reaugkd.runtime.bundle.bundle import Bundle
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.bundle.manifest import seal
@@ -234,6 +235,9 @@ def test_a_step_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pyte
         assert call(*arguments).code == 2
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "new.build").rglob("*.*")}
 
+    new_key_pair(tmp_path / "owner.pem")
+    unsigned = call(*arguments, "--require-signature", tmp_path / "owner.pub.pem")
+    assert unsigned.code == 2 and "manifest.sig" in unsigned.err
     changed = call(*arguments[:-1], 30)
     assert changed.code == 2 and "the rows of a part was 20, is 30" in changed.err
     assert "Remove the folder of the work" in changed.err and "--overwrite" not in changed.err

@@ -39,7 +39,7 @@ from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.index.exact_search import unit
 from reaugkd.kb.index.grouping import SAMPLE_PER_CENTRE, centre_count, grouped
 from reaugkd.kb.index.hnsw import VectorIndex
-from reaugkd.kb.index.shard_tuning import exact_rows
+from reaugkd.kb.index.shard_tuning import exact_neighbours
 from reaugkd.kb.index.stored_keys import stored_form
 from reaugkd.kb.soft_labels import LABEL_LOSS, top_within, with_top
 from reaugkd.runtime.bundle.bundle import Bundle
@@ -152,7 +152,7 @@ def measure(bundle: Path, texts: Path) -> dict[str, Any]:
     keys = encoded(bundle, queries[:256])[0]
     k = runtime.manifest.blend.k
     shards = getattr(kb.index, "shards", (kb.index,))  # type: ignore[attr-defined]
-    exact = exact_rows(shards, keys, k)
+    exact = exact_neighbours(kb.index, keys, k)[0]
     found = kb.search_many(keys, k)[0]
     recall = float(np.mean([np.isin(true, some).mean() for true, some in zip(exact, found, strict=True)]))
     searches = []

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,23 @@ from ...runtime.hub.card import write_card
 from .settings import CENTRES_FILE
 from .shard import QUERIES, ShardRecord, heldout_queries, shard_config, shard_name
 
-TuneBlend = Callable[[BlendConfig, HeldOutRows, NDArray[np.float32], NDArray[np.float32]], BlendConfig]
+
+class Tuned(Protocol):
+    """A chosen blend."""
+
+    @property
+    def blend(self) -> BlendConfig:
+        """The blend."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The choice and its figures on the held-out rows, as JSON values."""
+
+
+TuneBlend = Callable[[BlendConfig, HeldOutRows, NDArray[np.float32], NDArray[np.float32]], Tuned]
 """From a blend, held-out rows [n], and their neighbours' similarities [n, k] and soft labels [n, k, c]: a new blend."""
+
+_OF_OLD_ROWS = ("tuning", "condensation")
+"""Parts of the quality report that were measured with the old knowledge base."""
 
 _COPIED = 64 << 20  # bytes of an array written at once
 
@@ -80,13 +95,15 @@ def assemble(
             queries = noisy_queries(unit(some.astype(np.float32)))
         search = tune(opened.index, queries, old.blend.k, progress)
         blend = old.blend
+        quality = {name: value for name, value in old.quality.items() if name not in _OF_OLD_ROWS}
         if HELDOUT_FILE in old.files:
             held = HeldOutRows.open(bundle.path, len(old.labels), old.kb.ndim, old.kb_rows)
             replace(held, unrelated=rows).save(made)
             if tune_blend is not None:
                 found, similarities = opened.search_many(held.queries, blend.k)
                 labels = opened.soft_labels.take(found.ravel()).reshape(*found.shape, -1)
-                blend = tune_blend(blend, held, similarities, labels)
+                tuned = tune_blend(blend, held, similarities, labels)
+                blend, quality["tuning"] = tuned.blend, tuned.as_dict()
         manifest = replace(
             old,
             blend=blend,
@@ -94,7 +111,7 @@ def assemble(
             kb_rows=rows,
             gate=None,
             abstention=None,
-            quality={**old.quality, "search": asdict(search), "shards": [asdict(record) for record in records]},
+            quality={**quality, "search": asdict(search), "shards": [asdict(record) for record in records]},
             format_version=opened.format_version,
         )
         del opened

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import shutil
 from collections import Counter
@@ -19,6 +20,7 @@ from ...kb.index.shard_tuning import ShardSearch
 from ...kb.index.shards import Centres
 from ...kb.soft_labels import LABEL_LOSS, top_within
 from ...kb.storage.atomic import refuse_existing
+from ...kb.storage.ed25519 import read_public_key
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.manifest import Manifest
 from ...runtime.data.columns import choose_columns
@@ -103,7 +105,8 @@ def build(job: BuildJob, tell: Tell, progress: Progress) -> Built:
     work = job.out.with_name(job.out.name + ".build")
     settings = replace(job.settings, out=str(work.absolute()))
     files = find_files(job.inputs, work, tell)
-    bundle = Bundle.open(settings.bundle, follow_links=settings.follow_links)
+    signer = None if settings.require_signature is None else read_public_key(settings.require_signature)
+    bundle = Bundle.open(settings.bundle, True, signer, settings.follow_links)
     options = replace(job.options, seal=bundle.seal)
     with claimed(work):
         plan = _plan(job, options, files, bundle, work, tell, progress)
@@ -194,6 +197,7 @@ def _plan(
         raise DataError("the data has no rows", path=files[0].path, expected="labelled texts")
     names = list(dict.fromkeys(name for _, one in scanned for name in one.schema.names))
     pair, required = bundle.manifest.text_pair, job.settings.teacher is None
+    choose_columns(names, replace(job.columns, label=None), scanned[0][0].path, pair=pair)
     try:
         label = choose_columns(names, job.columns, scanned[0][0].path, pair=pair, label=required).label
     except ColumnError as error:
@@ -218,30 +222,39 @@ def _sample(plan: Plan[BuildOptions], settings: BuildSettings, work: Path, tell:
     encoder, reader = Encoder(settings), PartReader(plan)
     left_out: Counter[str] = Counter()
     keys, probabilities = [], []
-    found = 0
-    parts = plan.parts
-    for number, part in enumerate(parts):
+    found = read = 0
+    for part in plan.parts:
         for chunk in reader.chunks(part):
-            if found >= wanted * (number + 1) / len(parts):
-                break
-            some = chunk.texts[: max(1, round(wanted * (number + 1) / len(parts)) - found)]
+            read += len(chunk.texts)
+            due = math.ceil(wanted * read / plan.rows)
             labels = chunk.kept.column(0).to_pylist() if chunk.kept.num_columns else None
-            encoded = encoder.encode(some, labels, left_out, part.file.path)
-            keys.append(encoded.keys)
-            probabilities.append(encoded.probabilities)
-            found += len(encoded.keys)
+            places = _spread(len(chunk.texts), due - found)
+            while found < due and places:  # more of the chunk where rows cannot be used
+                some, places = places[: due - found], places[due - found :]
+                texts = [chunk.texts[place] for place in some]
+                of_some = None if labels is None else [labels[place] for place in some]
+                encoded = encoder.encode(texts, of_some, left_out, part.file.path)
+                keys.append(encoded.keys)
+                probabilities.append(encoded.probabilities)
+                found += len(encoded.keys)
             progress("sample", min(found, wanted), min(wanted, plan.rows), 0)
     reader.close()
     if not found:
         raise DataError(
-            "no row can be used", path=parts[0].file.path, found=_words(left_out), expected="labelled texts"
+            "no row can be used", path=plan.parts[0].file.path, found=_words(left_out), expected="labelled texts"
         )
     centres = grouped(np.concatenate(keys), plan.options.shards)
     made = int(centres.shard.max()) + 1
     if made < plan.options.shards:
-        tell(f"the rows are so alike that there are {made} shards instead of {plan.options.shards}")
+        tell(f"there are too few different texts for {plan.options.shards} shards: {made} are made")
     Sampled(top_within(np.concatenate(probabilities), LABEL_LOSS), secrets.token_hex(32)).write(work)
     centres.save(work / CENTRES_FILE)
+
+
+def _spread(rows: int, count: int) -> list[int]:
+    """The numbers of all rows, about ``count`` from all over first."""
+    step = max(rows // max(count, 1), 1)
+    return [place for first in range(step) for place in range(first, rows, step)]
 
 
 def _left_out(plan: Plan[BuildOptions], work: Path) -> dict[str, int]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -50,6 +50,7 @@ class BuildOptions:
     encoding: str | None = None
     part_rows: int = 20_000
     reaugkd: str = __version__
+    anew: ClassVar[str] = "Remove the folder of the work, NAME.build, to begin anew"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> BuildOptions:

@@ -19,7 +19,7 @@ from pyarrow import parquet
 from ...kb.index.config import IndexConfig
 from ...kb.index.exact_search import Floats
 from ...kb.index.hnsw import VectorIndex
-from ...kb.index.shard_tuning import exact_rows
+from ...kb.index.shard_tuning import exact_neighbours
 from ...kb.index.shards import INDEX_FILE
 from ...kb.knowledge_base import ROW_DTYPE, ROWS_FILE, SOFT_LABELS_FILE, TEXTS_FILE
 from ...kb.storage.atomic import atomic_directory, atomic_write, sha256_file
@@ -165,7 +165,7 @@ class ShardWorker:
         index, k = VectorIndex.view(path, shard_config(self._manifest)), self._manifest.blend.k
         if not len(index) or not len(self._queries):
             return None
-        exact = exact_rows([index], self._queries, k)
+        exact = exact_neighbours(index, self._queries, k)[0]
         found, _ = index.trial(self._queries, k, _WIDTH * k)
         return float(np.mean([np.isin(true, some).mean() for true, some in zip(exact, found, strict=True)]))
 

@@ -13,7 +13,7 @@ from ...runtime.data.dataset import Columns
 from .inputs import InputFile
 from .scan import Scanned, with_common_types
 
-_WAY_OUT = "Choose columns that all files have with --columns, or give other files to a job of their own."
+_WAY_OUT = "Write the files with the same columns and types. `reaugkd batch` can leave columns out with --columns."
 
 
 class JobColumns(NamedTuple):

@@ -54,7 +54,7 @@ class InputFile:
         found = format_of(Path(self.path))
         if found is None or found.name not in FORMATS:
             raise DataError(
-                "batch prediction cannot read this kind of file",
+                "this kind of file cannot be read row by row",
                 path=self.path,
                 found=Path(self.path).suffix if found is None else found.name,
                 expected=f"{', '.join(FORMATS)}; all but parquet also compressed",

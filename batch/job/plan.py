@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
@@ -32,6 +32,10 @@ _WORDS = {
 
 class JobOptions(Protocol):
     """What decides the output of a job; a dataclass of JSON values."""
+
+    @property
+    def anew(self) -> str:
+        """How the user begins the job anew, in words."""
 
     @property
     def seal(self) -> str:
@@ -90,6 +94,7 @@ class Options:
     on_error: Any = "record"
     encoding: str | None = None
     reaugkd: str = __version__
+    anew: ClassVar[str] = "Begin the job anew with --overwrite"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Options:
@@ -194,7 +199,7 @@ class Plan(Generic[Kind]):
                 "the plan of the job cannot be read",
                 path=path,
                 found=str(error) or type(error).__name__,
-                expected="the file that `reaugkd batch` writes first, visible on every machine of the job",
+                expected="the file that the job writes first, visible on every machine of the job",
                 remedy="Choose another output folder.",
             ) from error
 
@@ -211,7 +216,7 @@ class Plan(Generic[Kind]):
                 + (f"; and {len(changes) - 3:,} more changes" if len(changes) > 3 else ""),
                 path=out,
                 expected="the same inputs, bundle and options",
-                remedy="Choose another output folder, or begin this one anew with --overwrite.",
+                remedy=f"{self.options.anew}, or choose another output folder.",
             )
 
     def _changes(self, options: Kind, files: list[InputFile]) -> Iterator[str]:

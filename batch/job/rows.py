@@ -55,14 +55,15 @@ class PartReader:
         """  # noqa: DOC501
         now = InputFile.of(Path(part.file.path))
         if now != part.file:
-            raise _changed(part, f"{now.size:,} bytes", f"the {part.file.size:,} bytes of that time, not written again")
+            expected = f"the {part.file.size:,} bytes of that time, not written again"
+            raise _changed(part, f"{now.size:,} bytes", expected, self._plan.options.anew)
         read = self._table(part) if part.file.format.name == "parquet" else self._lines(part)
         count = 0
         for chunk in read:
             count += len(chunk.texts)
             yield chunk
         if count != part.rows:
-            raise _changed(part, f"{count:,} rows", f"{part.rows:,}")
+            raise _changed(part, f"{count:,} rows", f"{part.rows:,}", self._plan.options.anew)
 
     def close(self) -> None:
         """Close the open file."""
@@ -171,15 +172,15 @@ def _array(cells: list[object], field: Any, source: str) -> Any:
             column=field.name,
             found=str(error).splitlines()[0],
             expected=str(field.type),
-            remedy="Leave the column out with --columns, or give the file to a job of its own.",
+            remedy="Write the files with the same types. `reaugkd batch` can leave columns out with --columns.",
         ) from error
 
 
-def _changed(part: Part, found: str, expected: str) -> DataError:
+def _changed(part: Part, found: str, expected: str, anew: str) -> DataError:
     return DataError(
         "the input file has changed since the job began",
         path=part.file.path,
         found=found,
         expected=expected,
-        remedy="Begin the job anew with --overwrite.",
+        remedy=f"{anew}.",
     )

@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from ...errors import DependencyError
-from ...kb.index.exact_search import exact_search, unit
+from ...kb.index.shard_tuning import exact_neighbours
 from ...kb.knowledge_base import KnowledgeBase
-from ...kb.soft_labels import SoftLabels
 from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.decision.abstention_thresholds import Abstention, Certified, DriftReference, Sets, Thresholds
 from ...runtime.decision.blend_config import BlendConfig
@@ -60,26 +59,10 @@ _RANKS = 100
 def abstention_of(
     kb: KnowledgeBase, heldout: HeldOutRows, blend: BlendConfig, gate: Gate | None = None
 ) -> Abstention | None:
-    """Fit abstention for a bundle's knowledge base; see `fit_abstention`.
-
-    Args:
-        kb: the knowledge base; its first ``heldout.unrelated`` rows are searched exactly.
-        heldout: the student's outputs for held-out rows.
-        blend: the bundle's blend.
-        gate: the bundle's gate.
-    """
-    keys = unit(kb.keys()[: heldout.unrelated]) if heldout.unrelated else np.zeros((0, kb.ndim), np.float32)
-    return fit_abstention(keys, kb.soft_labels, heldout, blend, gate)
-
-
-def fit_abstention(
-    keys: NDArray[np.float32], labels: SoftLabels, heldout: HeldOutRows, blend: BlendConfig, gate: Gate | None = None
-) -> Abstention | None:
     """Fit thresholds, certified error rates and prediction sets; None if there are too few held-out rows or keys.
 
     Args:
-        keys: float32 [n, d], L2-normalised, of rows that are not related to the held-out rows.
-        labels: soft labels of at least n rows.
+        kb: the knowledge base; its first ``heldout.unrelated`` rows are searched exactly.
         heldout: the student's outputs for held-out rows.
         blend: the bundle's blend.
         gate: the bundle's gate, for prediction sets of gated answers.
@@ -89,11 +72,11 @@ def fit_abstention(
     """
     prediction_sets = _mapie()
     each = np.unique(heldout.groups, return_index=True)[1]
-    if len(each) < LEAST_ROWS or not len(keys):
+    if len(each) < LEAST_ROWS or not heldout.unrelated:
         return None
     gold = heldout.gold[each]
-    found, similarities = exact_search(keys, heldout.queries[each], blend.k)
-    answers = blend_found(found, similarities, labels, blend, heldout.logits[each])
+    found, similarities = exact_neighbours(kb.index, heldout.queries[each], blend.k, heldout.unrelated)
+    answers = blend_found(found, similarities, kb.soft_labels, blend, heldout.logits[each])
     student, retrieved = answers.student, answers.retrieval
     agreement = disagreement(student, retrieved)
     tails = Tails(

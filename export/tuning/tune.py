@@ -160,7 +160,12 @@ def soft_labels(logits: NDArray[np.floating], gold: NDArray[np.integer] | None, 
     return mixed
 
 
-def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows: float = PRIOR_ROWS) -> Tuning:
+def tune_blend(
+    rows: HeldOut,
+    gold_shares: Sequence[float] = (0.0,),
+    prior_rows: float = PRIOR_ROWS,
+    temperature: float | None = None,
+) -> Tuning:
     """Choose the blend with the lowest held-out NLL over the grid, with a prior on the weight (`fit_weights`).
 
     p = w softmax(l_S / T_S) + (1 - w) sum_j softmax_j(s_j / tau) y_j, with y_j from `soft_labels`; T_S is fitted
@@ -172,8 +177,10 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
         rows: the held-out rows.
         gold_shares: shares of the gold label in the soft labels to try.
         prior_rows: strength of the prior, see `fit_weights`.
+        temperature: T_S; None to fit it.
     """
-    temperature = fit_temperature(rows.student_logits, rows.gold)
+    if temperature is None:
+        temperature = fit_temperature(rows.student_logits, rows.gold)
     student = rows.student(temperature)
     of_student = student[np.arange(len(rows.gold)), rows.gold]
     nll, accuracy = {"student": _nll(of_student)}, {"student": _accuracy(student, rows.gold)}
@@ -195,8 +202,8 @@ def tune_blend(rows: HeldOut, gold_shares: Sequence[float] = (0.0,), prior_rows:
     return Tuning(blend, len(rows.gold), nll, accuracy)
 
 
-def tune_again(blend: BlendConfig, heldout: HeldOutRows, similarities: Floats32, labels: Floats32) -> BlendConfig:
-    """Choose the blend of a bundle anew for another knowledge base; the temperatures stay.
+def tune_again(blend: BlendConfig, heldout: HeldOutRows, similarities: Floats32, labels: Floats32) -> Tuning:
+    """Choose tau and the weight of a bundle's blend anew for another knowledge base; the rest of the blend stays.
 
     Args:
         blend: the bundle's.
@@ -205,8 +212,9 @@ def tune_again(blend: BlendConfig, heldout: HeldOutRows, similarities: Floats32,
         labels: [n, k, c], the neighbours' soft labels.
     """
     rows = HeldOut(heldout.logits, similarities, np.log(labels.clip(_TINY)), heldout.gold)
-    kept = {name: getattr(blend, name) for name in ("student_temperature", "label_temperature", "gold_share")}
-    return replace(tune_blend(rows).blend, **kept)
+    found = tune_blend(rows, temperature=blend.student_temperature)
+    chosen = replace(blend, tau=found.blend.tau, student_weight=found.blend.student_weight, weight=None)
+    return replace(found, blend=chosen)
 
 
 def _candidates(rows: HeldOut, gold_shares: Sequence[float]) -> tuple[list[Setting], Floats]:

@@ -290,13 +290,22 @@ class VectorIndex:
         Raises:
             BundleIntegrityError: rows are missing, or keys have no direction.
         """
-        found = self.stored().astype(np.float32)
-        lengths = np.linalg.norm(found, axis=1)
-        if not (np.isfinite(lengths) & (lengths > 0)).all():
-            raise BundleIntegrityError(
-                "the knowledge base's index is unusable", found="keys without a direction", remedy=_AGAIN
-            )
-        return found
+        return float_keys(self.stored())
+
+
+def float_keys(stored: NDArray[Any]) -> NDArray[np.float32]:
+    """A copy of stored keys [n, d] as float32, see `VectorIndex.vectors`.
+
+    Raises:
+        BundleIntegrityError: keys have no direction.
+    """
+    found = stored.astype(np.float32)
+    lengths = np.linalg.norm(found, axis=1)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise BundleIntegrityError(
+            "the knowledge base's index is unusable", found="keys without a direction", remedy=_AGAIN
+        )
+    return found
 
 
 @np.errstate(over="ignore")

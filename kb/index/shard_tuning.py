@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .exact_search import Floats, Ints, exact_search, unit
-from .hnsw import VectorIndex
-from .shards import ShardedIndex
+from .hnsw import float_keys
+from .shards import Index, ShardedIndex
 
 RECALL = 0.95
 """Least mean share of the k nearest rows that a search finds. Among millions of rows a missed neighbour has others that
@@ -50,7 +50,7 @@ def tune(
         k: number of neighbours.
         progress: called with (rows compared, rows in total).
     """
-    exact = exact_rows(index.shards, queries, k, progress)
+    exact = exact_neighbours(index, queries, k, progress=progress)[0]
     tried = []
     for probes in _grid(len(index.centres.shard)):
         index.set_probes(probes)
@@ -68,24 +68,40 @@ def tune(
     return best
 
 
-def exact_rows(
-    shards: Sequence[VectorIndex], queries: Floats, k: int, progress: Callable[[int, int], object] | None = None
-) -> Ints:
-    """The k nearest rows of each query [m, d] by comparison with all keys, int64 [m, min(k, n)], block by block."""
-    rows, similarities = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
-    first, total = 0, sum(len(shard) for shard in shards)
-    for shard in shards:
-        stored = shard.stored()
+def exact_neighbours(
+    index: Index,
+    queries: Floats,
+    k: int,
+    rows: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[Ints, Floats]:
+    """`exact_search` in the first ``rows`` rows of an index (None: all); the keys are copied block by block.
+
+    Args:
+        index: the index.
+        queries: [m, d], of length 1.
+        k: number of neighbours.
+        rows: rows to search.
+        progress: called with (rows compared, rows in total).
+
+    Raises:
+        BundleIntegrityError: keys have no direction.
+    """
+    total = len(index) if rows is None else min(rows, len(index))
+    best, similarities = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
+    first = 0
+    for shard in index.shards if isinstance(index, ShardedIndex) else (index,):
+        stored = shard.stored()[: total - first]
         for start in range(0, len(stored), _BLOCK):
-            found, nearness = exact_search(unit(stored[start : start + _BLOCK].astype(np.float32)), queries, k)
-            rows = np.concatenate([rows, found + first + start], axis=1)
+            found, nearness = exact_search(unit(float_keys(stored[start : start + _BLOCK])), queries, k)
+            best = np.concatenate([best, found + first + start], axis=1)
             similarities = np.concatenate([similarities, nearness], axis=1)
             order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-            rows, similarities = np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
+            best, similarities = np.take_along_axis(best, order, 1), np.take_along_axis(similarities, order, 1)
             if progress is not None:
                 progress(first + min(start + _BLOCK, len(stored)), total)
         first += len(stored)
-    return rows
+    return best, similarities
 
 
 def _grid(centres: int) -> list[int]:

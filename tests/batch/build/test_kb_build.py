@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from reaugkd.batch.build import run as build_module
 from reaugkd.batch.build.run import BuildJob, build
 from reaugkd.batch.build.settings import BuildOptions, BuildSettings
 from reaugkd.kb.index.shards import ShardedIndex
+from reaugkd.kb.knowledge_base import KnowledgeBase
+from reaugkd.kb.storage.ed25519 import new_key_pair
+from reaugkd.runtime.bundle.bundle import Bundle
+from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
+from reaugkd.runtime.bundle.manifest import seal
 from reaugkd.runtime.data import Columns
 
 LABELS = ("a", "b", "c")
@@ -129,6 +135,35 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
         assert runtime.gate is None and runtime.manifest.abstention is None
 
 
+def test_the_figures_are_those_of_the_new_rows(tmp_path: Path) -> None:
+    bundle = build_heldout_bundle(tmp_path / "bundle", rows=40)
+    old = Bundle.open(bundle).manifest
+    stale = {"tuning": {"rows": 60, "accuracy": {"blend": 0.123}, "nll": {"blend": 9.0}}, "condensation": {"rows": 1}}
+    seal(bundle, replace(old, quality={**old.quality, **stale}))
+    texts = [text for text in distinct(200) if text not in TEXTS]
+    lake = write_lake(tmp_path / "lake", texts, [LABELS[number % 3] for number in range(len(texts))])
+    out = tmp_path / "new"
+    ok("kb", "build", bundle, "--data", lake, "--out", out, "--workers", 1)
+    manifest = Bundle.open(out).manifest
+    blend, tuning = manifest.blend, manifest.quality["tuning"]
+    assert "condensation" not in manifest.quality and "12.30%" not in (out / "README.md").read_text()
+    assert (blend.k, blend.student_temperature) == (old.blend.k, old.blend.student_temperature)
+    kb = KnowledgeBase.open(out / "kb", manifest.kb, 3)
+    held = HeldOutRows.open(out, 3, kb.ndim, len(kb))
+    of_gold, right = [], []
+    for logits, query, gold in zip(held.logits.astype(np.float64), held.queries, held.gold, strict=True):
+        student = np.exp(logits / blend.student_temperature)
+        rows, similarities = kb.search(query, blend.k)
+        weights = np.exp(similarities.astype(np.float64) / blend.tau)
+        retrieved = (weights / weights.sum()) @ kb.soft_labels.take(rows).astype(np.float64)
+        answer = blend.student_weight * student / student.sum() + (1 - blend.student_weight) * retrieved
+        of_gold.append(answer[gold])
+        right.append(answer.argmax() == gold)
+    assert tuning["nll"]["blend"] == pytest.approx(-np.log(of_gold).mean(), abs=1e-3)
+    assert tuning["accuracy"]["blend"] == pytest.approx(np.mean(right), abs=1e-6)
+    assert tuning["blend"]["student_weight"] == blend.student_weight
+
+
 def test_the_teacher_gives_soft_labels(tmp_path: Path) -> None:
     bundle = build_tiny_bundle(tmp_path / "bundle")
     texts = distinct(40)
@@ -143,6 +178,23 @@ def test_the_teacher_gives_soft_labels(tmp_path: Path) -> None:
         for row in range(40):
             np.testing.assert_allclose(kb.soft_labels[row], expected, atol=1e-3)  # the bundle's share of gold is 0
             assert kb.label(row) == (0 if kb.id(row) % 2 == 0 else -1)
+
+
+def test_the_sample_is_from_all_over_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "SAMPLE_PER_CENTRE", 1)  # 128 rows
+    bundle = build_tiny_bundle(tmp_path / "bundle")
+    texts = distinct(1000)
+    keys = embeddings(bundle, texts)
+    lake = write_lake(tmp_path / "lake", [texts[row] for row in np.argsort(keys[:, 0])], ["a"] * 1000)
+    arguments = ["--shards", 2, "--workers", 1, "--part-rows"]
+    ok("kb", "build", bundle, "--data", lake, "--out", tmp_path / "new", *arguments, 1000)
+    sizes = [shard["rows"] for shard in Bundle.open(tmp_path / "new").manifest.quality["shards"]]
+    assert min(sizes) > 300
+
+    rare = write_lake(tmp_path / "rare", texts, ["b" if row == 450 else "" for row in range(1000)])
+    ok("kb", "build", bundle, "--data", rare, "--out", tmp_path / "one", *arguments, 1000)
+    with Runtime.open(tmp_path / "one") as runtime:
+        assert [runtime.knowledge_base.text(row) for row in range(len(runtime.knowledge_base))] == [texts[450]]
 
 
 @pytest.mark.slow
@@ -183,8 +235,12 @@ def test_a_step_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pyte
         assert call(*arguments).code == 2
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "new.build").rglob("*.*")}
 
+    new_key_pair(tmp_path / "owner.pem")
+    unsigned = call(*arguments, "--require-signature", tmp_path / "owner.pub.pem")
+    assert unsigned.code == 2 and "manifest.sig" in unsigned.err
     changed = call(*arguments[:-1], 30)
     assert changed.code == 2 and "the rows of a part was 20, is 30" in changed.err
+    assert "Remove the folder of the work" in changed.err and "--overwrite" not in changed.err
     shard = tmp_path / "new.build" / "shard-00000" / "index.usearch"
     content = bytearray(shard.read_bytes())
     content[20] ^= 1  # a bit of a key

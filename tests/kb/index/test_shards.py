@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reaugkd import BundleError, BundleIntegrityError, UsageError
+from reaugkd.kb.index import shard_tuning
 from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.index.exact_search import unit
 from reaugkd.kb.index.hnsw import VectorIndex
-from reaugkd.kb.index.shard_tuning import RECALL, exact_rows, tune
+from reaugkd.kb.index.shard_tuning import RECALL, exact_neighbours, tune
 from reaugkd.kb.index.shards import SHARDS_FILE, Centres, ShardedIndex, shard_path
 
 Floats = NDArray[np.float32]
@@ -104,7 +105,7 @@ def test_tuning_finds_the_cheapest_search_with_the_recall() -> None:
     stored = index.stored().astype(np.float64)
     true = np.argsort(-(queries @ unit(stored).T), axis=1, kind="stable")[:, :10]
     assert (
-        np.sort(exact_rows(index.shards, queries, 10)) == np.sort(true)
+        np.sort(exact_neighbours(index, queries, 10)[0]) == np.sort(true)
     ).mean() > 0.999  # float32 may order a tie otherwise
     chosen = tune(index, queries, 10)
     found = index.search_many(queries, 10)[0]
@@ -134,6 +135,18 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
     with pytest.raises((BundleError, BundleIntegrityError)) as caught:
         ShardedIndex.view(tmp_path, config)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [0, 7, 300, 599, 600, 900])
+def test_exact_neighbours_in_the_first_rows(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_tuning, "_BLOCK", 64)
+    index, _ = sharded(600, 16, 4, 1)
+    queries = queries_of(5, 16)
+    cosines = queries.astype(np.float64) @ unit(index.stored().astype(np.float64))[:rows].T
+    found, similarities = exact_neighbours(index, queries, 9, rows)
+    assert found.shape == (5, min(rows, 9)) and (found < rows).all()
+    np.testing.assert_allclose(similarities, -np.sort(-cosines, axis=1)[:, :9], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(cosines, found, 1), similarities, atol=1e-6)
 
 
 def test_a_query_without_a_direction_is_an_error() -> None:

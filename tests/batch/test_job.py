@@ -172,6 +172,30 @@ class TestFiles:
             answer = runtime.predict(("noon", "alarm"))
         assert [row["score"] for row in found] == [answer.probability, None, answer.probability, answer.probability]
 
+    def test_folders_and_patterns(self, edge_bundle: Path, tmp_path: Path) -> None:
+        """What is not read is told; a pattern takes neither hidden files nor the job's own output."""
+        folder, elsewhere = tmp_path / "in [1]", tmp_path / "elsewhere"
+        for place in (folder / "_temporary", folder / "deep", elsewhere):
+            place.mkdir(parents=True)
+            (place / "b.csv").write_text("text\nnoon\n")
+        write_lines(folder / "a.jsonl", [{"text": "noon"}, {"text": ""}])
+        (folder / "_SUCCESS").touch()
+        done = call("batch", edge_bundle, f"{tmp_path}/in*/**/*", "--out", folder / "out", "--part-rows", 1)
+        assert (done.code, done.err) == (3, "") and len(output(folder / "out")) == 3
+        again = call("batch", edge_bundle, f"{tmp_path}/in*/**/*", "--out", folder / "out", "--part-rows", 1)
+        assert "complete already" in again.err and again.out == done.out
+        (folder / "out").rename(tmp_path / "out")
+        (folder / "link").symlink_to(elsewhere)
+        (folder / "gone.csv").symlink_to(tmp_path / "none")
+        (folder / "notes.md").touch()
+        done = call("batch", edge_bundle, folder, "--out", tmp_path / "new")
+        assert done.err.splitlines() == [
+            f"note: {folder}/gone.csv: not read, it is no file",
+            f"note: {folder}/link: not read, it is a link to a folder",
+            f"note: {folder}/notes.md: not read, it is not one of parquet, csv, tsv, jsonl, txt",
+        ]
+        assert len(output(tmp_path / "new")) == 3
+
     def test_all_rows_fail(self, edge_bundle: Path, tmp_path: Path) -> None:
         source = write_lines(tmp_path / "a.jsonl", [{"text": ""}, {"text": None}])
         assert call("batch", edge_bundle, source, "--out", tmp_path / "out", "--workers", 1).code == 1
@@ -232,6 +256,22 @@ class TestRefusals:
         ):
             assert words in refused("batch", edge_bundle, *given, "--out", out), words
         assert names(out) == ["_plan.json"]  # of the last one, which began
+
+    def test_a_folder_that_cannot_be_read(
+        self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The superuser can read every folder, so the operating system's answer is made here."""
+        (tmp_path / "secret").mkdir()
+        scandir = os.scandir
+
+        def refuse(path: Any) -> Any:
+            if Path(path).name == "secret":
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        message = refused("batch", edge_bundle, tmp_path, "--out", tmp_path.parent / "out")
+        assert f"{tmp_path / 'secret'}: the folder cannot be read; found Permission denied" in message
 
     def test_output_folders(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
         folder = tmp_path / "in"

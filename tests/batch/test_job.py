@@ -23,6 +23,9 @@ from reaugkd.batch.job.part import PartWorker, Settings
 from reaugkd.kb.storage.atomic import sha256_file
 
 
+ADDED = ("label", "score", "retrieved", "abstained", "error")
+
+
 @pytest.fixture(scope="module")
 def rows() -> list[str]:
     return texts(130)
@@ -155,14 +158,29 @@ class TestFiles:
     def test_a_number_that_its_column_cannot_hold(self, edge_bundle: Path, tmp_path: Path) -> None:
         """It would be rounded."""
         parquet.write_table(pa.table({"text": ["noon"], "n": [0.5]}), tmp_path / "a.parquet")
-        lines = write_lines(tmp_path / "b.jsonl", [{"text": "noon", "n": 2**60 + 1}])
-        message = refused("batch", edge_bundle, tmp_path / "a.parquet", lines, "--out", tmp_path / "out")
-        assert f"{lines}, column 'n': a cell does not fit the type" in message and "expected double" in message
+        parquet.write_table(pa.table({"text": ["noon"], "n": [2**60 + 1]}), tmp_path / "b.parquet")
+        for wide in (write_lines(tmp_path / "b.jsonl", [{"text": "noon", "n": 2**60 + 1}]), tmp_path / "b.parquet"):
+            message = refused("batch", edge_bundle, tmp_path / "a.parquet", wide, "--out", tmp_path / wide.suffix[1:])
+            assert f"{wide}, column 'n': a cell does not fit the type" in message and "expected double" in message
+
+    def test_names(self, edge_bundle: Path, tmp_path: Path) -> None:
+        """Names that cannot be written as UTF-8, a column that is named twice, a field named like an added column."""
+        lines = write_lines(tmp_path / "a\udcff.jsonl", ['{"text": "noon", "\\ud800": 1}', {"text": "noon"}])
+        assert call("batch", edge_bundle, lines, "--out", tmp_path / "names", "--workers", 1).code == 3
+        wrong, fine = output(tmp_path / "names")
+        assert "a\\udcff.jsonl, row 1: the name of a column holds an unpaired surrogate" in wrong["error"]
+        assert list(wrong) == ["text", *ADDED] and fine["error"] is None
+        parquet.write_table(pa.table({"text": ["noon"], "a": [{"error": 1}]}), tmp_path / "a.parquet")
+        options = ("--columns", "a,a", "--prefix", "a.")
+        ok("batch", edge_bundle, tmp_path / "a.parquet", "--out", tmp_path / "out", *options, "--workers", 1)
+        assert list(output(tmp_path / "out")[0]) == ["a", *(f"a.{name}" for name in ADDED)]
 
     def test_plain_text_and_pairs(self, edge_bundle: Path, pair_bundle: Path, tmp_path: Path) -> None:
-        (tmp_path / "a.txt").write_text("noon\n\nalarm\n")
+        (tmp_path / "a.txt").write_text("noon\n\nnan\n")
         assert call("batch", edge_bundle, tmp_path / "a.txt", "--out", tmp_path / "out", "--workers", 1).code == 3
-        assert [row["text"] for row in output(tmp_path / "out")] == ["noon", "", "alarm"]
+        found = output(tmp_path / "out")
+        assert [row["text"] for row in found] == ["noon", "", "nan"]
+        assert [row["error"] is None for row in found] == [True, False, True]  # where nothing is quoted, nan is a word
         (tmp_path / "b.txt").write_text("noon\talarm\nnoon\n")
         write_lines(tmp_path / "c.jsonl", [["noon", "alarm"], {"text": "noon", "text_pair": "alarm"}])
         given = (tmp_path / "b.txt", tmp_path / "c.jsonl")
@@ -207,7 +225,7 @@ class TestFiles:
         source = tmp_path / "a.parquet"
         ok("batch", edge_bundle, source, "--out", tmp_path / "out", *options, "--workers", 1, "--threads", 2)
         found = output(tmp_path / "out")
-        added = ("label", "score", "retrieved", "abstained", "error", "labels", "scores")
+        added = (*ADDED, "labels", "scores")
         assert list(found[0]) == ["id", "nested", *(f"p_{name}" for name in added)]
         with Runtime.open(edge_bundle) as runtime:
             for row, text in zip(found, rows, strict=True):
@@ -352,9 +370,15 @@ class TestRestart:
         out = tmp_path / "out"
         ok(*arguments)
         (out / "_SUCCESS").unlink()
-        (out / "part-00001.parquet").write_bytes(b"PAR1")
-        assert "the part is damaged" in refused(*arguments, remarks=1)
-        assert not (out / "_SUCCESS").exists()
+        other = pa.table({"id": range(50), "text": ["noon"] * 50})
+        for write, words in (
+            (lambda path: path.write_bytes(b"PAR1"), "the part is damaged"),
+            (lambda path: parquet.write_table(other, path), "the part is damaged"),
+            (lambda path: path.write_bytes((out / "part-00002.parquet").read_bytes()), "30 rows instead of 50"),
+        ):
+            write(out / "part-00001.parquet")
+            assert words in refused(*arguments, remarks=1)
+            assert not (out / "_SUCCESS").exists()
 
 
 class TestWorkersThatDie:

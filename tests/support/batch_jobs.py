@@ -144,6 +144,18 @@ def do_part_or_die(settings: Settings, number: int) -> ReaugkdError | None:
     return do_part(settings, number)
 
 
+def work_and_hang_up(pipe: Any, settings: Settings) -> None:
+    """A worker that gets SIGHUP before each part, as when its terminal closes."""
+    do = PartWorker.do
+
+    def hang_up_and_do(self: PartWorker, number: int, advance: Any) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        do(self, number, advance)
+
+    PartWorker.do = hang_up_and_do  # type: ignore[method-assign]
+    work(pipe, settings)
+
+
 def die_early(_pipe: Any, _settings: Settings) -> None:
     """A worker that ends before it is ready."""
     os._exit(7)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ColumnError, ReaugkdError, UsageError, one_line
+from ..runtime.data.cells import is_unicode
 from ..runtime.inference.prediction import Prediction, checked_top_k
 
 _FIELDS = (
@@ -30,14 +31,14 @@ class AnswerColumns:
         top_k: also add ``labels`` and ``scores``, the most probable labels of each row, so many; None for neither.
 
     Raises:
-        UsageError: the prefix is no string, or ``top_k`` is not a whole number from 1.
+        UsageError: the prefix is no string of Unicode, or ``top_k`` is not a whole number from 1.
     """
 
     prefix: str = ""
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prefix, str):
+        if not isinstance(self.prefix, str) or not is_unicode(self.prefix):
             raise UsageError("the prefix of the new columns is unusable", found=repr(self.prefix), expected="a string")
         if self.top_k is not None:
             checked_top_k(self.top_k)
@@ -74,7 +75,9 @@ class AnswerColumns:
     def _values(self, answer: Prediction | ReaugkdError) -> tuple[object, ...]:
         ranked = self.top_k is not None
         if isinstance(answer, ReaugkdError):
-            return (None, None, None, None, one_line(str(answer)), *((None, None) if ranked else ()))
+            # The name of a file can have bytes that are not UTF-8.
+            error = one_line(str(answer)).encode("utf-8", "backslashreplace").decode()
+            return (None, None, None, None, error, *((None, None) if ranked else ()))
         row = (answer.label, answer.probability, answer.retrieved, answer.abstained, None)
         if self.top_k is None:
             return row

@@ -96,7 +96,7 @@ class Predictor:
 
         Raises:
             ColumnError: a text column is missing, or a column has the name of an added one.
-            UsageError: the batch is of another kind, or its columns differ in length.
+            UsageError: the batch is of another kind, or its columns are no arrays or differ in length.
             ReaugkdError: with ``on_error="raise"``, the error of the first row that cannot be answered.
         """
         frame = _kind_of(batch)
@@ -157,6 +157,9 @@ class _Arrays:
 
     def __init__(self, batch: dict[str, Any]) -> None:
         self._batch = batch
+        for name, values in batch.items():
+            if isinstance(values, str | bytes) or np.ndim(values) == 0:
+                raise UsageError(f"the column {name!r} is no array", found=repr(values), expected="a numpy array [n]")
         lengths = {name: len(values) for name, values in batch.items()}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name!r}: {length}" for name, length in lengths.items())
@@ -166,7 +169,7 @@ class _Arrays:
         return list(self._batch)
 
     def cells(self, name: str) -> list[object]:
-        return list(np.asarray(self._batch[name]).tolist())
+        return list(np.asanyarray(self._batch[name]).tolist())  # a masked cell is None
 
     def extended(self, columns: AnswerColumns, arrays: list[Any]) -> Any:
         return {**self._batch, **_numpy(columns, arrays)}

@@ -208,7 +208,7 @@ def claimed(out: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UsageError(
                 "another run is at work on this job", path=out, remedy="Wait for its end, or end it."
             ) from error

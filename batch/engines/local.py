@@ -32,6 +32,7 @@ class _Worker:
         self.pipe: Connection[Any, Any]
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, settings), daemon=True, name="reaugkd batch")
+        # It never sees Ctrl-C, which goes to every process of a terminal: the driver ends it.
         with _sigint_blocked():
             self.process.start()
         theirs.close()
@@ -53,7 +54,7 @@ class _Worker:
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """A process started here never sees Ctrl-C, which goes to every process of a terminal: the driver ends it."""
+    """Keep Ctrl-C from this thread, and for good from the processes that it starts."""
     resource_tracker.ensure_running()  # the first start of a process would start it, and unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -165,12 +166,16 @@ class _Pool:
                 )
 
     def close(self) -> None:
-        """End all workers: at the end of the job they wait for a part, else they stop in the middle of one."""
-        for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join(_SECONDS)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.pipe.close()
+        """End all workers: at the end of the job they wait for a part, else they stop in the middle of one.
+
+        A second Ctrl-C waits for their end.
+        """
+        with _sigint_blocked():
+            for worker in self._workers:
+                worker.process.terminate()
+            for worker in self._workers:
+                worker.process.join(_SECONDS)
+                if worker.process.is_alive():
+                    worker.process.kill()
+                    worker.process.join()
+                worker.pipe.close()

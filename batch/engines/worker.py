@@ -29,8 +29,9 @@ def work(pipe: Connection[Any, Any], settings: Settings) -> None:
         settings: of the job.
     """
     stop = _Stop()
-    for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), stop.receive)
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(name, stop.receive)
     orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
 

@@ -41,7 +41,7 @@ def job_columns(
     files = with_common_types(files)
     names = list(dict.fromkeys(name for _, scanned in files for name in scanned.schema.names))
     chosen = choose_columns(names, Columns(given.text, given.pair), files[0][0].path, pair=pair)
-    kept = tuple(names) if kept is None else kept
+    kept = tuple(names if kept is None else dict.fromkeys(kept))
     for name in kept:
         if name not in names:
             found = ", ".join(map(repr, names))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from ...errors import DataError, UsageError
 from ...runtime.data.formats import FileFormat, format_of
@@ -67,13 +68,13 @@ def find_files(names: Sequence[str], out: Path, tell: Tell) -> list[InputFile]:
     """Return the input files in order: of each name, and within a folder or pattern by path.
 
     Args:
-        names: files, folders (with all below them) and patterns such as ``logs/**/*.jsonl.gz``. Hidden files and
-            those whose name begins with ``_`` are no data.
+        names: files, folders (with all below them) and patterns such as ``logs/**/*.jsonl.gz``. In folders and
+            patterns, names that begin with ``.`` or ``_`` are no data, nor are files of the output folder.
         out: the output folder, which must not be in an input folder.
         tell: receives a remark for each file of a folder that is not read.
 
     Raises:
-        DataError: a name matches nothing, or a file is of another kind.
+        DataError: a name matches nothing, a folder cannot be read, or a file is of another kind.
         UsageError: a file is given twice, or the output is in an input folder.
     """
     found: dict[str, InputFile] = {}
@@ -81,7 +82,7 @@ def find_files(names: Sequence[str], out: Path, tell: Tell) -> list[InputFile]:
         if Path(name).is_dir():
             _require_outside(out, Path(name))
         before = len(found)
-        for path in _matches(name, tell):
+        for path in _matches(name, out, tell):
             file = InputFile.of(path)
             if file.path in found:
                 raise UsageError(
@@ -94,27 +95,45 @@ def find_files(names: Sequence[str], out: Path, tell: Tell) -> list[InputFile]:
     return list(found.values())
 
 
-def _matches(name: str, tell: Tell) -> Iterator[Path]:
+def _matches(name: str, out: Path, tell: Tell) -> Iterator[Path]:
     path = Path(name)
     if path.is_dir():
         yield from _below(path, tell)
     elif path.exists() or not glob.has_magic(name):
         yield path
     else:
-        for match in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207  (Path.glob takes no absolute pattern)
-            if not Path(match).is_dir():
-                yield Path(match)
+        spelled = path.parts
+        for match in map(Path, sorted(glob.glob(name, recursive=True))):  # noqa: PTH207  (Path.glob takes no absolute)
+            hidden = any(_is_hidden(part) and part not in spelled for part in match.parts)
+            if not hidden and not match.is_dir() and not match.resolve().is_relative_to(out.resolve()):
+                yield match
 
 
 def _below(folder: Path, tell: Tell) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if any(part.startswith((".", "_")) for part in path.relative_to(folder).parts) or not path.is_file():
-            continue
-        found = format_of(path)
-        if found is None or found.name not in FORMATS:
+    found = []
+    for place, folders, files in os.walk(folder, onerror=_refuse_folder):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        linked = [name for name in folders if Path(place, name).is_symlink()]
+        found += [Path(place, name) for name in (*linked, *files) if not _is_hidden(name)]
+    for path in sorted(found):
+        kind = format_of(path)
+        if path.is_dir():
+            tell(f"{path}: not read, it is a link to a folder")
+        elif not path.is_file():
+            tell(f"{path}: not read, it is no file")
+        elif kind is None or kind.name not in FORMATS:
             tell(f"{path}: not read, it is not one of {', '.join(FORMATS)}")
         else:
             yield path
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    reason = error.strerror or str(error)
+    raise DataError("the folder cannot be read", path=error.filename, found=reason, expected="a readable folder")
 
 
 def _require_outside(out: Path, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,9 +95,14 @@ class PartReader:
     def _table_chunk(self, batch: Any, first: int, part: Part) -> Chunk:
         columns = [cells_of(batch.column(name)) for name in self._names]
         source = part.file.path
-        texts = [(row, self._text(row, cells, source)) for row, cells in enumerate(zip(*columns, strict=True), first)]
-        # Not of the columns alone: no column may be kept.
-        kept = pa.Table.from_batches([batch]).select(self._plan.schema.names).cast(self._plan.schema)
+        texts = [
+            (row, _text(row, cells, source, self._names)) for row, cells in enumerate(zip(*columns, strict=True), first)
+        ]
+        arrays = []
+        for field in self._plan.schema:
+            with _fits(field, source):
+                arrays.append(batch.column(field.name).cast(field.type))
+        kept = pa.Table.from_arrays(arrays, schema=self._plan.schema)
         return Chunk(kept, texts)
 
     def _lines(self, part: Part) -> Iterator[Chunk]:
@@ -114,7 +119,7 @@ class PartReader:
             if not rows:
                 return
             self._at += len(rows)
-            yield self._line_chunk([self._usable(row, part.file.path) for row in rows], part.file.path)
+            yield self._line_chunk([self._usable(row, part.file.path) for row in rows], part.file)
 
     def _usable(self, row: RawRow | BadRow, source: str) -> RawRow | BadRow:
         """The row with its kept cells, or an error where one cannot be written."""
@@ -130,18 +135,20 @@ class PartReader:
                 return BadRow(row.row, error)
         return row
 
-    def _line_chunk(self, rows: Sequence[RawRow | BadRow], source: str) -> Chunk:
+    def _line_chunk(self, rows: Sequence[RawRow | BadRow], file: InputFile) -> Chunk:
+        # Plain text has no column: there, nan is a word.
+        names = [None] * len(self._names) if file.format.name == "txt" else self._names
         nothing: dict[str, object] = {}
         values: list[dict[str, object]] = [
             nothing if isinstance(row, BadRow) else row.value  # type: ignore[misc]
             for row in rows
         ]
-        fields = list(self._plan.schema)
-        arrays = [
-            _array([as_cell(value.get(field.name), field.type) for value in values], field, source) for field in fields
-        ]
+        arrays = []
+        for field in self._plan.schema:
+            with _fits(field, file.path):
+                arrays.append(pa.array([as_cell(value.get(field.name), field.type) for value in values], field.type))
         texts = [
-            (row.row, row.error if isinstance(row, BadRow) else self._text(row.row, self._cells(value), source))
+            (row.row, row.error if isinstance(row, BadRow) else _text(row.row, self._cells(value), file.path, names))
             for row, value in zip(rows, values, strict=True)
         ]
         return Chunk(pa.Table.from_arrays(arrays, schema=self._plan.schema), texts)
@@ -149,23 +156,25 @@ class PartReader:
     def _cells(self, value: dict[str, object]) -> tuple[object, ...]:
         return tuple(value.get(name) for name in self._names)
 
-    def _text(self, row: int, cells: tuple[object, ...], source: str) -> Text | ReaugkdError:
-        try:
-            found = [check_text(cell, source, row, name) for cell, name in zip(cells, self._names, strict=True)]
-        except DataError as error:
-            return error
-        return found[0] if len(found) == 1 else (found[0], found[1])
+
+def _text(row: int, cells: tuple[object, ...], source: str, names: Sequence[str | None]) -> Text | ReaugkdError:
+    try:
+        found = [check_text(cell, source, row, name) for cell, name in zip(cells, names, strict=True)]
+    except DataError as error:
+        return error
+    return found[0] if len(found) == 1 else (found[0], found[1])
 
 
-def _array(cells: list[object], field: Any, source: str) -> Any:
-    """The cells of a column.
+@contextmanager
+def _fits(field: Any, source: str) -> Iterator[None]:
+    """Report that cells of a file do not fit the column that it shares with other files.
 
     Raises:
-        ColumnError: one does not fit the type, which is that of another input file.
+        ColumnError: one does not fit.
     """
     try:
-        return pa.array(cells, field.type)
-    except (pa.ArrowInvalid, OverflowError) as error:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError) as error:
         raise ColumnError(
             "a cell does not fit the type that the column has in other input files",
             path=source,

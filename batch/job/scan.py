@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from ...errors import ColumnError, DataError
+from ...runtime.data.cells import is_unicode
 from ...runtime.data.formats.opening import open_file
 from ...runtime.data.formats.rows import BadRow, RawRow
 from ...runtime.data.formats.source import Tell, silent
@@ -110,9 +111,15 @@ def named_rows(
 
 
 def _named(row: RawRow | BadRow, file: InputFile, separator: str | None) -> RawRow | BadRow:
-    if isinstance(row, BadRow) or isinstance(row.value, dict):
+    if isinstance(row, BadRow):
         return row
     value = row.value
+    if isinstance(value, dict):
+        wrong = next((name for name in value if not is_unicode(name)), None)
+        if wrong is None:
+            return row
+        message = "the name of a column holds an unpaired surrogate"
+        return BadRow(row.row, ColumnError(message, path=file.path, row=row.row, found=repr(wrong), expected="Unicode"))
     if isinstance(value, str) and separator is not None and value.count(separator) == 1:
         value = value.split(separator)
     if isinstance(value, str):

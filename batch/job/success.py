@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from ...errors import DataError
 from ...kb.storage.atomic import atomic_write, remove_leftovers, sha256_file
+from .part import part_schema
 from .plan import Options, Part, Plan
 
 SUCCESS_FILE = "_SUCCESS"
@@ -52,10 +53,11 @@ def finish(plan: Plan[Options], out: Path, advance: Callable[[int, int], object]
         DataError: a part is damaged or has not the rows that it should have.
         StorageError: the file cannot be written.
     """
-    column = plan.options.prefix + "error"
+    schema = part_schema(plan)
+    error = plan.options.prefix + "error"
     found = []
     for part in plan.parts:
-        found.append(_checked(part, out / part.name, column))
+        found.append(_checked(part, out / part.name, schema, error))
         advance(len(found), len(plan.parts))
     for path in out.iterdir():
         leftover = TEMPORARY.fullmatch(path.name)
@@ -93,16 +95,19 @@ def read_success(out: Path) -> list[PartRecord]:
         ) from error
 
 
-def _checked(part: Part, path: Path, column: str) -> PartRecord:
+def _checked(part: Part, path: Path, schema: Any, error: str) -> PartRecord:
     try:
         with parquet.ParquetFile(path) as file:
-            metadata = file.metadata
+            metadata, found = file.metadata, file.schema_arrow
             rows, leaves = metadata.num_rows, range(metadata.num_columns)
-            leaf = next(one for one in leaves if metadata.schema.column(one).path == column)  # after nested columns
+            # The last one: a kept struct can have a field whose path looks the same.
+            leaf = max(one for one in leaves if metadata.schema.column(one).path == error)
             groups = [metadata.row_group(number).column(leaf) for number in range(metadata.num_row_groups)]
             errors = sum(group.num_values - group.statistics.null_count for group in groups)
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+    except (OSError, ValueError) as wrong:
+        raise _damaged(path, str(wrong)) from wrong
+    if found.names != schema.names or found.metadata != schema.metadata:
+        raise _damaged(path, "a part of another job")
     if rows != part.rows:
         raise _damaged(path, f"{rows:,} rows instead of {part.rows:,}")
     return PartRecord(part.name, part.file.path, part.start, rows, errors, sha256_file(path))

@@ -13,19 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from support import batch_jobs
-from support.batch_jobs import answers, leftovers, output, texts, write_rows
+from support.batch_jobs import answers, output, write_rows
 from support.command_line import call, names, ok, refused
 
-from reaugkd import BundleError, Runtime, __version__
-from reaugkd.batch.engines import local
-from reaugkd.batch.job.part import PartWorker, Settings
+from reaugkd import Runtime, __version__
 from reaugkd.kb.storage.atomic import sha256_file
 
-
-@pytest.fixture(scope="module")
-def rows() -> list[str]:
-    return texts(130)
+ADDED = ("label", "score", "retrieved", "abstained", "error")
 
 
 def write_csv(path: Path, rows: list[str], first: int = 0) -> Path:
@@ -39,22 +33,6 @@ def write_csv(path: Path, rows: list[str], first: int = 0) -> Path:
 def write_lines(path: Path, values: list[Any]) -> Path:
     path.write_text("".join(f"{value if isinstance(value, str) else json.dumps(value)}\n" for value in values))
     return path
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do the parts in this process, by two workers in turn: processes take a second to start."""
-
-    def run(settings: Settings, parts: list[int], _workers: int, advance: Any, rows_of: Any) -> dict[int, str]:
-        pair = [PartWorker(settings) for _ in range(2)]
-        for number in parts:
-            pair[number % 2].do(number, lambda rows: None)
-            advance(rows_of(number))
-        for worker in pair:
-            worker.close()
-        return {}
-
-    monkeypatch.setattr("reaugkd.batch.run.run_local", run)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -155,14 +133,29 @@ class TestFiles:
     def test_a_number_that_its_column_cannot_hold(self, edge_bundle: Path, tmp_path: Path) -> None:
         """It would be rounded."""
         parquet.write_table(pa.table({"text": ["noon"], "n": [0.5]}), tmp_path / "a.parquet")
-        lines = write_lines(tmp_path / "b.jsonl", [{"text": "noon", "n": 2**60 + 1}])
-        message = refused("batch", edge_bundle, tmp_path / "a.parquet", lines, "--out", tmp_path / "out")
-        assert f"{lines}, column 'n': a cell does not fit the type" in message and "expected double" in message
+        parquet.write_table(pa.table({"text": ["noon"], "n": [2**60 + 1]}), tmp_path / "b.parquet")
+        for wide in (write_lines(tmp_path / "b.jsonl", [{"text": "noon", "n": 2**60 + 1}]), tmp_path / "b.parquet"):
+            message = refused("batch", edge_bundle, tmp_path / "a.parquet", wide, "--out", tmp_path / wide.suffix[1:])
+            assert f"{wide}, column 'n': a cell does not fit the type" in message and "expected double" in message
+
+    def test_names(self, edge_bundle: Path, tmp_path: Path) -> None:
+        """Names that cannot be written as UTF-8, a column that is named twice, a field named like an added column."""
+        lines = write_lines(tmp_path / "a\udcff.jsonl", ['{"text": "noon", "\\ud800": 1}', {"text": "noon"}])
+        assert call("batch", edge_bundle, lines, "--out", tmp_path / "names", "--workers", 1).code == 3
+        wrong, fine = output(tmp_path / "names")
+        assert "a\\udcff.jsonl, row 1: the name of a column holds an unpaired surrogate" in wrong["error"]
+        assert list(wrong) == ["text", *ADDED] and fine["error"] is None
+        parquet.write_table(pa.table({"text": ["noon"], "a": [{"error": 1}]}), tmp_path / "a.parquet")
+        options = ("--columns", "a,a", "--prefix", "a.")
+        ok("batch", edge_bundle, tmp_path / "a.parquet", "--out", tmp_path / "out", *options, "--workers", 1)
+        assert list(output(tmp_path / "out")[0]) == ["a", *(f"a.{name}" for name in ADDED)]
 
     def test_plain_text_and_pairs(self, edge_bundle: Path, pair_bundle: Path, tmp_path: Path) -> None:
-        (tmp_path / "a.txt").write_text("noon\n\nalarm\n")
+        (tmp_path / "a.txt").write_text("noon\n\nnan\n")
         assert call("batch", edge_bundle, tmp_path / "a.txt", "--out", tmp_path / "out", "--workers", 1).code == 3
-        assert [row["text"] for row in output(tmp_path / "out")] == ["noon", "", "alarm"]
+        found = output(tmp_path / "out")
+        assert [row["text"] for row in found] == ["noon", "", "nan"]
+        assert [row["error"] is None for row in found] == [True, False, True]  # where nothing is quoted, nan is a word
         (tmp_path / "b.txt").write_text("noon\talarm\nnoon\n")
         write_lines(tmp_path / "c.jsonl", [["noon", "alarm"], {"text": "noon", "text_pair": "alarm"}])
         given = (tmp_path / "b.txt", tmp_path / "c.jsonl")
@@ -171,6 +164,30 @@ class TestFiles:
         with Runtime.open(pair_bundle) as runtime:
             answer = runtime.predict(("noon", "alarm"))
         assert [row["score"] for row in found] == [answer.probability, None, answer.probability, answer.probability]
+
+    def test_folders_and_patterns(self, edge_bundle: Path, tmp_path: Path) -> None:
+        """What is not read is told; a pattern takes neither hidden files nor the job's own output."""
+        folder, elsewhere = tmp_path / "in [1]", tmp_path / "elsewhere"
+        for place in (folder / "_temporary", folder / "deep", elsewhere):
+            place.mkdir(parents=True)
+            (place / "b.csv").write_text("text\nnoon\n")
+        write_lines(folder / "a.jsonl", [{"text": "noon"}, {"text": ""}])
+        (folder / "_SUCCESS").touch()
+        done = call("batch", edge_bundle, f"{tmp_path}/in*/**/*", "--out", folder / "out", "--part-rows", 1)
+        assert (done.code, done.err) == (3, "") and len(output(folder / "out")) == 3
+        again = call("batch", edge_bundle, f"{tmp_path}/in*/**/*", "--out", folder / "out", "--part-rows", 1)
+        assert "complete already" in again.err and again.out == done.out
+        (folder / "out").rename(tmp_path / "out")
+        (folder / "link").symlink_to(elsewhere)
+        (folder / "gone.csv").symlink_to(tmp_path / "none")
+        (folder / "notes.md").touch()
+        done = call("batch", edge_bundle, folder, "--out", tmp_path / "new")
+        assert done.err.splitlines() == [
+            f"note: {folder}/gone.csv: not read, it is no file",
+            f"note: {folder}/link: not read, it is a link to a folder",
+            f"note: {folder}/notes.md: not read, it is not one of parquet, csv, tsv, jsonl, txt",
+        ]
+        assert len(output(tmp_path / "new")) == 3
 
     def test_all_rows_fail(self, edge_bundle: Path, tmp_path: Path) -> None:
         source = write_lines(tmp_path / "a.jsonl", [{"text": ""}, {"text": None}])
@@ -183,7 +200,7 @@ class TestFiles:
         source = tmp_path / "a.parquet"
         ok("batch", edge_bundle, source, "--out", tmp_path / "out", *options, "--workers", 1, "--threads", 2)
         found = output(tmp_path / "out")
-        added = ("label", "score", "retrieved", "abstained", "error", "labels", "scores")
+        added = (*ADDED, "labels", "scores")
         assert list(found[0]) == ["id", "nested", *(f"p_{name}" for name in added)]
         with Runtime.open(edge_bundle) as runtime:
             for row, text in zip(found, rows, strict=True):
@@ -233,6 +250,22 @@ class TestRefusals:
             assert words in refused("batch", edge_bundle, *given, "--out", out), words
         assert names(out) == ["_plan.json"]  # of the last one, which began
 
+    def test_a_folder_that_cannot_be_read(
+        self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The superuser can read every folder, so the operating system's answer is made here."""
+        (tmp_path / "secret").mkdir()
+        scandir = os.scandir
+
+        def refuse(path: Any) -> Any:
+            if Path(path).name == "secret":
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        message = refused("batch", edge_bundle, tmp_path, "--out", tmp_path.parent / "out")
+        assert f"{tmp_path / 'secret'}: the folder cannot be read; found Permission denied" in message
+
     def test_output_folders(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
         folder = tmp_path / "in"
         folder.mkdir()
@@ -256,110 +289,3 @@ class TestRefusals:
             assert "another run is at work" in refused("batch", edge_bundle, source, "--out", tmp_path / "out")
         finally:
             os.close(descriptor)
-
-
-@pytest.mark.usefixtures("in_process")
-class TestRestart:
-    @pytest.fixture
-    def source(self, tmp_path: Path, rows: list[str]) -> Path:
-        return write_rows(tmp_path / "a.parquet", rows)
-
-    @pytest.fixture
-    def arguments(self, bundle: Path, tmp_path: Path, source: Path) -> list[object]:
-        return ["batch", bundle, source, "--out", tmp_path / "out", "--part-rows", 50, "--workers", 1]
-
-    def test_only_missing_parts_are_done(
-        self, arguments: list[object], bundle: Path, tmp_path: Path, rows: list[str]
-    ) -> None:
-        out = tmp_path / "out"
-        ok(*arguments)
-        kept = (out / "part-00000.parquet").stat().st_ino
-        (out / "part-00001.parquet").unlink()
-        for name in (".part-00001.parquet.0123abcd.tmp", ".part-00000.parquet.0123abcd.tmp"):
-            (out / name).touch()  # a worker was killed; a second one, of a part that another machine has done
-        done = ok(*arguments, "--threads", 2)  # which changes no answer
-        assert "goes on after 80 of 130 rows" in done.err
-        assert output(out) == answers(bundle, rows) and leftovers(out) == []
-        assert (out / "part-00000.parquet").stat().st_ino == kept
-
-    def test_what_has_changed_is_said(
-        self, arguments: list[object], bundle: Path, tmp_path: Path, source: Path, rows: list[str]
-    ) -> None:
-        out = tmp_path / "out"
-        ok(*arguments)
-        for more, words in (
-            (["--part-rows", 51], "the rows of a part was 50, is 51"),
-            (["--prefix", "p_"], "prefix was '', is 'p_'"),
-            (["--columns", "id"], "columns was None, is ('id',)"),
-            (["--retrieval", "never"], "retrieval was 'always', is 'never'"),
-            ([write_rows(tmp_path / "b.parquet", rows)], f"{tmp_path / 'b.parquet'} is a new input"),
-        ):
-            message = refused(*arguments, *more)
-            assert words in message and "--overwrite" in message
-        with Runtime.open(bundle) as runtime:
-            runtime.kb.add("jazz at noon", label="a", why="a test")
-        assert "the edits of the bundle's knowledge base was 0, is 1" in refused(*arguments)
-        ok(*arguments, "--overwrite")
-        assert output(out) == answers(bundle, rows)
-        write_rows(source, rows[:-1])
-        assert "bytes, has" in refused(*arguments)
-        write_rows(source, rows)
-        assert "was written again" in refused(*arguments)
-        source.unlink()
-        assert "cannot be read" in refused(*arguments)
-
-    def test_a_damaged_part_is_found(self, arguments: list[object], tmp_path: Path) -> None:
-        out = tmp_path / "out"
-        ok(*arguments)
-        (out / "_SUCCESS").unlink()
-        (out / "part-00001.parquet").write_bytes(b"PAR1")
-        assert "the part is damaged" in refused(*arguments, remarks=1)
-        assert not (out / "_SUCCESS").exists()
-
-
-class TestWorkersThatDie:
-    @pytest.fixture
-    def arguments(self, edge_bundle: Path, tmp_path: Path, rows: list[str]) -> list[object]:
-        source = write_rows(tmp_path / "a.parquet", rows)
-        return ["batch", edge_bundle, source, "--out", tmp_path / "out", "--part-rows", 50, "--workers", 2]
-
-    def test_once_is_repaired(
-        self, arguments: list[object], edge_bundle: Path, tmp_path: Path, rows: list[str], monkeypatch: Any
-    ) -> None:
-        monkeypatch.setattr(local, "work", batch_jobs.work_and_die_once)
-        ok(*arguments)
-        assert (tmp_path / "died").exists()
-        assert output(tmp_path / "out") == answers(edge_bundle, rows) and leftovers(tmp_path / "out") == []
-
-    def test_three_times_is_reported_and_the_others_are_done(
-        self, arguments: list[object], edge_bundle: Path, tmp_path: Path, rows: list[str], monkeypatch: Any
-    ) -> None:
-        out = tmp_path / "out"
-        monkeypatch.setattr(local, "work", batch_jobs.work_and_die)
-        message = refused(*arguments)
-        assert f"{tmp_path / 'a.parquet'}: rows 51 to 100 end every worker that takes them" in message
-        assert "signal 9 (SIGKILL), three times" in message
-        assert [name for name in names(out) if name[0] not in "._"] == ["part-00000.parquet", "part-00002.parquet"]
-        assert not (out / "_SUCCESS").exists()
-        monkeypatch.undo()
-        ok(*arguments)
-        assert output(out) == answers(edge_bundle, rows) and leftovers(out) == []
-
-    def test_before_they_begin(self, arguments: list[object], monkeypatch: Any) -> None:
-        monkeypatch.setattr(local, "work", batch_jobs.die_early)
-        assert "the workers end before they have opened the bundle; found code 7" in refused(*arguments)
-
-
-@pytest.mark.usefixtures("in_process")
-def test_the_knowledge_base_is_edited_meanwhile(bundle: Path, tmp_path: Path, rows: list[str]) -> None:
-    """A part that was answered from two states is not written."""
-    source = write_rows(tmp_path / "a.parquet", rows)
-    ok("batch", bundle, source, "--out", tmp_path / "out", "--workers", 1)
-    (tmp_path / "out" / "part-00000.parquet").unlink()
-    worker = PartWorker(Settings(str(tmp_path / "out"), str(bundle)))
-    with Runtime.open(bundle) as runtime:
-        runtime.kb.add("jazz at noon", label="a", why="a test")
-    with pytest.raises(BundleError, match="the bundle has changed since the job began"):
-        worker.do(0, lambda rows: None)
-    worker.close()
-    assert names(tmp_path / "out") == ["_SUCCESS", "_plan.json"]

@@ -152,6 +152,11 @@ def test_pairs(pair_bundle: Path) -> None:
     assert found["error"][-1].startswith("column 'b': the text is missing")
 
 
+def test_a_masked_cell_is_a_missing_text(predictor: Predictor) -> None:
+    found = predictor({"text": np.ma.masked_array(["noon", "alarm"], [False, True])})
+    assert found["error"][0] is None and "the text is missing" in found["error"][1]
+
+
 def test_a_pickle_opens_the_bundle_again(edge_bundle: Path) -> None:
     predictor = Predictor(edge_bundle, prefix="p_", abstain=None, on_error="raise")
     copy = pickle.loads(pickle.dumps(predictor))
@@ -184,6 +189,9 @@ def test_what_does_not_fit_is_refused_at_once(edge_bundle: Path, pair_bundle: Pa
         predictor(pd.DataFrame({"question": ["noon"]}))
     with pytest.raises(UsageError, match="differ in length"):
         predictor({"text": np.array(["noon"]), "id": np.arange(2)})
+    for cells in ("noon", np.array("noon")):
+        with pytest.raises(UsageError, match="the column 'text' is no array"):
+            predictor({"text": cells})
     for other in (["noon"], "noon", None):
         with pytest.raises(UsageError, match="the batch is of an unknown kind"):
             predictor(other)

@@ -30,7 +30,7 @@ PUBLIC = {
 
 def parsed(*arguments: str) -> dict[str, Any]:
     """The options of a call of the command, which must be valid."""
-    parent = click.Context(cli, **cli.context_settings)  # without -h from here, later tests would find a help without it
+    parent = click.Context(cli, **cli.context_settings)  # a command keeps the names of its first help option
     command = cli.get_command(parent, "serve")
     assert command is not None
     return command.make_context("serve", list(arguments), parent=parent).params

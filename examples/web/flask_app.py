@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, abort, request
 
 from reaugkd import ReaugkdError, Runtime
 
@@ -25,6 +25,8 @@ def create_app(bundle: str | None = None) -> Flask:
     @app.post("/predict")
     def predict() -> dict[str, Any]:
         question = request.get_json()
+        if not isinstance(question, dict):
+            abort(400, "expected a JSON object")
         return runtime.predict(question.get("text")).as_record(top_k=question.get("top_k", 1))
 
     @app.errorhandler(ReaugkdError)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.server import ServerState
 
 from ..http.messages import READ_SECONDS
 
@@ -50,10 +52,21 @@ class _Joined:
 
 
 class Connection(_Base):  # type: ignore[misc]
-    """A connection of uvicorn, by h11 or httptools."""
+    """A connection of uvicorn, by h11 or httptools.
+
+    Args:
+        config: of uvicorn.
+        state: of uvicorn's server.
+        most_unread: most bytes of a body whose request was refused before it was read. They are received, else the
+            client would find its connection reset, and not read why.
+    """
 
     _timer: asyncio.TimerHandle | None = None
-    _head = 0
+    _received = 0  # bytes since the last request that was read
+
+    def __init__(self, config: uvicorn.Config, state: ServerState, most_unread: int) -> None:
+        super().__init__(config, state, {})
+        self._most_unread = max(most_unread, MOST_HEAD)
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait for a head."""
@@ -71,8 +84,9 @@ class Connection(_Base):  # type: ignore[misc]
         if self.cycle is not None and not self.cycle.response_complete:  # the head is complete
             self._stop()
             return
-        self._head += len(data)
-        if self._head > MOST_HEAD:
+        unread = self.cycle is not None and self.cycle.more_body
+        self._received += len(data)
+        if self._received > (self._most_unread if unread else MOST_HEAD):
             self._give_up()
         elif self._timer is None:
             self._wait()
@@ -81,7 +95,7 @@ class Connection(_Base):  # type: ignore[misc]
         self._timer = self.loop.call_later(READ_SECONDS, self._give_up)
 
     def _stop(self) -> None:
-        self._head = 0
+        self._received = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -64,9 +64,9 @@ def run_server(
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, most: int) -> None:
+    def __init__(self, config: uvicorn.Config, settings: ServerSettings) -> None:
         super().__init__(config)
-        self._most = most
+        self._settings = settings
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -77,7 +77,7 @@ class _Server(uvicorn.Server):
         """Begin to accept clients."""
         await super().startup([])
         assert sockets is not None
-        most = allowed_connections(self._most)
+        most = allowed_connections(self._settings.max_connections)
         self._acceptor = Acceptor(sockets[0], most, self.server_state.connections, self._connection)
 
     async def on_tick(self, counter: int) -> bool:
@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(None)
 
     def _connection(self) -> Connection:
-        return Connection(self.config, self.server_state, {})
+        return Connection(self.config, self.server_state, self._settings.max_body)
 
 
 class _Run:
@@ -129,7 +129,7 @@ class _Run:
                 # Requests end by their deadline. What is left are clients that do not send or read.
                 timeout_graceful_shutdown=int(settings.deadline) + 1,
             ),
-            settings.max_connections,
+            settings,
         )
 
     async def main(self) -> None:

@@ -139,10 +139,9 @@ async def suggest_texts(service: Service, request: Request) -> Response:
     check_fields(body, ("inputs", "model", "count"))
     texts, count = texts_of(body.get("inputs")), number_of(body, "count", _SUGGESTED, 1)
     seconds = service.settings.deadline
+    until = time.monotonic() + seconds
 
     def choose(opened: OpenBundle) -> list[dict[str, Any]]:
-        until = time.monotonic() + seconds
-
         def go_on(read: int) -> None:
             if service.state == "draining":
                 raise unhealthy("the server ends")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from support.http_client import LIMIT, Client, Deadlines, Reply, serving
 from reaugkd import Runtime, StorageError
 from reaugkd.runtime.editing.editor import KnowledgeEditor
 from reaugkd.serve import service
+from reaugkd.serve.protocols import edits
 
 
 @pytest.fixture
@@ -108,8 +111,9 @@ def test_suggestions_are_those_of_the_package(client: Client, place: Path) -> No
     assert ok(client, "/kb/suggest", {"inputs": stored})["suggestions"] == []
 
 
-def test_suggestions_end_at_the_deadline_and_with_the_server(place: Path) -> None:
-    with serving(place, key="key", allow_edits=True, deadline=1e-9) as client:
+def test_suggestions_end_at_the_deadline_and_with_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "time", SimpleNamespace(monotonic=itertools.count(0, 11).__next__))
+    with serving(place, key="key", allow_edits=True, deadline=10) as client:
         reply = client.post("/kb/suggest", {"inputs": ["jazz oven", "late lamp"]})
         assert reply.status == 504 and "1 of 2 texts" in reply.value["error"]
         client.service.drain()

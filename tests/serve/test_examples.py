@@ -30,9 +30,10 @@ PUBLIC = {
 
 def parsed(*arguments: str) -> dict[str, Any]:
     """The options of a call of the command, which must be valid."""
-    command = cli.get_command(click.Context(cli), "serve")
+    parent = click.Context(cli, **cli.context_settings)  # a command keeps the names of its first help option
+    command = cli.get_command(parent, "serve")
     assert command is not None
-    return command.make_context("serve", list(arguments)).params
+    return command.make_context("serve", list(arguments), parent=parent).params
 
 
 @pytest.fixture(scope="module")

@@ -171,6 +171,8 @@ def export(
     )
     if kb_answers is not None:
         answers = read_teacher_file(kb_answers, columns, description["labels"])
+        for remark in answers.remarks:
+            click.echo(remark, err=True)
         job = replace(job, extra=answers.split, answers=answers)
     done = run_export(run, out, job)
     vocabulary_report = done.manifest.quantization["vocabulary"]

@@ -181,5 +181,5 @@ def _changed(part: Part, found: str, expected: str) -> DataError:
         path=part.file.path,
         found=found,
         expected=expected,
-        remedy="Begin the job anew with --overwrite.",
+        remedy="Remove the job's folder to start again (`batch`: or give --overwrite).",
     )

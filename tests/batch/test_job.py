@@ -83,7 +83,7 @@ class TestFiles:
         assert [part["start"] for part in success["parts"]] == [0, 20, 40, 60, 0, 20, 40]
         assert all(part["sha256"] == sha256_file(out / part["name"]) for part in success["parts"])
         again = ok("batch", edge_bundle, tmp_path / "in", "--out", out, "--part-rows", 20)
-        assert again.out == done.out and "complete already" in again.err
+        assert again.out == done.out and "already complete" in again.err
 
     def test_text_files_in_order_and_malformed_rows(self, edge_bundle: Path, tmp_path: Path, rows: list[str]) -> None:
         """Two workers take turns in one file; cells of CSV stay strings; line breaks are part of a cell."""
@@ -253,7 +253,7 @@ class TestRefusals:
         descriptor = os.open(tmp_path / "out", os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
-            assert "another run is at work" in refused("batch", edge_bundle, source, "--out", tmp_path / "out")
+            assert "another process runs this job" in refused("batch", edge_bundle, source, "--out", tmp_path / "out")
         finally:
             os.close(descriptor)
 
@@ -278,7 +278,7 @@ class TestRestart:
         for name in (".part-00001.parquet.0123abcd.tmp", ".part-00000.parquet.0123abcd.tmp"):
             (out / name).touch()  # a worker was killed; a second one, of a part that another machine has done
         done = ok(*arguments, "--threads", 2)  # which changes no answer
-        assert "goes on after 80 of 130 rows" in done.err
+        assert "resumes after 80 of 130 rows" in done.err
         assert output(out) == answers(bundle, rows) and leftovers(out) == []
         assert (out / "part-00000.parquet").stat().st_ino == kept
 
@@ -337,7 +337,7 @@ class TestWorkersThatDie:
         out = tmp_path / "out"
         monkeypatch.setattr(local, "work", batch_jobs.work_and_die)
         message = refused(*arguments)
-        assert f"{tmp_path / 'a.parquet'}: rows 51 to 100 end every worker that takes them" in message
+        assert f"{tmp_path / 'a.parquet'}: rows 51 to 100 killed every worker that took them" in message
         assert "signal 9 (SIGKILL), three times" in message
         assert [name for name in names(out) if name[0] not in "._"] == ["part-00000.parquet", "part-00002.parquet"]
         assert not (out / "_SUCCESS").exists()

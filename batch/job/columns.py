@@ -13,7 +13,7 @@ from ...runtime.data.dataset import Columns
 from .inputs import InputFile
 from .scan import Scanned, with_common_types
 
-_WAY_OUT = "Choose columns that all files have with --columns, or give other files to a job of their own."
+_WAY_OUT = "Write all files with the same columns, or, in `batch`, keep only columns that all have with --columns."
 
 
 class JobColumns(NamedTuple):

@@ -54,7 +54,7 @@ class InputFile:
         found = format_of(Path(self.path))
         if found is None or found.name not in FORMATS:
             raise DataError(
-                "batch prediction cannot read this kind of file",
+                "this kind of file cannot be read here",
                 path=self.path,
                 found=Path(self.path).suffix if found is None else found.name,
                 expected=f"{', '.join(FORMATS)}; all but parquet also compressed",
@@ -85,7 +85,7 @@ def find_files(names: Sequence[str], out: Path, tell: Tell) -> list[InputFile]:
             file = InputFile.of(path)
             if file.path in found:
                 raise UsageError(
-                    "the file is given twice", path=path, expected="every file once: its rows would be written twice"
+                    "the file is given twice", path=path, expected="every file once: its rows would be used twice"
                 )
             file.format  # noqa: B018  (refuses other kinds)
             found[file.path] = file

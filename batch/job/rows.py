@@ -171,7 +171,7 @@ def _array(cells: list[object], field: Any, source: str) -> Any:
             column=field.name,
             found=str(error).splitlines()[0],
             expected=str(field.type),
-            remedy="Leave the column out with --columns, or give the file to a job of its own.",
+            remedy="Write the column with one type in all files, or, in `batch`, leave it out with --columns.",
         ) from error
 
 

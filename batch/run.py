@@ -43,7 +43,7 @@ class Job:
         engine: ``"local"`` or ``"ray"``.
         workers: processes, or tasks at a time; None for as many as there are cores for.
         address: of a cluster of Ray.
-        overwrite: begin the output anew.
+        overwrite: delete the job in the output folder, and start again.
     """
 
     inputs: tuple[str, ...]
@@ -96,24 +96,24 @@ def _complete(job: Job, plan: Plan[Options], tell: Tell, progress: Progress) -> 
     missing = [part.number for part in plan.parts if not (job.out / part.name).exists()]
     success = job.out / SUCCESS_FILE
     if not missing and success.exists():
-        tell(f"{job.out}: complete already, nothing is done")
+        tell(f"{job.out}: already complete, nothing is done")
         return read_success(job.out)
     with refusals(success):
         success.unlink(missing_ok=True)
     sizes = [part.rows for part in plan.parts]
     before = plan.rows - sum(sizes[number] for number in missing)
     if before:
-        tell(f"{job.out}: goes on after {before:,} of {plan.rows:,} rows")
+        tell(f"{job.out}: resumes after {before:,} of {plan.rows:,} rows")
     failed = _do(job, missing, lambda rows: progress("batch", before + rows, plan.rows, before), sizes.__getitem__)
     if failed:
         number, words = next(iter(failed.items()))
         part = plan.parts[number]
         raise ReaugkdError(
-            f"{part.place} end every worker that takes them"
+            f"{part.place} killed every worker that took them"
             + (f", and {len(failed) - 1} more parts" * (len(failed) > 1)),
             path=part.file.path,
             found=f"{words}, three times",
-            expected="a worker that lives",
+            expected="a worker that finishes them",
             remedy="If memory is short, use fewer --workers. The other parts are done and are kept; "
             "the same command does the missing ones.",
         )
@@ -210,7 +210,7 @@ def claimed(out: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(
-                "another run is at work on this job", path=out, remedy="Wait for its end, or end it."
+                "another process runs this job", path=out, remedy="Wait until it ends, or stop it."
             ) from error
         yield
     finally:

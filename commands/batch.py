@@ -90,17 +90,17 @@ def with_engine(command: Callable[..., Any]) -> Callable[..., Any]:
     "--on-error",
     type=click.Choice(["record", "raise"]),
     default="record",
-    help="What becomes of a row that cannot be predicted: a record with its error, or the end of the command.  "
-    "[default: record]",
+    help="What to do with a row that cannot be predicted: write its error, or stop.  [default: record]",
 )
 @click.option(
     "--part-rows",
     type=click.IntRange(1),
     default=20_000,
     metavar="N",
-    help="Rows of one file of the output, at most. A worker that is killed loses one.  [default: 20000]",
+    help="Largest number of rows of an output file. A worker that is killed loses the work on one file.  "
+    "[default: 20000]",
 )
-@click.option("--overwrite", is_flag=True, help="Remove the job that the output folder holds, and begin anew.")
+@click.option("--overwrite", is_flag=True, help="Delete the job in the output folder, and start again.")
 @with_json
 @with_opening
 @without_blas_threads
@@ -127,7 +127,7 @@ def batch(
     An INPUT is a Parquet, CSV, TSV, JSON lines or text file, a folder of such files, or a pattern in quotes. Memory
     does not grow with the input. The output has the input's columns, and label, score, retrieved, abstained and error.
 
-    A command that was ended, in whatever way, goes on when it is run again: each row is written once. A row that
+    The same command resumes a job that was ended in any way: each row is written once. A row that
     cannot be read or predicted is a record with its error.
 
     Exit code: 0 if every row was answered, 3 if some rows failed, 1 if all did, 2 for a wrong call or with --on-error
@@ -141,9 +141,7 @@ def batch(
     from ..runtime.output.prediction_stream import Outcome
 
     if address is not None and engine != "ray":
-        raise UsageError(
-            "--address is that of a cluster of Ray", found=f"--engine {engine}", remedy="Add --engine ray."
-        )
+        raise UsageError("--address is for a cluster of Ray", found=f"--engine {engine}", remedy="Add --engine ray.")
     if abstain is not None:
         Abstain.parse(abstain)
     signer = None if require_signature is None else str(require_signature.absolute())

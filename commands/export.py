@@ -173,6 +173,8 @@ def export(
         answers = read_teacher_file(kb_answers, columns, description["labels"])
         job = replace(job, extra=answers.split, answers=answers)
     done = run_export(run, out, job)
+    for remark in () if job.answers is None else job.answers.remarks:
+        click.echo(remark, err=True)
     vocabulary_report = done.manifest.quantization["vocabulary"]
     if "unseen" in vocabulary_report:
         click.echo(_of_vocabulary(**vocabulary_report), err=True)

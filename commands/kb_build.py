@@ -42,8 +42,8 @@ _LINES = {
     type=click.IntRange(1, 1000),
     default=1,
     metavar="N",
-    help="Parts of the index. Each is built in memory as a whole: about 600 bytes a row for keys of 128 components.  "
-    "[default: 1]",
+    help="Number of shards of the index. A shard is built in memory, with about 600 bytes a row for keys of 128 "
+    "components.  [default: 1]",
 )
 @click.option(
     "--run",
@@ -57,7 +57,7 @@ _LINES = {
     type=click.IntRange(1),
     default=20_000,
     metavar="N",
-    help="Rows that a worker encodes at a time; one that is killed loses so many.  [default: 20000]",
+    help="Rows that a worker encodes at a time; a worker that is killed loses the work on so many.  [default: 20000]",
 )
 @with_json
 @with_opening
@@ -85,8 +85,8 @@ def build(
     student's embeddings. Each text is stored once. Texts of held-out rows are left out, and the blend is tuned on
     these rows. The rows of BUNDLE's own knowledge base are not kept: give their data too.
 
-    A command that was ended, in whatever way, goes on when it is run again. Its work is in FOLDER.build until the new
-    bundle is complete. Needs the batch extra: pip install 'reaugkd[batch]'.
+    The same command resumes a build that was ended in any way. Its work is in FOLDER.build until the new bundle is
+    complete. Needs the batch extra: pip install 'reaugkd[batch]'.
     """
     from ..batch.build.run import BuildJob
     from ..batch.build.run import build as build_kb

@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=CONNECTIONS,
     metavar="N",
-    help=f"Most open connections of a process; further clients wait.  [default: {CONNECTIONS}]",
+    help=f"Largest number of open connections of a process; further clients wait.  [default: {CONNECTIONS}]",
 )
 @click.option(
     "--drain-seconds",

@@ -23,7 +23,7 @@ def main(workers: int, arguments: list[str], work: Callable[..., None] = work) -
     """Run the command in all workers; after a failure they start again and resume the run."""
     ray.init()
     gpus = ray.cluster_resources().get("GPU", 0) >= workers
-    records = Path(arguments[arguments.index("--out") + 1]).absolute().with_suffix(".ray")  # Ray's own, shared too
+    records = Path(arguments[arguments.index("--out") + 1] + ".ray").absolute()  # Ray's own; all machines see them
     trainer = TorchTrainer(
         work,
         train_loop_config={"arguments": arguments},

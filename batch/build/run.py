@@ -97,7 +97,7 @@ def build(job: BuildJob, tell: Tell, progress: Progress) -> Built:
         progress: receives the progress.
 
     Raises:
-        OutputExistsError: the new bundle exists, or the folder of the work holds another job.
+        OutputExistsError: the new bundle exists, or the work folder holds another job.
         ReaugkdError: the inputs or the bundle cannot be used, or a file cannot be written.
     """  # noqa: DOC501
     tell = once(tell)
@@ -138,7 +138,7 @@ def _run(
     """Do the parts of a stage that are missing.
 
     Raises:
-        ReaugkdError: a part ends every worker that takes it.
+        ReaugkdError: a part killed every worker that took it.
     """
     work = Path(settings.out)
     missing = [number for number, name in enumerate(names) if not (work / name).exists()]
@@ -160,7 +160,7 @@ def _run(
     if failed:
         number, words = next(iter(failed.items()))
         raise ReaugkdError(
-            f"{names[number]} ends every worker that takes it",
+            f"{names[number]} killed every worker that took it",
             path=work,
             found=f"{words}, three times",
             remedy="If memory is short, use fewer --workers, or more --shards. What is done is kept; the same command "
@@ -183,7 +183,7 @@ def _plan(
         return plan
     if any(work.iterdir()):
         raise OutputExistsError(
-            "the folder for the work holds something else", path=work, remedy="Remove it, or choose another --out."
+            "the work folder has other files in it", path=work, remedy="Remove it, or choose another --out."
         )
     scanned: list[tuple[InputFile, Scanned]] = []
     rows = 0

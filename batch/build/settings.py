@@ -71,7 +71,7 @@ class Sampled:
     salt: str
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder of the work.
+        """Write it into the work folder.
 
         Raises:
             StorageError: it cannot be written.

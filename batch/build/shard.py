@@ -171,7 +171,7 @@ class ShardWorker:
 
 
 def shard_name(number: int) -> str:
-    """The folder of a shard in the folder of the work."""
+    """The folder of a shard in the work folder."""
     return f"shard-{number:05d}"
 
 

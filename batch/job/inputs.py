@@ -86,7 +86,7 @@ def find_files(names: Sequence[str], out: Path, tell: Tell) -> list[InputFile]:
             file = InputFile.of(path)
             if file.path in found:
                 raise UsageError(
-                    "the file is given twice", path=path, expected="every file once: its rows would be written twice"
+                    "the file is given twice", path=path, expected="every file once: its rows would be used twice"
                 )
             file.format  # noqa: B018  (refuses other kinds)
             found[file.path] = file

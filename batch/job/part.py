@@ -149,7 +149,7 @@ class PartWorker:
                 path=self._bundle,
                 found=f"seal {kb.seal[:12]}, {kb.seq} edits",
                 expected=f"seal {options.seal[:12]}, {options.edits} edits",
-                remedy="Give the job a copy of the bundle that nobody edits, or begin it anew with --overwrite.",
+                remedy="Give the job a copy of the bundle that nobody edits, or start again with --overwrite.",
             )
 
 

@@ -212,7 +212,7 @@ class Plan(Generic[Kind]):
         changes = list(self._changes(options, files))
         if changes:
             raise OutputExistsError(
-                f"the output folder holds another job: {'; '.join(changes[:3])}"
+                f"the folder holds another job: {'; '.join(changes[:3])}"
                 + (f"; and {len(changes) - 3:,} more changes" if len(changes) > 3 else ""),
                 path=out,
                 expected="the same inputs, bundle and options",
@@ -226,7 +226,7 @@ class Plan(Generic[Kind]):
                 shown = [str(one[name])[:12] if name == "seal" else repr(one[name]) for one in (before, now)]
                 yield f"{_WORDS.get(name, name)} was {shown[0]}, is {shown[1]}"
         known, given = {file.path: file for file, _ in self.files}, {file.path: file for file in files}
-        yield from (f"{path} is no input any more" for path in known if path not in given)
+        yield from (f"{path} is not an input now" for path in known if path not in given)
         yield from (f"{path} is a new input" for path in given if path not in known)
         for path, file in given.items():
             if path in known and file.size != known[path].size:

@@ -91,7 +91,7 @@ def read_success(out: Path) -> list[PartRecord]:
             path=path,
             found=str(error) or type(error).__name__,
             expected="the file that `reaugkd batch` writes last",
-            remedy="Remove it, and run the same command again: only this file is made anew.",
+            remedy="Remove it, and run the same command again: only this file is written again.",
         ) from error
 
 

@@ -95,7 +95,7 @@ def read_teacher_file(
     """
     if not path.is_file():
         raise DataError(
-            "no such file", path=path, expected=f"a file of {', '.join(SUFFIXES)}", remedy="Correct --teacher-outputs."
+            "no such file", path=path, expected=f"a file of {', '.join(SUFFIXES)}", remedy="Correct the path."
         )
     file_format = require_label_format(path)
     told: list[str] = []

@@ -82,16 +82,18 @@ def what_rows_served_for(among: Mapping[str, int], rows: int) -> list[str]:
 
     said = []
     if among.get(TRAINED):
-        said.append(f"{some(TRAINED)} are {TRAINED}: the student was trained on them. Expect less of new texts.")
+        said.append(
+            f"{some(TRAINED)} are {TRAINED}: the student was trained on them. Expect lower scores on new texts."
+        )
     if among.get(TUNED):
         said.append(
             f"{some(TUNED)} are {TUNED}: the student was not trained on them, but temperatures, blend, gate and "
-            "thresholds of abstention were tuned on them. Expect a little less of new texts."
+            "thresholds of abstention were tuned on them. Expect slightly lower scores on new texts."
         )
     if TUNED in among and not said:
         said.append("No evaluated row is a train or held-out row of the run.")
     if among.get(STORED):
-        said.append(f"{some(STORED)} are {STORED}, where each finds itself. Expect less of new texts.")
+        said.append(f"{some(STORED)} are {STORED}, where each finds itself. Expect lower scores on new texts.")
     return said
 
 

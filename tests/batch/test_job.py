@@ -61,7 +61,7 @@ class TestFiles:
         assert [part["start"] for part in success["parts"]] == [0, 20, 40, 60, 0, 20, 40]
         assert all(part["sha256"] == sha256_file(out / part["name"]) for part in success["parts"])
         again = ok("batch", edge_bundle, tmp_path / "in", "--out", out, "--part-rows", 20)
-        assert again.out == done.out and "complete already" in again.err
+        assert again.out == done.out and "already complete" in again.err
 
     def test_text_files_in_order_and_malformed_rows(self, edge_bundle: Path, tmp_path: Path, rows: list[str]) -> None:
         """Two workers take turns in one file; cells of CSV stay strings; line breaks are part of a cell."""
@@ -286,6 +286,6 @@ class TestRefusals:
         descriptor = os.open(tmp_path / "out", os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
-            assert "another run is at work" in refused("batch", edge_bundle, source, "--out", tmp_path / "out")
+            assert "another process runs this job" in refused("batch", edge_bundle, source, "--out", tmp_path / "out")
         finally:
             os.close(descriptor)

@@ -91,7 +91,7 @@ def test_a_part_that_ends_three_workers(
     arguments = ("batch", edge_bundle, source, "--out", out, "--part-rows", 2500, "--engine", "ray")
     monkeypatch.setattr(ray_tasks, "do_part", batch_jobs.do_part_or_die)
     done = call(*arguments)
-    assert done.code == 2 and f"{source}: rows 2,501 to 5,000 end every worker that takes them" in done.err
+    assert done.code == 2 and f"{source}: rows 2,501 to 5,000 killed every worker that took them" in done.err
     assert [name for name in names(out) if name[0] not in "._"] == ["part-00000.parquet", "part-00002.parquet"]
     monkeypatch.undo()
     ok(*arguments)

@@ -38,7 +38,7 @@ class TestRestart:
         for name in (".part-00001.parquet.0123abcd.tmp", ".part-00000.parquet.0123abcd.tmp"):
             (out / name).touch()  # a worker was killed; a second one, of a part that another machine has done
         done = ok(*arguments, "--threads", 2)  # which changes no answer
-        assert "goes on after 80 of 130 rows" in done.err
+        assert "resumes after 80 of 130 rows" in done.err
         assert output(out) == answers(bundle, rows) and leftovers(out) == []
         assert (out / "part-00000.parquet").stat().st_ino == kept
 
@@ -103,7 +103,7 @@ class TestWorkersThatDie:
         out = tmp_path / "out"
         monkeypatch.setattr(local, "work", batch_jobs.work_and_die)
         message = refused(*arguments)
-        assert f"{tmp_path / 'a.parquet'}: rows 51 to 100 end every worker that takes them" in message
+        assert f"{tmp_path / 'a.parquet'}: rows 51 to 100 killed every worker that took them" in message
         assert "signal 9 (SIGKILL), three times" in message
         assert [name for name in names(out) if name[0] not in "._"] == ["part-00000.parquet", "part-00002.parquet"]
         assert not (out / "_SUCCESS").exists()

@@ -76,7 +76,7 @@ def test_its_answers_give_the_knowledge_base_that_the_export_makes(
     common = ("export", workshop.run, "--target", "avx2", "--allow-quality-loss")
     ok(*common, "--kb-data", tmp_path / "new.csv", "--out", tmp_path / "asked")
     told = ok(*common, "--kb-answers", answered, "--out", tmp_path / "answered").err
-    assert f"{answered}: " in told and "new texts" in told and "teacher on" not in told
+    assert "30 answers to" in told and f"{answered}: " in told and "new texts" in told and "teacher on" not in told
     with Runtime.open(tmp_path / "asked") as asked, Runtime.open(tmp_path / "answered") as given:
         assert asked.manifest.created_from["extra_rows"] == given.manifest.created_from["extra_rows"] > 0
         ours, theirs = given.knowledge_base, asked.knowledge_base

@@ -176,7 +176,7 @@ class TestFiles:
         done = call("batch", edge_bundle, f"{tmp_path}/in*/**/*", "--out", folder / "out", "--part-rows", 1)
         assert (done.code, done.err) == (3, "") and len(output(folder / "out")) == 3
         again = call("batch", edge_bundle, f"{tmp_path}/in*/**/*", "--out", folder / "out", "--part-rows", 1)
-        assert "complete already" in again.err and again.out == done.out
+        assert "already complete" in again.err and again.out == done.out
         (folder / "out").rename(tmp_path / "out")
         (folder / "link").symlink_to(elsewhere)
         (folder / "gone.csv").symlink_to(tmp_path / "none")

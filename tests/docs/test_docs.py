@@ -42,7 +42,7 @@ FOLDERS = (
     "runtime",
     "tests",
 )
-OF_A_BUNDLE = (".npy", ".jsonl", ".usearch")  # kb/ is a folder of bundles too
+OF_A_BUNDLE = (".npy", ".jsonl", ".usearch", "kb/shards/")  # kb/ is a folder of bundles too
 DEMO = ROOT / "demo"
 
 # Banking77's names, so that the blocks find the labels that they name; each with words of a tiny class.

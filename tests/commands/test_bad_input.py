@@ -305,7 +305,7 @@ class TestBundles:
             file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         else:
             file = bundle / "manifest.json"
-            newer = file.read_text().replace('"format_version": 1', '"format_version": 3')
+            newer = file.read_text().replace('"format_version": 1', '"format_version": 4')
             file.write_text(newer) if harm == "newer" else file.unlink()
         message = refused(*(str(bundle) if part == "B" else part for part in command.split()))
         assert str(file) in message

@@ -385,6 +385,7 @@ def test_the_processes_of_bench_require_it_too(signed: Path, keys: Path) -> None
         "threads": 1,
         "retrieval": "always",
         "search": "auto",
+        "follow_links": False,
         "texts": ["noon"],
     }
     mine, other = (read_public_key(keys / f"{name}.pub.pem").raw.hex() for name in ("mine", "other"))

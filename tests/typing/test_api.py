@@ -24,6 +24,7 @@ from reaugkd import (
     ColumnError,
     DataError,
     DependencyError,
+    DistributedError,
     EditRefusedError,
     HubError,
     KnowledgeBase,
@@ -160,7 +161,7 @@ def test_errors_are_one_tree() -> None:
     bundle = (BundleIntegrityError, BundleVersionError)
     others = (
         *(UsageError, RecipeError, DataError, ModelError, BundleError, OutputExistsError, DependencyError),
-        *(StorageError, EditRefusedError, HubError, QualityError),
+        *(StorageError, EditRefusedError, HubError, QualityError, DistributedError),
     )
     assert all(issubclass(one, DataError) for one in data) and all(issubclass(one, BundleError) for one in bundle)
     error = TextError("the text is empty", row=3)

@@ -15,13 +15,19 @@ import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from support.heldout_bundle import build_heldout_bundle
 from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
-from reaugkd import Runtime
+from reaugkd import Runtime, __version__
+from reaugkd.batch.build.run import BuildJob, build
+from reaugkd.batch.build.settings import BuildOptions, BuildSettings
+from reaugkd.kb.index.shards import Centres
 from reaugkd.kb.soft_labels import TopLabels
+from reaugkd.runtime.data import Columns
+from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.gating import Gate
 from reaugkd.runtime.decision.mixture_weight import BucketWeight
 
@@ -51,15 +57,31 @@ def likeliest(path: Path) -> None:
     )
 
 
+def sharded(path: Path) -> None:
+    """Write version 3: an index in shards, all of which are searched."""
+    with TemporaryDirectory() as folder:
+        bundle = build_heldout_bundle(Path(folder) / "bundle", rows=20, dtype="i8")
+        data = Path(folder) / "rows.jsonl"
+        rows = [{"text": text, "label": "abc"[number % 3]} for number, text in enumerate(tiny_texts(60, seed=8))]
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        settings = BuildSettings("", str(bundle))
+        job = BuildJob((str(data),), path, Columns(), settings, BuildOptions("", shards=2), workers=1)
+        build(job, lambda remark: None, lambda *counts: None)
+    kb = json.loads((path / "manifest.json").read_text())["kb"]
+    centres = len(Centres.open(path / "kb" / "shards.npy", kb["ndim"]).shard)
+    blend = json.loads(json.dumps(dataclasses.asdict(BlendConfig(k=8, tau=0.1, student_weight=0.4))))
+    reseal(path, blend=blend, kb={**kb, "probes": centres, "expansion_search": 60})
+
+
 def write(name: str) -> None:
     """Write one bundle with its predictions, with neighbours and by the student alone."""
     path = HERE / name
-    {"v1": dense, "v2": likeliest}[name](path)
+    {"v1": dense, "v2": likeliest, "v3": sharded}[name](path)
     manifest = json.loads((path / "manifest.json").read_text())
     for golden in manifest["golden"]:
         golden["tolerance"] = 0.05 * float(np.ptp(golden["logits"]))  # the tolerance of an export
     libraries = {library: version(library) for library in ("onnxruntime", "usearch", "numpy", "tokenizers")}
-    reseal(path, golden=manifest["golden"], versions={"reaugkd": "0.1.0", **libraries})
+    reseal(path, golden=manifest["golden"], versions={"reaugkd": __version__, **libraries})
     with Runtime.open(path) as runtime:
         texts = tiny_texts(12, seed=33, pairs=runtime.manifest.text_pair)
         kept = [
@@ -76,5 +98,6 @@ def write(name: str) -> None:
     (HERE / f"{name}.json").write_text("[\n" + ",\n".join(map(json.dumps, kept)) + "\n]\n")
 
 
-for name in sys.argv[1:]:
-    write(name)
+if __name__ == "__main__":  # worker processes import this file
+    for name in sys.argv[1:]:
+        write(name)

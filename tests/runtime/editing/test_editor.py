@@ -292,6 +292,7 @@ class TestFold:
                 runtime.kb.remove([runtime.knowledge_base.id(turn)])
                 runtime.kb.compact()
                 runtime.kb.add(f"new {turn}", f"new {turn}", new_labels=True)
+            runtime.kb.wait()
             found = runtime.kb.verify(export)
             made = [entry.op for entry in runtime.kb.log()]  # with a fit wherever it was done in time
             assert len([op for op in made if op != "fit"]) == 12 and found.edits == len(made)

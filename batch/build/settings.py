@@ -107,6 +107,11 @@ class BuildSettings:
     require_signature: str | None = None
     follow_links: bool = False
 
+    @property
+    def gpus(self) -> int:
+        """One for the teacher."""
+        return int(self.stage == "rows" and self.teacher is not None)
+
     def open(self) -> Worker:
         """The worker of a process."""
         if self.stage == "rows":

@@ -61,8 +61,11 @@ def run_ray(
     """
     with _connected(address) as ray:
         size = sum(file.stat().st_size for file in Path(settings.bundle).rglob("*") if file.is_file())
-        task = ray.remote(num_cpus=settings.threads, memory=_BASE_BYTES + 2 * size, max_retries=ATTEMPTS - 1)(do_part)
-        workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // settings.threads)
+        found = ray.cluster_resources()
+        gpus = settings.gpus if found.get("GPU", 0) >= settings.gpus else 0
+        needed = {"num_cpus": settings.threads, "num_gpus": gpus, "memory": _BASE_BYTES + 2 * size}
+        task = ray.remote(**needed, max_retries=ATTEMPTS - 1)(do_part)
+        workers = workers or max(1, int(found["GPU"]) // gpus if gpus else int(found.get("CPU", 1)) // settings.threads)
         waiting, answered = list(reversed(parts)), 0
         running: dict[Any, int] = {}
         given_up: dict[int, str] = {}

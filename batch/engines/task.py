@@ -36,5 +36,9 @@ class Settings(Protocol):
     def threads(self) -> int:
         """Threads of a worker."""
 
+    @property
+    def gpus(self) -> int:
+        """GPUs of a worker, where there are any."""
+
     def open(self) -> Worker:
         """The worker; called once in each process."""

@@ -40,6 +40,11 @@ class Settings:
     require_signature: str | None = None
     follow_links: bool = False
 
+    @property
+    def gpus(self) -> int:
+        """None: a student is made for the processor."""
+        return 0
+
     def open(self) -> PartWorker:
         """The worker of a process."""
         return PartWorker(self)

@@ -101,7 +101,7 @@ class BackgroundFit:
             raise
 
     def _failed(self, error: Exception) -> None:
-        if not self._store.bundle.path.exists():  # the bundle was deleted, so nobody misses the fit
+        if self._store.bundle.replaced():  # by another bundle or by nothing, so nobody misses the fit
             return
         self._error = error
         warnings.warn(f"the classifier of new labels was not fitted: {error}", RuntimeWarning, stacklevel=1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.batch_jobs import texts
 
-from reaugkd.batch.job.part import PartWorker, Settings
+from reaugkd.batch.engines.task import Settings
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the parts in this process, by two workers in turn: processes take a second to start."""
 
     def run(settings: Settings, parts: list[int], _workers: int, advance: Any, rows_of: Any) -> dict[int, str]:
-        pair = [PartWorker(settings) for _ in range(2)]
+        pair = [settings.open() for _ in range(2)]
         for number in parts:
             pair[number % 2].do(number, lambda rows: None)
             advance(rows_of(number))
@@ -29,3 +29,4 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}
 
     monkeypatch.setattr("reaugkd.batch.run.run_local", run)
+    monkeypatch.setattr("reaugkd.batch.build.run.run_local", run)

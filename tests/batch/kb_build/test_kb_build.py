@@ -31,6 +31,8 @@ from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.bundle.manifest import seal
 from reaugkd.runtime.data import Columns
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 LABELS = ("a", "b", "c")
 MANY = tuple(f"label {number}" for number in range(40))
 

@@ -134,15 +134,8 @@ def _do(job: Job, parts: list[int], advance: Callable[[int], object], rows_of: C
 def _new_plan(
     job: Job, options: Options, files: list[InputFile], pair: bool, tell: Tell, progress: Progress
 ) -> Plan[Options]:
-    scanned: list[tuple[InputFile, Scanned]] = []
-    rows = 0
-    for file in files:
-        before = rows
-        found = scan(file, options.encoding, tell, lambda done, before=before: progress("read", before + done, None, 0))  # type: ignore[misc]
-        rows += found.rows
-        if found.rows:
-            scanned.append((file, found))
-    if not rows:
+    scanned = scan_all(files, options.encoding, tell, progress)
+    if not scanned:
         raise DataError(
             "the input has no rows",
             path=files[0].path,
@@ -154,6 +147,21 @@ def _new_plan(
     sizes = {file: found.rows for file, found in scanned}
     counted = tuple((file, sizes.get(file, 0)) for file in files)
     return Plan(options, counted, chosen.text, chosen.text_pair, chosen.schema)
+
+
+def scan_all(
+    files: list[InputFile], encoding: str | None, tell: Tell, progress: Progress
+) -> list[tuple[InputFile, Scanned]]:
+    """Look at all input files, see `scan`; returns those that have rows."""
+    scanned: list[tuple[InputFile, Scanned]] = []
+    rows = 0
+    for file in files:
+        before = rows
+        found = scan(file, encoding, tell, lambda done, before=before: progress("read", before + done, None, 0))  # type: ignore[misc]
+        rows += found.rows
+        if found.rows:
+            scanned.append((file, found))
+    return scanned
 
 
 def _known_plan(out: Path, options: Options, files: list[InputFile]) -> Plan[Options] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,21 @@ def with_engine(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_ENGINE):
         command = option(command)
     return command
+
+
+@contextmanager
+def stages(lines: Mapping[str, tuple[str, bool]]) -> Iterator[Callable[[str, int, int | None, int], None]]:
+    """A function that shows the progress of stages; ``lines`` has the unit of each, and whether it has a rate."""
+    with ExitStack() as shown:
+        begun: dict[str, ProgressLine] = {}
+
+        def show(stage: str, done: int, total: int | None, before: int) -> None:
+            if stage not in begun:
+                shown.close()  # the line of the stage before
+                begun[stage] = shown.enter_context(progress(stage, *lines[stage]))
+            begun[stage](done, total, before)
+
+        yield show
 
 
 @click.command(short_help="Predict the labels of large files, on several processes or machines.")
@@ -166,15 +181,7 @@ def batch(
         overwrite,
     )
     with json_report(json_path) as write_json:
-        with resumable(), ExitStack() as shown:
-            lines: dict[str, ProgressLine] = {}
-
-            def show(stage: str, done: int, total: int | None, before: int) -> None:
-                if stage not in lines:
-                    shown.close()  # the line of the stage before
-                    lines[stage] = shown.enter_context(progress(stage, *_LINES[stage]))
-                lines[stage](done, total, before)
-
+        with resumable(), stages(_LINES) as show:
             parts = run_job(job, tell, show)
         rows, errors = sum(part.rows for part in parts), sum(part.errors for part in parts)
         write_json({"out": str(out), "rows": rows, "errors": errors, "parts": len(parts)})

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .batch import with_engine
-from .console import json_report, progress, resumable, tell
+from .batch import stages, with_engine
+from .console import json_report, resumable, tell
 from .options import BUNDLE, PATH, with_columns, with_json, with_opening, without_blas_threads
 
 if TYPE_CHECKING:
     from ..runtime.data import Columns
-    from ..runtime.output.progress import ProgressLine
 
 _LINES = {
     "read": ("row", False),
@@ -113,15 +111,7 @@ def build(
         tune_again,
     )
     with json_report(json_path) as write_json:
-        with resumable(), ExitStack() as shown:
-            lines: dict[str, ProgressLine] = {}
-
-            def show(stage: str, done: int, total: int | None, before: int) -> None:
-                if stage not in lines:
-                    shown.close()  # the line of the stage before
-                    lines[stage] = shown.enter_context(progress(stage, *_LINES[stage]))
-                lines[stage](done, total, before)
-
+        with resumable(), stages(_LINES) as show:
             made = build_kb(job, tell, show)
         rows, duplicates = made.manifest.kb_rows, sum(one.duplicates for one in made.shards)
         report = {

@@ -162,6 +162,23 @@ def encode(probabilities: NDArray[np.floating], loss: float = 0.0) -> StoredLabe
     return decode(with_top(probabilities, top_within(probabilities, loss)), probabilities.shape[1])
 
 
+def with_gold(
+    probabilities: NDArray[np.floating], gold: NDArray[np.integer], gold_share: float
+) -> NDArray[np.floating]:
+    """(1 - g) p + g onehot(gold): labels mixed with gold labels, where a row has one.
+
+    Args:
+        probabilities: p, [..., c].
+        gold: [...], gold labels, -1 for none.
+        gold_share: g.
+    """
+    shares = np.where(gold >= 0, gold_share, 0.0)[..., None]
+    mixed: NDArray[np.floating] = (1 - shares) * probabilities + shares * (
+        np.arange(probabilities.shape[-1]) == gold[..., None]
+    )
+    return mixed
+
+
 def top_within(probabilities: NDArray[np.floating], loss: float) -> int | None:
     """The number of classes that `TopLabels` keeps within a loss, see `encode`; None where float16 is smaller."""
     rows, classes = probabilities.shape

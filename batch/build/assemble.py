@@ -27,7 +27,7 @@ from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.hub.card import write_card
 from .settings import CENTRES_FILE
-from .shard import QUERIES, ShardRecord, heldout_queries, shard_config, shard_name
+from .shard import QUERIES, ShardRecord, heldout_queries, shard_name
 
 
 class Tuned(Protocol):
@@ -86,7 +86,7 @@ def assemble(
                 shutil.copyfile(bundle.path / name, made / name)
         kb = made / KB_FOLDER
         _write_kb(kb, folders, centres, salt if f"{KB_FOLDER}/{DIGESTS_FILE}" in old.files else None)
-        config = replace(shard_config(old), probes=len(centres.shard))
+        config = replace(old.kb, probes=len(centres.shard))
         opened = KnowledgeBase.open(kb, config, len(old.labels))
         assert isinstance(opened.index, ShardedIndex)
         queries = heldout_queries(bundle)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...errors import DataError, ReaugkdError
 from ...kb.index.stored_keys import stored_form
 from ...kb.knowledge_base import text_line
+from ...kb.soft_labels import with_gold
 from ...kb.storage.ed25519 import read_public_key
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
@@ -151,15 +152,11 @@ class Encoder:
         return found.astype(np.float16) if self.manifest.kb.dtype == "f16" else found
 
     def _probabilities(self, texts: list[Text], gold: NDArray[np.int32]) -> NDArray[np.floating]:
-        classes = len(self.manifest.labels)
-        onehot: NDArray[np.floating] = (np.arange(classes) == gold[:, np.newaxis]).astype(np.float64)
         if self._teacher is None or not texts:
-            return onehot
+            return with_gold(np.zeros((len(texts), len(self.manifest.labels))), gold, 1.0)
         blend = self.manifest.blend
         soft = softmax_many(self._teacher.logits(texts).astype(np.float64), blend.label_temperature)
-        shares = np.where(gold >= 0, blend.gold_share, 0.0)[:, np.newaxis]
-        mixed: NDArray[np.floating] = (1 - shares) * soft + shares * onehot
-        return mixed
+        return with_gold(soft, gold, blend.gold_share)
 
     def _label(self, cell: object, row: int, path: str) -> int:
         name = "" if cell is None else str(cell).strip()

@@ -33,8 +33,7 @@ from ..job.columns import job_columns
 from ..job.inputs import InputFile, find_files
 from ..job.plan import PLAN_FILE, Plan
 from ..job.rows import PartReader
-from ..job.scan import Scanned, scan
-from ..run import Progress, claimed
+from ..run import Progress, claimed, scan_all
 from .assemble import TuneBlend, assemble
 from .encode import Encoder
 from .rows import LEFT_OUT
@@ -185,15 +184,8 @@ def _plan(
         raise OutputExistsError(
             "the work folder has other files in it", path=work, remedy="Remove it, or choose another --out."
         )
-    scanned: list[tuple[InputFile, Scanned]] = []
-    rows = 0
-    for file in files:
-        before = rows
-        found = scan(file, options.encoding, tell, lambda done, before=before: progress("read", before + done, None, 0))  # type: ignore[misc]
-        rows += found.rows
-        if found.rows:
-            scanned.append((file, found))
-    if not rows:
+    scanned = scan_all(files, options.encoding, tell, progress)
+    if not scanned:
         raise DataError("the data has no rows", path=files[0].path, expected="labelled texts")
     names = list(dict.fromkeys(name for _, one in scanned for name in one.schema.names))
     pair, required = bundle.manifest.text_pair, job.settings.teacher is None

@@ -16,7 +16,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from ...kb.index.config import IndexConfig
 from ...kb.index.exact_search import Floats
 from ...kb.index.hnsw import VectorIndex
 from ...kb.index.shard_tuning import exact_neighbours
@@ -27,7 +26,6 @@ from ...kb.storage.npy import save_npy
 from ...kb.texts import DIGESTS_FILE
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
-from ...runtime.bundle.manifest import Manifest
 from ..job.plan import Plan
 from .rows import DIGEST, GOLD, HASH, KEY, LABEL, LINE, ROW
 from .settings import BuildOptions, BuildSettings, Sampled
@@ -155,14 +153,14 @@ class ShardWorker:
 
     def _index(self, keys: NDArray[Any], advance: Callable[[int], object]) -> VectorIndex:
         """The graph of the keys, which become float32 block by block."""
-        index = VectorIndex.build(np.zeros((0, self._manifest.kb.ndim), np.float32), shard_config(self._manifest))
+        index = VectorIndex.build(np.zeros((0, self._manifest.kb.ndim), np.float32), self._manifest.kb)
         for start in range(0, len(keys), _BLOCK):
             index.append(keys[start : start + _BLOCK].astype(np.float32), self._threads)
             advance(min(start + _BLOCK, len(keys)))
         return index
 
     def _recall(self, path: Path) -> float | None:
-        index, k = VectorIndex.view(path, shard_config(self._manifest)), self._manifest.blend.k
+        index, k = VectorIndex.view(path, self._manifest.kb), self._manifest.blend.k
         if not len(index) or not len(self._queries):
             return None
         exact = exact_neighbours(index, self._queries, k)[0]
@@ -173,11 +171,6 @@ class ShardWorker:
 def shard_name(number: int) -> str:
     """The folder of a shard in the work folder."""
     return f"shard-{number:05d}"
-
-
-def shard_config(manifest: Manifest) -> IndexConfig:
-    """The parameters of a shard's index."""
-    return manifest.kb
 
 
 def heldout_queries(bundle: Bundle) -> Floats:

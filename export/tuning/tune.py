@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kb.soft_labels import with_gold
 from ...kb.storage.json_fields import JsonReader
 from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.decision.blend_config import BlendConfig, read_blend
@@ -155,9 +156,7 @@ def soft_labels(logits: NDArray[np.floating], gold: NDArray[np.integer] | None, 
     labels = _softmax(logits)
     if gold is None or gold_share == 0:
         return labels
-    shares = np.where(gold >= 0, gold_share, 0.0)[..., None]
-    mixed: Floats = (1 - shares) * labels + shares * (np.arange(labels.shape[-1]) == gold[..., None])
-    return mixed
+    return with_gold(labels, gold, gold_share).astype(np.float64, copy=False)
 
 
 def tune_blend(

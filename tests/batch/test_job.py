@@ -166,7 +166,7 @@ class TestFiles:
         assert [row["score"] for row in found] == [answer.probability, None, answer.probability, answer.probability]
 
     def test_folders_and_patterns(self, edge_bundle: Path, tmp_path: Path) -> None:
-        """What is not read is told; a pattern takes neither hidden files nor the job's own output."""
+        """The command names the files that it does not read. A pattern leaves out hidden files and the job's output."""
         folder, elsewhere = tmp_path / "in [1]", tmp_path / "elsewhere"
         for place in (folder / "_temporary", folder / "deep", elsewhere):
             place.mkdir(parents=True)

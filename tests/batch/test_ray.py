@@ -29,7 +29,7 @@ def rows() -> list[str]:
 @pytest.fixture
 def ray() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, object_store_memory=STORE, include_dashboard=False, logging_level="error")
+    ray.init("local", num_cpus=2, object_store_memory=STORE, include_dashboard=False, logging_level="error")
     yield ray
     ray.shutdown()
 

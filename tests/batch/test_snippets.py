@@ -28,8 +28,9 @@ def run(script: str, edge_bundle: Path, folder: Path) -> str:
     """Run a block beside a bundle and texts."""
     shutil.copytree(edge_bundle, folder / "bundle")
     (folder / "main.py").write_text(script)
-    packages = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    with group([sys.executable, "-P", "main.py"], folder, **packages) as process:
+    # Without RAY_ADDRESS, Ray would join a cluster of another test that runs at the same time.
+    settings = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "RAY_ADDRESS": "local"}
+    with group([sys.executable, "-P", "main.py"], folder, **settings) as process:
         out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, err
     return out

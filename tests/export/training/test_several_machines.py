@@ -51,7 +51,7 @@ def alone(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def environment() -> dict[str, str]:
     """Of one thread a process, on the CPU; Ray gives its workers the lowest priority unless told not to."""
-    ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    ray = {"RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     return {**os.environ, **ray, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
 
 

@@ -88,9 +88,22 @@ def test_temperature_is_where_scipy_finds_the_minimum() -> None:
 def test_temperature_stays_within_its_bounds() -> None:
     gold = np.array([0, 1])
     right, wrong = np.array([[9.0, 0.0], [0.0, 9.0]], np.float32), np.array([[0.0, 9.0], [9.0, 0.0]], np.float32)
-    assert fit_temperature(right, gold) == 0.25
     assert fit_temperature(wrong, gold) == 20.0
+    one_wrong = np.concatenate([np.tile(right / 30, (50, 1)), wrong[:1] / 1000])
+    assert fit_temperature(one_wrong, np.append(np.tile(gold, 50), 0)) == 0.25
     assert 0.25 <= fit_temperature(np.zeros((2, 2), np.float32), gold) <= 20.0
+
+
+def test_rows_that_are_all_right_do_not_sharpen_the_student() -> None:
+    """Their NLL falls with the temperature without end: a text of no class would get a probability near 1."""
+    gold = np.arange(20) % 2
+    right = np.where(np.arange(2) == gold[:, None], 3.0, 0.0).astype(np.float32)
+    assert fit_temperature(right, gold) == 1.0
+    unsure = np.array([[0.1, 0.0, -90.0], [-90.0, 0.1, 0.0]], np.float32)
+    assert fit_temperature(unsure, np.array([0, 1])) == 1.0
+    neighbours = np.repeat(right[:, None] * 3, 3, axis=1)
+    found = tune_blend(HeldOut(right, np.ones((20, 3), np.float32), neighbours, gold))
+    assert found.blend.student_weight < 1  # so that a text added later can change answers
 
 
 def fit_weight(student: Floats, retrieved: Floats, prior_rows: float) -> float:

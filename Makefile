@@ -44,7 +44,7 @@ test-arm64: $(STAMP)
 test-optimum: $(STAMP) $(ENCODER) $(OPTIMUM_STAMP)
 	$(OPTIMUM)/bin/pytest -q -k "other_programs" tests/export/bundle
 	OMP_WAIT_POLICY=PASSIVE $(OPTIMUM)/bin/python benchmarks/exporters.py \
-		"$$($(BIN)/python -c 'from reaugkd.export.demo.encoder import find_encoder; print(find_encoder())')" $(BIN)/python
+		"$$($(BIN)/python -c 'from reaugkd.export.modeling.minilm import find_encoder; print(find_encoder())')" $(BIN)/python
 
 coverage: $(STAMP)
 	$(PYTEST) --cov

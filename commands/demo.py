@@ -30,7 +30,7 @@ def demo(out: Path, teacher: str | None, seed: int) -> None:
     typing errors. Then it adds the 77th intent without training, and measures time and size. A second call reuses the
     trained models.
     """
-    from ..export.demo.encoder import HUB_ID, find_encoder, packaged_encoder
+    from ..export.modeling.minilm import HUB_ID, find_encoder, packaged_encoder
 
     if teacher is not None or packaged_encoder() is None:
         go_offline_if_unreachable(teacher or HUB_ID)

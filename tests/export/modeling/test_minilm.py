@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support import tiny_models
 from support.command_line import refused
 from support.paths import ROOT
 
 from reaugkd.errors import DependencyError, ModelError
-from reaugkd.export.demo import encoder
-from reaugkd.export.demo.encoder import HUB_ID, REQUIREMENT, WEIGHTS, check_weights, find_encoder
+from reaugkd.export.modeling import checkpoint, minilm
+from reaugkd.export.modeling.minilm import HUB_ID, REQUIREMENT, WEIGHTS, check_weights, find_encoder, folder_of
 
 
 def package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -25,7 +26,7 @@ def test_other_weights_are_refused_before_they_are_loaded(tmp_path: Path, monkey
     with pytest.raises(ModelError, match=r"not the published weights .* found no such file"):
         find_encoder()
     (model / WEIGHTS).write_bytes(b"other weights")
-    with pytest.raises(ModelError, match=f"expected SHA-256 {encoder.SHA256}"):
+    with pytest.raises(ModelError, match=f"expected SHA-256 {minilm.SHA256}"):
         find_encoder()
     line = refused("demo", "--out", tmp_path / "out")
     assert REQUIREMENT in line and "--teacher" in line
@@ -35,7 +36,7 @@ def test_other_weights_are_refused_before_they_are_loaded(tmp_path: Path, monkey
 def test_the_published_weights_are_taken_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = package(tmp_path, monkeypatch)
     (model / WEIGHTS).write_bytes(b"the weights")
-    monkeypatch.setattr(encoder, "SHA256", encoder.sha256_file(model / WEIGHTS))
+    monkeypatch.setattr(minilm, "SHA256", minilm.sha256_file(model / WEIGHTS))
     assert find_encoder() == model
 
 
@@ -47,7 +48,7 @@ def test_without_the_package_the_model_hub_is_asked(tmp_path: Path, monkeypatch:
         (tmp_path / WEIGHTS).write_bytes(b"other weights")
         return str(tmp_path)
 
-    monkeypatch.setattr(encoder, "packaged_encoder", lambda: None)
+    monkeypatch.setattr(minilm, "packaged_encoder", lambda: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(ModelError, match="not the published weights"):
         find_encoder()
@@ -59,7 +60,7 @@ def test_with_neither_one_line_says_what_to_install(tmp_path: Path, monkeypatch:
     def download(name: str, **_: object) -> str:
         raise OSError("no network\nand more lines")
 
-    monkeypatch.setattr(encoder, "packaged_encoder", lambda: None)
+    monkeypatch.setattr(minilm, "packaged_encoder", lambda: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DependencyError, match="found no network; expected"):
@@ -75,3 +76,15 @@ def test_the_model_of_the_shared_folder_is_another_file(shared: Path) -> None:
     """It holds the same encoder in float16."""
     with pytest.raises(ModelError):
         check_weights(shared / "models" / "all-MiniLM-L6-v2" / WEIGHTS)
+
+
+def test_the_hub_id_is_loaded_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So `train --teacher` with the id of the README downloads nothing after `make demo`, and needs no network."""
+    model = package(tmp_path, monkeypatch)
+    tiny_models.write_bert(model)
+    monkeypatch.setattr(minilm, "SHA256", minilm.sha256_file(model / WEIGHTS))
+    monkeypatch.setattr(checkpoint, "cached_file", lambda *_, **__: pytest.fail("the hub is asked"))
+    assert checkpoint.transformer_of(HUB_ID) == str(model)
+    assert checkpoint.load_encoder(HUB_ID).config.hidden_size == checkpoint.load_config(str(model)).hidden_size
+    assert checkpoint.file_of(HUB_ID, "no such file") is None
+    assert folder_of("sentence-transformers/another") is None

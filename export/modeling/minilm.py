@@ -1,8 +1,9 @@
-"""The demo's pretrained encoder, all-MiniLM-L6-v2: found in an installed package or fetched from the model hub."""
+"""The pretrained encoder all-MiniLM-L6-v2: found in an installed package or fetched from the model hub."""
 
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from ...errors import DependencyError, ModelError
@@ -33,6 +34,20 @@ def find_encoder() -> Path:
     return folder
 
 
+def folder_of(model: str) -> Path | None:
+    """The folder of a model: itself, or that of the installed package for the hub id of all-MiniLM-L6-v2; else None.
+
+    Raises:
+        ModelError: the package has other weights than the published ones.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    folder = packaged_encoder() if model == HUB_ID else None
+    if folder is not None:
+        check_weights(folder / WEIGHTS)
+    return folder
+
+
 def packaged_encoder() -> Path | None:
     """The model's folder in the installed package, or None without the package."""
     spec = importlib.util.find_spec(_MODULE)
@@ -41,6 +56,7 @@ def packaged_encoder() -> Path | None:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
+@cache  # 91 MB are read
 def check_weights(path: Path) -> None:
     """Compare a file with the hash of the published weights.
 

@@ -194,4 +194,4 @@ def export(
     click.echo(f"gate (predict --gated): {describe_gate(done.manifest.gate, gate_loss)}", err=True)
     click.echo(f"abstention (predict --abstain): {describe_abstention(done.manifest.abstention)}", err=True)
     total = sum(record.bytes for record in done.manifest.files.values())
-    click.echo(f"{out}: {total / 1e6:.1f} MB; next: reaugkd predict {out} 'some text'", err=True)
+    click.echo(f"{out}: {total / 1e6:.1f} MB; next: reaugkd predict {out} 'some text', or reaugkd ui {out}", err=True)

@@ -271,6 +271,7 @@ class _Demo:
             "reaugkd export runs/mine --out bundles/mine",
             "reaugkd eval bundles/mine --data FILE.csv",
             'reaugkd predict bundles/mine "a text" --explain',
+            "reaugkd ui bundles/mine    # correct answers in the browser",
         )
 
     def evaluate(self, bundle: str, split: Split) -> EvalReport:

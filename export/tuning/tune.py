@@ -127,7 +127,8 @@ class Tuning:
         if self.blend.student_weight == 1:
             return (
                 f"On {self.rows:,} held-out rows no blend with the neighbours is better than the student (by negative "
-                "log-likelihood and accuracy). So the student answers alone."
+                "log-likelihood and accuracy). So the student answers alone; texts added later change only their own "
+                "answers, or bring new labels."
             )
         weight, nll, accuracy = self.blend.student_weight, self.nll, self.accuracy
         return (

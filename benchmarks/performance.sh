@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The figures of docs/reference/performance.md, into docs/results/performance; nothing else should run meanwhile.
+# The targets' figures of docs/reference/performance.md, into WORK/figures; nothing else should run meanwhile.
 #   benchmarks/performance.sh DATA RUN3 RUN6 WORK
 # RUN3, RUN6: finished `reaugkd train`s of banking77 with three and six layers. Paths must be absolute, and reaugkd and its
 # python first in PATH. The peers have a command of their own, benchmarks/peers/run.sh.
 set -euo pipefail
 data=$1 run3=$2 run6=$3 work=$4
 cd "$(dirname "$0")/.."
-out=docs/results/performance
-mkdir -p "$out" "$work"
+out=$work/figures
+mkdir -p "$out"
 
 declare -A run=([3]=$run3 [6]=$run6)
 for layers in 3 6; do
@@ -26,11 +26,6 @@ if [ ! -x "$work/.venv/bin/reaugkd" ]; then
     "$work/.venv/bin/pip" install --quiet -c constraints.txt .
 fi
 for bundle in 3-2048 3-60000; do
-    "$work/.venv/bin/reaugkd" bench "$work/$bundle" --data "$data/banking77" --seconds 1 --processes 15 --json "$work/start.json"
-    sed "s#$data/#DATA/#; s#$work/#WORK/#" "$work/start.json" > "$out/start-$bundle.json"
-    rm "$work/start.json"
+    rm -f "$out/start-$bundle.json"
+    "$work/.venv/bin/reaugkd" bench "$work/$bundle" --data "$data/banking77" --seconds 1 --processes 15 --json "$out/start-$bundle.json"
 done
-python -m reaugkd.benchmarks.sweep "$work/3-layers" --tokens 12,24,64 --rows 10000,60000,1000000 --data "$data/banking77" --seconds 40 \
-    --json "$work/sweep.json"
-sed "s#$data/#DATA/#; s#$work/#WORK/#" "$work/sweep.json" > "$out/sweep.json"
-python benchmarks/budget.py "$work/3-layers" "$data/banking77" > "$out/budget.txt"

@@ -36,7 +36,7 @@ class BenchSettings:
     """Settings of a benchmark; the defaults take about 20 seconds for a student of 1 ms.
 
     Attributes:
-        seconds: time for the latency measurement, which makes 200 to 20,000 visits.
+        seconds: time for the latency measurement, which makes 200 to 20,000 measurements.
         samples: number of visits; overrides ``seconds``.
         warmup: visits before the measurement, not counted.
         inputs: the largest number of different texts, drawn at random.

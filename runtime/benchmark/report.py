@@ -13,17 +13,18 @@ def format_bench(report: BenchReport) -> str:
     setting = report.setting
     graph = report.graph_stages
     lines = [
-        f"{setting['samples']} visits to {setting['texts']} texts ({setting['source']}), "
+        f"{setting['samples']} measurements with {setting['texts']} texts ({setting['source']}), "
         f"{report.tokens['p50']:.0f} tokens (p50), {setting['threads']} thread(s), "
         f"{setting['knowledge_base_rows']} rows, k {setting['k']}, search {setting['search'] or 'none'}; "
         f"{report.host['cpu']}",
         "",
         table(["microseconds", "p50", "p95", "p99"], _latency_rows(report)),
         "",
-        f"overhead of the runtime over session.run:      {_overhead(report.runtime_overhead)}",
+        "session_run is ONNX Runtime alone, on token ids.",
+        f"overhead of the runtime over session_run:      {_overhead(report.runtime_overhead)}",
     ]
     for name, overhead in (
-        ("runtime and retrieval over session.run:", report.retrieval_runtime_overhead),
+        ("runtime and retrieval over session_run:", report.retrieval_runtime_overhead),
         ("retrieval over the student:            ", report.overhead),
         ("retrieval by usearch over the student: ", report.usearch_overhead),
     ):
@@ -32,7 +33,7 @@ def format_bench(report: BenchReport) -> str:
         parts = ", ".join(f"{stage} {us:.0f}" for stage, us in graph.items())
         lines.append(f"a run with retrieval, by profiler, in us:      {parts}")
     if report.gated_overhead is not None:
-        share = f"{setting['gate_retrieved']:.1%} of the visits retrieve"
+        share = f"{setting['gate_retrieved']:.1%} of the answers retrieve"
         if setting["source"] == OWN_TEXTS:
             share += (
                 f" (of the knowledge base's own rows; at export {setting['gate_expected']:.1%} of the held-out rows)"

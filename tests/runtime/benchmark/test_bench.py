@@ -78,7 +78,7 @@ def test_a_gate_is_a_separate_system(tmp_path: Path) -> None:
         found["student+gated"]["p50_us"] - found["student"]["p50_us"]
     )
     assert "student+gated" in report.processes
-    assert f"{retrieved / 20:.1%} of the visits retrieve" in format_bench(report)
+    assert f"{retrieved / 20:.1%} of the answers retrieve" in format_bench(report)
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -22,7 +22,7 @@ from .engines.local import run_local
 from .job.columns import job_columns
 from .job.inputs import InputFile, find_files
 from .job.part import Settings
-from .job.plan import PLAN_FILE, Options, Plan
+from .job.plan import PLAN_FILE, Options, Plan, read_content
 from .job.scan import Scanned, scan
 from .job.success import SUCCESS_FILE, TEMPORARY, PartRecord, finish, read_success
 
@@ -187,9 +187,16 @@ def _known_plan(out: Path, options: Options, files: list[InputFile]) -> Plan[Opt
 
 
 def _remove_job(out: Path) -> None:
-    """Remove the files of an earlier job, its plan last, so that a kill leaves a job that can go on."""
+    """Remove the files of an earlier job, its plan last, so that a kill leaves a job that can go on.
+
+    Raises:
+        DataError: there is a plan that cannot be read.
+        UsageError: the folder belongs to another command, such as the work folder of ``kb build``: its parts have
+            the same names.
+    """
     if not (out / PLAN_FILE).exists():
         return
+    read_content(out, Options)
     with refusals(out):
         (out / SUCCESS_FILE).unlink(missing_ok=True)
         for path in out.glob("part-*.parquet"):

@@ -17,6 +17,9 @@ from support.batch_jobs import answers, output, write_rows
 from support.command_line import call, names, ok, refused
 
 from reaugkd import Runtime, __version__
+from reaugkd.batch.build.settings import BuildOptions
+from reaugkd.batch.job.inputs import InputFile
+from reaugkd.batch.job.plan import Plan
 from reaugkd.kb.storage.atomic import sha256_file
 
 ADDED = ("label", "score", "retrieved", "abstained", "error")
@@ -278,6 +281,24 @@ class TestRefusals:
         for more in ([], ["--overwrite"]):
             assert "not empty, and holds no job" in refused("batch", edge_bundle, folder, "--out", full, *more)
         assert names(full) == ["mine.txt"]
+
+    def test_the_work_folder_of_kb_build(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
+        """Its plan and parts have the names of a batch job's."""
+        work = tmp_path / "new.build"
+        work.mkdir()
+        options = BuildOptions(seal="0" * 64, shards=1)
+        Plan(options, ((InputFile.of(source), 2),), "text", None, pa.schema([])).write(work)
+        (work / "part-00000.parquet").touch()
+        before = (work / "_plan.json").read_bytes()
+        for more in ([], ["--overwrite"]):
+            message = refused("batch", edge_bundle, source, "--out", work, *more)
+            assert "found a plan of `reaugkd kb build`" in message and "Choose another output folder" in message
+        assert names(work) == ["_plan.json", "part-00000.parquet"] and (work / "_plan.json").read_bytes() == before
+        (work / "_plan.json").write_text("{}")
+        assert "the plan of the job cannot be read" in refused(
+            "batch", edge_bundle, source, "--out", work, "--overwrite"
+        )
+        assert names(work) == ["_plan.json", "part-00000.parquet"]
 
     def test_two_runs_at_a_time(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
         import fcntl

@@ -7,6 +7,7 @@ the same inputs and options, so a job that was ended goes on from the parts that
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -182,7 +183,7 @@ class Plan(Generic[Kind]):
             "inputs": [{**asdict(file), "rows": rows} for file, rows in self.files],
         }
         with atomic_write(out / PLAN_FILE) as stream:
-            json.dump(obj, stream, indent=1)
+            json.dump({**obj, "sha256": _sha256(obj)}, stream, indent=1)
 
     @classmethod
     def read(cls, out: Path, kind: type[Kind]) -> Plan[Kind]:
@@ -194,6 +195,8 @@ class Plan(Generic[Kind]):
         """  # noqa: DOC501
         obj = read_content(out, kind)
         try:
+            if obj.pop("sha256") != _sha256(obj):
+                raise ValueError("another SHA-256 than the file names: it was changed or is damaged")
             files = [(InputFile(one["path"], one["size"], one["modified"]), one["rows"]) for one in obj["inputs"]]
             schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(obj["schema"])))
             return cls(kind.from_json(obj["options"]), tuple(files), obj["text"], obj["text_pair"], schema)
@@ -256,6 +259,10 @@ def read_content(out: Path, kind: type[JobOptions]) -> dict[str, Any]:
             remedy="Choose another output folder. Nothing was changed.",
         )
     return obj
+
+
+def _sha256(obj: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
 
 
 def _unreadable(out: Path, error: Exception) -> DataError:

@@ -96,8 +96,9 @@ def _complete(job: Job, plan: Plan[Options], tell: Tell, progress: Progress) -> 
     missing = [part.number for part in plan.parts if not (job.out / part.name).exists()]
     success = job.out / SUCCESS_FILE
     if not missing and success.exists():
+        found = read_success(job.out)
         tell(f"{job.out}: already complete, nothing is done")
-        return read_success(job.out)
+        return found
     with refusals(success):
         success.unlink(missing_ok=True)
     sizes = [part.rows for part in plan.parts]

@@ -103,6 +103,26 @@ class TestRestart:
             assert words in refused(*arguments, remarks=1)
             assert not (out / "_SUCCESS").exists()
 
+    def test_a_finished_part_that_has_changed_is_found(
+        self, arguments: list[object], bundle: Path, tmp_path: Path, rows: list[str]
+    ) -> None:
+        """It is kept: somebody may have written it on purpose."""
+        out = tmp_path / "out"
+        ok(*arguments)
+        success = (out / "_SUCCESS").read_bytes()
+        part = out / "part-00001.parquet"
+        whole = part.read_bytes()
+        for content in (whole[:-1], whole + b"x", b""):
+            part.write_bytes(content)
+            message = refused(*arguments)
+            assert f"{part}: the part is damaged; found {len(content):,} bytes instead of {len(whole):,}" in message
+            assert "Remove it, and run the same command again" in message
+            assert part.read_bytes() == content and (out / "_SUCCESS").read_bytes() == success
+        part.unlink()
+        assert "resumes after 80 of 130 rows" in ok(*arguments).err
+        assert output(out) == answers(bundle, rows)
+        assert "already complete" in ok(*arguments).err
+
 
 class TestWorkersThatDie:
     @pytest.fixture

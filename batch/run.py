@@ -15,10 +15,9 @@ from ..kb.storage.atomic import refusals
 from ..runtime.data.dataset import Columns
 from ..runtime.data.files import once
 from ..runtime.data.formats.source import Tell
-from ..runtime.inference.session.threads import default_threads
 from ..runtime.runtime import Runtime
 from .answers import AnswerColumns
-from .engines.local import run_local
+from .engines.engine import run_parts
 from .job.columns import job_columns
 from .job.inputs import InputFile, find_files
 from .job.part import Settings
@@ -105,7 +104,11 @@ def _complete(job: Job, plan: Plan[Options], tell: Tell, progress: Progress) -> 
     before = plan.rows - sum(sizes[number] for number in missing)
     if before:
         tell(f"{job.out}: resumes after {before:,} of {plan.rows:,} rows")
-    failed = _do(job, missing, lambda rows: progress("batch", before + rows, plan.rows, before), sizes.__getitem__)
+
+    def advance(rows: int) -> None:
+        progress("batch", before + rows, plan.rows, before)
+
+    failed = run_parts(job.settings, missing, job.engine, job.workers, job.address, advance, sizes.__getitem__)
     if failed:
         number, words = next(iter(failed.items()))
         part = plan.parts[number]
@@ -119,17 +122,6 @@ def _complete(job: Job, plan: Plan[Options], tell: Tell, progress: Progress) -> 
             "the same command does the missing ones.",
         )
     return finish(plan, job.out, lambda done, total: progress("check", done, total, 0))
-
-
-def _do(job: Job, parts: list[int], advance: Callable[[int], object], rows_of: Callable[[int], int]) -> dict[int, str]:
-    if not parts:
-        return {}
-    if job.engine == "ray":
-        from .engines.ray_tasks import run_ray
-
-        return run_ray(job.settings, parts, job.workers, advance, rows_of, job.address)
-    workers = job.workers or max(1, default_threads() // job.settings.threads)
-    return run_local(job.settings, parts, workers, advance, rows_of)
 
 
 def _new_plan(

@@ -245,13 +245,18 @@ class TestRefusals:
             ([tmp_path / "label.csv"], "--prefix predicted_"),
             ([tmp_path / "other.csv", "--text-column", "body"], "there is no such column"),
             ([tmp_path / "bad.parquet"], "the Parquet file cannot be read"),
-            ([source, "--address", "auto"], "--engine ray"),
             ([source, "--abstain", "often"], "not an abstention goal"),
             ([source, "--abstain", "coverage=95%"], "no abstention thresholds"),
             ([source, "--on-error", "raise", "--workers", 1], f"{source}, row 2, column 'text': the text is empty"),
         ):
             assert words in refused("batch", edge_bundle, *given, "--out", out), words
         assert names(out) == ["_plan.json"]  # of the last one, which began
+
+    def test_an_address_without_ray(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
+        for command in (("batch", edge_bundle, source), ("kb", "build", edge_bundle, "--data", source)):
+            message = refused(*command, "--out", tmp_path / "out", "--address", "auto")
+            assert "--address is for a cluster of Ray; found --engine local" in message
+        assert not (tmp_path / "out").exists() and not (tmp_path / "out.build").exists()
 
     def test_a_folder_that_cannot_be_read(
         self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

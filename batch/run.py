@@ -15,14 +15,13 @@ from ..kb.storage.atomic import refusals
 from ..runtime.data.dataset import Columns
 from ..runtime.data.files import once
 from ..runtime.data.formats.source import Tell
-from ..runtime.inference.session.threads import default_threads
 from ..runtime.runtime import Runtime
 from .answers import AnswerColumns
-from .engines.local import run_local
+from .engines.engine import run_parts
 from .job.columns import job_columns
 from .job.inputs import InputFile, find_files
 from .job.part import Settings
-from .job.plan import PLAN_FILE, Options, Plan
+from .job.plan import PLAN_FILE, Options, Plan, read_content
 from .job.scan import Scanned, scan
 from .job.success import SUCCESS_FILE, TEMPORARY, PartRecord, finish, read_success
 
@@ -96,15 +95,20 @@ def _complete(job: Job, plan: Plan[Options], tell: Tell, progress: Progress) -> 
     missing = [part.number for part in plan.parts if not (job.out / part.name).exists()]
     success = job.out / SUCCESS_FILE
     if not missing and success.exists():
+        found = read_success(job.out)
         tell(f"{job.out}: already complete, nothing is done")
-        return read_success(job.out)
+        return found
     with refusals(success):
         success.unlink(missing_ok=True)
     sizes = [part.rows for part in plan.parts]
     before = plan.rows - sum(sizes[number] for number in missing)
     if before:
         tell(f"{job.out}: resumes after {before:,} of {plan.rows:,} rows")
-    failed = _do(job, missing, lambda rows: progress("batch", before + rows, plan.rows, before), sizes.__getitem__)
+
+    def advance(rows: int) -> None:
+        progress("batch", before + rows, plan.rows, before)
+
+    failed = run_parts(job.settings, missing, job.engine, job.workers, job.address, advance, sizes.__getitem__)
     if failed:
         number, words = next(iter(failed.items()))
         part = plan.parts[number]
@@ -118,17 +122,6 @@ def _complete(job: Job, plan: Plan[Options], tell: Tell, progress: Progress) -> 
             "the same command does the missing ones.",
         )
     return finish(plan, job.out, lambda done, total: progress("check", done, total, 0))
-
-
-def _do(job: Job, parts: list[int], advance: Callable[[int], object], rows_of: Callable[[int], int]) -> dict[int, str]:
-    if not parts:
-        return {}
-    if job.engine == "ray":
-        from .engines.ray_tasks import run_ray
-
-        return run_ray(job.settings, parts, job.workers, advance, rows_of, job.address)
-    workers = job.workers or max(1, default_threads() // job.settings.threads)
-    return run_local(job.settings, parts, workers, advance, rows_of)
 
 
 def _new_plan(
@@ -187,9 +180,16 @@ def _known_plan(out: Path, options: Options, files: list[InputFile]) -> Plan[Opt
 
 
 def _remove_job(out: Path) -> None:
-    """Remove the files of an earlier job, its plan last, so that a kill leaves a job that can go on."""
+    """Remove the files of an earlier job, its plan last, so that a kill leaves a job that can go on.
+
+    Raises:
+        DataError: there is a plan that cannot be read.
+        UsageError: the folder belongs to another command, such as the work folder of ``kb build``: its parts have
+            the same names.
+    """
     if not (out / PLAN_FILE).exists():
         return
+    read_content(out, Options)
     with refusals(out):
         (out / SUCCESS_FILE).unlink(missing_ok=True)
         for path in out.glob("part-*.parquet"):

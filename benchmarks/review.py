@@ -89,7 +89,7 @@ def score(kb: Any, labels: tuple[str, ...], right: NDArray[np.integer], student:
     from reaugkd.runtime.labelling.review import neighbour_votes, review
 
     gold = np.array(kb.gold(), np.int64)
-    wrong, votes = gold != right, neighbour_votes(kb, np.arange(len(kb)), kb.keys())
+    wrong, votes = gold != right, neighbour_votes(kb, np.arange(len(kb)), kb.keys(), gold)
     print(f"{len(kb)} rows, {wrong.sum()} wrong labels")  # noqa: T201
     for name, found in (("review", votes), ("student", student), ("both", (votes + student) / 2)):
         other = found.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import UsageError
 from .console import json_report, progress, resumable, tell
 from .options import (
     BUNDLE,
@@ -53,9 +55,19 @@ _ENGINE = (
 
 def with_engine(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of the engine that runs the workers."""
+
+    @functools.wraps(command)
+    def checked(engine: str, address: str | None, **given: Any) -> Any:
+        if address is not None and engine != "ray":
+            raise UsageError(
+                "--address is for a cluster of Ray", found=f"--engine {engine}", remedy="Add --engine ray."
+            )
+        return command(engine=engine, address=address, **given)
+
+    made: Callable[..., Any] = checked
     for option in reversed(_ENGINE):
-        command = option(command)
-    return command
+        made = option(made)
+    return made
 
 
 @contextmanager
@@ -151,12 +163,9 @@ def batch(
     from ..batch.job.part import Settings
     from ..batch.job.plan import Options
     from ..batch.run import Job, run_job
-    from ..errors import UsageError
     from ..runtime.decision.abstention_goal import Abstain
     from ..runtime.output.prediction_stream import Outcome
 
-    if address is not None and engine != "ray":
-        raise UsageError("--address is for a cluster of Ray", found=f"--engine {engine}", remedy="Add --engine ray.")
     if abstain is not None:
         Abstain.parse(abstain)
     signer = None if require_signature is None else str(require_signature.absolute())

@@ -81,6 +81,7 @@ class Service:
         self._queue = WorkQueue(settings.threads, settings.queue)
         self.check_room = self._queue.check_room
         self._editing = ThreadPoolExecutor(1, "reaugkd-edit")
+        self._reading = ThreadPoolExecutor(1, "reaugkd-read")
         self._swapping = ThreadPoolExecutor(1, "reaugkd-swap")
         self._edits, self._opened = 0, False
         self._closing, self._look_now = threading.Event(), threading.Event()
@@ -108,6 +109,7 @@ class Service:
         if self._watcher.is_alive():
             self._watcher.join()
         self._editing.shutdown()
+        self._reading.shutdown()
         self._swapping.shutdown()
         self._queue.close()
         if self._opened:
@@ -186,7 +188,7 @@ class Service:
             return Answers(opened, done.answers, done.waited)
 
     async def edit(self, bundle: ServedBundle, call: Callable[[OpenBundle], Result]) -> Result:
-        """Call a function that edits or reads the knowledge base, after those that wait.
+        """Call a function that edits the knowledge base or reads it for a moment, after those that wait.
 
         Args:
             bundle: which one.
@@ -196,6 +198,18 @@ class Service:
             HttpError: too many calls wait, the deadline is over before this one begins, or the function raised a
                 `ReaugkdError`.
         """
+        return await self._called(self._editing, bundle, call)
+
+    async def read(self, bundle: ServedBundle, call: Callable[[OpenBundle], Result]) -> Result:
+        """`edit` for a function that only reads one state of the knowledge base, and may take long.
+
+        It is called in a thread of its own, so edits need not wait for it.
+        """
+        return await self._called(self._reading, bundle, call)
+
+    async def _called(
+        self, thread: ThreadPoolExecutor, bundle: ServedBundle, call: Callable[[OpenBundle], Result]
+    ) -> Result:
         if self._edits >= _MOST_EDITS:
             raise overloaded()
 
@@ -206,12 +220,12 @@ class Service:
                 return call(opened)
 
         self._edits += 1
-        waiting = self._editing.submit(work)
+        waiting = thread.submit(work)
         try:
             done = asyncio.wrap_future(waiting)
             await asyncio.wait([done], timeout=self.settings.deadline)
             if waiting.cancel():  # it has not begun, and will not
-                raise too_late(self.settings.deadline, ", nothing was changed: other edits took this long")
+                raise too_late(self.settings.deadline, ", nothing was changed: the calls before it took this long")
             return await done
         except ReaugkdError as error:
             raise of_error(error) from error

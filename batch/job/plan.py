@@ -7,6 +7,7 @@ the same inputs and options, so a job that was ended goes on from the parts that
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,11 +17,13 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import pyarrow as pa
 
 from ... import __version__
-from ...errors import DataError, OutputExistsError
+from ...errors import DataError, OutputExistsError, UsageError
 from ...kb.storage.atomic import atomic_write
 from .inputs import InputFile
 
 PLAN_FILE = "_plan.json"
+_COMMANDS = {"Options": "reaugkd batch", "BuildOptions": "reaugkd kb build"}
+"""The commands that write plans, by the class of their options."""
 
 _WORDS = {
     "reaugkd": "the version of reaugkd",
@@ -172,6 +175,7 @@ class Plan(Generic[Kind]):
             StorageError: it cannot be written.
         """
         obj = {
+            "command": _COMMANDS[type(self.options).__name__],
             "options": asdict(self.options),  # type: ignore[call-overload]
             "text": self.text,
             "text_pair": self.text_pair,
@@ -179,7 +183,7 @@ class Plan(Generic[Kind]):
             "inputs": [{**asdict(file), "rows": rows} for file, rows in self.files],
         }
         with atomic_write(out / PLAN_FILE) as stream:
-            json.dump(obj, stream, indent=1)
+            json.dump({**obj, "sha256": _sha256(obj)}, stream, indent=1)
 
     @classmethod
     def read(cls, out: Path, kind: type[Kind]) -> Plan[Kind]:
@@ -187,21 +191,17 @@ class Plan(Generic[Kind]):
 
         Raises:
             DataError: it is not there, or not one.
-        """
-        path = out / PLAN_FILE
+            UsageError: it is of another command.
+        """  # noqa: DOC501
+        obj = read_content(out, kind)
         try:
-            obj = json.loads(path.read_text(encoding="utf-8"))
+            if obj.pop("sha256") != _sha256(obj):
+                raise ValueError("another SHA-256 than the file names: it was changed or is damaged")
             files = [(InputFile(one["path"], one["size"], one["modified"]), one["rows"]) for one in obj["inputs"]]
             schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(obj["schema"])))
             return cls(kind.from_json(obj["options"]), tuple(files), obj["text"], obj["text_pair"], schema)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                "the plan of the job cannot be read",
-                path=path,
-                found=str(error) or type(error).__name__,
-                expected="the file that the job writes first, visible on every machine of the job",
-                remedy="Choose another output folder.",
-            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unreadable(out, error) from error
 
     def require_same(self, options: Kind, files: list[InputFile], out: Path) -> None:
         """Check that a restart is of the same job.
@@ -235,3 +235,41 @@ class Plan(Generic[Kind]):
                 yield f"{path} was written again"
         if list(known) != list(given) and set(known) == set(given):
             yield "the inputs are in another order"
+
+
+def read_content(out: Path, kind: type[JobOptions]) -> dict[str, Any]:
+    """Read the JSON object of a plan, and check which command has written it.
+
+    Raises:
+        DataError: it is not there, or no JSON object.
+        UsageError: another command has written it.
+    """  # noqa: DOC501
+    path = out / PLAN_FILE
+    try:
+        obj: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        command = obj["command"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(out, error) from error
+    if command != _COMMANDS[kind.__name__]:
+        raise UsageError(
+            "the folder holds the work of another command",
+            path=path,
+            found=f"a plan of `{command}`",
+            expected=f"a new or empty folder, or a plan of `{_COMMANDS[kind.__name__]}`",
+            remedy="Choose another output folder. Nothing was changed.",
+        )
+    return obj
+
+
+def _sha256(obj: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
+
+
+def _unreadable(out: Path, error: Exception) -> DataError:
+    return DataError(
+        "the plan of the job cannot be read",
+        path=out / PLAN_FILE,
+        found=str(error) or type(error).__name__,
+        expected="the file that the job writes first, visible on every machine of the job",
+        remedy="Choose another output folder, or remove this one.",
+    )

@@ -30,6 +30,7 @@ class PartRecord:
         start: its first row there, from 0.
         rows: its rows.
         errors: of these, rows with an error.
+        bytes: of its file.
         sha256: of its file.
     """
 
@@ -38,6 +39,7 @@ class PartRecord:
     start: int
     rows: int
     errors: int
+    bytes: int
     sha256: str
 
 
@@ -77,14 +79,14 @@ def finish(plan: Plan[Options], out: Path, advance: Callable[[int, int], object]
 
 
 def read_success(out: Path) -> list[PartRecord]:
-    """Read the parts that `_SUCCESS` lists.
+    """Read the parts that `_SUCCESS` lists, and check their sizes: reading them all would take as long as copying them.
 
     Raises:
-        DataError: it cannot be read.
-    """
+        DataError: it cannot be read, or the file of a part is missing or has another size.
+    """  # noqa: DOC501
     path = out / SUCCESS_FILE
     try:
-        return [PartRecord(**one) for one in json.loads(path.read_text(encoding="utf-8"))["parts"]]
+        parts = [PartRecord(**one) for one in json.loads(path.read_text(encoding="utf-8"))["parts"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "the list of the parts cannot be read",
@@ -93,6 +95,14 @@ def read_success(out: Path) -> list[PartRecord]:
             expected="the file that `reaugkd batch` writes last",
             remedy="Remove it, and run the same command again: only this file is written again.",
         ) from error
+    for part in parts:
+        try:
+            size = (out / part.name).stat().st_size
+        except OSError as error:
+            raise _damaged(out / part.name, error.strerror or str(error)) from error
+        if size != part.bytes:
+            raise _damaged(out / part.name, f"{size:,} bytes instead of {part.bytes:,}")
+    return parts
 
 
 def _checked(part: Part, path: Path, schema: Any, error: str) -> PartRecord:
@@ -110,7 +120,7 @@ def _checked(part: Part, path: Path, schema: Any, error: str) -> PartRecord:
         raise _damaged(path, "a part of another job")
     if rows != part.rows:
         raise _damaged(path, f"{rows:,} rows instead of {part.rows:,}")
-    return PartRecord(part.name, part.file.path, part.start, rows, errors, sha256_file(path))
+    return PartRecord(part.name, part.file.path, part.start, rows, errors, path.stat().st_size, sha256_file(path))
 
 
 def _damaged(path: Path, found: str) -> DataError:

@@ -72,19 +72,23 @@ class AddedRows:
         rows = len(self)
         if rows > MOST_COMPARED and available():
             return SearchResult(*self._indexed().search(query, k))
-        query = checked_queries(query[np.newaxis])[0]
-        similarities = self._directions[:rows] @ query / np.sqrt(query.dot(query))
-        order = np.argsort(-similarities, kind="stable")[:k]
-        return SearchResult(order, similarities[order])
+        return self._compared(checked_queries(query[np.newaxis])[0], k, rows)
 
     def search_many(
         self, queries: NDArray[np.float32], k: int, threads: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """`search` for each of ``queries`` [n, d]: rows int64 and similarities float32, both [n, min(k, len(self))]."""
-        if len(self) > MOST_COMPARED and available():
+        rows = len(self)  # once: another thread may add rows meanwhile
+        if rows > MOST_COMPARED and available():
             return self._indexed().search_many(queries, k, threads)
-        found = [self.search(query, k) for query in queries]
+        found = [self._compared(query, k, rows) for query in checked_queries(queries)]
         return np.array([one.rows for one in found]), np.array([one.similarities for one in found])
+
+    def _compared(self, query: NDArray[np.float32], k: int, rows: int) -> SearchResult:
+        """The ``min(k, rows)`` of the first rows that are most similar to a checked query."""
+        similarities = self._directions[:rows] @ query / np.sqrt(query.dot(query))
+        order = np.argsort(-similarities, kind="stable")[:k]
+        return SearchResult(order, similarities[order])
 
     def _indexed(self) -> VectorIndex:
         with self._indexing:

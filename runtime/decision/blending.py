@@ -146,7 +146,7 @@ def softmax_many(logits: NDArray[np.floating], temperature: float = 1.0) -> NDAr
 
 
 class BlendedBatch(NamedTuple):
-    """A blend of n texts, float64: probabilities [n, c], retrieval_probabilities [n, c], student_weights [n]."""
+    """A blend of n texts, float64: probabilities [n, b], retrieval_probabilities [n, c], student_weights [n]."""
 
     probabilities: NDArray[np.float64]
     retrieval_probabilities: NDArray[np.float64]
@@ -159,21 +159,27 @@ def blend_batch(
     soft_labels: NDArray[np.floating],
     config: BlendConfig,
 ) -> BlendedBatch:
-    """Blend n texts at once: the same formula as `blend`, in float64, for tuning and evaluation.
+    """Blend n texts at once: the same formula as `blend`, in float64, for tuning, evaluation and calibration.
+
+    If there are more labels than the student was trained on, it is the formula of `blend_edited` with m' = 0, so new
+    labels have no probability, and without pinned rows.
 
     Args:
-        student: [n, c], the student's probabilities.
+        student: [n, b], the student's probabilities.
         similarities: [n, k], cosines in descending order, k at least 1.
-        soft_labels: [n, k, c], the neighbours' soft labels.
+        soft_labels: [n, k, c], the neighbours' soft labels; c is b or more.
         config: tau and the student's weight, constant or as a function of the text.
     """
     weights = softmax_many(similarities.astype(np.float64), config.tau)
     weights /= soft_labels.sum(axis=2, dtype=np.float64)
     retrieved: NDArray[np.float64] = np.matmul(weights[:, np.newaxis], soft_labels.astype(np.float64))[:, 0]
+    old, known = retrieved, student.shape[1]
+    if retrieved.shape[1] > known:
+        old = retrieved[:, :known] / np.maximum(1.0 - retrieved[:, known:].sum(axis=1, keepdims=True), _LEAST)
     shares = np.full(len(student), config.student_weight)
     if config.weight is not None:
-        shares = config.weight.weight_many(student, retrieved, similarities)
-    return BlendedBatch(interpolate(student, retrieved, shares[:, np.newaxis]), retrieved, shares)
+        shares = config.weight.weight_many(student, old, similarities)
+    return BlendedBatch(interpolate(student, old, shares[:, np.newaxis]), retrieved, shares)
 
 
 def interpolate(

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from ...errors import BundleError
 from ...kb.edits.change import Change
 from ...kb.edits.overlay import OverlayKnowledgeBase
-from ...kb.searchable import SearchResult
-from ..decision.blending import softmax
-from ..inference.pipeline import mixed
+from ..decision.blending import blend_batch, softmax_many
 from .store import KnowledgeStore
 
 Wide = NDArray[np.float64]
@@ -30,6 +28,7 @@ LOSS = 0.003
 _STEP = 1.25  # growth of the number of rows with new labels after which the odds are fitted again
 _MOST = math.log(1e3)  # largest shift, up or down
 _LEAST = 1e-30
+_MOST_SHARES = 1 << 20  # numbers in the neighbours' soft labels of the texts that are blended at once
 _TAIL, _LEAST_TAIL = 0.04, 10  # share and smallest number of texts that the tail is fitted to
 
 
@@ -100,27 +99,27 @@ def right_answers(
         heldout = store.heldout()
     except BundleError:
         return None
-    config, known = store.bundle.manifest.blend, len(store.bundle.manifest.labels)
+    config = store.bundle.manifest.blend
     seen = kb.without(range(*related) if related is not None else range(0))
     if not (len(seen) and len(heldout)):
         return None
-    nothing_new = np.zeros(kb.num_labels, np.float32)
-    places, log_old, retrieved = [], [], []
     rows, similarities = seen.search_many(heldout.queries, config.k)
-    for place, (logits, gold, near, nearness) in enumerate(
-        zip(heldout.logits, heldout.gold, rows, similarities, strict=True)
-    ):
-        student = softmax(logits, config.student_temperature)
-        # A held-out row with the text of an added row was corrected, not lost.
-        found = mixed(seen, student, SearchResult(near, nearness), config, False, nothing_new)
-        old = int(found.probabilities[:known].argmax())
-        if old == gold:
-            places.append(place)
-            log_old.append(math.log(max(float(found.probabilities[old]), _LEAST)))
-            retrieved.append(found.retrieval_probabilities)
-    if not places:
+    student = softmax_many(heldout.logits, config.student_temperature)
+    places, log_old, retrieved = [], [], []
+    size = max(1, _MOST_SHARES // (rows.shape[1] * kb.num_labels))
+    for first in range(0, len(heldout), size):
+        some = slice(first, first + size)
+        soft = seen.soft_labels.take(rows[some].ravel()).reshape(*rows[some].shape, -1)
+        # A held-out row with the text of an added row was corrected, not lost: pinned rows have no precedence.
+        found = blend_batch(student[some], similarities[some], soft, config)
+        right = np.flatnonzero(found.probabilities.argmax(axis=1) == heldout.gold[some])
+        places.append(first + right)
+        log_old.append(np.log(np.maximum(found.probabilities[right].max(axis=1), _LEAST)))
+        retrieved.append(found.retrieval_probabilities[right])
+    chosen = np.concatenate(places)
+    if not len(chosen):
         return None
-    return RightAnswers(heldout.queries[places], np.array(log_old), np.array(retrieved, np.float64))
+    return RightAnswers(heldout.queries[chosen], np.concatenate(log_old), np.concatenate(retrieved))
 
 
 def turning_points(log_old: Wide, voted: Wide, trained: int) -> Wide:

@@ -15,7 +15,7 @@ the margin to the other labels; the student's own probabilities make it worse, b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +25,14 @@ from ...errors import UsageError
 from ...kb.searchable import Searchable
 from ..decision.blending import softmax
 from ..runtime import Runtime
-from .stored_rows import SAME_TEXT, require_two_labels, stored_keys, stored_rows
+from .stored_rows import SAME_TEXT, keys_of, require_two_labels, stored_rows
 
 NEIGHBOURS, TAU = 50, 0.1
 BELOW = 0.05
 """Default limit of the self-confidence of a listed row."""
 
 _BLOCK = 256  # rows that are searched for between two reports of progress
+_KEYS = 256 * _BLOCK  # rows whose keys are copied at once
 
 
 @dataclass(frozen=True)
@@ -96,38 +97,50 @@ def review(
         raise UsageError("below is unusable", found=repr(below), expected="a share above 0 and at most 1")
     kb, labels = runtime.knowledge_base, runtime.labels
     require_two_labels(labels)
-    rows, keys, gold = stored_rows(kb), stored_keys(kb), kb.gold()
+    rows, gold = stored_rows(kb), kb.gold()
     pinned = np.zeros(len(gold), bool) if kb.pins is None else kb.pins
     labelled = gold[rows] >= 0
-    chosen = np.flatnonzero(labelled & (edited | ~pinned[rows]))
-    issues = []
-    for begin in range(0, len(chosen), _BLOCK):
-        block = chosen[begin : begin + _BLOCK]
-        for row, votes in zip(rows[block], neighbour_votes(kb, rows[block], keys[block]), strict=True):
-            label, best = kb.label(int(row)), int(votes.argmax())
+    chosen = rows[labelled & (edited | ~pinned[rows])]
+    issues, done = [], 0
+    for block, keys in _blocks(kb, chosen):
+        for row, votes in zip(block, neighbour_votes(kb, block, keys, gold), strict=True):
+            label, best = int(gold[row]), int(votes.argmax())
             if votes[label] < min(below, float(votes[best])):
                 own, other = float(votes[label]), float(votes[best])
                 text = kb.text(int(row))
                 issues.append(LabelIssue(kb.id(int(row)), text, labels[label], labels[best], own, other))
+        done += len(block)
         if progress is not None:
-            progress(begin + len(block), len(chosen))
+            progress(done, len(chosen))
     issues.sort(key=lambda issue: (issue.self_confidence, -issue.suggested_probability, issue.id))
     return Review(tuple(issues), len(chosen), int(labelled.sum()) - len(chosen), int((~labelled).sum()))
 
 
-def neighbour_votes(kb: Searchable, rows: NDArray[np.int64], keys: NDArray[np.float32]) -> NDArray[np.float32]:
+def _blocks(kb: Searchable, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Blocks of rows with their keys."""
+    for first in range(0, len(rows), _KEYS):
+        keys = keys_of(kb, rows[first : first + _KEYS])
+        for begin in range(0, len(keys), _BLOCK):
+            block = keys[begin : begin + _BLOCK]
+            yield rows[first + begin :][: len(block)], block
+
+
+def neighbour_votes(
+    kb: Searchable, rows: NDArray[np.int64], keys: NDArray[np.float32], gold: NDArray[np.integer]
+) -> NDArray[np.float32]:
     """The probabilities of all labels by the neighbours of stored rows, without the rows themselves.
 
     Args:
         kb: the knowledge base.
         rows: int64 [m], the rows' numbers.
         keys: float32 [m, d], their keys.
+        gold: the gold labels of all rows, -1 for none.
 
     Returns:
         float32 [m, c]; all 0 for a row without other rows, or only with rows of the same text.
     """
     found, similarities = kb.search_many(keys, NEIGHBOURS + 1)
-    gold, votes = kb.gold(), np.zeros((len(rows), kb.num_labels), np.float32)
+    votes = np.zeros((len(rows), kb.num_labels), np.float32)
     for place, row in enumerate(rows):
         others = (found[place] != row) & (similarities[place] < SAME_TEXT)
         near = found[place][others][:NEIGHBOURS]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
+from ...kb.index.hnsw import float_keys
 from ...kb.knowledge_base import KnowledgeBase
 from ...kb.searchable import Searchable
 from ..inference.text.inputs import Text
@@ -40,14 +41,20 @@ def stored_rows(kb: Searchable) -> NDArray[np.int64]:
     return np.arange(len(kb)) if isinstance(kb, KnowledgeBase) else np.flatnonzero(_overlay(kb).alive)
 
 
-def stored_keys(kb: Searchable) -> NDArray[np.float32]:
-    """The keys of `stored_rows`, float32 [n, d], not normalised."""
+def keys_of(kb: Searchable, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The keys of some rows, float32 [m, d], not normalised. Each call looks at all keys of the shards with such rows.
+
+    Raises:
+        BundleIntegrityError: keys have no direction.
+    """
     if isinstance(kb, KnowledgeBase):
-        return kb.keys()
-    edited = _overlay(kb)
-    rows, base = np.flatnonzero(edited.alive), len(edited.base)
-    added = [edited.key(int(row)) for row in rows[rows >= base]]
-    return np.concatenate([edited.base.keys()[rows[rows < base]], np.array(added, np.float32).reshape(-1, kb.ndim)])
+        return float_keys(kb.index.stored_rows(rows))
+    edited, added = _overlay(kb), rows >= len(_overlay(kb).base)
+    found = np.empty((len(rows), kb.ndim), np.float32)
+    found[~added] = float_keys(edited.base.index.stored_rows(rows[~added]))
+    for place in np.flatnonzero(added):
+        found[place] = edited.key(int(rows[place]))
+    return found
 
 
 class KnownTexts:

@@ -25,9 +25,11 @@ from numpy.typing import NDArray
 from ...errors import ReaugkdError, UsageError
 from ...kb.searchable import Searchable
 from ..inference.pipeline import mixed
+from ..inference.session.student import StudentSession
 from ..inference.text.inputs import Text, checked_input
+from ..opening import Opened
 from ..runtime import Runtime
-from .stored_rows import SAME_TEXT, KnownTexts, require_two_labels, stored_keys
+from .stored_rows import SAME_TEXT, KnownTexts, keys_of, require_two_labels, stored_rows
 
 Floats = NDArray[np.float32]
 
@@ -95,12 +97,14 @@ def suggest(
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST:
         raise UsageError("count is unusable", found=repr(count), expected=f"a whole number from 1 to {MOST:,}")
-    require_two_labels(runtime.labels)
-    now, known, read = _Reader(runtime), KnownTexts(runtime.knowledge_base), []
+    now = runtime._current()  # one state to the end, whatever edits come meanwhile
+    kb, labels = now.view.kb, now.view.labels
+    require_two_labels(labels)
+    reader, known, read = _Reader(now, runtime.student), KnownTexts(kb), []
     for place, text in enumerate(texts):
         if known.add(text):
             try:
-                read.append(now.read(place, text))
+                read.append(reader.read(place, text))
             except ReaugkdError as error:
                 raise error.at(row=place + 1) from error
         if progress is not None:
@@ -108,10 +112,10 @@ def suggest(
     new = [one for one in read if not one.similarity >= SAME_TEXT]
     if not new:
         return ()
-    novelty = _novelty(runtime.knowledge_base, np.array([one.similarity for one in new]))
+    novelty = _novelty(kb, np.array([one.similarity for one in new]))
     weights = np.array([one.uncertainty for one in new]) + NOVELTY * novelty
     order = _covering(np.array([one.query for one in new]), weights, count)
-    return tuple(_suggestion(new[row], float(novelty[row]), runtime.labels) for row in order)
+    return tuple(_suggestion(new[row], float(novelty[row]), labels) for row in order)
 
 
 class _Read(NamedTuple):
@@ -133,10 +137,9 @@ class _Read(NamedTuple):
 class _Reader:
     """Answers texts with one run of the student each, and keeps the query that a prediction does not have."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._kb, self._labels = runtime.knowledge_base, len(runtime.labels)
-        self._classifier = runtime.kb.new_label_classifier
-        self._manifest, self._tokenizer, self._student = runtime.manifest, runtime.tokenizer, runtime.student
+    def __init__(self, now: Opened, student: StudentSession) -> None:
+        self._kb, self._labels, self._classifier = now.view.kb, len(now.view.labels), now.classifier
+        self._manifest, self._tokenizer, self._student = now.parts.bundle.manifest, now.parts.tokenizer, student
 
     def read(self, place: int, text: Text) -> _Read:
         encoding = self._tokenizer.encode(*checked_input(text, self._manifest.text_pair))
@@ -154,11 +157,11 @@ class _Reader:
 
 def _novelty(kb: Searchable, similarities: NDArray[np.float64]) -> NDArray[np.float64]:
     """The share of stored rows that are nearer to another stored row, for each cosine to the nearest row."""
-    keys = stored_keys(kb)
-    if len(keys) < 2:
+    rows = stored_rows(kb)
+    if len(rows) < 2:
         return np.ones(len(similarities))
-    sample = np.linspace(0, len(keys) - 1, min(len(keys), _MOST_SAMPLED)).round().astype(np.int64)
-    nearest = np.sort(kb.search_many(keys[sample], 2)[1][:, 1])
+    sample = np.linspace(0, len(rows) - 1, min(len(rows), _MOST_SAMPLED)).round().astype(np.int64)
+    nearest = np.sort(kb.search_many(keys_of(kb, rows[sample]), 2)[1][:, 1])
     return 1.0 - np.searchsorted(nearest, similarities, side="right") / len(nearest)
 
 

@@ -126,7 +126,7 @@ async def review_labels(service: Service, request: Request) -> Response:
         }
 
     bundle = service.bundle(request.query("model"))
-    return json_response({"model": bundle.name, **await service.edit(bundle, find)})
+    return json_response({"model": bundle.name, **await service.read(bundle, find)})
 
 
 async def suggest_texts(service: Service, request: Request) -> Response:
@@ -153,7 +153,7 @@ async def suggest_texts(service: Service, request: Request) -> Response:
         return [{**asdict(one), "reason": one.reason} for one in chosen]
 
     bundle = service.bundle(body.get("model"))
-    return json_response({"model": bundle.name, "suggestions": await service.edit(bundle, choose)})
+    return json_response({"model": bundle.name, "suggestions": await service.read(bundle, choose)})
 
 
 async def rows(service: Service, request: Request) -> Response:

@@ -28,5 +28,5 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
             worker.close()
         return {}
 
-    monkeypatch.setattr("reaugkd.batch.run.run_local", run)
+    monkeypatch.setattr("reaugkd.batch.engines.engine.run_local", run)
     monkeypatch.setattr("reaugkd.batch.build.run.run_local", run)

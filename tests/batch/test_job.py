@@ -17,6 +17,9 @@ from support.batch_jobs import answers, output, write_rows
 from support.command_line import call, names, ok, refused
 
 from reaugkd import Runtime, __version__
+from reaugkd.batch.build.settings import BuildOptions
+from reaugkd.batch.job.inputs import InputFile
+from reaugkd.batch.job.plan import Plan
 from reaugkd.kb.storage.atomic import sha256_file
 
 ADDED = ("label", "score", "retrieved", "abstained", "error")
@@ -242,13 +245,18 @@ class TestRefusals:
             ([tmp_path / "label.csv"], "--prefix predicted_"),
             ([tmp_path / "other.csv", "--text-column", "body"], "there is no such column"),
             ([tmp_path / "bad.parquet"], "the Parquet file cannot be read"),
-            ([source, "--address", "auto"], "--engine ray"),
             ([source, "--abstain", "often"], "not an abstention goal"),
             ([source, "--abstain", "coverage=95%"], "no abstention thresholds"),
             ([source, "--on-error", "raise", "--workers", 1], f"{source}, row 2, column 'text': the text is empty"),
         ):
             assert words in refused("batch", edge_bundle, *given, "--out", out), words
         assert names(out) == ["_plan.json"]  # of the last one, which began
+
+    def test_an_address_without_ray(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
+        for command in (("batch", edge_bundle, source), ("kb", "build", edge_bundle, "--data", source)):
+            message = refused(*command, "--out", tmp_path / "out", "--address", "auto")
+            assert "--address is for a cluster of Ray; found --engine local" in message
+        assert not (tmp_path / "out").exists() and not (tmp_path / "out.build").exists()
 
     def test_a_folder_that_cannot_be_read(
         self, edge_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -278,6 +286,24 @@ class TestRefusals:
         for more in ([], ["--overwrite"]):
             assert "not empty, and holds no job" in refused("batch", edge_bundle, folder, "--out", full, *more)
         assert names(full) == ["mine.txt"]
+
+    def test_the_work_folder_of_kb_build(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
+        """Its plan and parts have the names of a batch job's."""
+        work = tmp_path / "new.build"
+        work.mkdir()
+        options = BuildOptions(seal="0" * 64, shards=1)
+        Plan(options, ((InputFile.of(source), 2),), "text", None, pa.schema([])).write(work)
+        (work / "part-00000.parquet").touch()
+        before = (work / "_plan.json").read_bytes()
+        for more in ([], ["--overwrite"]):
+            message = refused("batch", edge_bundle, source, "--out", work, *more)
+            assert "found a plan of `reaugkd kb build`" in message and "Choose another output folder" in message
+        assert names(work) == ["_plan.json", "part-00000.parquet"] and (work / "_plan.json").read_bytes() == before
+        (work / "_plan.json").write_text("{}")
+        assert "the plan of the job cannot be read" in refused(
+            "batch", edge_bundle, source, "--out", work, "--overwrite"
+        )
+        assert names(work) == ["_plan.json", "part-00000.parquet"]
 
     def test_two_runs_at_a_time(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
         import fcntl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,26 @@ class TestRestart:
         source.unlink()
         assert "cannot be read" in refused(*arguments)
 
+    def test_an_altered_plan_is_refused(
+        self, arguments: list[object], bundle: Path, tmp_path: Path, rows: list[str]
+    ) -> None:
+        """If a value has changed; not if the JSON is only laid out in another way."""
+        plan = tmp_path / "out" / "_plan.json"
+        ok(*arguments)
+        text = plan.read_text()
+        plan.write_text(json.dumps(json.loads(text)))
+        assert "already complete" in ok(*arguments).err
+        (tmp_path / "out" / "part-00001.parquet").unlink()
+        for before, after in (('"rows": 130', '"rows": 129'), ('"part_rows": 50', '"part_rows": 49')):
+            assert text.count(before) == 1
+            plan.write_text(text.replace(before, after))
+            message = refused(*arguments)
+            assert f"{plan}: the plan of the job cannot be read; found another SHA-256" in message
+            assert "remove this one" in message
+        assert not (tmp_path / "out" / "part-00001.parquet").exists()
+        ok(*arguments, "--overwrite")
+        assert output(tmp_path / "out") == answers(bundle, rows)
+
     def test_a_damaged_part_is_found(self, arguments: list[object], tmp_path: Path) -> None:
         out = tmp_path / "out"
         ok(*arguments)
@@ -81,6 +102,26 @@ class TestRestart:
             write(out / "part-00001.parquet")
             assert words in refused(*arguments, remarks=1)
             assert not (out / "_SUCCESS").exists()
+
+    def test_a_finished_part_that_has_changed_is_found(
+        self, arguments: list[object], bundle: Path, tmp_path: Path, rows: list[str]
+    ) -> None:
+        """It is kept: somebody may have written it on purpose."""
+        out = tmp_path / "out"
+        ok(*arguments)
+        success = (out / "_SUCCESS").read_bytes()
+        part = out / "part-00001.parquet"
+        whole = part.read_bytes()
+        for content in (whole[:-1], whole + b"x", b""):
+            part.write_bytes(content)
+            message = refused(*arguments)
+            assert f"{part}: the part is damaged; found {len(content):,} bytes instead of {len(whole):,}" in message
+            assert "Remove it, and run the same command again" in message
+            assert part.read_bytes() == content and (out / "_SUCCESS").read_bytes() == success
+        part.unlink()
+        assert "resumes after 80 of 130 rows" in ok(*arguments).err
+        assert output(out) == answers(bundle, rows)
+        assert "already complete" in ok(*arguments).err
 
 
 class TestWorkersThatDie:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
@@ -74,6 +75,42 @@ def test_flask(expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
     for wrong in ({}, {"text": ""}, {"text": "noon", "top_k": "x"}):
         found = client.post("/predict", json=wrong)
         assert found.status_code == 422 and found.get_json()["error"]
+
+
+@pytest.mark.parametrize(("resources", "gpus"), [({}, 0), ({"GPU": 3.0}, 3), ({"GPU": 4.0}, 4)])
+def test_ray_train_without_enough_gpus(
+    resources: dict[str, float], gpus: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All workers train on CPUs, also where they see a GPU, and the user is told. Ray itself is not started."""
+    pytest.importorskip("ray.train.torch")
+    from reaugkd.commands import train
+
+    module = loaded(EXAMPLES / "ray_train.py", monkeypatch)
+    trained: list[tuple[list[str], bool, str | None]] = []
+
+    class Trainer:
+        """Runs the work in this process."""
+
+        def __init__(self, work: Any, *, train_loop_config: Any, scaling_config: Any, **_: object) -> None:
+            self._work, self._config, self._use_gpu = work, train_loop_config, scaling_config.use_gpu
+
+        def fit(self) -> None:
+            def main(arguments: list[str], **_: object) -> None:
+                trained.append((arguments, self._use_gpu, os.environ.get("ACCELERATE_USE_CPU")))
+
+            monkeypatch.setattr(train.train, "main", main)
+            self._work(self._config)
+
+    monkeypatch.setattr(module.ray, "init", lambda: None)
+    monkeypatch.setattr(module.ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(module, "TorchTrainer", Trainer)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "")  # restored afterwards
+    arguments = ["--data", "data", "--out", "run"]
+    module.main(4, arguments)
+    on_gpus = gpus == 4
+    assert trained == [(arguments, on_gpus, "" if on_gpus else "1")]
+    expected = "" if on_gpus else f"note: the cluster has {gpus} GPUs for 4 workers: all train on CPUs\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.slow

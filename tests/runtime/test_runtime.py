@@ -1,16 +1,12 @@
+"""Answers of a runtime: the formula, the same bits in any stream, records, bad texts."""
+
 from __future__ import annotations
 
 import dataclasses
-import gc
-import itertools
 import json
-import pickle
 import shutil
-import threading
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.tiny_bundle import WORDS, Text, build_tiny_bundle, reseal, tiny_texts
 
-from reaugkd import BundleError, ModelError, Prediction, ReaugkdError, Runtime, TextError, UsageError
+from reaugkd import ModelError, Runtime, TextError, UsageError
 from reaugkd.kb.knowledge_base import KnowledgeBase
-from reaugkd.runtime.bundle.bundle import TOKENIZER_FILE
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
 from reaugkd.runtime.inference.retrieval_policy import SearchMethod
@@ -29,17 +24,6 @@ from reaugkd.runtime.inference.session.student import StudentAnswer, StudentSess
 texts_strategy = st.lists(
     st.lists(st.sampled_from([*WORDS, "unknown", "?"]), min_size=1, max_size=30).map(" ".join), min_size=1, max_size=12
 )
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def runtime(path: Path) -> Iterator[Runtime]:
-    with Runtime.open(path) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -235,101 +219,6 @@ def test_a_bad_text_is_the_users_mistake(runtime: Runtime, bad: Text) -> None:
         runtime.predict(bad)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_bad_text_stops_a_stream_or_takes_its_place_in_it(path: Path, threads: int) -> None:
-    texts = [*["alarm"] * 20, "", "noon", ("a", "b"), *["call"] * 20]
-    with Runtime.open(path, threads=threads) as runtime:
-        got: list[Prediction | ReaugkdError] = list(runtime.predict_many(texts, on_error="return"))  # type: ignore[arg-type]
-        assert [at for at, answer in enumerate(got) if isinstance(answer, TextError)] == [20, 22]
-        assert got[21] == runtime.predict("noon") and got[42] == runtime.predict("call")
-        stream = runtime.predict_many(texts)  # type: ignore[arg-type]
-        assert list(itertools.islice(stream, 20)) == [runtime.predict("alarm")] * 20
-        with pytest.raises(TextError, match="empty"):
-            next(stream)
-        assert workers() == []
-
-
-def workers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("reaugkd")]
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_stream_is_lazy_and_looks_ahead_a_bounded_way(path: Path, threads: int) -> None:
-    taken = 0
-
-    def endless() -> Iterator[str]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield WORDS[taken % len(WORDS)]
-
-    with Runtime.open(path, threads=threads) as runtime:
-        stream = runtime.predict_many(endless())
-        assert taken == 0
-        for count in range(1, 50):
-            next(stream)
-            assert count <= taken <= count + 8 * threads
-        stream.close()  # type: ignore[attr-defined]
-        assert workers() == []
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
-def test_an_interrupt_or_an_error_in_the_source_passes_through_and_stops_the_threads(
-    path: Path, threads: int, kind: type[BaseException]
-) -> None:
-    def source() -> Iterator[str]:
-        yield from ["alarm"] * 30
-        raise kind
-
-    answered = 0
-    with Runtime.open(path, threads=threads) as runtime:
-        with pytest.raises(kind):
-            for _ in runtime.predict_many(source(), on_error="return"):
-                answered += 1
-        assert workers() == []
-        assert answered == 30 if kind is OSError else 30 - 8 * threads <= answered <= 30
-        assert runtime.predict("alarm").label  # still usable
-
-
-def test_predict_from_several_python_threads(runtime: Runtime) -> None:
-    texts = tiny_texts(40, seed=6)
-    expected = [runtime.predict(text) for text in texts]
-    wrong: list[Text] = []
-
-    def work() -> None:
-        for _ in range(5):
-            wrong.extend(text for text, answer in zip(texts, expected, strict=True) if runtime.predict(text) != answer)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-
-
-def test_pickling_keeps_path_and_settings(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(path.parent)
-    with Runtime.open("tiny", threads=2, retrieval="never", verify=False) as runtime:
-        content = pickle.dumps(runtime)
-        expected = runtime.predict("noon")
-    assert len(content) < 500
-    monkeypatch.chdir(tmp_path)
-    with pickle.loads(content) as copy:
-        assert repr(copy) == f"Runtime({str(path)!r}, threads=2, retrieval='never')"
-        assert copy.predict("noon") == expected
-
-
-def test_predictions_and_neighbours_can_be_pickled_and_outlive_the_runtime(path: Path) -> None:
-    with Runtime.open(path) as runtime:
-        got = runtime.predict("noon")
-    assert got.neighbours[0].text
-    copy = pickle.loads(pickle.dumps(got))
-    assert copy == got and copy.timings == got.timings and copy.student_weight == got.student_weight
-    assert [near.text for near in copy.neighbours] == [near.text for near in got.neighbours]
-
-
 def test_records_are_json(runtime: Runtime) -> None:
     import json
 
@@ -365,42 +254,6 @@ def test_the_top_labels_begin_with_the_answer(edge_bundle: Path, tmp_path: Path)
             even.top(wrong)  # type: ignore[arg-type]
 
 
-def test_a_closed_runtime_raises_an_error(path: Path) -> None:
-    runtime = Runtime.open(path)
-    sibling = runtime.with_retrieval("never")
-    runtime.close()
-    runtime.close()
-    assert "closed" in repr(runtime)
-    for use in (lambda: runtime.predict("a"), lambda: runtime.predict_many(["a"]), lambda: runtime.labels):
-        with pytest.raises(UsageError, match="closed"):
-            use()
-    assert sibling.predict("noon").label
-
-
-def test_closing_lets_go_of_the_model_and_the_knowledge_base(path: Path) -> None:
-    with Runtime.open(path) as runtime:
-        runtime.predict("noon")
-        held = [weakref.ref(part) for part in (runtime.knowledge_base, runtime.student, runtime.tokenizer)]
-        assert all(part() is not None for part in held)
-    gc.collect()
-    assert runtime.threads and [part() for part in held] == [None, None, None]
-
-
-def test_one_text_is_no_stream_of_letters(runtime: Runtime) -> None:
-    with pytest.raises(UsageError, match="a stream takes several texts; found str 'alarm at noon'"):
-        runtime.predict_many("alarm at noon")
-
-
-def test_settings_are_checked(path: Path, runtime: Runtime) -> None:
-    for settings_ in ({"threads": 0}, {"retrieval": "sometimes"}):
-        with pytest.raises(UsageError):
-            Runtime.open(path, **settings_)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="on_error"):
-        runtime.predict_many(["a"], on_error="skip")  # type: ignore[call-overload]
-    with Runtime.open(path, threads=None) as opened:
-        assert opened.threads >= 1
-
-
 def test_a_student_that_computes_no_number_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Runtime.open(path, search="usearch") as runtime:
         _, embedding = runtime.student.run(runtime.tokenizer.encode("noon"))
@@ -408,62 +261,3 @@ def test_a_student_that_computes_no_number_is_an_error(path: Path, monkeypatch: 
         monkeypatch.setattr(StudentSession, "answer", lambda *_: StudentAnswer(float("nan"), 1, p, embedding))
         with pytest.raises(ModelError, match="NaN"):
             runtime.predict("noon")
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_text_that_the_student_cannot_run_does_not_stop_a_stream(tmp_path: Path, threads: int) -> None:
-    path = build_tiny_bundle(tmp_path / "tiny")
-    tokenizer = path / TOKENIZER_FILE
-    content = json.loads(tokenizer.read_text())
-    content["model"]["vocab"]["zzz"] = 9999  # a token without an embedding
-    tokenizer.write_text(json.dumps(content))
-    reseal(path)
-    with Runtime.open(path, threads=threads) as runtime:
-        first, bad, last = runtime.predict_many(["noon", "zzz", "noon"], on_error="return")
-    assert first == last
-    assert isinstance(bad, ModelError)
-    assert "the student cannot run" in str(bad)
-
-
-def test_after_a_fork_a_replaced_bundle_is_noticed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    mine = build_tiny_bundle(tmp_path / "tiny")
-    with Runtime.open(mine) as runtime:
-        before = runtime.predict("noon")
-        monkeypatch.setattr(os, "getpid", lambda: -1)  # as if forked
-        assert runtime.predict("noon") == before
-    monkeypatch.undo()
-    with Runtime.open(mine) as runtime:
-        reseal(mine, pooling="cls")
-        monkeypatch.setattr(os, "getpid", lambda: -1)
-        with pytest.raises(BundleError, match="replaced"):
-            runtime.predict("noon")
-
-
-@pytest.mark.parametrize(
-    ("texts", "threads", "chunks"),
-    [(4, 4, [1] * 4), (4, 2, [2, 2]), (8, 4, [2] * 4), (9, 4, [3, 3, 3]), (40, 2, [4] * 10), (1, 3, [1]), (0, 2, [])],
-)
-def test_a_short_stream_leaves_no_thread_without_work(
-    path: Path, texts: int, threads: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from reaugkd.runtime.inference import streaming as stream
-
-    seen: list[int] = []
-    real = stream._answered
-
-    def noted(answer: Any, some: Any) -> Any:
-        seen.append(len(some))
-        return real(answer, some)
-
-    monkeypatch.setattr(stream, "_answered", noted)
-    with Runtime.open(path, threads=threads) as runtime:
-        assert len(list(runtime.predict_many(WORDS[:1] * texts))) == texts
-        assert sorted(seen) == sorted(chunks)
-        seen.clear()
-        assert len(list(runtime.predict_many(iter(tuple(WORDS[:1]) * texts)))) == texts  # a tuple's iterator knows too
-        assert sorted(seen) == sorted(chunks)
-        seen.clear()
-        assert len(list(runtime.predict_many(word for word in WORDS[:1] * texts))) == texts  # a generator does not
-        assert all(count <= 4 for count in seen) and sum(seen) == texts

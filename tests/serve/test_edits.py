@@ -8,6 +8,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +110,32 @@ def test_suggestions_are_those_of_the_package(client: Client, place: Path) -> No
     again = ok(client, "/kb/suggest", {"inputs": texts})["suggestions"]
     assert found[0]["text"] not in {one["text"] for one in again}, "it is stored now"
     assert ok(client, "/kb/suggest", {"inputs": stored})["suggestions"] == []
+
+
+@pytest.mark.parametrize("name", ["suggest", "review"])
+def test_what_only_reads_does_not_hold_edits(client: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers from the state in which it began."""
+    begun, go_on, reading = threading.Event(), threading.Event(), getattr(edits, name)
+
+    def held(runtime: Runtime, *arguments: Any) -> Any:
+        found = reading(runtime, *arguments)
+        begun.set()
+        assert go_on.wait(LIMIT)
+        return found
+
+    def ask() -> Reply:
+        return client.get("/kb/review") if name == "review" else client.post("/kb/suggest", {"inputs": "jazz oven"})
+
+    monkeypatch.setattr(edits, name, held)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        try:
+            assert begun.wait(LIMIT)
+            assert ok(client, "/kb/add", {"texts": "jazz oven", "label": "a"})["seq"] == 1
+            assert client.get("/kb/log").value["edits"] and not asked.done()
+        finally:
+            go_on.set()
+        assert asked.result(LIMIT).status == 200
 
 
 def test_suggestions_end_at_the_deadline_and_with_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

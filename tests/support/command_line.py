@@ -141,6 +141,10 @@ def ok_json(bundle: Path, *arguments: object) -> str:
     return ok("predict", bundle, *arguments, "--format", "jsonl").out
 
 
+ROWS = "text,label\n" + "".join(f"noon {row},{'ab'[row % 2]}\n" for row in range(30))
+"""A file of labelled rows."""
+
+
 def labelled_rows(path: Path, rows: int = 30) -> Path:
     """Write a labelled file of the tiny bundle's texts and labels."""
     texts = tiny_texts(rows, seed=9)

@@ -42,7 +42,7 @@ if __name__ == "__main__" and sys.argv[3] == "ray":
     example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "ray_train.py"))
     work = example["work"]
 
-    def armed_work(job: dict[str, list[str]], step: int = STEP, marker: Path = MARKER) -> None:
+    def armed_work(job: dict[str, Any], step: int = STEP, marker: Path = MARKER) -> None:
         """Do the example's work in a worker."""
         arm(step, marker)
         work(job)

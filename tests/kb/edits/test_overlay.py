@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaugkd.errors import UsageError
+from reaugkd.kb.edits import added_rows
 from reaugkd.kb.edits.change import Change, Labelling, NewRow, Payload, Relabelling
 from reaugkd.kb.edits.merge import merge_edits, tune_ef_search
 from reaugkd.kb.edits.overlay import OverlayKnowledgeBase
 from reaugkd.kb.index.config import IndexConfig
+from reaugkd.kb.index.stored_keys import checked_queries
 from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.soft_labels import TopLabels
 from reaugkd.kb.texts import TextDigests
@@ -237,6 +239,25 @@ class TestRefused:
         change = Change(add=(new_row(1, 0, Labelling(LABELS[0])),))
         assert len(kb.supposing(change)) == BASE + 1
         assert len(kb.apply(change)) == BASE + 1
+
+
+def test_rows_that_are_added_during_a_search_are_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread edits while this one looks at many rows; here, whenever queries are checked."""
+    rows_before = tuple(new_row(1000 + number, number, Labelling(LABELS[0])) for number in range(2))
+    kb = latest = OverlayKnowledgeBase(base(), LABELS).apply(Change(add=rows_before)).apply(Change(remove=(1001,)))
+    queries = np.random.default_rng(3).standard_normal((6, NDIM)).astype(np.float32)
+    expected = [kb.search(query, 5) for query in queries]
+
+    def adding(queries: np.ndarray) -> np.ndarray:
+        nonlocal latest
+        latest = latest.apply(Change(add=(new_row(1000 + latest.added, latest.added, Labelling(LABELS[0])),)))
+        return checked_queries(queries)
+
+    monkeypatch.setattr(added_rows, "checked_queries", adding)
+    rows, similarities = kb.search_many(queries, 5)
+    assert latest.added > kb.added
+    np.testing.assert_array_equal(rows, [one.rows for one in expected])
+    np.testing.assert_array_equal(similarities, [one.similarities for one in expected])
 
 
 def test_an_empty_base_takes_rows_and_the_last_row_goes() -> None:

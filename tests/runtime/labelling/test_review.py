@@ -43,11 +43,13 @@ def reference(runtime: Runtime, kept: list[int], neighbours: int) -> dict[int, N
 
 
 @pytest.mark.parametrize("edits", [False, True])
-@pytest.mark.parametrize("neighbours", [50, 7])
+@pytest.mark.parametrize(("neighbours", "block", "keys"), [(50, 256, 65536), (7, 3, 7)])
 def test_the_votes_are_those_of_all_pairs_of_rows(
-    tmp_path: Path, edits: bool, neighbours: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, edits: bool, neighbours: int, block: int, keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reaugkd.runtime.labelling.review.NEIGHBOURS", neighbours)
+    """In one block, and in many, the last of them smaller."""
+    for name, value in (("NEIGHBOURS", neighbours), ("_BLOCK", block), ("_KEYS", keys)):
+        monkeypatch.setattr(f"reaugkd.runtime.labelling.review.{name}", value)
     with Runtime.open(build_tiny_bundle(tmp_path / "bundle", rows=48, dtype="f32")) as runtime:
         kept = list(range(48))
         if edits:
@@ -109,7 +111,9 @@ def test_copies_of_a_row_do_not_vouch_for_its_label() -> None:
 def test_a_row_never_votes_for_itself(gold: list[int], row: int, label: int) -> None:
     row %= len(gold)
     other = [*gold[:row], label, *gold[row + 1 :]]
-    before, after = (neighbour_votes(kb, np.array([row]), kb.keys()[[row]]) for kb in (clusters(gold), clusters(other)))
+    before, after = (
+        neighbour_votes(kb, np.array([row]), kb.keys()[[row]], kb.gold()) for kb in (clusters(gold), clusters(other))
+    )
     assert (before == after).all()
     assert before.sum() == pytest.approx(1, abs=1e-5)
 

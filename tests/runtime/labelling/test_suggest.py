@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from support.tiny_bundle import WORDS, Text, build_tiny_bundle, tiny_texts
 
-from reaugkd import Runtime, TextError, UsageError
+from reaugkd import KnowledgeBase, Row, Runtime, TextError, UsageError
+from reaugkd.kb.index.hnsw import VectorIndex
 from reaugkd.runtime.labelling.review import review
 from reaugkd.runtime.labelling.suggest import Suggestion, suggest
 
@@ -72,6 +73,34 @@ def test_one_of_many_alike_is_chosen_and_a_removed_row_may_be(tmp_path: Path) ->
         row = runtime.kb.add("jazz at noon", label="a").ids[0]
         runtime.kb.remove([row])
         assert [one.text for one in suggest(runtime, ["jazz at noon", "JAZZ at noon"])] == ["jazz at noon"]
+
+
+def test_edits_meanwhile_change_nothing(tmp_path: Path) -> None:
+    """A new label, its classifier, a removed row and a compaction: the choice is of the state at the beginning."""
+    with Runtime.open(build_tiny_bundle(tmp_path / "bundle")) as runtime:
+        runtime.kb.add([Row(text, "new") for text in tiny_texts(5, seed=91)], new_labels=True)
+        runtime.kb.wait()
+        expected = suggest(runtime, TEXTS, 20)
+
+        def edit(read: int) -> None:
+            if read == 30:
+                runtime.kb.add([Row(text, "newer") for text in TEXTS[30:60]], new_labels=True)
+                runtime.kb.remove([1000, 1001, 1002])
+                runtime.kb.wait()
+            if read == 60:
+                runtime.kb.compact()
+
+        assert suggest(runtime, TEXTS, 20, edit) == expected != suggest(runtime, TEXTS, 20)
+
+
+def test_only_keys_that_are_needed_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All keys of ten million rows in float32 take 5 GB."""
+    with Runtime.open(build_tiny_bundle(tmp_path / "bundle")) as runtime:
+        runtime.kb.add("jazz at noon", label="a")
+        expected = suggest(runtime, TEXTS, 9), review(runtime, below=1.0)
+        monkeypatch.delattr(VectorIndex, "vectors")
+        monkeypatch.delattr(KnowledgeBase, "keys")
+        assert (suggest(runtime, TEXTS, 9), review(runtime, below=1.0)) == expected
 
 
 def test_the_reason_names_what_is_new() -> None:

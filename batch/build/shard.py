@@ -1,4 +1,4 @@
-"""The second stage: the rows of a shard, each text once, as a folder with an index.
+"""The second stage: the rows of a shard, each text once, near ones together, as a folder with an index.
 
 `shard-00000/` has the files of a knowledge base (`kb.knowledge_base`) and `shard.json`, a `ShardRecord`.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from ...kb.index.exact_search import Floats
+from ...kb.index.grouping import near_order
 from ...kb.index.hnsw import VectorIndex
 from ...kb.index.shard_tuning import exact_neighbours
 from ...kb.index.shards import INDEX_FILE
@@ -192,12 +193,11 @@ def _groups(path: Path, number: int) -> Iterator[tuple[int, int]]:
 
 
 def _distinct(rows: _Rows) -> tuple[_Rows, int, int]:
-    """The first row of each text, the number of others, and how many of these have another gold label."""
+    """The first row of each text, near ones together; the number of others; how many of these have another label."""
     _, first, same = np.unique(rows.hash, return_index=True, return_inverse=True)
     conflicts = int((rows.gold != rows.gold[first[same]]).sum())
     kept = np.sort(first)
-    if len(kept) == len(rows.row):
-        return rows, 0, 0
+    kept = kept[near_order(rows.key[kept])]
     digest = None if rows.digest is None else rows.digest[kept]
     line = rows.line.take(pa.array(kept))
     some = _Rows(rows.row[kept], rows.gold[kept], rows.hash[kept], rows.key[kept], rows.label[kept], line, digest)

@@ -109,8 +109,8 @@ def _measured(bench: BenchReport) -> Markup:
     parts: list[Content] = [
         tag(
             "p",
-            f"{setting['samples']:,} measurements with {setting['texts']:,} texts of {bench.tokens['p50']:.0f} tokens (p50), "
-            f"{setting['threads']} thread(s), {setting['knowledge_base_rows']:,} rows, k {setting['k']}, search "
+            f"{setting['samples']:,} measurements with {setting['texts']:,} texts of {bench.tokens['p50']:.0f} tokens "
+            f"(p50), {setting['threads']} thread(s), {setting['knowledge_base_rows']:,} rows, k {setting['k']}, search "
             f"{setting['search'] or 'none'}, {bench.host['cpu']}. The systems take turns on every text.",
             class_="soft",
         )

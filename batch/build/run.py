@@ -27,8 +27,7 @@ from ...runtime.data.columns import choose_columns
 from ...runtime.data.dataset import Columns
 from ...runtime.data.files import once
 from ...runtime.data.formats.source import Tell
-from ...runtime.inference.session.threads import default_threads
-from ..engines.local import run_local
+from ..engines.engine import run_parts
 from ..job.columns import job_columns
 from ..job.inputs import InputFile, find_files
 from ..job.plan import PLAN_FILE, Plan
@@ -141,21 +140,13 @@ def _run(
     """
     work = Path(settings.out)
     missing = [number for number, name in enumerate(names) if not (work / name).exists()]
-    if not missing:
-        return
     total = sum(sizes)
     before = total - sum(sizes[number] for number in missing)
 
     def advance(rows: int) -> None:
         progress(stage, before + rows, total, before)
 
-    if job.engine == "ray":
-        from ..engines.ray_tasks import run_ray
-
-        failed = run_ray(settings, missing, job.workers, advance, sizes.__getitem__, job.address)
-    else:
-        workers = job.workers or max(1, default_threads() // settings.threads)
-        failed = run_local(settings, missing, workers, advance, sizes.__getitem__)
+    failed = run_parts(settings, missing, job.engine, job.workers, job.address, advance, sizes.__getitem__)
     if failed:
         number, words = next(iter(failed.items()))
         raise ReaugkdError(

@@ -29,4 +29,3 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}
 
     monkeypatch.setattr("reaugkd.batch.engines.engine.run_local", run)
-    monkeypatch.setattr("reaugkd.batch.build.run.run_local", run)

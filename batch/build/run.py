@@ -34,7 +34,7 @@ from ..job.inputs import InputFile, find_files
 from ..job.plan import PLAN_FILE, Plan
 from ..job.rows import PartReader
 from ..run import Progress, claimed, scan_all
-from .assemble import TuneBlend, assemble
+from .assemble import TuneAgain, assemble
 from .encode import Encoder
 from .rows import LEFT_OUT
 from .settings import CENTRES_FILE, BuildOptions, BuildSettings, Sampled
@@ -54,7 +54,7 @@ class BuildJob:
         engine: ``"local"`` or ``"ray"``.
         workers: processes, or tasks at a time; None for as many as there are cores for.
         address: of a cluster of Ray.
-        tune_blend: chooses the blend on the held-out rows; None for that of the bundle.
+        tune_again: tunes blend, gate and abstention on the held-out rows; None for the blend of the bundle alone.
     """
 
     inputs: tuple[str, ...]
@@ -65,7 +65,7 @@ class BuildJob:
     engine: Literal["local", "ray"] = "local"
     workers: int | None = None
     address: str | None = None
-    tune_blend: TuneBlend | None = None
+    tune_again: TuneAgain | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def build(job: BuildJob, tell: Tell, progress: Progress) -> Built:
             work,
             job.out,
             bytes.fromhex(Sampled.read(work).salt),
-            job.tune_blend,
+            job.tune_again,
             lambda done, total: progress("tune", done, total, 0),
         )
         shutil.rmtree(work, ignore_errors=True)

@@ -162,9 +162,7 @@ def _why_not_fitted(old: Manifest) -> str | None:
     parts = {"gate": old.gate, "abstention thresholds": old.abstention}
     lost = " and no ".join(name for name, part in parts.items() if part is not None)
     if lost and HELDOUT_FILE not in old.files:
-        return (
-            f"the new bundle has no {lost}: there are no held-out rows; `reaugkd calibrate` fits thresholds on others"
-        )
+        return f"the new bundle has no {lost}: there are no held-out rows; `reaugkd calibrate` fits on rows of yours"
     if lost and (module := missing_module()) is not None:
         return f"the new bundle has no {lost}: found no module {module!r}; pip install 'reaugkd[train]' installs it"
     return None

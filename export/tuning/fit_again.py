@@ -36,7 +36,6 @@ def fit_again(
     """
     gate = old.gate
     if gate is not None:
-        bounds = Certificate(gate.epsilon, gate.delta)
-        gate = certify(answers.student, answers.blend, heldout.gold, heldout.groups, bounds)
+        gate = certify(answers.student, answers.blend, heldout.gold, heldout.groups, Certificate.of(gate))
     abstention = None if old.abstention is None else abstention_of(kb, heldout, old.blend, gate, neighbours)
     return replace(old, gate=gate, abstention=abstention)

@@ -253,7 +253,7 @@ def _left_out(plan: Plan[BuildOptions], work: Path) -> dict[str, int]:
     total: Counter[str] = Counter()
     for part in plan.parts:
         total.update(json.loads(parquet.read_schema(work / part.name).metadata[LEFT_OUT]))
-    return dict(total.most_common())
+    return dict((+total).most_common())  # without counts of 0
 
 
 def _shard_sizes(plan: Plan[BuildOptions], work: Path, ndim: int) -> list[int]:

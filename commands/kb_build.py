@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from .console import json_report, resumable, tell
 from .options import BUNDLE, PATH, with_columns, with_json, with_opening, without_blas_threads
 
 if TYPE_CHECKING:
+    from ..runtime.bundle.manifest import Manifest
     from ..runtime.data import Columns
 
 _LINES = {
@@ -81,7 +83,9 @@ def build(
 
     An INPUT is a Parquet, CSV, TSV or JSON lines file, a folder of such files, or a pattern in quotes. Keys are the
     student's embeddings. Each text is stored once. Texts of held-out rows are left out, and the blend is tuned on
-    these rows. The rows of BUNDLE's own knowledge base are not kept: give their data too.
+    these rows. The gate is certified again on them, with the bounds of BUNDLE's gate, and the abstention thresholds are
+    fitted again; without the train extra, or held-out rows, both are left out. The rows of BUNDLE's own knowledge base
+    are not kept: give their data too.
 
     The same command resumes a build that was ended in any way. Its work is in FOLDER.build until the new bundle is
     complete. Needs the batch extra: pip install 'reaugkd[batch]'.
@@ -89,15 +93,17 @@ def build(
     from ..batch.build.run import BuildJob
     from ..batch.build.run import build as build_kb
     from ..batch.build.settings import BuildOptions, BuildSettings
-    from ..export.tuning.tune import tune_again
+    from ..export.tuning.tune_again import tune_again
+    from ..runtime.bundle.bundle import Bundle
 
+    old = Bundle.open(bundle, verify=False, follow_links=follow_links).manifest
     signer = None if require_signature is None else str(require_signature.absolute())
     teacher = None
     if run is not None:
         from ..export.training.teacher_predictor import RunTeacher
 
         teacher = RunTeacher(str(run.absolute()))
-        _require_same_labels(bundle, teacher().labels, run)
+        _require_same_labels(old.labels, teacher().labels, run)
     identity = None if teacher is None else teacher.run
     job = BuildJob(
         inputs,
@@ -110,10 +116,15 @@ def build(
         address,
         tune_again,
     )
+    why_not = _why_not_fitted(old)
+    if why_not is not None:
+        tell(why_not)
     with json_report(json_path) as write_json:
         with resumable(), stages(_LINES) as show:
             made = build_kb(job, tell, show)
-        rows, duplicates = made.manifest.kb_rows, sum(one.duplicates for one in made.shards)
+        new = made.manifest
+        notes = _fitted(old, new) if why_not is None else [why_not]
+        rows, duplicates = new.kb_rows, sum(one.duplicates for one in made.shards)
         report = {
             "out": str(out),
             "rows": rows,
@@ -124,6 +135,9 @@ def build(
             "recall": made.search.recall,
             "ef_search": made.search.expansion_search,
             "probes": made.search.probes,
+            "gate": None if new.gate is None else asdict(new.gate),
+            "abstention": None if new.abstention is None else {"rows": new.abstention.rows},
+            "notes": notes,
         }
         write_json(report)
     if json_path == "-":
@@ -136,19 +150,46 @@ def build(
         click.echo(f"{duplicates:,} rows were left out: the text is that of another row, {conflicts}")
     for reason, count in made.left_out.items():
         click.echo(f"{count:,} rows were left out: {reason}")
-    click.echo("The gate and the thresholds of abstention were left out; `reaugkd calibrate` fits thresholds.")
+    for line in notes:
+        click.echo(line)
 
 
-def _require_same_labels(bundle: Path, labels: tuple[str, ...], run: Path) -> None:
+def _why_not_fitted(old: Manifest) -> str | None:
+    """Say in one line why the bundle's gate and thresholds cannot be fitted again; None if they can, or it has none."""
+    from ..export.tuning.tune_again import missing_module
+    from ..runtime.bundle.heldout_rows import HELDOUT_FILE
+
+    parts = {"gate": old.gate, "abstention thresholds": old.abstention}
+    lost = " and no ".join(name for name, part in parts.items() if part is not None)
+    if lost and HELDOUT_FILE not in old.files:
+        return f"the new bundle has no {lost}: there are no held-out rows; `reaugkd calibrate` fits on rows of yours"
+    if lost and (module := missing_module()) is not None:
+        return f"the new bundle has no {lost}: found no module {module!r}; pip install 'reaugkd[train]' installs it"
+    return None
+
+
+def _fitted(old: Manifest, new: Manifest) -> list[str]:
+    """Describe gate and thresholds of the new bundle; those that the old one does not have are not fitted."""
+    lines = []
+    if old.gate is not None:
+        from ..export.tuning.gating import describe_gate
+
+        lines.append(f"gate (predict --gated): {describe_gate(new.gate, old.gate.epsilon)}")
+    if old.abstention is not None:
+        from ..export.tuning.abstention import describe_abstention
+
+        lines.append(f"abstention: {describe_abstention(new.abstention)}")
+    return lines
+
+
+def _require_same_labels(expected: tuple[str, ...], labels: tuple[str, ...], run: Path) -> None:
     """Check that a run's teacher has the labels of the bundle.
 
     Raises:
         UsageError: it has others.
     """
     from ..errors import UsageError
-    from ..runtime.bundle.bundle import Bundle
 
-    expected = Bundle.open(bundle, verify=False).manifest.labels
     if labels != expected:
         raise UsageError(
             "the run has other labels than the bundle",

@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import BundleIntegrityError
 from ...kb.edits.merge import noisy_queries
@@ -24,25 +23,13 @@ from ...kb.texts import DIGESTS_FILE
 from ...runtime.bundle.bundle import KB_FOLDER, Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
-from ...runtime.decision.blend_config import BlendConfig
 from ...runtime.hub.card import write_card
 from .settings import CENTRES_FILE
 from .shard import QUERIES, ShardRecord, heldout_queries, shard_name
 
-
-class Tuned(Protocol):
-    """A chosen blend."""
-
-    @property
-    def blend(self) -> BlendConfig:
-        """The blend."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The choice and its figures on the held-out rows, as JSON values."""
-
-
-TuneBlend = Callable[[BlendConfig, HeldOutRows, NDArray[np.float32], NDArray[np.float32]], Tuned]
-"""From a blend, held-out rows [n], and their neighbours' similarities [n, k] and soft labels [n, k, c]: a new blend."""
+TuneAgain = Callable[[Manifest, KnowledgeBase, HeldOutRows], Manifest]
+"""From a manifest, another knowledge base and held-out rows, at least one: the manifest with a blend, its report
+(`quality["tuning"]`), a gate and abstention thresholds for this knowledge base."""
 
 _OF_OLD_ROWS = ("tuning", "condensation")
 """Parts of the quality report that were measured with the old knowledge base."""
@@ -55,19 +42,20 @@ def assemble(
     work: Path,
     out: Path,
     salt: bytes,
-    tune_blend: TuneBlend | None,
+    tune_again: TuneAgain | None,
     progress: Callable[[int, int], object],
 ) -> tuple[Manifest, ShardSearch]:
     """Write a bundle with the student of another one and the shards as its knowledge base.
 
-    Gate and abstention thresholds are left out: they were certified with the old knowledge base.
+    Without ``tune_again`` or held-out rows, gate and abstention thresholds are left out: they were fitted to the old
+    knowledge base.
 
     Args:
         bundle: the old bundle.
         work: the folder with the shards.
         out: the new bundle's folder; must not exist.
         salt: of the digests of the texts.
-        tune_blend: chooses the blend; None for that of the old bundle.
+        tune_again: tunes the decisions on the held-out rows; None for the blend of the old bundle.
         progress: called with (rows compared, rows in total) while the search is tuned.
 
     Raises:
@@ -94,24 +82,19 @@ def assemble(
             some = opened.index.stored_rows(np.linspace(0, rows - 1, QUERIES).astype(np.int64))
             queries = noisy_queries(unit(some.astype(np.float32)))
         search = tune(opened.index, queries, old.blend.k, progress)
-        blend = old.blend
         quality = {name: value for name, value in old.quality.items() if name not in _OF_OLD_ROWS}
+        tuned = replace(old, gate=None, abstention=None, quality=quality)
         if HELDOUT_FILE in old.files:
             held = HeldOutRows.open(bundle.path, len(old.labels), old.kb.ndim, old.kb_rows)
-            replace(held, unrelated=rows).save(made)
-            if tune_blend is not None:
-                found, similarities = opened.search_many(held.queries, blend.k)
-                labels = opened.soft_labels.take(found.ravel()).reshape(*found.shape, -1)
-                tuned = tune_blend(blend, held, similarities, labels)
-                blend, quality["tuning"] = tuned.blend, tuned.as_dict()
+            held = replace(held, unrelated=rows)
+            held.save(made)
+            if tune_again is not None and len(held):
+                tuned = tune_again(replace(old, quality=quality), opened, held)
         manifest = replace(
-            old,
-            blend=blend,
+            tuned,
             kb=opened.index.config,
             kb_rows=rows,
-            gate=None,
-            abstention=None,
-            quality={**quality, "search": asdict(search), "shards": [asdict(record) for record in records]},
+            quality={**tuned.quality, "search": asdict(search), "shards": [asdict(record) for record in records]},
             format_version=opened.format_version,
         )
         del opened

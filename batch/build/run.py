@@ -33,7 +33,7 @@ from ..job.inputs import InputFile, find_files
 from ..job.plan import PLAN_FILE, Plan
 from ..job.rows import PartReader
 from ..run import Progress, claimed, scan_all
-from .assemble import TuneBlend, assemble
+from .assemble import TuneAgain, assemble
 from .encode import Encoder
 from .rows import LEFT_OUT
 from .settings import CENTRES_FILE, BuildOptions, BuildSettings, Sampled
@@ -53,7 +53,7 @@ class BuildJob:
         engine: ``"local"`` or ``"ray"``.
         workers: processes, or tasks at a time; None for as many as there are cores for.
         address: of a cluster of Ray.
-        tune_blend: chooses the blend on the held-out rows; None for that of the bundle.
+        tune_again: tunes blend, gate and abstention on the held-out rows; None for the blend of the bundle alone.
     """
 
     inputs: tuple[str, ...]
@@ -64,7 +64,7 @@ class BuildJob:
     engine: Literal["local", "ray"] = "local"
     workers: int | None = None
     address: str | None = None
-    tune_blend: TuneBlend | None = None
+    tune_again: TuneAgain | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def build(job: BuildJob, tell: Tell, progress: Progress) -> Built:
             work,
             job.out,
             bytes.fromhex(Sampled.read(work).salt),
-            job.tune_blend,
+            job.tune_again,
             lambda done, total: progress("tune", done, total, 0),
         )
         shutil.rmtree(work, ignore_errors=True)
@@ -244,7 +244,7 @@ def _left_out(plan: Plan[BuildOptions], work: Path) -> dict[str, int]:
     total: Counter[str] = Counter()
     for part in plan.parts:
         total.update(json.loads(parquet.read_schema(work / part.name).metadata[LEFT_OUT]))
-    return dict(total.most_common())
+    return dict((+total).most_common())  # without counts of 0
 
 
 def _shard_sizes(plan: Plan[BuildOptions], work: Path, ndim: int) -> list[int]:

@@ -1,8 +1,9 @@
-"""Re-fit a bundle's abstention thresholds and prediction sets on labelled rows similar to the texts in use.
+"""Re-fit a bundle's gate, abstention thresholds and prediction sets on labelled rows similar to the texts in use.
 
 An export fits them on held-out train rows. If the texts in use are harder, coverage is lower than promised: on
 clinc150's test rows, prediction sets for 90 % contained the label of 85 %. The new rows are answered with the whole
-knowledge base, as deployed; rows whose text is in the knowledge base are left out.
+knowledge base and its own search, as deployed; rows whose text is in the knowledge base are left out. If they are so
+few that no gate can be certified on them, the gate stays.
 """
 
 from __future__ import annotations
@@ -23,14 +24,19 @@ from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.data import Split, label_indices
 from ...runtime.hub.card import edited_card, write_card
 from ...runtime.inference.session.student import StudentSession
+from ...runtime.inference.session.threads import default_threads
 from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..tuning.abstention import LEAST_ROWS, abstention_of
+from ..tuning.build_kb import Neighbours, blend_found
+from ..tuning.gating import Certificate, certify
 from ..tuning.groups import related_inputs
 from .student import ask
 
 
 def calibrate(path: Path, out: Path, rows: Split, follow_links: bool = False) -> Manifest:
-    """Write a copy of a bundle with abstention thresholds and prediction sets fitted on other rows.
+    """Write a copy of a bundle with gate, abstention thresholds and prediction sets fitted on other rows.
+
+    The gate has the bounds of the old one, or the default ones (`Certificate`) if there was none.
 
     Args:
         path: the bundle.
@@ -57,15 +63,20 @@ def calibrate(path: Path, out: Path, rows: Split, follow_links: bool = False) ->
     new = np.array(unknown_rows(kb, rows.inputs(), path), np.int64)
     inputs = rows.take(new).inputs()
     too_few = _too_few(rows, len(inputs), len(kb))
-    if len(inputs) < LEAST_ROWS:
+    if len(inputs) < LEAST_ROWS or not len(kb):
         raise too_few
     tokenizer = TextTokenizer(bundle.tokenizer_path, manifest.max_length)
     answers = ask(StudentSession(bundle.model_path), tokenizer, inputs, "calibrate")
     heldout = HeldOutRows(answers.logits, answers.queries, gold[new], related_inputs(inputs), len(kb))
-    fitted = abstention_of(kb, heldout, manifest.blend, manifest.gate)
+    neighbours = Neighbours(*kb.search_many(answers.queries, manifest.blend.k, default_threads()))
+    gate, bounds = manifest.gate, Certificate.of(manifest.gate)
+    if bounds.possible(len(np.unique(heldout.groups))):
+        blends = blend_found(*neighbours, kb.soft_labels, manifest.blend, answers.logits)
+        gate = certify(blends.student, blends.blend, heldout.gold, heldout.groups, bounds)
+    fitted = abstention_of(kb, heldout, manifest.blend, gate, neighbours)
     if fitted is None:
         raise too_few
-    manifest = replace(manifest, abstention=fitted)
+    manifest = replace(manifest, gate=gate, abstention=fitted)
     with atomic_directory(out) as folder:
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -92,8 +103,9 @@ def unknown_rows(kb: KnowledgeBase, texts: Sequence[str | tuple[str, str]], path
     """
     if kb.digests is not None:
         digests = kb.digests
-        held = {digests[row] for row in range(len(kb))}
-        return [place for place, text in enumerate(texts) if digests.of_text(text) not in held]
+        given = [digests.of_text(text) for text in texts]
+        held = set(given).intersection(digests[row] for row in range(len(kb)))  # all rows may be too many for memory
+        return [place for place, digest in enumerate(given) if digest not in held]
     if not kb.keeps_texts and len(kb):
         raise UsageError(
             "the bundle cannot be calibrated: rows that it already contains cannot be recognised",
@@ -101,7 +113,7 @@ def unknown_rows(kb: KnowledgeBase, texts: Sequence[str | tuple[str, str]], path
             found="neither texts nor digests of them",
             remedy="Calibrate a bundle exported with --kb-texts plain or hash.",
         )
-    known = {kb.text(row) for row in range(len(kb))}
+    known = set(texts).intersection(kb.text(row) for row in range(len(kb)))
     return [place for place, text in enumerate(texts) if text not in known]
 
 

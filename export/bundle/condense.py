@@ -27,13 +27,11 @@ from ...kb.storage.atomic import atomic_directory, refuse_existing
 from ...runtime.bundle.bundle import KB_FOLDER, Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
-from ...runtime.decision.abstention_thresholds import Abstention
 from ...runtime.decision.gating import Gate
 from ...runtime.hub.card import edited_card, write_card
 from ..onnx.quality import StudentOutputs
-from ..tuning.abstention import abstention_of
 from ..tuning.build_kb import Blends, blend_many
-from ..tuning.gating import Certificate, certify
+from ..tuning.fit_again import fit_again
 from .condensation_curve import CurveInputs, Reference, Size, blends_of
 from .prototypes import Condensation, Prototypes, build
 
@@ -172,7 +170,7 @@ def condense(
     while limit.bytes is not None and _bytes(kb) > limit.bytes:
         count = work.possible(int(len(kb) * limit.bytes / _bytes(kb) * _MARGIN))
         kb = work.built(work.everything.prototypes(count))
-    ef_search, lists, blends, abstention = work.searched(len(kb))
+    ef_search, lists, blends, fitted = work.searched(len(kb))
     kb.index.set_ef_search(ef_search.expansion_search)
     if lists is not None:
         listed = kb.with_lists(lists.rebuilt(kb.keys()))
@@ -180,13 +178,10 @@ def condense(
     size = work.reference.size(len(kb), _bytes(kb), CurveInputs.of(blends.blend, work.heldout.gold))
     old, before = work.bundle.manifest, {"rows_before": len(work.kb), "bytes_before": _bytes(work.kb)}
     measured = {**before, **size.as_dict(), "heldout_rows": len(work.heldout)}
-    gate = _certified(old.gate, blends, work.heldout)
     manifest = replace(
-        old,
+        fitted,
         kb=kb.config,
         kb_rows=len(kb),
-        gate=gate,
-        abstention=None if old.abstention is None else abstention(gate),
         quality={**old.quality, "search": asdict(ef_search), "condensation": measured},
         format_version=kb.format_version,
     )
@@ -292,34 +287,25 @@ class _Workbench:
         with self.progress("knowledge base", "row") as advance:
             return build(self.kb, prototypes, config, self.keep_texts, advance)
 
-    def searched(
-        self, count: int
-    ) -> tuple[EfSearchChoice, Lists | None, Blends, Callable[[Gate | None], Abstention | None]]:
+    def searched(self, count: int) -> tuple[EfSearchChoice, Lists | None, Blends, Manifest]:
         """Measure a knowledge base of ``count`` rows on the held-out rows, from the rows not related to them.
 
         Returns:
-            The choice of ef_search, the lists, the answers to the held-out rows, and a function that fits the
-            abstention thresholds for a gate.
+            The choice of ef_search, the lists, the answers to the held-out rows, and a manifest with gate and
+            abstention for them.
         """
-        some, blend, heldout = self._measurable(count), self.bundle.manifest.blend, self.heldout
+        some, old, heldout = self._measurable(count), self.bundle.manifest, self.heldout
+        blend = old.blend
         kb = self.built(some)
         ef_search = least_ef_search(kb.index, some.keys, heldout.queries, blend.k)
         kb.index.set_ef_search(ef_search.expansion_search)
         blends = blend_many(kb, blend, StudentOutputs(heldout.logits, heldout.queries))
         lists = chosen_lists(kb.index, heldout.queries, blend.k)
-        known = replace(heldout, unrelated=len(kb))
-        return ef_search, lists, blends, lambda gate: abstention_of(kb, known, blend, gate)
+        return ef_search, lists, blends, fit_again(old, kb, replace(heldout, unrelated=len(kb)), blends)
 
     def _measurable(self, count: int) -> Prototypes:
         """Merge the rows that are not related to the held-out rows, to the same share."""
         return self.known.prototypes(max(round(count * len(self.known) / len(self.kb)), self.known.fewest))
-
-
-def _certified(old: Gate | None, blends: Blends, heldout: HeldOutRows) -> Gate | None:
-    """Certify a gate for these answers, with the bounds of the old gate."""
-    if old is None:
-        return None
-    return certify(blends.student, blends.blend, heldout.gold, heldout.groups, Certificate(old.epsilon, old.delta))
 
 
 def _row_bytes(kb: KnowledgeBase, labels: NDArray[np.float32], keep_texts: bool) -> float:

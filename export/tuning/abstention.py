@@ -40,7 +40,7 @@ from ...runtime.decision.conformal import PredictionSets
 from ...runtime.decision.gating import Gate
 from ...runtime.decision.histogram import AGREEMENT_EDGES, SIMILARITY_EDGES, Histogram
 from ...runtime.decision.rejection_score import EmpiricalSurvival, Tails, disagreement, distance, uncertainty
-from .build_kb import blend_found
+from .build_kb import Neighbours, blend_found
 
 LEAST_ROWS = 20
 """Smallest number of independent held-out rows for a fit."""
@@ -57,15 +57,20 @@ _RANKS = 100
 
 
 def abstention_of(
-    kb: KnowledgeBase, heldout: HeldOutRows, blend: BlendConfig, gate: Gate | None = None
+    kb: KnowledgeBase,
+    heldout: HeldOutRows,
+    blend: BlendConfig,
+    gate: Gate | None = None,
+    neighbours: Neighbours | None = None,
 ) -> Abstention | None:
     """Fit thresholds, certified error rates and prediction sets; None if there are too few held-out rows or keys.
 
     Args:
-        kb: the knowledge base; its first ``heldout.unrelated`` rows are searched exactly.
+        kb: the knowledge base.
         heldout: the student's outputs for held-out rows.
         blend: the bundle's blend.
         gate: the bundle's gate, for prediction sets of gated answers.
+        neighbours: of the held-out rows; None for those among the first ``heldout.unrelated`` rows by exact search.
 
     Raises:
         DependencyError: MAPIE is not installed.
@@ -75,7 +80,10 @@ def abstention_of(
     if len(each) < LEAST_ROWS or not heldout.unrelated:
         return None
     gold = heldout.gold[each]
-    found, similarities = exact_neighbours(kb.index, heldout.queries[each], blend.k, heldout.unrelated)
+    if neighbours is None:
+        found, similarities = exact_neighbours(kb.index, heldout.queries[each], blend.k, heldout.unrelated)
+    else:
+        found, similarities = neighbours.rows[each], neighbours.similarities[each]
     answers = blend_found(found, similarities, kb.soft_labels, blend, heldout.logits[each])
     student, retrieved = answers.student, answers.retrieval
     agreement = disagreement(student, retrieved)

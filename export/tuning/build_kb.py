@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,6 +171,13 @@ def tune_ef_search(
     chosen = least_ef_search(kb.index, rows.keys(recipe), queries[:MOST_QUERIES], k)
     kb.index.set_ef_search(chosen.expansion_search)
     return chosen
+
+
+class Neighbours(NamedTuple):
+    """The k nearest rows of a knowledge base for n queries: rows int64 [n, k], and similarities [n, k], descending."""
+
+    rows: NDArray[np.int64]
+    similarities: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

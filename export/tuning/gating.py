@@ -41,6 +41,15 @@ class Certificate:
             if not 0 < value <= 1:
                 raise UsageError(f"the gate's {name} is out of range", found=value, expected="more than 0, at most 1")
 
+    @classmethod
+    def of(cls, gate: Gate | None) -> Certificate:
+        """Return the bounds of a gate, or the default ones for None."""
+        return cls() if gate is None else cls(gate.epsilon, gate.delta)
+
+    def possible(self, rows: int) -> bool:
+        """Return whether so many independent rows prove the bounds if none of them is a loss."""
+        return bool((1 - self.epsilon) ** rows <= self.delta)
+
 
 def certify(
     student: NDArray[np.floating],

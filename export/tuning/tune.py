@@ -202,7 +202,7 @@ def tune_blend(
     return Tuning(blend, len(rows.gold), nll, accuracy)
 
 
-def tune_again(blend: BlendConfig, heldout: HeldOutRows, similarities: Floats32, labels: Floats32) -> Tuning:
+def tune_blend_again(blend: BlendConfig, heldout: HeldOutRows, similarities: Floats32, labels: Floats32) -> Tuning:
     """Choose tau and the weight of a bundle's blend anew for another knowledge base; the rest of the blend stays.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 from support.command_line import call as run_line
 from support.command_line import names, ok, records, refused
 from support.heldout_bundle import add_abstention, build_heldout_bundle
-from support.tiny_bundle import build_tiny_bundle, tiny_texts
+from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import KnowledgeBase, Runtime, UsageError
 from reaugkd.export.bundle.calibrate import unknown_rows
+from reaugkd.export.tuning.gating import Certificate, certify
 from reaugkd.export.tuning.groups import related_inputs
 from reaugkd.kb.index.config import IndexConfig
 from reaugkd.kb.texts import TextDigests
@@ -145,6 +147,34 @@ class TestCalibrate:
             assert 0.77 <= share <= 0.87
             assert answers[0][0].probabilities.tobytes() == before.predict(kept[0]["text"]).probabilities.tobytes()
         assert names(tmp_path / "new") == sorted({*names(path), "README.md", "config.json"})
+
+    def test_the_gate_is_certified_on_the_rows(self, path: Path, rows: Path, tmp_path: Path) -> None:
+        shutil.copytree(path, tmp_path / "gated")
+        gate = {"threshold": 0.9, "epsilon": 0.2, "delta": 0.1, "rows": 9, "losses": 0, "retrieved": 0.5}
+        reseal(tmp_path / "gated", gate=gate)
+        call = ("calibrate", tmp_path / "gated", "--data", rows, "--split", "all", "--out")
+        done = ok(*call, tmp_path / "new")
+        with Runtime.open(tmp_path / "new") as runtime:
+            held = {str(runtime.knowledge_base.text(row)) for row in range(400)}
+            kept = [one for one in map(json.loads, rows.read_text().splitlines()) if one["text"] not in held]
+            said = [runtime.predict(one["text"]) for one in kept]
+            gold = np.array([runtime.labels.index(one["label"]) for one in kept])
+            found = runtime.gate
+        student, blend = (
+            np.array([getattr(one, name) for one in said]) for name in ("student_probabilities", "probabilities")
+        )
+        groups = related_inputs([one["text"] for one in kept])
+        expected = certify(student, blend, gold, groups, Certificate(0.2, 0.1))
+        assert expected is not None and found is not None and expected.rows == len(set(groups))
+        assert (found.rows, found.losses, found.epsilon, found.delta) == (expected.rows, expected.losses, 0.2, 0.1)
+        assert found.threshold == pytest.approx(expected.threshold, abs=1e-5)
+        assert f"--gated): retrieves for {found.retrieved:.1%}" in done.err
+        assert "--gated): none: too few" in ok("calibrate", path, *call[2:], tmp_path / "never").err
+
+        reseal(tmp_path / "gated", gate={**gate, "epsilon": 0.001})  # 90 rows cannot prove it
+        assert "--gated): as before: retrieves for 50.0%" in ok(*call, tmp_path / "few").err
+        with Runtime.open(tmp_path / "few") as runtime:
+            assert runtime.gate is not None and runtime.gate.rows == 9
 
     def test_rows_are_left_out_by_their_digests_too(self, path: Path, rows: Path, tmp_path: Path) -> None:
         """Digests hide the texts, but they still identify rows of the knowledge base."""

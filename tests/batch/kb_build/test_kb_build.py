@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +14,22 @@ import numpy as np
 import pytest
 from support.command_line import call, finish, ok, spawn
 from support.heldout_bundle import TEXTS, build_heldout_bundle
+from support.lake import LABELS, distinct, write_lake
 from support.teachers import AlwaysLast
-from support.tiny_bundle import Text, build_tiny_bundle, tiny_texts
+from support.tiny_bundle import Text, build_tiny_bundle
 
 from reaugkd import BundleIntegrityError, Runtime, UsageError
 from reaugkd.batch.build import run as build_module
 from reaugkd.batch.build.run import BuildJob, build
 from reaugkd.batch.build.settings import BuildOptions, BuildSettings
 from reaugkd.kb.index.shards import ShardedIndex
-from reaugkd.kb.knowledge_base import KnowledgeBase
 from reaugkd.kb.storage.ed25519 import new_key_pair
 from reaugkd.runtime.bundle.bundle import Bundle
-from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
-from reaugkd.runtime.bundle.manifest import seal
 from reaugkd.runtime.data import Columns
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
-LABELS = ("a", "b", "c")
 MANY = tuple(f"label {number}" for number in range(40))
-
-
-def distinct(count: int, pairs: bool = False, seed: int = 5) -> list[Text]:
-    found = dict.fromkeys(tiny_texts(3 * count, seed=seed, pairs=pairs))
-    return list(found)[:count]
-
-
-def write_lake(folder: Path, texts: Sequence[Text], labels: Sequence[str]) -> Path:
-    """The rows in two files of different kinds."""
-    folder.mkdir()
-    half = len(texts) // 2
-    with (folder / "a.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        pair = isinstance(texts[0], tuple)
-        writer.writerow(["text", "text_pair", "label"] if pair else ["text", "label"])
-        writer.writerows(
-            [*text, label] if isinstance(text, tuple) else [text, label]
-            for text, label in zip(texts[:half], labels, strict=False)
-        )
-    with (folder / "b.jsonl").open("w", encoding="utf-8") as file:
-        for text, label in zip(texts[half:], labels[half:], strict=True):
-            cells = dict(zip(("text", "text_pair"), text, strict=True)) if isinstance(text, tuple) else {"text": text}
-            file.write(json.dumps({**cells, "label": label}) + "\n")
-    return folder
 
 
 def embeddings(bundle: Path, texts: Sequence[Text]) -> Any:
@@ -126,6 +97,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert report["duplicates"] == 3 and report["conflicts"] == 1
     assert report["left_out"].pop("has the text of a held-out row") >= 2  # others of the rows may have these words too
     assert report["left_out"] == {"the text is empty": 1, "has no label": 1}
+    assert report["gate"] is None and report["abstention"] is None and report["notes"] == []
     with Runtime.open(tmp_path / "new") as runtime:
         assert len(runtime.knowledge_base) == report["rows"]
         assert {runtime.knowledge_base.text(row) for row in range(report["rows"])} == set(texts) - {
@@ -135,35 +107,6 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
             "milk milk",
         }
         assert runtime.gate is None and runtime.manifest.abstention is None
-
-
-def test_the_figures_are_those_of_the_new_rows(tmp_path: Path) -> None:
-    bundle = build_heldout_bundle(tmp_path / "bundle", rows=40)
-    old = Bundle.open(bundle).manifest
-    stale = {"tuning": {"rows": 60, "accuracy": {"blend": 0.123}, "nll": {"blend": 9.0}}, "condensation": {"rows": 1}}
-    seal(bundle, replace(old, quality={**old.quality, **stale}))
-    texts = [text for text in distinct(200) if text not in TEXTS]
-    lake = write_lake(tmp_path / "lake", texts, [LABELS[number % 3] for number in range(len(texts))])
-    out = tmp_path / "new"
-    ok("kb", "build", bundle, "--data", lake, "--out", out, "--workers", 1)
-    manifest = Bundle.open(out).manifest
-    blend, tuning = manifest.blend, manifest.quality["tuning"]
-    assert "condensation" not in manifest.quality and "12.30%" not in (out / "README.md").read_text()
-    assert (blend.k, blend.student_temperature) == (old.blend.k, old.blend.student_temperature)
-    kb = KnowledgeBase.open(out / "kb", manifest.kb, 3)
-    held = HeldOutRows.open(out, 3, kb.ndim, len(kb))
-    of_gold, right = [], []
-    for logits, query, gold in zip(held.logits.astype(np.float64), held.queries, held.gold, strict=True):
-        student = np.exp(logits / blend.student_temperature)
-        rows, similarities = kb.search(query, blend.k)
-        weights = np.exp(similarities.astype(np.float64) / blend.tau)
-        retrieved = (weights / weights.sum()) @ kb.soft_labels.take(rows).astype(np.float64)
-        answer = blend.student_weight * student / student.sum() + (1 - blend.student_weight) * retrieved
-        of_gold.append(answer[gold])
-        right.append(answer.argmax() == gold)
-    assert tuning["nll"]["blend"] == pytest.approx(-np.log(of_gold).mean(), abs=1e-3)
-    assert tuning["accuracy"]["blend"] == pytest.approx(np.mean(right), abs=1e-6)
-    assert tuning["blend"]["student_weight"] == blend.student_weight
 
 
 def test_the_teacher_gives_soft_labels(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ class Service:
             return Answers(opened, done.answers, done.waited)
 
     async def edit(self, bundle: ServedBundle, call: Callable[[OpenBundle], Result]) -> Result:
-        """Call a function that edits the knowledge base or reads it for a moment, after those that wait.
+        """Call a function that edits the knowledge base or reads it briefly, after those that wait.
 
         Args:
             bundle: which one.

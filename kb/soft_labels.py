@@ -106,7 +106,7 @@ class TopLabels(StoredLabels):
 
     Args:
         table: uint8 or uint16 [n, 2 m]: the classes' numbers, all different, then their shares, which sum to the
-            type's largest number. Ascending numbers are checked ten times as fast.
+            type's largest number. Ascending numbers are checked faster.
         num_labels: c.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,7 +28,7 @@ Result = TypeVar("Result")
 
 State = Literal["loading", "ready", "draining"]
 
-_MOST_EDITS = 16  # that wait for their turn or are made
+_MOST_CALLS = 16  # of a thread, that wait for their turn or are made
 _log = logging.getLogger("reaugkd.serve")
 
 
@@ -83,7 +84,8 @@ class Service:
         self._editing = ThreadPoolExecutor(1, "reaugkd-edit")
         self._reading = ThreadPoolExecutor(1, "reaugkd-read")
         self._swapping = ThreadPoolExecutor(1, "reaugkd-swap")
-        self._edits, self._opened = 0, False
+        self._calls: Counter[ThreadPoolExecutor] = Counter()
+        self._opened = False
         self._closing, self._look_now = threading.Event(), threading.Event()
         self._forced = False
         self._watcher = threading.Thread(target=self._watch, name="reaugkd-watch", daemon=True)
@@ -188,7 +190,7 @@ class Service:
             return Answers(opened, done.answers, done.waited)
 
     async def edit(self, bundle: ServedBundle, call: Callable[[OpenBundle], Result]) -> Result:
-        """Call a function that edits the knowledge base or reads it for a moment, after those that wait.
+        """Call a function that edits the knowledge base or reads it briefly, after those that wait.
 
         Args:
             bundle: which one.
@@ -210,7 +212,7 @@ class Service:
     async def _called(
         self, thread: ThreadPoolExecutor, bundle: ServedBundle, call: Callable[[OpenBundle], Result]
     ) -> Result:
-        if self._edits >= _MOST_EDITS:
+        if self._calls[thread] >= _MOST_CALLS:
             raise overloaded()
 
         def work() -> Result:
@@ -219,7 +221,7 @@ class Service:
             with bundle.use() as opened:
                 return call(opened)
 
-        self._edits += 1
+        self._calls[thread] += 1
         waiting = thread.submit(work)
         try:
             done = asyncio.wrap_future(waiting)
@@ -231,7 +233,7 @@ class Service:
             raise of_error(error) from error
         finally:
             waiting.cancel()  # the request itself was cancelled
-            self._edits -= 1
+            self._calls[thread] -= 1
 
     def metrics(self) -> str:
         """The counts of all workers in Prometheus's text format."""

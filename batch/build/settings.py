@@ -50,6 +50,7 @@ class BuildOptions:
     encoding: str | None = None
     part_rows: int = 20_000
     reaugkd: str = __version__
+    command: ClassVar[str] = "reaugkd kb build"
     anew: ClassVar[str] = "Remove the folder of the work, NAME.build, to begin anew"
 
     @classmethod

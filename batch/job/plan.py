@@ -22,8 +22,6 @@ from ...kb.storage.atomic import atomic_write
 from .inputs import InputFile
 
 PLAN_FILE = "_plan.json"
-_COMMANDS = {"Options": "reaugkd batch", "BuildOptions": "reaugkd kb build"}
-"""The commands that write plans, by the class of their options."""
 
 _WORDS = {
     "reaugkd": "the version of reaugkd",
@@ -34,7 +32,13 @@ _WORDS = {
 
 
 class JobOptions(Protocol):
-    """What decides the output of a job; a dataclass of JSON values."""
+    """What decides the output of a job; a dataclass of JSON values.
+
+    Attributes:
+        command: the command that writes such plans.
+    """
+
+    command: ClassVar[str]
 
     @property
     def anew(self) -> str:
@@ -97,6 +101,7 @@ class Options:
     on_error: Any = "record"
     encoding: str | None = None
     reaugkd: str = __version__
+    command: ClassVar[str] = "reaugkd batch"
     anew: ClassVar[str] = "Begin the job anew with --overwrite"
 
     @classmethod
@@ -175,7 +180,7 @@ class Plan(Generic[Kind]):
             StorageError: it cannot be written.
         """
         obj = {
-            "command": _COMMANDS[type(self.options).__name__],
+            "command": self.options.command,
             "options": asdict(self.options),  # type: ignore[call-overload]
             "text": self.text,
             "text_pair": self.text_pair,
@@ -250,12 +255,12 @@ def read_content(out: Path, kind: type[JobOptions]) -> dict[str, Any]:
         command = obj["command"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(out, error) from error
-    if command != _COMMANDS[kind.__name__]:
+    if command != kind.command:
         raise UsageError(
             "the folder holds the work of another command",
             path=path,
             found=f"a plan of `{command}`",
-            expected=f"a new or empty folder, or a plan of `{_COMMANDS[kind.__name__]}`",
+            expected=f"a new or empty folder, or a plan of `{kind.command}`",
             remedy="Choose another output folder. Nothing was changed.",
         )
     return obj
@@ -269,7 +274,7 @@ def _unreadable(out: Path, error: Exception) -> DataError:
     return DataError(
         "the plan of the job cannot be read",
         path=out / PLAN_FILE,
-        found=str(error) or type(error).__name__,
+        found=f"no entry {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__,
         expected="the file that the job writes first, visible on every machine of the job",
         remedy="Choose another output folder, or remove this one.",
     )

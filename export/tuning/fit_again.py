@@ -28,8 +28,8 @@ def fit_again(
         neighbours: same as `abstention_of`.
 
     Returns:
-        The manifest with the new gate and abstention. Each is None if the old bundle has none, or if it cannot be had
-        from these rows.
+        The manifest with the new gate and abstention. Each is None if the old bundle has none, or if it cannot be
+        fitted on these rows.
 
     Raises:
         DependencyError: MAPIE is not installed, and the bundle has abstention thresholds.

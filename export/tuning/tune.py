@@ -267,21 +267,22 @@ def fit_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> flo
 
     Temperature scaling (Guo et al. 2017). The NLL is convex in 1 / T, so T is found by bisection of the derivative.
     If every row is right, the NLL falls with T down to the limit and says nothing about how sure the answers should be
-    (few rows of an easy task); then T is at least 1.
+    (few rows of an easy task); then T is 1.
 
     Args:
         logits: [n, c].
         gold: [n], class indices.
     """
     scores = logits.astype(np.float64)
-    sharpest = 1.0 if (scores.argmax(axis=1) == gold).all() else 4.0  # 1 / T
+    if (scores.argmax(axis=1) == gold).all():
+        return 1.0
     of_gold = scores[np.arange(len(gold)), gold].mean()
 
     def slopes(inverse: Floats) -> Floats:
         found: Floats = (_softmax(scores, 1 / inverse.item()) * scores).sum(axis=1).mean(keepdims=True) - of_gold
         return found
 
-    return round(1.0 / _roots(slopes, np.array([1 / 20]), np.array([sharpest])).item(), 3)
+    return round(1.0 / _roots(slopes, np.array([1 / 20]), np.array([4.0])).item(), 3)
 
 
 def _roots(functions: Callable[[Floats], Floats], low: Floats, high: Floats) -> Floats:

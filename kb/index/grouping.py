@@ -69,7 +69,7 @@ def near_order(keys: NDArray[Any]) -> Ints:
 
 
 def _widest(some: Floats) -> Floats:
-    """About the direction in which keys vary most, by power iteration from the key farthest from their mean."""
+    """Approximately the direction in which keys vary most, by power iteration from the key farthest from their mean."""
     some = some - some.mean(axis=0)
     direction: Floats = some[np.einsum("ij,ij->i", some, some).argmax()]
     for _ in range(_STEPS):

@@ -36,9 +36,9 @@ class BenchSettings:
     """Settings of a benchmark; the defaults take about 20 seconds for a student of 1 ms.
 
     Attributes:
-        seconds: time for the latency measurement, which makes 200 to 20,000 measurements.
-        samples: number of visits; overrides ``seconds``.
-        warmup: visits before the measurement, not counted.
+        seconds: time for the latencies: 200 to 20,000 measurements.
+        samples: number of measurements; overrides ``seconds``.
+        warmup: measurements before these, not counted.
         inputs: the largest number of different texts, drawn at random.
         passes: passes over the texts for the throughput, systems interleaved; the median counts.
         processes: new processes for cold start and memory; the median counts. 0 skips both.
@@ -98,7 +98,7 @@ class BenchReport:
         processes: cold start and memory of new processes, by system; empty if none were started.
         bytes: size on disk, same as `bundle_bytes`.
         tokens: p50, p95 and largest number of tokens of the inputs.
-        setting: threads, visits, texts and their source, rows of the knowledge base and so on.
+        setting: threads, measurements, texts and their source, rows of the knowledge base and so on.
         host: the machine and the libraries.
     """
 
@@ -163,7 +163,7 @@ def bench(
         search: same as `Runtime.open`.
         settings: the settings. Default: ``BenchSettings()``.
         source: source of ``texts``, for the report.
-        progress: called with (units done, units in total) after each visit, pass and process.
+        progress: called with (units done, units in total) after each measurement, pass and process.
         clock: clock in nanoseconds; another one for tests.
         require_signature: the key that must have signed the bundle.
         follow_links: same as `Runtime.open`.
@@ -229,7 +229,7 @@ def bench(
 
 
 def _fitting(seconds: float, visit_us: float) -> int:
-    """Return the number of visits that fit in the time, with their unmeasured runs."""
+    """Return the number of measurements that fit in the time, with their unmeasured runs."""
     return max(FEWEST_SAMPLES, int(min(MOST_SAMPLES, seconds * 1e6 / ((SETTLING + 1) * visit_us))))
 
 

@@ -300,9 +300,8 @@ class TestRefusals:
             assert "found a plan of `reaugkd kb build`" in message and "Choose another output folder" in message
         assert names(work) == ["_plan.json", "part-00000.parquet"] and (work / "_plan.json").read_bytes() == before
         (work / "_plan.json").write_text("{}")
-        assert "the plan of the job cannot be read" in refused(
-            "batch", edge_bundle, source, "--out", work, "--overwrite"
-        )
+        message = refused("batch", edge_bundle, source, "--out", work, "--overwrite")
+        assert "the plan of the job cannot be read; found no entry 'command'" in message
         assert names(work) == ["_plan.json", "part-00000.parquet"]
 
     def test_two_runs_at_a_time(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:

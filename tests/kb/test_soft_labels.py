@@ -64,11 +64,21 @@ class TestTheLikeliestClasses:
 
     def test_a_label_by_hand(self) -> None:
         exact = np.zeros((1, 20))
-        exact[0, [3, 7, 19]] = 0.5, 0.3, 0.2
+        exact[0, [3, 7, 19]] = 0.3, 0.5, 0.2
         labels = encode(exact, 0.25)
-        # 0.5 / 0.8 and 0.3 / 0.8 of 255: 159.4 and 95.6, whose floors lack one, which the larger remainder gets
-        assert labels.stored.tolist() == [[3, 7, 159, 96]]
-        np.testing.assert_allclose(labels[0][[3, 7]], [159 / 255, 96 / 255], rtol=1e-6)
+        # 0.3 / 0.8 and 0.5 / 0.8 of 255: 95.6 and 159.4, whose floors lack one, which the larger remainder gets
+        assert labels.stored.tolist() == [[3, 7, 96, 159]]  # classes ascending
+        np.testing.assert_allclose(labels[0][[3, 7]], [96 / 255, 159 / 255], rtol=1e-6)
+
+    def test_of_earlier_versions_have_another_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("reaugkd.kb.soft_labels._BLOCK", 2)
+        stored = np.array([[7, 3, 19, 159, 96, 0]] * 5, np.uint8)
+        np.testing.assert_allclose(decode(stored, 20)[4][[3, 7]], [96 / 255, 159 / 255], rtol=1e-6)
+        for row, column, value, message in ((4, 2, 7, "twice"), (3, 5, 1, "sum")):
+            damaged = stored.copy()
+            damaged[row, column] = value
+            with pytest.raises(ValueError, match=message):
+                decode(damaged, 20)
 
     def test_rows_can_be_had_in_every_way(self) -> None:
         labels = encode(distributions(9, 40), 0.05)

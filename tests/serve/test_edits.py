@@ -114,7 +114,8 @@ def test_suggestions_are_those_of_the_package(client: Client, place: Path) -> No
 
 @pytest.mark.parametrize("name", ["suggest", "review"])
 def test_what_only_reads_does_not_hold_edits(client: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers from the state in which it began."""
+    """It answers from the state in which it began, and takes no edit's place in the queue."""
+    monkeypatch.setattr(service, "_MOST_CALLS", 1)
     begun, go_on, reading = threading.Event(), threading.Event(), getattr(edits, name)
 
     def held(runtime: Runtime, *arguments: Any) -> Any:
@@ -206,7 +207,7 @@ def test_a_full_disk_and_a_long_queue(client: Client, monkeypatch: pytest.Monkey
         patch.setattr(KnowledgeEditor, "add", full)
         reply = client.post("/kb/add", {"texts": "noon", "label": "a"})
         assert (reply.status, reply.value["error_type"]) == (507, "Backend") and "secret" not in reply.value["error"]
-    monkeypatch.setattr(service, "_MOST_EDITS", 0)
+    monkeypatch.setattr(service, "_MOST_CALLS", 0)
     reply = client.post("/kb/add", {"texts": "noon", "label": "a"})
     assert (reply.status, reply.headers["retry-after"]) == (429, "1")
 

@@ -39,6 +39,13 @@ class Kind(NamedTuple):
     options: str = ""
 
 
+def write_csv(path: Path, rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
+    """Write a CSV file with a header."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
 def _csv(text_rows: Rows = ROWS, **settings: Any) -> str:
     out = io.StringIO()
     csv.writer(out, **settings).writerows([("text", "label"), *text_rows])

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
+from support.file_kinds import write_csv
 
 from reaugkd import ColumnError, DataError
 from reaugkd.runtime.data import Columns, TextRow, label_indices, load_dataset, read_labelled_rows, read_text_rows
 
 TRAIN = [("turn it on", "on"), ("turn it off, please", "off"), ('say "hi"\nto me', "on")]
-
-
-def write_csv(path: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
 
 
 def write_jsonl(path: Path, rows: list[object]) -> Path:

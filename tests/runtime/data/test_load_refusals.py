@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 
 import pytest
+from support.file_kinds import write_csv
 
 from reaugkd import ColumnError, DataError, DependencyError, LabelError, UsageError
 from reaugkd.runtime.data import Columns, dataset_from_rows, label_indices, load_dataset
 
 TRAIN = [("turn it on", "on"), ("turn it off, please", "off"), ('say "hi"\nto me', "on")]
-
-
-def write_csv(path: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
 
 
 @pytest.mark.parametrize(

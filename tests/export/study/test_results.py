@@ -5,18 +5,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.paths import ROOT
 from support.study_cells import CLASSES, ROWS, gold_of, make_result, probabilities, write_study
 
 from reaugkd.errors import DataError
-from reaugkd.export.study import tables
-from reaugkd.export.study.compare import Analysis
 from reaugkd.export.study.fingerprints import CELL_FORMAT, Inputs, finished, settings_key
 from reaugkd.export.study.plan import Plan, load_plan
 from reaugkd.export.study.results import (
     CellNotes,
     CellResult,
-    SystemResult,
     cell_file,
     read_cell,
     read_notes,
@@ -175,21 +171,3 @@ class TestResults:
         assert "dictionary" in kinds["task"] and "dictionary" in kinds["system"]
         group = file.metadata.row_group(0)
         assert {group.column(number).compression for number in range(group.num_columns)} == {"ZSTD"}
-
-
-KEPT = ROOT / "docs" / "results" / "study"
-
-
-@pytest.mark.parametrize("name", sorted(folder.name for folder in KEPT.iterdir()))
-def test_kept_results_hold_every_cell_and_the_figures_of_the_report(name: str) -> None:
-    plan = load_plan(ROOT / "benchmarks" / "study" / f"{name}.toml")
-    found: dict[tuple[str, str, int], CellResult] = {}
-    for record in pq.read_table(KEPT / name / "results.parquet").to_pylist():
-        key = (record.pop("task"), record.pop("recipe"), record.pop("seed"))
-        one = SystemResult(record.pop("system"), record.pop("variant"), record, *[np.zeros(0)] * 4)  # type: ignore[arg-type]
-        found[key] = CellResult((*(found[key].systems if key in found else ()), one))
-    assert list(found) == [(cell.task.name, cell.recipe, cell.seed) for cell in plan.cells()]
-    report = (KEPT / name / "report.md").read_text(encoding="utf-8").splitlines()
-    analysis = Analysis(plan, found)
-    for line in [*tables.means(analysis).splitlines(), *tables.fidelity(analysis)[1].splitlines()]:
-        assert line in report

@@ -16,11 +16,13 @@ from reaugkd.kb.index.lists import Lists
 from reaugkd.runtime.graph.list_search import list_keys
 from reaugkd.runtime.graph.retrieval import BLEND, ROWS, SCALED, retrieval_graph
 from reaugkd.runtime.inference.session.onnxruntime_setup import import_onnxruntime
+from reaugkd.runtime.inference.session.saturation import int8_saturates
 
 
 def run(case: Case, asked: int, saturates: bool = False) -> dict[str, Any]:
     """The outputs for one input, with the arrays beside the model."""
     onnxruntime, classes = import_onnxruntime(), case.logits.shape[1]
+    saturates = saturates or int8_saturates()  # a processor without VNNI, where the other way is wrong
     graph = retrieval_graph(case.tables, case.config, None, classes, saturates=saturates)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

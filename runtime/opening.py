@@ -114,7 +114,7 @@ class Opened:
                 "the bundle has no gate",
                 path=settings.path,
                 expected='a threshold in the manifest, for retrieval "gated"',
-                remedy='Open it with retrieval "always", or export it again with another --gate-loss.',
+                remedy='Open it with retrieval "always". `reaugkd calibrate` certifies a gate on enough rows of yours.',
             )
         if settings.search == "graph" and settings.decides:
             raise UsageError(

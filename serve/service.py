@@ -230,7 +230,7 @@ class Service:
                 raise too_late(self.settings.deadline, ", nothing was changed: the calls before it took this long")
             return await done
         except ReaugkdError as error:
-            raise of_error(error) from error
+            raise of_error(error, "the request") from error
         finally:
             waiting.cancel()  # the request itself was cancelled
             self._calls[thread] -= 1

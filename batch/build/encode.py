@@ -17,6 +17,7 @@ from ...kb.soft_labels import with_gold
 from ...kb.storage.ed25519 import read_public_key
 from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
+from ...runtime.data.cells import optional_label
 from ...runtime.decision.blending import softmax_many
 from ...runtime.inference.session.student import StudentSession
 from ...runtime.inference.text.inputs import Text, checked_input
@@ -99,7 +100,7 @@ class Encoder:
             path: their file.
 
         Raises:
-            DataError: a label is none of the bundle's.
+            DataError: a label is none of the bundle's, or no label.
         """
         places, keys, gold, kept = [], [], [], []
         for place, (row, text) in enumerate(texts):
@@ -159,8 +160,8 @@ class Encoder:
         return with_gold(soft, gold, blend.gold_share)
 
     def _label(self, cell: object, row: int, path: str) -> int:
-        name = "" if cell is None else str(cell).strip()
-        if not name:
+        name = optional_label(cell, path, row)
+        if name is None:
             return -1
         found = self._index.get(self._names.read(name))
         if found is None:

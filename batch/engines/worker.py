@@ -32,6 +32,7 @@ def work(pipe: Connection[Any, Any], settings: Settings) -> None:
     for name in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(name) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(name, stop.receive)
+    sys.unraisablehook = _report_unraisable
     orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
 
@@ -66,6 +67,12 @@ def _listen(pipe: Connection[Any, Any], orders: queue.SimpleQueue[int | None]) -
         os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(_GRACE)
     os._exit(1)
+
+
+def _report_unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """Report an exception that Python cannot raise, but not that of `_Stop`, which `_Stop.check` raises again."""
+    if not isinstance(lost.exc_value, SystemExit):
+        sys.__unraisablehook__(lost)
 
 
 class _Stop:

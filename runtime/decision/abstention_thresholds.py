@@ -83,10 +83,10 @@ class Thresholds:
         if not certified:
             least = f"at least {self.errors[0].error:.1%}" if self.errors else "another goal: no rate is certified"
             raise UsageError(
-                "the export could not certify this error rate",
+                "the held-out rows could not certify this error rate",
                 found=f"error={abstain.error:.2%}",
                 expected=least,
-                remedy="More held-out rows certify smaller rates; coverage=95% always has a threshold.",
+                remedy="`reaugkd calibrate` with more rows certifies lower ones; coverage=95% always has a threshold.",
             )
         return certified[-1].threshold
 

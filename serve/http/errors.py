@@ -49,9 +49,9 @@ def invalid(message: str) -> HttpError:
     return HttpError(422, f"Input validation error: {message}", "Validation")
 
 
-def empty() -> HttpError:
-    """The error for a request without a text."""
-    return HttpError(400, "Input validation error: `inputs` cannot be empty", "Empty")
+def empty(field: str = "inputs") -> HttpError:
+    """The error for a request without a text in this field."""
+    return HttpError(400, f"Input validation error: `{field}` cannot be empty", "Empty")
 
 
 def unhealthy(state: str) -> HttpError:

@@ -21,6 +21,7 @@ from ..service import Service
 from .shapes import check_fields, flag_of, number_of, text_of, texts_of
 
 _OPTIONS = {"why": str, "who": str, "preview": bool, "guard": float}
+_WORDS = {str: "a text", bool: "true or false", float: "a number"}
 _LAST = _SUGGESTED = 100
 _ROW_FIELDS = ("text", "text_pair", "label", "soft")
 _log = logging.getLogger("reaugkd.serve")
@@ -231,7 +232,7 @@ def _options(body: Mapping[str, Any], *others: str) -> EditKeywords:
         if value is None:
             continue
         if not isinstance(value, int | float if kind is float else kind) or (kind is float and isinstance(value, bool)):
-            raise invalid(f"`{name}` cannot be {value!r:.80}")
+            raise invalid(f"`{name}` must be {_WORDS[kind]}, found {value!r:.80}")
         found[name] = value
     options: EditKeywords = {**found}  # type: ignore[typeddict-item]
     return options

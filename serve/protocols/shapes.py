@@ -47,7 +47,7 @@ def texts_of(value: object, place: str = "inputs") -> list[Text]:
     if not isinstance(value, list):
         return [text_of(value, place)]
     if not value:
-        raise empty()
+        raise empty(place)
     return [text_of(one, f"{place}[{number}]") for number, one in enumerate(value)]
 
 

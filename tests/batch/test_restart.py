@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +181,25 @@ def test_the_knowledge_base_is_edited_meanwhile(bundle: Path, tmp_path: Path, ro
         worker.do(0, lambda rows: None)
     worker.close()
     assert names(tmp_path / "out") == ["_SUCCESS", "_plan.json"]
+
+
+_LOST = """
+import os, signal, weakref
+from multiprocessing import Pipe
+from reaugkd.batch.engines.worker import work
+
+class Settings:
+    def open(self):
+        collected = set()
+        kept = weakref.ref(collected, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        del collected
+
+mine, theirs = Pipe()
+work(theirs, Settings())
+"""
+
+
+def test_a_worker_that_is_ended_in_a_callback_of_the_garbage_collector_prints_nothing() -> None:
+    """Python cannot raise an exception there, and prints it: a full disk showed a traceback beside the error."""
+    done = subprocess.run([sys.executable, "-c", _LOST], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "")

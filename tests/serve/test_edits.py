@@ -187,6 +187,15 @@ def test_wrong_edits_change_nothing(client: Client, path: str, value: Any) -> No
     assert client.get("/kb/log").value["edits"] == []
 
 
+def test_an_error_names_the_field_of_the_request(client: Client) -> None:
+    for value, expected in (
+        ({"texts": [], "label": "a"}, "`texts` cannot be empty"),
+        ({"texts": [" "], "label": "a"}, "the request: the text is empty"),  # not `inputs`: it has no such field
+        ({"texts": "noon", "label": "a", "guard": "1%"}, "`guard` must be a number, found '1%'"),
+    ):
+        assert expected in client.post("/kb/add", value).value["error"]
+
+
 def test_queries_that_cannot_be_used(client: Client) -> None:
     for path in (
         "/kb/log?last=x",

@@ -109,6 +109,24 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
         assert runtime.gate is None and runtime.manifest.abstention is None
 
 
+def test_labels_are_read_as_in_other_commands(edge_bundle: Path, tmp_path: Path) -> None:
+    """docs/reference/labels.md: NaN, which pandas writes for no label, is none; a list of one label is the label."""
+    texts = distinct(4)
+    lake = tmp_path / "lake.jsonl"
+    cells = ['"a"', "NaN", '"NaN"', '["b"]']
+    rows = [f'{{"text": "{text}", "label": {cell}}}\n' for text, cell in zip(texts, cells, strict=True)]
+    lake.write_text("".join(rows))
+    done = call("kb", "build", edge_bundle, "--data", lake, "--out", tmp_path / "new", "--json", "-", "--workers", 1)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["left_out"] == {"has no label": 2}
+    with Runtime.open(tmp_path / "new") as runtime:
+        kb = runtime.knowledge_base
+        assert {kb.text(row): runtime.manifest.labels[kb.label(row)] for row in range(len(kb))} == {
+            texts[0]: "a",
+            texts[3]: "b",
+        }
+
+
 def test_the_teacher_gives_soft_labels(tmp_path: Path) -> None:
     bundle = build_tiny_bundle(tmp_path / "bundle")
     texts = distinct(40)
@@ -204,6 +222,7 @@ def test_a_step_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pyte
     [
         ("text,label\nmilk,a\noven,z\n", "row 3: the label is not one of the bundle's; found z; expected a, b, c"),
         ("text\nmilk\n", "--run"),
+        ("text,label\nmilk,\"['a', 'b']\"\n", "row 2: the row has several labels"),
         ("text,label\n,a\n", "no row can be used"),
         ("text,label\n", "the data has no rows"),
     ],

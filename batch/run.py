@@ -202,9 +202,11 @@ def claimed(out: Path) -> Iterator[None]:
     """Keep other runs out of the output folder; a lock that its process has left is free.
 
     Raises:
-        UsageError: another run is at work there.
+        UsageError: another run is at work there, or it is a file.
         StorageError: the folder cannot be made.
     """
+    if out.exists() and not out.is_dir():
+        raise UsageError("the output folder is a file", path=out, expected="a new or empty folder")
     with refusals(out):
         out.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":

@@ -119,6 +119,7 @@ def format_frontier(found: Frontier) -> str:
 
 def format_condensed(out: Path, done: Condensed) -> str:
     """Format the result of a condensation."""
+    from ..export.tuning.abstention import describe_abstention
     from ..export.tuning.gating import describe_gate
 
     size, reference, search = done.size, done.reference, done.manifest.quality["search"]
@@ -136,6 +137,8 @@ def format_condensed(out: Path, done: Condensed) -> str:
     ]
     if done.gate_before is not None:
         lines.append(f"gate (predict --gated): {describe_gate(done.manifest.gate, done.gate_before.epsilon)}")
+    if done.manifest.abstention is not None:
+        lines.append(f"abstention: {describe_abstention(done.manifest.abstention)}")
     if size.kept_nll is not None and size.kept_nll <= 0:
         lines.append("this knowledge base is worse than none: keep more rows")
     return "\n".join(lines)

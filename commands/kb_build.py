@@ -123,7 +123,7 @@ def build(
         with resumable(), stages(_LINES) as show:
             made = build_kb(job, tell, show)
         new = made.manifest
-        notes = _fitted(old, new) if why_not is None else [why_not]
+        notes = [*_blend(new), *(_fitted(old, new) if why_not is None else [why_not])]
         rows, duplicates = new.kb_rows, sum(one.duplicates for one in made.shards)
         report = {
             "out": str(out),
@@ -143,15 +143,23 @@ def build(
     if json_path == "-":
         return
     search = made.search
-    click.echo(f"{rows:,} rows in {len(made.shards)} shards: {out}")
+    click.echo(f"{out}: {rows:,} rows, number of shards: {len(made.shards)}")
     click.echo(f"recall {search.recall:.3f} with ef_search {search.expansion_search} and {search.probes} probes")
     if duplicates:
         conflicts = f"{report['conflicts']:,} of them with another label"
-        click.echo(f"{duplicates:,} rows were left out: the text is that of another row, {conflicts}")
+        click.echo(f"rows left out (the text is that of another row): {duplicates:,}, {conflicts}")
     for reason, count in made.left_out.items():
-        click.echo(f"{count:,} rows were left out: {reason}")
+        click.echo(f"rows left out ({reason}): {count:,}")
     for line in notes:
         click.echo(line)
+
+
+def _blend(new: Manifest) -> list[str]:
+    """Describe the blend of the new bundle; nothing if there were no rows to tune it on."""
+    from ..export.tuning.tune import Tuning
+
+    found: Any = new.quality.get("tuning")
+    return [] if found is None else [Tuning(new.blend, found["rows"], found["nll"], found["accuracy"]).describe()]
 
 
 def _why_not_fitted(old: Manifest) -> str | None:

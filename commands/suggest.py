@@ -69,7 +69,8 @@ def suggest(
             writer = csv.writer(out, lineterminator="\n")
             writer.writerow([*(["text", "text_pair"] if runtime.manifest.text_pair else ["text"]), "label", "reason"])
             writer.writerows([*_cells(one.text), "", one.reason] for one in chosen)
-    click.echo(f"{len(numbers):,} texts read, {len(chosen):,} chosen", err=True)
+    counts = f"{len(numbers):,} texts read, {len(chosen):,} chosen"
+    click.echo(f"{counts}; texts that are stored or repeated are left out", err=True)
 
 
 def _texts(records: Iterator[TextRow | BadRow], numbers: list[int]) -> Iterator[Any]:

@@ -171,6 +171,7 @@ class Encoder:
                 row=row,
                 found=name,
                 expected=", ".join(self.manifest.labels[:5]) + (", ..." if len(self.manifest.labels) > 5 else ""),
-                remedy="Remove or correct such rows; a new label can be added to the new bundle with `reaugkd kb add`.",
+                remedy="Remove or correct such rows, remove the work folder (the new bundle's name with .build), and "
+                "run the command again; a new label can be added to the new bundle with `reaugkd kb add`.",
             )
         return found

@@ -27,7 +27,7 @@ _WORDS = {
     "reaugkd": "the version of reaugkd",
     "seal": "the bundle",
     "edits": "the edits of the bundle's knowledge base",
-    "part_rows": "the rows of a part",
+    "part_rows": "the size of a part",
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 from support import batch_jobs
 from support.batch_jobs import answers, leftovers, output, write_rows
-from support.command_line import names, ok, refused
+from support.command_line import call, names, ok, refused
 
 from reaugkd import BundleError, Runtime
 from reaugkd.batch.engines import local
@@ -51,7 +51,7 @@ class TestRestart:
         out = tmp_path / "out"
         ok(*arguments)
         for more, words in (
-            (["--part-rows", 51], "the rows of a part was 50, is 51"),
+            (["--part-rows", 51], "the size of a part was 50, is 51"),
             (["--prefix", "p_"], "prefix was '', is 'p_'"),
             (["--columns", "id"], "columns was None, is ('id',)"),
             (["--retrieval", "never"], "retrieval was 'always', is 'never'"),
@@ -203,3 +203,9 @@ def test_a_worker_that_is_ended_in_a_callback_of_the_garbage_collector_prints_no
     """Python cannot raise an exception there, and prints it: a full disk showed a traceback beside the error."""
     done = subprocess.run([sys.executable, "-c", _LOST], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_an_output_folder_that_is_a_file(edge_bundle: Path, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "a.parquet", ["noon"])
+    done = call("batch", edge_bundle, source, "--out", source)
+    assert done.code == 2 and f"{source}: the output folder is a file" in done.err

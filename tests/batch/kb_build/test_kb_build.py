@@ -97,7 +97,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert report["duplicates"] == 3 and report["conflicts"] == 1
     assert report["left_out"].pop("has the text of a held-out row") >= 2  # others of the rows may have these words too
     assert report["left_out"] == {"the text is empty": 1, "has no label": 1}
-    assert report["gate"] is None and report["abstention"] is None and report["notes"] == []
+    assert report["gate"] is None and report["abstention"] is None and len(report["notes"]) == 1
     with Runtime.open(tmp_path / "new") as runtime:
         assert len(runtime.knowledge_base) == report["rows"]
         assert {runtime.knowledge_base.text(row) for row in range(report["rows"])} == set(texts) - {
@@ -202,7 +202,7 @@ def test_a_step_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pyte
     unsigned = call(*arguments, "--require-signature", tmp_path / "owner.pub.pem")
     assert unsigned.code == 2 and "manifest.sig" in unsigned.err
     changed = call(*arguments[:-1], 30)
-    assert changed.code == 2 and "the rows of a part was 20, is 30" in changed.err
+    assert changed.code == 2 and "the size of a part was 20, is 30" in changed.err
     assert "Remove the folder of the work" in changed.err and "--overwrite" not in changed.err
     shard = tmp_path / "new.build" / "shard-00000" / "index.usearch"
     content = bytearray(shard.read_bytes())

@@ -109,7 +109,9 @@ def test_gate_and_thresholds_are_fitted_to_the_new_rows(tmp_path: Path) -> None:
     with Runtime.open(out) as runtime:
         kept = sum(not runtime.predict(TEXTS[row], abstain="coverage=50%").abstained for row in each)
     assert kept == pytest.approx(math.ceil(0.5 * (len(each) + 1)), abs=1)
-    assert f"retrieves for {gate.retrieved:.1%}" in report["notes"][0] and "abstention: by" in report["notes"][1]
+    blended, gated, thresholds = report["notes"]
+    assert f"the {manifest.blend.k} nearest rows" in blended
+    assert f"retrieves for {gate.retrieved:.1%}" in gated and "abstention: by" in thresholds
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 import secrets
 import shutil
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -202,26 +203,26 @@ def _sample(plan: Plan[BuildOptions], settings: BuildSettings, work: Path, tell:
         DataError: none of these rows can be used.
     """
     wanted = SAMPLE_PER_CENTRE * centre_count(plan.options.shards)
-    encoder, reader = Encoder(settings), PartReader(plan)
+    encoder = Encoder(settings)
     left_out: Counter[str] = Counter()
     keys, probabilities = [], []
     found = read = 0
-    for part in plan.parts:
-        for chunk in reader.chunks(part):
-            read += len(chunk.texts)
-            due = math.ceil(wanted * read / plan.rows)
-            labels = chunk.kept.column(0).to_pylist() if chunk.kept.num_columns else None
-            places = _spread(len(chunk.texts), due - found)
-            while found < due and places:  # more of the chunk where rows cannot be used
-                some, places = places[: due - found], places[due - found :]
-                texts = [chunk.texts[place] for place in some]
-                of_some = None if labels is None else [labels[place] for place in some]
-                encoded = encoder.encode(texts, of_some, left_out, part.file.path)
-                keys.append(encoded.keys)
-                probabilities.append(encoded.probabilities)
-                found += len(encoded.keys)
-            progress("sample", min(found, wanted), min(wanted, plan.rows), 0)
-    reader.close()
+    with closing(PartReader(plan)) as reader:
+        for part in plan.parts:
+            for chunk in reader.chunks(part):
+                read += len(chunk.texts)
+                due = math.ceil(wanted * read / plan.rows)
+                labels = chunk.kept.column(0).to_pylist() if chunk.kept.num_columns else None
+                places = _spread(len(chunk.texts), due - found)
+                while found < due and places:  # more of the chunk where rows cannot be used
+                    some, places = places[: due - found], places[due - found :]
+                    texts = [chunk.texts[place] for place in some]
+                    of_some = None if labels is None else [labels[place] for place in some]
+                    encoded = encoder.encode(texts, of_some, left_out, part.file.path)
+                    keys.append(encoded.keys)
+                    probabilities.append(encoded.probabilities)
+                    found += len(encoded.keys)
+                progress("sample", min(found, wanted), min(wanted, plan.rows), 0)
     if not found:
         raise DataError(
             "no row can be used", path=plan.parts[0].file.path, found=_words(left_out), expected="labelled texts"

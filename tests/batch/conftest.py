@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -20,12 +21,11 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the parts in this process, by two workers in turn: processes take a second to start."""
 
     def run(settings: Settings, parts: list[int], _workers: int, advance: Any, rows_of: Any) -> dict[int, str]:
-        pair = [settings.open() for _ in range(2)]
-        for number in parts:
-            pair[number % 2].do(number, lambda rows: None)
-            advance(rows_of(number))
-        for worker in pair:
-            worker.close()
+        with ExitStack() as stack:
+            pair = [stack.enter_context(closing(settings.open())) for _ in range(2)]
+            for number in parts:
+                pair[number % 2].do(number, lambda rows: None)
+                advance(rows_of(number))
         return {}
 
     monkeypatch.setattr("reaugkd.batch.engines.engine.run_local", run)

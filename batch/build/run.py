@@ -7,6 +7,7 @@ import math
 import secrets
 import shutil
 from collections import Counter
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from ..engines.engine import run_parts
 from ..job.columns import job_columns
 from ..job.inputs import InputFile, find_files
 from ..job.plan import PLAN_FILE, Plan
-from ..job.rows import PartReader
+from ..job.rows import Chunk, PartReader
 from ..run import Progress, claimed, scan_all
 from .assemble import TuneAgain, assemble
 from .encode import Encoder
@@ -207,22 +208,21 @@ def _sample(plan: Plan[BuildOptions], settings: BuildSettings, work: Path, tell:
     left_out: Counter[str] = Counter()
     keys, probabilities = [], []
     found = read = 0
-    with closing(PartReader(plan)) as reader:
-        for part in plan.parts:
-            for chunk in reader.chunks(part):
-                read += len(chunk.texts)
-                due = math.ceil(wanted * read / plan.rows)
-                labels = chunk.kept.column(0).to_pylist() if chunk.kept.num_columns else None
-                places = _spread(len(chunk.texts), due - found)
-                while found < due and places:  # more of the chunk where rows cannot be used
-                    some, places = places[: due - found], places[due - found :]
-                    texts = [chunk.texts[place] for place in some]
-                    of_some = None if labels is None else [labels[place] for place in some]
-                    encoded = encoder.encode(texts, of_some, left_out, part.file.path)
-                    keys.append(encoded.keys)
-                    probabilities.append(encoded.probabilities)
-                    found += len(encoded.keys)
-                progress("sample", min(found, wanted), min(wanted, plan.rows), 0)
+    with closing(_chunks(plan)) as chunks:
+        for path, chunk in chunks:
+            read += len(chunk.texts)
+            due = math.ceil(wanted * read / plan.rows)
+            labels = chunk.kept.column(0).to_pylist() if chunk.kept.num_columns else None
+            places = _spread(len(chunk.texts), due - found)
+            while found < due and places:  # more of the chunk where rows cannot be used
+                some, places = places[: due - found], places[due - found :]
+                texts = [chunk.texts[place] for place in some]
+                of_some = None if labels is None else [labels[place] for place in some]
+                encoded = encoder.encode(texts, of_some, left_out, path)
+                keys.append(encoded.keys)
+                probabilities.append(encoded.probabilities)
+                found += len(encoded.keys)
+            progress("sample", min(found, wanted), min(wanted, plan.rows), 0)
     if not found:
         raise DataError(
             "no row can be used", path=plan.parts[0].file.path, found=_words(left_out), expected="labelled texts"
@@ -233,6 +233,14 @@ def _sample(plan: Plan[BuildOptions], settings: BuildSettings, work: Path, tell:
         tell(f"there are too few different texts for {plan.options.shards} shards: {made} are made")
     Sampled(top_within(np.concatenate(probabilities), LABEL_LOSS), secrets.token_hex(32)).write(work)
     centres.save(work / CENTRES_FILE)
+
+
+def _chunks(plan: Plan[BuildOptions]) -> Generator[tuple[str, Chunk], None, None]:
+    """The rows of all data in chunks, each with the path of its file."""
+    with closing(PartReader(plan)) as reader:
+        for part in plan.parts:
+            for chunk in reader.chunks(part):
+                yield part.file.path, chunk
 
 
 def _spread(rows: int, count: int) -> list[int]:

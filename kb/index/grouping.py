@@ -17,7 +17,7 @@ SAMPLE_PER_CENTRE = 64
 
 _BLOCK = 65_536  # keys multiplied together
 _LEAF = 64  # keys that are not divided any more: with int8 keys of 128 components two pages of memory
-_HALVED_BY, _STEPS = 512, 4  # keys of the sample, and steps, that find the widest direction
+_DIRECTION_SAMPLE, _STEPS = 512, 4  # keys of the sample, and steps, that find the widest direction
 
 
 def centre_count(shards: int) -> int:
@@ -43,9 +43,8 @@ def grouped(sample: Floats, shards: int) -> Centres:
 def near_order(keys: NDArray[Any]) -> Ints:
     """An order of keys in which near ones are mostly near each other; the same keys give the same order.
 
-    The keys are halved along their widest direction, and each half again. A search in a graph whose rows have this
-    order reads fewer pages of memory, and building it takes less time. (Coleman et al., NeurIPS 2022, reorder a
-    finished graph for this.)
+    The keys are halved along their widest direction, and each half again. A graph whose rows have this order is built
+    and searched faster (docs/scale.md). (Coleman et al., NeurIPS 2022, reorder a finished graph for the caches.)
 
     Args:
         keys: [n, d], int8 or floating, not infinite.
@@ -61,7 +60,7 @@ def near_order(keys: NDArray[Any]) -> Ints:
         if end - first <= _LEAF:
             continue
         part, middle = sorted_keys[first:end], (end - first) // 2
-        along = _projected(part, _widest(part[rng.integers(0, len(part), _HALVED_BY)].astype(np.float32)))
+        along = _projected(part, _widest(part[rng.integers(0, len(part), _DIRECTION_SAMPLE)].astype(np.float32)))
         halves = np.argpartition(along, middle)
         order[first:end], sorted_keys[first:end] = order[first:end][halves], part[halves]
         waiting += [(first, first + middle), (first + middle, end)]

@@ -81,7 +81,7 @@ def test_flask(expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
 def test_ray_train_without_enough_gpus(
     resources: dict[str, float], gpus: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All workers train on CPUs, also where they see a GPU, and the user is told. Ray itself is not started."""
+    """With fewer GPUs than workers, all use CPUs, and a line on stderr says so. The test starts no cluster."""
     pytest.importorskip("ray.train.torch")
     from reaugkd.commands import train
 

@@ -77,4 +77,6 @@ def _files(store: KnowledgeStore, links: Links) -> list[str]:
         names.append(f"{SNAPSHOTS}/{HEAD_FILE}")
     if snapshot.journal.is_file():
         names.append(snapshot.journal.relative_to(root).as_posix())
+    if view.fitted is not None:
+        names.append((snapshot.journal.parent / view.fitted.name).relative_to(root).as_posix())
     return names + listed

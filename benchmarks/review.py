@@ -97,7 +97,8 @@ def score(kb: Any, labels: tuple[str, ...], right: NDArray[np.integer], student:
         scores = found[np.arange(len(gold)), gold] - 1e-6 * other.max(axis=1)
         print(f"{name}: precision at N {precision(scores, wrong):.3f}")  # noqa: T201
     places = {kb.id(row): row for row in range(len(kb))}
-    listed = review(SimpleNamespace(knowledge_base=kb, labels=labels)).issues  # type: ignore[arg-type]
+    state = SimpleNamespace(kb=kb, labels=labels)
+    listed = review(SimpleNamespace(_current=lambda: state)).issues  # type: ignore[arg-type]
     hits = [labels[right[places[issue.id]]] == issue.suggested for issue in listed if wrong[places[issue.id]]]
     shares = f"precision {len(hits) / len(listed):.3f}, recall {len(hits) / wrong.sum():.3f}"
     print(f"listed: {len(listed)}, {shares}, label right for {np.mean(hits):.3f} of the wrong ones")  # noqa: T201

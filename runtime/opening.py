@@ -97,7 +97,9 @@ class Opened:
 
     Attributes:
         parts: the bundle's parts.
-        view: the knowledge base.
+        view: the state of the edits.
+        kb: the rows that answer; after all edits were undone, those of the files, as if there had been no edit.
+        labels: the names of all labels, in the order of the probabilities; the same holds for them.
         classifier: the classifier that answers new labels; None where the neighbours do.
         budget: the latency budget; None for no limit.
 
@@ -108,8 +110,10 @@ class Opened:
 
     def __init__(self, settings: Settings, parts: Parts, budget: Budget | None = None) -> None:
         self.parts, self.view, self._settings = parts, parts.store.current(), settings
-        self.classifier = classifier_in_use(self.view, len(parts.bundle.manifest.labels))
-        if settings.retrieval == "gated" and parts.bundle.manifest.gate is None:
+        manifest, view = parts.bundle.manifest, self.view
+        self.kb, self.labels = (view.kb, view.labels) if view.edited else (base_of(view.kb), manifest.labels)
+        self.classifier = classifier_in_use(view, len(manifest.labels))
+        if settings.retrieval == "gated" and manifest.gate is None:
             raise UsageError(
                 "the bundle has no gate",
                 path=settings.path,
@@ -123,7 +127,7 @@ class Opened:
                 remedy='Use retrieval "always" without a budget, or search "usearch".',
             )
         if budget is None and settings.budget_ms is not None:
-            budget = Budget(settings.budget_ms, _search_cost(parts, self.view.kb, settings.threads))
+            budget = Budget(settings.budget_ms, _search_cost(parts, self.kb, settings.threads))
         self.budget = budget
         self._pipelines: dict[tuple[bool, int], BasePipeline] = {}
 
@@ -157,19 +161,19 @@ class Opened:
     @property
     def retrieves(self) -> bool:
         """Whether answers for abstention have neighbours."""
-        return self._settings.retrieval != "never" and len(self.view.kb) > 0
+        return self._settings.retrieval != "never" and len(self.kb) > 0
 
     def _built(self, judging: bool, threads: int) -> BasePipeline:
-        settings, parts, view = self._settings, self.parts, self.view
-        manifest, kb = parts.bundle.manifest, view.kb
+        settings, parts, kb, labels = self._settings, self.parts, self.kb, self.labels
+        manifest = parts.bundle.manifest
         # The gate was certified for the exported knowledge base. It would hide edits of texts that the student is sure
         # of, and edits may pin rows and add labels, which then have a weight.
-        gate, weighs = (None, True) if view.edited or judging else (manifest.gate, has_weight(manifest.blend))
+        gate, weighs = (None, True) if self.view.edited or judging else (manifest.gate, has_weight(manifest.blend))
         policy = retrieval_policy(settings.retrieval, len(kb), gate, self.budget, weighs)
         if policy.off is None and uses_graph(settings, parts, kb, judging):
             session = parts.sessions.retrieval(base_of(kb), threads)
             if session is not None:
-                return GraphPipeline(manifest, parts.tokenizer, session, kb, view.labels, self.classifier)
+                return GraphPipeline(manifest, parts.tokenizer, session, kb, labels, self.classifier)
             if settings.search == "graph":
                 raise BundleError(
                     'search "graph" needs a model of newer ONNX operators',
@@ -180,7 +184,7 @@ class Opened:
         if policy.off is None:
             base_of(kb).index.load()
         student = parts.sessions.student(threads)
-        return Pipeline(manifest, parts.tokenizer, student, kb, policy, view.labels, self.classifier)
+        return Pipeline(manifest, parts.tokenizer, student, kb, policy, labels, self.classifier)
 
 
 def checked_settings(

@@ -105,7 +105,7 @@ class Runtime(AsynchronousAnswers, HubMethods):
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels in the order of the probabilities; labels that edits added are last."""
-        return self._current().view.labels
+        return self._current().labels
 
     @property
     def manifest(self) -> Manifest:
@@ -129,9 +129,9 @@ class Runtime(AsynchronousAnswers, HubMethods):
 
     @property
     def gate(self) -> Gate | None:
-        """The gate of retrieval ``"gated"``; None if the bundle has no gate, or if its knowledge base was edited.
+        """The gate of retrieval ``"gated"``; None if the bundle has no gate, and while its knowledge base is edited.
 
-        The gate was certified for the exported knowledge base. It would hide edits where the student is sure.
+        It would hide edits where the student is sure. It is back when all are undone, unless they were compacted.
         """
         now = self._current()
         return None if now.view.edited else now.parts.bundle.manifest.gate
@@ -139,7 +139,7 @@ class Runtime(AsynchronousAnswers, HubMethods):
     @property
     def knowledge_base(self) -> Searchable:
         """The bundle's knowledge base in its current state."""
-        return self._current().view.kb
+        return self._current().kb
 
     @property
     def kb(self) -> KnowledgeEditor:

@@ -22,6 +22,7 @@ from ...runtime.bundle.bundle import Bundle
 from ...runtime.bundle.heldout_rows import HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.data import Split, label_indices
+from ...runtime.editing.store import KnowledgeStore
 from ...runtime.hub.card import edited_card, write_card
 from ...runtime.inference.session.student import StudentSession
 from ...runtime.inference.session.threads import default_threads
@@ -56,7 +57,7 @@ def calibrate(path: Path, out: Path, rows: Split, follow_links: bool = False) ->
     """
     refuse_existing(out)
     bundle = Bundle.open(path, follow_links=follow_links)
-    bundle.refuse_edits("calibrate")
+    KnowledgeStore(bundle).refuse_edits("calibrate")
     manifest = bundle.manifest
     gold = label_indices(rows, manifest.labels)
     kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))

@@ -28,6 +28,7 @@ from ...runtime.bundle.bundle import KB_FOLDER, Bundle
 from ...runtime.bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from ...runtime.bundle.manifest import Manifest, seal
 from ...runtime.decision.gating import Gate
+from ...runtime.editing.store import KnowledgeStore
 from ...runtime.hub.card import edited_card, write_card
 from ..onnx.quality import StudentOutputs
 from ..tuning.build_kb import Blends, blend_many
@@ -218,7 +219,7 @@ class _Workbench:
     @classmethod
     def open(cls, path: Path, keep_texts: bool, progress: Progress, follow_links: bool) -> _Workbench:
         bundle = Bundle.open(path, follow_links=follow_links)
-        bundle.refuse_edits("condense")
+        KnowledgeStore(bundle).refuse_edits("condense")
         manifest = bundle.manifest
         kb = KnowledgeBase.open(bundle.kb_folder, manifest.kb, len(manifest.labels))
         heldout = HeldOutRows.open(bundle.path, len(manifest.labels), manifest.kb.ndim, len(kb))

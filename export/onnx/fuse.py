@@ -18,6 +18,7 @@ from ...kb.knowledge_base import KnowledgeBase
 from ...kb.storage.atomic import atomic_write, refuse_existing
 from ...runtime.bundle.bundle import MODEL_FILE, Bundle
 from ...runtime.bundle.manifest import MANIFEST_FILE, Manifest
+from ...runtime.editing.store import KnowledgeStore
 from ...runtime.graph.retrieval import Tables
 from ...runtime.inference.session.retrieval_session import tables_of
 from ...runtime.inference.session.sessions import read_model
@@ -67,7 +68,7 @@ def fuse(bundle: Path, out: Path, max_rows: int = MAX_ROWS, follow_links: bool =
         StorageError: a file cannot be written.
     """
     refuse_existing(out)
-    Bundle.open(bundle, verify=False, follow_links=follow_links).refuse_edits("fuse")
+    KnowledgeStore(Bundle.open(bundle, verify=False, follow_links=follow_links)).refuse_edits("fuse")
     with Runtime.open(bundle, search="graph", follow_links=follow_links) as runtime:
         kb = runtime.knowledge_base
         assert isinstance(kb, KnowledgeBase)  # edits were refused above

@@ -27,6 +27,7 @@ from .overlay_state import OverlayState, StateBuilder
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 _EXTRA_ROWS = 8  # searched for beyond k where some rows may be removed
+_BLOCK = 1024  # rows whose labels are compared together
 
 
 class OverlayKnowledgeBase:
@@ -93,6 +94,26 @@ class OverlayKnowledgeBase:
     def removed(self) -> int:
         """Number of removed rows."""
         return len(self._state.alive) - self._live
+
+    def same_as_base(self) -> bool:
+        """Whether the rows, their labels and their pins are those of the base, as after all edits were undone.
+
+        A label of edits that no row has any more is no difference.
+        """
+        base, rows, classes = self.base, len(self.base), self.base.num_labels
+        if not (self._live == self._live_base == rows):
+            return False
+        if not np.array_equal(self.pins[:rows], np.zeros(rows, bool) if base.pins is None else base.pins):
+            return False
+        labelled = np.array([row for row in self.relabelled if row < rows], np.int64)
+        for first in range(0, len(labelled), _BLOCK):
+            block = labelled[first : first + _BLOCK]
+            soft = self.soft_labels.take(block)
+            if soft[:, classes:].any() or not np.array_equal(soft[:, :classes], base.soft_labels.take(block)):
+                return False
+            if any(self.label(row) != base.label(row) for row in block.tolist()):
+                return False
+        return True
 
     def apply(self, change: Change) -> OverlayKnowledgeBase:
         """The knowledge base after an edit; only for the newest state.

@@ -154,24 +154,6 @@ class Bundle:
                 remedy=f"Copy the bundle, and use the copy: `{copy_command(self.path)}`.",
             )
 
-    def refuse_edits(self, what: str) -> None:
-        """Check that the knowledge base has no edits.
-
-        Args:
-            what: the operation that needs an unedited bundle, for the message.
-
-        Raises:
-            UsageError: the knowledge base was edited.
-        """
-        _, head = HeadFile(self.path).read()
-        if head is not None and head.seq:
-            raise UsageError(
-                f"{what} needs a bundle without edits",
-                path=self.path,
-                found=f"{head.seq} edits of its knowledge base",
-                remedy="Use a copy from before the first edit.",
-            )
-
     @property
     def seal(self) -> str:
         """The hash of the manifest, 64 hexadecimal digits."""

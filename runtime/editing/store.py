@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,10 +60,18 @@ class View:
     fitted: FittedClassifier | None = None
     recent: tuple[Change, ...] = ()
 
-    @property
+    @cached_property
     def edited(self) -> bool:
-        """Whether the bundle has edits."""
-        return self.head.seq > 0
+        """Whether the rows are others than those of the export; False after all edits were undone.
+
+        After a compaction it is True for ever: the graph was built again, and the export's files are deleted.
+        """
+        if self.snapshot.number or isinstance(self.kb, KnowledgeBase):
+            return self.snapshot.number > 0
+        from ...kb.edits.overlay import OverlayKnowledgeBase
+
+        assert isinstance(self.kb, OverlayKnowledgeBase)
+        return not self.kb.same_as_base()
 
 
 class KnowledgeStore:
@@ -146,6 +155,24 @@ class KnowledgeStore:
             return kb
         assert isinstance(kb, KnowledgeBase)
         return OverlayKnowledgeBase(kb, view.labels, keeps_texts=view.snapshot.texts == "plain")
+
+    def refuse_edits(self, what: str) -> None:
+        """Check that the rows are those of the export.
+
+        Args:
+            what: the operation that needs an unedited bundle, for the message.
+
+        Raises:
+            UsageError: the knowledge base was edited, and not all edits were undone; or it was compacted.
+        """
+        if self.view.edited:
+            undo = "" if self.view.snapshot.number else ", or undo every edit: `reaugkd kb undo`"
+            raise UsageError(
+                f"{what} needs a bundle without edits",
+                path=self.bundle.path,
+                found=f"{self.view.head.seq} edits of its knowledge base",
+                remedy=f"Use a copy from before the first edit{undo}.",
+            )
 
     def log(self) -> list[Entry]:
         """Every edit since the export, first to last, each checked against the one before it.

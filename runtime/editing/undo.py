@@ -92,6 +92,8 @@ def check_undo(kb: OverlayKnowledgeBase, entry: Entry, inverse: Change, entries:
 def compaction_due(view: View) -> bool:
     """Whether so many rows were edited since the last compaction that an automatic one pays.
 
+    None pays where all edits were undone: the files are right as they are, and a compaction would end the gate.
+
     It waits while it would erase a row that one of the last ten edits removed, because `undo` may restore the row. A
     program that removes rows for ever must not prevent it for ever: it waits no longer once the edits before these ten
     have more rows than the knowledge base.
@@ -101,6 +103,8 @@ def compaction_due(view: View) -> bool:
     """
     kb = view.kb
     if not isinstance(kb, OverlayKnowledgeBase) or kb.config.probes:  # an index in shards is not compacted
+        return False
+    if not view.edited:
         return False
     edited, least = kb.added + kb.removed, max(_COMPACT_ROWS, _COMPACT_SHARE * len(kb))
     removed = chain.from_iterable(change.remove for change in view.recent)

@@ -57,7 +57,7 @@ def _replay(store: KnowledgeStore, export: Path, entries: list[Entry]) -> int:
     original = KnowledgeStore(Bundle.open(export))
     if original.bundle.seal != store.bundle.seal:
         raise UsageError("the export is another bundle", path=export, expected=f"the seal {store.bundle.seal}")
-    if original.current().edited:
+    if original.current().head.seq:  # also where all were undone: the edits are repeated on rows without a journal
         raise UsageError("the export has edits", path=export, expected="a copy from before the first edit")
     compactions = [number for number, entry in enumerate(entries) if entry.op == "compact"]
     if not compactions:

@@ -184,7 +184,7 @@ class KnowledgeWriter:
             UsageError: it was replaced.
         """
         path, same = self._bundle.path / MANIFEST_FILE, not self._bundle.replaced()
-        lost = self._store.view.edited and not (self._bundle.path / SNAPSHOTS).is_dir()
+        lost = self._store.view.head.seq and not (self._bundle.path / SNAPSHOTS).is_dir()
         if not same or lost:
             raise UsageError(
                 "the bundle was replaced since it was opened",

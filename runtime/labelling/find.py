@@ -59,7 +59,8 @@ def find_rows(
     Raises:
         LabelError: the label is unknown.
     """
-    kb, labels = runtime.knowledge_base, runtime.labels
+    now = runtime._current()  # one state: an edit between two calls could end a label that rows have
+    kb, labels = now.kb, now.labels
     if label is not None and label not in labels:
         raise LabelError("the label is unknown", found=repr(label), expected="a label of the bundle")
     wanted = None if label is None else labels.index(label)

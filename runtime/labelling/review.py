@@ -95,7 +95,8 @@ def review(
     """
     if not 0 < below <= 1:
         raise UsageError("below is unusable", found=repr(below), expected="a share above 0 and at most 1")
-    kb, labels = runtime.knowledge_base, runtime.labels
+    now = runtime._current()  # one state: an edit between two calls could end a label that rows have
+    kb, labels = now.kb, now.labels
     require_two_labels(labels)
     rows, gold = stored_rows(kb), kb.gold()
     pinned = np.zeros(len(gold), bool) if kb.pins is None else kb.pins

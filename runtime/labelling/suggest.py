@@ -98,7 +98,7 @@ def suggest(
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST:
         raise UsageError("count is unusable", found=repr(count), expected=f"a whole number from 1 to {MOST:,}")
     now = runtime._current()  # one state to the end, whatever edits come meanwhile
-    kb, labels = now.view.kb, now.view.labels
+    kb, labels = now.kb, now.labels
     require_two_labels(labels)
     reader, known, read = _Reader(now, runtime.student), KnownTexts(kb), []
     for place, text in enumerate(texts):
@@ -138,7 +138,7 @@ class _Reader:
     """Answers texts with one run of the student each, and keeps the query that a prediction does not have."""
 
     def __init__(self, now: Opened, student: StudentSession) -> None:
-        self._kb, self._labels, self._classifier = now.view.kb, len(now.view.labels), now.classifier
+        self._kb, self._labels, self._classifier = now.kb, len(now.labels), now.classifier
         self._manifest, self._tokenizer, self._student = now.parts.bundle.manifest, now.parts.tokenizer, student
 
     def read(self, place: int, text: Text) -> _Read:

@@ -30,7 +30,7 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
     quality, quantization = manifest.quality, manifest.quantization
     store = KnowledgeStore(bundle, signer=signer)
     view = store.current()
-    kb, labels = view.kb, view.labels
+    kb, labels = view.kb, view.labels if view.edited else manifest.labels
     shown = ", ".join(labels[:_LABELS_SHOWN]) + (", ..." if len(labels) > _LABELS_SHOWN else "")
     blend = manifest.blend
     data, teacher = manifest.created_from.get("data", {}), manifest.created_from.get("teacher", "unknown")
@@ -97,14 +97,16 @@ def _files(store: KnowledgeStore) -> dict[str, FileRecord]:
 def edits_state(store: KnowledgeStore) -> str:
     """Describe the edits of the knowledge base in words."""
     view, kb = store.view, store.edited()
-    if not view.edited:
+    if not view.head.seq:
         return "none"
     recall = view.snapshot.recall
     measured = "" if recall is None else f", search recall {recall:.2%}"
+    last = f"{view.head.seq:,}, the last one {view.head.after[:12]}"
+    if not view.edited:
+        return f"{last}; all are undone: the bundle answers as exported"
     return (
-        f"{view.head.seq:,}, the last one {view.head.after[:12]}; snapshot {view.snapshot.number} with "
-        f"{view.snapshot.kb_rows:,} rows{measured}; since then {kb.added:,} added, {kb.removed:,} removed; the gate "
-        f"is off: every text is searched for{_new_labels(store)}"
+        f"{last}; snapshot {view.snapshot.number} with {view.snapshot.kb_rows:,} rows{measured}; since then "
+        f"{kb.added:,} added, {kb.removed:,} removed; the gate is off: every text is searched for{_new_labels(store)}"
     )
 
 

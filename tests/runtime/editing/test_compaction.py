@@ -9,6 +9,7 @@ from support.tiny_bundle import build_tiny_bundle, tiny_texts
 
 from reaugkd import BundleIntegrityError, Runtime, UsageError
 from reaugkd.runtime.bundle.bundle import Bundle
+from reaugkd.runtime.editing.store import KnowledgeStore
 
 
 class TestFold:
@@ -71,8 +72,8 @@ class TestFold:
                 runtime.kb.verify(other)
 
     def test_operations_on_exports_refuse_edits(self, bundle: Path) -> None:
-        Bundle.open(bundle).refuse_edits("compact")
+        KnowledgeStore(Bundle.open(bundle)).refuse_edits("compact")
         with Runtime.open(bundle) as runtime:
             runtime.kb.add("jazz", "a")
         with pytest.raises(UsageError, match="1 edits"):
-            Bundle.open(bundle).refuse_edits("compact")
+            KnowledgeStore(Bundle.open(bundle)).refuse_edits("compact")

@@ -89,7 +89,8 @@ def clusters(gold: list[int], copies: int = 0) -> KnowledgeBase:
 
 
 def reviewed(kb: KnowledgeBase, **options: Any) -> Review:
-    return review(SimpleNamespace(knowledge_base=kb, labels=LABELS), **options)  # type: ignore[arg-type]
+    state = SimpleNamespace(kb=kb, labels=LABELS)
+    return review(SimpleNamespace(_current=lambda: state), **options)  # type: ignore[arg-type]
 
 
 def test_wrong_labels_are_found_with_the_right_ones() -> None:

@@ -14,6 +14,8 @@ from .options import BUNDLE, PATH, with_columns, with_links, with_task
 if TYPE_CHECKING:
     from ..runtime.data import Columns
 
+_ROWS = "rows of --data"  # in messages; the other commands fit on held-out rows
+
 
 @click.command(short_help="Re-fit gate and abstention thresholds on your own labelled data. *")
 @click.argument("bundle", type=BUNDLE)
@@ -49,8 +51,8 @@ def calibrate(
     rows = choose_split(load(data, task, columns, opened.manifest.labels), split)[1]
     done = run_calibrate(bundle, out, rows, follow_links)
     tell_kept_card(opened, follow_links)
-    click.echo(f"{out}: abstention {describe_abstention(done.abstention)}", err=True)
+    click.echo(f"{out}: abstention {describe_abstention(done.abstention, _ROWS)}", err=True)
     before = opened.manifest.gate
-    kept = "as before: " if before is not None and done.gate == before else ""
-    described = describe_gate(done.gate, Certificate.of(before).epsilon)
-    click.echo(f"gate (predict --gated): {kept}{described}", err=True)
+    kept = before is not None and done.gate == before
+    described = describe_gate(done.gate, Certificate.of(before).epsilon, "rows that certified it" if kept else _ROWS)
+    click.echo(f"gate (predict --gated): {'as before: ' if kept else ''}{described}", err=True)

@@ -289,7 +289,12 @@ def uses_graph(settings: Settings, parts: Parts, kb: Searchable, judging: bool) 
         return True
     chosen = settings.budget_ms is not None or (settings.retrieval == "gated" and not judging)
     base = base_of(kb)
-    return parts.unit and not chosen and (base.lists is not None or graph_bytes(base) <= MOST_GRAPH_BYTES)
+    return parts.unit and not chosen and (base.lists is not None or compares_all(base))
+
+
+def compares_all(kb: KnowledgeBase) -> bool:
+    """Whether search ``"auto"`` compares a text with every row, in the graph, unless a gate or a budget decides."""
+    return kb.lists is None and graph_bytes(kb) <= MOST_GRAPH_BYTES
 
 
 def base_of(kb: Searchable) -> KnowledgeBase:

@@ -2,7 +2,7 @@
 
 An export fits them on held-out train rows. If the texts in use are harder, coverage is lower than promised: on
 clinc150's test rows, prediction sets for 90 % contained the label of 85 %. The new rows are answered with the whole
-knowledge base and its own search, as deployed; rows whose text is in the knowledge base are left out. If they are so
+knowledge base and the search in use (`in_use`); rows whose text is in the knowledge base are left out. If they are so
 few that no gate can be certified on them, the gate stays.
 """
 
@@ -29,6 +29,7 @@ from ...runtime.inference.session.threads import default_threads
 from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..tuning.abstention import LEAST_ROWS, abstention_of
 from ..tuning.build_kb import Neighbours, blend_found
+from ..tuning.fit_again import in_use
 from ..tuning.gating import Certificate, certify
 from ..tuning.groups import related_inputs
 from .student import ask
@@ -74,7 +75,7 @@ def calibrate(path: Path, out: Path, rows: Split, follow_links: bool = False) ->
     if bounds.possible(len(np.unique(heldout.groups))):
         blends = blend_found(*neighbours, kb.soft_labels, manifest.blend, answers.logits)
         gate = certify(blends.student, blends.blend, heldout.gold, heldout.groups, bounds)
-    fitted = abstention_of(kb, heldout, manifest.blend, gate, neighbours)
+    fitted = abstention_of(kb, heldout, manifest.blend, gate, in_use(kb, neighbours))
     if fitted is None:
         raise too_few
     manifest = replace(manifest, gate=gate, abstention=fitted)

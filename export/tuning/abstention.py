@@ -185,12 +185,16 @@ def _rounded_up(value: float) -> float:
     return math.ceil(value * 1e6) / 1e6
 
 
-def describe_abstention(abstention: Abstention | None) -> str:
-    """Describe an abstention fit for the terminal."""
+def describe_abstention(abstention: Abstention | None, rows: str = "held-out rows") -> str:
+    """Describe an abstention fit for the terminal.
+
+    Args:
+        abstention: the fit; None if there is none.
+        rows: which rows it was fitted on.
+    """
     if abstention is None:
-        return f"none: fewer than {LEAST_ROWS} independent held-out rows, or an empty knowledge base"
-    errors = abstention.blend.errors
-    rows = f"{abstention.rows} held-out rows"
+        return f"none: fewer than {LEAST_ROWS} independent {rows}, or an empty knowledge base"
+    errors, rows = abstention.blend.errors, f"{abstention.rows} {rows}"
     if not errors:
         return f"by coverage; no error rate can be certified: {rows} are too few, or too many of them are wrong"
     least = errors[0]

@@ -100,8 +100,14 @@ def _rounded_up(threshold: float) -> float:
     return min(1.0, float(np.ceil(threshold * 1e6) / 1e6))
 
 
-def describe_gate(gate: Gate | None, epsilon: float) -> str:
-    """Describe a gate for the terminal."""
+def describe_gate(gate: Gate | None, epsilon: float, rows: str = "held-out rows") -> str:
+    """Describe a gate for the terminal.
+
+    Args:
+        gate: the gate; None if there is none.
+        epsilon: the loss to certify.
+        rows: which rows certify it.
+    """
     if gate is None:
-        return f"none: too few held-out rows to certify a loss of {epsilon:.2%}, or too many losses"
-    return f"retrieves for {gate.retrieved:.1%} of the held-out rows, certified to lose at most {gate.epsilon:.2%}"
+        return f"none: too few {rows} to certify a loss of {epsilon:.2%}, or too many losses"
+    return f"retrieves for {gate.retrieved:.1%} of the {rows}, certified to lose at most {gate.epsilon:.2%}"

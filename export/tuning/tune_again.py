@@ -17,7 +17,7 @@ def tune_again(old: Manifest, kb: KnowledgeBase, heldout: HeldOutRows) -> Manife
     """Choose tau and the weight of the blend anew, certify the gate again and fit the abstention thresholds again.
 
     The neighbours are those that the knowledge base's own search finds, because the runtime gets the same: a search in
-    shards misses some.
+    shards misses some. For abstention in a small knowledge base they are exact, as in the runtime (`in_use`).
 
     Args:
         old: the bundle's manifest.

@@ -73,7 +73,7 @@ class Thresholds:
         """The rejection score above which a text is abstained from.
 
         Raises:
-            UsageError: there were too few held-out rows for this goal, or too many of them were wrong.
+            UsageError: there were too few rows to fit this goal on, or too many of them were wrong.
         """
         if abstain.threshold is not None:
             return abstain.threshold
@@ -83,7 +83,7 @@ class Thresholds:
         if not certified:
             least = f"at least {self.errors[0].error:.1%}" if self.errors else "another goal: no rate is certified"
             raise UsageError(
-                "the held-out rows could not certify this error rate",
+                "the rows that the thresholds were fitted on could not certify this error rate",
                 found=f"error={abstain.error:.2%}",
                 expected=least,
                 remedy="`reaugkd calibrate` with more rows certifies lower ones; coverage=95% always has a threshold.",
@@ -96,7 +96,9 @@ class Thresholds:
         if not self.coverages or coverage > self.coverages[-1]:
             most = f"at most {self.coverages[-1]:.1%}, or 100 %" if self.coverages else "100 %"
             raise UsageError(
-                "there were too few held-out rows for this coverage", found=f"coverage={coverage:.2%}", expected=most
+                "the thresholds were fitted on too few rows for this coverage",
+                found=f"coverage={coverage:.2%}",
+                expected=most,
             )
         return float(np.interp(coverage, self.coverages, self.rejection_scores))
 

@@ -50,7 +50,7 @@ class PredictionSets:
         raise UsageError(
             "the bundle has no prediction sets for this coverage",
             found=coverage,
-            expected=", ".join(map(str, self.coverages)) or "more held-out rows than it was exported with",
+            expected=", ".join(map(str, self.coverages)) or "sets that are fitted on more rows",
         )
 
 

@@ -60,8 +60,8 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
         facts.append(
             (
                 "gate",
-                f"threshold {gate.threshold:.3f}, retrieves for {gate.retrieved:.1%} of held-out rows, loses at most "
-                f"{gate.epsilon:.2%} accuracy with confidence {1 - gate.delta:.0%} ({gate.rows} rows)",
+                f"threshold {gate.threshold:.3f}, retrieves for {gate.retrieved:.1%} of the rows that certified it, "
+                f"loses at most {gate.epsilon:.2%} accuracy with confidence {1 - gate.delta:.0%} ({gate.rows} rows)",
             )
         )
     if manifest.abstention is not None:

@@ -78,7 +78,7 @@ def abstention(report: Report) -> Markup:
     columns = [Column("goal", None), Column("answered here"), Column("error rate here")]
     goals = (
         "coverage=95% asks for 95 % of the texts to be answered, error=2% for at most 2 % wrong answers. The bundle's "
-        "thresholds for such goals were fitted on held-out rows. The rings and the table show what they give here."
+        "thresholds for such goals were fitted on other rows. The rings and the table show what they give here."
     )
     return joined([tag("p", text), tag("figure", drawn), tag("p", goals), table(columns, rows)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from reaugkd.export.bundle.calibrate import unknown_rows
 from reaugkd.export.tuning.gating import Certificate, certify
 from reaugkd.export.tuning.groups import related_inputs
 from reaugkd.kb.index.config import IndexConfig
+from reaugkd.kb.index.hnsw import VectorIndex
 from reaugkd.kb.texts import TextDigests
+from reaugkd.runtime.bundle.bundle import Bundle
 
 TEXTS = tiny_texts(40, seed=321)
 
@@ -82,7 +85,7 @@ class TestPredict:
         ("goal", "message"),
         [
             ("95%", "Write coverage=95%"),
-            ("coverage=99.9%", "too few held-out rows for this coverage"),
+            ("coverage=99.9%", "fitted on too few rows for this coverage"),
             ("error=0.1%", "could not certify"),
         ],
     )
@@ -131,7 +134,7 @@ class TestCalibrate:
         self, path: Path, rows: Path, tmp_path: Path
     ) -> None:
         done = ok("calibrate", path, "--data", rows, "--split", "all", "--out", tmp_path / "new")
-        assert "abstention by coverage" in done.err and done.out == ""
+        assert "abstention by coverage" in done.err and done.out == "" and "held-out" not in done.err
         with Runtime.open(path) as before, Runtime.open(tmp_path / "new") as after:
             old, new = before.manifest.abstention, after.manifest.abstention
             assert old is not None and new is not None and new != old
@@ -168,13 +171,42 @@ class TestCalibrate:
         assert expected is not None and found is not None and expected.rows == len(set(groups))
         assert (found.rows, found.losses, found.epsilon, found.delta) == (expected.rows, expected.losses, 0.2, 0.1)
         assert found.threshold == pytest.approx(expected.threshold, abs=1e-5)
-        assert f"--gated): retrieves for {found.retrieved:.1%}" in done.err
-        assert "--gated): none: too few" in ok("calibrate", path, *call[2:], tmp_path / "never").err
+        assert f"--gated): retrieves for {found.retrieved:.1%} of the rows of --data" in done.err
+        never = ok("calibrate", path, *call[2:], tmp_path / "never").err
+        assert "--gated): none: too few rows of --data" in never and "held-out" not in done.err + never
 
         reseal(tmp_path / "gated", gate={**gate, "epsilon": 0.001})  # 90 rows cannot prove it
-        assert "--gated): as before: retrieves for 50.0%" in ok(*call, tmp_path / "few").err
+        assert (
+            "--gated): as before: retrieves for 50.0% of the rows that certified it" in ok(*call, tmp_path / "few").err
+        )
         with Runtime.open(tmp_path / "few") as runtime:
             assert runtime.gate is not None and runtime.gate.rows == 9
+
+    def test_the_search_is_that_of_the_runtime(self, path: Path, rows: Path, tmp_path: Path) -> None:
+        """Few rows are all compared with a text, in the graph: neighbours that the index misses count too."""
+        bundle = Path(shutil.copytree(path, tmp_path / "sparse"))
+        manifest = Bundle.open(bundle).manifest
+        kb = KnowledgeBase.open(bundle / "kb", manifest.kb, 3)
+        config = IndexConfig(kb.ndim, dtype="f16", connectivity=2, expansion_add=2, expansion_search=1)
+        VectorIndex.build(kb.keys(), config).save(bundle / "kb" / "index.usearch")
+        reseal(bundle, kb=config.as_record())
+        ok("calibrate", bundle, "--data", rows, "--split", "all", "--out", tmp_path / "new")
+        texts = [one["text"] for one in map(json.loads, rows.read_text().splitlines())]
+        with Runtime.open(tmp_path / "new") as runtime:
+            held = {runtime.knowledge_base.text(row) for row in range(400)}
+            kept = [text for text in texts if text not in held]
+            each = [kept[row] for row in np.unique(related_inputs(kept), return_index=True)[1]]
+            found = runtime.manifest.abstention
+            answers = {
+                method: [one.predict(text, abstain="threshold=0") for text in each]
+                for method, one in (("graph", runtime), ("usearch", runtime.with_retrieval("always", "usearch")))
+            }
+        scores = {name: sorted(one.rejection_score or 0.0 for one in some) for name, some in answers.items()}
+        missed = np.mean([a.nearest > b.nearest for a, b in zip(answers["graph"], answers["usearch"], strict=True)])
+        assert missed > 0.02 and found is not None  # otherwise this shows nothing
+        ranks = [math.ceil(share * (len(each) + 1) - 1e-9) - 1 for share in found.blend.coverages]
+        np.testing.assert_allclose(found.blend.rejection_scores, np.array(scores["graph"])[ranks], atol=1e-3)
+        assert np.abs(np.array(scores["usearch"])[ranks] - found.blend.rejection_scores).max() > 0.1
 
     def test_rows_are_left_out_by_their_digests_too(self, path: Path, rows: Path, tmp_path: Path) -> None:
         """Digests hide the texts, but they still identify rows of the knowledge base."""

@@ -112,6 +112,6 @@ def test_the_gates_savings_and_cost_are_shown(tmp_path: Path) -> None:
     gate = {"threshold": 0.875, "epsilon": 0.005, "delta": 0.05, "rows": 902, "losses": 1, "retrieved": 0.2461}
     reseal(path, gate=gate)
     assert facts(path)["gate"] == (
-        "threshold 0.875, retrieves for 24.6% of held-out rows, loses at most 0.50% accuracy with confidence 95% "
-        "(902 rows)"
+        "threshold 0.875, retrieves for 24.6% of the rows that certified it, loses at most 0.50% accuracy "
+        "with confidence 95% (902 rows)"
     )

@@ -97,7 +97,7 @@ def test_the_edge_imports_nothing_but_its_five_libraries() -> None:
         if name.partition(".")[0] not in allowed | ({"sklearn"} if file.name in OF_SCIKIT_LEARN else set())
     }
     assert {file for file, name in wrong if name == "uvicorn"} == {  # the extra `serve`
-        "commands/serve.py",
+        "commands/prediction/serve.py",
         "serve/process/connections.py",
         "serve/process/server.py",
     }

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import command_line, json_report, output, progress, require_two_places
-from .data_source import load_texts
-from .options import BUNDLE, with_columns, with_json, with_opening, with_search, with_task, with_threads
+from ..console import command_line, json_report, output, progress, require_two_places
+from ..data_source import load_texts
+from ..options import BUNDLE, with_columns, with_json, with_opening, with_search, with_task, with_threads
 
 if TYPE_CHECKING:
-    from ..runtime.data import Columns
-    from ..runtime.inference.retrieval_policy import SearchMethod
+    from ...runtime.data import Columns
+    from ...runtime.inference.retrieval_policy import SearchMethod
 
 
 @click.command(short_help="Measure what retrieval costs in time and memory.")
@@ -60,11 +60,11 @@ def bench(
     the run of the model, a second pass with ONNX Runtime's profiler shows its share, and usearch is timed too. New
     processes measure cold start and memory.
     """
-    from ..kb.storage.ed25519 import read_public_key
-    from ..runtime.benchmark.bench import BenchSettings
-    from ..runtime.benchmark.bench import bench as run_bench
-    from ..runtime.benchmark.report import format_bench
-    from ..runtime.bundle.bundle import Bundle
+    from ...kb.storage.ed25519 import read_public_key
+    from ...runtime.benchmark.bench import BenchSettings
+    from ...runtime.benchmark.bench import bench as run_bench
+    from ...runtime.benchmark.report import format_bench
+    from ...runtime.bundle.bundle import Bundle
 
     require_two_places("--report", page_path, "--json", json_path)
     settings = BenchSettings(**{name: value for name, value in chosen.items() if value is not None})
@@ -88,7 +88,7 @@ def bench(
                 follow_links=follow_links,
             )
         if page is not None:
-            from ..runtime.report.page import render_bench
+            from ...runtime.report.page import render_bench
 
             page.write(render_bench(report, str(bundle), command_line()))
         click.echo(format_bench(report), err="-" in (json_path, page_path))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import command_line, json_report, output, progress, require_two_places, train_extra
-from .data_source import rows_to_score
-from .options import BUNDLE, PATH, with_columns, with_json, with_opening, with_split, with_task, with_threads
+from ..console import command_line, json_report, output, progress, require_two_places, train_extra
+from ..data_source import rows_to_score
+from ..options import BUNDLE, PATH, with_columns, with_json, with_opening, with_split, with_task, with_threads
 
 if TYPE_CHECKING:
-    from ..runtime.data import Columns
+    from ...runtime.data import Columns
 
 
 @click.command(short_help="Write one HTML page on how good a bundle is, and where it is wrong.")
@@ -61,11 +61,11 @@ def report(
     is probably wrong, the figures of `bench`, and where all of this comes from. It is one file of at most 1 MB, which
     loads nothing from the network. It shows texts of the data: with --no-texts it does not.
     """
-    from ..kb.storage.ed25519 import read_public_key
-    from ..runtime.report.collect import ReportSettings, collect
-    from ..runtime.report.page import render
-    from ..runtime.report.provenance import TRAINED, TUNED
-    from ..runtime.runtime import Runtime
+    from ...kb.storage.ed25519 import read_public_key
+    from ...runtime.report.collect import ReportSettings, collect
+    from ...runtime.report.page import render
+    from ...runtime.report.provenance import TRAINED, TUNED
+    from ...runtime.runtime import Runtime
 
     require_two_places("--out", str(out), "--json", json_path)
     signer = None if require_signature is None else read_public_key(require_signature)
@@ -75,8 +75,8 @@ def report(
         description, extra, run_rows = None, None, {}
         if run is not None:
             with train_extra("scoring the teacher (--run)"):
-                from ..export.training.evaluate_run import run_probabilities
-                from ..export.training.run_folder import RunFolder, read_rows
+                from ...export.training.evaluate_run import run_probabilities
+                from ...export.training.run_folder import RunFolder, read_rows
             folder = RunFolder(run)
             description = folder.describe()
             extra = run_probabilities(run, rows, runtime.labels)

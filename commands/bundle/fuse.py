@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from .console import train_extra
-from .options import BUNDLE, PATH, with_links
+from ..console import train_extra
+from ..options import BUNDLE, PATH, with_links
 
 
 @click.command(short_help="Fuse student, knowledge base and blend into one ONNX file. *")
@@ -28,7 +28,7 @@ def fuse(bundle: Path, out: Path, max_rows: int, follow_links: bool) -> None:
     base, so the search is exact, and it is suited to a few thousand rows.
     """
     with train_extra("fusing"):
-        from ..export.onnx.fuse import fuse as run_fuse
+        from ...export.onnx.fuse import fuse as run_fuse
     done = run_fuse(bundle, out, max_rows, follow_links)
     compared = done.comparison
     agreement = f"{compared.texts} texts have the bundle's probabilities to {compared.difference:.1g}"

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ReaugkdError, UsageError, one_line
-from .console import Commands, json_report, progress, tell
-from .edit_report import report_edit, report_fit, report_not_answered
-from .kb_build import build
-from .options import (
+from ...errors import ReaugkdError, UsageError, one_line
+from ..console import Commands, json_report, progress, tell
+from ..options import (
     BUNDLE,
     OWN_BUNDLE,
     PATH,
@@ -25,11 +23,13 @@ from .options import (
     with_signature,
     without_blas_threads,
 )
+from .build import build
+from .edit_report import report_edit, report_fit, report_not_answered
 from .review import review
 
 if TYPE_CHECKING:
-    from ..runtime.data import Columns
-    from ..runtime.editing.edit import EditKeywords, Row
+    from ...runtime.data import Columns
+    from ...runtime.editing.edit import EditKeywords, Row
 
 
 _WHY = click.option("--why", default="", metavar="TEXT", help="Reason for the edit, kept in the log.")
@@ -135,7 +135,7 @@ def add(
     classifier of all stored rows, which this command fits after the edit. JSON lines may have soft labels:
     {"text": "...", "label": {"a": 0.7, "b": 0.3}}.
     """
-    from ..runtime.runtime import Runtime
+    from ...runtime.runtime import Runtime
 
     if bool(text) == (source is not None) or (label is None) == bool(text):
         raise UsageError("give either TEXTs with --label, or --input")
@@ -173,7 +173,7 @@ def remove(
     json_path: str | None,
 ) -> None:
     """Remove the rows with these TEXTs, ids or labels. `kb compact` erases them from the files too."""
-    from ..runtime.runtime import Runtime
+    from ...runtime.runtime import Runtime
 
     if not (text or ids or labels):
         raise UsageError("no rows are given", expected="TEXTs, --id or --of-label")
@@ -203,8 +203,8 @@ def relabel(
     json_path: str | None,
 ) -> None:
     """Change the label of the rows with these TEXTs or ids."""
-    from ..runtime.editing.edit import Row
-    from ..runtime.runtime import Runtime
+    from ...runtime.editing.edit import Row
+    from ...runtime.runtime import Runtime
 
     if not (text or ids):
         raise UsageError("no rows are given", expected="TEXTs or --id")
@@ -225,7 +225,7 @@ def relabel(
 @without_blas_threads
 def undo(bundle: Path, number: int | None, options: EditKeywords, json_path: str | None) -> None:
     """Take edit NUMBER back. Default: the last edit in force that changed rows and is no undo."""
-    from ..runtime.runtime import Runtime
+    from ...runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle)
     with json_report(json_path) as write:
@@ -238,8 +238,8 @@ def undo(bundle: Path, number: int | None, options: EditKeywords, json_path: str
 @with_json
 def log(bundle: Path, json_path: str | None) -> None:
     """List every edit: number, time, operation, rows, hash, author and reason."""
-    from ..runtime.bundle.bundle import Bundle
-    from ..runtime.editing.store import KnowledgeStore
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.editing.store import KnowledgeStore
 
     entries = list(KnowledgeStore(Bundle.open(bundle)).log())
     with json_report(json_path) as write:
@@ -259,9 +259,9 @@ def log(bundle: Path, json_path: str | None) -> None:
 @with_json
 def diff(bundle: Path, first: int, last: int | None, json_path: str | None) -> None:
     """Show the rows that differ between edit FIRST (default 0, the export) and edit LAST (default: the last edit)."""
-    from ..runtime.bundle.bundle import Bundle
-    from ..runtime.editing.diff import differences
-    from ..runtime.editing.store import KnowledgeStore
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.editing.diff import differences
+    from ...runtime.editing.store import KnowledgeStore
 
     found = differences(KnowledgeStore(Bundle.open(bundle)), first, last)
     with json_report(json_path) as write:
@@ -288,7 +288,7 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None, unsi
 
     The log stays, but without the texts and keys of removed rows. `undo` cannot restore erased rows.
     """
-    from ..runtime.runtime import Runtime
+    from ...runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle)
     with progress("compact", "row") as advance:
@@ -310,10 +310,10 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None, unsi
 @with_signature
 def verify(bundle: Path, export: Path | None, require_signature: Path | None) -> None:
     """Check every file and the chain of edits since the export."""
-    from ..kb.storage.ed25519 import read_public_key
-    from ..runtime.bundle.bundle import Bundle
-    from ..runtime.editing.store import KnowledgeStore
-    from ..runtime.editing.verify import verify_history
+    from ...kb.storage.ed25519 import read_public_key
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.editing.store import KnowledgeStore
+    from ...runtime.editing.verify import verify_history
 
     signer = None if require_signature is None else read_public_key(require_signature)
     found = verify_history(KnowledgeStore(Bundle.open(bundle, require_signature=signer), signer=signer), export)
@@ -331,8 +331,8 @@ def _rows(
     text: tuple[str, ...], label: str | None, source: str | None, columns: Columns, pair: bool
 ) -> tuple[list[Row], list[int]]:
     """Return the rows to add, and their numbers in the source."""
-    from ..runtime.data import read_labelled_rows
-    from ..runtime.editing.edit import Row
+    from ...runtime.data import read_labelled_rows
+    from ...runtime.editing.edit import Row
 
     if source is None:
         return [Row(one, label) for one in _texts(text, pair)], []
@@ -341,7 +341,7 @@ def _rows(
 
 
 def _texts(text: tuple[str, ...], pair: bool) -> list[Any]:
-    from ..runtime.output.prediction_stream import records_of_arguments
+    from ...runtime.output.prediction_stream import records_of_arguments
 
     return [record.text for record in records_of_arguments(text, pair)]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import DependencyError, UsageError
-from ..serve.settings import CONNECTIONS, DEADLINE, MOST_BYTES, MOST_TEXTS, QUEUE
-from .options import PATH, with_opening, without_blas_threads
+from ...errors import DependencyError, UsageError
+from ...serve.settings import CONNECTIONS, DEADLINE, MOST_BYTES, MOST_TEXTS, QUEUE
+from ..options import PATH, with_opening, without_blas_threads
 
 if TYPE_CHECKING:
     import socket
 
-    from ..serve.settings import ServerSettings
+    from ...serve.settings import ServerSettings
 
 
 @click.command(short_help="Answer texts over HTTP.")
@@ -135,9 +135,9 @@ def serve(
     it at once. Needs the serve extra: pip install 'reaugkd[serve]'.
     """
     require_server()
-    from ..runtime.inference.session.threads import default_threads
-    from ..serve.process.listener import is_local, listen, url_of
-    from ..serve.settings import ServerSettings, named_bundles, read_keys
+    from ...runtime.inference.session.threads import default_threads
+    from ...serve.process.listener import is_local, listen, url_of
+    from ...serve.settings import ServerSettings, named_bundles, read_keys
 
     if not math.isfinite(drain_seconds):
         raise UsageError("--drain-seconds is unusable", found=f"{drain_seconds:g}", expected="seconds from 0")
@@ -159,17 +159,17 @@ def serve(
 
 def _run(settings: ServerSettings, listener: socket.socket, workers: int, drain_seconds: float) -> int:
     if workers == 1:
-        from ..serve.process.server import run_server
+        from ...serve.process.server import run_server
 
         run_server(settings, listener, drain_seconds)
         return 0
-    from ..serve.metrics import SharedCounts, WorkerCounts
-    from ..serve.process.workers import Supervisor
+    from ...serve.metrics import SharedCounts, WorkerCounts
+    from ...serve.process.workers import Supervisor
 
     shared = SharedCounts(workers)
 
     def work(number: int, on_ready: Any, parent: int, replacement: bool) -> None:
-        from ..serve.process.server import run_server
+        from ...serve.process.server import run_server
 
         counts = WorkerCounts(shared, number)
         run_server(settings, listener, drain_seconds, counts, on_ready, parent, replacement=replacement)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
-from .console import json_report, progress, resumable, tell
-from .options import (
+from ...errors import UsageError
+from ..console import json_report, progress, resumable, tell
+from ..options import (
     BUNDLE,
     PATH,
     names,
@@ -24,8 +24,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..runtime.data import Columns
-    from ..runtime.output.progress import ProgressLine
+    from ...runtime.data import Columns
+    from ...runtime.output.progress import ProgressLine
 
 _LINES = {"read": ("row", False), "batch": ("row", True), "check": ("part", False)}
 """The progress lines of the stages: the unit, and whether there is a rate."""
@@ -160,11 +160,11 @@ def batch(
     Exit code: 0 if every row was answered, 3 if some rows failed, 1 if all did, 2 for a wrong call or with --on-error
     raise. Needs the batch extra: pip install 'reaugkd[batch]'.
     """
-    from ..batch.job.part import Settings
-    from ..batch.job.plan import Options
-    from ..batch.run import Job, run_job
-    from ..runtime.decision.abstention_goal import Abstain
-    from ..runtime.output.prediction_stream import Outcome
+    from ...batch.job.part import Settings
+    from ...batch.job.plan import Options
+    from ...batch.run import Job, run_job
+    from ...runtime.decision.abstention_goal import Abstain
+    from ...runtime.output.prediction_stream import Outcome
 
     if abstain is not None:
         Abstain.parse(abstain)

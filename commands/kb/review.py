@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import one_line
-from .console import json_report, progress
-from .options import OWN_BUNDLE, share_of, with_json, with_opening, without_blas_threads
+from ...errors import one_line
+from ..console import json_report, progress
+from ..options import OWN_BUNDLE, share_of, with_json, with_opening, without_blas_threads
 
 if TYPE_CHECKING:
-    from ..runtime.labelling.review import LabelIssue
+    from ...runtime.labelling.review import LabelIssue
 
 
 @click.command(short_help="List rows whose neighbours contradict their label.")
@@ -43,8 +43,8 @@ def review(
     A row never votes for itself. Read the list before you run any of its lines: a rare text may be labelled right
     against all its neighbours. Rows without a gold label are not checked.
     """
-    from ..runtime.labelling.review import review as find
-    from ..runtime.runtime import Runtime
+    from ...runtime.labelling.review import review as find
+    from ...runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle, require_signature=require_signature, follow_links=follow_links)
     with json_report(json_path) as write:

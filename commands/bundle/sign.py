@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ..errors import UsageError
-from .options import OWN_BUNDLE, PATH
+from ...errors import UsageError
+from ..options import OWN_BUNDLE, PATH
 
 
 @click.command(short_help="Sign a bundle, or create a key pair.")
@@ -22,9 +22,9 @@ def sign(bundle: Path | None, key: Path | None, new_key: Path | None) -> None:
     `--require-signature KEY.pub.pem` (predict, eval, bench, inspect, kb verify) and
     `Runtime.open(..., require_signature="KEY.pub.pem")` refuse a bundle that the owner of the key did not sign.
     """
-    from ..kb.storage.ed25519 import new_key_pair, read_private_key
-    from ..runtime.bundle.manifest import SIGNATURE_FILE
-    from ..runtime.editing.sign import sign_bundle
+    from ...kb.storage.ed25519 import new_key_pair, read_private_key
+    from ...runtime.bundle.manifest import SIGNATURE_FILE
+    from ...runtime.editing.sign import sign_bundle
 
     if new_key is not None and bundle is None and key is None:
         public, other = new_key_pair(new_key)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ReaugkdError
+from ...errors import ReaugkdError
 
 if TYPE_CHECKING:
-    from ..runtime.editing.edit import Edit, EditKeywords, Row
-    from ..runtime.editing.preview import Preview
+    from ...runtime.editing.edit import Edit, EditKeywords, Row
+    from ...runtime.editing.preview import Preview
 
 _SHOWN = 20  # rows in a list on the terminal
 _LABELS = 6  # names in one line
@@ -20,7 +20,7 @@ _LABELS = 6  # names in one line
 
 def report_edit(runtime: Any, done: Edit, write: Callable[[object], None]) -> None:
     """Report an edit as one line on stderr, and as JSON."""
-    from ..runtime.labels import near_equal_to
+    from ...runtime.labels import near_equal_to
 
     change, found = done.change, done.preview
     counted = ", ".join(f"{count:,} {name}" for name, count in done.counts().items() if count) or "no change"
@@ -54,7 +54,7 @@ def report_fit(runtime: Any, options: EditKeywords) -> None:
 
 def report_not_answered(runtime: Any, rows: list[Row]) -> None:
     """Report the first added texts whose predicted label is not their label."""
-    from ..runtime.labels import LabelNames
+    from ...runtime.labels import LabelNames
 
     known = LabelNames(runtime.labels)
     hard = [row for row in rows if row.label is not None and row.soft is None]

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
-from .console import resumable, train_extra
-from .data_source import go_offline_if_unreachable, load
-from .options import PATH, names, numbers, with_columns, with_task
+from ...errors import UsageError
+from ..console import resumable, train_extra
+from ..data_source import go_offline_if_unreachable, load
+from ..options import PATH, names, numbers, with_columns, with_task
 
 if TYPE_CHECKING:
-    from ..export.recipe import ObjectiveRecipe
-    from ..export.training.train import TrainJob
-    from ..export.tuning.tune import Tuning
-    from ..runtime.data import Columns
+    from ...export.recipe import ObjectiveRecipe
+    from ...export.training.train import TrainJob
+    from ...export.tuning.tune import Tuning
+    from ...runtime.data import Columns
 
     Training = Callable[[TrainJob, Path], Tuning]
 
@@ -94,8 +94,8 @@ def train(
 
     The same command resumes the run after an interruption.
     """
-    from ..export import recipe_file as recipes
-    from ..export.recipe import Recipe
+    from ...export import recipe_file as recipes
+    from ...export.recipe import Recipe
 
     _require_one_teacher(teacher, teacher_outputs, data, options)
     base = recipes.load_recipe(recipe) if recipe else Recipe()
@@ -115,8 +115,8 @@ def train(
         run_training, objectives = _from_file(teacher_outputs, data, task, columns, chosen.student.model)
         chosen = recipes.override(chosen, objectives=None if recipe else objectives)
     with train_extra("training"):
-        from ..export.modeling.distributed import processes
-        from ..export.training.train import TrainJob
+        from ...export.modeling.distributed import processes
+        from ...export.training.train import TrainJob
     name = teacher or f"file {Path(str(teacher_outputs)).name}"
     with resumable():
         tuning = run_training(TrainJob(name, chosen, limit, redo), out)
@@ -150,7 +150,7 @@ def _from_model(teacher: str, data: str, task: str | None, columns: Columns, stu
     # The Hugging Face libraries are imported after `load`, which finds out whether the hub can be reached.
     dataset = load(data, task, columns, models=(teacher, student or teacher))
     with train_extra("training"):
-        from ..export.training.train import train as run_training
+        from ...export.training.train import train as run_training
     return partial(run_training, dataset)
 
 
@@ -162,12 +162,12 @@ def _from_file(
         go_offline_if_unreachable(student)
     scored = None if data is None else load(data, task, columns, models=(student,))
     with train_extra("training"):
-        from ..export.training.teacher_file import read_teacher_file
+        from ...export.training.teacher_file import read_teacher_file
     file = read_teacher_file(path, columns, None if scored is None else scored.label_names)
     for remark in file.remarks:
         click.echo(remark, err=True)
     if scored is not None and "train" in scored.splits:
         click.echo(f"the train rows are those of {path}; the train rows of {data} are not used", err=True)
     with train_extra("training"):
-        from ..export.training.train_from_file import default_objectives, train_from_file
+        from ...export.training.train_from_file import default_objectives, train_from_file
     return partial(train_from_file, file, scored), default_objectives(file)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from .options import OWN_BUNDLE, without_blas_threads
+from ..options import OWN_BUNDLE, without_blas_threads
 from .serve import begin_log, require_server
 
 _DEADLINE = 60.0  # seconds; nobody else waits while a long list of texts is read
@@ -34,10 +34,10 @@ def ui(bundle: Path, port: int, no_browser: bool) -> int:
     and undo. Ctrl-C ends it. Needs the serve extra: pip install 'reaugkd[serve]'.
     """
     require_server()
-    from ..runtime.inference.session.threads import default_threads
-    from ..serve.process.listener import listen, url_of
-    from ..serve.process.server import run_server
-    from ..serve.settings import ServerSettings
+    from ...runtime.inference.session.threads import default_threads
+    from ...serve.process.listener import listen, url_of
+    from ...serve.process.server import run_server
+    from ...serve.settings import ServerSettings
 
     with listen("127.0.0.1", port) as listener:
         settings = ServerSettings(

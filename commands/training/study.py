@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import command_line, resumable, train_extra
-from .data_source import go_offline_if_unreachable, load
-from .options import PATH
+from ..console import command_line, resumable, train_extra
+from ..data_source import go_offline_if_unreachable, load
+from ..options import PATH
 
 if TYPE_CHECKING:
-    from ..export.study.plan import Cell, Plan
-    from ..export.study.results import CellResult
+    from ...export.study.plan import Cell, Plan
+    from ...export.study.results import CellResult
 
 
 @click.command(short_help="Compare recipes over tasks and seeds, with tests and plots. *")
@@ -65,10 +65,10 @@ def study(
     OUT, and all metrics and predictions to two Parquet files in OUT.
     """
     with train_extra("a study"):
-        from ..export.study.command import NewPage, StudyJob
-        from ..export.study.command import study as run_study
-        from ..export.study.plan import load_plan, located
-    from ..kb.storage.atomic import refuse_existing
+        from ...export.study.command import NewPage, StudyJob
+        from ...export.study.command import study as run_study
+        from ...export.study.plan import load_plan, located
+    from ...kb.storage.atomic import refuse_existing
 
     planned = load_plan(plan)
     if teacher is not None:
@@ -93,6 +93,6 @@ def study(
 
 def run_cell(cell: Cell, plan: Plan, out: Path, data_dir: Path) -> CellResult:
     """Run a cell in a worker process, which imports torch and can load data from the hub."""
-    from ..export.study.cell import run_cell as run
+    from ...export.study.cell import run_cell as run
 
     return run(cell, plan, out, data_dir, load)

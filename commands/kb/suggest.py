@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import json_report, output, progress, tell
-from .options import BUNDLE, not_empty, with_json, with_opening, with_text_columns, without_blas_threads
+from ..console import json_report, output, progress, tell
+from ..options import BUNDLE, not_empty, with_json, with_opening, with_text_columns, without_blas_threads
 
 if TYPE_CHECKING:
-    from ..runtime.data import BadRow, Columns, TextRow
-    from ..runtime.labelling.suggest import Suggestion
+    from ...runtime.data import BadRow, Columns, TextRow
+    from ...runtime.labelling.suggest import Suggestion
 
 
 @click.command(short_help="Choose the texts that are worth labelling next.")
@@ -53,9 +53,9 @@ def suggest(
     The texts are uncertain, stand for many others, and are not alike. Texts that are stored already and repeated ones
     are left out. The column `label` is empty: fill it in, and give the file to `kb add --input`.
     """
-    from ..runtime.labelling.suggest import suggest as choose
-    from ..runtime.output.prediction_stream import records_of_source
-    from ..runtime.runtime import Runtime
+    from ...runtime.labelling.suggest import suggest as choose
+    from ...runtime.output.prediction_stream import records_of_source
+    from ...runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle, require_signature=require_signature, follow_links=follow_links)
     numbers: list[int] = []
@@ -75,7 +75,7 @@ def suggest(
 
 def _texts(records: Iterator[TextRow | BadRow], numbers: list[int]) -> Iterator[Any]:
     """The usable texts; their rows' numbers are appended to ``numbers``."""
-    from ..runtime.data import BadRow
+    from ...runtime.data import BadRow
 
     bad = 0
     for record in records:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import OWN_BUNDLE, PATH
+from ..options import OWN_BUNDLE, PATH
 
 
 @click.command(short_help="Download a bundle from the Hugging Face Hub.")
@@ -19,9 +19,9 @@ def pull(repository: str, out: Path) -> None:
     Needs pip install 'reaugkd[hub]'. For a private repository, log in with `hf auth login`, or set HF_TOKEN. Commands
     that only read a bundle take hf://OWNER/NAME@REVISION in its place.
     """
-    from ..kb.storage.atomic import refuse_existing
-    from ..runtime.hub.address import HubAddress
-    from ..runtime.hub.download import commit_of, download
+    from ...kb.storage.atomic import refuse_existing
+    from ...runtime.hub.address import HubAddress
+    from ...runtime.hub.download import commit_of, download
 
     refuse_existing(out)
     address = HubAddress.parse(repository)
@@ -51,8 +51,8 @@ def push(bundle: Path, repository: str, public: bool, create_pr: bool, message: 
     Needs pip install 'reaugkd[hub]', and a token that may write: log in with `hf auth login`, or set HF_TOKEN. Files of
     a former bundle are deleted from the branch, other files stay. `reaugkd kb compact` first erases removed rows.
     """
-    from ..runtime.hub.address import HubAddress
-    from ..runtime.hub.push import Push
+    from ...runtime.hub.address import HubAddress
+    from ...runtime.hub.push import Push
 
     done = Push(HubAddress.parse(repository), not public, create_pr, message, texts=texts).run(bundle)
     click.echo(f"{bundle}: {done}", err=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import BUNDLE, with_opening
+from ..options import BUNDLE, with_opening
 
 
 @click.command(short_help="Check a bundle's files and describe it.")
@@ -16,9 +16,9 @@ from .options import BUNDLE, with_opening
 @with_opening
 def inspect(bundle: Path, as_json: bool, require_signature: Path | None, follow_links: bool) -> None:
     """Check every file of BUNDLE against its hash, and describe the bundle."""
-    from ..kb.storage.ed25519 import read_public_key
-    from ..runtime.bundle.bundle import Bundle
-    from ..runtime.output.bundle_summary import describe
+    from ...kb.storage.ed25519 import read_public_key
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.output.bundle_summary import describe
 
     signer = None if require_signature is None else read_public_key(require_signature)
     opened = Bundle.open(bundle, require_signature=signer, follow_links=follow_links)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import json_report, progress, train_extra
-from .data_source import rows_to_score
-from .options import (
+from ..console import json_report, progress, train_extra
+from ..data_source import rows_to_score
+from ..options import (
     BUNDLE,
     PATH,
     with_columns,
@@ -21,7 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..runtime.data import Columns
+    from ...runtime.data import Columns
 
 
 @click.command(name="eval", short_help="Score the student, retrieval and their blend on labelled rows.")
@@ -56,9 +56,9 @@ def evaluate(
     If the data has no dev split, the dev split is the tenth of train that the training holds out. For a file of rows
     that were not used in the training, use --split all.
     """
-    from ..runtime.evaluation.evaluate import evaluate_bundle
-    from ..runtime.evaluation.report import format_evaluation
-    from ..runtime.runtime import Runtime
+    from ...runtime.evaluation.evaluate import evaluate_bundle
+    from ...runtime.evaluation.report import format_evaluation
+    from ...runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle, threads=threads, require_signature=require_signature, follow_links=follow_links)
     name, rows, _ = rows_to_score(runtime, data, task, columns, split)
@@ -68,7 +68,7 @@ def evaluate(
                 report = evaluate_bundle(runtime, rows, split_name=name, progress=advance)
         else:
             with train_extra("scoring the teacher (--run)"):
-                from ..export.training.evaluate_run import evaluate_with_run
+                from ...export.training.evaluate_run import evaluate_with_run
             report = evaluate_with_run(run, runtime, rows, name)
         click.echo(format_evaluation(report), err=json_path == "-")
         write(report.to_json())

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import tell_kept_card, train_extra
-from .data_source import load
-from .options import BUNDLE, PATH, with_columns, with_links, with_task
+from ..console import tell_kept_card, train_extra
+from ..data_source import load
+from ..options import BUNDLE, PATH, with_columns, with_links, with_task
 
 if TYPE_CHECKING:
-    from ..runtime.data import Columns
+    from ...runtime.data import Columns
 
 
 @click.command(short_help="Re-fit gate and abstention thresholds on your own labelled data. *")
@@ -39,11 +39,11 @@ def calibrate(
     by default a loss of at most 0.5 % with 95 % confidence; where the rows are too few for them, the gate stays.
     """
     with train_extra("calibrating"):
-        from ..export.bundle.calibrate import calibrate as run_calibrate
-        from ..export.tuning.abstention import describe_abstention
-        from ..export.tuning.gating import Certificate, describe_gate
-    from ..runtime.bundle.bundle import Bundle
-    from ..runtime.data import choose_split
+        from ...export.bundle.calibrate import calibrate as run_calibrate
+        from ...export.tuning.abstention import describe_abstention
+        from ...export.tuning.gating import Certificate, describe_gate
+    from ...runtime.bundle.bundle import Bundle
+    from ...runtime.data import choose_split
 
     opened = Bundle.open(bundle, verify=False, follow_links=follow_links)
     rows = choose_split(load(data, task, columns, opened.manifest.labels), split)[1]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import json_report, progress, tell_kept_card, train_extra
-from .options import BUNDLE, PATH, with_json, with_links
+from ..console import json_report, progress, tell_kept_card, train_extra
+from ..options import BUNDLE, PATH, with_json, with_links
 
 if TYPE_CHECKING:
-    from ..export.bundle.condensation_curve import Size
-    from ..export.bundle.condense import Condensed, Frontier
+    from ...export.bundle.condensation_curve import Size
+    from ...export.bundle.condense import Condensed, Frontier
 
 _MOST_BYTES = 1e18  # fits an int64
 _UNITS = {"": 1, "b": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
@@ -61,8 +61,8 @@ def condense(
     """
     _refuse_limit_without_output(out, max_bytes, max_rows, max_loss)
     with train_extra("condensing"):
-        from ..export.bundle import condense as condensing
-    from ..runtime.bundle.bundle import Bundle
+        from ...export.bundle import condense as condensing
+    from ...runtime.bundle.bundle import Bundle
 
     with json_report(json_path) as write:
         if out is None:
@@ -78,7 +78,7 @@ def condense(
 
 
 def _refuse_limit_without_output(out: Path | None, *limits: float | None) -> None:
-    from ..errors import UsageError
+    from ...errors import UsageError
 
     if out is None and any(limit is not None for limit in limits):
         raise UsageError("a limit needs an output folder", expected="--out NEW")
@@ -86,8 +86,8 @@ def _refuse_limit_without_output(out: Path | None, *limits: float | None) -> Non
 
 def format_frontier(found: Frontier) -> str:
     """Format a frontier as a table."""
-    from ..export.bundle.condense import CONNECTIVITY, DTYPE
-    from ..runtime.output.text_table import table
+    from ...export.bundle.condense import CONNECTIVITY, DTYPE
+    from ...runtime.output.text_table import table
 
     alone = found.reference.student
     student = ("student alone", "", "", f"{alone.right.mean():.2%}", f"{alone.nll.mean():.4f}", "", "")
@@ -119,8 +119,8 @@ def format_frontier(found: Frontier) -> str:
 
 def format_condensed(out: Path, done: Condensed) -> str:
     """Format the result of a condensation."""
-    from ..export.tuning.abstention import describe_abstention
-    from ..export.tuning.gating import describe_gate
+    from ...export.tuning.abstention import describe_abstention
+    from ...export.tuning.gating import describe_gate
 
     size, reference, search = done.size, done.reference, done.manifest.quality["search"]
     before, after = done.bytes_before / 1e6, size.bytes / 1e6

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from .console import resumable, train_extra
-from .data_source import go_offline_if_unreachable
-from .options import PATH
+from ..console import resumable, train_extra
+from ..data_source import go_offline_if_unreachable
+from ..options import PATH
 
 
 @click.command(short_help="Train, export, evaluate and edit a bundle on real data, in four minutes. *")
@@ -30,13 +30,13 @@ def demo(out: Path, teacher: str | None, seed: int) -> None:
     typing errors. Then it adds the 77th intent without training, and measures time and size. A second call reuses the
     trained models.
     """
-    from ..export.modeling.minilm import HUB_ID, find_encoder, packaged_encoder
+    from ...export.modeling.minilm import HUB_ID, find_encoder, packaged_encoder
 
     if teacher is not None or packaged_encoder() is None:
         go_offline_if_unreachable(teacher or HUB_ID)
     with train_extra("the demo"):
-        from ..export.demo.data import read_banking77
-        from ..export.demo.demo import DemoJob, run_demo
+        from ...export.demo.data import read_banking77
+        from ...export.demo.demo import DemoJob, run_demo
     encoder = teacher or str(find_encoder())
     with resumable():
         run_demo(DemoJob(out, encoder, read_banking77(), seed=seed), click.echo)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
-from .console import train_extra
-from .data_source import load_rows
-from .options import PATH, with_text_columns
+from ...errors import UsageError
+from ..console import train_extra
+from ..data_source import load_rows
+from ..options import PATH, with_text_columns
 
 if TYPE_CHECKING:
-    from ..export.tuning.build_kb import KbTexts
-    from ..export.vocabulary.prune_vocabulary import VocabularySize
-    from ..runtime.data import Columns
+    from ...export.tuning.build_kb import KbTexts
+    from ...export.vocabulary.prune_vocabulary import VocabularySize
+    from ...runtime.data import Columns
 
 
 def _vocabulary(_context: click.Context, _parameter: click.Parameter, value: str) -> str | int:
@@ -143,16 +143,16 @@ def export(
 ) -> None:
     """Export RUN as a bundle: an int8 ONNX student, a knowledge base, a tuned blend and a quality report."""
     with train_extra("exporting"):
-        from ..export import recipe_file as recipes
-        from ..export.bundle.write import ExportJob
-        from ..export.bundle.write import export as run_export
-        from ..export.onnx.quantization import detect_target
-        from ..export.training.run_folder import RunFolder
-        from ..export.training.teacher_file import read_teacher_file
-        from ..export.training.train_from_file import describe_heldout
-        from ..export.tuning.abstention import describe_abstention
-        from ..export.tuning.build_kb import KbStorageConfig
-        from ..export.tuning.gating import Certificate, describe_gate
+        from ...export import recipe_file as recipes
+        from ...export.bundle.write import ExportJob
+        from ...export.bundle.write import export as run_export
+        from ...export.onnx.quantization import detect_target
+        from ...export.training.run_folder import RunFolder
+        from ...export.training.teacher_file import read_teacher_file
+        from ...export.training.train_from_file import describe_heldout
+        from ...export.tuning.abstention import describe_abstention
+        from ...export.tuning.build_kb import KbStorageConfig
+        from ...export.tuning.gating import Certificate, describe_gate
     if kb_data is not None and kb_answers is not None:
         raise UsageError("--kb-data and --kb-answers are two ways to give the same rows", remedy="Leave one out.")
     chosen: Any = detect_target() if target == "auto" else target

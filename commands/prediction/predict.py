@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
-from ..runtime.output.prediction_formats import FORMATS
-from .console import output, progress, require_two_places, stats_report, tell
-from .options import (
+from ...errors import UsageError
+from ...runtime.output.prediction_formats import FORMATS
+from ..console import output, progress, require_two_places, stats_report, tell
+from ..options import (
     BUNDLE,
     LazyChoice,
     not_empty,
@@ -23,12 +23,12 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..runtime.data import Columns
-    from ..runtime.inference.retrieval_policy import SearchMethod
+    from ...runtime.data import Columns
+    from ...runtime.inference.retrieval_policy import SearchMethod
 
 
 def _input_formats() -> list[str]:
-    from ..runtime.data.formats import FORMATS
+    from ...runtime.data.formats import FORMATS
 
     return [one.name for one in FORMATS]
 
@@ -129,15 +129,15 @@ def predict(
     Exit code: 0 if every row was answered, 3 if some rows failed, 1 if all did, 2 for a wrong call or with --on-error
     raise.
     """
-    from ..runtime.decision.abstention_goal import Abstain
-    from ..runtime.output.prediction_stream import (
+    from ...runtime.decision.abstention_goal import Abstain
+    from ...runtime.output.prediction_stream import (
         STDIN,
         PredictOptions,
         answer_stream,
         records_of_arguments,
         records_of_source,
     )
-    from ..runtime.runtime import Runtime
+    from ...runtime.runtime import Runtime
 
     _check_places(text, source, target, stats_path)
     if gated and no_retrieval:

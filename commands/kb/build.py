@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .batch import stages, with_engine
-from .console import json_report, resumable, tell
-from .options import BUNDLE, PATH, with_columns, with_json, with_opening, without_blas_threads
+from ..console import json_report, resumable, tell
+from ..options import BUNDLE, PATH, with_columns, with_json, with_opening, without_blas_threads
+from ..prediction.batch import stages, with_engine
 
 if TYPE_CHECKING:
-    from ..runtime.bundle.manifest import Manifest
-    from ..runtime.data import Columns
+    from ...runtime.bundle.manifest import Manifest
+    from ...runtime.data import Columns
 
 _LINES = {
     "read": ("row", False),
@@ -90,17 +90,17 @@ def build(
     The same command resumes a build that was ended in any way. Its work is in FOLDER.build until the new bundle is
     complete. Needs the batch extra: pip install 'reaugkd[batch]'.
     """
-    from ..batch.build.run import BuildJob
-    from ..batch.build.run import build as build_kb
-    from ..batch.build.settings import BuildOptions, BuildSettings
-    from ..export.tuning.tune_again import tune_again
-    from ..runtime.bundle.bundle import Bundle
+    from ...batch.build.run import BuildJob
+    from ...batch.build.run import build as build_kb
+    from ...batch.build.settings import BuildOptions, BuildSettings
+    from ...export.tuning.tune_again import tune_again
+    from ...runtime.bundle.bundle import Bundle
 
     old = Bundle.open(bundle, verify=False, follow_links=follow_links).manifest
     signer = None if require_signature is None else str(require_signature.absolute())
     teacher = None
     if run is not None:
-        from ..export.training.teacher_predictor import RunTeacher
+        from ...export.training.teacher_predictor import RunTeacher
 
         teacher = RunTeacher(str(run.absolute()))
         _require_same_labels(old.labels, teacher().labels, run)
@@ -156,7 +156,7 @@ def build(
 
 def _blend(new: Manifest) -> list[str]:
     """Describe the blend of the new bundle; nothing if there were no rows to tune it on."""
-    from ..export.tuning.tune import Tuning
+    from ...export.tuning.tune import Tuning
 
     found: Any = new.quality.get("tuning")
     return [] if found is None else [Tuning(new.blend, found["rows"], found["nll"], found["accuracy"]).describe()]
@@ -164,8 +164,8 @@ def _blend(new: Manifest) -> list[str]:
 
 def _why_not_fitted(old: Manifest) -> str | None:
     """Say in one line why the bundle's gate and thresholds cannot be fitted again; None if they can, or it has none."""
-    from ..export.tuning.tune_again import missing_module
-    from ..runtime.bundle.heldout_rows import HELDOUT_FILE
+    from ...export.tuning.tune_again import missing_module
+    from ...runtime.bundle.heldout_rows import HELDOUT_FILE
 
     parts = {"gate": old.gate, "abstention thresholds": old.abstention}
     lost = " and no ".join(name for name, part in parts.items() if part is not None)
@@ -180,11 +180,11 @@ def _fitted(old: Manifest, new: Manifest) -> list[str]:
     """Describe gate and thresholds of the new bundle; those that the old one does not have are not fitted."""
     lines = []
     if old.gate is not None:
-        from ..export.tuning.gating import describe_gate
+        from ...export.tuning.gating import describe_gate
 
         lines.append(f"gate (predict --gated): {describe_gate(new.gate, old.gate.epsilon)}")
     if old.abstention is not None:
-        from ..export.tuning.abstention import describe_abstention
+        from ...export.tuning.abstention import describe_abstention
 
         lines.append(f"abstention: {describe_abstention(new.abstention)}")
     return lines
@@ -196,7 +196,7 @@ def _require_same_labels(expected: tuple[str, ...], labels: tuple[str, ...], run
     Raises:
         UsageError: it has others.
     """
-    from ..errors import UsageError
+    from ...errors import UsageError
 
     if labels != expected:
         raise UsageError(

@@ -1,6 +1,6 @@
 """Time one product with weights, in turns: float32 and the int8 kernels of ONNX Runtime.
 
-python benchmarks/products.py [INPUTSxOUTPUTS ...]
+python benchmarks/latency/products.py [INPUTSxOUTPUTS ...]
 
 `exact` is the kernel of session.x64quantprecision; `blocks` is MatMulNBits with 8 bits. CPU time of one thread, so that
 other work on the machine counts little: 10th percentile, in microseconds.

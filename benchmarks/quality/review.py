@@ -1,11 +1,11 @@
 """`reaugkd kb review` on wrong labels, against cleanlab on the same probabilities.
 
-    python benchmarks/review.py prepare DATA OUT [--seed 0]    3,000 train rows, 5 % of them with another class
+    python benchmarks/quality/review.py prepare DATA OUT [--seed 0]    3,000 train rows, 5 % of them with another class
     reaugkd train --data OUT --teacher all-MiniLM-L6-v2 --recipe benchmarks/study/recipes/kd_3_layers.toml --out RUN
-    reaugkd export RUN --out BUNDLE                       the student and its teacher have seen the wrong labels
-    python benchmarks/review.py measure BUNDLE OUT VOTES.npz
-    python benchmarks/review.py unseen BUNDLE DATA VOTES.npz    no training: wrong labels in rows that were added later
-    python benchmarks/review.py cleanlab VOTES.npz              in an environment with cleanlab 2.9
+    reaugkd export RUN --out BUNDLE                               the student and its teacher have seen the wrong labels
+    python benchmarks/quality/review.py measure BUNDLE OUT VOTES.npz
+    python benchmarks/quality/review.py unseen BUNDLE DATA VOTES.npz    wrong labels in rows that were added later
+    python benchmarks/quality/review.py cleanlab VOTES.npz              in an environment with cleanlab 2.9
 
 `prepare` draws the rows stratified, and the wrong labels uniformly from the other classes; OUT/right.json maps the
 changed texts to their right labels. `measure` and `unseen` print the precision at N, the number of wrong labels, by the

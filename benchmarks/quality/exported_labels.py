@@ -1,6 +1,6 @@
 """How many labels of unseen text the export changes: the exported student against the run's float32 student.
 
-    python benchmarks/exported_labels.py DATA RUN
+    python benchmarks/quality/exported_labels.py DATA RUN
 
 The texts are the train rows of DATA that RUN does not have, ten draws of 1,000 (or of half of them, if there are fewer
 than 2,000). Prints a row of a Markdown table: data and layers; unseen texts; the share of labels in per cent that int8

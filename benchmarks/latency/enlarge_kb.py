@@ -1,6 +1,6 @@
 """Write a copy of a bundle with a larger, synthetic knowledge base, to measure latency; its predictions are useless.
 
-python benchmarks/enlarge_kb.py BUNDLE ROWS OUT
+python benchmarks/latency/enlarge_kb.py BUNDLE ROWS OUT
 reaugkd bench OUT --data TEXTS
 
 The search width of usearch and the number of lists are chosen with the bundle's held-out rows, so the rows of the

@@ -1,6 +1,6 @@
 """Accuracy gained by 100 labels: texts chosen by `reaugkd suggest`, the least certain ones, and random ones.
 
-    python benchmarks/suggest.py DATA BUNDLE... [--split test]
+    python benchmarks/quality/suggest.py DATA BUNDLE... [--split test]
 
 For each bundle, such as those of one study's seeds, draws 3,000 train texts that it does not store, chooses 100 of them
 each way, adds them with their labels to a copy (`kb add`), and compares the accuracy with that before: of the answers,

@@ -1,6 +1,6 @@
 """Compare the latency of an int8 and a float32 student, interleaved.
 
-python benchmarks/int8.py BUNDLE FLOAT32_BUNDLE TEXTS
+python benchmarks/latency/int8.py BUNDLE FLOAT32_BUNDLE TEXTS
 """
 
 from __future__ import annotations

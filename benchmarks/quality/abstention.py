@@ -1,6 +1,6 @@
 """Measure abstention: rejection of out-of-scope texts and of errors, prediction sets, and drift, on unseen rows.
 
-    python benchmarks/abstention.py BUNDLE DATA [SPLIT] [--json FILE]
+    python benchmarks/quality/abstention.py BUNDLE DATA [SPLIT] [--json FILE]
 
 DATA is clinc150's data_full.json. SPLIT ``test`` (the default) compares the rows of `test` with those of `oos_test`;
 ``dev`` compares `val` with `oos_train` and `oos_val`, the rows on which the signals and their weights were chosen. DATA

@@ -1,7 +1,7 @@
 """Overhead of retrieval and of the runtime, in several runs with their range, as a table.
 
-python benchmarks/overhead.py DATA BUNDLE...
-CPU=1 python benchmarks/overhead.py DATA BUNDLE...      on a busy machine: CPU time of the thread instead of wall time
+python benchmarks/latency/overhead.py DATA BUNDLE...
+CPU=1 python benchmarks/latency/overhead.py DATA BUNDLE...    busy machine: CPU time of the thread instead of wall time
 
 Each run measures the bundles one after the other, as `reaugkd bench` does: the systems of a bundle interleaved in one
 process, one thread. Nothing else should run meanwhile.

@@ -1,8 +1,8 @@
 """Knowledge bases of up to many millions of rows, grown from the keys of real texts, for `reaugkd kb build`.
 
-    python benchmarks/large_kb.py grow BUNDLE TEXTS ROWS OUT [--shards 2]
+    python benchmarks/scale/large_kb.py grow BUNDLE TEXTS ROWS OUT [--shards 2]
     reaugkd kb build BUNDLE --data OUT.lake --out OUT --shards 2 --part-rows 100000
-    python benchmarks/large_kb.py measure OUT TEXTS BUNDLE
+    python benchmarks/scale/large_kb.py measure OUT TEXTS BUNDLE
 
 TEXTS has one text a line; every tenth is kept back for queries. ``grow`` encodes the others, and makes ROWS keys of
 them: the keys themselves, then keys between a key and four of its sixteen nearest ones, ``unit(a + sum of g (b - a))``

@@ -1,7 +1,7 @@
 """Accuracy over latency: students of several sizes, each alone and with retrieval.
 
     reaugkd study benchmarks/study/frontier.toml --data DATA --teacher TEACHER --out STUDY
-    python benchmarks/frontier.py STUDY DATA OUT
+    python benchmarks/study/frontier.py STUDY DATA OUT
 
 Exports every run of the study, scores it on the test rows, and measures the latencies of one task's bundles, all
 systems in turns in one process, one thread. For every student with retrieval it computes the gain at equal latency: its

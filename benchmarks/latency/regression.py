@@ -1,6 +1,6 @@
-"""Detect changes of speed: latency ratios on the demo's bundle, compared with those in benchmarks/ratios.json.
+"""Detect changes of speed: latency ratios on the demo's bundle, compared with those in benchmarks/latency/ratios.json.
 
-    python benchmarks/regression.py DEMO [--update]
+    python benchmarks/latency/regression.py DEMO [--update]
 
 DEMO is the demo's folder. It holds the bundle and, for one of the ratios, the same student in float32. `make bench`
 creates both if they are missing; after a change of the export, run `make demo` first to write a new bundle.

@@ -1,9 +1,9 @@
 """Measure labels added by edits: a student trained on 120 of clinc150's 150 intents, the other 30 added as rows.
 
-    python benchmarks/editing.py prepare data_full.json OUT [--seed 0]    (train.csv, dev.csv, test.csv of 120 intents)
+    python benchmarks/quality/editing.py prepare data_full.json OUT [--seed 0]    train, dev, test.csv of 120 intents
     reaugkd train --data OUT --teacher all-MiniLM-L6-v2 --student-layers 0,2,5 --out RUN --seed 0
     reaugkd export RUN --out BUNDLE
-    python benchmarks/editing.py measure data_full.json BUNDLE [--draws 3] [--json FILE]
+    python benchmarks/quality/editing.py measure data_full.json BUNDLE [--draws 3] [--json FILE]
 
 The new intents are those that BUNDLE does not know. For 5, 20 and 100 rows of each, drawn from their train rows, it
 reports, before and after the fit of the classifier of new labels: accuracy on the test rows of new intents, accuracy

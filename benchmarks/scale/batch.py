@@ -1,6 +1,6 @@
 """Batch prediction: overhead of the engines, memory, and a large job that is killed three times.
 
-    python benchmarks/batch.py BUNDLE TEXTS [--parts overhead,memory,kills] [--rows 1000000] [--work FOLDER]
+    python benchmarks/scale/batch.py BUNDLE TEXTS [--parts overhead,memory,kills] [--rows 1000000] [--work FOLDER]
 
 TEXTS is a file of texts that `reaugkd predict` reads; its texts are repeated, with a row id. Parts:
 

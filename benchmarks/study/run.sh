@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the studies of docs/reference/results.md and docs/explanation/lab-book.md again.
-#   benchmarks/study.sh DATA TEACHER WORK [STUDY...]
+#   benchmarks/study/run.sh DATA TEACHER WORK [STUDY...]
 # DATA: the folder of the data sets banking77, clinc150, CoLA, MRPC, RTE and SST-2. TEACHER: the folder of all-MiniLM-L6-v2.
 # WORK: any folder; a stopped call continues there. STUDY: names of benchmarks/study/*.toml; the default is all of them.
 # Paths must be absolute, and reaugkd in PATH. The cells of all studies took 25 hours in sum.
@@ -10,7 +10,7 @@
 set -euo pipefail
 data=$1 teacher=$2 work=$3
 shift 3
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 [ $# -gt 0 ] || set -- $(basename -s .toml benchmarks/study/*.toml)
 
 for name in "$@"; do

@@ -1,6 +1,6 @@
 """Compare methods that condense a knowledge base: the share of retrieval's gain that each keeps on a labelled split.
 
-    python benchmarks/compaction.py BUNDLE DATA [SPLIT]
+    python benchmarks/quality/compaction.py BUNDLE DATA [SPLIT]
 
 Each method starts from the rows of BUNDLE that come from its training split; searches are exact. The gain is the
 difference between all these rows and the student alone. For random methods, the mean of several draws is shown.

@@ -1,6 +1,7 @@
 """Load test of `reaugkd serve` on this machine's loopback, bounded in time.
 
-    python benchmarks/serve_load.py BUNDLE TEXTS [--seconds 5] [--other BUNDLE] [--parts throughput,queue,swaps,slow]
+    python benchmarks/scale/serve_load.py BUNDLE TEXTS [--seconds 5] [--other BUNDLE]
+        [--parts throughput,queue,swaps,slow]
 
 TEXTS has one text a line. The client runs on the same machine and takes a part of its cores: `client_share` says how
 much of one core. It has one thread, except in `swaps`. Parts:

@@ -1,6 +1,6 @@
 """Answers of the search in the graph against the same answers computed in numpy, over many texts.
 
-python benchmarks/equality.py DATA BUNDLE [TEXTS]
+python benchmarks/quality/equality.py DATA BUNDLE [TEXTS]
 
 The texts are the test texts of DATA and copies of them with typing errors, 10,000 by default. The reference takes the
 logits and the embedding from a run of the student alone, rounds the query as ONNX defines DynamicQuantizeLinear,

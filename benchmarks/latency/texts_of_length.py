@@ -1,6 +1,6 @@
 """Print a data set's texts with FEWEST to MOST tokens, one a line.
 
-python benchmarks/texts_of_length.py BUNDLE DATA FEWEST MOST
+python benchmarks/latency/texts_of_length.py BUNDLE DATA FEWEST MOST
 """
 
 from __future__ import annotations

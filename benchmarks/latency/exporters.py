@@ -1,6 +1,6 @@
 """Compare the torch exporter with optimum-onnx on one student: answers, nodes, bytes and latency, in turns.
 
-    .venv-optimum/bin/python benchmarks/exporters.py MODEL .venv/bin/python
+    .venv-optimum/bin/python benchmarks/latency/exporters.py MODEL .venv/bin/python
 
 MODEL is a sentence encoder such as all-MiniLM-L6-v2; layers 0, 2 and 5 make the student. The first environment has the
 extra train-optimum, the second one the extra train: it exports with transformers 5. Exit code 1 if the answers differ.

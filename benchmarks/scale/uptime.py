@@ -1,6 +1,6 @@
 """Simulate a week of uptime: many predictions with edits between them; records memory and other resources.
 
-    python benchmarks/uptime.py BUNDLE --data FILE.csv [--predictions 200000] [--json FILE]
+    python benchmarks/scale/uptime.py BUNDLE --data FILE.csv [--predictions 200000] [--json FILE]
 
 BUNDLE is copied. Its runtimes predict single texts and streams, with and without abstention, while rows are added,
 removed and relabelled, edits are undone, and the log is compacted. Resident memory, open files, threads and sockets are

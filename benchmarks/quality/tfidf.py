@@ -1,6 +1,6 @@
 """Score a baseline: TF-IDF with logistic regression on the same rows.
 
-    python benchmarks/tfidf.py DATA [TASK[:LIMIT] ...]
+    python benchmarks/quality/tfidf.py DATA [TASK[:LIMIT] ...]
 
 C is chosen on the held-out rows; the model is fitted on the train rows alone, the same as the students. It prints one
 line of Markdown per task.

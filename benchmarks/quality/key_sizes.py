@@ -1,6 +1,6 @@
 """Compare dimensions and types of the keys; the blend is tuned for each on a run's held-out rows.
 
-    python benchmarks/key_sizes.py RUN BUNDLE
+    python benchmarks/quality/key_sizes.py RUN BUNDLE
 
 BUNDLE is an export of RUN. The query by layers consists of principal components in order. The first d components,
 normalised to length 1, equal the query of a projection to d dimensions, so no training is needed. Searches are exact;

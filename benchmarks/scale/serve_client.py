@@ -1,6 +1,6 @@
 """The client of `serve_load.py`: a process with one thread, which takes little of the cores that the server needs.
 
-    python benchmarks/serve_client.py PORT CONNECTIONS SECONDS RATE < TEXTS
+    python benchmarks/scale/serve_client.py PORT CONNECTIONS SECONDS RATE < TEXTS
 
 RATE is the requests per second of all connections, 0 for as many as are answered. It prints codes, times and the share
 of one core that it took as JSON.

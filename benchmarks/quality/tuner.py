@@ -1,7 +1,7 @@
 """Simulate how the blend is tuned, on train rows alone: many draws of held-out rows choose it, other rows score it.
 
     reaugkd train --data DATA --teacher TEACHER --limit 3000 --out RUN
-    python benchmarks/tuner.py RUN DATA [--kb-data]
+    python benchmarks/quality/tuner.py RUN DATA [--kb-data]
 
 The rows are at most 4,000 of DATA's train rows that are not related to a row that the run was trained on.
 With --kb-data half of them are in the knowledge base, labelled by the teacher. The student is the run's, in float32.

@@ -1,6 +1,6 @@
 """Measure how often retrieval exceeds a latency budget that the student alone meets, on an idle and on a busy machine.
 
-    python benchmarks/budget.py BUNDLE DATA [SPLIT]
+    python benchmarks/latency/budget.py BUNDLE DATA [SPLIT]
 
 Texts of all lengths (one to eight texts of DATA, joined) are predicted alternately with a search for every text and
 with a budget. The load is one process per core that copies memory. "Late by retrieval": the student finished within the

@@ -22,7 +22,7 @@ from ...runtime.data.cells import check_text, is_missing
 from ...runtime.data.columns import choose_columns
 from ...runtime.data.dataset import sort_labels
 from ...runtime.data.files import SUFFIXES, require_label_format
-from ...runtime.data.formats.opening import open_file
+from ...runtime.data.formats.decoding.opening import open_file
 from ...runtime.data.formats.rows import BadRow, Table, empty_file
 from ...runtime.labels import LabelNames
 from ..types import Floats

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from ....errors import DataError, ReaugkdError
+from .....errors import DataError, ReaugkdError
 
 CHUNK_BYTES = 64 * 1024
 

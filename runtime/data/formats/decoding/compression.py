@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ....errors import DataError, DependencyError, UsageError
+from .....errors import DataError, DependencyError, UsageError
 from .source import chunks_of, damage_reported
 
 if TYPE_CHECKING:

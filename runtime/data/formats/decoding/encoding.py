@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterator
 from itertools import chain
 
-from ....errors import UsageError
+from .....errors import UsageError
 
 # The longer marks first: UTF-32's begins with UTF-16's.
 _MARKS = (

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from ....errors import DataError, UsageError
+from .....errors import DataError, UsageError
 from .compression import LONGEST_MAGIC, SUFFIXES, ZIP, compression_of, decompressed, may_be_magic
 from .encoding import (
     LONGEST_MARK,

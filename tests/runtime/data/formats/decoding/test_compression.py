@@ -16,7 +16,7 @@ from support.file_kinds import Pipe
 
 from reaugkd import DataError, DependencyError, UsageError
 from reaugkd.runtime.data import TextRow, load_dataset, read_text_rows
-from reaugkd.runtime.data.formats import compression
+from reaugkd.runtime.data.formats.decoding import compression
 
 TEXTS = [f"text number {number * 7919 % 10_007}" for number in range(5_000)]
 CONTENT = "".join(f"{text}\n" for text in TEXTS).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from ....errors import TextError
+from .....errors import TextError
 from .encoding import UTF8
 from .source import Source
 

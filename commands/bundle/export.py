@@ -148,7 +148,7 @@ def export(
         from ...export.bundle.write import export as run_export
         from ...export.onnx.quantization import detect_target
         from ...export.training.run_folder import RunFolder
-        from ...export.training.teacher_file import read_teacher_file
+        from ...export.training.teacher.file import read_teacher_file
         from ...export.training.train_from_file import describe_heldout
         from ...export.tuning.abstention import describe_abstention
         from ...export.tuning.build_kb import KbStorageConfig

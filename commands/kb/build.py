@@ -100,7 +100,7 @@ def build(
     signer = None if require_signature is None else str(require_signature.absolute())
     teacher = None
     if run is not None:
-        from ...export.training.teacher_predictor import RunTeacher
+        from ...export.training.teacher.predictor import RunTeacher
 
         teacher = RunTeacher(str(run.absolute()))
         _require_same_labels(old.labels, teacher().labels, run)

@@ -162,7 +162,7 @@ def _from_file(
         go_offline_if_unreachable(student)
     scored = None if data is None else load(data, task, columns, models=(student,))
     with train_extra("training"):
-        from ...export.training.teacher_file import read_teacher_file
+        from ...export.training.teacher.file import read_teacher_file
     file = read_teacher_file(path, columns, None if scored is None else scored.label_names)
     for remark in file.remarks:
         click.echo(remark, err=True)

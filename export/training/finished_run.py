@@ -24,8 +24,8 @@ from ..recipe import Recipe, RetrievalRecipe
 from ..recipe_file import recipe_from_dict
 from ..tuning.build_kb import KbRows
 from .run_folder import RunFolder, read_rows
-from .teacher_file import TeacherFile
-from .teacher_outputs import TeacherOutputs, load_outputs, require_keys
+from .teacher.file import TeacherFile
+from .teacher.outputs import TeacherOutputs, load_outputs, require_keys
 
 
 def require_model(run: RunFolder, description: Mapping[str, Any]) -> None:

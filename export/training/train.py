@@ -41,8 +41,8 @@ from .distill import distil, start_student
 from .model_checks import check_models, refuse_pretrained
 from .run_folder import RUN_FORMAT, RunFolder, made_from, write_rows
 from .splits import RunSplits, assign
-from .teacher_answers import require_right_answers
-from .teacher_outputs import TeacherOutputs, load_outputs
+from .teacher.outputs import TeacherOutputs, load_outputs
+from .teacher.right_answers import require_right_answers
 
 Indices = NDArray[np.int64]
 

@@ -24,8 +24,8 @@ from .begin_run import begin_run, require_one_training
 from .model_checks import load_own_student, refuse_pretrained, require_student
 from .run_folder import RunFolder
 from .splits import RunSplits, assign
-from .teacher_file import TeacherFile
-from .teacher_outputs import TeacherOutputs, require_keys
+from .teacher.file import TeacherFile
+from .teacher.outputs import TeacherOutputs, require_keys
 from .train import Pipeline, TrainJob, describe, deterministic, fingerprint
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import LabelError
-from ...runtime.data.cells import check_label, is_missing
-from ...runtime.labels import LabelNames
+from ....errors import LabelError
+from ....runtime.data.cells import check_label, is_missing
+from ....runtime.labels import LabelNames
 
 TOLERANCE = 0.02
 """Largest difference from 1 of the sum of given probabilities, which are then normalised."""

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from reaugkd.errors import DataError, LabelError
-from reaugkd.export.training.teacher_file import TeacherFile, read_teacher_file
+from reaugkd.export.training.teacher.file import TeacherFile, read_teacher_file
 from reaugkd.runtime.data import Columns
 
 

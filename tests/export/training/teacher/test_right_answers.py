@@ -15,7 +15,7 @@ from reaugkd.export.modeling.teacher import fine_tune
 from reaugkd.export.modeling.training_loop import FitJob
 from reaugkd.export.recipe import TeacherRecipe
 from reaugkd.export.recipe_file import override
-from reaugkd.export.training.teacher_answers import require_right_answers
+from reaugkd.export.training.teacher.right_answers import require_right_answers
 from reaugkd.runtime.data import Dataset, label_indices
 
 

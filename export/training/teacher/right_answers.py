@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ...errors import ModelError
-from ...runtime.data import Split, label_indices
-from ..modeling.inference import outputs_of
-from ..modeling.teacher import FineTunedTeacher, load_teacher
-from ..modeling.tokens import save_tokenizer, token_rows
-from ..recipe import Recipe
+from ....errors import ModelError
+from ....runtime.data import Split, label_indices
+from ...modeling.inference import outputs_of
+from ...modeling.teacher import FineTunedTeacher, load_teacher
+from ...modeling.tokens import save_tokenizer, token_rows
+from ...recipe import Recipe
 
 ROWS = 512
 """Largest number of train rows that are asked."""

@@ -17,8 +17,8 @@ from support.workshop import Workshop
 from reaugkd import Runtime
 from reaugkd.errors import DataError, TextError, UsageError
 from reaugkd.export.training.run_folder import RunFolder, read_rows
-from reaugkd.export.training.teacher_outputs import load_outputs
-from reaugkd.export.training.teacher_predictor import TeacherPredictor
+from reaugkd.export.training.teacher.outputs import load_outputs
+from reaugkd.export.training.teacher.predictor import TeacherPredictor
 
 NEW = tinymodels.make_split(30, 9).texts
 

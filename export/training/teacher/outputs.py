@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...errors import RecipeError
-from ..recipe import RetrievalRecipe
-from .run_folder import RunFolder
+from ....errors import RecipeError
+from ...recipe import RetrievalRecipe
+from ..run_folder import RunFolder
 
 
 @dataclass(frozen=True)

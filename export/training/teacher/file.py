@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError, LabelError
-from ...runtime.data import Columns, Split
-from ...runtime.data.cells import check_text, is_missing
-from ...runtime.data.columns import choose_columns
-from ...runtime.data.dataset import sort_labels
-from ...runtime.data.files import SUFFIXES, require_label_format
-from ...runtime.data.formats.decoding.opening import open_file
-from ...runtime.data.formats.rows import BadRow, Table, empty_file
-from ...runtime.labels import LabelNames
-from ..types import Floats
+from ....errors import DataError, LabelError
+from ....runtime.data import Columns, Split
+from ....runtime.data.cells import check_text, is_missing
+from ....runtime.data.columns import choose_columns
+from ....runtime.data.dataset import sort_labels
+from ....runtime.data.files import SUFFIXES, require_label_format
+from ....runtime.data.formats.decoding.opening import open_file
+from ....runtime.data.formats.rows import BadRow, Table, empty_file
+from ....runtime.labels import LabelNames
+from ...types import Floats
 from .answer_forms import EMBEDDING, FORMS, GOLD, READERS, Answer, Cell, read_answer, read_embedding
 
 VOTE_PRIOR = 0.1

@@ -23,8 +23,8 @@ import transformers
 
 from reaugkd.export.modeling.checkpoint import load_encoder
 from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig
+from reaugkd.export.modeling.execution.tokens import save_tokenizer
 from reaugkd.export.modeling.layers import keep_layers
-from reaugkd.export.modeling.tokens import save_tokenizer
 from reaugkd.export.onnx.attention_fusion import fuse_attention
 from reaugkd.export.onnx.export import export_float32
 from reaugkd.export.onnx.exporters import Exporter

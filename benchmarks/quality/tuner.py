@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.inference import outputs_of
+from reaugkd.export.modeling.execution.inference import outputs_of
+from reaugkd.export.modeling.execution.tokens import token_rows
 from reaugkd.export.modeling.layer_query import with_layer_query
 from reaugkd.export.modeling.projection import LinearLayer
 from reaugkd.export.modeling.teacher import load_teacher
-from reaugkd.export.modeling.tokens import token_rows
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder
 from reaugkd.export.tuning.groups import mean_and_error, related_inputs

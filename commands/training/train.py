@@ -115,7 +115,7 @@ def train(
         run_training, objectives = _from_file(teacher_outputs, data, task, columns, chosen.student.model)
         chosen = recipes.override(chosen, objectives=None if recipe else objectives)
     with train_extra("training"):
-        from ...export.modeling.distributed import processes
+        from ...export.modeling.execution.distributed import processes
         from ...export.training.train import TrainJob
     name = teacher or f"file {Path(str(teacher_outputs)).name}"
     with resumable():

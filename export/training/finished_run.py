@@ -15,11 +15,11 @@ from torch import nn
 from ...errors import ColumnError, UsageError
 from ...runtime.data import Split, label_indices
 from ..modeling.encoder import EncoderClassifier
-from ..modeling.inference import outputs_of
+from ..modeling.execution.inference import outputs_of
+from ..modeling.execution.tokens import token_rows
 from ..modeling.layer_query import with_layer_query
 from ..modeling.projection import LinearLayer, project
 from ..modeling.teacher import load_teacher
-from ..modeling.tokens import token_rows
 from ..recipe import Recipe, RetrievalRecipe
 from ..recipe_file import recipe_from_dict
 from ..tuning.build_kb import KbRows

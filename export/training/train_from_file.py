@@ -16,7 +16,7 @@ from ...errors import LabelError, RecipeError
 from ...runtime.data import Dataset, Split
 from ...runtime.data.assemble import assemble
 from .. import objectives
-from ..modeling.distributed import from_main, lost_process, processes
+from ..modeling.execution.distributed import from_main, lost_process, processes
 from ..modeling.projection import LinearLayer, require_reducible
 from ..recipe import REAUGKD, ObjectiveRecipe, Recipe
 from ..tuning.tune import Tuning

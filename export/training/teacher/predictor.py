@@ -18,10 +18,10 @@ from ....runtime.data.cells import check_text
 from ....runtime.data.columns import choose_columns
 from ....runtime.decision.blending import softmax_many
 from ....runtime.inference.text.tokenizer import TextTokenizer
-from ...modeling.distributed import processes
 from ...modeling.encoder import padding_id, takes_token_types
-from ...modeling.inference import answers_of, require_finite_outputs
-from ...modeling.tokens import TokenRows, sorted_batches
+from ...modeling.execution.distributed import processes
+from ...modeling.execution.inference import answers_of, require_finite_outputs
+from ...modeling.execution.tokens import TokenRows, sorted_batches
 from ..finished_run import require_model, run_teacher
 from ..run_folder import RunFolder
 from .answer_forms import PROBS

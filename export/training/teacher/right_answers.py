@@ -16,9 +16,9 @@ from scipy.optimize import linear_sum_assignment
 
 from ....errors import ModelError
 from ....runtime.data import Split, label_indices
-from ...modeling.inference import outputs_of
+from ...modeling.execution.inference import outputs_of
+from ...modeling.execution.tokens import save_tokenizer, token_rows
 from ...modeling.teacher import FineTunedTeacher, load_teacher
-from ...modeling.tokens import save_tokenizer, token_rows
 from ...recipe import Recipe
 
 ROWS = 512

@@ -11,8 +11,8 @@ from transformers import BertForSequenceClassification
 
 from reaugkd.errors import ModelError
 from reaugkd.export.modeling.checkpoint import load_config
+from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.modeling.teacher import fine_tune
-from reaugkd.export.modeling.training_loop import FitJob
 from reaugkd.export.recipe import TeacherRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.training.teacher.right_answers import require_right_answers

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from ...errors import ModelError
-from ...kb.storage.atomic import atomic_write
-from ...runtime.data import Split
-from ...runtime.inference.text.tokenizer import TextTokenizer
-from .checkpoint import file_of, load_config, transformer_of
-from .encoder import padding_id, takes_token_types
+from ....errors import ModelError
+from ....kb.storage.atomic import atomic_write
+from ....runtime.data import Split
+from ....runtime.inference.text.tokenizer import TextTokenizer
+from ..checkpoint import file_of, load_config, transformer_of
+from ..encoder import padding_id, takes_token_types
 from .seeds import mix_seed
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ...errors import ModelError
+from ....errors import ModelError
+from ..encoder import Outputs
 from .distributed import of_all_processes, processes
-from .encoder import Outputs
 from .progress import progress
 from .tokens import TokenRows, sorted_batches
 

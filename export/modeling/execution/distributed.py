@@ -13,7 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast_object_list, gather, gather_object, pad_across_processes, parse_flag_from_env
 from torch import Tensor
 
-from ...errors import DistributedError, ReaugkdError
+from ....errors import DistributedError, ReaugkdError
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others.

@@ -12,8 +12,8 @@ from support import tiny_models as tinymodels
 from tokenizers import Tokenizer
 
 from reaugkd.errors import ModelError
-from reaugkd.export.modeling.seeds import mix_seed
-from reaugkd.export.modeling.tokens import epoch_batches, save_tokenizer, sorted_batches, token_rows
+from reaugkd.export.modeling.execution.seeds import mix_seed
+from reaugkd.export.modeling.execution.tokens import epoch_batches, save_tokenizer, sorted_batches, token_rows
 
 TEXTS = ["the song", "rain", "wake me at seven please", "a b", "jazz jazz jazz jazz jazz jazz"]
 

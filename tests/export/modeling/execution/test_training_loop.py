@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from reaugkd.errors import StorageError
-from reaugkd.export.modeling import training_loop as fitting
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.inference import outputs_of, share
-from reaugkd.export.modeling.tokens import TokenRows
-from reaugkd.export.modeling.training_loop import FitJob, Loss, Step, fit, parameter_groups, uses_bf16
+from reaugkd.export.modeling.execution import training_loop as fitting
+from reaugkd.export.modeling.execution.inference import outputs_of, share
+from reaugkd.export.modeling.execution.tokens import TokenRows
+from reaugkd.export.modeling.execution.training_loop import FitJob, Loss, Step, fit, parameter_groups, uses_bf16
 from reaugkd.export.recipe import FitRecipe
 
 ROWS = 40

@@ -21,11 +21,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from ...errors import DistributedError, RecipeError
-from ...kb.storage.atomic import atomic_write
-from ..recipe import FitRecipe, Precision
+from ....errors import DistributedError, RecipeError
+from ....kb.storage.atomic import atomic_write
+from ...recipe import FitRecipe, Precision
+from ..encoder import Detailed, EncoderClassifier, Outputs
 from .distributed import accelerator, from_each, part_of
-from .encoder import Detailed, EncoderClassifier, Outputs
 from .progress import progress
 from .seeds import mix_seed
 from .tokens import TokenRows, epoch_batches

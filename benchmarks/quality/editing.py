@@ -26,7 +26,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from reaugkd import Row, Runtime
-from reaugkd.runtime.editing.background_fit import BackgroundFit
+from reaugkd.runtime.editing.new_labels.background_fit import BackgroundFit
 
 NEW_INTENTS = 30
 ROWS = (5, 20, 100)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ...kb.edits.journal import Entry
-    from .edit import WriteOptions
-    from .store import KnowledgeStore
+    from ....kb.edits.journal import Entry
+    from ..edit import WriteOptions
+    from ..store import KnowledgeStore
 
 _WAIT = 60.0  # seconds to wait until another edit ends
 
@@ -115,9 +115,9 @@ class BackgroundFit:
             return options
 
     def _fit(self, options: WriteOptions) -> None:
-        from .edit import WriteOptions
+        from ..edit import WriteOptions
+        from ..writer import KnowledgeWriter
         from .fit import fit_classifier  # here: most runtimes only answer
-        from .writer import KnowledgeWriter
 
         began, view = time.perf_counter(), self._store.current()
         if self._store.edited(view).removed:  # the former fit may know rows that the next compaction erases

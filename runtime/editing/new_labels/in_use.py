@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kb.knowledge_base import KnowledgeBase
-from ...kb.searchable import Searchable
+from ....kb.knowledge_base import KnowledgeBase
+from ....kb.searchable import Searchable
 
 if TYPE_CHECKING:
-    from ...kb.edits.classifier_file import FittedClassifier
-    from ...kb.edits.overlay import OverlayKnowledgeBase
-    from ...kb.linear_classifier import LinearClassifier
-    from .store import View
+    from ....kb.edits.classifier_file import FittedClassifier
+    from ....kb.edits.overlay import OverlayKnowledgeBase
+    from ....kb.linear_classifier import LinearClassifier
+    from ..store import View
 
 
 def labels_with_rows(kb: Searchable, trained: int) -> NDArray[np.intp]:
@@ -56,7 +56,9 @@ def classifier_in_use(view: View, trained: int) -> LinearClassifier | None:
 
 
 def _overlay(kb: Searchable) -> OverlayKnowledgeBase:
-    from ...kb.edits.overlay import OverlayKnowledgeBase  # here: the import takes 15 ms, and most bundles have no edits
+    from ....kb.edits.overlay import (
+        OverlayKnowledgeBase,  # here: the import takes 15 ms, and most bundles have no edits
+    )
 
     assert isinstance(kb, OverlayKnowledgeBase)
     return kb

@@ -17,8 +17,8 @@ from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
 from reaugkd.runtime.decision.blend_config import BlendConfig
 from reaugkd.runtime.decision.blending import softmax
 from reaugkd.runtime.decision.mixture_weight import BucketWeight, ExampleWeight, LogisticWeight
-from reaugkd.runtime.editing import new_label_calibration
-from reaugkd.runtime.editing.new_label_calibration import right_answers
+from reaugkd.runtime.editing.new_labels import calibration
+from reaugkd.runtime.editing.new_labels.calibration import right_answers
 from reaugkd.runtime.inference.pipeline import mixed
 
 WEIGHTS = (None, BucketWeight((0.8, 0.95), (0.9, 0.3, 0.1)), LogisticWeight(0.3, (1.0, -2.0, 0.7, -0.4, 0.9)))
@@ -48,7 +48,7 @@ def test_the_same_as_one_by_one(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, weight: ExampleWeight | None, numbers: int
 ) -> None:
     """Two new labels, pinned rows, rows removed; in blocks of one row, of some, and of all rows at once."""
-    monkeypatch.setattr(new_label_calibration, "_MOST_SHARES", numbers)
+    monkeypatch.setattr(calibration, "_MOST_SHARES", numbers)
     texts = tiny_texts(45, seed=91)
     with Runtime.open(bundle) as runtime:
         runtime.kb.add([Row(text, "new") for text in texts[:20]], new_labels=True)

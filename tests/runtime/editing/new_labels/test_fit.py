@@ -19,8 +19,8 @@ from support.tiny_bundle import tiny_texts
 from reaugkd import BundleIntegrityError, Row, Runtime, StorageError, UsageError
 from reaugkd.kb.edits.classifier_file import FittedClassifier
 from reaugkd.kb.storage.ed25519 import new_key_pair, read_private_key
-from reaugkd.runtime.editing import background_fit, fit
-from reaugkd.runtime.editing.new_label_calibration import LOSS, largest_shift, turning_points
+from reaugkd.runtime.editing.new_labels import background_fit, fit
+from reaugkd.runtime.editing.new_labels.calibration import LOSS, largest_shift, turning_points
 from reaugkd.runtime.editing.sign import sign_bundle
 
 ROWS = [Row(text, "new") for text in tiny_texts(20, seed=91)]

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kb.edits.classifier_file import FittedClassifier
-from ...kb.edits.overlay import OverlayKnowledgeBase
-from ...kb.linear_classifier import MOST_ROWS, chosen_rows, fit
-from ..decision.blending import softmax_many
-from .new_label_calibration import largest_shift, right_answers, turning_points
-from .new_labels import labels_with_rows
+from ....kb.edits.classifier_file import FittedClassifier
+from ....kb.edits.overlay import OverlayKnowledgeBase
+from ....kb.linear_classifier import MOST_ROWS, chosen_rows, fit
+from ...decision.blending import softmax_many
+from .calibration import largest_shift, right_answers, turning_points
+from .in_use import labels_with_rows
 
 if TYPE_CHECKING:
-    from .store import KnowledgeStore, View
+    from ..store import KnowledgeStore, View
 
 
 def fit_classifier(store: KnowledgeStore, view: View) -> FittedClassifier | None:

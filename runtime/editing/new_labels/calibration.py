@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BundleError
-from ...kb.edits.change import Change
-from ...kb.edits.overlay import OverlayKnowledgeBase
-from ..decision.blending import blend_batch, softmax_many
-from .store import KnowledgeStore
+from ....errors import BundleError
+from ....kb.edits.change import Change
+from ....kb.edits.overlay import OverlayKnowledgeBase
+from ...decision.blending import blend_batch, softmax_many
+from ..store import KnowledgeStore
 
 Wide = NDArray[np.float64]
 

@@ -43,7 +43,7 @@ test-arm64: $(STAMP)
 
 test-optimum: $(STAMP) $(ENCODER) $(OPTIMUM_STAMP)
 	$(OPTIMUM)/bin/pytest -q -k "other_programs" tests/export/bundle
-	OMP_WAIT_POLICY=PASSIVE $(OPTIMUM)/bin/python benchmarks/exporters.py \
+	OMP_WAIT_POLICY=PASSIVE $(OPTIMUM)/bin/python benchmarks/latency/exporters.py \
 		"$$($(BIN)/python -c 'from reaugkd.export.modeling.minilm import find_encoder; print(find_encoder())')" $(BIN)/python
 
 coverage: $(STAMP)
@@ -66,7 +66,7 @@ docs: $(DOCS_STAMP)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
 
 bench: $(STAMP) demo/float32/manifest.json
-	$(BIN)/python benchmarks/regression.py demo $(if $(UPDATE),--update)
+	$(BIN)/python benchmarks/latency/regression.py demo $(if $(UPDATE),--update)
 
 FUZZ_SECONDS ?= 300
 FUZZ_TARGETS := $(filter-out __main__ common texts,$(basename $(notdir $(wildcard tests/fuzz/*.py))))

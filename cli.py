@@ -1,30 +1,30 @@
-"""The command line, `reaugkd COMMAND`. Each command has its own file in commands/."""
+"""The command line, `reaugkd COMMAND`. Each command has its own file in a folder of commands/."""
 
 from __future__ import annotations
 
 import click
 
 from . import __version__
-from .commands.batch import batch
-from .commands.bench import bench
-from .commands.calibrate import calibrate
-from .commands.condense import condense
+from .commands.bundle.calibrate import calibrate
+from .commands.bundle.condense import condense
+from .commands.bundle.export import export
+from .commands.bundle.fuse import fuse
+from .commands.bundle.hub import pull, push
+from .commands.bundle.inspect import inspect
+from .commands.bundle.sign import sign
 from .commands.console import Commands, run
-from .commands.demo import demo
-from .commands.evaluate import evaluate
-from .commands.export import export
-from .commands.fuse import fuse
-from .commands.hub import pull, push
-from .commands.inspect import inspect
-from .commands.kb import kb
-from .commands.predict import predict
-from .commands.report import report
-from .commands.serve import serve
-from .commands.sign import sign
-from .commands.study import study
-from .commands.suggest import suggest
-from .commands.train import train
-from .commands.ui import ui
+from .commands.evaluation.bench import bench
+from .commands.evaluation.evaluate import evaluate
+from .commands.evaluation.report import report
+from .commands.kb.kb import kb
+from .commands.kb.suggest import suggest
+from .commands.prediction.batch import batch
+from .commands.prediction.predict import predict
+from .commands.prediction.serve import serve
+from .commands.prediction.ui import ui
+from .commands.training.demo import demo
+from .commands.training.study import study
+from .commands.training.train import train
 
 
 def main() -> None:

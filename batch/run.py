@@ -14,7 +14,7 @@ from ..errors import DataError, OutputExistsError, ReaugkdError, UsageError
 from ..kb.storage.atomic import refusals
 from ..runtime.data.dataset import Columns
 from ..runtime.data.files import once
-from ..runtime.data.formats.source import Tell
+from ..runtime.data.formats.decoding.source import Tell
 from ..runtime.runtime import Runtime
 from .answers import AnswerColumns
 from .engines.engine import run_parts

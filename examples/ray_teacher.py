@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import ray
 
-from reaugkd.export.training.teacher_predictor import TeacherPredictor
+from reaugkd.export.training.teacher.predictor import TeacherPredictor
 
 
 def main(run: str, texts: str, answers: str) -> None:

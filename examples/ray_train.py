@@ -18,7 +18,7 @@ def work(job: dict[str, Any]) -> None:
     """Run the command in a worker; Ray has joined the workers."""
     if not job["gpus"]:  # Ray does not hide a machine's GPUs from workers that have asked for none
         os.environ["ACCELERATE_USE_CPU"] = "1"
-    from reaugkd.commands.train import train
+    from reaugkd.commands.training.train import train
 
     train.main(job["arguments"], standalone_mode=False)
 

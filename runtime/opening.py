@@ -14,8 +14,8 @@ from ..kb.knowledge_base import KnowledgeBase
 from ..kb.searchable import Searchable
 from ..kb.storage.ed25519 import PublicKey, read_public_key
 from .bundle.bundle import Bundle
-from .editing.background_fit import BackgroundFit
-from .editing.new_labels import classifier_in_use
+from .editing.new_labels.background_fit import BackgroundFit
+from .editing.new_labels.in_use import classifier_in_use
 from .editing.store import KnowledgeStore
 from .graph.retrieval import OLDEST_OPSET
 from .inference.golden_check import check_golden

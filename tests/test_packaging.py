@@ -97,7 +97,7 @@ def test_the_edge_imports_nothing_but_its_five_libraries() -> None:
         if name.partition(".")[0] not in allowed | ({"sklearn"} if file.name in OF_SCIKIT_LEARN else set())
     }
     assert {file for file, name in wrong if name == "uvicorn"} == {  # the extra `serve`
-        "commands/serve.py",
+        "commands/prediction/serve.py",
         "serve/process/connections.py",
         "serve/process/server.py",
     }
@@ -117,7 +117,13 @@ def test_no_import_is_hidden_in_a_string_but_those_of_extras() -> None:
     hidden.pop("__init__.py")  # its own names, loaded on first use
     assert hidden == {
         "runtime/data/formats/columnar.py": {"'pyarrow.parquet'", "'pyarrow.ipc'"},
-        "runtime/data/formats/compression.py": {"'gzip'", "'bz2'", "'lzma'", "'compression.zstd'", "'pyarrow'"},
+        "runtime/data/formats/decoding/compression.py": {
+            "'gzip'",
+            "'bz2'",
+            "'lzma'",
+            "'compression.zstd'",
+            "'pyarrow'",
+        },
         "runtime/data/formats/excel.py": {"'openpyxl'"},
         "runtime/hub/client.py": {f"'huggingface_hub{name}'" for name in ("", ".constants", ".errors")},
         "kb/storage/ed25519.py": {"f'cryptography.hazmat.primitives.{name}'", "'cryptography.exceptions'"},

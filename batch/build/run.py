@@ -28,7 +28,7 @@ from ...runtime.bundle.manifest import Manifest
 from ...runtime.data.columns import choose_columns
 from ...runtime.data.dataset import Columns
 from ...runtime.data.files import once
-from ...runtime.data.formats.source import Tell
+from ...runtime.data.formats.decoding.source import Tell
 from ..engines.engine import run_parts
 from ..job.columns import job_columns
 from ..job.inputs import InputFile, find_files

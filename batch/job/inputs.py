@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from ...errors import DataError, UsageError
 from ...runtime.data.formats import FileFormat, format_of
-from ...runtime.data.formats.source import Tell
+from ...runtime.data.formats.decoding.source import Tell
 
 FORMATS = ("parquet", "csv", "tsv", "jsonl", "txt")
 """The formats that are read in constant memory."""

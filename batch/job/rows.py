@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ...errors import ColumnError, DataError, ReaugkdError, TextError
 from ...runtime.data.cells import check_text, is_unicode
-from ...runtime.data.formats.opening import open_file
+from ...runtime.data.formats.decoding.opening import open_file
 from ...runtime.data.formats.rows import BadRow, RawRow
 from ...runtime.inference.text.inputs import Text
 from ..answers import cells_of

@@ -14,9 +14,9 @@ from pyarrow import parquet
 
 from ...errors import ColumnError, DataError
 from ...runtime.data.cells import is_unicode
-from ...runtime.data.formats.opening import open_file
+from ...runtime.data.formats.decoding.opening import open_file
+from ...runtime.data.formats.decoding.source import Tell, silent
 from ...runtime.data.formats.rows import BadRow, RawRow
-from ...runtime.data.formats.source import Tell, silent
 from .inputs import InputFile
 
 _MOST_INTEGER = 2**63

@@ -13,8 +13,8 @@ from typing import Any
 from ...runtime.data import Split
 from ...runtime.inference.session.student import StudentSession
 from ...runtime.inference.text.tokenizer import TextTokenizer
-from ..modeling.progress import progress
-from ..modeling.tokens import token_rows
+from ..modeling.execution.progress import progress
+from ..modeling.execution.tokens import token_rows
 from ..onnx.attention_fusion import fuse_attention
 from ..onnx.export import export_float32, require_same_answers
 from ..onnx.exporters import Exporter

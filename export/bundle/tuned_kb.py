@@ -11,7 +11,7 @@ from ...kb.index.lists import chosen_lists
 from ...kb.knowledge_base import KnowledgeBase
 from ...runtime.data import Split
 from ...runtime.decision.blend_config import BlendConfig
-from ..modeling.progress import progress
+from ..modeling.execution.progress import progress
 from ..onnx.quality import StudentOutputs
 from ..recipe import RetrievalRecipe
 from ..training.finished_run import FinishedRun

@@ -28,7 +28,7 @@ from ..onnx.quantization import Quantization, Target
 from ..recipe import RetrievalRecipe
 from ..training.finished_run import FinishedRun
 from ..training.run_folder import RunFolder, read_run_json
-from ..training.teacher_file import TeacherFile
+from ..training.teacher.file import TeacherFile
 from ..tuning.abstention import abstention_of
 from ..tuning.build_kb import KbStorageConfig, blend_many
 from ..tuning.gating import Certificate, certify

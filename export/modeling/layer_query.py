@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from .encoder import EncoderClassifier
-from .inference import outputs_of
+from .execution.inference import outputs_of
+from .execution.tokens import TokenRows
 from .projection import LinearLayer, fit_pca
-from .tokens import TokenRows
 
 WHITENING = 0.5
 """Exponent of the whitening of the principal components (`fit_pca`).

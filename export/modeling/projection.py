@@ -17,9 +17,9 @@ from torch.nn.functional import normalize
 from ...errors import RecipeError
 from ..recipe import ProjectionRecipe
 from .contrastive_loss import supervised_contrastive
-from .progress import progress
-from .seeds import mix_seed
-from .training_loop import require_converged
+from .execution.progress import progress
+from .execution.seeds import mix_seed
+from .execution.training_loop import require_converged
 
 _FILE = "projection.safetensors"
 _CHUNK = 8192

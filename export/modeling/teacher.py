@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 from ...errors import ModelError
 from ..recipe import Pooling, TeacherRecipe
 from .checkpoint import ChosenPooling, load_config, load_encoder, load_pretrained
-from .distributed import processes
 from .encoder import Detailed, EncoderClassifier, HeadConfig, Outputs, choose_pooling, is_causal, pool
-from .inference import outputs_of
-from .tokens import TokenRows
-from .training_loop import FitJob, Step, fit
+from .execution.distributed import processes
+from .execution.inference import outputs_of
+from .execution.tokens import TokenRows
+from .execution.training_loop import FitJob, Step, fit
 
 _TASK = "text-classification"
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..modeling.encoder import EncoderClassifier
-from ..modeling.training_loop import Batch, Forward
+from ..modeling.execution.training_loop import Batch, Forward
 from ..recipe import Precision, Recipe
 
 

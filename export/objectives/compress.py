@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..modeling.seeds import mix_seed
+from ..modeling.execution.seeds import mix_seed
 from .base import Distillation, DistillationStep, Objective
 from .registry import register, require_setting
 from .similarity_kl import same_rows, similarity_kl

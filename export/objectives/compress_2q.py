@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..modeling.distributed import of_all_processes
-from ..modeling.training_loop import in_precision
+from ..modeling.execution.distributed import of_all_processes
+from ..modeling.execution.training_loop import in_precision
 from .base import Distillation, DistillationStep, Objective
 from .registry import register, require_setting
 from .similarity_kl import same_rows, similarity_kl

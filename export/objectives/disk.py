@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, logsigmoid, one_hot
 
-from ..modeling.distributed import of_all_processes
-from ..modeling.seeds import mix_seed
+from ..modeling.execution.distributed import of_all_processes
+from ..modeling.execution.seeds import mix_seed
 from .base import Distillation, DistillationStep, Objective
 from .registry import register, require_setting
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 from transformers import PreTrainedModel
 
-from ..modeling.seeds import mix_seed
+from ..modeling.execution.seeds import mix_seed
 from ..recipe import Recipe
 from .base import Distillation, DistillationStep, Objective
 from .registry import register, require_setting

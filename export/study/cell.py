@@ -33,8 +33,8 @@ from ...runtime.evaluation.results import (
 from ..bundle.student import StudentJob, write_student
 from ..bundle.tuned_kb import KbJob, build_tuned_kb
 from ..modeling.encoder import EncoderClassifier
-from ..modeling.inference import outputs_of
-from ..modeling.tokens import TokenRows, token_rows
+from ..modeling.execution.inference import outputs_of
+from ..modeling.execution.tokens import TokenRows, token_rows
 from ..onnx.quality import StudentOutputs
 from ..onnx.quantization import detect_target
 from ..recipe import RetrievalRecipe

@@ -16,8 +16,8 @@ from ...errors import DataError
 from ...runtime.data import Dataset, Split, choose_split, hold_out, label_indices
 from ...runtime.evaluation.results import STUDENT_FP32, TEACHER
 from ..modeling.encoder import EncoderClassifier
-from ..modeling.inference import outputs_of
-from ..modeling.tokens import token_rows
+from ..modeling.execution.inference import outputs_of
+from ..modeling.execution.tokens import token_rows
 from ..training.finished_run import FinishedRun
 from ..training.run_folder import RunFolder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DistributedError
-from ..modeling.distributed import from_each, from_main, processes
+from ..modeling.execution.distributed import from_each, from_main, processes
 from .run_folder import RunFolder, flatten
 
 

@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 
 from .. import objectives
 from ..modeling.checkpoint import ChosenPooling, load_encoder
-from ..modeling.distributed import processes
 from ..modeling.encoder import Detailed, EncoderClassifier, HeadConfig, choose_pooling
+from ..modeling.execution.distributed import processes
+from ..modeling.execution.tokens import TokenRows
+from ..modeling.execution.training_loop import FitJob, Forward, Step, fit, in_precision
 from ..modeling.layers import copy_layers, default_layers
 from ..modeling.projection import LinearLayer
 from ..modeling.teacher import FineTunedTeacher
-from ..modeling.tokens import TokenRows
-from ..modeling.training_loop import FitJob, Forward, Step, fit, in_precision
 from ..objectives.base import Targets
 from ..recipe import Recipe, StudentRecipe
 

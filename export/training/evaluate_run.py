@@ -19,10 +19,10 @@ from ...runtime.evaluation.fidelity import split_with_typos, with_fidelity
 from ...runtime.evaluation.results import DISTILLATION, DISTILLATION_ROWS, STUDENT_FP32, TEACHER, TYPOS, EvalReport
 from ...runtime.runtime import Runtime
 from ..modeling.encoder import EncoderClassifier
-from ..modeling.inference import outputs_of
-from ..modeling.progress import progress
+from ..modeling.execution.inference import outputs_of
+from ..modeling.execution.progress import progress
+from ..modeling.execution.tokens import token_rows
 from ..modeling.teacher import load_teacher
-from ..modeling.tokens import token_rows
 from ..recipe_file import recipe_from_dict
 from .run_folder import RunFolder, read_rows
 

@@ -15,17 +15,17 @@ from torch import nn
 from ...errors import ColumnError, UsageError
 from ...runtime.data import Split, label_indices
 from ..modeling.encoder import EncoderClassifier
-from ..modeling.inference import outputs_of
+from ..modeling.execution.inference import outputs_of
+from ..modeling.execution.tokens import token_rows
 from ..modeling.layer_query import with_layer_query
 from ..modeling.projection import LinearLayer, project
 from ..modeling.teacher import load_teacher
-from ..modeling.tokens import token_rows
 from ..recipe import Recipe, RetrievalRecipe
 from ..recipe_file import recipe_from_dict
 from ..tuning.build_kb import KbRows
 from .run_folder import RunFolder, read_rows
-from .teacher_file import TeacherFile
-from .teacher_outputs import TeacherOutputs, load_outputs, require_keys
+from .teacher.file import TeacherFile
+from .teacher.outputs import TeacherOutputs, load_outputs, require_keys
 
 
 def require_model(run: RunFolder, description: Mapping[str, Any]) -> None:

@@ -18,10 +18,10 @@ from ...kb.storage.atomic import storage_errors
 from .. import objectives
 from ..modeling.checkpoint import ChosenPooling, load_config, load_encoder, sentence_modules
 from ..modeling.encoder import EncoderClassifier, HeadConfig, choose_pooling, require_usable
+from ..modeling.execution.tokens import save_tokenizer
 from ..modeling.layers import copy_layers, default_layers
 from ..modeling.projection import require_reducible
 from ..modeling.teacher import MatchedLabels, load_teacher, match_labels
-from ..modeling.tokens import save_tokenizer
 from ..onnx.export import export_float32, require_same_answers
 from ..onnx.exporters import input_names
 from ..recipe import Recipe

@@ -35,7 +35,7 @@ import click
 from ...errors import DataError, DistributedError, OutputExistsError
 from ...kb.storage.atomic import atomic_directory, atomic_write
 from ...runtime.data import Split
-from ..modeling.distributed import from_main, processes
+from ..modeling.execution.distributed import from_main, processes
 
 RUN_FORMAT = 1
 _ADDED_KEYS = {"fingerprints"}  # keys of run.json that older versions did not write

@@ -24,14 +24,14 @@ from ...kb.storage.atomic import sha256_file
 from ...runtime.data import Dataset, Split, label_indices
 from .. import objectives
 from ..modeling.checkpoint import load_config
-from ..modeling.distributed import from_main, lost_process, processes
 from ..modeling.encoder import EncoderClassifier
-from ..modeling.inference import outputs_of
+from ..modeling.execution.distributed import from_main, lost_process, processes
+from ..modeling.execution.inference import outputs_of
+from ..modeling.execution.tokens import TokenRows, save_tokenizer, token_rows
+from ..modeling.execution.training_loop import FitJob
 from ..modeling.layer_query import fit_layer_query, with_layer_query
 from ..modeling.projection import LinearLayer, fit_projection, project
 from ..modeling.teacher import fine_tune, is_classifier, load_teacher, pretrained_embeddings
-from ..modeling.tokens import TokenRows, save_tokenizer, token_rows
-from ..modeling.training_loop import FitJob
 from ..objectives.base import Targets
 from ..recipe import Recipe
 from ..tuning.build_kb import KbRows
@@ -41,8 +41,8 @@ from .distill import distil, start_student
 from .model_checks import check_models, refuse_pretrained
 from .run_folder import RUN_FORMAT, RunFolder, made_from, write_rows
 from .splits import RunSplits, assign
-from .teacher_answers import require_right_answers
-from .teacher_outputs import TeacherOutputs, load_outputs
+from .teacher.outputs import TeacherOutputs, load_outputs
+from .teacher.right_answers import require_right_answers
 
 Indices = NDArray[np.int64]
 

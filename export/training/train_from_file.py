@@ -16,7 +16,7 @@ from ...errors import LabelError, RecipeError
 from ...runtime.data import Dataset, Split
 from ...runtime.data.assemble import assemble
 from .. import objectives
-from ..modeling.distributed import from_main, lost_process, processes
+from ..modeling.execution.distributed import from_main, lost_process, processes
 from ..modeling.projection import LinearLayer, require_reducible
 from ..recipe import REAUGKD, ObjectiveRecipe, Recipe
 from ..tuning.tune import Tuning
@@ -24,8 +24,8 @@ from .begin_run import begin_run, require_one_training
 from .model_checks import load_own_student, refuse_pretrained, require_student
 from .run_folder import RunFolder
 from .splits import RunSplits, assign
-from .teacher_file import TeacherFile
-from .teacher_outputs import TeacherOutputs, require_keys
+from .teacher.file import TeacherFile
+from .teacher.outputs import TeacherOutputs, require_keys
 from .train import Pipeline, TrainJob, describe, deterministic, fingerprint
 
 

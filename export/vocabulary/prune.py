@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ...errors import ModelError
-from ..modeling.progress import progress
+from ..modeling.execution.progress import progress
 from .model_tokens import KEEP_ALL, model_tokens
 
 

@@ -21,8 +21,8 @@ from ...runtime.data import Split
 from ...runtime.evaluation.typos import add_typos
 from ...runtime.inference.text.tokenizer import TextTokenizer
 from ..modeling.encoder import EncoderClassifier
-from ..modeling.inference import outputs_of
-from ..modeling.tokens import token_rows
+from ..modeling.execution.inference import outputs_of
+from ..modeling.execution.tokens import token_rows
 from ..onnx.quality import Floors
 from ..training.finished_run import FinishedRun
 from .embedding_tables import positions_needed, prune_tables, require_unchanged_answers, special_ids, token_table

@@ -10,8 +10,8 @@ from pathlib import Path
 from ...errors import DataError, UsageError
 from .dataset import SPLIT_NAMES
 from .formats import FORMATS, FileFormat, format_named, format_of, stem_of
-from .formats.compression import ZIP
-from .formats.source import Tell
+from .formats.decoding.compression import ZIP
+from .formats.decoding.source import Tell
 
 SUFFIXES = tuple(suffix for one in FORMATS if one.labels for suffix in one.suffixes)
 _SPLIT_STEMS = {

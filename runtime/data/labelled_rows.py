@@ -13,9 +13,9 @@ from .columns import ChosenColumns, choose_columns
 from .dataset import Columns
 from .files import once, parts_to_read, require_format, require_label_format
 from .formats import format_of
-from .formats.opening import open_file
+from .formats.decoding.opening import open_file
+from .formats.decoding.source import Tell, silent
 from .formats.rows import BadRow, Table
-from .formats.source import Tell, silent
 
 
 class LabelledRow(NamedTuple):

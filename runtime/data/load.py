@@ -12,9 +12,9 @@ from .assemble import assemble, read_split
 from .dataset import Columns, Dataset, Split
 from .files import Parts, no_splits, once, require_label_format, split_parts, table_parts
 from .formats import stem_of
-from .formats.opening import open_file
+from .formats.decoding.opening import open_file
+from .formats.decoding.source import Tell, silent
 from .formats.rows import SplitFile, Table
-from .formats.source import Tell, silent
 from .known_tasks import CLINC, CLINC_OOS, known_task, require_task, task_columns
 
 _CLINC_FILE = "data_full.json"

@@ -12,9 +12,9 @@ from .columns import ChosenColumns, choose_columns
 from .dataset import Columns
 from .files import Parts, once, parts_to_read, require_format
 from .formats import FileFormat
-from .formats.opening import open_file
+from .formats.decoding.opening import open_file
+from .formats.decoding.source import Tell, silent
 from .formats.rows import BadRow, empty_file
-from .formats.source import Tell, silent
 
 
 class TextRow(NamedTuple):

@@ -91,7 +91,7 @@ def blend_edited(
         p_new = m' r_new / m,    p_old = (1 - m') (w s + (1 - w) r_old / (1 - m)),
 
     where the odds m' / (1 - m') are the odds of m times a factor that is calibrated on held-out rows
-    (`new_label_calibration`). Where the classifier of new labels answers them, p_new = q_new with its probabilities q,
+    (`new_labels.calibration`). Where the classifier of new labels answers them, p_new = q_new with its probabilities q,
     and m' is the sum of q_new. A pinned neighbour j that is as near as only the same text is takes a part a of the
     answer, which grows from 0 at cosine `PIN_FROM` to 1 at `PIN_TO`: p <- (1 - a) p + a y_j.
 

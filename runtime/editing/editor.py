@@ -24,7 +24,6 @@ from ..inference.session.model_session import ModelSession
 from ..inference.text.inputs import Text, checked_input
 from ..inference.text.tokenizer import TextTokenizer
 from ..labels import LabelNames
-from .background_fit import BackgroundFit, Fit
 from .diff import Difference, differences
 from .edit import (
     Edit,
@@ -37,8 +36,9 @@ from .edit import (
     edit_options,
     write_options,
 )
-from .new_label_calibration import new_label_odds
-from .new_labels import classifier_in_use, labels_with_rows
+from .new_labels.background_fit import BackgroundFit, Fit
+from .new_labels.calibration import new_label_odds
+from .new_labels.in_use import classifier_in_use, labels_with_rows
 from .preview import Preview, preview_change
 from .resolve_rows import (
     ChangeBuilder,

@@ -25,7 +25,7 @@ from ...kb.storage.atomic import atomic_directory, refusals
 from ..bundle.manifest import MANIFEST_FILE, file_record
 from ..bundle.signature import read_signature
 from .edit import WriteOptions
-from .new_labels import usable
+from .new_labels.in_use import usable
 from .snapshot import CLASSIFIER, HISTORY_FILE, JOURNAL_FILE, SNAPSHOT_FILE, Snapshot
 from .store import KnowledgeStore
 

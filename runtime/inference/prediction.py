@@ -16,7 +16,7 @@ from .neighbours import NO_NEIGHBOURS, Neighbours
 from .retrieval_policy import Reason
 
 Source = Literal["student", "neighbours", "classifier", "pinned row"]
-"""A part of an answer; ``"classifier"`` is the classifier of new labels (`runtime.editing.fit`)."""
+"""A part of an answer; ``"classifier"`` is the classifier of new labels (`runtime.editing.new_labels.fit`)."""
 
 
 class Timings(NamedTuple):

@@ -9,8 +9,9 @@ so a row never votes for itself. This is confident learning's label quality scor
 are not needed. Rows with a cosine of `SAME_TEXT` or more do not vote either: a text that is stored twice with the same
 wrong label would vouch for itself.
 
-Chosen on train rows of banking77 with flipped labels (`benchmarks/review.py`): the self-confidence ranks better than
-the margin to the other labels; the student's own probabilities make it worse, because it was trained on these rows.
+Chosen on train rows of banking77 with flipped labels (`benchmarks/quality/review.py`): the self-confidence ranks better
+than the margin to the other labels; the student's own probabilities make it worse, because it was trained on these
+rows.
 """
 
 from __future__ import annotations

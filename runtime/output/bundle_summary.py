@@ -12,7 +12,7 @@ from ..bundle.signature import read_signature
 from ..decision.abstention_thresholds import Abstention
 from ..decision.blend_config import BlendConfig
 from ..decision.mixture_weight import FEATURES, BucketWeight
-from ..editing.new_labels import classifier_in_use, labels_with_rows
+from ..editing.new_labels.in_use import classifier_in_use, labels_with_rows
 from ..editing.store import KnowledgeStore
 from ..output.text_table import table
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ...errors import ReaugkdError, UsageError
 from ..data import BadRow, Columns, TextRow, read_text_rows
-from ..data.formats.source import Tell, silent
+from ..data.formats.decoding.source import Tell, silent
 from ..decision.abstention_goal import Abstain
 from ..inference.prediction import Prediction
 from ..runtime import Runtime

@@ -20,7 +20,7 @@ from reaugkd.runtime.runtime import Runtime
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = ROOT / "benchmarks" / "regression.py"
+SCRIPT = ROOT / "benchmarks" / "latency" / "regression.py"
 
 WORDS = [("noon", "a"), ("jazz", "b"), ("rain", "c"), ("wake", "a"), ("song", "b"), ("snow", "c")]
 

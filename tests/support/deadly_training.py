@@ -19,7 +19,7 @@ STEP, MARKER = int(sys.argv[1]), Path(sys.argv[2])
 
 def arm(step: int, marker: Path) -> None:
     """Make the training of this process deadly."""
-    from reaugkd.export.modeling import training_loop
+    from reaugkd.export.modeling.execution import training_loop
     from reaugkd.export.training import train
 
     train.FitJob = functools.partial(training_loop.FitJob, checkpoint_seconds=0.0)  # type: ignore[misc, assignment]

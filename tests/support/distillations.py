@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 
 from reaugkd.export import objectives
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.tokens import TokenRows
-from reaugkd.export.modeling.training_loop import FitJob
+from reaugkd.export.modeling.execution.tokens import TokenRows
+from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.objectives.base import Distillation, DistillationStep, Objective, Targets
 from reaugkd.export.recipe import ObjectiveRecipe
 from reaugkd.export.training.distill import distil

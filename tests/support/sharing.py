@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from reaugkd.export import objectives
-from reaugkd.export.modeling.distributed import processes
-from reaugkd.export.modeling.training_loop import FitJob
+from reaugkd.export.modeling.execution.distributed import processes
+from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.recipe import ObjectiveRecipe
 from reaugkd.export.training.distill import distil
 from support import tiny_models as tinymodels

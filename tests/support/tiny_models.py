@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig
-from reaugkd.export.modeling.tokens import TokenRows
+from reaugkd.export.modeling.execution.tokens import TokenRows
 from reaugkd.export.recipe import FitRecipe, ProjectionRecipe, Recipe, StudentRecipe, TeacherRecipe
 from reaugkd.runtime.data import Dataset, Split
 from reaugkd.runtime.inference.text.tokenizer import TextTokenizer

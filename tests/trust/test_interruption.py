@@ -164,7 +164,7 @@ class TestTraining:
     def test_ctrl_c_leaves_whole_stages_and_goes_on(
         self, workshop: Workshop, tmp_path: Path, stage: str, step: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from reaugkd.export.modeling import training_loop as fit
+        from reaugkd.export.modeling.execution import training_loop as fit
 
         steps = 0
         original = fit._Loop.step
@@ -195,7 +195,10 @@ class TestTraining:
     ) -> None:
         run = tmp_path / "run"
         script = killed_in(
-            "reaugkd.export.modeling.training_loop", "reaugkd.export.modeling.training_loop._Loop", "step", 40
+            "reaugkd.export.modeling.execution.training_loop",
+            "reaugkd.export.modeling.execution.training_loop._Loop",
+            "step",
+            40,
         )
         assert finish(spawn_python(script, *workshop.train_arguments(run))).code == -signal.SIGKILL
         stages = {file.parent.name for file in run.rglob("stage.json")}

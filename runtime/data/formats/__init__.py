@@ -9,15 +9,15 @@ from typing import BinaryIO
 
 from ....errors import DataError
 from .columnar import read_arrow, read_parquet
-from .compression import SUFFIXES as COMPRESSIONS
-from .compression import inner_name
 from .csv_tsv import read_csv, read_tsv
+from .decoding.compression import SUFFIXES as COMPRESSIONS
+from .decoding.compression import inner_name
+from .decoding.opening import binary_source, text_source
+from .decoding.source import Source, Tell, silent
 from .excel import read_excel
 from .json_file import read_json
 from .jsonl import read_jsonl
-from .opening import binary_source, text_source
 from .rows import SplitFile, Table
-from .source import Source, Tell, silent
 from .txt import read_txt
 
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ....errors import DataError, DependencyError, TextError
+from .decoding.source import Source
 from .rows import BadRow, RawRow, Table
-from .source import Source
 
 _BATCH_ROWS = 256
 

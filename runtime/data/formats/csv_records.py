@@ -6,8 +6,8 @@ import csv
 from collections.abc import Callable, Iterator
 
 from ....errors import DataError
+from .decoding.lines import MAX_LINE_BYTES, Line
 from .dialect import Dialect
-from .lines import MAX_LINE_BYTES, Line
 from .rows import BadRow
 
 # A quoted cell may span lines. If it exceeds this many characters, its opening quote counts as a stray one.

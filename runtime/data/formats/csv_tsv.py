@@ -7,10 +7,10 @@ from itertools import chain
 
 from ....errors import DataError
 from .csv_records import CsvRecords
+from .decoding.lines import Line, read_lines
+from .decoding.source import Source
 from .dialect import COMMA, TAB, Dialect, are_tabs_quoted, dialect_of, hinted_delimiter
-from .lines import Line, read_lines
 from .rows import BadRow, RawRow, Table, empty_file
-from .source import Source
 
 # CoLA's files in GLUE have no header line.
 _COLA_HEADER = ("source", "label", "mark", "sentence")

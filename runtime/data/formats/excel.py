@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ....errors import DependencyError
-from .compression import require_sane_archive
+from .decoding.compression import require_sane_archive
+from .decoding.source import Source, damage_reported
 from .rows import RawRow, Table, empty_file
-from .source import Source, damage_reported
 
 
 def read_excel(source: Source) -> Table:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from ....errors import DataError
+from .decoding.lines import Line, read_lines
+from .decoding.source import Source
 from .jsonl import is_whole_file, parse_lines
-from .lines import Line, read_lines
 from .rows import BadRow, RawRow, SplitFile, Table
-from .source import Source
 
 _SPLITS = {"train": "train", "val": "dev", "valid": "dev", "validation": "dev", "dev": "dev", "test": "test"}
 _OOS_PREFIX = "oos_"  # CLINC150 (Larson et al., EMNLP 2019) has its out-of-scope rows in lists of their own

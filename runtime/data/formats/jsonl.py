@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ....errors import DataError
-from .lines import Line, read_lines
+from .decoding.lines import Line, read_lines
+from .decoding.source import Source
 from .rows import BadRow, RawRow, Table
-from .source import Source
 
 # The first line of an array or object that goes on in the next line.
 _UNFINISHED = re.compile(r"\s*(\[\s*(\{.*)?|\{\s*)")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from .lines import read_lines
+from .decoding.lines import read_lines
+from .decoding.source import Source
 from .rows import BadRow, RawRow, Table
-from .source import Source
 
 
 def read_txt(source: Source) -> Table:

@@ -14,7 +14,7 @@ from support.heldout_bundle import TEXTS, add_abstention, add_heldout, build_hel
 from support.tiny_bundle import build_tiny_bundle, reseal
 
 from reaugkd import Runtime
-from reaugkd.commands.condense import format_condensed
+from reaugkd.commands.bundle.condense import format_condensed
 from reaugkd.errors import BundleError, OutputExistsError, UsageError
 from reaugkd.export.bundle.condense import CONNECTIVITY, DTYPE, Condensed, Limit, condense, frontier
 from reaugkd.export.tuning.gating import Certificate, certify

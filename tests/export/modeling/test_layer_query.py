@@ -14,9 +14,9 @@ from support.tiny_models import LABELS, MAX_LENGTH
 
 from reaugkd.export.modeling.checkpoint import load_encoder
 from reaugkd.export.modeling.encoder import EncoderClassifier, HeadConfig
-from reaugkd.export.modeling.inference import outputs_of
+from reaugkd.export.modeling.execution.inference import outputs_of
+from reaugkd.export.modeling.execution.tokens import TokenRows
 from reaugkd.export.modeling.layer_query import WHITENING, fit_layer_query, with_layer_query
-from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.onnx.export import export_float32, require_same_answers
 from reaugkd.export.onnx.quantization import quantize
 from reaugkd.runtime.inference.session.student import StudentSession

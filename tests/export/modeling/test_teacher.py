@@ -14,7 +14,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from reaugkd.errors import ModelError
 from reaugkd.export.modeling.checkpoint import load_config
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.inference import outputs_of
+from reaugkd.export.modeling.execution.inference import outputs_of
+from reaugkd.export.modeling.execution.tokens import TokenRows
+from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.modeling.teacher import (
     FineTunedTeacher,
     fine_tune,
@@ -23,8 +25,6 @@ from reaugkd.export.modeling.teacher import (
     load_teacher,
     match_labels,
 )
-from reaugkd.export.modeling.tokens import TokenRows
-from reaugkd.export.modeling.training_loop import FitJob
 from reaugkd.export.recipe import TeacherRecipe
 from reaugkd.runtime.data import Dataset, label_indices
 

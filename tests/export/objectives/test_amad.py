@@ -19,7 +19,7 @@ from transformers import BertModel
 from reaugkd.errors import RecipeError
 from reaugkd.export import objectives
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.tokens import TokenRows
+from reaugkd.export.modeling.execution.tokens import TokenRows
 from reaugkd.export.objectives.amad import Attention, spread_layers
 from reaugkd.export.objectives.base import DistillationStep
 from reaugkd.export.recipe import ObjectiveRecipe, Recipe

@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 from reaugkd.errors import RecipeError
 from reaugkd.export import objectives
 from reaugkd.export.modeling.encoder import EncoderClassifier, Outputs
-from reaugkd.export.modeling.tokens import TokenRows
-from reaugkd.export.modeling.training_loop import FitJob
+from reaugkd.export.modeling.execution.tokens import TokenRows
+from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.objectives.base import Distillation, DistillationStep, Targets
 from reaugkd.export.objectives.compress_2q import CompRess2q
 from reaugkd.export.recipe import ObjectiveRecipe

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from reaugkd.errors import RecipeError
 from reaugkd.export import objectives
-from reaugkd.export.modeling.inference import outputs_of
+from reaugkd.export.modeling.execution.inference import outputs_of
 from reaugkd.export.objectives.base import DistillationStep, Targets
 from reaugkd.export.objectives.disk import Helper, Scaffold, _cosine, budget_excess, helped_loss, taught_by
 from reaugkd.export.recipe import ObjectiveRecipe

@@ -21,7 +21,7 @@ from transformers import AutoModel
 from reaugkd.errors import RecipeError
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.training_loop import FitJob
+from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.objectives.general import General
 from reaugkd.export.recipe import ObjectiveRecipe, RetrievalRecipe
 from reaugkd.export.recipe_file import override

@@ -22,8 +22,8 @@ from reaugkd.errors import RecipeError
 from reaugkd.export import objectives
 from reaugkd.export.modeling.checkpoint import load_encoder
 from reaugkd.export.modeling.encoder import Outputs
+from reaugkd.export.modeling.execution.tokens import TokenRows
 from reaugkd.export.modeling.teacher import load_fine_tuned
-from reaugkd.export.modeling.tokens import TokenRows
 from reaugkd.export.objectives.base import Distillation, DistillationStep
 from reaugkd.export.objectives.mixkd import MixKD, Mixture, draw_mixture, mix_inputs
 from reaugkd.export.recipe import ObjectiveRecipe, Recipe, TeacherRecipe

@@ -14,9 +14,9 @@ from torch import Tensor
 from reaugkd.errors import RecipeError
 from reaugkd.export.bundle.write import ExportJob, export
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.inference import outputs_of
+from reaugkd.export.modeling.execution.inference import outputs_of
+from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.modeling.projection import LinearLayer
-from reaugkd.export.modeling.training_loop import FitJob
 from reaugkd.export.objectives.base import Distillation, Targets
 from reaugkd.export.objectives.sea import Sea
 from reaugkd.export.recipe import ObjectiveRecipe, Recipe, RetrievalRecipe

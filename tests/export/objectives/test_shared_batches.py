@@ -11,7 +11,7 @@ from support.distillations import tiny_rows, tiny_targets
 from support.sharing import BATCH_SIZE, CASES, EPOCHS, PERIOD, run_all, shared_distillation
 from support.tiny_models import same_states
 
-from reaugkd.export.modeling.tokens import epoch_batches
+from reaugkd.export.modeling.execution.tokens import epoch_batches
 
 pytestmark = pytest.mark.slow
 

@@ -15,12 +15,12 @@ from transformers import AutoModel
 from reaugkd.errors import ModelError, RecipeError
 from reaugkd.export import objectives
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.inference import outputs_of
+from reaugkd.export.modeling.execution.inference import outputs_of
+from reaugkd.export.modeling.execution.tokens import TokenRows
+from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.modeling.layers import default_layers
 from reaugkd.export.modeling.projection import LinearLayer, project
 from reaugkd.export.modeling.teacher import load_fine_tuned
-from reaugkd.export.modeling.tokens import TokenRows
-from reaugkd.export.modeling.training_loop import FitJob
 from reaugkd.export.objectives.base import Targets
 from reaugkd.export.recipe import ObjectiveRecipe, StudentRecipe, TeacherRecipe
 from reaugkd.export.training.distill import distil, start_student

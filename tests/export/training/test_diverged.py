@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from reaugkd.errors import ModelError, RecipeError
-from reaugkd.export.modeling.inference import outputs_of
+from reaugkd.export.modeling.execution.inference import outputs_of
+from reaugkd.export.modeling.execution.training_loop import FitJob, Step, fit
 from reaugkd.export.modeling.projection import fit_projection
-from reaugkd.export.modeling.training_loop import FitJob, Step, fit
 from reaugkd.export.recipe import ProjectionRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.training.train import TrainJob, train

@@ -20,7 +20,7 @@ from transformers import (
 
 from reaugkd.errors import DataError, OutputExistsError
 from reaugkd.export.modeling.encoder import EncoderClassifier
-from reaugkd.export.modeling.inference import outputs_of
+from reaugkd.export.modeling.execution.inference import outputs_of
 from reaugkd.export.modeling.projection import LinearLayer
 from reaugkd.export.recipe import ObjectiveRecipe, RetrievalRecipe, StudentRecipe
 from reaugkd.export.recipe_file import override

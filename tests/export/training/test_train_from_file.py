@@ -22,7 +22,7 @@ from reaugkd.export.recipe_file import override
 from reaugkd.export.training import train as training
 from reaugkd.export.training.finished_run import FinishedRun
 from reaugkd.export.training.run_folder import RunFolder, read_rows
-from reaugkd.export.training.teacher_file import TeacherFile, read_teacher_file
+from reaugkd.export.training.teacher.file import TeacherFile, read_teacher_file
 from reaugkd.export.training.train import TrainJob
 from reaugkd.export.training.train_from_file import default_objectives, train_from_file
 from reaugkd.export.tuning.tune import Tuning

@@ -11,8 +11,8 @@ import pytest
 from support.runs import QUICK_STEPS, Finished, KilledError, contents
 
 from reaugkd.errors import DataError
-from reaugkd.export.modeling import training_loop as fitting
-from reaugkd.export.modeling.training_loop import FitJob
+from reaugkd.export.modeling.execution import training_loop as fitting
+from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.recipe import ObjectiveRecipe
 from reaugkd.export.recipe_file import override
 from reaugkd.export.training import train as training

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from reaugkd import ColumnError, DataError, TextError, UsageError
 from reaugkd.runtime.data import BadRow, Columns, TextRow, load_dataset, read_text_rows
-from reaugkd.runtime.data.formats import csv_records, lines
+from reaugkd.runtime.data.formats import csv_records
+from reaugkd.runtime.data.formats.decoding import lines
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

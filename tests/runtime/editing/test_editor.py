@@ -12,7 +12,7 @@ from support.tiny_bundle import build_tiny_bundle, tiny_texts
 
 from reaugkd import EditRefusedError, LabelError, Row, Runtime, TextError, UsageError
 from reaugkd.runtime.bundle.heldout_rows import HeldOutRows
-from reaugkd.runtime.editing.background_fit import BackgroundFit
+from reaugkd.runtime.editing.new_labels.background_fit import BackgroundFit
 
 
 class TestAdd:

@@ -11,7 +11,7 @@ import pytest
 
 from reaugkd import DataError, DependencyError
 from reaugkd.runtime.data import load_dataset, read_text_rows
-from reaugkd.runtime.data.formats import compression
+from reaugkd.runtime.data.formats.decoding import compression
 
 openpyxl = pytest.importorskip("openpyxl")
 

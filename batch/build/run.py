@@ -110,6 +110,7 @@ def build(job: BuildJob, tell: Tell, progress: Progress) -> Built:
     options = replace(job.options, seal=bundle.seal)
     with claimed(work):
         plan = _plan(job, options, files, bundle, work, tell, progress)
+        plan.tell_empty(tell)
         if not (work / CENTRES_FILE).exists():
             _sample(plan, settings, work, tell, progress)
         parts = [part.rows for part in plan.parts]
@@ -178,8 +179,6 @@ def _plan(
             "the work folder has other files in it", path=work, remedy="Remove it, or choose another --out."
         )
     scanned = scan_all(files, options.encoding, tell, progress)
-    if not scanned:
-        raise DataError("the data has no rows", path=files[0].path, expected="labelled texts")
     names = list(dict.fromkeys(name for _, one in scanned for name in one.schema.names))
     pair, required = bundle.manifest.text_pair, job.settings.teacher is None
     choose_columns(names, replace(job.columns, label=None), scanned[0][0].path, pair=pair)

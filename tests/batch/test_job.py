@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from support.batch_jobs import answers, output, write_rows
+from support.batch_jobs import answers, output, write_empty_files, write_rows
 from support.command_line import call, names, ok, refused
 
 from reaugkd import Runtime, __version__
@@ -191,6 +191,27 @@ class TestFiles:
             f"note: {folder}/notes.md: not read, it is not one of parquet, csv, tsv, jsonl, txt",
         ]
         assert len(output(tmp_path / "new")) == 3
+
+    def test_files_without_rows_are_left_out_and_named(self, edge_bundle: Path, tmp_path: Path) -> None:
+        """Also by a restart, and not if the file has rows by then; a job of such files alone is refused."""
+        folder, out = tmp_path / "in", tmp_path / "out"
+        write_empty_files(folder)
+        nothing = sorted(folder.iterdir())
+        message = refused("batch", edge_bundle, folder, "--out", out)
+        assert f"{nothing[0]}: the input has no rows; found 0 rows in {len(nothing)} files" in message
+        write_csv(folder / "m.csv", ["noon", "alarm"])
+        call_again = ("batch", edge_bundle, folder, "--out", out, "--part-rows", 1, "--workers", 1)
+        notes = [f"note: {path}: left out, it has no rows ({path.stat().st_size} bytes)" for path in nothing]
+        done = ok(*call_again)
+        assert done.err.splitlines() == notes
+        assert done.out == f"2 rows: 2 answered, in 2 files: {out}\n"
+        assert [row["text"] for row in output(out)] == ["noon\n", "alarm\n"]
+        (out / "part-00001.parquet").unlink()
+        for said in ("resumes after 1 of 2 rows", "already complete"):
+            again = ok(*call_again).err.splitlines()
+            assert again[:-1] == notes and said in again[-1]
+        (folder / "0.csv").write_text("id,text\n3,noon\n")
+        assert "0.csv had 0 bytes, has 15" in refused(*call_again)
 
     def test_all_rows_fail(self, edge_bundle: Path, tmp_path: Path) -> None:
         source = write_lines(tmp_path / "a.jsonl", [{"text": ""}, {"text": None}])

@@ -188,7 +188,7 @@ def _plan(
         if job.columns.label is None and required:
             raise error.at(remedy=f"{error.remedy} Or let the teacher of a run label the rows, with --run.") from None
         raise
-    chosen = job_columns(scanned, job.columns, () if label is None else (label,), pair)
+    chosen = job_columns(scanned, job.columns, () if label is None else (label,), pair, optional=False)
     sizes = {file: one.rows for file, one in scanned}
     counted = tuple((file, sizes.get(file, 0)) for file in files)
     plan = Plan(options, counted, chosen.text, chosen.text_pair, chosen.schema)

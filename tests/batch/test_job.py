@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,30 @@ class TestRefusals:
         ):
             assert words in refused("batch", edge_bundle, *given, "--out", out), words
         assert names(out) == ["_plan.json"]  # of the last one, which began
+
+    def test_the_way_out_of_different_columns_works(self, edge_bundle: Path, tmp_path: Path) -> None:
+        """The error names the file, its columns, the missing one, and an option with which the same command runs."""
+        first, second, third = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "c.parquet"
+        first.write_text('text,id,"a, b",n\nnoon,1,2,3\n')
+        second.write_text('n,"a, b",text,lang\n3,2,alarm,en\n')
+        parquet.write_table(pa.table({"text": ["jazz"], "a, b": ["2"], "n": [[3]]}), third)
+        command = ("batch", edge_bundle, first, second, third, "--workers", 1)
+        message = refused(*command, "--out", tmp_path / "out")
+        assert f"{first}: the file lacks columns of the other input files; found 'text', 'id', 'a, b', 'n'" in message
+        assert "expected also 'lang'." in message
+        way_out = shlex.split(message.rpartition("fit: ")[2])
+        assert way_out == ["--columns", 'text,"a, b"']
+        ok(*command, "--out", tmp_path / "out", *way_out)
+        assert [(row["text"], row["a, b"]) for row in output(tmp_path / "out")] == [
+            *(("noon", "2"), ("alarm", "2"), ("jazz", "2"))
+        ]
+        two = ("batch", edge_bundle, first, third, "--workers", 1, "--out", tmp_path / "two")
+        message = refused(*two, "--columns", "n,text")
+        assert f"{third}: the columns of the input files have types that do not fit" in message
+        assert shlex.split(message.rpartition("fit: ")[2]) == ["--columns", "text"]
+        (tmp_path / "d.csv").write_text("body\nnoon\n")
+        other = ("batch", edge_bundle, first, tmp_path / "d.csv", "--out", tmp_path / "no", "--text-column", "text")
+        assert "--columns" not in refused(*other, "--columns", "")  # the text itself cannot be left out
 
     def test_an_address_without_ray(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
         for command in (("batch", edge_bundle, source), ("kb", "build", edge_bundle, "--data", source)):

@@ -236,6 +236,16 @@ def test_errors_say_where_and_what_to_do(edge_bundle: Path, tmp_path: Path, text
     assert done.code == 2 and expected in done.err and str(lake) in done.err and "Traceback" not in done.err
 
 
+def test_a_file_without_the_label_is_refused_without_an_option_of_another_command(
+    edge_bundle: Path, tmp_path: Path
+) -> None:
+    for name, text in (("a.csv", "text,label\nmilk,a\n"), ("b.csv", "text\noven\n")):
+        (tmp_path / name).write_text(text)
+    done = call("kb", "build", edge_bundle, "--data", tmp_path / "*.csv", "--out", tmp_path / "new")
+    assert done.code == 2 and f"{tmp_path / 'b.csv'}: the file lacks columns" in done.err
+    assert done.err.endswith("expected also 'label'. Write the files with the same columns and types.\n")
+
+
 def test_files_without_rows_are_left_out_and_named(edge_bundle: Path, tmp_path: Path) -> None:
     write_empty_files(tmp_path / "lake")
     nothing = sorted((tmp_path / "lake").iterdir())

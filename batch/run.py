@@ -96,7 +96,7 @@ def _complete(job: Job, plan: Plan[Options], tell: Tell, progress: Progress) -> 
     missing = [part.number for part in plan.parts if not (job.out / part.name).exists()]
     success = job.out / SUCCESS_FILE
     if not missing and success.exists():
-        found = read_success(job.out)
+        found = read_success(plan, job.out)
         tell(f"{job.out}: already complete, nothing is done")
         return found
     with refusals(success):

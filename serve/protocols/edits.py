@@ -106,7 +106,7 @@ async def log(service: Service, request: Request) -> Response:
         return [entry.as_record() for entry in entries[max(0, len(entries) - last) :]]
 
     bundle = service.bundle(request.query("model"))
-    return json_response({"model": bundle.name, "edits": await service.edit(bundle, read)})
+    return json_response({"model": bundle.name, "edits": await service.browse(bundle, read)})
 
 
 async def review_labels(service: Service, request: Request) -> Response:
@@ -166,7 +166,7 @@ async def rows(service: Service, request: Request) -> Response:
         return {"of": found.of, "next": found.next, "rows": [asdict(row) for row in found.rows]}
 
     bundle = service.bundle(request.query("model"))
-    return json_response({"model": bundle.name, **await service.edit(bundle, find)})
+    return json_response({"model": bundle.name, **await service.browse(bundle, find)})
 
 
 def _query_number(request: Request, name: str, default: int) -> int:

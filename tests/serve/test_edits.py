@@ -112,7 +112,7 @@ def test_suggestions_are_those_of_the_package(client: Client, place: Path) -> No
     assert ok(client, "/kb/suggest", {"inputs": stored})["suggestions"] == []
 
 
-@pytest.mark.parametrize("name", ["suggest", "review"])
+@pytest.mark.parametrize("name", ["suggest", "review", "find_rows"])
 def test_what_only_reads_does_not_hold_edits(client: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers from the state in which it began, and takes no edit's place in the queue."""
     monkeypatch.setattr(service, "_MOST_CALLS", 1)
@@ -125,7 +125,9 @@ def test_what_only_reads_does_not_hold_edits(client: Client, name: str, monkeypa
         return found
 
     def ask() -> Reply:
-        return client.get("/kb/review") if name == "review" else client.post("/kb/suggest", {"inputs": "jazz oven"})
+        if name == "suggest":
+            return client.post("/kb/suggest", {"inputs": "jazz oven"})
+        return client.get("/kb/review" if name == "review" else "/kb/rows")
 
     monkeypatch.setattr(edits, name, held)
     with ThreadPoolExecutor(1) as pool:
@@ -133,10 +135,35 @@ def test_what_only_reads_does_not_hold_edits(client: Client, name: str, monkeypa
         try:
             assert begun.wait(LIMIT)
             assert ok(client, "/kb/add", {"texts": "jazz oven", "label": "a"})["seq"] == 1
-            assert client.get("/kb/log").value["edits"] and not asked.done()
+            if name != "find_rows":  # rows and log wait for no long read
+                assert client.get("/kb/rows").value["of"] == 121
+                assert client.get("/kb/log").value["edits"] and not asked.done()
+            assert not asked.done()
         finally:
             go_on.set()
         assert asked.result(LIMIT).status == 200
+
+
+def test_rows_and_log_do_not_wait_for_an_edit(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    adding = KnowledgeEditor.add
+
+    def held(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(LIMIT)
+        return adding(*arguments, **options)
+
+    monkeypatch.setattr(KnowledgeEditor, "add", held)
+    with ThreadPoolExecutor(2) as pool:
+        edit = pool.submit(ok, client, "/kb/add", {"texts": "jazz oven", "label": "a"})
+        try:
+            assert begun.wait(LIMIT)
+            assert pool.submit(client.get, "/kb/rows").result(LIMIT).value["of"] == 120
+            assert pool.submit(client.get, "/kb/log").result(LIMIT).value["edits"] == [] and not edit.done()
+        finally:
+            go_on.set()
+        assert edit.result(LIMIT)["seq"] == 1
+    assert client.get("/kb/rows").value["of"] == 121
 
 
 def test_suggestions_end_at_the_deadline_and_with_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

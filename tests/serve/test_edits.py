@@ -118,8 +118,8 @@ def test_what_only_reads_does_not_hold_edits(client: Client, name: str, monkeypa
     monkeypatch.setattr(service, "_MOST_CALLS", 1)
     begun, go_on, reading = threading.Event(), threading.Event(), getattr(edits, name)
 
-    def held(runtime: Runtime, *arguments: Any) -> Any:
-        found = reading(runtime, *arguments)
+    def held(runtime: Runtime, *arguments: Any, **options: Any) -> Any:
+        found = reading(runtime, *arguments, **options)
         begun.set()
         assert go_on.wait(LIMIT)
         return found
@@ -166,13 +166,18 @@ def test_rows_and_log_do_not_wait_for_an_edit(client: Client, monkeypatch: pytes
     assert client.get("/kb/rows").value["of"] == 121
 
 
-def test_suggestions_end_at_the_deadline_and_with_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_reads_end_at_the_deadline_and_with_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reaugkd.runtime.labelling.review._BLOCK", 50)
     monkeypatch.setattr(edits, "time", SimpleNamespace(monotonic=itertools.count(0, 11).__next__))
     with serving(place, key="key", allow_edits=True, deadline=10) as client:
         reply = client.post("/kb/suggest", {"inputs": ["jazz oven", "late lamp"]})
         assert reply.status == 504 and "1 of 2 texts" in reply.value["error"]
+        reply = client.get("/kb/review")
+        assert reply.status == 504 and "50 of 105 rows" in reply.value["error"]
+        assert client.get("/kb/log").status == 200
         client.service.drain()
         assert client.post("/kb/suggest", {"inputs": "jazz oven"}).status == 503
+        assert client.get("/kb/review").status == 503
 
 
 @pytest.mark.parametrize(

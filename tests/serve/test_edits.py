@@ -240,6 +240,30 @@ def test_queries_that_cannot_be_used(client: Client) -> None:
     assert client.get("/kb/log?model=other").status == 404
 
 
+def test_an_unknown_name_in_a_query_is_refused(client: Client) -> None:
+    """But not by the protocols of others, whose clients may append names of their own."""
+    for path, expected in (
+        ("/kb/rows?limt=5", "'limt', expected model, q, label, offset"),
+        ("/kb/rows?q=noon&Label=a", "'Label', expected"),
+        ("/kb/log?limit=", "'limit', expected model, last"),
+        ("/kb/review?bellow", "'bellow', expected model, below"),
+        ("/kb/rows?=5", "'', expected"),
+    ):
+        reply = client.get(path)
+        assert (reply.status, reply.value["error_type"]) == (400, "Validation")
+        assert f"the query has the unknown name {expected}" in reply.value["error"]
+    add = {"texts": "jazz oven", "label": "a"}
+    for path, value in (("/v1/predict?top_k=2", {"inputs": "noon"}), ("/kb/add?preview=true", add)):
+        reply = client.post(path, value)
+        assert reply.status == 400 and "expected none: values are in the body" in reply.value["error"]
+    assert client.get("/kb/log").value["edits"] == []  # nothing was added
+    for path in ("/predict?x=1", "/?x=1", "/models/known?x=1"):
+        assert client.post(path, {"inputs": "noon"}).status == 200
+    assert client.post("/classify?api-version=1", {"input": "noon"}).status == 200
+    assert client.get("/info?x=1").status == client.get("/health?x=1").status == client.get("/metrics?x").status == 200
+    assert client.get("/kb/rows?").status == client.get("/kb/rows?model=known&q=&label=&offset=0").status == 200
+
+
 def test_a_full_disk_and_a_long_queue(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise StorageError("writing failed", path="/secret", found="No space left on device")

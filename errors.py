@@ -4,6 +4,7 @@ ReaugkdError
 ├── UsageError            an invalid option or argument; also a ValueError
 ├── RecipeError           an invalid recipe (TOML)
 ├── DataError             rows that cannot be used; also a ValueError
+│   ├── EmptyFileError    a file has no rows, and no header where it needs one
 │   ├── ColumnError       a column is missing or ambiguous
 │   ├── LabelError        a label is missing or unknown, or there is only one class
 │   └── TextError         a text is empty, too long, or not UTF-8
@@ -127,6 +128,10 @@ class RecipeError(ReaugkdError):
 
 class DataError(ReaugkdError, ValueError):
     """Rows that cannot be used. Exit code 2."""
+
+
+class EmptyFileError(DataError):
+    """A file has no rows, and no header where its format needs one."""
 
 
 class ColumnError(DataError):

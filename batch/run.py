@@ -88,6 +88,7 @@ def run_job(job: Job, tell: Tell, progress: Progress) -> list[PartRecord]:
         if plan is None:
             plan = _new_plan(job, options, files, pair, tell, progress)
             plan.write(job.out)
+        plan.tell_empty(tell)
         return _complete(job, plan, tell, progress)
 
 
@@ -95,7 +96,7 @@ def _complete(job: Job, plan: Plan[Options], tell: Tell, progress: Progress) -> 
     missing = [part.number for part in plan.parts if not (job.out / part.name).exists()]
     success = job.out / SUCCESS_FILE
     if not missing and success.exists():
-        found = read_success(job.out)
+        found = read_success(plan, job.out)
         tell(f"{job.out}: already complete, nothing is done")
         return found
     with refusals(success):
@@ -128,13 +129,6 @@ def _new_plan(
     job: Job, options: Options, files: list[InputFile], pair: bool, tell: Tell, progress: Progress
 ) -> Plan[Options]:
     scanned = scan_all(files, options.encoding, tell, progress)
-    if not scanned:
-        raise DataError(
-            "the input has no rows",
-            path=files[0].path,
-            found=f"0 rows in {len(files)} files",
-            expected="rows to predict",
-        )
     chosen = job_columns(scanned, job.columns, options.columns, pair)
     AnswerColumns(options.prefix, options.top_k).require_free(chosen.schema.names)
     sizes = {file: found.rows for file, found in scanned}
@@ -145,7 +139,11 @@ def _new_plan(
 def scan_all(
     files: list[InputFile], encoding: str | None, tell: Tell, progress: Progress
 ) -> list[tuple[InputFile, Scanned]]:
-    """Look at all input files, see `scan`; returns those that have rows."""
+    """Look at all input files, see `scan`; returns those that have rows.
+
+    Raises:
+        DataError: a file cannot be read, or none has rows.
+    """
     scanned: list[tuple[InputFile, Scanned]] = []
     rows = 0
     for file in files:
@@ -154,6 +152,14 @@ def scan_all(
         rows += found.rows
         if found.rows:
             scanned.append((file, found))
+    if not scanned:
+        raise DataError(
+            "the input has no rows",
+            path=files[0].path,
+            found=f"0 rows in {len(files):,} file" + "s" * (len(files) > 1),
+            expected="a file with at least one row (of a table: below its header)",
+            remedy="Give a file with rows.",
+        )
     return scanned
 
 

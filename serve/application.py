@@ -155,6 +155,8 @@ class Application:
             check_edits(self.service.settings)
         elif route.access == "texts":
             self.service.check_room()
+        if route.query is not None:
+            request.check_query(route.query)
         return await route.handler(self.service, request)
 
 

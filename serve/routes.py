@@ -26,11 +26,13 @@ class Route(NamedTuple):
         name: its path for the metrics and the description, with ``{name}`` for the name of a model.
         access: who may use it.
         handler: it answers.
+        query: the names that its query may have; None for any.
     """
 
     name: str
     access: Access
     handler: Handler
+    query: tuple[str, ...] | None = None
 
 
 _ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
@@ -60,6 +62,15 @@ _ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     *(("GET", path, "public", files.file) for path in files.FILES),
 )
 
+_QUERIES: dict[str, tuple[str, ...]] = {
+    "/v1/predict": (),
+    **dict.fromkeys(("/kb/add", "/kb/remove", "/kb/relabel", "/kb/undo", "/kb/suggest"), ()),
+    "/kb/log": ("model", "last"),
+    "/kb/review": ("model", "below"),
+    "/kb/rows": ("model", "q", "label", "offset"),
+}
+"""The queries of this package's own routes. Clients of the other protocols, and proxies, may append names of theirs."""
+
 _MODEL_ROUTES: tuple[tuple[str, str, Access, Callable[..., Awaitable[Response]]], ...] = (
     ("POST", "/models/{name}", "texts", huggingface.classify),
     ("GET", "/v2/models/{name}", "key", open_inference.model),
@@ -72,7 +83,7 @@ def routes_of(settings: ServerSettings) -> dict[str, dict[str, Route]]:
     """The routes of a server: by path, then by method."""
     found: dict[str, dict[str, Route]] = {}
     for method, path, access, handler in _ROUTES:
-        found.setdefault(path, {})[method] = Route(path, access, handler)
+        found.setdefault(path, {})[method] = Route(path, access, handler, _QUERIES.get(path))
     for method, path, access, of_model in _MODEL_ROUTES:
         for name in settings.bundles:
             handler = partial(of_model, name=name)

@@ -82,6 +82,7 @@ class Service:
         self._queue = WorkQueue(settings.threads, settings.queue)
         self.check_room = self._queue.check_room
         self._editing = ThreadPoolExecutor(1, "reaugkd-edit")
+        self._browsing = ThreadPoolExecutor(1, "reaugkd-browse")
         self._reading = ThreadPoolExecutor(1, "reaugkd-read")
         self._swapping = ThreadPoolExecutor(1, "reaugkd-swap")
         self._calls: Counter[ThreadPoolExecutor] = Counter()
@@ -111,6 +112,7 @@ class Service:
         if self._watcher.is_alive():
             self._watcher.join()
         self._editing.shutdown()
+        self._browsing.shutdown()
         self._reading.shutdown()
         self._swapping.shutdown()
         self._queue.close()
@@ -190,7 +192,7 @@ class Service:
             return Answers(opened, done.answers, done.waited)
 
     async def edit(self, bundle: ServedBundle, call: Callable[[OpenBundle], Result]) -> Result:
-        """Call a function that edits the knowledge base or reads it briefly, after those that wait.
+        """Call a function that edits the knowledge base, after those that wait.
 
         Args:
             bundle: which one.
@@ -202,11 +204,15 @@ class Service:
         """
         return await self._called(self._editing, bundle, call)
 
-    async def read(self, bundle: ServedBundle, call: Callable[[OpenBundle], Result]) -> Result:
-        """`edit` for a function that only reads one state of the knowledge base, and may take long.
+    async def browse(self, bundle: ServedBundle, call: Callable[[OpenBundle], Result]) -> Result:
+        """`edit` for a function that reads one state of the knowledge base briefly.
 
-        It is called in a thread of its own, so edits need not wait for it.
+        It is called in a thread of its own, so it waits for no edit and no long read, and they do not wait for it.
         """
+        return await self._called(self._browsing, bundle, call)
+
+    async def read(self, bundle: ServedBundle, call: Callable[[OpenBundle], Result]) -> Result:
+        """`browse` for a function that may take long, and itself looks at the deadline."""
         return await self._called(self._reading, bundle, call)
 
     async def _called(

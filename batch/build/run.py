@@ -110,6 +110,7 @@ def build(job: BuildJob, tell: Tell, progress: Progress) -> Built:
     options = replace(job.options, seal=bundle.seal)
     with claimed(work):
         plan = _plan(job, options, files, bundle, work, tell, progress)
+        plan.tell_empty(tell)
         if not (work / CENTRES_FILE).exists():
             _sample(plan, settings, work, tell, progress)
         parts = [part.rows for part in plan.parts]
@@ -178,8 +179,6 @@ def _plan(
             "the work folder has other files in it", path=work, remedy="Remove it, or choose another --out."
         )
     scanned = scan_all(files, options.encoding, tell, progress)
-    if not scanned:
-        raise DataError("the data has no rows", path=files[0].path, expected="labelled texts")
     names = list(dict.fromkeys(name for _, one in scanned for name in one.schema.names))
     pair, required = bundle.manifest.text_pair, job.settings.teacher is None
     choose_columns(names, replace(job.columns, label=None), scanned[0][0].path, pair=pair)
@@ -189,7 +188,7 @@ def _plan(
         if job.columns.label is None and required:
             raise error.at(remedy=f"{error.remedy} Or let the teacher of a run label the rows, with --run.") from None
         raise
-    chosen = job_columns(scanned, job.columns, () if label is None else (label,), pair)
+    chosen = job_columns(scanned, job.columns, () if label is None else (label,), pair, optional=False)
     sizes = {file: one.rows for file, one in scanned}
     counted = tuple((file, sizes.get(file, 0)) for file in files)
     plan = Plan(options, counted, chosen.text, chosen.text_pair, chosen.schema)

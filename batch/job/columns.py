@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +16,8 @@ from ...runtime.data.dataset import Columns
 from .inputs import InputFile
 from .scan import Scanned, with_common_types
 
-_WAY_OUT = "Write the files with the same columns and types. `reaugkd batch` can leave columns out with --columns."
+_Files = Sequence[tuple[InputFile, Scanned]]
+_SAME = "Write the files with the same columns and types"
 
 
 class JobColumns(NamedTuple):
@@ -25,7 +29,7 @@ class JobColumns(NamedTuple):
 
 
 def job_columns(
-    files: Sequence[tuple[InputFile, Scanned]], given: Columns, kept: tuple[str, ...] | None, pair: bool
+    files: _Files, given: Columns, kept: tuple[str, ...] | None, pair: bool, *, optional: bool = True
 ) -> JobColumns:
     """Choose the columns of a job. A type becomes wider where a file needs it.
 
@@ -34,6 +38,7 @@ def job_columns(
         given: the text columns that the user names; None = detected.
         kept: the columns to keep; None for all.
         pair: whether the model reads pairs.
+        optional: whether the user can name the kept columns, with ``--columns``.
 
     Raises:
         ColumnError: a column is missing (in JSON lines, a kept one may be), ambiguous, or of types that do not fit.
@@ -48,23 +53,27 @@ def job_columns(
             raise ColumnError("there is no such column", path=files[0][0].path, column=name, found=found)
     read = {*kept, chosen.text, *([] if chosen.pair is None else [chosen.pair])}
     schema = pa.schema([])
-    for file, scanned in files:
-        _require_all(file, scanned, [name for name in names if name in read])
-        schema = _unified(schema, pa.schema([field for field in scanned.schema if field.name in kept]), file)
+    try:
+        for file, scanned in files:
+            _require_all(file, scanned, [name for name in names if name in read])
+            schema = _unified(schema, pa.schema([field for field in scanned.schema if field.name in kept]), file)
+    except ColumnError as error:
+        texts = [name for name in (chosen.text, chosen.pair) if name is not None]
+        if not optional or not all(_is_everywhere(name, files) for name in texts):
+            raise error.at(remedy=f"{_SAME}.") from error
+        fitting = [name for name in kept if _is_everywhere(name, files) and _have_one_type(name, files)]
+        raise error.at(remedy=f"{_SAME}, or keep only those that fit: --columns {_argument(fitting)}") from error
     return JobColumns(chosen.text, chosen.pair, pa.schema([schema.field(name) for name in kept]))
 
 
 def _require_all(file: InputFile, scanned: Scanned, names: Sequence[str]) -> None:
-    if file.format.name == "jsonl":
-        return  # each row has columns of its own
-    missing = [name for name in names if name not in scanned.schema.names]
+    missing = [name for name in names if not _has(name, file, scanned)]
     if missing:
         raise ColumnError(
             "the file lacks columns of the other input files",
             path=file.path,
             found=", ".join(map(repr, scanned.schema.names)),
             expected=f"also {', '.join(map(repr, missing))}",
-            remedy=_WAY_OUT,
         )
 
 
@@ -77,5 +86,29 @@ def _unified(schema: Any, other: Any, file: InputFile) -> Any:
             path=file.path,
             found=str(error).splitlines()[0],
             expected="the types of the files before it",
-            remedy=_WAY_OUT,
         ) from error
+
+
+def _has(name: str, file: InputFile, scanned: Scanned) -> bool:
+    """Whether the file has the column, or may have it: each row of JSON lines has columns of its own."""
+    return file.format.name == "jsonl" or name in scanned.schema.names
+
+
+def _is_everywhere(name: str, files: _Files) -> bool:
+    return all(_has(name, file, scanned) for file, scanned in files)
+
+
+def _have_one_type(name: str, files: _Files) -> bool:
+    found = [pa.schema([one.schema.field(name)]) for _, one in files if name in one.schema.names]
+    try:
+        pa.unify_schemas(found, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def _argument(names: Sequence[str]) -> str:
+    """The names as `--columns` reads them, in a shell."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return shlex.quote(line.getvalue())

@@ -19,6 +19,7 @@ import pyarrow as pa
 from ... import __version__
 from ...errors import DataError, OutputExistsError, UsageError
 from ...kb.storage.atomic import atomic_write
+from ...runtime.data.formats.source import Tell
 from .inputs import InputFile
 
 PLAN_FILE = "_plan.json"
@@ -172,6 +173,12 @@ class Plan(Generic[Kind]):
     def rows(self) -> int:
         """The rows of all files."""
         return sum(rows for _, rows in self.files)
+
+    def tell_empty(self, tell: Tell) -> None:
+        """Name the files that have no rows: they are left out."""
+        for file, rows in self.files:
+            if not rows:
+                tell(f"{file.path}: left out, it has no rows ({file.size:,} bytes)")
 
     def write(self, out: Path) -> None:
         """Write the plan into the output folder.

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from ...errors import ColumnError, DataError
+from ...errors import ColumnError, DataError, EmptyFileError
 from ...runtime.data.cells import is_unicode
 from ...runtime.data.formats.decoding.opening import open_file
 from ...runtime.data.formats.decoding.source import Tell, silent
@@ -47,7 +47,8 @@ def scan(file: InputFile, encoding: str | None, tell: Tell, advance: Callable[[i
     """Count the rows of a file and find its columns.
 
     Cells of CSV, TSV and plain text are strings. A column of JSON lines is boolean, int64, float64 or string; one with
-    objects, lists or values of several kinds is a column of strings, with all but strings as JSON.
+    objects, lists or values of several kinds is a column of strings, with all but strings as JSON. A file of no bytes,
+    also after it is decompressed, has no rows and no columns.
 
     Args:
         file: the file.
@@ -58,6 +59,9 @@ def scan(file: InputFile, encoding: str | None, tell: Tell, advance: Callable[[i
     Raises:
         DataError: the file cannot be read, or a column appears twice.
     """
+    nothing = Scanned(0, pa.schema([]))
+    if not file.size:  # neither Parquet nor a compressed file can be empty, but a writer without rows may leave one
+        return nothing
     if file.format.name == "parquet":
         with parquet_file(file) as opened:
             schema = _without_metadata(opened.schema_arrow)
@@ -66,7 +70,10 @@ def scan(file: InputFile, encoding: str | None, tell: Tell, advance: Callable[[i
     kinds: dict[str, set[object]] = {}
     rows = 0
     with open_file(Path(file.path)) as stream:
-        header, found = named_rows(file, stream, encoding, tell)
+        try:
+            header, found = named_rows(file, stream, encoding, tell)
+        except EmptyFileError:
+            return nothing
         for rows, row in enumerate(found, start=1):
             if header is None and isinstance(row, RawRow):
                 for name, value in row.value.items():  # type: ignore[attr-defined]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pyarrow import parquet
 from ...errors import DataError
 from ...kb.storage.atomic import atomic_write, remove_leftovers, sha256_file
 from .part import part_schema
-from .plan import Options, Part, Plan
+from .plan import Options, Plan
 
 SUCCESS_FILE = "_SUCCESS"
 TEMPORARY = re.compile(r"\.(part-\d+\.parquet|_plan\.json|_SUCCESS)\.[0-9a-f]{8}\.tmp")
@@ -55,72 +55,104 @@ def finish(plan: Plan[Options], out: Path, advance: Callable[[int, int], object]
         DataError: a part is damaged or has not the rows that it should have.
         StorageError: the file cannot be written.
     """
-    schema = part_schema(plan)
-    error = plan.options.prefix + "error"
     found = []
-    for part in plan.parts:
-        found.append(_checked(part, out / part.name, schema, error))
+    for record in _looked_at(plan, out):
+        found.append(replace(record, sha256=sha256_file(out / record.name)))
         advance(len(found), len(plan.parts))
     for path in out.iterdir():
         leftover = TEMPORARY.fullmatch(path.name)
         if leftover:
             remove_leftovers(out / leftover[1])
-    obj: dict[str, Any] = {
-        "reaugkd": plan.options.reaugkd,
-        "seal": plan.options.seal,
-        "edits": plan.options.edits,
-        "rows": sum(one.rows for one in found),
-        "errors": sum(one.errors for one in found),
-        "parts": [asdict(one) for one in found],
-    }
     with atomic_write(out / SUCCESS_FILE) as stream:
-        json.dump(obj, stream, indent=1)
+        json.dump(_content(plan, found), stream, indent=1)
     return found
 
 
-def read_success(out: Path) -> list[PartRecord]:
-    """Read the parts that `_SUCCESS` lists, and check their sizes: reading them all would take as long as copying them.
+def read_success(plan: Plan[Options], out: Path) -> list[PartRecord]:
+    """Read the parts that `_SUCCESS` lists, and compare it with the plan and with the sizes and footers of the parts.
+
+    What costs reading all bytes, the parts' SHA-256, is not compared.
 
     Raises:
-        DataError: it cannot be read, or the file of a part is missing or has another size.
+        DataError: it cannot be read, a part is damaged, or the two do not fit.
     """  # noqa: DOC501
     path = out / SUCCESS_FILE
+    remedy = "Remove it, and run the same command again: only this file is written again."
     try:
-        parts = [PartRecord(**one) for one in json.loads(path.read_text(encoding="utf-8"))["parts"]]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        parts = {one["name"]: PartRecord(**one) for one in content["parts"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "the list of the parts cannot be read",
             path=path,
             found=str(error) or type(error).__name__,
             expected="the file that `reaugkd batch` writes last",
-            remedy="Remove it, and run the same command again: only this file is written again.",
+            remedy=remedy,
         ) from error
-    for part in parts:
+    for part in parts.values():
         try:
             size = (out / part.name).stat().st_size
         except OSError as error:
             raise _damaged(out / part.name, error.strerror or str(error)) from error
         if size != part.bytes:
             raise _damaged(out / part.name, f"{size:,} bytes instead of {part.bytes:,}")
-    return parts
+    found = [replace(one, sha256=parts[one.name].sha256 if one.name in parts else "") for one in _looked_at(plan, out)]
+    written, right = _values(content), _values(_content(plan, found))
+    for name in {**right, **written}:
+        if written.get(name) != right.get(name):
+            raise DataError(
+                "the list of the parts is not that of the parts that are here",
+                path=path,
+                found=f"{name} = {written.get(name)}",
+                expected=str(right.get(name)),
+                remedy=remedy,
+            )
+    return found
 
 
-def _checked(part: Part, path: Path, schema: Any, error: str) -> PartRecord:
-    try:
-        with parquet.ParquetFile(path) as file:
-            metadata, found = file.metadata, file.schema_arrow
-            rows, leaves = metadata.num_rows, range(metadata.num_columns)
-            # The last one: a kept struct can have a field whose path looks the same.
-            leaf = max(one for one in leaves if metadata.schema.column(one).path == error)
-            groups = [metadata.row_group(number).column(leaf) for number in range(metadata.num_row_groups)]
-            errors = sum(group.num_values - group.statistics.null_count for group in groups)
-    except (OSError, ValueError) as wrong:
-        raise _damaged(path, str(wrong)) from wrong
-    if found.names != schema.names or found.metadata != schema.metadata:
-        raise _damaged(path, "a part of another job")
-    if rows != part.rows:
-        raise _damaged(path, f"{rows:,} rows instead of {part.rows:,}")
-    return PartRecord(part.name, part.file.path, part.start, rows, errors, path.stat().st_size, sha256_file(path))
+def _content(plan: Plan[Options], parts: Sequence[PartRecord]) -> dict[str, Any]:
+    return {
+        "reaugkd": plan.options.reaugkd,
+        "seal": plan.options.seal,
+        "edits": plan.options.edits,
+        "rows": sum(one.rows for one in parts),
+        "errors": sum(one.errors for one in parts),
+        "parts": [asdict(one) for one in parts],
+    }
+
+
+def _values(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `_SUCCESS`, each with its name."""
+    found = {name: value for name, value in content.items() if name != "parts"}
+    for part in content["parts"]:
+        found.update({f"{name} of {part['name']}": value for name, value in part.items()})
+    return found
+
+
+def _looked_at(plan: Plan[Options], out: Path) -> Iterator[PartRecord]:
+    """The parts, as their footers and sizes say, without the SHA-256.
+
+    Raises:
+        DataError: a part is damaged or has not the rows that it should have.
+    """  # noqa: DOC501
+    schema, error = part_schema(plan), plan.options.prefix + "error"
+    for part in plan.parts:
+        path = out / part.name
+        try:
+            with parquet.ParquetFile(path) as file:
+                metadata, found = file.metadata, file.schema_arrow
+                rows, leaves = metadata.num_rows, range(metadata.num_columns)
+                # The last one: a kept struct can have a field whose path looks the same.
+                leaf = max(one for one in leaves if metadata.schema.column(one).path == error)
+                groups = [metadata.row_group(number).column(leaf) for number in range(metadata.num_row_groups)]
+                errors = sum(group.num_values - group.statistics.null_count for group in groups)
+        except (OSError, ValueError) as wrong:
+            raise _damaged(path, str(wrong)) from wrong
+        if found.names != schema.names or found.metadata != schema.metadata:
+            raise _damaged(path, "a part of another job")
+        if rows != part.rows:
+            raise _damaged(path, f"{rows:,} rows instead of {part.rows:,}")
+        yield PartRecord(part.name, part.file.path, part.start, rows, errors, path.stat().st_size, "")
 
 
 def _damaged(path: Path, found: str) -> DataError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -78,6 +78,18 @@ class Request:
         """A value of the query, the last of repeated ones."""
         found = parse_qs(self._query.decode("latin-1"), keep_blank_values=True).get(name)
         return None if found is None else found[-1]
+
+    def check_query(self, expected: Sequence[str]) -> None:
+        """Check that the query has no other names: a misspelt one must not be ignored.
+
+        Raises:
+            HttpError: it has one.
+        """
+        for name in parse_qs(self._query.decode("latin-1"), keep_blank_values=True):
+            if name not in expected:
+                known = f"expected {', '.join(expected)}" if expected else "expected none: values are in the body"
+                message = f"Input validation error: the query has the unknown name {name!r:.80}, {known}"
+                raise HttpError(400, message, "Validation")
 
     async def json(self) -> dict[str, Any]:
         """The body, a JSON object.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -106,19 +106,24 @@ async def log(service: Service, request: Request) -> Response:
         return [entry.as_record() for entry in entries[max(0, len(entries) - last) :]]
 
     bundle = service.bundle(request.query("model"))
-    return json_response({"model": bundle.name, "edits": await service.edit(bundle, read)})
+    return json_response({"model": bundle.name, "edits": await service.browse(bundle, read)})
 
 
 async def review_labels(service: Service, request: Request) -> Response:
-    """Rows whose neighbours contradict their label; ``?below=SHARE`` for another limit than 0.05."""
+    """Rows whose neighbours contradict their label; ``?below=SHARE`` for another limit than 0.05.
+
+    Raises:
+        HttpError: a value cannot be used, the deadline is over, or the server ends.
+    """
     given = request.query("below")
     try:
         below = BELOW if given is None else float(given)
     except ValueError:
         raise invalid("`below` must be a share from 0 to 1") from None
+    in_time = _limit(service, "rows were checked", "use `reaugkd kb review`, or a longer --deadline")
 
     def find(opened: OpenBundle) -> dict[str, Any]:
-        found = review(opened.main, below)
+        found = review(opened.main, below, progress=in_time)
         return {
             "checked": found.checked,
             "edited": found.edited,
@@ -139,18 +144,10 @@ async def suggest_texts(service: Service, request: Request) -> Response:
     body = await request.json()
     check_fields(body, ("inputs", "model", "count"))
     texts, count = texts_of(body.get("inputs")), number_of(body, "count", _SUGGESTED, 1)
-    seconds = service.settings.deadline
-    until = time.monotonic() + seconds
+    in_time = _limit(service, "texts were read", "send fewer")
 
     def choose(opened: OpenBundle) -> list[dict[str, Any]]:
-        def go_on(read: int) -> None:
-            if service.state == "draining":
-                raise unhealthy("the server ends")
-            if time.monotonic() > until:
-                found = f"{read} of {len(texts)} texts were read within the deadline of {seconds:g} seconds"
-                raise HttpError(504, f"{found}: send fewer", "Overloaded")
-
-        chosen = suggest(opened.main, texts, count or _SUGGESTED, go_on)
+        chosen = suggest(opened.main, texts, count or _SUGGESTED, lambda read: in_time(read, len(texts)))
         return [{**asdict(one), "reason": one.reason} for one in chosen]
 
     bundle = service.bundle(body.get("model"))
@@ -166,7 +163,22 @@ async def rows(service: Service, request: Request) -> Response:
         return {"of": found.of, "next": found.next, "rows": [asdict(row) for row in found.rows]}
 
     bundle = service.bundle(request.query("model"))
-    return json_response({"model": bundle.name, **await service.edit(bundle, find)})
+    return json_response({"model": bundle.name, **await service.browse(bundle, find)})
+
+
+def _limit(service: Service, done: str, remedy: str) -> Callable[[int, int], None]:
+    """What a long read calls with the number that it has done and that of all: an error ends it at the deadline."""
+    seconds = service.settings.deadline
+    until = time.monotonic() + seconds
+
+    def in_time(number: int, total: int) -> None:
+        if service.state == "draining":
+            raise unhealthy("the server ends")
+        if time.monotonic() > until:
+            found = f"{number} of {total} {done} within the deadline of {seconds:g} seconds"
+            raise HttpError(504, f"{found}: {remedy}", "Overloaded")
+
+    return in_time
 
 
 def _query_number(request: Request, name: str, default: int) -> int:

@@ -7,13 +7,14 @@ import gzip
 import io
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from support.batch_jobs import answers, output, write_rows
+from support.batch_jobs import answers, output, write_empty_files, write_rows
 from support.command_line import call, names, ok, refused
 
 from reaugkd import Runtime, __version__
@@ -192,6 +193,27 @@ class TestFiles:
         ]
         assert len(output(tmp_path / "new")) == 3
 
+    def test_files_without_rows_are_left_out_and_named(self, edge_bundle: Path, tmp_path: Path) -> None:
+        """Also by a restart, and not if the file has rows by then; a job of such files alone is refused."""
+        folder, out = tmp_path / "in", tmp_path / "out"
+        write_empty_files(folder)
+        nothing = sorted(folder.iterdir())
+        message = refused("batch", edge_bundle, folder, "--out", out)
+        assert f"{nothing[0]}: the input has no rows; found 0 rows in {len(nothing)} files" in message
+        write_csv(folder / "m.csv", ["noon", "alarm"])
+        call_again = ("batch", edge_bundle, folder, "--out", out, "--part-rows", 1, "--workers", 1)
+        notes = [f"note: {path}: left out, it has no rows ({path.stat().st_size} bytes)" for path in nothing]
+        done = ok(*call_again)
+        assert done.err.splitlines() == notes
+        assert done.out == f"2 rows: 2 answered, in 2 files: {out}\n"
+        assert [row["text"] for row in output(out)] == ["noon\n", "alarm\n"]
+        (out / "part-00001.parquet").unlink()
+        for said in ("resumes after 1 of 2 rows", "already complete"):
+            again = ok(*call_again).err.splitlines()
+            assert again[:-1] == notes and said in again[-1]
+        (folder / "0.csv").write_text("id,text\n3,noon\n")
+        assert "0.csv had 0 bytes, has 15" in refused(*call_again)
+
     def test_all_rows_fail(self, edge_bundle: Path, tmp_path: Path) -> None:
         source = write_lines(tmp_path / "a.jsonl", [{"text": ""}, {"text": None}])
         assert call("batch", edge_bundle, source, "--out", tmp_path / "out", "--workers", 1).code == 1
@@ -251,6 +273,30 @@ class TestRefusals:
         ):
             assert words in refused("batch", edge_bundle, *given, "--out", out), words
         assert names(out) == ["_plan.json"]  # of the last one, which began
+
+    def test_the_way_out_of_different_columns_works(self, edge_bundle: Path, tmp_path: Path) -> None:
+        """The error names the file, its columns, the missing one, and an option with which the same command runs."""
+        first, second, third = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "c.parquet"
+        first.write_text('text,id,"a, b",n\nnoon,1,2,3\n')
+        second.write_text('n,"a, b",text,lang\n3,2,alarm,en\n')
+        parquet.write_table(pa.table({"text": ["jazz"], "a, b": ["2"], "n": [[3]]}), third)
+        command = ("batch", edge_bundle, first, second, third, "--workers", 1)
+        message = refused(*command, "--out", tmp_path / "out")
+        assert f"{first}: the file lacks columns of the other input files; found 'text', 'id', 'a, b', 'n'" in message
+        assert "expected also 'lang'." in message
+        way_out = shlex.split(message.rpartition("fit: ")[2])
+        assert way_out == ["--columns", 'text,"a, b"']
+        ok(*command, "--out", tmp_path / "out", *way_out)
+        assert [(row["text"], row["a, b"]) for row in output(tmp_path / "out")] == [
+            *(("noon", "2"), ("alarm", "2"), ("jazz", "2"))
+        ]
+        two = ("batch", edge_bundle, first, third, "--workers", 1, "--out", tmp_path / "two")
+        message = refused(*two, "--columns", "n,text")
+        assert f"{third}: the columns of the input files have types that do not fit" in message
+        assert shlex.split(message.rpartition("fit: ")[2]) == ["--columns", "text"]
+        (tmp_path / "d.csv").write_text("body\nnoon\n")
+        other = ("batch", edge_bundle, first, tmp_path / "d.csv", "--out", tmp_path / "no", "--text-column", "text")
+        assert "--columns" not in refused(*other, "--columns", "")  # the text itself cannot be left out
 
     def test_an_address_without_ray(self, edge_bundle: Path, tmp_path: Path, source: Path) -> None:
         for command in (("batch", edge_bundle, source), ("kb", "build", edge_bundle, "--data", source)):

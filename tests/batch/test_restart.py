@@ -125,6 +125,34 @@ class TestRestart:
         assert output(out) == answers(bundle, rows)
         assert "already complete" in ok(*arguments).err
 
+    def test_a_list_of_parts_that_was_changed_is_found(self, arguments: list[object], tmp_path: Path) -> None:
+        """The numbers of `_SUCCESS` are those of the parts and of the plan, or it is written again."""
+        path = tmp_path / "out" / "_SUCCESS"
+        ok(*arguments)
+        text = path.read_text()
+        content = json.loads(text)
+        for place, name, value, words in (
+            (content, "rows", 129, "found rows = 129; expected 130"),
+            (content, "errors", 1, "found errors = 1; expected 0"),
+            (content, "edits", None, "found edits = None; expected 0"),
+            (content["parts"][1], "rows", 49, "found rows of part-00001.parquet = 49; expected 50"),
+            (content["parts"][2], "errors", 1, "found errors of part-00002.parquet = 1; expected 0"),
+            (content["parts"][0], "start", 1, "found start of part-00000.parquet = 1; expected 0"),
+            (content, "parts", content["parts"][:2], "of part-00002.parquet = None; expected"),
+            (content, "more", 1, "found more = 1; expected None"),
+        ):
+            kept = place.get(name)
+            place[name] = value
+            path.write_text(json.dumps(content))
+            place[name] = kept
+            message = refused(*arguments)
+            assert f"{path}: the list of the parts is not that" in message and words in message
+            assert "Remove it, and run the same command again" in message
+        path.unlink()
+        ok(*arguments)
+        assert path.read_text() == text
+        assert "already complete" in ok(*arguments).err
+
 
 class TestWorkersThatDie:
     @pytest.fixture

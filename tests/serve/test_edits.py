@@ -112,20 +112,22 @@ def test_suggestions_are_those_of_the_package(client: Client, place: Path) -> No
     assert ok(client, "/kb/suggest", {"inputs": stored})["suggestions"] == []
 
 
-@pytest.mark.parametrize("name", ["suggest", "review"])
+@pytest.mark.parametrize("name", ["suggest", "review", "find_rows"])
 def test_what_only_reads_does_not_hold_edits(client: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers from the state in which it began, and takes no edit's place in the queue."""
     monkeypatch.setattr(service, "_MOST_CALLS", 1)
     begun, go_on, reading = threading.Event(), threading.Event(), getattr(edits, name)
 
-    def held(runtime: Runtime, *arguments: Any) -> Any:
-        found = reading(runtime, *arguments)
+    def held(runtime: Runtime, *arguments: Any, **options: Any) -> Any:
+        found = reading(runtime, *arguments, **options)
         begun.set()
         assert go_on.wait(LIMIT)
         return found
 
     def ask() -> Reply:
-        return client.get("/kb/review") if name == "review" else client.post("/kb/suggest", {"inputs": "jazz oven"})
+        if name == "suggest":
+            return client.post("/kb/suggest", {"inputs": "jazz oven"})
+        return client.get("/kb/review" if name == "review" else "/kb/rows")
 
     monkeypatch.setattr(edits, name, held)
     with ThreadPoolExecutor(1) as pool:
@@ -133,19 +135,49 @@ def test_what_only_reads_does_not_hold_edits(client: Client, name: str, monkeypa
         try:
             assert begun.wait(LIMIT)
             assert ok(client, "/kb/add", {"texts": "jazz oven", "label": "a"})["seq"] == 1
-            assert client.get("/kb/log").value["edits"] and not asked.done()
+            if name != "find_rows":  # rows and log wait for no long read
+                assert client.get("/kb/rows").value["of"] == 121
+                assert client.get("/kb/log").value["edits"] and not asked.done()
+            assert not asked.done()
         finally:
             go_on.set()
         assert asked.result(LIMIT).status == 200
 
 
-def test_suggestions_end_at_the_deadline_and_with_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_and_log_do_not_wait_for_an_edit(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    adding = KnowledgeEditor.add
+
+    def held(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(LIMIT)
+        return adding(*arguments, **options)
+
+    monkeypatch.setattr(KnowledgeEditor, "add", held)
+    with ThreadPoolExecutor(2) as pool:
+        edit = pool.submit(ok, client, "/kb/add", {"texts": "jazz oven", "label": "a"})
+        try:
+            assert begun.wait(LIMIT)
+            assert pool.submit(client.get, "/kb/rows").result(LIMIT).value["of"] == 120
+            assert pool.submit(client.get, "/kb/log").result(LIMIT).value["edits"] == [] and not edit.done()
+        finally:
+            go_on.set()
+        assert edit.result(LIMIT)["seq"] == 1
+    assert client.get("/kb/rows").value["of"] == 121
+
+
+def test_long_reads_end_at_the_deadline_and_with_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reaugkd.runtime.labelling.review._BLOCK", 50)
     monkeypatch.setattr(edits, "time", SimpleNamespace(monotonic=itertools.count(0, 11).__next__))
     with serving(place, key="key", allow_edits=True, deadline=10) as client:
         reply = client.post("/kb/suggest", {"inputs": ["jazz oven", "late lamp"]})
         assert reply.status == 504 and "1 of 2 texts" in reply.value["error"]
+        reply = client.get("/kb/review")
+        assert reply.status == 504 and "50 of 105 rows" in reply.value["error"]
+        assert client.get("/kb/log").status == 200
         client.service.drain()
         assert client.post("/kb/suggest", {"inputs": "jazz oven"}).status == 503
+        assert client.get("/kb/review").status == 503
 
 
 @pytest.mark.parametrize(
@@ -206,6 +238,30 @@ def test_queries_that_cannot_be_used(client: Client) -> None:
     ):
         assert client.get(path).status == 422
     assert client.get("/kb/log?model=other").status == 404
+
+
+def test_an_unknown_name_in_a_query_is_refused(client: Client) -> None:
+    """But not by the protocols of others, whose clients may append names of their own."""
+    for path, expected in (
+        ("/kb/rows?limt=5", "'limt', expected model, q, label, offset"),
+        ("/kb/rows?q=noon&Label=a", "'Label', expected"),
+        ("/kb/log?limit=", "'limit', expected model, last"),
+        ("/kb/review?bellow", "'bellow', expected model, below"),
+        ("/kb/rows?=5", "'', expected"),
+    ):
+        reply = client.get(path)
+        assert (reply.status, reply.value["error_type"]) == (400, "Validation")
+        assert f"the query has the unknown name {expected}" in reply.value["error"]
+    add = {"texts": "jazz oven", "label": "a"}
+    for path, value in (("/v1/predict?top_k=2", {"inputs": "noon"}), ("/kb/add?preview=true", add)):
+        reply = client.post(path, value)
+        assert reply.status == 400 and "expected none: values are in the body" in reply.value["error"]
+    assert client.get("/kb/log").value["edits"] == []  # nothing was added
+    for path in ("/predict?x=1", "/?x=1", "/models/known?x=1"):
+        assert client.post(path, {"inputs": "noon"}).status == 200
+    assert client.post("/classify?api-version=1", {"input": "noon"}).status == 200
+    assert client.get("/info?x=1").status == client.get("/health?x=1").status == client.get("/metrics?x").status == 200
+    assert client.get("/kb/rows?").status == client.get("/kb/rows?model=known&q=&label=&offset=0").status == 200
 
 
 def test_a_full_disk_and_a_long_queue(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

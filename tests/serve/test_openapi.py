@@ -33,6 +33,10 @@ def test_it_has_every_route_and_no_other() -> None:
             described = DESCRIPTION["paths"][route.name][method.lower()]
             assert (route.access == "public") == (described.get("security") == []), route.name
             assert (route.access == "edits") == (described["tags"] == ["edit"])
+            query = tuple(one["name"] for one in described.get("parameters", ()) if one["in"] == "query")
+            own = route.access == "edits" or route.name == "/v1/predict"
+            assert route.query == (query if own else None), route.name
+            assert not own or "400" in described["responses"], route.name
 
 
 def schema_of(content: dict[str, Any]) -> Draft202012Validator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gzip
 import os
 import select
 import signal
@@ -35,6 +36,18 @@ def write_rows(path: Path, rows: list[str], **options: Any) -> Path:
     """Write a Parquet file of texts with their ids."""
     parquet.write_table(pa.table({"id": range(len(rows)), "text": rows}), path, **options)
     return path
+
+
+def write_empty_files(folder: Path) -> None:
+    """Write files without rows, of every kind, into a new folder."""
+    folder.mkdir()
+    for name in ("0.csv", "0.jsonl", "0.parquet", "0.txt", "0.csv.gz"):
+        (folder / name).touch()
+    (folder / "1.tsv.gz").write_bytes(gzip.compress(b""))
+    (folder / "2.csv").write_text("id,text\n")
+    (folder / "2.jsonl").write_text("\n\n")
+    (folder / "3.csv").write_bytes(b"\xef\xbb\xbf")  # a byte order mark alone
+    parquet.write_table(pa.table({"other": pa.array([], pa.int64())}), folder / "z.parquet")
 
 
 def output(out: Path) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from reaugkd import (
     DependencyError,
     DistributedError,
     EditRefusedError,
+    EmptyFileError,
     HubError,
     KnowledgeBase,
     LabelError,
@@ -157,7 +158,7 @@ def test_abstention_goals() -> None:
 
 
 def test_errors_are_one_tree() -> None:
-    data = (ColumnError, LabelError, TextError)
+    data = (ColumnError, EmptyFileError, LabelError, TextError)
     bundle = (BundleIntegrityError, BundleVersionError)
     others = (
         *(UsageError, RecipeError, DataError, ModelError, BundleError, OutputExistsError, DependencyError),

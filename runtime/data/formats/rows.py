@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ....errors import DataError
+from ....errors import DataError, EmptyFileError
 
 
 class RawRow(NamedTuple):
@@ -56,9 +56,9 @@ class SplitFile(NamedTuple):
     with_out_of_scope: Mapping[str, Table]
 
 
-def empty_file(source: str) -> DataError:
+def empty_file(source: str) -> EmptyFileError:
     """Return the error for a file without rows."""
-    return DataError(
+    return EmptyFileError(
         "the file is empty",
         path=source,
         found="0 rows",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.batch_jobs import write_empty_files
 from support.command_line import call, finish, ok, spawn
 from support.heldout_bundle import TEXTS, build_heldout_bundle
 from support.lake import LABELS, distinct, write_lake
@@ -224,7 +225,8 @@ def test_a_step_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pyte
         ("text\nmilk\n", "--run"),
         ("text,label\nmilk,\"['a', 'b']\"\n", "row 2: the row has several labels"),
         ("text,label\n,a\n", "no row can be used"),
-        ("text,label\n", "the data has no rows"),
+        ("text,label\n", "the input has no rows; found 0 rows in 1 file"),
+        ("", "the input has no rows"),
     ],
 )
 def test_errors_say_where_and_what_to_do(edge_bundle: Path, tmp_path: Path, text: str, expected: str) -> None:
@@ -232,6 +234,27 @@ def test_errors_say_where_and_what_to_do(edge_bundle: Path, tmp_path: Path, text
     lake.write_text(text)
     done = call("kb", "build", edge_bundle, "--data", lake, "--out", tmp_path / "new", "--workers", 1)
     assert done.code == 2 and expected in done.err and str(lake) in done.err and "Traceback" not in done.err
+
+
+def test_a_file_without_the_label_is_refused_without_an_option_of_another_command(
+    edge_bundle: Path, tmp_path: Path
+) -> None:
+    for name, text in (("a.csv", "text,label\nmilk,a\n"), ("b.csv", "text\noven\n")):
+        (tmp_path / name).write_text(text)
+    done = call("kb", "build", edge_bundle, "--data", tmp_path / "*.csv", "--out", tmp_path / "new")
+    assert done.code == 2 and f"{tmp_path / 'b.csv'}: the file lacks columns" in done.err
+    assert done.err.endswith("expected also 'label'. Write the files with the same columns and types.\n")
+
+
+def test_files_without_rows_are_left_out_and_named(edge_bundle: Path, tmp_path: Path) -> None:
+    write_empty_files(tmp_path / "lake")
+    nothing = sorted((tmp_path / "lake").iterdir())
+    (tmp_path / "lake" / "m.csv").write_text("text,label\nmilk,a\noven,b\n")
+    done = ok("kb", "build", edge_bundle, "--data", tmp_path / "lake", "--out", tmp_path / "new", "--workers", 1)
+    notes = [line for line in done.err.splitlines() if "left out, it has no rows" in line]
+    assert [note.removeprefix("note: ").partition(": ")[0] for note in notes] == [str(path) for path in nothing]
+    with Runtime.open(tmp_path / "new") as runtime:
+        assert len(runtime.knowledge_base) == 2
 
 
 def test_the_result_can_be_edited(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ... import __version__
 from ...errors import DataError, OutputExistsError, UsageError
 from ...kb.storage.atomic import atomic_write
-from ...runtime.data.formats.source import Tell
+from ...runtime.data.formats.decoding.source import Tell
 from .inputs import InputFile
 
 PLAN_FILE = "_plan.json"

@@ -2,18 +2,18 @@
 
     python benchmarks/scale/large_kb.py grow BUNDLE TEXTS ROWS OUT [--shards 2]
     reaugkd kb build BUNDLE --data OUT.lake --out OUT --shards 2 --part-rows 100000
-    python benchmarks/scale/large_kb.py measure OUT TEXTS BUNDLE
+    python benchmarks/scale/large_kb.py measure OUT OUT.queries BUNDLE
 
-TEXTS has one text a line; every tenth is kept back for queries. ``grow`` encodes the others, and makes ROWS keys of
+TEXTS has one text a line; every tenth goes to OUT.queries. ``grow`` encodes the others, and makes ROWS keys of
 them: the keys themselves, then keys between a key and four of its sixteen nearest ones, ``unit(a + sum of g (b - a))``
 with g normal with deviation 0.5. So their directions are those in which near real texts differ. It writes the data and
 the first stage of the work (`batch.build.rows`) as if the rows were encoded: the command then builds the index, with
 the time that real rows take. Encoding itself is 0.8 ms a text. Soft labels are the student's.
 
-``measure`` gives OUT the blend of BUNDLE, because the labels of grown rows are of no use and the student would answer
-alone; and it tunes the search on 256 of the queries, because the held-out rows of BUNDLE are of its own task only. It
-prints one JSON object: latency of student and retrieval in turns, warm and after the page cache was emptied (root
-only), recall on other queries, memory, bytes.
+``measure`` gives OUT the blend and the gate of BUNDLE, because the labels of grown rows are of no use and the student
+would answer alone; and it tunes the search on 256 of the queries, because the held-out rows of BUNDLE are of its own
+task only. It prints one JSON object: latency of student, retrieval and, where BUNDLE has a gate, gated retrieval in
+turns, warm and after the page cache was emptied (root only), recall on other queries, memory, bytes.
 """
 
 from __future__ import annotations
@@ -57,10 +57,9 @@ PART = 100_000
 QUERIES = 500
 
 
-def split(path: Path) -> tuple[list[str], list[str]]:
-    """The texts to grow, and those of the queries: every tenth."""
-    texts = list(dict.fromkeys(line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()))
-    return [text for number, text in enumerate(texts) if number % 10], texts[::10]
+def read_texts(path: Path) -> list[str]:
+    """The different texts of a file, one a line."""
+    return list(dict.fromkeys(line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()))
 
 
 def encoded(bundle: Path, texts: list[str]) -> tuple[Floats, Floats]:
@@ -85,7 +84,9 @@ def grown(keys: Floats, near: NDArray[np.int64], start: int, count: int) -> Floa
 
 def grow(bundle: Path, texts: Path, rows: int, out: Path, shards: int) -> None:
     """Write the data and the first stage of the work."""
-    own = split(texts)[0]
+    every = read_texts(texts)
+    own = [text for number, text in enumerate(every) if number % 10]
+    out.with_name(out.name + ".queries").write_text("\n".join(every[::10]), encoding="utf-8")
     keys, probabilities = encoded(bundle, own)
     manifest, seal = Bundle.open(bundle).manifest, Bundle.open(bundle).seal
     index = VectorIndex.build(keys, IndexConfig(keys.shape[1], expansion_search=128), threads=2)
@@ -130,20 +131,21 @@ def grow(bundle: Path, texts: Path, rows: int, out: Path, shards: int) -> None:
 
 
 def prepare(path: Path, queries: list[str], source: Path) -> None:
-    """Give a bundle the blend of another one, and a search that is tuned on queries."""
+    """Give a bundle the blend and the gate of another one, and a search that is tuned on queries."""
     manifest = Bundle.open(path, verify=False).manifest
     kb = KnowledgeBase.open(path / KB_FOLDER, manifest.kb, len(manifest.labels))
     assert isinstance(kb.index, ShardedIndex)
     tune(kb.index, encoded(path, queries)[0], manifest.blend.k)
     config = kb.index.config
     del kb
-    seal(path, replace(manifest, blend=Bundle.open(source).manifest.blend, kb=config))
+    other = Bundle.open(source).manifest
+    seal(path, replace(manifest, blend=other.blend, gate=other.gate, kb=config))
 
 
 def measure(bundle: Path, texts: Path, source: Path) -> dict[str, Any]:
     """Measure a bundle."""
-    queries = split(texts)[1]
-    queries = queries[:: len(queries) // (QUERIES + 256)]
+    queries = read_texts(texts)
+    queries = queries[:: max(1, len(queries) // (QUERIES + 256))]
     prepare(bundle, queries[:256], source)
     queries = queries[256:][:QUERIES]
     began = time.perf_counter()
@@ -152,7 +154,9 @@ def measure(bundle: Path, texts: Path, source: Path) -> dict[str, Any]:
     began = time.perf_counter()
     runtime.predict(queries[0])
     first = time.perf_counter() - began
-    alone = runtime.with_retrieval("never")
+    systems = [runtime.with_retrieval("never"), runtime]
+    if runtime.gate is not None:
+        systems.append(runtime.with_retrieval("gated"))
     cold = None
     try:
         Path("/proc/sys/vm/drop_caches").write_text("3")
@@ -162,12 +166,9 @@ def measure(bundle: Path, texts: Path, source: Path) -> dict[str, Any]:
     for text in queries:
         runtime.predict(text)
     gc.disable()
-    pairs = []
-    for _ in range(5):
-        for text in queries:
-            pairs.append((timed(alone, text), timed(runtime, text)))
+    turns = np.array([[timed(one, text) for one in systems] for _ in range(5) for text in queries])
     gc.enable()
-    student, both = (np.array(one) for one in zip(*pairs, strict=True))
+    student, both, *gated = turns.T
     kb = runtime.knowledge_base
     keys = encoded(bundle, queries[:256])[0]
     k = runtime.manifest.blend.k
@@ -193,8 +194,10 @@ def measure(bundle: Path, texts: Path, source: Path) -> dict[str, Any]:
         "first_s": first,
         "student_us": spread(student),
         "retrieval_us": spread(both),
-        "overhead_p50": float(np.median(both) / np.median(student) - 1),
-        "overhead_p95": float(np.percentile(both, 95) / np.percentile(student, 95) - 1),
+        "overhead": overhead(student, both),
+        "gated_us": spread(gated[0]) if gated else None,
+        "gated_overhead": overhead(student, gated[0]) if gated else None,
+        "gated_share": systems[2].stats()["retrieved"] / systems[2].stats()["predictions"] if gated else None,
         "search_us": spread(searches),
         "cold_us": cold,
         "max_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -206,6 +209,15 @@ def timed(runtime: Runtime, text: str) -> float:
     began = time.perf_counter()
     runtime.predict(text)
     return time.perf_counter() - began
+
+
+def overhead(student: Any, other: Any) -> dict[str, float]:
+    """What is added to the student's time, as a share of it."""
+    return {
+        "mean": float(other.mean() / student.mean() - 1),
+        "p50": float(np.median(other) / np.median(student) - 1),
+        "p95": float(np.percentile(other, 95) / np.percentile(student, 95) - 1),
+    }
 
 
 def spread(seconds: Any) -> dict[str, float]:

@@ -73,6 +73,11 @@ class View:
         assert isinstance(self.kb, OverlayKnowledgeBase)
         return not self.kb.same_as_base()
 
+    @property
+    def answered_labels(self) -> tuple[str, ...]:
+        """The labels of answers: after all edits were undone those of the export, else `labels`."""
+        return self.labels if self.edited else self.snapshot.labels
+
 
 class KnowledgeStore:
     """The current knowledge base of an open bundle; `writer.KnowledgeWriter` edits it.

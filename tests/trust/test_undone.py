@@ -19,7 +19,7 @@ from support.command_line import ok, refused
 from support.heldout_bundle import add_abstention, build_heldout_bundle
 from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
-from reaugkd import Prediction, Row, Runtime, UsageError
+from reaugkd import LabelError, Prediction, Row, Runtime, UsageError
 from reaugkd.export.bundle.condense import Limit, condense
 from reaugkd.export.onnx.fuse import fuse
 from reaugkd.runtime.bundle.bundle import Bundle
@@ -133,6 +133,10 @@ def test_every_reader_is_as_before_the_edit(original: Path, copy: Path, tmp_path
         assert edit.entry is not None
         back = kb.undo(edit.entry.seq)
         assert {name: answers(runtime) for name, runtime in second.items()} == before
+        with pytest.raises(LabelError, match="the label is unknown"):
+            kb.add("noon", "car_loan")
+        with pytest.raises(LabelError, match="the label is unknown"):
+            kb.relabel({second["graph"].knowledge_base.id(5): "car_loan"})
         assert answers(pickle.loads(pickle.dumps(second["gated"]))) == before["gated"]
         store = copy_bundle(copy, tmp_path / "pulled")
         with Runtime.open(tmp_path / "pulled", retrieval="gated") as pulled:

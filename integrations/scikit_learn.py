@@ -178,8 +178,23 @@ class ReaugkdClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         texts, runtime = texts_of(X), self.runtime_
-        answers = [answer.probabilities for answer in runtime.predict_many(texts)]
-        labels, spelling = runtime.labels, LabelNames(runtime.labels)
+        found = np.zeros((len(texts), len(self.classes_)))
+        labels: tuple[str, ...] = ()
+        order: list[int] = []
+        for row, answer in enumerate(runtime.predict_many(texts)):
+            if answer.labels != labels:  # at first, and where others edit the bundle meanwhile
+                labels, order = answer.labels, self._columns(answer.labels)
+            found[row, order] = answer.probabilities
+        found /= found.sum(axis=1, keepdims=True)  # float32 sums to 1 less exactly
+        return found
+
+    def _columns(self, labels: tuple[str, ...]) -> list[int]:
+        """The column of each label.
+
+        Raises:
+            UsageError: a label has none.
+        """
+        spelling = LabelNames(labels)
         columns = [spelling.read(str(label)) for label in self.classes_]
         if not set(labels) <= set(columns):
             raise UsageError(
@@ -188,11 +203,7 @@ class ReaugkdClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 found=next(label for label in labels if label not in columns),
                 remedy="Make the estimator again, with from_bundle.",
             )
-        found = np.zeros((len(texts), len(columns)))
-        order = [columns.index(label) for label in labels]
-        found[:, order] = np.reshape(answers, (len(texts), len(labels)))
-        found /= found.sum(axis=1, keepdims=True)  # float32 sums to 1 less exactly
-        return found
+        return [columns.index(label) for label in labels]
 
     def predict_log_proba(self, X: object) -> NDArray[np.float64]:  # noqa: N803
         """The logarithms of `predict_proba`.

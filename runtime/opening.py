@@ -111,7 +111,7 @@ class Opened:
     def __init__(self, settings: Settings, parts: Parts, budget: Budget | None = None) -> None:
         self.parts, self.view, self._settings = parts, parts.store.current(), settings
         manifest, view = parts.bundle.manifest, self.view
-        self.kb, self.labels = (view.kb, view.labels) if view.edited else (base_of(view.kb), manifest.labels)
+        self.kb, self.labels = view.kb if view.edited else base_of(view.kb), view.answered_labels
         self.classifier = classifier_in_use(view, len(manifest.labels))
         if settings.retrieval == "gated" and manifest.gate is None:
             raise UsageError(

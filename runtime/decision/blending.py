@@ -92,8 +92,9 @@ def blend_edited(
 
     where the odds m' / (1 - m') are the odds of m times a factor that is calibrated on held-out rows
     (`new_labels.calibration`). Where the classifier of new labels answers them, p_new = q_new with its probabilities q,
-    and m' is the sum of q_new. A pinned neighbour j that is as near as only the same text is takes a part a of the
-    answer, which grows from 0 at cosine `PIN_FROM` to 1 at `PIN_TO`: p <- (1 - a) p + a y_j.
+    and m' is the sum of q_new. Without any neighbour of an old label, p_old = (1 - m') s. A pinned neighbour j that is
+    as near as only the same text is takes a part a of the answer, which grows from 0 at cosine `PIN_FROM` to 1 at
+    `PIN_TO`: p <- (1 - a) p + a y_j.
 
     Args:
         student: float32 [b], the student's probabilities.
@@ -113,12 +114,13 @@ def blend_edited(
     labels = soft_labels.astype(np.float32, copy=False)
     retrieved: Floats = (weights / _sum(labels, 1)) @ labels
     retrieved /= _sum(retrieved)  # exactly 1, as the odds of new labels need it
-    mass = min(float(_sum(retrieved[known:])), 1.0)
-    old = retrieved[:known] / np.float32(max(1.0 - mass, _LEAST))
+    # `rest` is summed: 1 - mass would be all rounding error where nearly all of the answer is on new labels.
+    mass, rest = float(_sum(retrieved[known:])), float(_sum(retrieved[:known]))
+    old: Floats = retrieved[:known] / np.float32(rest) if rest > 0 else student
     weight = config.weight
     share = config.student_weight if weight is None else weight.weight(student, old, similarities)
     if classified is None:
-        new = odds * mass / (odds * mass + (1.0 - mass))
+        new = odds * mass / (odds * mass + rest)
         probabilities = retrieved * np.float32(new / max(mass, _LEAST))
     else:
         new = min(float(_sum(classified[known:])), 1.0)
@@ -175,7 +177,8 @@ def blend_batch(
     retrieved: NDArray[np.float64] = np.matmul(weights[:, np.newaxis], soft_labels.astype(np.float64))[:, 0]
     old, known = retrieved, student.shape[1]
     if retrieved.shape[1] > known:
-        old = retrieved[:, :known] / np.maximum(1.0 - retrieved[:, known:].sum(axis=1, keepdims=True), _LEAST)
+        rest = retrieved[:, :known].sum(axis=1, keepdims=True)
+        old = np.where(rest > 0, retrieved[:, :known] / np.where(rest > 0, rest, 1.0), student)
     shares = np.full(len(student), config.student_weight)
     if config.weight is not None:
         shares = config.weight.weight_many(student, old, similarities)

@@ -108,7 +108,7 @@ class KnowledgeEditor:
         """
         checked, given = edit_options(options), checked_rows(texts, label, soft)
         checked_flag("new_labels", new_labels)
-        labelled = distinct(given, LabelNames(self._store.current().labels), new_labels)
+        labelled = distinct(given, LabelNames(self._store.current().answered_labels), new_labels)
         keys = [self._key(row.text) for row, _ in labelled]
 
         def make(kb: OverlayKnowledgeBase, next_id: int) -> ChangeBuilder:
@@ -177,7 +177,7 @@ class KnowledgeEditor:
             EditRefusedError: the guard refuses the edit.
             StorageError: the file cannot be written; nothing is changed.
         """
-        checked, known = edit_options(options), LabelNames(self._store.current().labels)
+        checked, known = edit_options(options), LabelNames(self._store.current().answered_labels)
         checked_flag("new_labels", new_labels)
         labellings = [(key, labelling_of(row, known, new_labels)) for key, row in rows_of_mapping(rows)]
         keys = {key: self._key(key) for key, _ in labellings if not isinstance(key, int)}

@@ -36,6 +36,7 @@ from ..bundle.files import find_file
 from ..bundle.manifest import FileRecord, Manifest, read_files, seal_entry, sealed
 
 if TYPE_CHECKING:
+    from ...kb.edits.change import NewRow
     from ...kb.edits.classifier_file import FittedClassifier
 
 SNAPSHOT_FILE = "generation.json"
@@ -169,6 +170,13 @@ class Snapshot:
             raise fields.error("odds", self.new_label_odds, "a positive number")
         if self.texts not in TEXTS:
             raise fields.error("texts", self.texts, " or ".join(TEXTS))
+
+    def keeps(self, row: NewRow) -> bool:
+        """Whether a row of the journal has its payload, with the text or digest that this knowledge base keeps."""
+        payload, texts = row.payload, self.texts
+        if payload is None:  # only a history may lack it
+            return False
+        return (payload.text is None) == (texts != "plain") and (payload.text_digest is None) == (texts != "hash")
 
     def digest(self) -> str:
         """SHA-256 of the table without hashes; the compaction's entry has it, so its signature covers the table."""

@@ -27,7 +27,7 @@ from ..bundle.heldout_rows import HELDOUT_FILE, HeldOutRows
 from .snapshot import HISTORY_FILE, SNAPSHOT_FILE, Snapshot, check_rows, read_fitted, refuse_unlisted
 
 if TYPE_CHECKING:
-    from ...kb.edits.change import Change, NewRow
+    from ...kb.edits.change import Change
     from ...kb.edits.classifier_file import FittedClassifier
     from ...kb.edits.journal import Entry
     from ...kb.edits.overlay import OverlayKnowledgeBase
@@ -72,6 +72,11 @@ class View:
 
         assert isinstance(self.kb, OverlayKnowledgeBase)
         return not self.kb.same_as_base()
+
+    @property
+    def answered_labels(self) -> tuple[str, ...]:
+        """The labels of answers: after all edits were undone those of the export, else `labels`."""
+        return self.labels if self.edited else self.snapshot.labels
 
 
 class KnowledgeStore:
@@ -354,7 +359,7 @@ class KnowledgeStore:
         if not entries or (entries[-1].seq, entries[-1].after) != (head.seq, head.after):
             raise damaged(path, f"{len(entries)} edits after edit {known.seq}, where HEAD names edit {head.seq}")
         for entry in entries:
-            if any(not _kept(row, snapshot.texts) for row in entry.change.add):
+            if any(not snapshot.keeps(row) for row in entry.change.add):
                 raise damaged(path, f"edit {entry.seq}: a row without its key, text or digest")
         return entries
 
@@ -371,14 +376,6 @@ def _fit_of(entries: list[Entry]) -> Mapping[str, str]:
 
 def _count(labels: tuple[str, ...], changes: list[Change]) -> int:
     return len(labels) + sum(len(change.labels) for change in changes)
-
-
-def _kept(row: NewRow, texts: str) -> bool:
-    """Whether a row of the journal has its payload, with the text or digest that this knowledge base keeps."""
-    payload = row.payload
-    if payload is None:  # only a history may lack it
-        return False
-    return (payload.text is not None) == (texts == "plain") and (payload.text_digest is not None) == (texts == "hash")
 
 
 def _read(bundle: Path, path: Path, start: int, end: int) -> bytes:

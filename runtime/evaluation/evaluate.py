@@ -146,32 +146,47 @@ def predict_split(
         abstain: same as `Runtime.predict`; it changes no probability.
         each: called with each row's place in the split, from 0, and its prediction.
     """
-    gold = _gold(runtime, split, label_names)
-    own, retrieved = _predict(runtime, split, progress, abstain, each)
-    gated = None
-    if BLEND in own and runtime.gate is not None:
-        unsure = own[STUDENT].max(axis=1) < runtime.gate.threshold
+    labels = runtime.labels
+    gold = _gold(labels, split, label_names)
+    own, retrieved = _predict(runtime, labels, split, progress, abstain, each)
+    gated, gate = None, runtime.gate
+    if BLEND in own and gate is not None:
+        unsure = own[STUDENT].max(axis=1) < gate.threshold
         own[GATED] = np.where(unsure[:, None], own[BLEND], own[STUDENT])
         gated = float(unsure.mean())
     systems = _systems(own, {} if extra is None else extra, gold)
-    return SystemProbabilities(tuple(runtime.labels), systems, gold, retrieved, gated)
+    return SystemProbabilities(labels, systems, gold, retrieved, gated)
 
 
 def _predict(
     runtime: Runtime,
+    labels: tuple[str, ...],
     split: Split,
     progress: Progress | None,
     abstain: Abstain | str | None,
     each: Callable[[int, Prediction], object] | None,
 ) -> tuple[dict[str, Floats], float]:
-    """Return the probabilities of the bundle's three systems from one pass, and the share of rows with neighbours."""
-    n, classes = len(split), len(runtime.labels)
+    """Return the probabilities of the bundle's three systems from one pass, and the share of rows with neighbours.
+
+    Raises:
+        UsageError: an edit changed the labels meanwhile.
+    """
+    n, classes = len(split), len(labels)
     student, neighbours, blended = (np.zeros((n, classes)) for _ in range(3))
     retrieved = 0
     for row, prediction in enumerate(runtime.predict_many(split.inputs(), on_error="return", abstain=abstain)):
         if isinstance(prediction, ReaugkdError):
             # Skipping the row would change the test set, so fail and name the row.
             raise prediction.at(path=split.source, row=split.rows[row]) from prediction
+        if prediction.labels != labels:
+            raise UsageError(
+                "an edit changed the bundle's labels while the rows were answered",
+                path=split.source,
+                row=split.rows[row],
+                found=f"{len(prediction.labels)} labels",
+                expected=f"{classes}",
+                remedy="Try again while nobody edits the bundle, or use a copy.",
+            )
         student[row] = prediction.student_probabilities
         blended[row] = prediction.probabilities
         found = prediction.retrieval_probabilities
@@ -193,8 +208,7 @@ def _predict(
     return probabilities, retrieved / n
 
 
-def _gold(runtime: Runtime, split: Split, label_names: Sequence[str] | None) -> Ints:
-    labels = tuple(runtime.labels)
+def _gold(labels: tuple[str, ...], split: Split, label_names: Sequence[str] | None) -> Ints:
     names = labels if label_names is None else tuple(label_names)
     if len(names) != len(labels):
         raise UsageError(

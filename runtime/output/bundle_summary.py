@@ -30,7 +30,7 @@ def describe(bundle: Bundle, signer: PublicKey | None = None) -> str:
     quality, quantization = manifest.quality, manifest.quantization
     store = KnowledgeStore(bundle, signer=signer)
     view = store.current()
-    kb, labels = view.kb, view.labels if view.edited else manifest.labels
+    kb, labels = view.kb, view.answered_labels
     shown = ", ".join(labels[:_LABELS_SHOWN]) + (", ..." if len(labels) > _LABELS_SHOWN else "")
     blend = manifest.blend
     data, teacher = manifest.created_from.get("data", {}), manifest.created_from.get("teacher", "unknown")

@@ -140,8 +140,9 @@ def _output(name: str, predictions: Sequence[Prediction]) -> dict[str, Any]:
         return _tensor(name, "BYTES", [count], [one.label for one in predictions])
     if name == "score":
         return _tensor(name, "FP32", [count], [one.probability for one in predictions])
-    data = [number for one in predictions for number in one.probabilities.tolist()]
-    return _tensor(name, "FP32", [count, len(data) // count], data)
+    width = max(len(one.labels) for one in predictions)  # an edit between two texts can change their number
+    data = [number for one in predictions for number in one.probabilities.tolist() + [0.0] * (width - len(one.labels))]
+    return _tensor(name, "FP32", [count, width], data)
 
 
 def _tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:

@@ -19,13 +19,17 @@ from support.command_line import ok, refused
 from support.heldout_bundle import add_abstention, build_heldout_bundle
 from support.tiny_bundle import build_tiny_bundle, reseal, tiny_texts
 
-from reaugkd import Prediction, Row, Runtime, UsageError
+from reaugkd import LabelError, Prediction, Row, Runtime, UsageError
 from reaugkd.export.bundle.condense import Limit, condense
 from reaugkd.export.onnx.fuse import fuse
+from reaugkd.integrations.scikit_learn import ReaugkdClassifier
 from reaugkd.runtime.bundle.bundle import Bundle
+from reaugkd.runtime.data import Split
 from reaugkd.runtime.editing.store import KnowledgeStore
+from reaugkd.runtime.evaluation.evaluate import predict_split
 from reaugkd.runtime.hub.bundle_copy import copy_bundle
 from reaugkd.runtime.output.bundle_summary import describe
+from reaugkd.serve.protocols.open_inference import _output
 
 GATE = {"threshold": 0.75, "epsilon": 0.1, "delta": 0.05, "rows": 10, "losses": 0, "retrieved": 0.5}
 TEXTS = tiny_texts(25, seed=321)
@@ -133,6 +137,10 @@ def test_every_reader_is_as_before_the_edit(original: Path, copy: Path, tmp_path
         assert edit.entry is not None
         back = kb.undo(edit.entry.seq)
         assert {name: answers(runtime) for name, runtime in second.items()} == before
+        with pytest.raises(LabelError, match="the label is unknown"):
+            kb.add("noon", "car_loan")
+        with pytest.raises(LabelError, match="the label is unknown"):
+            kb.relabel({second["graph"].knowledge_base.id(5): "car_loan"})
         assert answers(pickle.loads(pickle.dumps(second["gated"]))) == before["gated"]
         store = copy_bundle(copy, tmp_path / "pulled")
         with Runtime.open(tmp_path / "pulled", retrieval="gated") as pulled:
@@ -177,6 +185,48 @@ def test_a_compaction_ends_the_gate_and_does_not_come_by_itself(copy: Path) -> N
         assert later.gate is None
     with pytest.raises(UsageError, match=r"needs a bundle without edits.* Use a copy from before the first edit\.$"):
         KnowledgeStore(Bundle.open(copy)).refuse_edits("fuse")
+
+
+def test_an_undo_between_two_texts_of_a_call(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers before it have one more label than the others."""
+    served = ReaugkdClassifier.from_bundle(copy)
+    undone = served.predict_proba(TEXTS)
+    with Runtime.open(copy) as editor, Runtime.open(copy) as reader:
+        edit = editor.kb.add(TEXTS[:2], "new", new_labels=True)
+        assert edit.entry is not None
+        seq = edit.entry.seq
+
+        def undo_after(row: int, _answer: Prediction) -> None:
+            if row == 4:
+                editor.kb.undo(seq)
+
+        split = Split([*map(str, TEXTS)], None, ["a"] * 25, "rows.csv", list(range(2, 27)))
+        with pytest.raises(UsageError, match=r"rows\.csv, row 7: an edit changed .* found 3 labels; expected 4"):
+            predict_split(reader, split, each=undo_after)
+        edit = editor.kb.add(TEXTS[:2], "new", new_labels=True)
+        assert edit.entry is not None
+        editor.kb.wait()
+        many = Runtime.predict_many
+
+        def interrupted(self: Runtime, texts: Any) -> Iterator[Prediction]:
+            for row, answer in enumerate(many(self, texts)):
+                yield answer
+                undo_after(row, answer)
+
+        served, seq = ReaugkdClassifier.from_bundle(copy), edit.entry.seq
+        edited = served.predict_proba(TEXTS)
+        assert edited.shape == (25, 4) and undone.shape == (25, 3)
+        monkeypatch.setattr(Runtime, "predict_many", interrupted)
+        found = served.predict_proba(TEXTS)
+        order = [served.classes_.tolist().index(label) for label in "abc"]
+        assert (found[:5] == edited[:5]).all() and (found[5:, order] == undone[5:]).all()
+    with Runtime.open(copy) as reader, Runtime.open(copy) as editor:
+        first = reader.predict("noon")
+        editor.kb.add("noon", "new", new_labels=True)
+        second = reader.predict("noon")
+    tensor = _output("probabilities", [first, second])
+    assert tensor["shape"] == [2, 4]
+    assert tensor["data"] == [*first.probabilities.tolist(), 0.0, *second.probabilities.tolist()]
 
 
 def test_what_needs_an_unedited_bundle_makes_the_same_of_it(original: Path, copy: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from support.tiny_bundle import build_tiny_bundle, tiny_texts
 
 from reaugkd import ReaugkdError, Row, Runtime, StorageError, UsageError
 from reaugkd.runtime.decision.blend_config import BlendConfig
-from reaugkd.runtime.decision.blending import blend_edited
+from reaugkd.runtime.decision.blending import blend_batch, blend_edited
 from reaugkd.runtime.editing.writer import KnowledgeWriter
 
 
@@ -32,6 +32,21 @@ def test_odds_of_all_sizes(odds: float) -> None:
         found = blend_edited(student, near, np.array(labels, np.float32), config, 2, odds=odds)
         assert found.probabilities.min() >= 0 and found.probabilities.sum() == pytest.approx(1, abs=1e-6)
         assert 0 <= found.student_weight <= 0.4 + 1e-9
+
+
+@pytest.mark.parametrize("far", [0.58, 0.5, 0.1, -0.9, None])
+def test_nearly_all_neighbours_of_new_labels(far: float | None) -> None:
+    """The old labels share what the classifier leaves them, also where the neighbours leave them next to nothing."""
+    config = BlendConfig(k=3, tau=0.02, student_weight=0.4)
+    student, classified = np.array([0.7, 0.3], np.float32), np.array([0.1, 0.1, 0.8], np.float32)
+    near = np.array([0.9, 0.85, 0.8 if far is None else far], np.float32)
+    labels = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 1] if far is None else [0.25, 0.75, 0]], np.float32)
+    # With the weight 0.4, the old labels' two parts are 0.4 [.7, .3] + 0.6 [.25, .75], or the student's alone.
+    old = np.array([0.7, 0.3] if far is None else [0.43, 0.57])
+    found = blend_edited(student, near, labels, config, 2, classified=classified)
+    np.testing.assert_allclose(found.probabilities, [*0.2 * old, 0.8], atol=1e-6)
+    many = blend_batch(student[np.newaxis], near[np.newaxis], labels[np.newaxis], config)
+    np.testing.assert_allclose(many.probabilities[0], old, atol=1e-6)
 
 
 @pytest.mark.parametrize("label", ["", "\x00", "a\nb", "half \ud800", "x" * 10_001])

@@ -30,7 +30,7 @@ from ...runtime.data.dataset import Columns
 from ...runtime.data.files import once
 from ...runtime.data.formats.decoding.source import Tell
 from ..engines.engine import run_parts
-from ..job.columns import job_columns
+from ..job.columns import job_columns, named
 from ..job.inputs import InputFile, find_files
 from ..job.plan import PLAN_FILE, Plan
 from ..job.rows import Chunk, PartReader
@@ -181,9 +181,9 @@ def _plan(
     scanned = scan_all(files, options.encoding, tell, progress)
     names = list(dict.fromkeys(name for _, one in scanned for name in one.schema.names))
     pair, required = bundle.manifest.text_pair, job.settings.teacher is None
-    choose_columns(names, replace(job.columns, label=None), scanned[0][0].path, pair=pair)
+    choose_columns(names, replace(job.columns, label=None), named(scanned), pair=pair)
     try:
-        label = choose_columns(names, job.columns, scanned[0][0].path, pair=pair, label=required).label
+        label = choose_columns(names, job.columns, named(scanned), pair=pair, label=required).label
     except ColumnError as error:
         if job.columns.label is None and required:
             raise error.at(remedy=f"{error.remedy} Or let the teacher of a run label the rows, with --run.") from None

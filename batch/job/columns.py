@@ -45,12 +45,12 @@ def job_columns(
     """
     files = with_common_types(files)
     names = list(dict.fromkeys(name for _, scanned in files for name in scanned.schema.names))
-    chosen = choose_columns(names, Columns(given.text, given.pair), files[0][0].path, pair=pair)
+    chosen = choose_columns(names, Columns(given.text, given.pair), named(files), pair=pair)
     kept = tuple(names if kept is None else dict.fromkeys(kept))
     for name in kept:
         if name not in names:
             found = ", ".join(map(repr, names))
-            raise ColumnError("there is no such column", path=files[0][0].path, column=name, found=found)
+            raise ColumnError("there is no such column", path=named(files), column=name, found=found)
     read = {*kept, chosen.text, *([] if chosen.pair is None else [chosen.pair])}
     schema = pa.schema([])
     try:
@@ -64,6 +64,12 @@ def job_columns(
         fitting = [name for name in kept if _is_everywhere(name, files) and _have_one_type(name, files)]
         raise error.at(remedy=f"{_SAME}, or keep only those that fit: --columns {_argument(fitting)}") from error
     return JobColumns(chosen.text, chosen.pair, pa.schema([schema.field(name) for name in kept]))
+
+
+def named(files: _Files) -> str:
+    """The files, for a message about the columns of all of them."""
+    first, *others = [file.path for file, _ in files]
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _require_all(file: InputFile, scanned: Scanned, names: Sequence[str]) -> None:

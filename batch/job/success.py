@@ -89,7 +89,7 @@ def read_success(plan: Plan[Options], out: Path) -> list[PartRecord]:
             expected="the file that `reaugkd batch` writes last",
             remedy=remedy,
         ) from error
-    for part in parts.values():
+    for part in (parts[one.name] for one in plan.parts if one.name in parts):
         try:
             size = (out / part.name).stat().st_size
         except OSError as error:

@@ -286,11 +286,16 @@ kb.add_command(review)
 def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None, unsigned: bool) -> None:
     """Compact all edits into new files and erase removed rows.
 
-    The log stays, but without the texts and keys of removed rows. `undo` cannot restore erased rows.
+    The log stays, but without the texts and keys of removed rows. `undo` cannot restore erased rows. A bundle whose
+    edits are all undone counts as unedited; after a compaction it does not.
     """
     from ...runtime.runtime import Runtime
 
     runtime = Runtime.open(bundle)
+    view = runtime._current().view
+    if view.head.seq and not view.edited:
+        note = "all edits were undone, so the bundle answered as exported. A compacted bundle counts as edited"
+        click.echo(f"note: {note}: without a gate, and not for calibrate, condense and fuse", err=True)
     with progress("compact", "row") as advance:
         entry = runtime.kb.compact(why=why, who=who, key=sign_key, unsigned=unsigned, progress=advance)
     rows, recall = len(runtime.knowledge_base), runtime.kb.recall

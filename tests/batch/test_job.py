@@ -262,7 +262,7 @@ class TestRefusals:
             ([source, source], "the file is given twice"),
             ([tmp_path / "two.csv"], "the column appears twice"),
             ([tmp_path / "empty.csv"], "the input has no rows"),
-            ([source, tmp_path / "other.csv", "--columns", "lost"], "there is no such column"),
+            ([source, tmp_path / "other.csv", "--columns", "lost"], f"{source} and 1 more, column 'lost'"),
             ([tmp_path / "other.csv", tmp_path / "label.csv"], "lacks columns of the other input files"),
             ([tmp_path / "label.csv"], "--prefix predicted_"),
             ([tmp_path / "other.csv", "--text-column", "body"], "there is no such column"),

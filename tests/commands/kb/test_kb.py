@@ -170,6 +170,13 @@ def test_fold_and_verify(export: Path, bundle: Path) -> None:
     assert "history.jsonl" in refused("kb", "verify", bundle)
 
 
+def test_a_compaction_of_undone_edits_says_what_it_ends(bundle: Path) -> None:
+    ok("kb", "add", bundle, "noon", "--label", "a")
+    ok("kb", "undo", bundle, 1)
+    assert "counts as edited: without a gate, and not for calibrate" in ok("kb", "compact", bundle).err
+    assert "needs a bundle without edits" in refused("fuse", bundle, "--out", bundle.parent / "one.onnx")
+
+
 def test_signed_edits(bundle: Path, tmp_path: Path) -> None:
     key = tmp_path / "owner.pem"
     new_key_pair(key)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import tiny_models
+from support.short_bench import short_bench
 from support.workshop import RECIPE
 
 from reaugkd import Runtime
@@ -45,7 +46,8 @@ def job(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 @pytest.fixture(scope="module")
 def said(job: DemoJob) -> list[str]:
     lines: list[str] = []
-    run_demo(job, lines.append)
+    with short_bench():
+        run_demo(job, lines.append)
     return lines
 
 

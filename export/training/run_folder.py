@@ -35,7 +35,6 @@ import click
 from ...errors import DataError, DistributedError, OutputExistsError
 from ...kb.storage.atomic import atomic_directory, atomic_write
 from ...runtime.data import Split
-from ..modeling.execution.distributed import from_main, processes
 
 RUN_FORMAT = 1
 _ADDED_KEYS = {"fingerprints"}  # keys of run.json that older versions did not write
@@ -182,6 +181,9 @@ class RunFolder:
         Raises:
             DistributedError: the results are not visible to this process.
         """
+        # Imported here: the processes of a study read this file's hashes before they need PyTorch.
+        from ..modeling.execution.distributed import from_main, processes
+
         siblings = processes()
 
         def is_done() -> bool:

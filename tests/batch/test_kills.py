@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.batch_jobs import answers, ends, leftovers, output, texts, watched, workers, write_rows
@@ -20,6 +21,11 @@ ROWS, PART = 16_000, 500
 @pytest.fixture(scope="module")
 def rows() -> list[str]:
     return texts(ROWS)
+
+
+@pytest.fixture(scope="module")
+def expected(edge_bundle: Path, rows: list[str]) -> list[dict[str, Any]]:
+    return answers(edge_bundle, rows)
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def kill_all(driver: int) -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_stops_it_cleanly(
-    arguments: list[object], edge_bundle: Path, tmp_path: Path, rows: list[str], name: str, code: int
+    arguments: list[object], expected: list[dict[str, Any]], tmp_path: Path, name: str, code: int
 ) -> None:
     """Ctrl-C goes to all processes of the terminal, SIGTERM to the driver alone."""
     out = tmp_path / "out"
@@ -59,15 +65,14 @@ def test_a_signal_stops_it_cleanly(
     assert "Traceback" not in done.err, done.err
     assert leftovers(out) == [] and "_SUCCESS" not in names(out)
     ok(*arguments)
-    assert output(out) == answers(edge_bundle, rows)
+    assert output(out) == expected
 
 
 @pytest.mark.parametrize("kill", [kill_worker, kill_driver, kill_all])
 def test_each_row_is_written_once(
     arguments: list[object],
-    edge_bundle: Path,
+    expected: list[dict[str, Any]],
     tmp_path: Path,
-    rows: list[str],
     kill: Callable[[int], None],
 ) -> None:
     """Killed after the first part and after ten more; a killed worker is replaced in the same run."""
@@ -83,4 +88,4 @@ def test_each_row_is_written_once(
                 process = spawn(*arguments, start_new_session=True)
         done = finish(process)
     assert done.code == 0 and done.out == f"{ROWS:,} rows: {ROWS:,} answered, in {ROWS // PART} files: {out}\n"
-    assert output(out) == answers(edge_bundle, rows) and leftovers(out) == []
+    assert output(out) == expected and leftovers(out) == []

@@ -26,8 +26,32 @@ def rows() -> list[str]:
     return texts(6000)
 
 
-@pytest.fixture
+def test_a_node_of_the_cluster_is_lost(edge_bundle: Path, tmp_path: Path) -> None:
+    """Two nodes of one core. One is removed when some parts are done; its part is done again on the other one."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    rows = texts(40_000)
+    source, out = write_rows(tmp_path / "a.parquet", rows), tmp_path / "out"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
+    try:
+        second = cluster.add_node(num_cpus=1, object_store_memory=STORE)
+        cluster.wait_for_nodes()
+        with watched(out) as watch:
+            engine = ("--engine", "ray", "--address", cluster.address, "--part-rows", 2000)
+            process = spawn("batch", edge_bundle, source, "--out", out, *engine, env=dict(os.environ))
+            watch.wait_for_parts(4)
+            cluster.remove_node(second, allow_graceful=False)
+            done = finish(process)
+        assert done.code == 0, done.err
+        assert output(out) == answers(edge_bundle, rows) and leftovers(out) == []
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
+    """Ray, connected to a cluster of this machine that the tests below share."""
     ray = pytest.importorskip("ray")
     ray.init("local", num_cpus=2, object_store_memory=STORE, include_dashboard=False, logging_level="error")
     yield ray
@@ -59,29 +83,6 @@ def test_a_job_on_this_machine(ray: Any, edge_bundle: Path, tmp_path: Path, rows
     empty = write_rows(tmp_path / "b.parquet", ["noon", ""])
     done = call("batch", edge_bundle, empty, "--out", tmp_path / "raised", "--engine", "ray", "--on-error", "raise")
     assert done.code == 2 and done.err.startswith(f"error: {empty}, row 2, column 'text': the text is empty")
-
-
-def test_a_node_of_the_cluster_is_lost(edge_bundle: Path, tmp_path: Path) -> None:
-    """Two nodes of one core. One is removed when some parts are done; its part is done again on the other one."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    rows = texts(40_000)
-    source, out = write_rows(tmp_path / "a.parquet", rows), tmp_path / "out"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
-    try:
-        second = cluster.add_node(num_cpus=1, object_store_memory=STORE)
-        cluster.wait_for_nodes()
-        with watched(out) as watch:
-            engine = ("--engine", "ray", "--address", cluster.address, "--part-rows", 2000)
-            process = spawn("batch", edge_bundle, source, "--out", out, *engine, env=dict(os.environ))
-            watch.wait_for_parts(4)
-            cluster.remove_node(second, allow_graceful=False)
-            done = finish(process)
-        assert done.code == 0, done.err
-        assert output(out) == answers(edge_bundle, rows) and leftovers(out) == []
-    finally:
-        cluster.shutdown()
 
 
 def test_a_part_that_ends_three_workers(

@@ -16,6 +16,7 @@ import click
 import pytest
 from support.command_line import ok
 from support.paths import ROOT
+from support.short_bench import short_bench
 
 from reaugkd import __all__, errors
 from reaugkd.cli import cli
@@ -70,6 +71,7 @@ TINY = {
     "train": ["--recipe", "tiny.toml"],
     "answers": ["--max-length", "24", "--embedding-dim", "16"],
     "export": ["--target", "avx2", "--allow-quality-loss"],
+    "bench": ["--seconds", "0.01"],
 }
 
 
@@ -235,7 +237,8 @@ def run(page: Path, folder: Path) -> None:
 @pytest.mark.parametrize("page", RUN.values(), ids=RUN)
 def test_blocks_run(page: Path, kitchen: Path, tmp_path: Path) -> None:
     shutil.copytree(kitchen, tmp_path, dirs_exist_ok=True)
-    run(page, tmp_path)
+    with short_bench():
+        run(page, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Three processes that share distillations, for test_shared_batches.py, which reads their results."""
+"""Three processes that share distillations, and no run folder; test_shared_batches.py reads their results."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import torch
 
+from reaugkd.errors import DistributedError
 from reaugkd.export import objectives
 from reaugkd.export.modeling.execution.distributed import processes
 from reaugkd.export.modeling.execution.training_loop import FitJob
 from reaugkd.export.recipe import ObjectiveRecipe
+from reaugkd.export.training.begin_run import begin_run
 from reaugkd.export.training.distill import distil
+from reaugkd.export.training.run_folder import RunFolder
 from support import tiny_models as tinymodels
 from support.distillations import tiny_rows, tiny_targets, tiny_teacher, with_attention_maps
 
@@ -25,6 +28,7 @@ LIMIT = 280  # seconds, below pytest's own: other work on the machine may starve
 EPOCHS = 2
 BATCH_SIZE = 29  # 60 rows: of the batches of 29, 29 and 2 rows, the last leaves a process without a row
 PERIOD = 4  # of the six steps: a phase of g, and two steps kept for the next
+UNSHARED = "unshared"
 _DISK = ObjectiveRecipe("disk", 1.0, {"period": PERIOD})
 # Most alone: the exchange of gradients must also do without those that a single term does not give.
 CASES = {
@@ -68,8 +72,15 @@ def shared_distillation(bert: Path, out: Path, *terms: ObjectiveRecipe) -> dict[
     }
 
 
+def unshared_run(path: Path) -> dict[str, Any]:
+    """The error of a run in a folder that only this process sees, and whether the folder is there."""
+    with pytest.raises(DistributedError) as caught:
+        begin_run(RunFolder(path), {"recipe": {}}, redo=False)
+    return {"error": str(caught.value), "exists": path.exists()}
+
+
 def main(number: int, bert: Path, out: Path) -> None:
-    """Write OUT/process0.pt and so on: by the names of ``CASES`` what ``shared_distillation`` gives."""
+    """Write OUT/process0.pt and so on: by the names of ``CASES`` what ``shared_distillation`` gives, and UNSHARED."""
     torch.set_num_threads(1)
     os.environ.update({"RANK": str(number), "LOCAL_RANK": str(number), "ACCELERATE_USE_CPU": "1"})
     os.environ.update(dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(COUNT)))
@@ -77,6 +88,7 @@ def main(number: int, bert: Path, out: Path) -> None:
     torch.distributed.init_process_group("gloo", meeting, timedelta(seconds=LIMIT), rank=number, world_size=COUNT)
     assert (processes().process_index, processes().num_processes) == (number, COUNT)
     found = {name: shared_distillation(bert, out, *terms) for name, terms in CASES.items()}
+    found[UNSHARED] = unshared_run(out / f"run{number}")
     torch.save(found, out / f"process{number}.pt")
     torch.distributed.destroy_process_group()
 

@@ -1,19 +1,26 @@
-"""`pull`, `push` and ``hf://`` on the command line, in new processes as a user starts them."""
+"""`pull`, `push` and ``hf://`` on the command line, in processes of their own."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from support.command_line import Called, call, finish, ok_json, refused, spawn
+from support.command_line import Called, finish, ok, refused, spawn_python
 from support.hub_server import TOKEN, hub_server
+
+SCRIPT = """
+import json, sys
+from support.command_line import call
+print(json.dumps([call(*arguments) for arguments in json.loads(sys.argv[1])]))
+"""
 
 
 def test_push_pull_edit_and_push(bundle: Path, tmp_path: Path) -> None:
     copy, name = tmp_path / "copy", "me/clf"
     with hub_server() as hub:
 
-        def run(*arguments: object, **more: str) -> Called:
+        def run(*calls: tuple[object, ...], **more: str) -> list[Called]:
+            """Run commands one after another in a new process, which reads the settings of the Hub at its start."""
             settings = {
                 "HF_ENDPOINT": hub.endpoint,
                 "HF_TOKEN": TOKEN,
@@ -21,25 +28,33 @@ def test_push_pull_edit_and_push(bundle: Path, tmp_path: Path) -> None:
                 "HF_HUB_DISABLE_XET": "1",
                 "HF_HUB_OFFLINE": "0",
             }
-            return finish(spawn(*arguments, env={**settings, **more}, cwd=tmp_path))
+            words = json.dumps([list(map(str, arguments)) for arguments in calls])
+            done = finish(spawn_python(SCRIPT, words, env={**settings, **more}, cwd=tmp_path))
+            assert (done.code, done.err) == (0, ""), done.err
+            return [Called(*one) for one in json.loads(done.out)]
 
-        pushed = run("push", bundle, name)
+        asked = ("noon", "loud jazz music", "--explain", "--format", "jsonl")
+        pushed, pulled, of_copy, of_hub = run(
+            ("push", bundle, name),
+            ("pull", name, "--out", copy),
+            ("predict", copy, *asked),
+            ("predict", f"hf://{name}", *asked),
+        )
         assert pushed.code == 0 and "/commit/" in pushed.err and pushed.err.count("\n") == 1, pushed.err
-        pulled = run("pull", name, "--out", copy)
         assert pulled.code == 0 and pulled.err.count("\n") == 1, pulled.err
-        texts = ["noon", "loud jazz music"]
-        of_copy = ok_json(copy, *texts, "--explain")
-        of_hub = run("predict", f"hf://{name}", *texts, "--explain", "--format", "jsonl")
-        assert of_hub.err == "" and of_hub.out == of_copy == ok_json(bundle, *texts, "--explain")
-        offline = run("predict", f"hf://{name}@main", *texts, "--explain", "--format", "jsonl", HF_HUB_OFFLINE="1")
-        assert (offline.code, offline.out) == (0, of_copy), offline.err
-        assert call("kb", "add", copy, "noon", "--label", "c").code == 0
-        checked = run("kb", "verify", copy, "--export", f"hf://{name}")
+        assert of_hub.err == "" and of_hub.out == of_copy.out == ok("predict", bundle, *asked).out
+        (offline,) = run(("predict", f"hf://{name}@main", *asked), HF_HUB_OFFLINE="1")
+        assert (offline.code, offline.out) == (0, of_copy.out), offline.err
+        ok("kb", "add", copy, "noon", "--label", "c")
+        checked, public, again, log = run(
+            ("kb", "verify", copy, "--export", f"hf://{name}"),
+            ("push", copy, "me/public", "--public"),
+            ("push", copy, name, "--message", "noon is c"),
+            ("kb", "log", f"hf://{name}", "--json", "-"),
+        )
         assert checked.code == 0 and "1 edits" in checked.out, checked.err
-        public = run("push", copy, "me/public", "--public")
         assert public.code == 2 and "me/public" not in hub.repositories and "--texts keep" in public.err
-        assert run("push", copy, name, "--message", "noon is c").code == 0
-        log = run("kb", "log", f"hf://{name}", "--json", "-")
+        assert again.code == 0
         assert [entry["op"] for entry in json.loads(log.out)] == ["add"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import html5lib
@@ -13,6 +14,7 @@ from support.command_line import (
     ok,
     refused,
 )
+from support.short_bench import short_bench
 from support.workshop import Workshop
 
 QUANTILES = {"p50_us", "p95_us", "p99_us"}
@@ -103,6 +105,11 @@ class TestReport:
 
 
 class TestBench:
+    @pytest.fixture(autouse=True)
+    def short(self) -> Iterator[None]:
+        with short_bench():
+            yield
+
     def test_the_json_keys(self, edge_bundle: Path, tmp_path: Path) -> None:
         options = ("--seconds", "0.01", "--processes", "1", "--json", "-")
         done = ok("bench", edge_bundle, *options)

@@ -15,6 +15,7 @@ from support.command_line import (
     refused,
     spawn_python,
 )
+from support.short_bench import short_bench
 from support.workshop import Workshop
 
 from reaugkd import Runtime
@@ -23,6 +24,7 @@ WITHOUT = f"""
 import sys
 for name in {HEAVY}:
     sys.modules[name] = None  # as if not installed
+from support.short_bench import short_bench
 from reaugkd.cli import main
 """
 
@@ -40,7 +42,8 @@ class TestWithoutTheTrainExtra:
 for arguments in {[[str(part) for part in one] for one in calls]}:
     sys.argv = ["reaugkd", *arguments]
     try:
-        main()
+        with short_bench():
+            main()
     except SystemExit as stop:
         assert not stop.code, arguments
 """
@@ -162,5 +165,6 @@ class TestWholeJob:
 
     def test_the_benchmark(self, workshop: Workshop) -> None:
         quick = ("--seconds", "0.01", "--processes", "0", "--json", "-")
-        done = ok("bench", workshop.bundle, "--data", workshop.data, *quick)
+        with short_bench():
+            done = ok("bench", workshop.bundle, "--data", workshop.data, *quick)
         assert json.loads(done.out)["setting"]["texts"] == 60

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import tiny_models
+from support.short_bench import short_bench
 from support.workshop import RECIPE
 
 from reaugkd import Runtime
@@ -45,7 +46,8 @@ def job(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 @pytest.fixture(scope="module")
 def said(job: DemoJob) -> list[str]:
     lines: list[str] = []
-    run_demo(job, lines.append)
+    with short_bench():
+        run_demo(job, lines.append)
     return lines
 
 
@@ -74,12 +76,12 @@ def test_it_leaves_bundles_that_answer(job: DemoJob, said: list[str]) -> None:
         assert [entry.why for entry in runtime.kb.log() if entry.op != "fit"] == ["a new intent"]
 
 
-@pytest.mark.slow
 def test_again_it_trains_nothing_and_says_the_same(job: DemoJob, said: list[str]) -> None:
     made = {file: file.stat().st_mtime_ns for file in (job.out / "run").rglob("*.safetensors")}
     (job.out / "bundle" / "left-behind").touch()
     lines: list[str] = []
-    run_demo(job, lines.append)
+    with short_bench():
+        run_demo(job, lines.append)
     assert figures(lines) == figures(said) and len(figures(said)) > 30
     assert {file: file.stat().st_mtime_ns for file in (job.out / "run").rglob("*.safetensors")} == made
     assert not (job.out / "bundle" / "left-behind").exists()

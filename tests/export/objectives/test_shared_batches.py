@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.distillations import tiny_rows, tiny_targets
-from support.sharing import BATCH_SIZE, CASES, EPOCHS, PERIOD, run_all, shared_distillation
+from support.sharing import BATCH_SIZE, CASES, EPOCHS, PERIOD, UNSHARED, run_all, shared_distillation
 from support.tiny_models import same_states
 
 from reaugkd.export.modeling.execution.tokens import epoch_batches
@@ -78,3 +79,11 @@ def test_the_scaffold_learns_on_the_rows_of_all(everyone: Everyone, batches: lis
     state = everyone[0]["disk"]["terms"][0]
     assert state["phase"] == 1
     assert [rows.tolist() for rows, _ in state["kept"]] == batches[PERIOD:]
+
+
+def test_a_run_folder_that_is_not_shared_is_refused(everyone: Everyone) -> None:
+    """By all, though the main process alone has written to its own."""
+    for number, found in enumerate(everyone):
+        assert "the run folder is not shared" in found[UNSHARED]["error"]
+        assert socket.gethostname() in found[UNSHARED]["error"]
+        assert found[UNSHARED]["exists"] is (number == 0)

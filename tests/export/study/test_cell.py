@@ -105,8 +105,9 @@ class Done:
         return RunFolder(self.out / "runs" / "tiny" / f"{self.cell.recipe}-{self.cell.seed}")
 
     def again(self, **changes: Any) -> CellResult:
-        """The cell, or one that differs in some fields, in the same study."""
-        return run_cell(replace(self.cell, **changes), self.plan, self.out, self.data)
+        """The cell, or one that differs in some fields, in the same study; without variants if it differs."""
+        plan = replace(self.plan, variants=()) if changes else self.plan
+        return run_cell(replace(self.cell, **changes), plan, self.out, self.data)
 
     def find(self, system: str, variant: str = "") -> SystemResult:
         found = self.result.find(system, variant)

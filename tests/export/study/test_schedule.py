@@ -48,6 +48,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def put(run: CellFunction, processes: bool = False) -> None:
         job = command.StudyJob
+        monkeypatch.setattr(command, "draw", lambda *_: [])  # plots take most of the time of a report
         monkeypatch.setattr(command, "run_jobs", schedule.run_jobs if processes else in_this_process)
         monkeypatch.setattr(command, "StudyJob", lambda *arguments: replace(job(*arguments), run=run))
 
@@ -184,7 +185,8 @@ class TestStudy:
         ok("study", carried / "study" / "study.toml", "--out", out)
         assert begun(out) == ["two.kd.5", "two.better.5"][: 2 if changed == "data" else 1]
 
-    def test_data_elsewhere(self, carried: Path) -> None:
+    def test_data_elsewhere(self, carried: Path, use: Callable[..., None]) -> None:
+        use(studycells.calm)
         study, out, data = carried / "study" / "study.toml", carried / "out", carried / "data"
         data.mkdir()
         for name in ("one.csv", "two.csv"):

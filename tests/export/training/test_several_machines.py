@@ -1,4 +1,4 @@
-"""Two processes as on two machines, by accelerate and by Ray: the student of one process, and a killed process."""
+"""Two processes, by accelerate as on two machines, by torchrun and by Ray: the student of one process, and a kill."""
 
 from __future__ import annotations
 
@@ -78,6 +78,22 @@ def launch(*outs: Path, marker: Path, arguments: list[str]) -> list[tuple[int, s
     return [(process.returncode, text) for process, text in zip(begun, said, strict=True)]
 
 
+def resume_on_one_machine(out: Path, marker: Path, arguments: list[str]) -> str:
+    """Run two processes by torchrun, as with several GPUs; returns their output."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, DEADLY, STEPS, marker, *arguments]
+    done = subprocess.run(
+        [*map(str, command), "--out", str(out)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 def require_same_students(run: Path, expected: Path) -> None:
     """Within float32's rounding; Adam makes more of it in weights without a gradient, the biases of attention keys."""
     for stage in ("teacher", "student"):
@@ -102,19 +118,11 @@ def test_two_machines_make_the_student_of_one_process_though_one_is_killed(
     copy = shutil.copytree(run, tmp_path / "copy")
     ok("train", *arguments, "--out", copy)  # resumed by one process
     require_same_students(copy, alone)
-    again = launch(run, run, marker=marker, arguments=arguments)
-    assert [code for code, _ in again] == [0, 0], again
+    again = resume_on_one_machine(run, marker, arguments)
+    assert again.count("student: done") == 1  # the main process keeps the results
     assert not (tmp_path / "begun again").exists()
     assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == []
     require_same_students(run, alone)
-
-
-@pytest.mark.slow
-def test_a_run_folder_that_is_not_shared_is_refused(arguments: list[str], tmp_path: Path) -> None:
-    found = launch(tmp_path / "a", tmp_path / "b", marker=tmp_path / "no", arguments=arguments)
-    for code, told in found:
-        assert code and "the run folder is not shared" in told and socket.gethostname() in told
-    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.slow

@@ -8,21 +8,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from scipy.stats import binomtest
 from support.command_line import HEAVY, labelled_rows, ok, refused
 from support.heldout_bundle import add_abstention, build_heldout_bundle
 from support.html_pages import cells, checked, section
+from support.short_bench import short_bench
 from support.tiny_bundle import WORDS, build_tiny_bundle, reseal, tiny_texts
 
 from reaugkd import Runtime
-from reaugkd.runtime.benchmark.bench import BenchSettings
 from reaugkd.runtime.data import Columns, load_dataset
-from reaugkd.runtime.report import collect as collect_module
 from reaugkd.runtime.report.collect import ReportSettings, collect
 from reaugkd.runtime.report.contents import Report, ShownNeighbour, WrongRow
 from reaugkd.runtime.report.page import render
@@ -36,14 +33,6 @@ HOSTILE = (
     "&lt;b&gt; &amp; ]]> <![CDATA[",
     "\u202eright to left\u2028\u2029\x7f\x85\ufdd0\ufffe\U0001ffff",
 )
-
-
-@contextmanager
-def quick_bench(processes: int) -> Iterator[None]:
-    """Few visits and processes in this block."""
-    quick = partial(BenchSettings, samples=4, warmup=1, passes=1, processes=processes)
-    with mock.patch.object(collect_module, "BenchSettings", quick):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +66,7 @@ def _rows(path: Path, texts: Sequence[object], labels: Sequence[str]) -> Path:
 def made(bundle: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     options = ("--split", "all", "--json", folder / "report.json")
-    with quick_bench(processes=1):
+    with short_bench(samples=4, processes=1):
         done = ok("report", bundle, "--data", rows, "--out", folder / "report.html", *options)
     assert done.out == "" and len(done.err.splitlines()) == 1 and "'new'" in done.err
     ok("eval", bundle, "--data", rows, "--split", "all", "--json", folder / "eval.json")
@@ -227,7 +216,7 @@ def test_an_empty_knowledge_base_and_no_wrong_answer(tmp_path: Path) -> None:
     with Runtime.open(bundle) as runtime:
         texts = tiny_texts(20, seed=4)
         rows = _rows(tmp_path / "rows.jsonl", texts, [runtime.predict(text).label for text in texts])
-    with quick_bench(processes=0):
+    with short_bench(samples=4, processes=0):
         ok("report", bundle, "--data", rows, "--split", "all", "--out", tmp_path / "out.html")
     document, inside = checked(tmp_path / "out.html")
     assert inside["system"] == "student" and inside["evaluation"]["mcnemar"] is None

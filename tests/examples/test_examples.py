@@ -83,7 +83,7 @@ def test_ray_train_without_enough_gpus(
 ) -> None:
     """With fewer GPUs than workers, all use CPUs, and a line on stderr says so. The test starts no cluster."""
     pytest.importorskip("ray.train.torch")
-    from reaugkd.commands import train
+    from reaugkd.commands.training import train
 
     module = loaded(EXAMPLES / "ray_train.py", monkeypatch)
     trained: list[tuple[list[str], bool, str | None]] = []

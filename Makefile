@@ -14,7 +14,7 @@
 #
 # WORKERS sets the number of processes that run tests (2).
 
-# Compiled tests and modules are kept: each of hundreds of processes would compile them again.
+# Keep compiled tests and modules: otherwise each of hundreds of processes would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)

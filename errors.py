@@ -4,7 +4,7 @@ ReaugkdError
 ├── UsageError            an invalid option or argument; also a ValueError
 ├── RecipeError           an invalid recipe (TOML)
 ├── DataError             rows that cannot be used; also a ValueError
-│   ├── EmptyFileError    a file has no rows, and no header where it needs one
+│   ├── EmptyFileError    a file has no rows
 │   ├── ColumnError       a column is missing or ambiguous
 │   ├── LabelError        a label is missing or unknown, or there is only one class
 │   └── TextError         a text is empty, too long, or not UTF-8
@@ -131,7 +131,7 @@ class DataError(ReaugkdError, ValueError):
 
 
 class EmptyFileError(DataError):
-    """A file has no rows, and no header where its format needs one."""
+    """A file has no rows. Exit code 2."""
 
 
 class ColumnError(DataError):

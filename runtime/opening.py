@@ -98,8 +98,8 @@ class Opened:
     Attributes:
         parts: the bundle's parts.
         view: the state of the edits.
-        kb: the rows that answer; after all edits were undone, those of the files, as if there had been no edit.
-        labels: the names of all labels, in the order of the probabilities; the same holds for them.
+        kb: the rows that answer; those of the files after all edits were undone, as if there had been none.
+        labels: the names of all labels in the order of the probabilities; also without those of undone edits.
         classifier: the classifier that answers new labels; None where the neighbours do.
         budget: the latency budget; None for no limit.
 

@@ -129,7 +129,7 @@ class Runtime(AsynchronousAnswers, HubMethods):
 
     @property
     def gate(self) -> Gate | None:
-        """The gate of retrieval ``"gated"``; None if the bundle has no gate, and while its knowledge base is edited.
+        """The gate of retrieval ``"gated"``; None if the bundle has no gate, and while its knowledge base has edits.
 
         It would hide edits where the student is sure. It is back when all are undone, unless they were compacted.
         """

@@ -69,7 +69,7 @@ _QUERIES: dict[str, tuple[str, ...]] = {
     "/kb/review": ("model", "below"),
     "/kb/rows": ("model", "q", "label", "offset"),
 }
-"""The queries of this package's own routes. Clients of the other protocols, and proxies, may append names of theirs."""
+"""The queries of this package's own routes. Clients of the other protocols may add names of their own."""
 
 _MODEL_ROUTES: tuple[tuple[str, str, Access, Callable[..., Awaitable[Response]]], ...] = (
     ("POST", "/models/{name}", "texts", huggingface.classify),

@@ -181,7 +181,7 @@ def _fits(field: Any, source: str) -> Iterator[None]:
             column=field.name,
             found=str(error).splitlines()[0],
             expected=str(field.type),
-            remedy="Write the files with the same types. `reaugkd batch --columns` can keep other columns alone.",
+            remedy="Write the files with the same types. `reaugkd batch --columns` can leave the column out.",
         ) from error
 
 

@@ -56,7 +56,7 @@ def finish(plan: Plan[Options], out: Path, advance: Callable[[int, int], object]
         StorageError: the file cannot be written.
     """
     found = []
-    for record in _looked_at(plan, out):
+    for record in _records(plan, out):
         found.append(replace(record, sha256=sha256_file(out / record.name)))
         advance(len(found), len(plan.parts))
     for path in out.iterdir():
@@ -71,16 +71,17 @@ def finish(plan: Plan[Options], out: Path, advance: Callable[[int, int], object]
 def read_success(plan: Plan[Options], out: Path) -> list[PartRecord]:
     """Read the parts that `_SUCCESS` lists, and compare it with the plan and with the sizes and footers of the parts.
 
-    What costs reading all bytes, the parts' SHA-256, is not compared.
+    The SHA-256 sums are not compared: that would take reading all bytes.
 
     Raises:
-        DataError: it cannot be read, a part is damaged, or the two do not fit.
+        DataError: it cannot be read, a part is damaged, or it does not fit the parts.
     """  # noqa: DOC501
     path = out / SUCCESS_FILE
     remedy = "Remove it, and run the same command again: only this file is written again."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        parts = {one["name"]: PartRecord(**one) for one in content["parts"]}
+        sizes = {one["name"]: one["bytes"] for one in content["parts"]}
+        sums = {one["name"]: one["sha256"] for one in content["parts"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "the list of the parts cannot be read",
@@ -89,19 +90,19 @@ def read_success(plan: Plan[Options], out: Path) -> list[PartRecord]:
             expected="the file that `reaugkd batch` writes last",
             remedy=remedy,
         ) from error
-    for part in (parts[one.name] for one in plan.parts if one.name in parts):
+    for name in (part.name for part in plan.parts if part.name in sizes):  # no other name in the list is opened
         try:
-            size = (out / part.name).stat().st_size
+            size = (out / name).stat().st_size
         except OSError as error:
-            raise _damaged(out / part.name, error.strerror or str(error)) from error
-        if size != part.bytes:
-            raise _damaged(out / part.name, f"{size:,} bytes instead of {part.bytes:,}")
-    found = [replace(one, sha256=parts[one.name].sha256 if one.name in parts else "") for one in _looked_at(plan, out)]
+            raise _damaged(out / name, error.strerror or str(error)) from error
+        if size != sizes[name]:
+            raise _damaged(out / name, f"{size} bytes instead of {sizes[name]}")
+    found = [replace(one, sha256=sums.get(one.name, "")) for one in _records(plan, out)]
     written, right = _values(content), _values(_content(plan, found))
     for name in {**right, **written}:
         if written.get(name) != right.get(name):
             raise DataError(
-                "the list of the parts is not that of the parts that are here",
+                "the list of the parts does not fit the parts",
                 path=path,
                 found=f"{name} = {written.get(name)}",
                 expected=str(right.get(name)),
@@ -129,8 +130,8 @@ def _values(content: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _looked_at(plan: Plan[Options], out: Path) -> Iterator[PartRecord]:
-    """The parts, as their footers and sizes say, without the SHA-256.
+def _records(plan: Plan[Options], out: Path) -> Iterator[PartRecord]:
+    """The parts as their footers and sizes say, without the SHA-256.
 
     Raises:
         DataError: a part is damaged or has not the rows that it should have.

@@ -294,8 +294,8 @@ def compact(bundle: Path, why: str, who: str | None, sign_key: Path | None, unsi
     runtime = Runtime.open(bundle)
     view = runtime._current().view
     if view.head.seq and not view.edited:
-        note = "all edits were undone, so the bundle answered as exported. A compacted bundle counts as edited"
-        click.echo(f"note: {note}: without a gate, and not for calibrate, condense and fuse", err=True)
+        note = "all edits are undone, so the bundle answers as exported. A compacted bundle counts as edited"
+        click.echo(f"note: {note}: it has no gate, and calibrate, condense and fuse refuse it", err=True)
     with progress("compact", "row") as advance:
         entry = runtime.kb.compact(why=why, who=who, key=sign_key, unsigned=unsigned, progress=advance)
     rows, recall = len(runtime.knowledge_base), runtime.kb.recall

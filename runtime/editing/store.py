@@ -62,7 +62,7 @@ class View:
 
     @cached_property
     def edited(self) -> bool:
-        """Whether the rows are others than those of the export; False after all edits were undone.
+        """Whether the rows differ from those of the export; False after all edits were undone.
 
         After a compaction it is True for ever: the graph was built again, and the export's files are deleted.
         """

@@ -167,7 +167,7 @@ async def rows(service: Service, request: Request) -> Response:
 
 
 def _limit(service: Service, done: str, remedy: str) -> Callable[[int, int], None]:
-    """What a long read calls with the number that it has done and that of all: an error ends it at the deadline."""
+    """A function that a long read calls with (number done, total): it raises an error after the deadline."""
     seconds = service.settings.deadline
     until = time.monotonic() + seconds
 

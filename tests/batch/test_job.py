@@ -274,7 +274,7 @@ class TestRefusals:
             assert words in refused("batch", edge_bundle, *given, "--out", out), words
         assert names(out) == ["_plan.json"]  # of the last one, which began
 
-    def test_the_way_out_of_different_columns_works(self, edge_bundle: Path, tmp_path: Path) -> None:
+    def test_the_remedy_for_different_columns_works(self, edge_bundle: Path, tmp_path: Path) -> None:
         """The error names the file, its columns, the missing one, and an option with which the same command runs."""
         first, second, third = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "c.parquet"
         first.write_text('text,id,"a, b",n\nnoon,1,2,3\n')
@@ -284,9 +284,9 @@ class TestRefusals:
         message = refused(*command, "--out", tmp_path / "out")
         assert f"{first}: the file lacks columns of the other input files; found 'text', 'id', 'a, b', 'n'" in message
         assert "expected also 'lang'." in message
-        way_out = shlex.split(message.rpartition("fit: ")[2])
-        assert way_out == ["--columns", 'text,"a, b"']
-        ok(*command, "--out", tmp_path / "out", *way_out)
+        remedy = shlex.split(message.rpartition("fit: ")[2])
+        assert remedy == ["--columns", 'text,"a, b"']
+        ok(*command, "--out", tmp_path / "out", *remedy)
         assert [(row["text"], row["a, b"]) for row in output(tmp_path / "out")] == [
             *(("noon", "2"), ("alarm", "2"), ("jazz", "2"))
         ]

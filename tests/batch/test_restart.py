@@ -117,7 +117,7 @@ class TestRestart:
         for content in (whole[:-1], whole + b"x", b""):
             part.write_bytes(content)
             message = refused(*arguments)
-            assert f"{part}: the part is damaged; found {len(content):,} bytes instead of {len(whole):,}" in message
+            assert f"{part}: the part is damaged; found {len(content)} bytes instead of {len(whole)}" in message
             assert "Remove it, and run the same command again" in message
             assert part.read_bytes() == content and (out / "_SUCCESS").read_bytes() == success
         part.unlink()
@@ -146,8 +146,10 @@ class TestRestart:
             path.write_text(json.dumps(content))
             place[name] = kept
             message = refused(*arguments)
-            assert f"{path}: the list of the parts is not that" in message and words in message
+            assert f"{path}: the list of the parts does not fit the parts" in message and words in message
             assert "Remove it, and run the same command again" in message
+        path.write_text(text.replace('"bytes": ', '"bytes": "many", "others": '))
+        assert "bytes instead of many" in refused(*arguments)
         path.unlink()
         ok(*arguments)
         assert path.read_text() == text

@@ -1,4 +1,4 @@
-"""Benchmarks that take a moment: their figures mean nothing, and their steps are those of real ones."""
+"""Short benchmarks for tests: the steps are those of real ones, the figures mean nothing."""
 
 from __future__ import annotations
 

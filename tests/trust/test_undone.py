@@ -111,9 +111,11 @@ def test_edits_and_undos_in_any_order(tmp_path: Path, options: dict[str, Any]) -
                     partial(kb.relabel, dict.fromkeys(some, label), new_labels=True),
                 ]
                 draw.choice(edits)()
+                kb.wait()  # the log then has the fit, so the draws from it are the same in every run
             for _ in range(8):  # any edit, so undos are undone too
                 with suppress(UsageError):  # a later edit changed its rows, or it is undone already
                     kb.undo(draw.choice(kb.log()).seq)
+                    kb.wait()
                     check()
             with suppress(UsageError):  # until there is none
                 while True:

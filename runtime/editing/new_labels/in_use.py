@@ -56,9 +56,8 @@ def classifier_in_use(view: View, trained: int) -> LinearClassifier | None:
 
 
 def _overlay(kb: Searchable) -> OverlayKnowledgeBase:
-    from ....kb.edits.overlay import (
-        OverlayKnowledgeBase,  # here: the import takes 15 ms, and most bundles have no edits
-    )
+    # Imported here: it takes 15 ms, and most bundles have no edits.
+    from ....kb.edits.overlay import OverlayKnowledgeBase
 
     assert isinstance(kb, OverlayKnowledgeBase)
     return kb

@@ -173,7 +173,7 @@ def test_fold_and_verify(export: Path, bundle: Path) -> None:
 def test_a_compaction_of_undone_edits_says_what_it_ends(bundle: Path) -> None:
     ok("kb", "add", bundle, "noon", "--label", "a")
     ok("kb", "undo", bundle, 1)
-    assert "counts as edited: without a gate, and not for calibrate" in ok("kb", "compact", bundle).err
+    assert "counts as edited: it has no gate, and calibrate, condense" in ok("kb", "compact", bundle).err
     assert "needs a bundle without edits" in refused("fuse", bundle, "--out", bundle.parent / "one.onnx")
 
 

@@ -89,7 +89,7 @@ class Request:
             if name not in expected:
                 known = f"expected {', '.join(expected)}" if expected else "expected none: values are in the body"
                 message = f"Input validation error: the query has the unknown name {name!r:.80}, {known}"
-                raise HttpError(400, message, "Validation")
+                raise HttpError(422, message, "Validation")
 
     async def json(self) -> dict[str, Any]:
         """The body, a JSON object.

@@ -250,12 +250,12 @@ def test_an_unknown_name_in_a_query_is_refused(client: Client) -> None:
         ("/kb/rows?=5", "'', expected"),
     ):
         reply = client.get(path)
-        assert (reply.status, reply.value["error_type"]) == (400, "Validation")
+        assert (reply.status, reply.value["error_type"]) == (422, "Validation")
         assert f"the query has the unknown name {expected}" in reply.value["error"]
     add = {"texts": "jazz oven", "label": "a"}
     for path, value in (("/v1/predict?top_k=2", {"inputs": "noon"}), ("/kb/add?preview=true", add)):
         reply = client.post(path, value)
-        assert reply.status == 400 and "expected none: values are in the body" in reply.value["error"]
+        assert reply.status == 422 and "expected none: values are in the body" in reply.value["error"]
     assert client.get("/kb/log").value["edits"] == []  # nothing was added
     for path in ("/predict?x=1", "/?x=1", "/models/known?x=1"):
         assert client.post(path, {"inputs": "noon"}).status == 200

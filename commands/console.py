@@ -305,3 +305,18 @@ def progress(label: str, unit: str, rate: bool = False) -> Iterator[ProgressLine
         yield line
     finally:
         line.clear()
+
+
+@contextlib.contextmanager
+def stages(lines: Mapping[str, tuple[str, bool]]) -> Iterator[Callable[[str, int, int | None, int], None]]:
+    """A function that shows the progress of stages; ``lines`` has the unit of each, and whether it has a rate."""
+    with contextlib.ExitStack() as shown:
+        begun: dict[str, ProgressLine] = {}
+
+        def show(stage: str, done: int, total: int | None, before: int) -> None:
+            if stage not in begun:
+                shown.close()  # the line of the stage before
+                begun[stage] = shown.enter_context(progress(stage, *lines[stage]))
+            begun[stage](done, total, before)
+
+        yield show

@@ -114,6 +114,45 @@ class LazyChoice(click.Choice[str]):
 _COLUMNS = {"label": "label", "text_pair": "second text of a pair", "text": "text"}
 
 
+_ENGINE = (
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        help="Processes on this machine, or a cluster of Ray (extra ray).  [default: local]",
+    ),
+    click.option(
+        "--address",
+        metavar="ADDRESS",
+        help="Address of the cluster of Ray, such as auto.  [default: RAY_ADDRESS, or else Ray on this machine alone]",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Number of processes.  [default: the cores of this process, or of the cluster, divided by the threads]",
+    ),
+    with_threads,
+)
+
+
+def with_engine(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the engine that runs the workers."""
+
+    @functools.wraps(command)
+    def checked(engine: str, address: str | None, **given: Any) -> Any:
+        if address is not None and engine != "ray":
+            raise UsageError(
+                "--address is for a cluster of Ray", found=f"--engine {engine}", remedy="Add --engine ray."
+            )
+        return command(engine=engine, address=address, **given)
+
+    made: Callable[..., Any] = checked
+    for option in reversed(_ENGINE):
+        made = option(made)
+    return made
+
+
 def with_columns(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that name columns and the encoding; the command receives them as one argument ``columns``."""
     return _with_columns(command, _COLUMNS)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..console import json_report, resumable, tell
-from ..options import BUNDLE, PATH, with_columns, with_json, with_opening, without_blas_threads
-from ..prediction.batch import stages, with_engine
+from ..console import json_report, resumable, stages, tell
+from ..options import BUNDLE, PATH, with_columns, with_engine, with_json, with_opening, without_blas_threads
 
 if TYPE_CHECKING:
     from ...runtime.bundle.manifest import Manifest

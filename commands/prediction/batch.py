@@ -2,87 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import UsageError
-from ..console import json_report, progress, resumable, tell
+from ..console import json_report, resumable, stages, tell
 from ..options import (
     BUNDLE,
     PATH,
     names,
+    with_engine,
     with_json,
     with_opening,
     with_text_columns,
-    with_threads,
     without_blas_threads,
 )
 
 if TYPE_CHECKING:
     from ...runtime.data import Columns
-    from ...runtime.output.progress import ProgressLine
 
 _LINES = {"read": ("row", False), "batch": ("row", True), "check": ("part", False)}
 """The progress lines of the stages: the unit, and whether there is a rate."""
-
-
-_ENGINE = (
-    click.option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        help="Processes on this machine, or a cluster of Ray (extra ray).  [default: local]",
-    ),
-    click.option(
-        "--address",
-        metavar="ADDRESS",
-        help="Address of the cluster of Ray, such as auto.  [default: RAY_ADDRESS, or else Ray on this machine alone]",
-    ),
-    click.option(
-        "--workers",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Number of processes.  [default: the cores of this process, or of the cluster, divided by the threads]",
-    ),
-    with_threads,
-)
-
-
-def with_engine(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of the engine that runs the workers."""
-
-    @functools.wraps(command)
-    def checked(engine: str, address: str | None, **given: Any) -> Any:
-        if address is not None and engine != "ray":
-            raise UsageError(
-                "--address is for a cluster of Ray", found=f"--engine {engine}", remedy="Add --engine ray."
-            )
-        return command(engine=engine, address=address, **given)
-
-    made: Callable[..., Any] = checked
-    for option in reversed(_ENGINE):
-        made = option(made)
-    return made
-
-
-@contextmanager
-def stages(lines: Mapping[str, tuple[str, bool]]) -> Iterator[Callable[[str, int, int | None, int], None]]:
-    """A function that shows the progress of stages; ``lines`` has the unit of each, and whether it has a rate."""
-    with ExitStack() as shown:
-        begun: dict[str, ProgressLine] = {}
-
-        def show(stage: str, done: int, total: int | None, before: int) -> None:
-            if stage not in begun:
-                shown.close()  # the line of the stage before
-                begun[stage] = shown.enter_context(progress(stage, *lines[stage]))
-            begun[stage](done, total, before)
-
-        yield show
 
 
 @click.command(short_help="Predict the labels of large files, on several processes or machines.")

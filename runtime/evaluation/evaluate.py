@@ -183,8 +183,7 @@ def _predict(
                 "an edit changed the bundle's labels while the rows were answered",
                 path=split.source,
                 row=split.rows[row],
-                found=f"{len(prediction.labels)} labels",
-                expected=f"{classes}",
+                found=f"added or taken away: {', '.join(sorted({*labels} ^ {*prediction.labels}))}",
                 remedy="Try again while nobody edits the bundle, or use a copy.",
             )
         student[row] = prediction.student_probabilities
